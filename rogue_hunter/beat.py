@@ -1,0 +1,79 @@
+"""The clock as an iterator. Lateness is data: a beat that comes late is the symptom this toolkit looks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One beat. `mono_ns` is the monotonic clock when it came, `ts` the wall clock then (epoch seconds),
+    `interval_s` the measured time since the beat before (0 for the first), `late_s` how much later than due it came,
+    `asleep_s` how long the machine was suspended since the beat before."""
+
+    seq: int
+    mono_ns: int
+    ts: float
+    interval_s: float
+    late_s: float
+    asleep_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The clocks a beat needs, each in nanoseconds; tests hand in their own.
+
+    `sleeping` is a clock that goes on while the machine is suspended (CLOCK_BOOTTIME, mach_continuous_time); the
+    monotonic clock stops then, so the difference of the two grows by the time asleep.
+    """
+
+    mono: Callable[[], int] = time.monotonic_ns
+    wall: Callable[[], float] = time.time
+    sleeping: Callable[[], int] | None = None
+
+
+def system_clock() -> Clock:
+    """This machine's clocks. Where there is no CLOCK_BOOTTIME, time asleep is not known here and reads 0."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    if boottime is None:
+        return Clock()
+    return Clock(sleeping=lambda: time.clock_gettime_ns(boottime))
+
+
+def beats(hz: float, sleep: Callable[[float], bool], clock: Clock | None = None, count: int | None = None,
+          seconds: float | None = None) -> Iterator[Beat]:
+    """Beat `hz` times a second until `count` beats, `seconds` of time, or `sleep` says stop.
+
+    Deadlines are absolute, so the cost of a tick does not slow the rate; a deadline that has passed is not made up
+    for, the next one is the first in the future. `sleep(seconds)` waits and returns False to end the beat.
+    """
+    clock = clock or system_clock()
+    period = int(NS / hz)
+    start = due = before = clock.mono()
+    gap_before = clock.sleeping() - before if clock.sleeping else 0
+    seq = 0
+    while True:
+        now = clock.mono()
+        gap = clock.sleeping() - now if clock.sleeping else 0
+        # 10 ms: the two clocks are read one after the other; no suspension is that short.
+        asleep = gap - gap_before if gap - gap_before > 10_000_000 else 0
+        yield Beat(seq, now, clock.wall(), (now - before) / NS, max(0, now - due) / NS, asleep / NS)
+        before, gap_before = now, gap
+        seq += 1
+        if count is not None and seq >= count:
+            return
+        now = clock.mono()
+        due += period
+        if due <= now:
+            due += -(-(now - due) // period) * period
+        if seconds is not None and due - start > seconds * NS:
+            if start + int(seconds * NS) > now:
+                sleep((start + seconds * NS - now) / NS)
+            return
+        while (wait := due - clock.mono()) > 0:
+            if not sleep(wait / NS):
+                return
