@@ -1,0 +1,92 @@
+"""Words and numbers as people read them. Names of processes are hostile input: here they are made harmless."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+# C0 controls, DEL, C1 controls, line and paragraph separators, bidirectional marks and isolates, zero-width and
+# other format characters, surrogates: each can move the cursor, hide text or turn its order on a terminal.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
+    "\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+
+
+def visible(text: str) -> str:
+    """`text` with every character that a terminal would obey made visible as an escape."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    if code in (9, 10, 13):
+        return {9: r"\t", 10: r"\n", 13: r"\r"}[code]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def clip(text: str, width: int) -> str:
+    """`text` made visible and cut to `width` columns, with an ellipsis where something is missing."""
+    text = visible(text)
+    used = 0
+    for i, char in enumerate(text):
+        used += columns(char)
+        if used > width:
+            while used > width - 1 and i >= 0:
+                used -= columns(text[i])
+                i -= 1
+            return text[: i + 1] + "…"
+    return text
+
+
+def columns(text: str) -> int:
+    """Terminal columns of `text`."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def csv_cell(value: object) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else str(value)
+    if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
+        return "'" + text
+    return text
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as `1h 02m`, `2m 03s`, `4.5s`; the two largest units."""
+    if seconds is None:
+        return ""
+    sign, s = ("-", -seconds) if seconds < 0 else ("", seconds)
+    if s < 9.95:
+        return f"{sign}{s:.1f}s"
+    whole = round(s)
+    if whole < 60:
+        return f"{sign}{whole}s"
+    if whole < 3600:
+        return f"{sign}{whole // 60}m {whole % 60:02d}s"
+    if whole < 86400:
+        return f"{sign}{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{sign}{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def size(count: float | None) -> str:
+    """Bytes as `1.5 GiB`: binary units, three digits."""
+    if count is None:
+        return ""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" or abs(value) >= 100 else f"{value:.1f} {unit}"
+
+
+def sparkline(values: Iterable[float | None], top: float | None = None) -> str:
+    """One character a value, from empty to full block; a blank where a value is unknown."""
+    blocks = " ▁▂▃▄▅▆▇█"
+    known: Sequence[float | None] = list(values)
+    high = top or max((v for v in known if v is not None), default=0.0) or 1.0
+    return "".join(" " if v is None else blocks[max(0, min(8, round(8 * v / high)))] for v in known)
