@@ -22,7 +22,8 @@ _ASSIGNED = re.compile(rf"(?is)^(-{{0,2}}{_NAME}\s*[=:]\s*)(.+)$")
 _FLAG = re.compile(rf"(?i)^-{{1,2}}{_NAME}$")
 _HEADER = re.compile(r"(?is)^((?:proxy-)?authorization|x-[a-z0-9-]*(?:key|token|secret|auth)[a-z0-9-]*|(?:set-)?cookie)"
                      r"\s*:.+$")
-_INLINE = re.compile(rf"(?i)((?:^|[\s?&;,'\"{{(]){_NAME}['\"]?\s*[=:]\s*['\"]?)([^\s&;,'\"}})]+)")
+_INLINE = re.compile(rf"(?i)((?:^|[\s?&;,'\"{{(]){_NAME}['\"]?\s*[=:]\s*['\"]?(?:(?:bearer|basic|digest)\s+)?)"
+                     r"([^\s&;,'\"})]+)")
 _FLAG_INLINE = re.compile(rf"(?i)((?:^|\s)-{{1,2}}{_NAME}\s+)((?!-)\S+)")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*):([^\s@/]+)@")
 _SCHEME = re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[A-Za-z0-9._~+/=-]{6,}")
@@ -51,7 +52,7 @@ def redact(argv: Sequence[str]) -> str:
             break
         if mask_next:
             mask_next = False
-            if not arg.startswith("-") or len(arg) > 1 and not arg[1:2].isalpha() and arg[1:2] != "-":
+            if not arg.startswith("--"):
                 out.append(MASK)
                 continue
         word = arg[: 2 * LIMIT]
@@ -77,9 +78,10 @@ def _in_word(word: str) -> str:
         word = _URL.sub(rf"\1:{MASK}@", word)
     if not any(c.isspace() for c in word) and (found := _ASSIGNED.match(word)):
         return found.group(1) + MASK
+    if " " in word:
+        # Before the assignments: `Authorization: Bearer x` would else lose the word Bearer and keep the x.
+        word = _SCHEME.sub(rf"\1\2{MASK}", word)
+        word = _FLAG_INLINE.sub(rf"\1{MASK}", word)
     if "=" in word or ":" in word:
         word = _INLINE.sub(rf"\1{MASK}", word)
-    if " " in word:
-        word = _FLAG_INLINE.sub(rf"\1{MASK}", word)
-        word = _SCHEME.sub(rf"\1\2{MASK}", word)
     return _KEY_SHAPE.sub(MASK, word)

@@ -1,0 +1,490 @@
+"""Linux: processes from /proc, with the gate.
+
+A process of one thread whose schedstat says the same as a tick ago did not run, so nothing changed that it alone can
+change: its row stands. A tick is therefore one read for each idle process and a full reading of those that ran. What
+others can change (memory that is reclaimed) is read once a minute, spread over the ticks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterator
+from math import ceil
+from pathlib import Path
+
+from rogue_hunter.host import Facts, HostError, Snapshot
+from rogue_hunter.host.linux.describe import Describer
+from rogue_hunter.host.linux.gate import SCHEDSTAT_BYTES, STAT_BYTES, Gate
+from rogue_hunter.host.linux.machine import Machine, is_procfs
+from rogue_hunter.host.linux.parse import PF_KTHREAD, Stat, parse_loadavg_last_pid, parse_stat
+from rogue_hunter.host.linux.process import (
+    DELAY_CPU_PERCENT,
+    DELAY_THREADS,
+    IO_MAX,
+    PAGE,
+    STAT_MAX,
+    STATUS_MAX,
+    Process,
+)
+from rogue_hunter.schema import Key
+from rogue_hunter.tick import Row
+
+SWEEP_S = 60.0
+"""Every process is read at least this often, whether it ran or not."""
+
+LIST_EVERY = 30
+"""Ticks after which /proc is listed even when no pid was given out: 10 s at 3 Hz, against what the last pid hides."""
+
+DESCRIBE_WAIT_S = 2.0
+"""The first snapshot waits for names at most so long; it is not on a beat yet."""
+
+SPARE_FDS = 64
+"""Descriptors left for everything that is not a process: database, socket, standard streams, the machine's files."""
+
+_GONE = (errno.ESRCH, errno.ENOENT)
+_DENIED = (errno.EACCES, errno.EPERM)
+
+
+class LinuxHost:
+    """Reads `root` (a live /proc, or a recorded tree, whose files are then opened anew at each reading).
+
+    Raises HostError when the tree cannot be listed. `mono` is a monotonic clock in nanoseconds, `uptime` the seconds
+    since boot that start times count in.
+    """
+
+    def __init__(self, root: Path = Path("/proc"), mono: Callable[[], int] = time.monotonic_ns,
+                 uptime: Callable[[], float] | None = None) -> None:
+        self._root = root
+        self._mono = mono
+        self._live = is_procfs(root)
+        # A tree of another pid namespace shows another loadavg than ours counts: then list at every tick.
+        self._last_pid_tells = self._live and _own_namespace(root)
+        self._machine = Machine(root, self._live)
+        self._describer = Describer(root)
+        self._facts, self._boot_time = self._read_facts()
+        self._uptime = uptime or self._default_uptime()
+        self._sched = Gate(SCHEDSTAT_BYTES)
+        self._stat = Gate(STAT_BYTES)
+        self._cold: dict[Key, tuple[Process, bytes]] = {}
+        self._hot: dict[Key, Process] = {}
+        self._gate_limit, self._hot_limit = _descriptor_limits() if self._live else (0, 0)
+        self._has_schedstat = self._schedstat_works()
+        self._processes: dict[Key, Process] = {}
+        self._names: dict[str, Process | None] = {}
+        self._rows: dict[Key, Row] = {}
+        self._restless: set[Process] = set()
+        self._denied: set[Key] = set()
+        self._sweep: Iterator[Process] = iter(())
+        self._sweep_debt = 0.0
+        self._last_pid = b""
+        self._before_ns: int | None = None
+        self._tick = 0
+        self._errors = 0
+
+    def facts(self) -> Facts:
+        """Facts of this boot."""
+        return self._facts
+
+    def close(self) -> None:
+        """Close every descriptor and end the describing thread."""
+        self._describer.close()
+        for process in self._processes.values():
+            process.close()
+            if process.gate is not None:
+                os.close(process.gate.remove(process))
+        self._machine.close()
+        self._processes.clear()
+
+    def snapshot(self) -> Snapshot:
+        """Read every process; see rogue_hunter.host.Host."""
+        now = self._mono()
+        before = self._before_ns
+        self._errors = 0
+        shot = Snapshot(now, self._rows.copy(), set())
+        interval_s = 0.0 if before is None else (now - before) / 1e9
+        tick = _Tick(shot, before if before is not None else now, interval_s, self._uptime())
+        ran, gone = self._poll()
+        for process in gone:
+            self._forget(process, tick)
+        for process, said in ran:
+            self._reread(process, said, tick)
+        self._find_new(tick)
+        self._settle(tick)
+        self._sweep_some(tick)
+        self._take_descriptions(tick)
+        if before is None:
+            self._describer.wait(DESCRIBE_WAIT_S)
+            self._take_descriptions(tick)
+        shot.changed -= set(tick.gone)
+        shot.exited = tuple(tick.gone)
+        shot.machine = self._machine.fields(now)
+        shot.active = tick.active
+        shot.unreadable = len(self._denied)
+        shot.errors = self._errors + self._machine.errors
+        if before is not None:
+            shot.cpu_cores = tick.cores
+        self._rows = shot.processes
+        self._before_ns = now
+        self._tick += 1
+        return shot
+
+    # -- the parts of a snapshot, in order -------------------------------------------------------------------------
+
+    def _poll(self) -> tuple[list[tuple[Process, bytes]], list[Process]]:
+        """One read a process: those that ran, with what their gate said, and those that are gone."""
+        ran: list[tuple[Process, bytes]] = []
+        gone: list[Process] = []
+        for gate in (self._sched, self._stat):
+            changed, failed = gate.poll()
+            ran += [(process, gate.said(process)) for process in changed]
+            for process, error in failed:
+                if error.errno in _GONE:
+                    gone.append(process)
+                else:
+                    self._errors += 1
+        for key, (process, before) in list(self._cold.items()):
+            try:
+                said = self._read(process, "stat", STAT_MAX)
+                if said != before:
+                    if parse_stat(said).start != key[1]:
+                        gone.append(process)
+                        continue
+                    self._cold[key] = (process, said)
+                    ran.append((process, said))
+            except OSError as error:
+                if error.errno in _GONE:
+                    gone.append(process)
+                else:
+                    self._errors += 1
+            except ValueError:
+                self._errors += 1
+        return ran, gone
+
+    def _reread(self, process: Process, said: bytes, tick: _Tick) -> None:
+        """Full reading of a process that ran."""
+        try:
+            cores = self._read_full(process, said, tick)
+        except OSError as error:
+            if error.errno in _GONE:
+                # Gone between two reads of one tick: its gate will say so at the next, unless it has none.
+                if process.gate is None:
+                    self._forget(process, tick)
+            else:
+                self._errors += 1
+            return
+        except (ValueError, IndexError):
+            self._errors += 1
+            return
+        tick.active += 1
+        tick.cores += cores
+        tick.unsettled.add(process)
+        self._publish(process, tick)
+
+    def _find_new(self, tick: _Tick) -> None:
+        if self._last_pid_tells:
+            loadavg = self._machine.read("loadavg", 128)
+            last = parse_loadavg_last_pid(loadavg) if loadavg else b""
+            # A pid that was freed in this tick may have been given out again without the number moving.
+            unmoved = last == self._last_pid and loadavg and not any(key[0] == int(last) for key in tick.gone)
+            self._last_pid = last
+            if unmoved and self._tick % LIST_EVERY:
+                return
+        try:
+            names = os.listdir(self._root)
+        except OSError as error:
+            if self._before_ns is None:
+                raise HostError(f"{self._root}: {error.strerror}") from None
+            self._errors += 1
+            return
+        known = self._names
+        for name in names:
+            if name not in known:
+                if name.isascii() and name.isdigit():
+                    self._meet(name, tick)
+                else:
+                    known[name] = None
+        if not self._live:
+            for name in known.keys() - set(names):
+                process = known[name]
+                if process is not None:
+                    self._forget(process, tick)
+
+    def _meet(self, name: str, tick: _Tick) -> None:
+        """A process seen for the first time."""
+        pid = int(name)
+        try:
+            said = self._read_file(f"{name}/stat", STAT_MAX)
+            stat = parse_stat(said)
+        except OSError as error:
+            if error.errno not in _GONE:
+                self._errors += 1
+            return
+        except (ValueError, IndexError):
+            self._errors += 1
+            return
+        key = (pid, stat.start)
+        process = Process(key, stat, self._boot_time)
+        try:
+            said = self._watch(process, stat, said)
+            cores = self._read_full(process, said, tick)
+        except (OSError, ValueError, IndexError) as error:
+            self._unwatch(process)
+            if not (isinstance(error, OSError) and error.errno in _GONE):
+                self._errors += 1
+            return
+        self._processes[key] = process
+        self._names[name] = process
+        tick.shot.started += 1
+        if self._before_ns is not None:
+            tick.cores += cores
+            tick.active += 1
+        tick.unsettled.add(process)
+        self._publish(process, tick)
+        self._describer.ask(key, process.static.get("uid", -1), bool(stat.flags & PF_KTHREAD))
+
+    def _settle(self, tick: _Tick) -> None:
+        """Those that ran a tick ago and did not in this one: their rates are 0 now."""
+        for process in self._restless:
+            if process not in tick.unsettled and process.key in self._processes:
+                process.rest()
+                self._publish(process, tick)
+        self._restless = tick.unsettled
+        while len(self._hot) > self._hot_limit:
+            key = next(iter(self._hot))
+            self._hot.pop(key).close()
+
+    def _sweep_some(self, tick: _Tick) -> None:
+        """A few of those that did not run, so that each is read once a minute: their memory may have been taken."""
+        self._sweep_debt = min(self._sweep_debt + len(self._processes) * tick.interval_s / SWEEP_S,
+                               float(len(self._processes)))
+        while self._sweep_debt >= 1.0:
+            self._sweep_debt -= 1.0
+            process = next(self._sweep, None)
+            if process is None:
+                self._sweep = iter(list(self._processes.values()))
+                continue
+            if process.key not in self._processes or process in tick.unsettled:
+                continue
+            try:
+                said = self._read(process, "stat", STAT_MAX)
+                stat = parse_stat(said)
+                if stat.start != process.key[1]:
+                    continue
+                if process.gate is self._sched:
+                    row = process.row.copy()
+                    row["memory_bytes"] = stat.rss * PAGE
+                    row["ppid"] = stat.ppid
+                    process.row = row
+                else:
+                    self._read_full(process, said, tick)
+                    tick.unsettled.add(process)
+            except (OSError, ValueError, IndexError):
+                continue
+            self._publish(process, tick)
+
+    def _take_descriptions(self, tick: _Tick) -> None:
+        for key, fields, denied in self._describer.answers():
+            process = self._processes.get(key)
+            if process is None:
+                continue
+            process.static.update(fields)
+            process.row = {**process.row, **fields}
+            process.denied = denied
+            self._publish(process, tick)
+
+    # -- one process ----------------------------------------------------------------------------------------------
+
+    def _read_full(self, process: Process, said: bytes, tick: _Tick) -> float:
+        """stat, status, io and schedstat of a process; its row is made anew. Gives its CPU use in cores."""
+        on_sched = process.gate is self._sched
+        if self._live:
+            fds = process.fds or process.open(self._root)
+            data = os.pread(fds[0], STAT_MAX, 0) if on_sched else said
+            status = os.pread(fds[1], STATUS_MAX, 0) if fds[1] >= 0 else b""
+            io = b""
+            if fds[2] >= 0:
+                try:
+                    io = os.pread(fds[2], IO_MAX, 0)
+                except PermissionError:
+                    process.io_denied = True
+        else:
+            data = said
+            status, io = self._optional(process, "status"), self._optional(process, "io")
+        now = self._mono()
+        stat = parse_stat(data)
+        if stat.start != process.key[1]:
+            raise ProcessLookupError(errno.ESRCH, "another process by now")
+        sched = said if on_sched else self._optional(process, "schedstat") if not self._live else b""
+        cores, renamed = process.update(stat, status, io, sched, now, tick.before_ns, tick.interval_s, tick.uptime_s)
+        if 1 < stat.threads <= DELAY_THREADS and process.row.get("cpu_percent", 0.0) >= DELAY_CPU_PERCENT:
+            process.thread_delay(self._root, now)
+        if self._live:
+            self._regate(process, stat, data)
+            self._hot.pop(process.key, None)
+            if process.fds is not None:
+                self._hot[process.key] = process
+        if renamed and process.key in self._processes:
+            self._describer.ask(process.key, process.static.get("uid", -1), process.kernel_thread)
+        return cores
+
+    def _watch(self, process: Process, stat: Stat, said: bytes) -> bytes:
+        """Choose the gate of a new process; gives what it says now."""
+        if not self._live or len(self._sched) + len(self._stat) >= self._gate_limit:
+            self._cold[process.key] = (process, said)
+            return said
+        kind = "schedstat" if stat.threads == 1 and self._has_schedstat else "stat"
+        try:
+            fd = os.open(self._root / str(process.key[0]) / kind, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._gate_limit = len(self._sched) + len(self._stat)
+            self._cold[process.key] = (process, said)
+            return said
+        gate = self._sched if kind == "schedstat" else self._stat
+        try:
+            said = os.pread(fd, SCHEDSTAT_BYTES if gate is self._sched else STAT_BYTES, 0)
+        except OSError:
+            os.close(fd)
+            raise
+        gate.add(process, fd, said)
+        return said
+
+    def _regate(self, process: Process, stat: Stat, said: bytes) -> None:
+        """A process that got a second thread, or lost it, changes its gate."""
+        if process.gate is None or not self._has_schedstat:
+            return
+        single = stat.threads == 1
+        if single is not (process.gate is self._sched):
+            os.close(process.gate.remove(process))
+            self._watch(process, stat, said)
+
+    def _unwatch(self, process: Process) -> None:
+        if process.gate is not None:
+            os.close(process.gate.remove(process))
+        self._cold.pop(process.key, None)
+        self._hot.pop(process.key, None)
+        process.close()
+
+    def _forget(self, process: Process, tick: _Tick) -> None:
+        key = process.key
+        if self._processes.pop(key, None) is None:
+            return
+        self._unwatch(process)
+        self._names.pop(str(key[0]), None)
+        self._denied.discard(key)
+        if tick.shot.processes.pop(key, None) is not None:
+            tick.gone.append(key)
+
+    def _publish(self, process: Process, tick: _Tick) -> None:
+        """Give out the row unless it says what the one before said."""
+        key = process.key
+        if process.denied or process.io_denied:
+            self._denied.add(key)
+        else:
+            self._denied.discard(key)
+        before = tick.shot.processes.get(key)
+        if before is not None and before == process.row:
+            process.row = before
+            return
+        tick.shot.processes[key] = process.row
+        tick.shot.changed.add(key)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def _read(self, process: Process, name: str, size: int) -> bytes:
+        return self._read_file(f"{process.key[0]}/{name}", size)
+
+    def _read_file(self, name: str, size: int) -> bytes:
+        fd = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, size)
+        finally:
+            os.close(fd)
+
+    def _optional(self, process: Process, name: str) -> bytes:
+        try:
+            return self._read(process, name, STATUS_MAX)
+        except PermissionError:
+            process.io_denied = process.io_denied or name == "io"
+        except OSError:
+            pass
+        return b""
+
+    def _schedstat_works(self) -> bool:
+        """False where the kernel was built without it or counts nothing."""
+        with contextlib.suppress(OSError):
+            return self._live and self._read_file("self/schedstat", SCHEDSTAT_BYTES).split()[:1] not in ([b"0"], [])
+        return False
+
+    def _read_facts(self) -> tuple[Facts, float]:
+        if not os.path.isdir(self._root):
+            raise HostError(f"{self._root}: not a directory")
+        cpu, memory = self._machine.cpu(), self._machine.memory()
+        boot_id = self._machine.read("sys/kernel/random/boot_id", 64)
+        name = self._machine.read("sys/kernel/hostname", 256)
+        facts = Facts("linux", name.decode("utf-8", "backslashreplace").strip() if name else platform.node(),
+                      boot_id.decode("ascii", "replace").strip() if boot_id else "unknown",
+                      cpu.cpus if cpu else os.cpu_count() or 1, memory[0] if memory else 0)
+        if self._live:
+            return facts, time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return facts, float(cpu.boot_time) if cpu and cpu.boot_time else 0.0
+
+    def _default_uptime(self) -> Callable[[], float]:
+        if self._live:
+            return lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
+        return self._recorded_uptime
+
+    def _recorded_uptime(self) -> float:
+        data = self._machine.read("uptime", 64)
+        try:
+            return float(data.split()[0]) if data else 0.0
+        except (ValueError, IndexError):
+            return 0.0
+
+
+class _Tick:
+    """What the parts of one snapshot share."""
+
+    __slots__ = ("active", "before_ns", "cores", "gone", "interval_s", "shot", "unsettled", "uptime_s")
+
+    def __init__(self, shot: Snapshot, before_ns: int, interval_s: float, uptime_s: float) -> None:
+        self.shot = shot
+        self.before_ns = before_ns
+        self.interval_s = interval_s
+        self.uptime_s = uptime_s
+        self.gone: list[Key] = []
+        self.unsettled: set[Process] = set()
+        self.active = 0
+        self.cores = 0.0
+
+
+def _own_namespace(root: Path) -> bool:
+    try:
+        return os.readlink(root / "self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+def _descriptor_limits() -> tuple[int, int]:
+    """How many gates and how many sets of hot descriptors to keep open; raises the limit to what is allowed.
+
+    A set of hot descriptors is three. A quarter of all descriptors is for them, at most 1,024 sets.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = 1 << 20
+    if soft == resource.RLIM_INFINITY or soft >= hard:
+        soft = hard
+    else:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    free = max(0, soft - SPARE_FDS)
+    hot = min(1024, ceil(free / 12))
+    return free - 3 * hot, hot

@@ -1,0 +1,118 @@
+"""The machine's own files: CPU time, memory and pressure, as fields of the closing row."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rogue_hunter.host.linux.parse import HZ, CpuTimes, parse_cpu, parse_meminfo, parse_pressure
+
+_T = TypeVar("_T")
+
+_FILES = {"stat": 1 << 16, "meminfo": 4096, "pressure/cpu": 256, "pressure/memory": 256, "pressure/io": 256}
+"""File and bytes to read. Only the head of stat is used; 64 KiB hold the cpu lines of 600 CPUs."""
+
+
+class Machine:
+    """Reads the files through kept-open descriptors where the tree is a live /proc."""
+
+    def __init__(self, root: Path, live: bool) -> None:
+        self._root = root
+        self._live = live
+        self._fds: dict[str, int] = {}
+        self._before: tuple[int, CpuTimes | None, dict[str, int]] | None = None
+        self.errors = 0
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+    def read(self, name: str, size: int) -> bytes | None:
+        """The first `size` bytes of a file below the root; None when it cannot be read."""
+        fd = self._fds.get(name)
+        try:
+            if fd is not None:
+                return os.pread(fd, size, 0)
+            fd = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(fd, size, 0)
+        except OSError:
+            if fd is not None:
+                self._fds.pop(name, None)
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+            return None
+        if self._live:
+            self._fds[name] = fd
+        else:
+            os.close(fd)
+        return data
+
+    def parsed(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
+        """A file of the machine, parsed; None when it is missing or makes no sense (which is counted)."""
+        data = self.read(name, _FILES[name])
+        if data is None:
+            return None
+        try:
+            return parse(data)
+        except (ValueError, IndexError):
+            self.errors += 1
+            return None
+
+    def cpu(self) -> CpuTimes | None:
+        """CPU times of the machine."""
+        return self.parsed("stat", parse_cpu)
+
+    def memory(self) -> tuple[int, int | None] | None:
+        """Total and available bytes."""
+        return self.parsed("meminfo", parse_meminfo)
+
+    def fields(self, mono_ns: int) -> dict[str, Any]:
+        """cpus, cpu_busy_cores, memory_*_bytes and pressure_*_ms_per_s; rates from the second reading on."""
+        self.errors = 0
+        fields: dict[str, Any] = {}
+        cpu, memory = self.cpu(), self.memory()
+        totals: dict[str, int] = {}
+        for name in ("cpu", "memory", "io"):
+            some, full = self.parsed("pressure/" + name, parse_pressure) or (None, None)
+            if some is not None:
+                totals[f"pressure_{name}_some_ms_per_s"] = some
+            # System-wide `cpu full` is always 0: somebody runs whenever somebody waits for a CPU (psi.rst).
+            if full is not None and name != "cpu":
+                totals[f"pressure_{name}_full_ms_per_s"] = full
+        if cpu is not None:
+            fields["cpus"] = cpu.cpus
+        if memory is not None:
+            fields["memory_total_bytes"] = memory[0]
+            if memory[1] is not None:
+                fields["memory_available_bytes"] = memory[1]
+        if self._before is not None and mono_ns > self._before[0]:
+            then_ns, cpu_then, totals_then = self._before
+            seconds = (mono_ns - then_ns) / 1e9
+            if cpu is not None and cpu_then is not None and cpu.busy >= cpu_then.busy:
+                busy = (cpu.busy - cpu_then.busy) / HZ / seconds
+                fields["cpu_busy_cores"] = round(min(busy, float(cpu.cpus)), 3)
+            for name, total in totals.items():
+                then = totals_then.get(name)
+                if then is not None and total >= then:
+                    fields[name] = round(min((total - then) / 1000 / seconds, 1000.0), 1)
+        self._before = (mono_ns, cpu, totals)
+        return fields
+
+
+def is_procfs(root: Path) -> bool:
+    """True when `root` is a mounted procfs and not a recorded tree."""
+    try:
+        real = os.path.realpath(root).encode()
+        with open("/proc/self/mountinfo", "rb") as file:
+            for line in file:
+                head, _, tail = line.partition(b" - ")
+                if tail.startswith(b"proc ") and head.split()[4] == real:
+                    return True
+    except OSError:
+        pass
+    return False

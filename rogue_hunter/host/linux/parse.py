@@ -1,0 +1,165 @@
+"""The bytes of /proc as values. Every function here is pure; none of them reads.
+
+A process chooses its own name, so nothing here trusts a name to be text, to lack parentheses or to lack line feeds.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+HZ = os.sysconf("SC_CLK_TCK")
+"""Clock ticks a second of utime, stime and starttime (100 on every kernel built so far)."""
+
+PF_KTHREAD = 0x00200000
+"""Bit of the flags field of stat: the process is a kernel thread (include/linux/sched.h)."""
+
+STATES = {
+    b"R": "running", b"S": "sleeping", b"D": "uninterruptible", b"T": "stopped", b"t": "stopped", b"Z": "defunct",
+    b"X": "defunct", b"x": "defunct", b"I": "idle", b"P": "idle", b"W": "running", b"K": "running",
+}
+"""The state letter of stat, proc_pid_stat(5), in the words of the schema."""
+
+
+class Stat(NamedTuple):
+    """The fields of /proc/PID/stat that are used. Times in clock ticks, rss in pages."""
+
+    comm: bytes
+    state: bytes
+    ppid: int
+    tty: int
+    flags: int
+    minflt: int
+    majflt: int
+    utime: int
+    stime: int
+    children: int
+    priority: int
+    nice: int
+    threads: int
+    start: int
+    rss: int
+
+
+def parse_stat(data: bytes) -> Stat:
+    """/proc/PID/stat. Raises ValueError when it is cut short or no stat at all."""
+    left, right = data.find(b"("), data.rfind(b")")
+    f = data[right + 2:].split(None, 22)
+    if left < 0 or right < left or len(f) < 22:
+        raise ValueError("stat is cut short")
+    return Stat(
+        data[left + 1:right], f[0], int(f[1]), int(f[4]), int(f[6]), int(f[7]), int(f[9]), int(f[11]), int(f[12]),
+        int(f[13]) + int(f[14]), int(f[15]), int(f[16]), int(f[17]), int(f[19]), int(f[21]),
+    )
+
+
+def parse_schedstat(data: bytes) -> tuple[int, int]:
+    """/proc/PID/schedstat: nanoseconds on a CPU and nanoseconds waiting for one, of the main thread."""
+    fields = data.split()
+    return int(fields[0]), int(fields[1])
+
+
+def parse_status(data: bytes) -> tuple[bytes, int | None, int | None, int | None]:
+    """/proc/PID/status: the four user ids as they stand, peak memory in bytes, voluntary and other switches.
+
+    What is not there (a kernel thread has no memory) is None. `Name:` is the first line and has its line feeds
+    escaped by the kernel, so a key is looked for behind a line feed only.
+    """
+    at = data.find(b"\nUid:")
+    uids = data[at + 5:data.find(b"\n", at + 5)] if at >= 0 else b""
+    at = data.find(b"\nVmHWM:")
+    peak = int(data[at + 7:data.find(b"kB", at)]) * 1024 if at >= 0 else None
+    at = data.rfind(b"\nvoluntary_ctxt_switches:")
+    if at < 0:
+        return uids, peak, None, None
+    fields = data[at:].split()
+    return uids, peak, int(fields[1]), int(fields[3])
+
+
+def parse_io(data: bytes) -> tuple[int, int]:
+    """/proc/PID/io: bytes read from and written to storage."""
+    at = data.index(b"\nread_bytes:")
+    fields = data[at:].split()
+    return int(fields[1]), int(fields[3])
+
+
+def effective_uid(uids: bytes) -> int:
+    """The effective one of the four ids of status: real, effective, saved, file system."""
+    return int(uids.split()[1])
+
+
+def tty_name(number: int) -> str | None:
+    """The terminal of stat's tty_nr: minor in bits 0-7 and 20-31, major in bits 8-19. None for no terminal."""
+    if number == 0:
+        return None
+    major, minor = number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00
+    if 136 <= major <= 143:
+        return f"pts/{minor + (major - 136) * 256}"
+    if major == 4:
+        return f"tty{minor}" if minor < 64 else f"ttyS{minor - 64}"
+    return f"{major}:{minor}"
+
+
+class CpuTimes(NamedTuple):
+    """/proc/stat: clock ticks of all CPUs together, how many are online, and seconds since the epoch of the boot."""
+
+    busy: int
+    idle: int
+    steal: int
+    cpus: int
+    boot_time: int | None
+
+
+def parse_cpu(data: bytes) -> CpuTimes:
+    """The cpu lines and btime of /proc/stat. guest time is a part of user time and is not counted twice."""
+    lines = data.split(b"\n")
+    if not lines[0].startswith(b"cpu "):
+        raise ValueError("no cpu line")
+    t = [int(x) for x in lines[0].split()[1:9]]
+    t += [0] * (8 - len(t))
+    cpus = 0
+    while cpus + 1 < len(lines) and lines[cpus + 1].startswith(b"cpu"):
+        cpus += 1
+    boot = None
+    at = data.find(b"\nbtime ")
+    if at >= 0:
+        boot = int(data[at + 7:].split(None, 1)[0])
+    return CpuTimes(t[0] + t[1] + t[2] + t[5] + t[6], t[3] + t[4], t[7], max(1, cpus), boot)
+
+
+def parse_meminfo(data: bytes) -> tuple[int, int | None]:
+    """/proc/meminfo: total and available bytes; a kernel before 3.14 has no MemAvailable: None."""
+    def field(name: bytes) -> int | None:
+        at = data.find(name)
+        return int(data[at + len(name):].split(None, 1)[0]) * 1024 if at >= 0 else None
+
+    total = field(b"MemTotal:")
+    if total is None:
+        raise ValueError("no MemTotal")
+    return total, field(b"MemAvailable:")
+
+
+def parse_pressure(data: bytes) -> tuple[int | None, int | None]:
+    """/proc/pressure/*: the some and the full total, microseconds since boot; None where the line is missing."""
+    totals: dict[bytes, int] = {}
+    for line in data.splitlines():
+        kind, _, rest = line.partition(b" ")
+        at = rest.find(b"total=")
+        if at >= 0:
+            totals[kind] = int(rest[at + 6:])
+    return totals.get(b"some"), totals.get(b"full")
+
+
+def parse_loadavg_last_pid(data: bytes) -> bytes:
+    """The last field of /proc/loadavg: the pid given out last. It changes whenever a process or thread is made."""
+    return data.rsplit(None, 1)[-1]
+
+
+def split_cmdline(data: bytes) -> list[str]:
+    """/proc/PID/cmdline as arguments. A process that writes its title over its arguments leaves one with blanks."""
+    return [text(part) for part in data.rstrip(b"\0").split(b"\0")] if data.strip(b"\0") else []
+
+
+def text(data: bytes) -> str:
+    """Bytes as text, once and for all: what is not UTF-8 becomes a visible escape, so no surrogate arises."""
+    return data.decode("utf-8", "backslashreplace")
