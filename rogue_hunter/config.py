@@ -1,0 +1,321 @@
+"""Configuration: frozen dataclasses with every default and its reason, and the reading of TOML into them.
+
+The declarations are the documentation: `rh-config init`, `rh-config show` and the tables of rogue-hunter(5) are made
+from the same fields. A key that is not declared is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from rogue_hunter.schema import BANDS
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; the text names file, key and reason. A command exits 78."""
+
+
+def option(default: Any, doc: str, low: float | None = None, high: float | None = None,
+           choices: tuple[str, ...] = ()) -> Any:
+    """A field with its reason and the bounds of its value (inclusive)."""
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
+
+
+def section(kind: type, doc: str) -> Any:
+    """A field that is a table of its own."""
+    return field(default_factory=kind, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """The beat and what is kept in memory."""
+
+    hz: float = option(3.0, "beats a second: a stall of one second spans three beats, and a tick costs 2 ms", 0.01, 100)
+    ring_ticks: int = option(60, "ticks kept in memory: 20 s at 3 Hz, what happened before a pause", 2, 10_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """Scores at which bands begin, and what they start. The share model's; see scoring.stress for the other's."""
+
+    medium: int = option(30, "8 times the fair share", 1, 100)
+    elevated: int = option(45, "22.6 times the fair share", 1, 100)
+    high: int = option(60, "64 times the fair share", 1, 100)
+    critical: int = option(80, "256 times the fair share", 1, 100)
+    tracking: str = option("elevated", "band from which a process has an event", choices=BANDS[1:])
+    forensics: str = option("critical", "band at which evidence is captured", choices=BANDS[1:])
+
+    def of(self, score: float) -> str:
+        """The band of a score."""
+        if score < self.medium:
+            return "low"
+        return "medium" if score < self.elevated else "elevated" if score < self.high else \
+            "high" if score < self.critical else "critical"
+
+    def start(self, band: str) -> int:
+        """The score at which a band begins."""
+        return 0 if band == "low" else int(getattr(self, band))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The share model: how many times its fair share of a resource does a process use?"""
+
+    cpu_weight: float = option(1.0, "weight of a share of the CPUs", 0, 100)
+    gpu_weight: float = option(0.5, "weight of a share of the GPU: it seldom makes others wait", 0, 100)
+    memory_weight: float = option(1.0, "weight of a share of memory", 0, 100)
+    disk_weight: float = option(1.0, "weight of a share of the disk traffic", 0, 100)
+    wakeups_weight: float = option(0.5, "weight of a share of the wakeups: they cost power before they cost time", 0, 100)
+    cpu_floor_cores: float = option(1.0, "shares are of at least so many cores, or of a quarter of all", 0.01, 4096)
+    gpu_floor: float = option(1.0, "shares are of at least so many GPUs' time", 0.01, 4096)
+    disk_floor_bytes_per_s: float = option(100e6, "shares are of at least this traffic: a slow SSD's", 1, 1e12)
+    wakeups_floor_per_s: float = option(2000.0, "shares are of at least so many wakeups: a busy desktop's", 1, 1e9)
+    memory_free_at: float = option(0.5, "part of memory available from which it is not scarce at all", 0.01, 1)
+    memory_scarce_at: float = option(0.1, "part of memory available below which it is scarce entirely", 0, 0.99)
+    tau_s: float = option(1.0, "time constant of the averages of flows and pressure", 0.01, 600)
+    fair_tau_s: float = option(5.0, "time constant of the average of active processes", 0.01, 600)
+    active_within_s: float = option(10.0, "a process that ran within this time is active", 0.1, 3600)
+    active_memory_bytes: int = option(10 << 20, "a process that holds this much memory is active", 0, 1 << 50)
+    fair_minimum: int = option(100, "fair share is at most one part in this many, on a machine with few processes", 1, 100_000)
+    pressure_gain: float = option(3.0, "how much more a share counts while others wait for the resource", 0, 100)
+
+
+def _stress_bands() -> Bands:
+    return Bands(20, 40, 50, 70, forensics="high")
+
+
+@dataclass(frozen=True, slots=True)
+class Stress:
+    """The stress model: four categories of harm."""
+
+    blocking_weight: float = option(0.40, "weight of what makes others wait", 0, 1)
+    contention_weight: float = option(0.30, "weight of fighting for the CPU", 0, 1)
+    pressure_weight: float = option(0.20, "weight of load on the system", 0, 1)
+    efficiency_weight: float = option(0.10, "weight of work wasted", 0, 1)
+    pageins_per_s: float = option(100.0, "page-ins that count in full", 1e-9)
+    disk_bytes_per_s: float = option(100e6, "disk traffic that counts in full", 1e-9)
+    faults_per_s: float = option(10e3, "page faults that count in full", 1e-9)
+    run_delay_ms_per_s: float = option(100.0, "run delay that counts in full: 10 % of the time", 1e-9)
+    context_switches_per_s: float = option(10e3, "context switches that count in full", 1e-9)
+    cpu_percent: float = option(100.0, "CPU use that counts in full: one core", 1e-9)
+    qos_interactive_ms_per_s: float = option(100.0, "interactive CPU time that counts in full", 1e-9)
+    memory_bytes: float = option(float(8 << 30), "memory that counts in full: 8 GiB", 1e-9)
+    wakeups_per_s: float = option(1e3, "wakeups that count in full", 1e-9)
+    syscalls_per_s: float = option(100e3, "system calls that count in full", 1e-9)
+    mach_messages_per_s: float = option(10e3, "Mach messages that count in full", 1e-9)
+    threads: float = option(100.0, "threads that count in full", 1e-9)
+    ipc_minimum: float = option(0.5, "instructions a cycle below which work is wasted", 1e-9)
+    idle: float = option(0.5, "multiplier of an idle process", 0, 1)
+    sleeping: float = option(0.5, "multiplier of a sleeping process", 0, 1)
+    stopped: float = option(0.7, "multiplier of a stopped process", 0, 1)
+    halted: float = option(0.8, "multiplier of a halted process", 0, 1)
+    defunct: float = option(0.9, "multiplier of a defunct process", 0, 1)
+    running_percent: float = option(1.0, "CPU use from which a process counts as running", 0, 100)
+    bands: Bands = field(default_factory=_stress_bands, metadata={"doc": "bands of the stress model"})
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Which model, and its numbers."""
+
+    model: str = option("share", "the model of rh-pipe, and of rh-score unless told", choices=("share", "stress"))
+    share: Share = section(Share, "the share model")
+    stress: Stress = section(Stress, "the stress model")
+
+
+@dataclass(frozen=True, slots=True)
+class RogueSelection:
+    """Which processes are shown, kept in the ring and sent to clients. All are scored, then selected."""
+
+    top: int = option(10, "the highest scores above 0", 0, 1000)
+    per_category: int = option(3, "stress model: the highest of each category", 0, 1000)
+    category_minimum: float = option(50.0, "stress model: a category counts from this score", 0, 100)
+    per_state: int = option(5, "the first of each of these states", 0, 1000)
+    states: tuple[str, ...] = option(("defunct", "uninterruptible"), "states that are always of interest")
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """When an event begins and ends."""
+
+    exit_margin: int = option(5, "an event ends when the score is this much below the tracking band", 0, 100)
+    exit_ticks: int = option(15, "and stays there for so many ticks in a row: 5 s", 1, 100_000)
+    checkpoint_s: float = option(30.0, "time between snapshots while an event lasts", 0.1, 86_400)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long history is kept."""
+
+    days: float = option(30.0, "events that ended longer ago are pruned", 0.01, 36_500)
+    max_size_mb: int = option(500, "the oldest events are pruned until the file is this small", 1, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The database."""
+
+    path: str = option("", "database file; empty: rogue-hunter.db in the data directory")
+    queue_ticks: int = option(1000, "ticks with something to write that wait while the disk is full or locked", 1, 1_000_000)
+    retry_s: float = option(2.0, "time between tries while the disk is full or locked", 0.01, 3600)
+    state_every_s: float = option(10.0, "time between updates of the table daemon_state", 0.1, 3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be configured."""
+
+    system: System = section(System, "the beat and memory")
+    bands: Bands = section(Bands, "bands of the share model")
+    scoring: Scoring = section(Scoring, "scoring")
+    rogue_selection: RogueSelection = section(RogueSelection, "what is shown and kept in memory")
+    tracking: Tracking = section(Tracking, "events")
+    retention: Retention = section(Retention, "pruning")
+    store: Store = section(Store, "the database")
+
+    def bands_of(self, model: str) -> Bands:
+        """The bands of a scoring model."""
+        return self.scoring.stress.bands if model == "stress" else self.bands
+
+
+def load(path: Path | None, default: Path | None = None) -> Config:
+    """The configuration of a file.
+
+    `path` must exist; `default` is read if it exists, else the defaults stand. Raises ConfigError.
+    """
+    file = path or default
+    if file is None or (path is None and not file.exists()):
+        return Config()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    return parse(data, str(file))
+
+
+def parse(data: bytes, name: str = "configuration") -> Config:
+    """TOML bytes as a Config. Raises ConfigError naming `name`, the key and the reason."""
+    try:
+        values = tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name}: not UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{name}: {error}") from None
+    config = _table(Config(), values, "", name)
+    for where, bands in (("bands", config.bands), ("scoring.stress.bands", config.scoring.stress.bands)):
+        starts = [bands.start(band) for band in BANDS]
+        if sorted(set(starts)) != starts:
+            raise ConfigError(f"{name}: {where}: each band must begin above the one before")
+    if config.scoring.share.memory_scarce_at >= config.scoring.share.memory_free_at:
+        raise ConfigError(f"{name}: scoring.share.memory_scarce_at must be below memory_free_at")
+    return config
+
+
+def _table(default: Any, values: Mapping[str, Any], where: str, name: str) -> Any:
+    hints = get_type_hints(type(default))
+    known = {f.name: f for f in fields(default)}
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{where}{key}"
+        if key not in known:
+            close = _closest(key, known)
+            raise ConfigError(f"{name}: {path}: unknown key" + (f"; did you mean {close}?" if close else ""))
+        current = getattr(default, key)
+        if is_dataclass(current):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{name}: {path}: must be a table")
+            changes[key] = _table(current, value, path + ".", name)
+        else:
+            try:
+                changes[key] = _value(hints[key], value, known[key].metadata)
+            except ValueError as error:
+                raise ConfigError(f"{name}: {path}: {error}") from None
+    return replace(default, **changes)
+
+
+def _value(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list) or not all(isinstance(v, get_args(kind)[0]) for v in value):
+            raise ValueError("must be an array of texts")
+        return tuple(value)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+        raise ValueError(f"must be {words[kind]}")
+    if kind is str and meta["choices"] and value not in meta["choices"]:
+        raise ValueError(f"must be one of {', '.join(meta['choices'])}")
+    if kind in (int, float):
+        if not math.isfinite(value):
+            raise ValueError("must be finite")
+        low, high = meta["low"], meta["high"]
+        if low is not None and value < low or high is not None and value > high:
+            raise ValueError(f"must be {f'from {low} to {high}' if high is not None else f'at least {low}'}")
+    return value
+
+
+def _closest(key: str, known: Mapping[str, Any]) -> str | None:
+    from difflib import get_close_matches
+
+    found = get_close_matches(key, known, 1)
+    return found[0] if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key as people see it: its table, name, value now, default and reason."""
+
+    table: str
+    name: str
+    value: Any
+    default: Any
+    doc: str
+
+
+def settings(config: Config) -> Iterator[Setting]:
+    """Every key of a configuration, table by table."""
+    yield from _settings(config, Config(), "")
+
+
+def _settings(config: Any, default: Any, table: str) -> Iterator[Setting]:
+    nested = []
+    for f in fields(config):
+        value, usual = getattr(config, f.name), getattr(default, f.name)
+        if is_dataclass(value):
+            nested.append((value, usual, f"{table}.{f.name}" if table else f.name))
+        else:
+            yield Setting(table, f.name, value, usual, f.metadata["doc"])
+    for value, usual, name in nested:
+        yield from _settings(value, usual, name)
+
+
+def to_toml(config: Config, *, comment_defaults: bool = False) -> str:
+    """The configuration as TOML, each key with its reason. Defaults can be given as comments, for a file to edit."""
+    lines: list[str] = []
+    table = None
+    for s in settings(config):
+        if s.table != table:
+            table = s.table
+            lines += ["", f"[{table}]"]
+        lines.append(f"# {s.doc}")
+        mark = "# " if comment_defaults and s.value == s.default else ""
+        lines.append(f"{mark}{s.name} = {_toml(s.value)}")
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A scalar or an array of texts. Python's repr of numbers is TOML's; texts here hold no control characters."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)
+
+

@@ -1,0 +1,75 @@
+"""Where configuration, data, logs and sockets live: the XDG base directories, on every platform.
+
+Everything made here is for its owner only: directories 0700, whatever the umask says.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+NAME = "rogue-hunter"
+
+
+class PathError(Exception):
+    """A directory that must be ours is not: another owner, open to others, a link, or it cannot be made."""
+
+
+def _base(variable: str, default: str) -> Path:
+    value = os.environ.get(variable, "")
+    # The XDG specification has relative paths ignored.
+    return Path(value) if value.startswith("/") else Path.home() / default
+
+
+def config_dir() -> Path:
+    """Configuration: $XDG_CONFIG_HOME/rogue-hunter, else ~/.config/rogue-hunter."""
+    return _base("XDG_CONFIG_HOME", ".config") / NAME
+
+
+def config_file() -> Path:
+    """The configuration file."""
+    return config_dir() / "config.toml"
+
+
+def data_dir() -> Path:
+    """The database: $XDG_DATA_HOME/rogue-hunter, else ~/.local/share/rogue-hunter."""
+    return _base("XDG_DATA_HOME", ".local/share") / NAME
+
+
+def database() -> Path:
+    """The database file. Its stem is the name under which Datasette shows it."""
+    return data_dir() / "rogue-hunter.db"
+
+
+def state_dir() -> Path:
+    """Logs and audit: $XDG_STATE_HOME/rogue-hunter, else ~/.local/state/rogue-hunter."""
+    return _base("XDG_STATE_HOME", ".local/state") / NAME
+
+
+def runtime_dir() -> Path:
+    """Sockets: $XDG_RUNTIME_DIR/rogue-hunter; where there is none, a folder below the state directory."""
+    value = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(value) / NAME if value.startswith("/") else state_dir() / "run"
+
+
+def private_dir(path: Path) -> Path:
+    """Make `path` and what is missing above it with mode 0700, and see that it is ours alone.
+
+    Raises PathError for a link, another owner, or a directory that others may write to. One that others may only
+    look into is closed to them.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = os.lstat(path)
+        if stat.S_ISLNK(info.st_mode) or not stat.S_ISDIR(info.st_mode):
+            raise PathError(f"{path}: not a directory of its own")
+        if info.st_uid != os.geteuid():
+            raise PathError(f"{path}: belongs to user {info.st_uid}")
+        if info.st_mode & 0o022:
+            raise PathError(f"{path}: others may write to it (mode {stat.S_IMODE(info.st_mode):04o})")
+        if info.st_mode & 0o077:
+            os.chmod(path, 0o700)
+    except OSError as error:
+        raise PathError(f"{path}: {error.strerror}") from None
+    return path
