@@ -1,0 +1,46 @@
+"""Rogue selection: which processes are shown, kept in the ring and sent to clients. All are scored, then selected."""
+
+from __future__ import annotations
+
+from heapq import nlargest
+
+from rogue_hunter.config import RogueSelection
+from rogue_hunter.schema import CATEGORIES, Key
+from rogue_hunter.tick import Row, Tick
+
+
+class Selector:
+    """Picks the rogues of each tick. Keeps who is in which state, so that a tick costs what changed in it."""
+
+    def __init__(self, settings: RogueSelection) -> None:
+        self._set = settings
+        self._states: dict[str, dict[Key, None]] = {state: {} for state in settings.states}
+
+    def rogues(self, tick: Tick) -> dict[Key, Row]:
+        """The rogues of the tick, highest score first, then the picks by category and by state."""
+        s = self._set
+        rows = tick.processes
+        ranked = nlargest(s.top, tick.scored, key=lambda key: (rows[key]["score"], rows[key].get("cpu_percent", 0.0)))
+        picked = {key: rows[key] for key in ranked}
+        for name in CATEGORIES:
+            field = name + "_score"
+            some = [key for key in tick.scored if rows[key].get(field, 0.0) >= s.category_minimum]
+            for key in nlargest(s.per_category, some, key=lambda key: float(rows[key][field])):
+                picked.setdefault(key, rows[key])
+        self._keep_states(tick)
+        for held in self._states.values():
+            for key in list(held)[: s.per_state]:
+                picked.setdefault(key, rows[key])
+        return picked
+
+    def _keep_states(self, tick: Tick) -> None:
+        for held in self._states.values():
+            for key in [key for key in held if key not in tick.processes]:
+                del held[key]
+        for key in tick.changed:
+            state = tick.processes[key].get("state")
+            for name, held in self._states.items():
+                if state == name:
+                    held[key] = None
+                else:
+                    held.pop(key, None)
