@@ -46,7 +46,7 @@ class Tick:
 Stage = Callable[[Iterator[Tick]], Iterator[Tick]]
 
 
-def record(kind: str, **fields: Any) -> Record:
+def record(kind: str, /, **fields: Any) -> Record:
     """A record of type `kind`; fields that are None are unknown and left out."""
     return {"type": kind, "v": VERSION, **{k: v for k, v in fields.items() if v is not None}}
 
