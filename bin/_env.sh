@@ -158,7 +158,8 @@ rh_setup() {
     (
         # In the checkout: the project whose directory the user stands in has no say in which packages are taken.
         cd -- "$rh_root" || exit 1
-        case $rh_venv in "$rh_root"/*) ;; *) umask 077; mkdir -p -- "${rh_venv%/*}" || exit 1 ;; esac
+        umask "${rh_umask:-$(umask)}"
+        mkdir -p -- "${rh_venv%/*}" || exit 1
         rh_base=$(rh_find_python) || exit 1
         {
             rh_hold || exit 1
@@ -177,7 +178,7 @@ rh_run() {
 }
 
 # PYTHONHOME and PYTHONPATH would mix other libraries in; the other two cost time at each start and at each record.
-unset PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED
+unset PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE PYTHONUNBUFFERED rh_umask
 
 case ${RH_VENV:-} in
     '') rh_venv=$rh_root/${rh_venv_name:-.venv} ;;
@@ -185,6 +186,9 @@ case ${RH_VENV:-} in
     *) rh_venv=$PWD/$RH_VENV${rh_venv_suffix:-} ;;
 esac
 if ! rh_ready; then
-    if [ -z "${RH_VENV:-}" ] && ! rh_writable; then rh_venv=$(rh_own_place) || exit 69; fi
+    if [ -z "${RH_VENV:-}" ] && ! rh_writable; then
+        rh_venv=$(rh_own_place) || exit 69
+        rh_umask=077    # the database is kept in the same directory
+    fi
     rh_ready || rh_setup || exit 69
 fi
