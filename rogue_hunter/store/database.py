@@ -1,0 +1,208 @@
+"""Opening the database: for the one writer, and for readers."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import stat
+import time
+from pathlib import Path
+
+from rogue_hunter.store.migrations import VERSION, migrate
+from rogue_hunter.store.tables import APPLICATION_ID
+
+BUSY_MS = 20
+"""The writer waits this long for a lock. We own the only writing connection, so a lock is somebody's short visit; the
+beat must not wait for it, what cannot be written is kept and tried again."""
+
+CHECK_S = 2.0
+"""The check of a file at start is given up after this time: 500 MB take longer."""
+
+
+class DatabaseError(Exception):
+    """The database cannot be used. `code` is the exit code: 69 in use, 74 cannot be read or written, 78 not ours."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Lock:
+    """The right to be the only writer of a database, held for life by flock on a file beside it.
+
+    SQLite before 3.51.3 can lose data when two connections checkpoint at once. The lock ends with the process, however
+    it ends.
+    """
+
+    def __init__(self, database: Path) -> None:
+        """Take the lock. Raises DatabaseError, 69 when another process has it."""
+        self.path = database.with_name(database.name + ".lock")
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DatabaseError(f"{self.path}: {error.strerror}", 74) from None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            who = f" (process {holder})" if holder.isdigit() else ""
+            raise DatabaseError(f"{database}: another rogue-hunter writes to it{who}", 69) from None
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let others write. The file stays: removing it would let two processes hold two locks of one name."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+
+def open_writer(path: Path, *, check: bool = True) -> tuple[sqlite3.Connection, Path | None]:
+    """The writing connection: WAL, synchronous NORMAL, migrated; made with mode 0600 if there is no file.
+
+    A corrupt file is moved aside, and its new name given as the second value. Raises DatabaseError. The caller holds
+    the Lock.
+    """
+    _regular(path)
+    moved = None
+    for attempt in (1, 2):
+        try:
+            return _connect(path, check), moved
+        except sqlite3.DatabaseError as error:
+            if attempt == 2 or not is_corrupt(error):
+                raise _refusal(path, error) from None
+            moved = move_aside(path)
+    raise AssertionError("unreachable")
+
+
+def is_corrupt(error: sqlite3.Error) -> bool:
+    """True when the file is damaged or no database."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a corrupt file and its -wal, so that it can be looked at; never delete it. Raises DatabaseError."""
+    stamp = time.strftime("%Y%m%dT%H%M%S")
+    target = path.with_name(f"{path.name}.corrupt-{stamp}")
+    n = 0
+    while target.exists():
+        n += 1
+        target = path.with_name(f"{path.name}.corrupt-{stamp}-{n}")
+    try:
+        os.rename(path, target)
+        for tail in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{path}{tail}", f"{target}{tail}")
+    except OSError as error:
+        raise DatabaseError(f"{path}: corrupt, and cannot be moved aside: {error.strerror}", 74) from None
+    return target
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A read-only connection with rows by name. Raises DatabaseError: 69 when there is no such file."""
+    if not path.exists():
+        raise DatabaseError(f"{path}: no such database; rh-pipe makes it", 69)
+    _regular(path)
+    uri = f"file:{_quoted(path)}?mode=ro"
+    try:
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+        connection.row_factory = sqlite3.Row
+        _known_version(connection, path)
+        connection.execute("PRAGMA query_only = 1")
+    except sqlite3.DatabaseError as error:
+        raise _refusal(path, error) from None
+    return connection
+
+
+def _quoted(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path.absolute()))
+
+
+def _connect(path: Path, check: bool) -> sqlite3.Connection:
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise DatabaseError(f"{path}: {error.strerror}", 74) from None
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MS / 1000)
+    try:
+        _known_version(connection, path, writing=True)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            # Takes effect only before the first table: pruned pages can then be given back in small bites.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        elif check:
+            _quick_check(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        # A reader that stays in a transaction lets the WAL grow; afterwards it is cut back to this size.
+        connection.execute("PRAGMA journal_size_limit = 8388608")
+        if version < VERSION:
+            connection.execute("PRAGMA busy_timeout = 5000")
+            migrate(connection)
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        with contextlib.suppress(OSError):
+            os.chmod(path, 0o600)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _known_version(connection: sqlite3.Connection, path: Path, writing: bool = False) -> None:
+    """Refuse what is not ours: another program's file, or one of a newer version. Nothing is written."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if version > VERSION and application == APPLICATION_ID:
+        raise DatabaseError(f"{path}: made by a newer rogue-hunter (version {version}, this one knows {VERSION})", 78)
+    if application != APPLICATION_ID and (tables or not writing):
+        raise DatabaseError(f"{path}: not a database of rogue-hunter", 78)
+    if version < VERSION and not writing:
+        raise DatabaseError(f"{path}: of an older version; a run of rh-pipe brings it up to date", 78)
+
+
+def _quick_check(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + CHECK_S
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+    try:
+        row = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if row and row[0] != "ok":
+            error = sqlite3.DatabaseError(row[0])
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def _regular(path: Path) -> None:
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DatabaseError(f"{path}: {error.strerror}", 74) from None
+    if stat.S_ISLNK(info.st_mode):
+        raise DatabaseError(f"{path}: is a symbolic link", 74)
+    if not stat.S_ISREG(info.st_mode):
+        raise DatabaseError(f"{path}: not a regular file", 74)
+
+
+def _refusal(path: Path, error: sqlite3.Error) -> DatabaseError:
+    name = getattr(error, "sqlite_errorname", "")
+    if is_corrupt(error):
+        return DatabaseError(f"{path}: not a readable database ({error})", 74)
+    code = 69 if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) else 74
+    return DatabaseError(f"{path}: {error}", code)

@@ -1,0 +1,248 @@
+"""The hot writer: one transaction a tick, and only when there is something to write.
+
+Whatever the disk does, sampling goes on: what cannot be written waits in a bounded queue, is tried again, and what
+falls out of the queue is counted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rogue_hunter import __version__, wire
+from rogue_hunter.config import Store as Settings
+from rogue_hunter.schema import Key
+from rogue_hunter.store.database import DatabaseError, is_corrupt, move_aside, open_writer
+from rogue_hunter.store.tables import PROCESS_EVENTS, PROCESS_SNAPSHOTS
+from rogue_hunter.tick import Record, Row, Stage, Tick
+from rogue_hunter.track import Open
+
+_EVENT_COLUMNS = tuple(c.name for c in PROCESS_EVENTS.columns if c.name != "id")
+_SNAPSHOT_COLUMNS = tuple(c.name for c in PROCESS_SNAPSHOTS.columns if c.name != "id")
+_INSERT_EVENT = PROCESS_EVENTS.insert().replace("INSERT", "INSERT OR IGNORE", 1)
+_INSERT_SNAPSHOT = PROCESS_SNAPSHOTS.insert()
+
+Batch = list[Record]
+
+
+class Writer:
+    """Writes events and the state of the pipe. `now` is the wall clock, epoch seconds; `warn` takes one line for people.
+
+    `degraded` says why nothing can be written at the moment, None when all is well; `dropped` counts records lost.
+    """
+
+    def __init__(self, path: Path, settings: Settings, now: Callable[[], float], warn: Callable[[str], None],
+                 opener: Callable[[Path], tuple[sqlite3.Connection, Path | None]] = open_writer) -> None:
+        self._path = path
+        self._set = settings
+        self._now = now
+        self._warn = warn
+        self._opener = opener
+        self._queue: deque[Batch] = deque()
+        self._state: Callable[[], dict[str, Any]] = dict
+        self._retry_at = 0.0
+        self._state_at = 0.0
+        self.degraded: str | None = None
+        self.dropped = 0
+        self._connection: sqlite3.Connection | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self._connection, moved = self._opener(self._path)
+        if moved is not None:
+            self._warn(f"{self._path} was corrupt; it is kept as {moved.name} and a new one is begun")
+
+    def open_events(self) -> list[Open]:
+        """The events that the last writer left open, for the tracker to take up."""
+        if self._connection is None:
+            return []
+        cursor = self._connection.cursor()
+        cursor.row_factory = sqlite3.Row
+        state = {k: wire.loads(v.encode()) for k, v in cursor.execute("SELECT key, value FROM daemon_state")}
+        last = state.get("last_tick") or {}
+        events = []
+        for row in cursor.execute("SELECT * FROM process_events WHERE exit_time IS NULL ORDER BY id").fetchall():
+            seen = float(row["last_seen"])
+            if last.get("boot_id") == row["boot_id"]:
+                seen = max(seen, float(last.get("ts") or 0.0))
+            snapshot = cursor.execute("SELECT * FROM process_snapshots WHERE event_id = ? ORDER BY id DESC LIMIT 1",
+                                      (row["id"],)).fetchone()
+            events.append(Open(
+                row["event"], row["boot_id"], (row["pid"], row["start_ticks"]), row["entry_time"], seen,
+                snapshot["band"] if snapshot and snapshot["band"] else row["peak_band"], row["peak_score"],
+                row["peak_band"], _as_row(snapshot), seen))
+        return events
+
+    def tells(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Have `state` asked for the values of daemon_state at each write."""
+        self._state = state
+
+    def take(self, tick: Tick) -> None:
+        """Write the tick's records, or queue them. Never raises for what the disk does."""
+        events = [r for r in tick.records if r["type"] == "event"]
+        if events:
+            self._queue.append(events)
+            while len(self._queue) > self._set.queue_ticks:
+                self.dropped += len(self._queue.popleft())
+        now = self._now()
+        if self._queue or now - self._state_at >= self._set.state_every_s:
+            self.flush(now)
+
+    def flush(self, now: float | None = None) -> bool:
+        """Try to write all that waits; False when it still waits."""
+        now = self._now() if now is None else now
+        if self.degraded is not None and now < self._retry_at:
+            return False
+        try:
+            if self._connection is None:
+                self._open()
+            self._commit(now)
+        except sqlite3.Error as error:
+            self._fail(f"{getattr(error, 'sqlite_errorname', 'error')}: {error}", now, is_corrupt(error))
+            return False
+        except DatabaseError as error:
+            self._fail(str(error), now, False)
+            return False
+        if self.degraded is not None:
+            self._warn(f"writing again to {self._path}" + (f"; {self.dropped} records were lost" if self.dropped else ""))
+            self.degraded = None
+        return True
+
+    def close(self) -> None:
+        """Write what waits, checkpoint and close. What cannot be written is counted and said."""
+        self._retry_at = 0.0
+        if not self.flush() and self._queue:
+            self.dropped += sum(len(batch) for batch in self._queue)
+            self._warn(f"{self._path}: {self.dropped} records could not be written")
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _fail(self, reason: str, now: float, corrupt: bool) -> None:
+        if self.degraded is None:
+            self._warn(f"{self._path}: {reason}; sampling goes on, records wait")
+        self.degraded = reason
+        self._retry_at = now + self._set.retry_s
+        connection = self._connection
+        if connection is None:
+            return
+        if corrupt:
+            connection.close()
+            self._connection = None
+            try:
+                self._warn(f"{self._path} became corrupt; it is kept as {move_aside(self._path).name}")
+            except DatabaseError as error:
+                self._warn(str(error))
+            self._retry_at = now
+        elif connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                connection.close()
+                self._connection = None
+
+    def _commit(self, now: float) -> None:
+        assert self._connection is not None
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        for batch in self._queue:
+            for event in batch:
+                self._event(event)
+        state = {**self._state(), "degraded": None, "dropped": self.dropped, "version": __version__}
+        for key, value in state.items():
+            execute("INSERT INTO daemon_state (key, value, updated_at) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
+                    "SET value = excluded.value, updated_at = excluded.updated_at",
+                    (key, wire.dumps(value).decode(), now))
+        execute("COMMIT")
+        self._queue.clear()
+        self._state_at = now
+
+    def _event(self, event: Record) -> None:
+        assert self._connection is not None
+        execute = self._connection.execute
+        kind, name = event["kind"], event["event"]
+        row = execute("SELECT id, peak_snapshot_id FROM process_events WHERE event = ?", (name,)).fetchone()
+        if row is None:
+            # Not only for `enter`: after a corrupt file was moved aside, an event goes on in the new one.
+            begun = {column: event.get(column) for column in _EVENT_COLUMNS}
+            begun.update(entry_time=event["entered"], last_seen=event["ts"], entry_band=event.get("band"),
+                         entry_score=event.get("score"), reason=None)
+            execute(_INSERT_EVENT, _bound(begun))
+            row = execute("SELECT id, peak_snapshot_id FROM process_events WHERE event = ?", (name,)).fetchone()
+            if row is None:
+                return
+        event_id, peak_id = row
+        snapshot = {column: event.get(column) for column in _SNAPSHOT_COLUMNS}
+        snapshot.update(event_id=event_id, snapshot_type=kind, captured_at=event["ts"])
+        snapshot_id = execute(_INSERT_SNAPSHOT, _bound(snapshot)).lastrowid
+        if kind in ("enter", "peak"):
+            execute("UPDATE process_events SET peak_score = ?, peak_band = ?, peak_snapshot_id = ?, dominant_resource = ?,"
+                    " dominant_category = ?, last_seen = ? WHERE id = ?",
+                    (event["peak_score"], event["peak_band"], snapshot_id, event.get("dominant_resource"),
+                     event.get("dominant_category"), event["ts"], event_id))
+            # Only the last peak is of interest; the enter snapshot stays.
+            execute("DELETE FROM process_snapshots WHERE id = ? AND snapshot_type = 'peak'", (peak_id,))
+        elif kind == "exit":
+            execute("UPDATE process_events SET exit_time = ?, reason = ?, last_seen = ? WHERE id = ? AND exit_time IS NULL",
+                    (event["ts"], event.get("reason"), event["ts"], event_id))
+        else:
+            execute("UPDATE process_events SET last_seen = ? WHERE id = ?", (event["ts"], event_id))
+        execute("UPDATE process_events SET exe = coalesce(exe, ?), cmdline = coalesce(cmdline, ?), user = coalesce(user, ?),"
+                " cgroup = coalesce(cgroup, ?) WHERE id = ?",
+                (event.get("exe"), event.get("cmdline"), event.get("user"), event.get("cgroup"), event_id))
+
+
+def _bound(values: dict[str, Any]) -> dict[str, Any]:
+    """Values that SQLite can hold: lists as JSON."""
+    return {k: wire.dumps(v).decode() if isinstance(v, (list, dict)) else v for k, v in values.items()}
+
+
+def _as_row(snapshot: sqlite3.Row | None) -> Row:
+    """The process row of a stored snapshot."""
+    if snapshot is None:
+        return {}
+    skip = ("id", "event_id", "snapshot_type", "captured_at", "age_s")
+    row = {k: snapshot[k] for k in snapshot.keys()  # noqa: SIM118  (a sqlite3.Row iterates over values)
+           if k not in skip and snapshot[k] is not None and not k.endswith(("_low", "_high"))}
+    if "dominant_metrics" in row:
+        row["dominant_metrics"] = wire.loads(row["dominant_metrics"].encode())
+    return row
+
+
+def store(writer: Writer, rogues: Callable[[Tick], dict[Key, Row]], **facts: Any) -> Stage:
+    """The stage: every tick is handed to `writer` and passed on.
+
+    daemon_state says the last tick, the highest score so far, the processes that `rogues` picks, and `facts`.
+    """
+
+    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
+        count = 0
+        highest: Row = {}
+        last = Tick()
+        writer.tells(lambda: {"last_tick": last.row, "ticks": count, "highest": highest, **facts,
+                              "rogues": [_named(row) for row in rogues(last).values()]})
+        for tick in ticks:
+            if tick.row is not None:
+                count += 1
+                last = tick
+                if tick.row.get("max_score", 0) > highest.get("score", 0):
+                    key = max(tick.scored, key=lambda key: int(tick.processes[key]["score"]))
+                    highest = {"ts": tick.row["ts"], **_named(tick.processes[key])}
+            writer.take(tick)
+            yield tick
+
+    return stage
+
+
+_NAMED = ("pid", "start_ticks", "start_time", "command", "cmdline", "user", "state", "score", "band",
+          "dominant_resource", "dominant_category", "cpu_share", "gpu_share", "memory_share", "disk_share",
+          "wakeups_share", "cpu_percent", "memory_bytes", "disk_bytes_per_s", "wakeups_per_s")
+
+
+def _named(row: Row) -> Row:
+    return {name: row[name] for name in _NAMED if name in row}
