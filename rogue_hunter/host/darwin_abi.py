@@ -199,7 +199,7 @@ class KinfoProc(Structure):
     the defunct. It is the only source of another user's process's start time."""
 
     _fields_ = (
-        ("p_starttime", Timeval), ("_pad0", c_uint8 * 16), ("p_flag", c_int32), ("p_stat", c_char),
+        ("p_starttime", Timeval), ("_pad0", c_uint8 * 16), ("p_flag", c_int32), ("p_stat", ctypes.c_int8),
         ("_pad1", c_uint8 * 3), ("p_pid", c_int32), ("_pad2", c_uint8 * 198), ("p_nice", ctypes.c_int8),
         ("p_comm", c_char * (MAXCOMLEN + 1)), ("_pad3", c_uint8 * 132), ("p_ruid", c_uint32),
         ("_pad4", c_uint8 * 24), ("cr_uid", c_uint32), ("_pad5", c_uint8 * 136), ("e_ppid", c_int32),

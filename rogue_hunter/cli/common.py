@@ -1,0 +1,243 @@
+"""What all commands share: options, standard streams, and how an error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, TypeVar
+
+import click
+
+from rogue_hunter import __version__, wire
+from rogue_hunter.config import Config, ConfigError, load
+from rogue_hunter.tick import Tick
+
+OK, FOUND, USAGE, BAD_INPUT, UNAVAILABLE, IO_ERROR, CONFIG_ERROR = 0, 1, 2, 65, 69, 74, 78
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Failure(Exception):
+    """Ends a command with one line on standard error and an exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def say(message: str) -> None:
+    """One line for people. Names of processes and files in it are made harmless."""
+    from rogue_hunter.text import visible
+
+    command = click.get_current_context(silent=True)
+    name = command.find_root().info_name if command else None
+    try:
+        sys.stderr.write(f"{name or 'rogue-hunter'}: {visible(message)}\n")
+        sys.stderr.flush()
+    except (OSError, AttributeError, ValueError):
+        pass  # nobody is listening
+
+
+def command(name: str, epilog: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command with --help, -h, --version; `epilog` holds the examples, printed as they stand."""
+    def wrap(function: Callable[..., Any]) -> click.Command:
+        function = click.version_option(__version__, "--version", prog_name=name)(function)
+        made = click.command(name, epilog="\b\n" + epilog.strip("\n"),
+                             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(function)
+        return made
+    return wrap
+
+
+def entry(made: click.Command) -> Callable[[], NoReturn]:
+    """The function that a launcher calls."""
+    def main() -> NoReturn:
+        sys.exit(run(made))
+    return main
+
+
+def run(made: click.Command, args: list[str] | None = None) -> int:
+    """Run a command and give its exit code. No traceback for anything that a user or a full disk can do."""
+    os.umask(0o077)
+    try:
+        result = made.main(args=args, prog_name=made.name, standalone_mode=False)
+        code = result if isinstance(result, int) else OK
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return 130
+    except BrokenPipeError:
+        return _closed_pipe()
+    except Exception as error:
+        expected = _expected(error)
+        if expected is None:
+            raise
+        _say_of(made, str(expected[0]))
+        code = expected[1]
+    return _flush(made, code)
+
+
+def _expected(error: Exception) -> tuple[str, int] | None:
+    """The line and the exit code of an error that is not a fault of the program."""
+    code = getattr(error, "code", None)
+    if isinstance(error, ConfigError):
+        return str(error), CONFIG_ERROR
+    if isinstance(code, int):
+        return str(error), code
+    kind = type(error).__name__
+    if kind == "HostError":
+        return str(error), UNAVAILABLE
+    if kind == "PathError":
+        return str(error), IO_ERROR
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", IO_ERROR
+    return None
+
+
+def _say_of(made: click.Command, message: str) -> None:
+    from rogue_hunter.text import visible
+
+    try:
+        sys.stderr.write(f"{made.name}: {visible(message)}\n")
+    except (OSError, AttributeError, ValueError):
+        pass
+
+
+def _closed_pipe() -> int:
+    """Whoever read our output has gone: be quiet, and leave nothing for the interpreter to flush."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    return 141
+
+
+def _flush(made: click.Command, code: int) -> int:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return _closed_pipe()
+    except OSError as error:
+        _say_of(made, f"standard output: {error.strerror}")
+        _closed_pipe()
+        return IO_ERROR
+    return code
+
+
+class _Output(io.BufferedWriter):
+    """Standard output for records. Writing errors name it."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Failure(f"standard output: {error.strerror}", IO_ERROR) from None
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Failure(f"standard output: {error.strerror}", IO_ERROR) from None
+
+    def __del__(self) -> None:
+        """No flush at the end: what could not be written was said."""
+
+
+def output() -> BinaryIO:
+    """Standard output for records: buffered, one write a tick."""
+    try:
+        os.fstat(1)
+    except OSError:
+        raise Failure("standard output is closed", IO_ERROR) from None
+    return _Output(io.FileIO(1, "wb", closefd=False), 1 << 20)
+
+
+def read_ticks(name: str) -> tuple[Iterator[Tick], Callable[[], int]]:
+    """The ticks of standard input, and a function to call at the end: it says what was wrong and gives the exit code."""
+    try:
+        os.fstat(0)
+    except OSError:
+        raise Failure("standard input is closed", IO_ERROR) from None
+    if os.isatty(0):
+        raise Failure(f"reads records from standard input, for example: rh-sample -n 3 | {name}", USAGE)
+    reader = wire.Reader(io.BufferedReader(io.FileIO(0, "rb", closefd=False), 1 << 16), name)
+
+    def finish() -> int:
+        if reader.bad:
+            say(f"{reader.bad} line{'s' if reader.bad > 1 else ''} of input could not be used; {reader.first_bad}")
+        if reader.truncated:
+            say(f"input was cut short: {reader.truncated}; the incomplete tick was dropped")
+        return BAD_INPUT if reader.bad or reader.truncated else OK
+
+    return reader.ticks(), finish
+
+
+# -- options ---------------------------------------------------------------------------------------------------------
+
+def config_option(function: _F) -> _F:
+    """-c/--config: the value reaches the command as a Config."""
+    return click.option("-c", "--config", "config", type=click.Path(path_type=Path), callback=_load_config,
+                        metavar="FILE", help="Configuration file (default: the user's, if there is one).")(function)
+
+
+def _load_config(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Config:
+    from rogue_hunter.paths import config_file
+
+    return load(value, config_file())
+
+
+def host_options(function: _F) -> _F:
+    """--proc-root and --libproc, for every command that samples."""
+    function = click.option("--libproc", metavar="PATH", help="macOS: take libproc's functions from this library.")(function)
+    return click.option("--proc-root", default="/proc", show_default=True, metavar="DIR", type=click.Path(path_type=Path),
+                        help="Linux: read this tree, a recorded one for example.")(function)
+
+
+def hz_option(function: _F) -> _F:
+    """--hz."""
+    return click.option("--hz", type=click.FloatRange(0.01, 100), metavar="N", help="Beats a second (default: 3).")(function)
+
+
+def db_option(function: _F) -> _F:
+    """--db."""
+    return click.option("-d", "--db", type=click.Path(path_type=Path), metavar="FILE",
+                        help="Database file (default: the user's).")(function)
+
+
+def database_path(db: Path | None, config: Config, *, make: bool) -> Path:
+    """The database: --db, else the configured one, else the user's; `make` makes the user's directory."""
+    from rogue_hunter.paths import database, private_dir
+
+    if db is not None:
+        return db
+    if config.store.path:
+        return Path(config.store.path).expanduser()
+    path = database()
+    if make:
+        private_dir(path.parent)
+    return path
+
+
+class Seconds(click.ParamType):
+    """A length of time: `90`, `90s`, `1h30m`, `500ms`. The value is in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of the text; a usage error names the forms."""
+        from rogue_hunter.timespec import parse_duration
+
+        try:
+            seconds = parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return seconds

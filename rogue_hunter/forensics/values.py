@@ -1,0 +1,124 @@
+"""Small values out of bytes: numbers, sizes, times, names. Nothing here raises; what cannot be read is None.
+
+Reports come from strangers. Every number is bounded before it is converted (a run of 5,000 digits is no number here),
+and every text is cut, so that no field can grow beyond what a database takes.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import NamedTuple
+
+NAME_LIMIT = 256
+TEXT_LIMIT = 1024
+
+_WHOLE = re.compile(rb"\s*([+-]?[0-9]{1,18})(?![0-9])")
+_FRACTION = re.compile(rb"\s*<?\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,12})?)")
+_SIZE = re.compile(rb"\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,6})?)\s*(bytes|pages|[KMGT]i?B|B)(?![A-Za-z])")
+_UNITS = {b"B": 1, b"bytes": 1, b"K": 1 << 10, b"M": 1 << 20, b"G": 1 << 30, b"T": 1 << 40}
+_TIME = re.compile(rb"\s*([0-9]{4})-([0-9]{2})-([0-9]{2})[ T]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:[.,]([0-9]{1,9}))?"
+                   rb"\s*(Z|[+-][0-9]{2}:?[0-9]{2})?")
+_PID = re.compile(rb"\s*\[([0-9]{1,10})\]$")
+_UNIQUE = re.compile(rb"\s*\[unique pid ([0-9]{1,18})\]$")
+_FLAG = re.compile(rb"\s*\((suspended|zombie|translated|exited|terminated|frozen)\)$")
+
+
+def text(data: bytes, limit: int = TEXT_LIMIT) -> str:
+    """`data` as text of at most `limit` characters; bytes that are no UTF-8 become `\\xNN`."""
+    return data[: 4 * limit].decode("utf-8", "backslashreplace")[:limit]
+
+
+def whole(data: bytes) -> int | None:
+    """The whole number at the start of `data`."""
+    found = _WHOLE.match(data)
+    return int(found.group(1)) if found else None
+
+
+def fraction(data: bytes) -> float | None:
+    """The number at the start of `data`; `<0.001s` is 0.001, the most that it can be."""
+    found = _FRACTION.match(data)
+    return float(found.group(1)) if found else None
+
+
+def size(data: bytes, page_bytes: int = 4096) -> int | None:
+    """Bytes of `4668 KB`, `55.62 MB`, `16  B`, `5548 pages`. Apple's units are powers of 1024."""
+    found = _SIZE.match(data)
+    if found is None:
+        return None
+    unit = found.group(2)
+    factor = page_bytes if unit == b"pages" else _UNITS.get(unit) or _UNITS[unit[:1]]
+    return _bounded(float(found.group(1)) * factor)
+
+
+def _bounded(value: float) -> int | None:
+    return round(value) if abs(value) < 2**62 else None
+
+
+def timestamp(data: bytes) -> float | None:
+    """Epoch seconds of `2024-03-18 08:12:21 +1100`, with or without a fraction; None without a zone."""
+    found = _TIME.match(data)
+    if found is None or found.group(8) is None:
+        return None
+    year, month, day, hour, minute, second = (int(found.group(i)) for i in range(1, 7))
+    zone = found.group(8)
+    if zone == b"Z":
+        tz: timezone = UTC
+    else:
+        offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:]))
+        if offset >= timedelta(hours=24):
+            return None
+        tz = timezone(-offset if zone[:1] == b"-" else offset)
+    # A leap second is written as 60, which datetime refuses.
+    try:
+        moment = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=tz).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    fraction_digits = found.group(7)
+    return moment + (float(b"0." + fraction_digits) if fraction_digits else 0.0) + (1.0 if second == 60 else 0.0)
+
+
+class Named(NamedTuple):
+    """`Electron (Antigravity) [584] (suspended)` taken apart. `flags` are the words in brackets after the pid."""
+
+    command: str
+    display: str | None
+    pid: int | None
+    unique_pid: int | None
+    flags: frozenset[str]
+
+
+def named(data: bytes) -> Named:
+    """A process as spindump names it. A name may hold anything: brackets, spaces, brackets that do not close."""
+    rest = data.strip()[:TEXT_LIMIT]
+    flags: set[str] = set()
+    while found := _FLAG.search(rest):
+        flags.add(found.group(1).decode())
+        rest = rest[: found.start()]
+    unique = pid = None
+    if found := _UNIQUE.search(rest):
+        unique, rest = int(found.group(1)), rest[: found.start()]
+    if found := _PID.search(rest):
+        pid, rest = int(found.group(1)), rest[: found.start()]
+    command, display = _display(rest.strip())
+    return Named(text(command, NAME_LIMIT), text(display, NAME_LIMIT) if display else None, pid, unique,
+                 frozenset(flags))
+
+
+def _display(name: bytes) -> tuple[bytes, bytes | None]:
+    """The name and, where it ends with a balanced bracket after a space, what stands in that bracket.
+
+    `Core Audio Driver (eqMac.driver (com.example.helper)` exists: the kernel cut the name inside of its bracket.
+    """
+    if not name.endswith(b")"):
+        return name, None
+    depth = 0
+    for i in range(len(name) - 1, 0, -1):
+        char = name[i : i + 1]
+        if char == b")":
+            depth += 1
+        elif char == b"(":
+            depth -= 1
+            if depth == 0:
+                return (name[: i - 1], name[i + 1 : -1]) if name[i - 1 : i] == b" " and i > 1 else (name, None)
+    return name, None
