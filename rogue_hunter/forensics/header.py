@@ -86,7 +86,10 @@ def report_line(line: bytes, fields: Fields, extra: dict[str, str]) -> bool:
         return True
     take = _REPORT.get(key)
     if take is not None:
-        fields.update({k: v for k, v in take(value).items() if v is not None})
+        # The machine's keys come first; the target's repeat some of them (Architecture).
+        for name, known in take(value).items():
+            if known is not None:
+                fields.setdefault(name, known)
     elif len(extra) < MAX_EXTRA:
         label, words = text(key, 64), text(value.strip())
         extra[label] = f"{extra[label]}; {words}"[:1024] if label in extra else words

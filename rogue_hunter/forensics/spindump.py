@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rogue_hunter.forensics import header
-from rogue_hunter.forensics.stacks import Stack
+from rogue_hunter.forensics.stacks import MAX_FRAMES, Stack, frame_text
 from rogue_hunter.forensics.threads import ThreadLine, is_thread_line, thread_line
-from rogue_hunter.forensics.values import NAME_LIMIT, named, text
+from rogue_hunter.forensics.values import named, text
 from rogue_hunter.forensics.waits import State, Wait, state_of
 from rogue_hunter.tick import Record, record
 
@@ -55,14 +55,13 @@ class _Process:
 class _Report:
     fields: dict[str, object] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
-    heaviest: Stack | None = None
+    heaviest: list[bytes] | None = None
     seen_key: bool = False
     processes: int = 0
     threads: int = 0
     aggregated: int = 0
     blockers: int = 0
     edges: int = 0
-    with_images: int = 0
     last_images: bool = True
     powerstats: int = 0
     lines: int = 0
@@ -83,7 +82,7 @@ def parse(lines: Iterable[bytes], *, frames_of: FramesOf = _always, capture: str
     and `problems` say what is missing.
     """
     report, process, thread = _Report(), None, None
-    indent, line = b"", b""
+    indent = b""
     for line in lines:
         report.lines += 1
         if indent and line.startswith(indent):
@@ -105,13 +104,15 @@ def parse(lines: Iterable[bytes], *, frames_of: FramesOf = _always, capture: str
                     thread.stack.add(len(line) - len(bare), bare)
                 elif first == b"<" and thread.qos is None:
                     thread.qos = text(bare.strip()[1:-1])
+                    # Only a timeline says so; watchdog reports leave the line out that names their format.
+                    report.fields.setdefault("format", "timeline")
                 elif bare.startswith(b"Binary Images"):
                     yield from _close_thread(report, process, thread, capture)
                     thread, process.images = None, True
             elif process is not None and bare.startswith(b"Binary Images"):
                 process.images = True
             elif process is None and report.heaviest is not None and (bare[:1].isdigit() or bare[:1] == b"*"):
-                report.heaviest.add(len(line) - len(bare), bare)
+                report.heaviest.append(bare)  # a list without a tree: the last line is the innermost frame
             elif not report.seen_key and not indent and bare.startswith((b"Date/Time:", b"Process:")):
                 # The whole report is indented, as in a block of code that someone pasted.
                 indent = line[: len(line) - len(bare)]
@@ -131,7 +132,7 @@ def parse(lines: Iterable[bytes], *, frames_of: FramesOf = _always, capture: str
         elif line.startswith(b"Date/Time:") and report.processes:
             yield from _close_thread(report, process, thread, capture)
             yield from _close_process(report, process, capture)
-            yield _finish(report, line, capture)
+            yield _finish(report, capture)
             report, process, thread = _Report(lines=1), None, None
             header.report_line(line, report.fields, report.extra)
             report.seen_key = True
@@ -151,7 +152,7 @@ def parse(lines: Iterable[bytes], *, frames_of: FramesOf = _always, capture: str
             process = _start_key(report, line, process, frames_of)
     yield from _close_thread(report, process, thread, capture)
     yield from _close_process(report, process, capture)
-    yield _finish(report, line, capture)
+    yield _finish(report, capture)
 
 
 def _start_key(report: _Report, line: bytes, process: _Process | None, frames_of: FramesOf) -> _Process | None:
@@ -159,10 +160,10 @@ def _start_key(report: _Report, line: bytes, process: _Process | None, frames_of
     if line.startswith(b"Process:"):
         return _open_process(report, line, frames_of)
     if line.startswith(b"Heaviest stack"):
-        report.heaviest = Stack(True)
+        report.heaviest = []
     elif line.startswith(b"Powerstats for:"):
         report.powerstats += 1
-    elif header.report_line(line, report.fields, report.extra):
+    elif not report.powerstats and header.report_line(line, report.fields, report.extra):
         report.seen_key = True
         page = report.fields.get("page_bytes")
         if isinstance(page, int) and page > 0:
@@ -287,7 +288,6 @@ def _flush(process: _Process, capture: str | None) -> Iterator[Record]:
 def _close_process(report: _Report, process: _Process | None, capture: str | None) -> Iterator[Record]:
     if process is None:
         return
-    report.with_images += process.images
     report.last_images = process.images
     if process.number == 0 and process.listed:
         _problem(report, f"{process.listed} threads stand before the first process")
@@ -299,28 +299,22 @@ def _problem(report: _Report, words: str) -> None:
         report.problems.append(words)
 
 
-def _finish(report: _Report, last_line: bytes, capture: str | None) -> Record:
-    complete = True
-    if report.lines and not last_line.endswith(b"\n") and report.processes and not report.sections:
-        # A whole report ends in a line feed; one that was pasted may not, so this alone means little.
-        complete = report.with_images == 0 or report.last_images
-    if report.with_images and not report.last_images:
+def _finish(report: _Report, capture: str | None) -> Record:
+    complete = bool(report.processes)
+    if report.processes and not report.last_images:
+        # Every process of every whole report ends with its binary images.
         complete = False
-        _problem(report, "ends inside of a process: it was cut off")
+        _problem(report, "ends inside of a process")
     if report.powerstats:
         report.fields["format"] = "microstackshots"
+        complete = True
         _problem(report, f"a microstackshots report: {report.powerstats} sections `Powerstats for`, no threads")
     elif not report.processes:
-        complete = False
         _problem(report, "no line `Process:`")
-    if report.heaviest is not None:
-        frames, _ = report.heaviest.heaviest()
-        report.fields["frames"] = frames or None
+    if report.heaviest:
+        report.fields["frames"] = [frame_text(f) for f in reversed(report.heaviest[-MAX_FRAMES:])]
     return record(
         "spindump_report", capture=capture, **report.fields, header=report.extra or None, processes=report.processes,
         threads=report.threads, threads_aggregated=report.aggregated, blockers=report.blockers, edges=report.edges,
         sections=report.sections or None, lines=report.lines, complete=complete, problems=report.problems or None,
     )
-
-
-__all__ = ["MAX_PENDING", "NAME_LIMIT", "FramesOf", "parse"]

@@ -80,6 +80,11 @@ class Writer:
         """Have `state` asked for the values of daemon_state at each write."""
         self._state = state
 
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Say last words: `facts` replace what the state said under these names."""
+        before = self._state
+        self._state = lambda: {**before(), **facts}
+
     def take(self, tick: Tick) -> None:
         """Write the tick's records, or queue them. Never raises for what the disk does."""
         events = [r for r in tick.records if r["type"] == "event"]

@@ -1,0 +1,1 @@
+"""The commands: one thin click command a file, and the only importers of click."""

@@ -1,0 +1,146 @@
+"""rh-config: the configuration file, and completion for the shell."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from rogue_hunter import __version__, config as cfg, paths, wire
+from rogue_hunter.cli import common
+
+
+@click.group("rh-config", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+             epilog="\b\nExamples:\n  rh-config init                 write a file to edit, every key with its reason\n"
+             "  rh-config validate my.toml     exit 78 and the reason if it cannot be used\n"
+             "  eval \"$(rh-config completion bash)\"")
+@click.version_option(__version__, "--version", prog_name="rh-config")
+def command() -> None:
+    """Show, check and write the configuration."""
+
+
+@command.command("init")
+@click.option("-f", "--force", is_flag=True, help="Write over a file that is there (it is kept as FILE.bak).")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def init(file: Path | None, force: bool) -> int:
+    """Write a configuration file in which every key stands with its reason, as a comment."""
+    target = _target(file)
+    if (target.exists() or target.is_symlink()) and not force:
+        raise common.Failure(f"{target}: exists; --force writes over it", common.FOUND)
+    _write(target, cfg.to_toml(cfg.Config(), comment_defaults=True))
+    click.echo(str(target))
+    return common.OK
+
+
+@command.command("show")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@common.config_option
+def show(as_json: bool, config: cfg.Config) -> int:
+    """Print the configuration in force, defaults included."""
+    if as_json:
+        tables: dict[str, dict[str, object]] = {}
+        for s in cfg.settings(config):
+            tables.setdefault(s.table, {})[s.name] = list(s.value) if isinstance(s.value, tuple) else s.value
+        click.echo(wire.dumps_pretty(tables).decode())
+    else:
+        click.echo(cfg.to_toml(config), nl=False)
+    return common.OK
+
+
+@command.command("path")
+def path() -> int:
+    """Print where configuration, database, logs and socket are."""
+    for name, place in (("config", paths.config_file()), ("database", paths.database()), ("state", paths.state_dir()),
+                        ("runtime", paths.runtime_dir())):
+        click.echo(f"{name}\t{place}")
+    return common.OK
+
+
+@command.command("validate")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def validate(file: Path | None) -> int:
+    """Check a configuration file; exit 78 and one line if it cannot be used."""
+    target = file or paths.config_file()
+    if file is None and not target.exists():
+        click.echo(f"{target}: there is none; the defaults are in force")
+        return common.OK
+    cfg.load(target)
+    click.echo(f"{target}: ok")
+    return common.OK
+
+
+@command.command("edit")
+def edit() -> int:
+    """Open the file in $VISUAL or $EDITOR; what cannot be used is not put in place."""
+    target = paths.config_file()
+    text = target.read_text("utf-8") if target.exists() else cfg.to_toml(cfg.Config(), comment_defaults=True)
+    changed = click.edit(text, extension=".toml")
+    if changed is None or changed == text:
+        common.say("nothing changed")
+        return common.OK
+    cfg.parse(changed.encode(), "the edited text")
+    _write(target, changed)
+    click.echo(str(target))
+    return common.OK
+
+
+@command.command("reset")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset(yes: bool) -> int:
+    """Go back to the defaults: the file is kept as config.toml.bak."""
+    target = paths.config_file()
+    if not target.exists():
+        common.say("there is no configuration file; the defaults are in force")
+        return common.OK
+    if not yes:
+        click.confirm(f"Move {target} to {target.name}.bak?", abort=True, err=True)
+    os.replace(target, target.with_name(target.name + ".bak"))
+    return common.OK
+
+
+@command.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the completion of all commands for a shell, to be evaluated there."""
+    from importlib import import_module
+
+    from click.shell_completion import get_completion_class
+
+    from rogue_hunter.__main__ import names
+
+    made = get_completion_class(shell)
+    assert made is not None
+    for name in names():
+        program = f"rh-{name}"
+        one = made(import_module(f"rogue_hunter.cli.{name}").command, {}, program,
+                   f"_{program}_COMPLETE".replace("-", "_").upper())
+        # source() would start bash to ask its version first; the text is the same.
+        click.echo(one.source_template % one.source_vars())
+    return common.OK
+
+
+def _target(file: Path | None) -> Path:
+    if file is not None:
+        return file
+    paths.private_dir(paths.config_dir())
+    return paths.config_file()
+
+
+def _write(target: Path, text: str) -> None:
+    """Write beside the file and rename, so that a reader sees the old file or the new one."""
+    paths.private_dir(target.parent) if target == paths.config_file() else None
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            os.replace(target, target.with_name(target.name + ".bak"))
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+main = common.entry(command)

@@ -1,0 +1,57 @@
+"""rh-sample: read every process, three times a second."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from rogue_hunter import wire
+from rogue_hunter.beat import beats
+from rogue_hunter.cli import common
+from rogue_hunter.config import Config
+from rogue_hunter.host import here
+from rogue_hunter.sample import sample, select
+
+
+@common.command("rh-sample", """
+Examples:
+  rh-sample -n 1 | jq -c 'select(.type == "process") | [.pid, .command, .cpu_percent]'
+  rh-sample -n 3 --top 5                    the five that use the most CPU
+  rh-sample --hz 1 --active > day.ndjson    record what ran, once a second
+  rh-sample | rh-score --min-score 45       what is rogue, as it happens
+""")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N ticks (default: go on).")
+@common.hz_option
+@click.option("--active", is_flag=True, help="Only processes that ran in the tick.")
+@click.option("--pid", "pids", type=click.IntRange(0, 2**31 - 1), multiple=True, metavar="PID", help="Only this process; may be repeated.")
+@click.option("--user", "users", multiple=True, metavar="NAME", help="Only this user's processes (name or id); may be repeated.")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N processes that use the most CPU.")
+@common.host_options
+@common.config_option
+def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, ...], users: tuple[str, ...],
+            top: int | None, proc_root: Path, libproc: str | None, config: Config) -> int:
+    """Read every process and print one tick after another: a line for each process and a closing line.
+
+    A silent first reading is taken, so that already the first tick carries rates.
+    """
+    out = common.output()
+    host = here(proc_root, libproc)
+    try:
+        beat = beats(hz or config.system.hz, _sleep, count=None if count is None else count + 1)
+        ticks = sample(host, beat, silent_first=True)
+        if active or pids or users or top:
+            ticks = select(active=active, pids=pids, users=users, top=top)(ticks)
+        wire.write(ticks, out)
+    finally:
+        host.close()
+    return common.OK
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return True
+
+
+main = common.entry(command)

@@ -1,0 +1,36 @@
+"""rh-score: how rogue is each process?"""
+
+from __future__ import annotations
+
+import click
+
+from rogue_hunter import wire
+from rogue_hunter.cli import common
+from rogue_hunter.config import Config
+from rogue_hunter.score import least, score
+
+
+@common.command("rh-score", """
+Examples:
+  rh-sample -n 3 | rh-score --min-score 45 | jq -c '[.pid, .command, .score, .dominant_resource]'
+  rh-sample -n 3 | rh-score --top 3 --explain | jq .terms
+  rh-score --model stress < recorded.ndjson
+  rh-score -c other.toml < recorded.ndjson    the same time, other settings
+""")
+@click.option("--model", type=click.Choice(["share", "stress"]), help="Scoring model (default: the configured one, share).")
+@click.option("--explain", is_flag=True, help="Add `terms`: what each resource or input contributed.")
+@click.option("--min-score", type=click.IntRange(0, 100), metavar="N", help="Only processes with this score or more.")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N highest scores, highest first.")
+@common.config_option
+def command(model: str | None, explain: bool, min_score: int | None, top: int | None, config: Config) -> int:
+    """Read ticks, add a score from 0 to 100, its band and its reasons to every process, and print the ticks."""
+    out = common.output()
+    ticks, finish = common.read_ticks("rh-score")
+    ticks = score(config, model, explain)(ticks)
+    if min_score is not None or top is not None:
+        ticks = least(min_score, top)(ticks)
+    wire.write(ticks, out)
+    return finish()
+
+
+main = common.entry(command)

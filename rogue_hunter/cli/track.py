@@ -1,0 +1,49 @@
+"""rh-track: events of processes that stay rogue."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from rogue_hunter import wire
+from rogue_hunter.cli import common
+from rogue_hunter.config import Config
+from rogue_hunter.track import track
+
+
+@common.command("rh-track", """
+Examples:
+  rh-sample | rh-score | rh-track | jq -c '[.kind, .command, .score, .reason]'
+  rh-sample | rh-score | rh-track --db x.db --tee | rh-match
+""")
+@common.db_option
+@click.option("--tee", is_flag=True, help="Pass the ticks on as well, not only the events.")
+@click.option("--model", type=click.Choice(["share", "stress"]), help="Whose bands count (default: the configured model's).")
+@common.config_option
+def command(db: Path | None, tee: bool, model: str | None, config: Config) -> int:
+    """Read scored ticks and print an event record whenever a process begins, changes or ends its stay at or above the
+    tracking band. With --db the events are stored too.
+    """
+    out = common.output()
+    ticks, finish = common.read_ticks("rh-track")
+    encode = wire.Encoder().tick if tee else wire.only_records
+    if db is None:
+        wire.write(track(config, model)(ticks), out, encode=encode)
+        return finish()
+    from rogue_hunter.score.select import Selector
+    from rogue_hunter.store import Lock, Writer, store
+
+    lock = Lock(db)
+    writer = Writer(db, config.store, time.time, common.say)
+    try:
+        tracked = track(config, model, writer.open_events())(ticks)
+        wire.write(store(writer, Selector(config.rogue_selection).rogues)(tracked), out, encode=encode)
+    finally:
+        writer.close()
+        lock.release()
+    return finish()
+
+
+main = common.entry(command)
