@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pkgutil import iter_modules
+from pathlib import Path
 
 
 def main() -> None:
@@ -20,9 +20,8 @@ def main() -> None:
 
 def names() -> list[str]:
     """The commands, without rh-."""
-    from rogue_hunter import cli
-
-    return sorted(m.name for m in iter_modules(cli.__path__) if m.name != "common")
+    files = (Path(__file__).parent / "cli").glob("[a-z]*.py")
+    return sorted(file.stem for file in files if file.stem != "common")
 
 
 if __name__ == "__main__":
