@@ -17,7 +17,7 @@ BASE_PYTHON = getattr(sys, "_base_executable", sys.executable)
 """The interpreter that the tests' own environment was made with."""
 
 # What bin/_env.sh may call. Nothing else is on the stand-in PATH: neither the machine's uv nor its Pythons.
-PROGRAMS = ("cat", "cksum", "cmp", "cp", "mkdir", "mv", "readlink", "rm", "sh", "umask")
+PROGRAMS = ("cat", "cksum", "cmp", "cp", "mkdir", "mv", "printf", "readlink", "rm", "sh")
 
 MAIN = """\
 import json, os, sys
