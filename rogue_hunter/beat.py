@@ -12,8 +12,8 @@ NS = 1_000_000_000
 @dataclass(frozen=True, slots=True)
 class Beat:
     """One beat. `mono_ns` is the monotonic clock when it came, `ts` the wall clock then (epoch seconds),
-    `interval_s` the measured time since the beat before (0 for the first), `late_s` how much later than due it came,
-    `asleep_s` how long the machine was suspended since the beat before."""
+    `interval_s` the measured time since the beat before (0 for the first), `late_s` how much later it came than the beat
+    that was due one period after the one before, `asleep_s` how long the machine was suspended since the beat before."""
 
     seq: int
     mono_ns: int
@@ -53,7 +53,7 @@ def beats(hz: float, sleep: Callable[[float], bool], clock: Clock | None = None,
     """
     clock = clock or system_clock()
     period = int(NS / hz)
-    start = due = before = clock.mono()
+    start = owed = due = before = clock.mono()
     gap_before = clock.sleeping() - before if clock.sleeping else 0
     seq = 0
     while True:
@@ -61,13 +61,14 @@ def beats(hz: float, sleep: Callable[[float], bool], clock: Clock | None = None,
         gap = clock.sleeping() - now if clock.sleeping else 0
         # 10 ms: the two clocks are read one after the other; no suspension is that short.
         asleep = gap - gap_before if gap - gap_before > 10_000_000 else 0
-        yield Beat(seq, now, clock.wall(), (now - before) / NS, max(0, now - due) / NS, asleep / NS)
+        yield Beat(seq, now, clock.wall(), (now - before) / NS, max(0, now - owed) / NS, asleep / NS)
         before, gap_before = now, gap
         seq += 1
         if count is not None and seq >= count:
             return
         now = clock.mono()
-        due += period
+        # What was owed is kept when it is skipped: the machine may stop us while we read as well as while we sleep.
+        owed = due = due + period
         if due <= now:
             due += -(-(now - due) // period) * period
         if seconds is not None and due - start > seconds * NS:
