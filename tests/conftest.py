@@ -1,0 +1,63 @@
+"""What every test may ask for: the `--golden` option, a bounded hypothesis profile, children that never outlive a test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+REPO = Path(__file__).resolve().parent.parent
+
+settings.register_profile("house", deadline=None, database=None, print_blob=True, max_examples=100,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest --golden` writes what the commands say now into the golden cases; read git diff afterwards."""
+    parser.addoption("--golden", action="store_true", help="rewrite the expected output of the golden cases")
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Popen whose processes are killed and waited for at the end of the test, each by its own id."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(args: Sequence[str | Path], **options: object) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(args, **options)  # type: ignore[call-overload]
+        started.append(process)
+        return process  # type: ignore[no-any-return]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@pytest.fixture(scope="session")
+def clean_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which a command finds this checkout and no configuration or data of a user."""
+    home = tmp_path_factory.mktemp("home")
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "TZ", "COVERAGE_PROCESS_START")}
+    return {**kept, "HOME": str(home), "PYTHONPATH": str(REPO)}
+
+
+@pytest.fixture(scope="session")
+def rh(clean_env: Mapping[str, str]) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Run `rh-NAME ARGUMENT...` as a process of its own: rh("score", "--top", "3", stdin=bytes)."""
+
+    def run(name: str, *args: str | Path, stdin: bytes = b"", timeout: float = 60, **env: str,
+            ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run([sys.executable, "-P", "-m", "rogue_hunter", name, *args], input=stdin, timeout=timeout,
+                              capture_output=True, env={**clean_env, **env}, check=False)
+
+    return run
