@@ -1,0 +1,45 @@
+"""The benchmark's two C programs, compiled where they are needed: the sources are what is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+class BuildError(Exception):
+    """No compiler, or it refused the source; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Paths of the compiled programs."""
+
+    floor: Path
+    load: Path
+
+
+def compiler() -> str | None:
+    """The C compiler that will be used: $CC, cc or gcc; None where there is none."""
+    wanted = os.environ.get("CC")
+    return shutil.which(wanted) if wanted else shutil.which("cc") or shutil.which("gcc")
+
+
+def build(directory: Path) -> Tools:
+    """Compile floor.c and load.c into `directory`. Raises BuildError."""
+    cc = compiler()
+    if cc is None:
+        raise BuildError("no C compiler found (cc, gcc or $CC): the floor and the loads are compiled on the spot")
+    made = {}
+    for name in ("floor", "load"):
+        target = directory / name
+        command = [cc, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread", "-o", str(target), str(HERE / f"{name}.c")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BuildError(f"{name}.c: {done.stderr.strip() or f'compiler ended with {done.returncode}'}")
+        made[name] = target
+    return Tools(made["floor"], made["load"])
