@@ -12,8 +12,8 @@ NS = 1_000_000_000
 @dataclass(frozen=True, slots=True)
 class Beat:
     """One beat. `mono_ns` is the monotonic clock when it came, `ts` the wall clock then (epoch seconds),
-    `interval_s` the measured time since the beat before (0 for the first), `late_s` how much later it came than the beat
-    that was due one period after the one before, `asleep_s` how long the machine was suspended since the beat before."""
+    `interval_s` the measured time since the beat before (0 for the first), `late_s` how much later it came than the first
+    deadline after the beat before, `asleep_s` how long the machine was suspended since the beat before."""
 
     seq: int
     mono_ns: int
@@ -67,8 +67,11 @@ def beats(hz: float, sleep: Callable[[float], bool], clock: Clock | None = None,
         if count is not None and seq >= count:
             return
         now = clock.mono()
+        due += period
+        if due <= before:
+            due += ((before - due) // period + 1) * period
         # What was owed is kept when it is skipped: the machine may stop us while we read as well as while we sleep.
-        owed = due = due + period
+        owed = due
         if due <= now:
             due += -(-(now - due) // period) * period
         if seconds is not None and due - start > seconds * NS:
