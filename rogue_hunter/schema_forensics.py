@@ -109,7 +109,7 @@ SPINDUMP_REPORT = (
     _f("edges", int, "", "of these, waits that name the process waited for", required=True),
     _f("sections", list, "", "names of sections after the last process"),
     _f("lines", int, "", "lines read", required=True),
-    _f("complete", bool, "", "false when the report ends too early", required=True),
+    _f("complete", bool, "", "false when the report was cut off; absent when it does not say"),
     _f("problems", list, "", "what could not be read, in words"),
 )
 
@@ -247,6 +247,7 @@ BLAME = (
     _f("command", str, "", "its name", required=True),
     _f("threads", list, "", "its threads that others wait for"),
     _f("samples", float, "", "samples of waiting that end at it", required=True),
+    _f("samples_of_others", float, "", "of these, samples that other processes waited", required=True),
     _f("waiters", int, "", "threads that wait for it, directly or through others", required=True),
     _f("processes", int, "", "other processes among them", required=True),
     _f("hops", int, "", "length of the longest chain that ends at it", required=True),

@@ -57,9 +57,8 @@ def thread_line(line: bytes) -> ThreadLine:
     if head is None:
         return ThreadLine("?", *[None] * 11)
     rest = line[head.end() :]
-    counts: re.Match[bytes] | None = None
-    for counts in _SAMPLES.finditer(rest):  # the last one stays
-        pass
+    every = list(_SAMPLES.finditer(rest))
+    counts = every[-1] if every else None
     labels, numbers = (rest[: counts.start()], rest[counts.end() :]) if counts else _cut_labels(rest)
     queue, name = _labels(labels.strip())
     first = whole(counts.group(2)) if counts else None
