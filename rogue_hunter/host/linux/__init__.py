@@ -276,10 +276,10 @@ class LinuxHost:
                 if stat.start != process.key[1]:
                     continue
                 if process.gate is self._sched:
-                    row = process.row.copy()
-                    row["memory_bytes"] = stat.rss * PAGE
-                    row["ppid"] = stat.ppid
-                    process.row = row
+                    row = process.row
+                    if row["memory_bytes"] == stat.rss * PAGE and row["ppid"] == stat.ppid:
+                        continue
+                    process.row = {**row, "memory_bytes": stat.rss * PAGE, "ppid": stat.ppid}
                 else:
                     self._read_full(process, said, tick)
                     tick.unsettled.add(process)
