@@ -51,16 +51,19 @@ def command(name: str, epilog: str) -> Callable[[Callable[..., Any]], click.Comm
     return wrap
 
 
-def entry(made: click.Command) -> Callable[[], NoReturn]:
-    """The function that a launcher calls."""
+def entry(made: click.Command, *, prints: bool = True) -> Callable[[], NoReturn]:
+    """The function that a launcher calls. A command that `prints` refuses to run with its output closed."""
     def main() -> NoReturn:
-        sys.exit(run(made))
+        sys.exit(run(made, prints=prints))
     return main
 
 
-def run(made: click.Command, args: list[str] | None = None) -> int:
+def run(made: click.Command, args: list[str] | None = None, *, prints: bool = True) -> int:
     """Run a command and give its exit code. No traceback for anything that a user or a full disk can do."""
     os.umask(0o077)
+    if prints and sys.stdout is None:
+        _say_of(made, "standard output is closed")
+        return IO_ERROR
     try:
         result = made.main(args=args, prog_name=made.name, standalone_mode=False)
         code = result if isinstance(result, int) else OK
@@ -71,7 +74,8 @@ def run(made: click.Command, args: list[str] | None = None) -> int:
         code = error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):
+        # click turns a closed pipe into an exit of its own, and exits for no other reason here.
         return _closed_pipe()
     except Exception as error:
         expected = _expected(error)

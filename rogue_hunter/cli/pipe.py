@@ -55,4 +55,4 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     return common.OK
 
 
-main = common.entry(command)
+main = common.entry(command, prints=False)

@@ -39,6 +39,8 @@ class Lock:
     def __init__(self, database: Path) -> None:
         """Take the lock. Raises DatabaseError, 69 when another process has it."""
         self.path = database.with_name(database.name + ".lock")
+        if not database.parent.is_dir():
+            raise DatabaseError(f"{database.parent}: no such directory", 74)
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
