@@ -18,6 +18,14 @@ MAX_LINE = 1 << 20
 """Bytes of one line. The longest real row, with a command line of 4 KiB, is under 10 KB."""
 
 _I64 = 1 << 63
+_TIME_END = 1e11
+"""Epoch seconds of the year 5138: what is later is no time but garbage, and no calendar function takes it."""
+
+Stamp = tuple[float, int]
+"""ts and seq, by which the rows of one tick belong together."""
+
+_STAMPS = frozenset({"ts", "seq", "age_s"})
+"""What the writer adds to a row."""
 
 
 class Sink(Protocol):
@@ -119,6 +127,23 @@ def check(kind: str, fields: Row) -> None:
             raise ValueError(f"{kind} without {name}")
 
 
+def _stamp(kind: str, fields: Row) -> Stamp:
+    """ts and seq of a row. Raises ValueError."""
+    ts, seq = fields.get("ts"), fields.get("seq")
+    if type(seq) is not int or type(ts) not in (float, int) or not 0 <= ts < _TIME_END:
+        check(kind, fields)
+        raise ValueError("ts is not a time")
+    return ts, seq
+
+
+def _writable(value: Row) -> bytes:
+    """The bytes of what was read; JSON may be nested deeper on its way in than on its way out. Raises ValueError."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        raise ValueError("nested too deeply") from None
+
+
 def _json_type(value: object) -> str:
     return {bool: "true or false", str: "text", dict: "an object", list: "an array", int: "a whole number",
             float: "a fraction"}.get(type(value), type(value).__name__)
@@ -136,18 +161,25 @@ class Reader:
         self._stream = stream
         self._stage = stage
         self._line = 0
-        self._before: dict[Key, Row] = {}
+        self._before: dict[Key, tuple[Row, bytes]] = {}
         self.bad = 0
         self.first_bad = ""
         self.truncated = ""
 
     def ticks(self) -> Iterator[Tick]:
         """Every whole tick of the input, and every batch of records that came between two ticks."""
-        rows: dict[Key, Row] = {}
+        rows: dict[Key, tuple[Row, bytes]] = {}
+        stamp: Stamp = (0.0, 0)
         extra: list[Record] = []
         for line in self._lines():
             try:
                 kind, fields = self._parse(line)
+                if kind == "process" or kind == "tick":
+                    before, stamp = stamp, _stamp(kind, fields)
+                    if rows and before != stamp:
+                        # The closing row of those before was lost: their tick is truncated, whatever follows.
+                        extra.append(self._error(f"{len(rows)} process rows without a closing tick row"))
+                        rows = {}
                 if kind == "process":
                     key, row = self._row(fields)
                     if key in rows:
@@ -158,6 +190,7 @@ class Reader:
                     yield self._tick(fields, rows, extra)
                     rows, extra = {}, []
                 else:
+                    _writable(fields)
                     extra.append({"type": kind, "v": VERSION, **fields})
             except ValueError as error:
                 extra.append(self._error(str(error)))
@@ -199,27 +232,30 @@ class Reader:
             raise ValueError(f"v is {version}; this is version {VERSION}")
         return kind, {k: v for k, v in value.items() if v is not None} if None in value.values() else value
 
-    def _row(self, fields: Row) -> tuple[Key, Row]:
-        """The identity and the row; the row object of the tick before when it says the same."""
-        for name in ("ts", "seq", "age_s"):
-            fields.pop(name, None)
-        key = fields.get("pid"), fields.get("start_ticks")
-        before = self._before.get(key)  # type: ignore[call-overload]
-        if before is not None and before == fields:
-            return key, before  # type: ignore[return-value]
-        check("process", {"ts": 0.0, "seq": 0, **fields})
-        if fields["pid"] < 0 or fields["start_ticks"] < 0:
+    def _row(self, fields: Row) -> tuple[Key, tuple[Row, bytes]]:
+        """The identity and the row with its bytes; the row object of the tick before when it says the same."""
+        body = {name: value for name, value in fields.items() if name not in _STAMPS}
+        pid, start = body.get("pid"), body.get("start_ticks")
+        before = self._before.get((pid, start)) if type(pid) is int and type(start) is int else None
+        # Compared as bytes: 0, 0.0 and false are equal in Python and not on the wire.
+        said = _writable(body)
+        if before is None or before[1] != said:
+            check("process", fields)
+            before = body, said
+        if body["pid"] < 0 or body["start_ticks"] < 0:
             raise ValueError("pid or start_ticks below 0")
-        return key, fields  # type: ignore[return-value]
+        return (body["pid"], body["start_ticks"]), before
 
-    def _tick(self, closing: Row, rows: dict[Key, Row], extra: list[Record]) -> Tick:
+    def _tick(self, closing: Row, held: dict[Key, tuple[Row, bytes]], extra: list[Record]) -> Tick:
+        _writable(closing)
         before = self._before
-        changed = {key for key, row in rows.items() if before.get(key) is not row}
+        changed = {key for key, row in held.items() if before.get(key) is not row}
+        rows = {key: row for key, (row, _) in held.items()}
         scored = {key for key, row in rows.items() if row.get("score")}
         tick = Tick(closing, rows, changed, (), scored, extra)
         if not tick.partial:
             tick.exited = tuple(key for key in before if key not in rows)
-        self._before = rows
+        self._before = held
         return tick
 
     def _error(self, message: str) -> Record:
