@@ -184,7 +184,9 @@ def install_by_pipx(wheel: Path, place: Path) -> tuple[Path, Path]:
 def install_by_uv(wheel: Path, place: Path) -> tuple[Path, Path]:
     """As a tool: its commands are linked, its pages stay in the tool's environment."""
     environ = {"UV_TOOL_DIR": place / "tools", "UV_TOOL_BIN_DIR": place / "bin"}
-    run([sys.executable, "-m", "uv", "tool", "install", "-q", "--python", sys.executable, str(wheel)], environ)
+    # uv brings certificates of its own; a machine behind a proxy has others, which the other two use.
+    uv = ["env", "UV_SYSTEM_CERTS=1", sys.executable, "-m", "uv"]
+    run([*uv, "tool", "install", "-q", "--python", sys.executable, str(wheel)], environ)
     return place / "bin", place / "tools" / "rogue-hunter" / "share" / "man"
 
 
