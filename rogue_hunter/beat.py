@@ -11,9 +11,12 @@ NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One beat. `mono_ns` is the monotonic clock when it came, `ts` the wall clock then (epoch seconds),
-    `interval_s` the measured time since the beat before (0 for the first), `late_s` how much later it came than the first
-    deadline after the beat before, `asleep_s` how long the machine was suspended since the beat before."""
+    """One beat.
+
+    `mono_ns` is the monotonic clock when it came, `ts` the wall clock then (epoch seconds), `interval_s` the measured
+    time since the beat before (0 for the first), `late_s` how much later it came than the first deadline after the
+    beat before, `asleep_s` how long the machine was suspended since the beat before.
+    """
 
     seq: int
     mono_ns: int

@@ -129,7 +129,8 @@ def check(kind: str, fields: Row) -> None:
 
 def _stamp(kind: str, fields: Row) -> Stamp:
     """ts and seq of a row. Raises ValueError."""
-    ts, seq = fields.get("ts"), fields.get("seq")
+    ts: Any = fields.get("ts")
+    seq: Any = fields.get("seq")
     if type(seq) is not int or type(ts) not in (float, int) or not 0 <= ts < _TIME_END:
         check(kind, fields)
         raise ValueError("ts is not a time")

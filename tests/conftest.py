@@ -1,4 +1,4 @@
-"""What every test may ask for: the `--golden` option, a bounded hypothesis profile, children that never outlive a test."""
+"""What every test may ask for: `--golden`, a bounded hypothesis profile, children that never outlive a test."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from hypothesis import HealthCheck, settings
 
 REPO = Path(__file__).resolve().parent.parent
 
-settings.register_profile("house", deadline=None, database=None, print_blob=True, max_examples=100,
-                          suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "house",
+    deadline=None,
+    database=None,
+    print_blob=True,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("house")
 
 
@@ -47,7 +53,11 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 def clean_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which a command finds this checkout and no configuration or data of a user."""
     home = tmp_path_factory.mktemp("home")
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "TZ", "COVERAGE_PROCESS_START")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "LANG", "LC_ALL", "TZ", "COVERAGE_PROCESS_START")
+    }
     return {**kept, "HOME": str(home), "PYTHONPATH": str(REPO)}
 
 
@@ -55,9 +65,16 @@ def clean_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def rh(clean_env: Mapping[str, str]) -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Run `rh-NAME ARGUMENT...` as a process of its own: rh("score", "--top", "3", stdin=bytes)."""
 
-    def run(name: str, *args: str | Path, stdin: bytes = b"", timeout: float = 60, **env: str,
-            ) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([sys.executable, "-P", "-m", "rogue_hunter", name, *args], input=stdin, timeout=timeout,
-                              capture_output=True, env={**clean_env, **env}, check=False)
+    def run(
+        name: str, *args: str | Path, stdin: bytes = b"", timeout: float = 60, **env: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "rogue_hunter", name, *args],
+            input=stdin,
+            timeout=timeout,
+            capture_output=True,
+            env={**clean_env, **env},
+            check=False,
+        )
 
     return run

@@ -12,8 +12,14 @@ from rogue_hunter.schema import RECORDS, Field
 ALL = [(kind, field) for kind, fields in RECORDS.items() for field in fields]
 IDS = [f"{kind}.{field.name}" for kind, field in ALL]
 
+
+def words(text: str) -> list[str]:
+    """The names in a text."""
+    return text.split()
+
+
 # The wire contract, as people were told: a name that vanishes here breaks a reader somewhere.
-PROCESS = """ts seq pid start_ticks start_time ppid uid user command exe cmdline cgroup tty
+PROCESS = words("""ts seq pid start_ticks start_time ppid uid user command exe cmdline cgroup tty
 state state_raw priority nice threads age_s
 cpu_seconds_total cpu_user_seconds_total cpu_system_seconds_total children_cpu_seconds_total cpu_percent
 memory_bytes memory_peak_bytes pageins_total pageins_per_s faults_total faults_per_s
@@ -23,12 +29,12 @@ instructions_total cycles_total ipc wakeups_total wakeups_per_s energy_joules_to
 run_delay_seconds_total run_delay_ms_per_s qos_interactive_seconds_total qos_interactive_ms_per_s
 gpu_seconds_total gpu_ms_per_s
 model score band disproportionality dominant_resource cpu_share gpu_share memory_share disk_share wakeups_share
-blocking_score contention_score pressure_score efficiency_score dominant_category dominant_metrics terms""".split()
-TICK = """ts seq mono_ns host boot_id os interval_s late_s asleep_s cpus cpu_busy_cores memory_total_bytes
+blocking_score contention_score pressure_score efficiency_score dominant_category dominant_metrics terms""")
+TICK = words("""ts seq mono_ns host boot_id os interval_s late_s asleep_s cpus cpu_busy_cores memory_total_bytes
 memory_available_bytes processes active started exited unreadable errors unattributed_cpu_cores self_cpu_percent
-self_memory_bytes max_score""".split()
-EVENT = """ts kind event boot_id entered duration_s peak_score peak_band reason pid start_ticks command band score
-cpu_percent cpu_percent_low cpu_percent_high memory_bytes_low memory_bytes_high score_low score_high""".split()
+self_memory_bytes max_score""")
+EVENT = words("""ts kind event boot_id entered duration_s peak_score peak_band reason pid start_ticks command band score
+cpu_percent cpu_percent_low cpu_percent_high memory_bytes_low memory_bytes_high score_low score_high""")
 
 
 @pytest.mark.parametrize(("kind", "names"), [("process", PROCESS), ("tick", TICK), ("event", EVENT)])
@@ -64,9 +70,20 @@ def test_field(kind: str, field: Field) -> None:
 
 
 # The unit stands in the name: this ending means that unit, wherever it is used.
-ENDINGS = {"_bytes": "bytes", "_bytes_total": "bytes", "_bytes_per_s": "bytes/s", "_ms_per_s": "ms/s", "_seconds_total": "s",
-           "_percent": "%", "_watts": "W", "_joules_total": "J", "_cores": "cores", "_ns": "ns", "_share": "1",
-           "_score": "0-100"}
+ENDINGS = {
+    "_bytes": "bytes",
+    "_bytes_total": "bytes",
+    "_bytes_per_s": "bytes/s",
+    "_ms_per_s": "ms/s",
+    "_seconds_total": "s",
+    "_percent": "%",
+    "_watts": "W",
+    "_joules_total": "J",
+    "_cores": "cores",
+    "_ns": "ns",
+    "_share": "1",
+    "_score": "0-100",
+}
 
 
 @pytest.mark.parametrize(("kind", "field"), ALL, ids=IDS)

@@ -42,6 +42,7 @@ def test_chain_applies_stages_in_order_and_lazily() -> None:
             for tick in ticks:
                 seen.append(name)
                 yield tick
+
         return run
 
     chained = chain(source(), stage("one"), stage("two"))

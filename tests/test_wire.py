@@ -32,6 +32,7 @@ def end(processes: int = 1, seq: int = 0, **fields: object) -> bytes:
 
 # -- writing ---------------------------------------------------------------------------------------------------------
 
+
 def test_layout_of_a_tick() -> None:
     """Process rows first, then the records, the closing row last; each begins with type and v, rows with ts and seq."""
     a = row(7, start_time=1_699_999_990.5)
@@ -50,7 +51,13 @@ def test_unknown_stays_unknown() -> None:
     """A row without start_time has no age, and nothing is made up."""
     a = {"pid": 1, "start_ticks": 2}
     assert json.loads(wire.Encoder().tick(Tick(closing(0, 1), {(1, 2): a})).split(b"\n")[0]) == {
-        "type": "process", "v": 1, "ts": closing(0, 1)["ts"], "seq": 0, "pid": 1, "start_ticks": 2}
+        "type": "process",
+        "v": 1,
+        "ts": closing(0, 1)["ts"],
+        "seq": 0,
+        "pid": 1,
+        "start_ticks": 2,
+    }
 
 
 def test_age_is_never_negative() -> None:
@@ -122,6 +129,7 @@ def test_dumps_refuses_what_json_cannot_hold(value: object) -> None:
 
 # -- reading ---------------------------------------------------------------------------------------------------------
 
+
 def test_round_trip_of_a_whole_machine() -> None:
     """What a machine's ticks say is what is read from their lines: rows, changes, exits and closing rows."""
     made = list(Machine(1).ticks(60))
@@ -138,18 +146,26 @@ def test_round_trip_of_a_whole_machine() -> None:
 
 
 VALUES = {
-    int: st.integers(-(1 << 63), (1 << 63) - 1), float: st.floats(allow_nan=False, allow_infinity=False), bool: st.booleans(),
+    int: st.integers(-(1 << 63), (1 << 63) - 1),
+    float: st.floats(allow_nan=False, allow_infinity=False),
+    bool: st.booleans(),
     str: st.text(st.characters(blacklist_categories=["Cs"]), max_size=20),
-    list: st.lists(st.text("ab", max_size=3), max_size=3), dict: st.just({}),
+    list: st.lists(st.text("ab", max_size=3), max_size=3),
+    dict: st.just({}),
 }
 
 
 def rows_of(fields: tuple[Field, ...]) -> st.SearchStrategy[dict[str, object]]:
     """Rows with any of the declared fields, each of its type."""
-    return st.fixed_dictionaries({}, optional={f.name: VALUES[f.type] for f in fields if f.name not in ("ts", "seq", "age_s")})
+    return st.fixed_dictionaries(
+        {}, optional={f.name: VALUES[f.type] for f in fields if f.name not in ("ts", "seq", "age_s")}
+    )
 
 
-@given(st.dictionaries(st.tuples(st.integers(0, 1 << 31), st.integers(0, 1 << 62)), rows_of(PROCESS), max_size=4), rows_of(TICK))
+@given(
+    st.dictionaries(st.tuples(st.integers(0, 1 << 31), st.integers(0, 1 << 62)), rows_of(PROCESS), max_size=4),
+    rows_of(TICK),
+)
 def test_round_trip_of_any_row(rows: dict[tuple[int, int], dict[str, object]], fields: dict[str, object]) -> None:
     """Every declared field survives the wire unchanged, whatever its value."""
     held = {k: {**made, "pid": k[0], "start_ticks": k[1], "start_time": None} for k, made in rows.items()}
@@ -208,28 +224,55 @@ def test_other_records_travel_on() -> None:
     assert reader.bad == 0
     assert [t.records for t in got] == [[pause], [pause]]
     assert lines(got) == line(pause).replace(b" ", b"") + b"".join(
-        x.replace(b" ", b"") for x in (process(later={"a": [1]}), line(pause), end(marker="x")))
+        x.replace(b" ", b"") for x in (process(later={"a": [1]}), line(pause), end(marker="x"))
+    )
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------
 
 BAD = {
-    "not JSON": b"{nonsense\n", "empty line": b"\n", "array": b"[1]\n", "text": b'"x"\n', "number": b"7\n", "null": b"null\n",
+    "not JSON": b"{nonsense\n",
+    "empty line": b"\n",
+    "array": b"[1]\n",
+    "text": b'"x"\n',
+    "number": b"7\n",
+    "null": b"null\n",
     "NaN": b'{"type":"process","v":1,"ts":10.0,"seq":0,"pid":1,"start_ticks":5,"nice":NaN}\n',
     "infinite": b'{"type":"process","v":1,"ts":10.0,"seq":0,"pid":1,"start_ticks":5,"cpu_percent":1e999}\n',
-    "not UTF-8": b'{"type":"x","v":1,"a":"\xff"}\n', "surrogate": b'{"type":"x","v":1,"a":"\\ud800"}\n',
-    "byte order mark": b"\xef\xbb\xbf" + process(), "two records": process().rstrip() + process(), "NUL": b"\0" * 40 + b"\n",
-    "no type": line({"v": 1}), "type 7": line({"type": 7, "v": 1}), "no v": line({"type": "x"}), "v text": line({"type": "x", "v": "1"}),
-    "v 2": line({"type": "process", "v": 2}), "v true": line({"type": "x", "v": True}), "v 0": line({"type": "x", "v": 0}),
+    "not UTF-8": b'{"type":"x","v":1,"a":"\xff"}\n',
+    "surrogate": b'{"type":"x","v":1,"a":"\\ud800"}\n',
+    "byte order mark": b"\xef\xbb\xbf" + process(),
+    "two records": process().rstrip() + process(),
+    "NUL": b"\0" * 40 + b"\n",
+    "no type": line({"v": 1}),
+    "type 7": line({"type": 7, "v": 1}),
+    "no v": line({"type": "x"}),
+    "v text": line({"type": "x", "v": "1"}),
+    "v 2": line({"type": "process", "v": 2}),
+    "v true": line({"type": "x", "v": True}),
+    "v 0": line({"type": "x", "v": 0}),
     "no pid": line({"type": "process", "v": 1, "ts": 10.0, "seq": 0, "start_ticks": 5}),
     "no start": line({"type": "process", "v": 1, "ts": 10.0, "seq": 0, "pid": 1}),
     "no ts": line({"type": "process", "v": 1, "seq": 0, "pid": 1, "start_ticks": 5}),
     "no seq": line({"type": "process", "v": 1, "ts": 10.0, "pid": 1, "start_ticks": 5}),
-    "pid text": process("1234"), "pid float": process(1e3), "pid true": process(True), "pid negative": process(-5),  # type: ignore[arg-type]
-    "pid null": process(None), "pid list": process([1]), "pid object": process({}), "pid huge": process(1 << 63),  # type: ignore[arg-type]
-    "start list": process(1, [1]), "start negative": process(1, -1), "nice true": process(nice=True),  # type: ignore[arg-type]
-    "memory text": process(memory_bytes="1"), "memory 2**63": process(memory_bytes=1 << 63), "command number": process(command=5),
-    "ts text": process(ts="now"), "ts true": process(ts=True), "ts negative": process(ts=-1.0), "ts year 30000": process(ts=1e12),
+    "pid text": process("1234"),
+    "pid float": process(1e3),
+    "pid true": process(True),
+    "pid negative": process(-5),  # type: ignore[arg-type]
+    "pid null": process(None),
+    "pid list": process([1]),
+    "pid object": process({}),
+    "pid huge": process(1 << 63),  # type: ignore[arg-type]
+    "start list": process(1, [1]),
+    "start negative": process(1, -1),
+    "nice true": process(nice=True),  # type: ignore[arg-type]
+    "memory text": process(memory_bytes="1"),
+    "memory 2**63": process(memory_bytes=1 << 63),
+    "command number": process(command=5),
+    "ts text": process(ts="now"),
+    "ts true": process(ts=True),
+    "ts negative": process(ts=-1.0),
+    "ts year 30000": process(ts=1e12),
     "nested": b'{"type":"x","v":1,"a":' + b"[" * 400 + b"]" * 400 + b"}\n",
     "nested row": process()[:-2] + b',"a":' + b"[" * 400 + b"]" * 400 + b"}\n",
     "nested beyond reading": b'{"type":"x","v":1,"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
@@ -259,8 +302,13 @@ def test_carriage_return_is_blank() -> None:
 @pytest.mark.parametrize("char", ["\u2028", "\u0085", "\u001e", "\r"])
 def test_lines_end_at_line_feeds_only(char: str) -> None:
     """Characters that some libraries split lines at are part of a name."""
-    data = json.dumps({"type": "process", "v": 1, "ts": 10.0, "seq": 0, "pid": 1, "start_ticks": 5, "command": f"a{char}b"},
-                      ensure_ascii=char < " ").encode() + b"\n"
+    data = (
+        json.dumps(
+            {"type": "process", "v": 1, "ts": 10.0, "seq": 0, "pid": 1, "start_ticks": 5, "command": f"a{char}b"},
+            ensure_ascii=char < " ",
+        ).encode()
+        + b"\n"
+    )
     (tick,), reader = read(data + end())
     assert reader.bad == 0
     assert tick.processes[1, 5]["command"] == f"a{char}b"
@@ -272,7 +320,9 @@ def test_twice_in_one_tick() -> None:
     assert reader.bad == 1 and tick.processes[1, 5]["nice"] == 1
 
 
-@pytest.mark.parametrize("bad", [b"garbage\n", end(cpus="two"), end(v=2), end(processes=None)], ids=["garbage", "type", "v", "required"])
+@pytest.mark.parametrize(
+    "bad", [b"garbage\n", end(cpus="two"), end(v=2), end(processes=None)], ids=["garbage", "type", "v", "required"]
+)
 def test_bad_closing_row_drops_its_rows(bad: bytes) -> None:
     """Without its closing row a tick is truncated: its rows never stand in for those of the next one."""
     got, reader = read(process(1, nice=1) + process(2) + bad + process(1, seq=1, nice=7) + end(seq=1))
@@ -314,7 +364,11 @@ def test_last_line_without_line_feed(cut: int) -> None:
 def test_cut_at_every_byte() -> None:
     """Wherever the input is cut, whole ticks are given out, the rest is said, and no row is half read."""
     data = lines(stream([[row(1), row(2)], [row(1)], [row(1), row(3)]]))
-    ends = [i + 1 for i in range(len(data)) if data[i:i + 1] == b"\n" and data[:i].rsplit(b"\n", 1)[-1].startswith(b'{"type":"tick"')]
+    ends = [
+        i + 1
+        for i in range(len(data))
+        if data[i : i + 1] == b"\n" and data[:i].rsplit(b"\n", 1)[-1].startswith(b'{"type":"tick"')
+    ]
     for cut in range(len(data) + 1):
         got, reader = read(data[:cut])
         assert len(got) == sum(e <= cut for e in ends)
@@ -324,6 +378,7 @@ def test_cut_at_every_byte() -> None:
 
 def test_endless_line() -> None:
     """A line without end is neither kept in memory nor waited for."""
+
     class Endless(io.RawIOBase):
         left = 40
 
@@ -357,20 +412,43 @@ def test_ticks_come_as_they_are_read() -> None:
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 65), 1 << 65) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6)
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
 RECORDLIKE = st.fixed_dictionaries(
-    {"type": st.sampled_from(["process", "tick", "event", "error", "new"]) | JSON_VALUES, "v": st.sampled_from([1, 1, 1, 2, True, None])},
-    optional={name: JSON_VALUES | st.integers(0, 3) for name in
-              ("ts", "seq", "pid", "start_ticks", "mono_ns", "processes", "command", "score", "interval_s", "boot_id", "cpu_percent")})
+    {
+        "type": st.sampled_from(["process", "tick", "event", "error", "new"]) | JSON_VALUES,
+        "v": st.sampled_from([1, 1, 1, 2, True, None]),
+    },
+    optional={
+        name: JSON_VALUES | st.integers(0, 3)
+        for name in (
+            "ts",
+            "seq",
+            "pid",
+            "start_ticks",
+            "mono_ns",
+            "processes",
+            "command",
+            "score",
+            "interval_s",
+            "boot_id",
+            "cpu_percent",
+        )
+    },
+)
 GARBAGE = st.one_of(
-    st.binary(max_size=60), JSON_VALUES.map(lambda v: json.dumps(v).encode()), RECORDLIKE.map(lambda v: json.dumps(v).encode()),
-    st.sampled_from([process().rstrip(), end().rstrip(), process(2, seq=1).rstrip(), end(seq=1).rstrip()]))
+    st.binary(max_size=60),
+    JSON_VALUES.map(lambda v: json.dumps(v).encode()),
+    RECORDLIKE.map(lambda v: json.dumps(v).encode()),
+    st.sampled_from([process().rstrip(), end().rstrip(), process(2, seq=1).rstrip(), end(seq=1).rstrip()]),
+)
 
 
 @settings(max_examples=300)
 @given(st.lists(GARBAGE, max_size=12), st.booleans())
 def test_any_bytes(parts: list[bytes], ended: bool) -> None:
-    """Any input gives ticks and error records, never an exception, and what is given out can be written and read again."""
+    """Any input gives ticks and error records, never an exception, and what comes out can be written and read again."""
     data = b"\n".join(parts) + (b"\n" if ended else b"")
     got, reader = read(data)
     for tick in got:
@@ -385,11 +463,11 @@ def test_any_bytes(parts: list[bytes], ended: bool) -> None:
 @settings(max_examples=150)
 @given(st.data())
 def test_any_mutation_of_real_input(data: st.DataObject) -> None:
-    """Bytes changed, cut out or put into real records: no exception, and every tick that comes out was closed by its row."""
+    """Bytes changed in, cut out of or put into real records: no exception, and every tick was closed by its row."""
     real = bytearray(lines(Machine(3, processes=4).ticks(3)))
     for _ in range(data.draw(st.integers(1, 5))):
         at = data.draw(st.integers(0, len(real) - 1))
-        real[at:at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+        real[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     got, _ = read(bytes(real))
     for tick in got:
         if tick.row is not None:

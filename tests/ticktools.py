@@ -20,10 +20,24 @@ GIB = 1 << 30
 def row(pid: int, start: int = 1000, **fields: Any) -> Row:
     """The row of a process that sleeps and holds 1 MiB, with `fields` over it; None leaves a field out."""
     usual: Row = {
-        "pid": pid, "start_ticks": start, "start_time": START - 1000 + start / 100, "ppid": 1, "uid": 1000,
-        "command": f"p{pid}", "state": "sleeping", "threads": 1, "cpu_seconds_total": 1.0, "cpu_percent": 0.0,
-        "memory_bytes": 1 << 20, "pageins_per_s": 0.0, "faults_per_s": 0.0, "disk_read_bytes_total": 0,
-        "disk_write_bytes_total": 0, "disk_bytes_per_s": 0.0, "context_switches_per_s": 0.0, "wakeups_per_s": 0.0,
+        "pid": pid,
+        "start_ticks": start,
+        "start_time": START - 1000 + start / 100,
+        "ppid": 1,
+        "uid": 1000,
+        "command": f"p{pid}",
+        "state": "sleeping",
+        "threads": 1,
+        "cpu_seconds_total": 1.0,
+        "cpu_percent": 0.0,
+        "memory_bytes": 1 << 20,
+        "pageins_per_s": 0.0,
+        "faults_per_s": 0.0,
+        "disk_read_bytes_total": 0,
+        "disk_write_bytes_total": 0,
+        "disk_bytes_per_s": 0.0,
+        "context_switches_per_s": 0.0,
+        "wakeups_per_s": 0.0,
     }
     usual.update(fields)
     return {name: value for name, value in usual.items() if value is not None}
@@ -32,10 +46,25 @@ def row(pid: int, start: int = 1000, **fields: Any) -> Row:
 def closing(seq: int, processes: int, **fields: Any) -> Row:
     """The closing row of tick `seq` of a quiet machine of 8 CPUs that beats three times a second."""
     usual: Row = {
-        "ts": round(START + seq / 3, 3), "seq": seq, "mono_ns": 10**12 + seq * 333_333_333, "host": "testhost",
-        "boot_id": BOOT, "os": "linux", "interval_s": 0.333333, "late_s": 0.0, "asleep_s": 0.0, "cpus": 8,
-        "memory_total_bytes": 16 * GIB, "memory_available_bytes": 12 * GIB, "cpu_busy_cores": 0.1,
-        "processes": processes, "active": 1, "started": 0, "exited": 0, "unreadable": 0, "errors": 0,
+        "ts": round(START + seq / 3, 3),
+        "seq": seq,
+        "mono_ns": 10**12 + seq * 333_333_333,
+        "host": "testhost",
+        "boot_id": BOOT,
+        "os": "linux",
+        "interval_s": 0.333333,
+        "late_s": 0.0,
+        "asleep_s": 0.0,
+        "cpus": 8,
+        "memory_total_bytes": 16 * GIB,
+        "memory_available_bytes": 12 * GIB,
+        "cpu_busy_cores": 0.1,
+        "processes": processes,
+        "active": 1,
+        "started": 0,
+        "exited": 0,
+        "unreadable": 0,
+        "errors": 0,
     }
     usual.update(fields)
     return {name: value for name, value in usual.items() if value is not None}
@@ -53,8 +82,12 @@ def stream(ticks: Iterable[Iterable[Row]], **fields: Any) -> Iterator[Tick]:
         now = {key(made): made for made in rows}
         changed = {k for k, made in now.items() if before.get(k) is not made}
         exited = tuple(k for k in before if k not in now)
-        yield Tick(closing(seq, len(now), **{"started": len(now.keys() - before.keys()), "exited": len(exited), **fields}),
-                   now, changed, exited)
+        yield Tick(
+            closing(seq, len(now), **{"started": len(now.keys() - before.keys()), "exited": len(exited), **fields}),
+            now,
+            changed,
+            exited,
+        )
         before = now
 
 
@@ -74,8 +107,8 @@ def read(data: bytes, stage: str = "test") -> tuple[list[Tick], wire.Reader]:
 class Machine:
     """A machine that a seed decides.
 
-    Every process has a mood (idle, burn, disk, churn, large); moods change, processes end, and their pids are given out
-    again at once, some with the same name. A process that does nothing keeps its row object, as with a real host.
+    Every process has a mood (idle, burn, disk, churn, large); moods change, processes end, and their pids are given
+    out again at once, some with the same name. A process that does nothing keeps its row object, as with a real host.
     """
 
     MOODS = ("idle", "idle", "idle", "idle", "burn", "disk", "churn", "large")
@@ -98,8 +131,16 @@ class Machine:
         self.clock += self.random.randint(1, 50)
         # The lowest free pid: what was freed last is soon in use again.
         pid = self.free.pop(self.random.choice((0, 0, -1)))
-        made = row(pid, self.clock, command=self.random.choice(self.NAMES), memory_bytes=self.random.choice((0, 1 << 20, 3 * GIB)),
-                   cpu_percent=None, disk_bytes_per_s=None, context_switches_per_s=None, wakeups_per_s=None)
+        made = row(
+            pid,
+            self.clock,
+            command=self.random.choice(self.NAMES),
+            memory_bytes=self.random.choice((0, 1 << 20, 3 * GIB)),
+            cpu_percent=None,
+            disk_bytes_per_s=None,
+            context_switches_per_s=None,
+            wakeups_per_s=None,
+        )
         self.rows[key(made)] = made
         self.moods[key(made)] = self.random.choice(self.MOODS)
         return key(made)
@@ -114,10 +155,14 @@ class Machine:
         new = dict(before)
         burn = mood == "burn"
         new["state"] = "running" if burn else r.choice(("sleeping", "sleeping", "uninterruptible", "defunct"))
-        new["cpu_percent"] = round(r.uniform(60, 100), 2) if burn else round(r.uniform(0, 5), 2) if mood != "idle" else 0.0
+        new["cpu_percent"] = (
+            round(r.uniform(60, 100), 2) if burn else round(r.uniform(0, 5), 2) if mood != "idle" else 0.0
+        )
         new["cpu_seconds_total"] = round(before["cpu_seconds_total"] + new["cpu_percent"] / 300, 2)
         new["disk_bytes_per_s"] = round(r.uniform(1e6, 3e8), 1) if mood == "disk" else 0.0
-        new["context_switches_per_s"] = new["wakeups_per_s"] = round(r.uniform(10, 20_000), 1) if mood == "churn" else 0.0
+        new["context_switches_per_s"] = new["wakeups_per_s"] = (
+            round(r.uniform(10, 20_000), 1) if mood == "churn" else 0.0
+        )
         new["run_delay_ms_per_s"] = round(r.uniform(0, 900), 2) if burn else 0.0
         new["memory_bytes"] = r.choice((4, 6, 8)) * GIB if mood == "large" else before["memory_bytes"]
         return new
@@ -137,13 +182,26 @@ class Machine:
             self.rows[k] = self._live(k)
         new = [self._begin() for _ in range(len(gone) if r.random() < 0.9 else 0)]
         busy = sum(made.get("cpu_percent", 0.0) for made in self.rows.values()) / 100
-        tick = Tick(closing(
-            self.seq, len(self.rows), ts=self.ts, mono_ns=self.mono_ns, interval_s=interval, cpus=self.cpus,
-            cpu_busy_cores=round(min(busy, self.cpus), 3) if self.seq else None,
-            memory_available_bytes=r.choice((12, 7, 5, 2, 1)) * GIB if r.random() < 0.2 else 6 * GIB,
-            pressure_cpu_some_ms_per_s=round(r.uniform(0, 1000), 1), pressure_io_full_ms_per_s=round(r.uniform(0, 300), 1),
-            started=len(new), exited=len(gone), active=len(self.rows)),
-            dict(self.rows), {k for k, made in self.rows.items() if before.get(k) is not made}, tuple(gone))
+        tick = Tick(
+            closing(
+                self.seq,
+                len(self.rows),
+                ts=self.ts,
+                mono_ns=self.mono_ns,
+                interval_s=interval,
+                cpus=self.cpus,
+                cpu_busy_cores=round(min(busy, self.cpus), 3) if self.seq else None,
+                memory_available_bytes=r.choice((12, 7, 5, 2, 1)) * GIB if r.random() < 0.2 else 6 * GIB,
+                pressure_cpu_some_ms_per_s=round(r.uniform(0, 1000), 1),
+                pressure_io_full_ms_per_s=round(r.uniform(0, 300), 1),
+                started=len(new),
+                exited=len(gone),
+                active=len(self.rows),
+            ),
+            dict(self.rows),
+            {k for k, made in self.rows.items() if before.get(k) is not made},
+            tuple(gone),
+        )
         self.seq += 1
         return tick
 

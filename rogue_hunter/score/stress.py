@@ -54,7 +54,8 @@ def part(settings: Stress, name: str, value: float) -> float:
     """How far an input counts, 0..1."""
     if name == "ipc":
         return min(1.0, max(0.0, 1.0 - value / settings.ipc_minimum))
-    return min(1.0, max(0.0, value / getattr(settings, name)))
+    norm: float = getattr(settings, name)
+    return min(1.0, max(0.0, value / norm))
 
 
 def category(settings: Stress, name: str, row: Row) -> tuple[float, list[dict[str, Any]]]:
