@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import Structure, c_char, c_int32, c_uint8, c_uint32, c_uint64
+from typing import Any, TypeAlias
 
 MAXCOMLEN = 16
 PROC_PIDPATHINFO_MAXSIZE = 4096
@@ -60,26 +61,29 @@ class MachTimebaseInfo(Structure):
     _fields_ = (("numer", c_uint32), ("denom", c_uint32))
 
 
+_Fields: TypeAlias = "tuple[tuple[str, type[ctypes._SimpleCData[Any]] | type[ctypes.Array[Any]]], ...]"
+
+
 def _u64(*names: str) -> tuple[tuple[str, type[c_uint64]], ...]:
     return tuple((name, c_uint64) for name in names)
 
 
-_V0 = (
+_V0: _Fields = (
     ("ri_uuid", c_uint8 * 16),
     *_u64("ri_user_time", "ri_system_time", "ri_pkg_idle_wkups", "ri_interrupt_wkups", "ri_pageins", "ri_wired_size",
           "ri_resident_size", "ri_phys_footprint", "ri_proc_start_abstime", "ri_proc_exit_abstime"),
 )
-_V1 = (*_V0, *_u64("ri_child_user_time", "ri_child_system_time", "ri_child_pkg_idle_wkups",
+_V1: _Fields = (*_V0, *_u64("ri_child_user_time", "ri_child_system_time", "ri_child_pkg_idle_wkups",
                    "ri_child_interrupt_wkups", "ri_child_pageins", "ri_child_elapsed_abstime"))
-_V2 = (*_V1, *_u64("ri_diskio_bytesread", "ri_diskio_byteswritten"))
-_V3 = (*_V2, *_u64("ri_cpu_time_qos_default", "ri_cpu_time_qos_maintenance", "ri_cpu_time_qos_background",
+_V2: _Fields = (*_V1, *_u64("ri_diskio_bytesread", "ri_diskio_byteswritten"))
+_V3: _Fields = (*_V2, *_u64("ri_cpu_time_qos_default", "ri_cpu_time_qos_maintenance", "ri_cpu_time_qos_background",
                    "ri_cpu_time_qos_utility", "ri_cpu_time_qos_legacy", "ri_cpu_time_qos_user_initiated",
                    "ri_cpu_time_qos_user_interactive", "ri_billed_system_time", "ri_serviced_system_time"))
-_V4 = (*_V3, *_u64("ri_logical_writes", "ri_lifetime_max_phys_footprint", "ri_instructions", "ri_cycles",
+_V4: _Fields = (*_V3, *_u64("ri_logical_writes", "ri_lifetime_max_phys_footprint", "ri_instructions", "ri_cycles",
                    "ri_billed_energy", "ri_serviced_energy", "ri_interval_max_phys_footprint", "ri_runnable_time"))
-_V5 = (*_V4, *_u64("ri_flags"))
+_V5: _Fields = (*_V4, *_u64("ri_flags"))
 # The tail after ri_interval_max_neural_footprint is named by SDK 27 only; older kernels leave it 0.
-_V6 = (*_V5, *_u64("ri_user_ptime", "ri_system_ptime", "ri_pinstructions", "ri_pcycles", "ri_energy_nj",
+_V6: _Fields = (*_V5, *_u64("ri_user_ptime", "ri_system_ptime", "ri_pinstructions", "ri_pcycles", "ri_energy_nj",
                    "ri_penergy_nj", "ri_secure_time_in_system", "ri_secure_ptime_in_system", "ri_neural_footprint",
                    "ri_lifetime_max_neural_footprint", "ri_interval_max_neural_footprint"),
        ("_tail", c_uint64 * 9))

@@ -40,12 +40,11 @@ def parse_creator(text: object) -> int | None:
 
 def client_ns(client: dict[str, Any]) -> int | None:
     """GPU time of one user client, nanoseconds; None when it tells none."""
-    direct = client.get("accumulatedGPUTime")
     usage = client.get("AppUsage")
-    times = [direct] if isinstance(direct, int) else []
+    times: list[Any] = [client.get("accumulatedGPUTime")]
     if isinstance(usage, list):
         times += [entry.get("accumulatedGPUTime") for entry in usage if isinstance(entry, dict)]
-    known = [t for t in times if isinstance(t, int) and not isinstance(t, bool) and 0 <= t <= _MAX_NS]
+    known = [t for t in times if type(t) is int and 0 <= t <= _MAX_NS]
     return sum(known) if known else None
 
 

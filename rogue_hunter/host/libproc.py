@@ -31,7 +31,7 @@ from rogue_hunter.host.darwin_abi import (
 )
 
 SYSTEM_LIBRARY = "/usr/lib/libSystem.B.dylib"
-"""It re-exports libproc. dyld opens it from its shared cache: no such file need lie on the disk (macOS 11 and later)."""
+"""It re-exports libproc. dyld opens it from its shared cache: since macOS 11 no such file lies on the disk."""
 
 Answer = tuple[bytes | None, int]
 """Raw bytes and 0, or None and the errno."""
