@@ -70,7 +70,7 @@ class Share:
     gpu_weight: float = option(0.5, "weight of a share of the GPU: it seldom makes others wait", 0, 100)
     memory_weight: float = option(1.0, "weight of a share of memory", 0, 100)
     disk_weight: float = option(1.0, "weight of a share of the disk traffic", 0, 100)
-    wakeups_weight: float = option(0.5, "weight of a share of the wakeups: they cost power before they cost time", 0, 100)
+    wakeups_weight: float = option(0.5, "weight of a share of the wakeups: they cost power first", 0, 100)
     cpu_floor_cores: float = option(1.0, "shares are of at least so many cores, or of a quarter of all", 0.01, 4096)
     gpu_floor: float = option(1.0, "shares are of at least so many GPUs' time", 0.01, 4096)
     disk_floor_bytes_per_s: float = option(100e6, "shares are of at least this traffic: a slow SSD's", 1, 1e12)
@@ -81,7 +81,7 @@ class Share:
     fair_tau_s: float = option(5.0, "time constant of the average of active processes", 0.01, 600)
     active_within_s: float = option(10.0, "a process that ran within this time is active", 0.1, 3600)
     active_memory_bytes: int = option(10 << 20, "a process that holds this much memory is active", 0, 1 << 50)
-    fair_minimum: int = option(100, "fair share is at most one part in this many, on a machine with few processes", 1, 100_000)
+    fair_minimum: int = option(100, "fair share is at most one part in this many, with few processes", 1, 100_000)
     pressure_gain: float = option(3.0, "how much more a share counts while others wait for the resource", 0, 100)
 
 
@@ -161,7 +161,7 @@ class Store:
     """The database."""
 
     path: str = option("", "database file; empty: rogue-hunter.db in the data directory")
-    queue_ticks: int = option(1000, "ticks with something to write that wait while the disk is full or locked", 1, 1_000_000)
+    queue_ticks: int = option(1000, "ticks of records that wait while the disk is full or locked", 1, 1_000_000)
     retry_s: float = option(2.0, "time between tries while the disk is full or locked", 0.01, 3600)
     state_every_s: float = option(10.0, "time between updates of the table daemon_state", 0.1, 3600)
 
@@ -206,7 +206,7 @@ def parse(data: bytes, name: str = "configuration") -> Config:
         raise ConfigError(f"{name}: not UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{name}: {error}") from None
-    config = _table(Config(), values, "", name)
+    config: Config = _table(Config(), values, "", name)
     for where, bands in (("bands", config.bands), ("scoring.stress.bands", config.scoring.stress.bands)):
         starts = [bands.start(band) for band in BANDS]
         if sorted(set(starts)) != starts:
@@ -254,7 +254,7 @@ def _value(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
         if not math.isfinite(value):
             raise ValueError("must be finite")
         low, high = meta["low"], meta["high"]
-        if low is not None and value < low or high is not None and value > high:
+        if (low is not None and value < low) or (high is not None and value > high):
             raise ValueError(f"must be {f'from {low} to {high}' if high is not None else f'at least {low}'}")
     return value
 

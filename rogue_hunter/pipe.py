@@ -108,7 +108,7 @@ def _sleep(seconds: float) -> bool:
 
 
 def tee(out: wire.Sink, warn: Callable[[str], None]) -> Stage:
-    """A stage that writes every tick to `out`, and stops writing when that fails: the pipe is not there for its reader."""
+    """A stage that writes every tick to `out` until that fails: the pipe is not there for its reader."""
 
     def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
         encode = wire.Encoder().tick

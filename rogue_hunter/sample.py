@@ -62,12 +62,14 @@ def _closing_row(facts: Facts, beat: Beat, shot: Snapshot, own_cpu_s: float, own
     return row
 
 
-def select(*, active: bool = False, pids: Iterable[int] = (), users: Iterable[str] = (), top: int | None = None) -> Stage:
+def select(*, active: bool = False, pids: Iterable[int] = (), users: Iterable[str] = (),
+           top: int | None = None) -> Stage:
     """A stage that leaves out rows: only the processes that ran, of these pids, of these users, the `top` by CPU."""
     wanted_pids, wanted_users = frozenset(pids), frozenset(users)
 
     def keep(row: Row) -> bool:
-        if active and not (row.get("cpu_percent") or row.get("context_switches_per_s") or row.get("state") == "running"):
+        ran = row.get("cpu_percent") or row.get("context_switches_per_s") or row.get("state") == "running"
+        if active and not ran:
             return False
         if wanted_pids and row["pid"] not in wanted_pids:
             return False

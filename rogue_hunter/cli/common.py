@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
@@ -34,20 +35,17 @@ def say(message: str) -> None:
 
     command = click.get_current_context(silent=True)
     name = command.find_root().info_name if command else None
-    try:
+    with suppress(OSError, AttributeError, ValueError):  # nobody is listening
         sys.stderr.write(f"{name or 'rogue-hunter'}: {visible(message)}\n")
         sys.stderr.flush()
-    except (OSError, AttributeError, ValueError):
-        pass  # nobody is listening
 
 
 def command(name: str, epilog: str) -> Callable[[Callable[..., Any]], click.Command]:
     """A command with --help, -h, --version; `epilog` holds the examples, printed as they stand."""
     def wrap(function: Callable[..., Any]) -> click.Command:
         function = click.version_option(__version__, "--version", prog_name=name)(function)
-        made = click.command(name, epilog="\b\n" + epilog.strip("\n"),
-                             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(function)
-        return made
+        settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+        return click.command(name, epilog="\b\n" + epilog.strip("\n"), context_settings=settings)(function)
     return wrap
 
 
@@ -107,10 +105,8 @@ def _expected(error: Exception) -> tuple[str, int] | None:
 def _say_of(made: click.Command, message: str) -> None:
     from rogue_hunter.text import visible
 
-    try:
+    with suppress(OSError, AttributeError, ValueError):  # nobody is listening
         sys.stderr.write(f"{made.name}: {visible(message)}\n")
-    except (OSError, AttributeError, ValueError):
-        pass
 
 
 def _closed_pipe() -> int:
@@ -166,7 +162,7 @@ def output() -> BinaryIO:
 
 
 def read_ticks(name: str) -> tuple[Iterator[Tick], Callable[[], int]]:
-    """The ticks of standard input, and a function to call at the end: it says what was wrong and gives the exit code."""
+    """The ticks of standard input, and a function for the end: it says what was wrong and gives the exit code."""
     try:
         os.fstat(0)
     except OSError:
@@ -201,14 +197,17 @@ def _load_config(_ctx: click.Context, _param: click.Parameter, value: Path | Non
 
 def host_options(function: _F) -> _F:
     """--proc-root and --libproc, for every command that samples."""
-    function = click.option("--libproc", metavar="PATH", help="macOS: take libproc's functions from this library.")(function)
-    return click.option("--proc-root", default="/proc", show_default=True, metavar="DIR", type=click.Path(path_type=Path),
+    function = click.option("--libproc", metavar="PATH",
+                            help="macOS: take libproc's functions from this library.")(function)
+    return click.option("--proc-root", default="/proc", show_default=True, metavar="DIR",
+                        type=click.Path(path_type=Path),
                         help="Linux: read this tree, a recorded one for example.")(function)
 
 
 def hz_option(function: _F) -> _F:
     """--hz."""
-    return click.option("--hz", type=click.FloatRange(0.01, 100), metavar="N", help="Beats a second (default: 3).")(function)
+    return click.option("--hz", type=click.FloatRange(0.01, 100), metavar="N",
+                        help="Beats a second (default: 3).")(function)
 
 
 def db_option(function: _F) -> _F:
@@ -231,7 +230,7 @@ def database_path(db: Path | None, config: Config, *, make: bool) -> Path:
     return path
 
 
-class Seconds(click.ParamType):
+class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
     """A length of time: `90`, `90s`, `1h30m`, `500ms`. The value is in seconds."""
 
     name = "duration"

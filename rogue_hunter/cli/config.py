@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from rogue_hunter import __version__, config as cfg, paths, wire
+from rogue_hunter import __version__, paths, wire
+from rogue_hunter import config as cfg
 from rogue_hunter.cli import common
 
 
@@ -110,7 +111,8 @@ def completion(shell: str) -> int:
     from rogue_hunter.__main__ import names
 
     made = get_completion_class(shell)
-    assert made is not None
+    if made is None:
+        raise common.Failure(f"no completion for {shell}", common.UNAVAILABLE)
     for name in names():
         program = f"rh-{name}"
         one = made(import_module(f"rogue_hunter.cli.{name}").command, {}, program,

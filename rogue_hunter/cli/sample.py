@@ -25,8 +25,10 @@ Examples:
 @click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N ticks (default: go on).")
 @common.hz_option
 @click.option("--active", is_flag=True, help="Only processes that ran in the tick.")
-@click.option("--pid", "pids", type=click.IntRange(0, 2**31 - 1), multiple=True, metavar="PID", help="Only this process; may be repeated.")
-@click.option("--user", "users", multiple=True, metavar="NAME", help="Only this user's processes (name or id); may be repeated.")
+@click.option("--pid", "pids", type=click.IntRange(0, 2**31 - 1), multiple=True, metavar="PID",
+              help="Only this process; may be repeated.")
+@click.option("--user", "users", multiple=True, metavar="NAME",
+              help="Only this user's processes (name or id); may be repeated.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N processes that use the most CPU.")
 @common.host_options
 @common.config_option

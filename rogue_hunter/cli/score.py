@@ -17,7 +17,8 @@ Examples:
   rh-score --model stress < recorded.ndjson
   rh-score -c other.toml < recorded.ndjson    the same time, other settings
 """)
-@click.option("--model", type=click.Choice(["share", "stress"]), help="Scoring model (default: the configured one, share).")
+@click.option("--model", type=click.Choice(["share", "stress"]),
+              help="Scoring model (default: the configured one, share).")
 @click.option("--explain", is_flag=True, help="Add `terms`: what each resource or input contributed.")
 @click.option("--min-score", type=click.IntRange(0, 100), metavar="N", help="Only processes with this score or more.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N highest scores, highest first.")

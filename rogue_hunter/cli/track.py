@@ -20,7 +20,8 @@ Examples:
 """)
 @common.db_option
 @click.option("--tee", is_flag=True, help="Pass the ticks on as well, not only the events.")
-@click.option("--model", type=click.Choice(["share", "stress"]), help="Whose bands count (default: the configured model's).")
+@click.option("--model", type=click.Choice(["share", "stress"]),
+              help="Whose bands count (default: the configured model's).")
 @common.config_option
 def command(db: Path | None, tee: bool, model: str | None, config: Config) -> int:
     """Read scored ticks and print an event record whenever a process begins, changes or ends its stay at or above the

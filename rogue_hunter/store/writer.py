@@ -29,7 +29,7 @@ Batch = list[Record]
 
 
 class Writer:
-    """Writes events and the state of the pipe. `now` is the wall clock, epoch seconds; `warn` takes one line for people.
+    """Writes events and the state of the pipe. `now` is the wall clock, epoch seconds; `warn` takes a line for people.
 
     `degraded` says why nothing can be written at the moment, None when all is well; `dropped` counts records lost.
     """
@@ -50,10 +50,11 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._open()
 
-    def _open(self) -> None:
+    def _open(self) -> sqlite3.Connection:
         self._connection, moved = self._opener(self._path)
         if moved is not None:
             self._warn(f"{self._path} was corrupt; it is kept as {moved.name} and a new one is begun")
+        return self._connection
 
     def open_events(self) -> list[Open]:
         """The events that the last writer left open, for the tracker to take up."""
@@ -68,8 +69,8 @@ class Writer:
             seen = float(row["last_seen"])
             if last.get("boot_id") == row["boot_id"]:
                 seen = max(seen, float(last.get("ts") or 0.0))
-            snapshot = cursor.execute("SELECT * FROM process_snapshots WHERE event_id = ? ORDER BY id DESC LIMIT 1",
-                                      (row["id"],)).fetchone()
+            snapshot = cursor.execute(
+                "SELECT * FROM process_snapshots WHERE event_id = ? ORDER BY id DESC LIMIT 1", (row["id"],)).fetchone()
             events.append(Open(
                 row["event"], row["boot_id"], (row["pid"], row["start_ticks"]), row["entry_time"], seen,
                 snapshot["band"] if snapshot and snapshot["band"] else row["peak_band"], row["peak_score"],
@@ -102,9 +103,7 @@ class Writer:
         if self.degraded is not None and now < self._retry_at:
             return False
         try:
-            if self._connection is None:
-                self._open()
-            self._commit(now)
+            self._commit(self._connection or self._open(), now)
         except sqlite3.Error as error:
             self._fail(f"{getattr(error, 'sqlite_errorname', 'error')}: {error}", now, is_corrupt(error))
             return False
@@ -112,7 +111,8 @@ class Writer:
             self._fail(str(error), now, False)
             return False
         if self.degraded is not None:
-            self._warn(f"writing again to {self._path}" + (f"; {self.dropped} records were lost" if self.dropped else ""))
+            lost = f"; {self.dropped} records were lost" if self.dropped else ""
+            self._warn(f"writing again to {self._path}{lost}")
             self.degraded = None
         return True
 
@@ -151,13 +151,12 @@ class Writer:
                 connection.close()
                 self._connection = None
 
-    def _commit(self, now: float) -> None:
-        assert self._connection is not None
-        execute = self._connection.execute
+    def _commit(self, connection: sqlite3.Connection, now: float) -> None:
+        execute = connection.execute
         execute("BEGIN IMMEDIATE")
         for batch in self._queue:
             for event in batch:
-                self._event(event)
+                _write_event(connection, event)
         state = {**self._state(), "degraded": None, "dropped": self.dropped, "version": __version__}
         for key, value in state.items():
             execute("INSERT INTO daemon_state (key, value, updated_at) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
@@ -167,39 +166,41 @@ class Writer:
         self._queue.clear()
         self._state_at = now
 
-    def _event(self, event: Record) -> None:
-        assert self._connection is not None
-        execute = self._connection.execute
-        kind, name = event["kind"], event["event"]
+
+def _write_event(connection: sqlite3.Connection, event: Record) -> None:
+    """One event record: its row of process_events made or moved on, and a snapshot."""
+    execute = connection.execute
+    kind, name = event["kind"], event["event"]
+    row = execute("SELECT id, peak_snapshot_id FROM process_events WHERE event = ?", (name,)).fetchone()
+    if row is None:
+        # Not only for `enter`: after a corrupt file was moved aside, an event goes on in the new one.
+        begun = {column: event.get(column) for column in _EVENT_COLUMNS}
+        begun.update(entry_time=event["entered"], last_seen=event["ts"], entry_band=event.get("band"),
+                     entry_score=event.get("score"), reason=None)
+        execute(_INSERT_EVENT, _bound(begun))
         row = execute("SELECT id, peak_snapshot_id FROM process_events WHERE event = ?", (name,)).fetchone()
         if row is None:
-            # Not only for `enter`: after a corrupt file was moved aside, an event goes on in the new one.
-            begun = {column: event.get(column) for column in _EVENT_COLUMNS}
-            begun.update(entry_time=event["entered"], last_seen=event["ts"], entry_band=event.get("band"),
-                         entry_score=event.get("score"), reason=None)
-            execute(_INSERT_EVENT, _bound(begun))
-            row = execute("SELECT id, peak_snapshot_id FROM process_events WHERE event = ?", (name,)).fetchone()
-            if row is None:
-                return
-        event_id, peak_id = row
-        snapshot = {column: event.get(column) for column in _SNAPSHOT_COLUMNS}
-        snapshot.update(event_id=event_id, snapshot_type=kind, captured_at=event["ts"])
-        snapshot_id = execute(_INSERT_SNAPSHOT, _bound(snapshot)).lastrowid
-        if kind in ("enter", "peak"):
-            execute("UPDATE process_events SET peak_score = ?, peak_band = ?, peak_snapshot_id = ?, dominant_resource = ?,"
-                    " dominant_category = ?, last_seen = ? WHERE id = ?",
-                    (event["peak_score"], event["peak_band"], snapshot_id, event.get("dominant_resource"),
-                     event.get("dominant_category"), event["ts"], event_id))
-            # Only the last peak is of interest; the enter snapshot stays.
-            execute("DELETE FROM process_snapshots WHERE id = ? AND snapshot_type = 'peak'", (peak_id,))
-        elif kind == "exit":
-            execute("UPDATE process_events SET exit_time = ?, reason = ?, last_seen = ? WHERE id = ? AND exit_time IS NULL",
-                    (event["ts"], event.get("reason"), event["ts"], event_id))
-        else:
-            execute("UPDATE process_events SET last_seen = ? WHERE id = ?", (event["ts"], event_id))
-        execute("UPDATE process_events SET exe = coalesce(exe, ?), cmdline = coalesce(cmdline, ?), user = coalesce(user, ?),"
-                " cgroup = coalesce(cgroup, ?) WHERE id = ?",
-                (event.get("exe"), event.get("cmdline"), event.get("user"), event.get("cgroup"), event_id))
+            return
+    event_id, peak_id = row
+    snapshot = {column: event.get(column) for column in _SNAPSHOT_COLUMNS}
+    snapshot.update(event_id=event_id, snapshot_type=kind, captured_at=event["ts"])
+    snapshot_id = execute(_INSERT_SNAPSHOT, _bound(snapshot)).lastrowid
+    if kind in ("enter", "peak"):
+        execute("UPDATE process_events SET peak_score = ?, peak_band = ?, peak_snapshot_id = ?,"
+                " dominant_resource = ?, dominant_category = ?, last_seen = ? WHERE id = ?",
+                (event["peak_score"], event["peak_band"], snapshot_id, event.get("dominant_resource"),
+                 event.get("dominant_category"), event["ts"], event_id))
+        # Only the last peak is of interest; the enter snapshot stays.
+        execute("DELETE FROM process_snapshots WHERE id = ? AND snapshot_type = 'peak'", (peak_id,))
+    elif kind == "exit":
+        execute("UPDATE process_events SET exit_time = ?, reason = ?, last_seen = ?"
+                " WHERE id = ? AND exit_time IS NULL",
+                (event["ts"], event.get("reason"), event["ts"], event_id))
+    else:
+        execute("UPDATE process_events SET last_seen = ? WHERE id = ?", (event["ts"], event_id))
+    execute("UPDATE process_events SET exe = coalesce(exe, ?), cmdline = coalesce(cmdline, ?),"
+            " user = coalesce(user, ?), cgroup = coalesce(cgroup, ?) WHERE id = ?",
+            (event.get("exe"), event.get("cmdline"), event.get("user"), event.get("cgroup"), event_id))
 
 
 def _bound(values: dict[str, Any]) -> dict[str, Any]:
