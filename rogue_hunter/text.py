@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 # C0 controls, DEL, C1 controls, line and paragraph separators, bidirectional marks and isolates, zero-width and
 # other format characters, surrogates: each can move the cursor, hide text or turn its order on a terminal.
 _UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
-    "\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+    "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u070f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U00013430-\U0001345f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
 
@@ -29,14 +30,13 @@ def _escape(found: re.Match[str]) -> str:
 def clip(text: str, width: int) -> str:
     """`text` made visible and cut to `width` columns, with an ellipsis where something is missing."""
     text = visible(text)
-    used = 0
+    used = fits = 0
     for i, char in enumerate(text):
         used += columns(char)
         if used > width:
-            while used > width - 1 and i >= 0:
-                used -= columns(text[i])
-                i -= 1
-            return text[: i + 1] + "…"
+            return text[:fits] + "…" if width > 0 else ""
+        if used < width:
+            fits = i + 1
     return text
 
 
@@ -78,10 +78,11 @@ def size(count: float | None) -> str:
         return ""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024 or unit == "TiB":
+        # What would be rounded to a fourth digit is written in the next unit: 1000 KiB is 1.0 MiB.
+        if abs(value) < 999.5 or unit == "TiB":
             break
         value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" or abs(value) >= 100 else f"{value:.1f} {unit}"
+    return f"{value:.0f} {unit}" if unit == "B" or abs(value) >= 99.95 else f"{value:.1f} {unit}"
 
 
 def sparkline(values: Iterable[float | None], top: float | None = None) -> str:
