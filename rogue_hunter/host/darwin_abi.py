@@ -17,7 +17,6 @@ PROC_PIDPATHINFO_MAXSIZE = 4096
 # proc_pidinfo flavors (sys/proc_info.h; 17 is private, from xnu's sys/proc_info_private.h)
 PROC_PIDTASKALLINFO = 2
 PROC_PIDTBSDINFO = 3
-PROC_PIDTASKINFO = 4
 PROC_PIDTHREADINFO = 5
 PROC_PIDLISTTHREADS = 6
 PROC_PIDT_SHORTBSDINFO = 13
