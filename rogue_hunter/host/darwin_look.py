@@ -132,13 +132,16 @@ class Looker:
 
     def pulse(self, pid: int) -> object:
         """What changes when a process that may not be read calls exec, or its pid is given to another. Raises Gone."""
-        raw, errno = self._unique(pid, 1)
+        raw, _ = self._unique(pid, 1)
         if raw is not None:
             return raw
+        # An old kernel, or a process in exec: what sysctl says of it.
+        kinfo, errno = process_kinfo(self._library, pid)
+        if kinfo is not None:
+            return decode_kinfo(kinfo)
         if errno == ESRCH:
             raise Gone
-        kinfo, _ = process_kinfo(self._library, pid)
-        return decode_kinfo(kinfo) if kinfo is not None else None
+        raise Unclear
 
     def path(self, pid: int) -> str | None:
         """Path of the program."""
