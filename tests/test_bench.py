@@ -51,6 +51,25 @@ def floor(tools: Tools, *options: str) -> dict[str, float]:
     return said
 
 
+def children(pid: int) -> set[int]:
+    return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+@contextmanager
+def handles(pids: set[int]) -> Iterator[list[int]]:
+    """A handle of each process: it stays that process's, whoever gets the pid next."""
+    opened = [os.pidfd_open(pid) for pid in pids]
+    try:
+        yield opened
+    finally:
+        for handle in opened:
+            os.close(handle)
+
+
+def ended(handle: int, within_s: float = 10) -> bool:
+    return bool(select.select([handle], [], [], within_s)[0])
+
+
 @linux
 @compiled
 def test_floor_reads_each_process_and_in_full_only_those_that_ran(tools: Tools, tmp_path: Path) -> None:
@@ -102,6 +121,41 @@ def test_floor_refuses_bad_usage(tools: Tools, arguments: list[str]) -> None:
     assert done.stderr.startswith("usage: floor")
 
 
+@linux
+@compiled
+def test_isolate_shows_a_command_no_process_but_its_own(tools: Tools) -> None:
+    def isolated(script: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([tools.isolate, "sh", "-c", script], capture_output=True, text=True, check=False)
+
+    if "isolate: " in isolated("true").stderr:
+        pytest.skip("there can be no pid namespace here")
+    assert isolated("cd /proc; echo [0-9]*").stdout == "1 2\n"
+    assert isolated("exit 3").returncode == 3
+    assert isolated("kill -9 $$").returncode == 128 + 9
+    assert isolated("id -u").stdout == f"{os.getuid()}\n"
+
+
+@linux
+@compiled
+def test_isolate_passes_the_end_on_and_leaves_nothing(tools: Tools) -> None:
+    script = "sleep 60 & trap 'echo ended; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    outside = subprocess.Popen([tools.isolate, "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert outside.stdout and outside.stderr
+    try:
+        if outside.stdout.readline() != b"ready\n":
+            pytest.skip("there can be no pid namespace here")
+        with handles(set(measure.descendants(outside.pid)) - {outside.pid}) as opened:
+            outside.terminate()
+            assert outside.wait(10) == 7
+            assert outside.stdout.read() == b"ended\n"
+            assert len(opened) >= 3 and all(ended(handle) for handle in opened)
+    finally:
+        outside.kill()
+        outside.wait()
+        outside.stdout.close()
+        outside.stderr.close()
+
+
 def test_what_does_not_compile_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(BuildError, match="no C compiler"):
@@ -112,25 +166,6 @@ def test_what_does_not_compile_is_one_clear_error(monkeypatch: pytest.MonkeyPatc
 
 
 MIXED = Load("mixed", "active", idle=5, active=2, threaded=2, storm_per_s=20)
-
-
-def children(pid: int) -> set[int]:
-    return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-
-
-@contextmanager
-def handles(pids: set[int]) -> Iterator[list[int]]:
-    """A handle of each process: it stays that process's, whoever gets the pid next."""
-    opened = [os.pidfd_open(pid) for pid in pids]
-    try:
-        yield opened
-    finally:
-        for handle in opened:
-            os.close(handle)
-
-
-def ended(handle: int, within_s: float = 10) -> bool:
-    return bool(select.select([handle], [], [], within_s)[0])
 
 
 @linux
@@ -227,7 +262,7 @@ def test_a_subject_that_ends_early_is_an_error_with_its_last_words(tools: Tools,
 
 def test_an_added_subject_is_named_and_its_command_filled_in(tmp_path: Path) -> None:
     subject = subjects.added("old=other/rh-pipe --hz {hz} --db '{scratch}/old.db'")
-    given = subjects.Context(Tools(tmp_path, tmp_path), Path("/scratch"), hz=3)
+    given = subjects.Context(Tools(tmp_path, tmp_path, tmp_path), Path("/scratch"), hz=3)
     assert subject.command(given) == ["other/rh-pipe", "--hz", "3", "--db", "/scratch/old.db"]
     assert subject.missing() == "rh-pipe is not installed"
     for bad in ("nothing", "=command", "name=", "top=command"):
@@ -296,7 +331,7 @@ def test_percentile() -> None:
     assert report.percentile([], 0.5) is None
 
 
-SETTINGS = {"hz": 3.0, "rounds": 3, "seconds": 12.0}
+SETTINGS = {"hz": 3.0, "rounds": 3, "seconds": 12.0, "alone": True}
 
 
 def test_the_table_lines_up_and_names_what_failed_or_is_missing() -> None:
@@ -309,7 +344,7 @@ def test_the_table_lines_up_and_names_what_failed_or_is_missing() -> None:
     assert cells[2][7] == "1,090"
     assert cells[3] == ["rh-pipe", "3.20 (3.00 to 4.80)", "4.80", "0.960", "1.50 (1.20 to 1.60)", "1", "2.00", "-"]
     assert cells[4][5] == "10.0 (10.0 to 13.3)"
-    assert "**1,000 idle** (1,080 processes on the machine)" in text
+    assert "**1,000 idle** (1,080 processes seen)" in text
     assert "atop: failed: ended with 1: no" in text
     assert text.endswith("Missing: glances (glances is not installed).\n")
 
@@ -341,12 +376,12 @@ def test_labels_do_not_lie_on_each_other() -> None:
 
 @linux
 @compiled
-def test_the_command_prints_the_table_and_writes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_table_and_writes_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out, picture = tmp_path / "out.json", tmp_path / "out.svg"
     what = ["--sizes", "5", "--loads", "idle", "--subjects", "floor", "--no-syscalls"]
     how = ["--rounds", "2", "--seconds", "0.4", "--warmup", "0.2", "--hz", "10"]
     status = command.main([*what, *how, "--json", str(out), "--svg", str(picture)])
-    said = capsys.readouterr()
+    said = capfd.readouterr()
     assert status == 0
     assert "**5 idle**" in said.out
     assert "5 idle, round 2 of 2: floor" in said.err

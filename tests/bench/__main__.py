@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Sequence
@@ -13,8 +15,11 @@ from typing import Any, NoReturn
 
 import tests.bench as package
 from tests.bench import chart, loads, report, subjects
-from tests.bench.build import BuildError, build
+from tests.bench.build import REPO, BuildError, Tools, build
 from tests.bench.run import Plan, prepared, run
+
+ALONE = "RH_BENCH_ALONE"
+"""Set in the environment of the benchmark's second self, which runs in a pid namespace of its own."""
 
 QUICK_SUBJECTS = ["floor", "rh-pipe", "top", "psutil"]
 
@@ -41,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--hz", type=_positive, default=3.0, metavar="H", help="the beat (3)")
     p.add_argument("--sweep", type=_positive, default=0.0, metavar="S",
                    help="let the floor, too, read every process in full once in S seconds (never)")
+    p.add_argument("--whole-machine", action="store_true",
+                   help="watch all processes of the machine rather than those of the load alone")
     p.add_argument("--no-syscalls", action="store_true", help="do not count system calls")
     p.add_argument("--json", type=_writable, metavar="FILE", help="write everything measured to FILE")
     p.add_argument("--svg", type=_writable, metavar="FILE", help="write a chart of cost against processes to FILE")
@@ -107,6 +114,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "warmup": options.warmup or (2.0 if quick else 3.0),
         "rounds": options.rounds or (2 if quick else 3),
         "sweep": options.sweep,
+        "alone": ALONE in os.environ,
     }
 
 
@@ -116,6 +124,19 @@ def say(text: str) -> None:
 
 def _on_sigterm(*_: object) -> NoReturn:
     sys.exit(143)                      # through the blocks that end what was started
+
+
+def alone(tools: Tools, argv: Sequence[str]) -> int | None:
+    """Run the whole benchmark in a pid namespace of its own: its exit status, None where there can be none."""
+    if subprocess.run([tools.isolate, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+        return None
+    command = [str(tools.isolate), sys.executable, "-m", "tests.bench", *argv]
+    inside = subprocess.Popen(command, env={**os.environ, ALONE: "1", "PYTHONPATH": str(REPO)})
+    try:
+        return inside.wait()
+    finally:
+        inside.terminate()             # passed on; it cleans up behind itself
+        inside.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,6 +152,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BuildError as error:
             say(str(error))
             return 69
+        if not options.whole_machine and ALONE not in os.environ:
+            if (status := alone(tools, sys.argv[1:] if argv is None else argv)) is not None:
+                return status
+            say("there can be no pid namespace here: measuring among all processes of the machine")
         wanted = [subjects.SUBJECTS[name] for name in settings["subjects"]] + options.add
         ready, missing = prepared(wanted, say)
         plan = Plan(loads.plan(settings["loads"], settings["sizes"], settings["active"]), ready, settings["rounds"],

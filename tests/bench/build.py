@@ -1,4 +1,4 @@
-"""The benchmark's two C programs, compiled where they are needed: the sources are what is kept."""
+"""The benchmark's C programs, compiled where they are needed: the sources are what is kept."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+REPO = HERE.parent.parent
 
 
 class BuildError(Exception):
@@ -21,6 +22,7 @@ class Tools:
 
     floor: Path
     load: Path
+    isolate: Path
 
 
 def compiler() -> str | None:
@@ -30,16 +32,16 @@ def compiler() -> str | None:
 
 
 def build(directory: Path) -> Tools:
-    """Compile floor.c and load.c into `directory`. Raises BuildError."""
+    """Compile all of them into `directory`. Raises BuildError."""
     cc = compiler()
     if cc is None:
         raise BuildError("no C compiler found (cc, gcc or $CC): the floor and the loads are compiled on the spot")
     made = {}
-    for name in ("floor", "load"):
+    for name in ("floor", "load", "isolate"):
         target = directory / name
         command = [cc, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread", "-o", str(target), str(HERE / f"{name}.c")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BuildError(f"{name}.c: {done.stderr.strip() or f'compiler ended with {done.returncode}'}")
         made[name] = target
-    return Tools(made["floor"], made["load"])
+    return Tools(made["floor"], made["load"], made["isolate"])

@@ -98,5 +98,5 @@ def running(tool: Path, load: Load) -> Iterator[int]:
 
 
 def count_processes() -> int:
-    """Processes of the whole machine."""
+    """Processes that can be seen from here."""
     return sum(name.isdigit() for name in os.listdir("/proc"))

@@ -173,6 +173,10 @@ def _sleep_until(when: float, running: Running) -> None:
         running.check()
 
 
+def _is_traced(pid: int) -> bool:
+    return b"\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_bytes()
+
+
 def parse_strace(summary: str) -> dict[str, int]:
     """The table of `strace -c`: name of the system call -> calls. `total` is left out."""
     counts: dict[str, int] = {}
@@ -197,11 +201,13 @@ def count_syscalls(subject: Subject, context: Context, warmup_s: float, seconds:
     with started(subject, context) as running:
         _sleep_until(time.monotonic() + warmup_s, running)
         attach = [word for pid in descendants(running.pid) for word in ("-p", str(pid))]
-        from_byte, scraped = running.output.stat().st_size, running.scraped[0]
-        begin = time.monotonic()
         tracer = subprocess.Popen([strace, "-f", "-q", "-c", "-o", str(summary), *attach],
                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
+            while tracer.poll() is None and not _is_traced(running.pid):
+                time.sleep(0.01)
+            from_byte, scraped = running.output.stat().st_size, running.scraped[0]
+            begin = time.monotonic()
             while tracer.poll() is None and time.monotonic() < begin + window_s:
                 time.sleep(max(0.0, min(0.1, begin + window_s - time.monotonic())))
             ticks = count_ticks(subject, running, from_byte, scraped, window_s, context.hz)

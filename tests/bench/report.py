@@ -36,7 +36,7 @@ class Spread:
 
 @dataclass(slots=True)
 class Result:
-    """What was measured on one load. `processes` counts all of the machine, those of the load among them."""
+    """What was measured on one load. `processes` counts all that can be seen, those of the load among them."""
 
     load: Load
     processes: int
@@ -169,10 +169,11 @@ def markdown(results: Sequence[Result], settings: dict[str, Any], missing: dict[
     lines = [
         f"{where['cpu']}, {where['cpus']} cpus{held}, Linux {where['kernel']}, Python {where['python']}; {hz:g} Hz, "
         f"{settings['rounds']} rounds of {settings['seconds']:g} s each in turns. Median (lowest to highest round); "
-        "ratios are taken within a round. % of a core: at the beat's rate, also for those that cannot run at it.",
+        "ratios are taken within a round. % of a core: at the beat's rate, also for those that cannot run at it. "
+        + ("Seen: the load, the subject and the benchmark." if settings["alone"] else "Seen: the whole machine."),
     ]
     for result in results:
-        lines += ["", f"**{result.load.name}** ({result.processes:,} processes on the machine)", ""]
+        lines += ["", f"**{result.load.name}** ({result.processes:,} processes seen)", ""]
         lines += table([HEAD, *rows(result, hz)])
         lines += [f"\n{name}: failed: {reason}" for name, reason in result.failed.items()]
     if missing:

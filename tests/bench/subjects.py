@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.build import HERE, Tools
+from tests.bench.build import HERE, REPO, Tools
 
-RH_PIPE = str(HERE.parent.parent / "bin" / "rh-pipe")
+RH_PIPE = str(REPO / "bin" / "rh-pipe")
 LONG_S = 86_400
 """For programs that want to know how long they shall run: until they are ended."""
 
