@@ -1,0 +1,57 @@
+"""File locks: /proc/locks names the holder and everyone who waits behind it.
+
+    1: FLOCK  ADVISORY  WRITE 1234 08:01:12345 0 EOF
+    1: -> FLOCK  ADVISORY  WRITE 1235 08:01:12345 0 EOF
+
+A waiter behind a waiter is indented further; all of them wait for the holder of their number. The pid of an open file
+description lock is -1, and that of a flock is whoever took it, even when only an heir of the descriptor lives: then
+`lock:` lines of /proc/PID/fdinfo tell who has it open.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_LINE = re.compile(rb"\s*([0-9]{1,18}):\s*(->)?\s*(?:->\s*)*([A-Z]{1,16})\s+([A-Z*]{1,16})\s+([A-Z]{1,16})\s+"
+                   rb"(-?[0-9]{1,10})\s+(<none>|[0-9a-fA-F]{1,8}:[0-9a-fA-F]{1,8}:[0-9]{1,20})")
+
+KINDS = {b"FLOCK": "flock", b"POSIX": "posix lock", b"OFDLCK": "ofd lock", b"LEASE": "lease", b"DELEG": "delegation"}
+
+
+class LockWait(NamedTuple):
+    """One waiter. `holder` is None where the kernel gives no pid; `file` is major:minor:inode, hexadecimal numbers
+    of the device and a decimal inode, as printed."""
+
+    kind: str
+    mode: str
+    waiter: int
+    holder: int | None
+    file: str
+
+
+def parse_locks(data: bytes) -> list[LockWait]:
+    """Everyone who waits for a file lock."""
+    waits: list[LockWait] = []
+    holders: dict[bytes, int] = {}
+    for line in data.splitlines():
+        found = _LINE.match(line)
+        if found is None:
+            continue
+        number, arrow, kind, _, mode, pid, file = found.groups()
+        if arrow is None:
+            holders[number] = int(pid)
+        elif int(pid) > 0:
+            holder = holders.get(number, -1)
+            waits.append(LockWait(KINDS.get(kind, kind.decode("ascii").lower()), mode.decode("ascii").lower(), int(pid),
+                                  holder if holder > 0 else None, file.decode("ascii")))
+    return waits
+
+
+def holds(fdinfo: bytes, file: str) -> bool:
+    """A descriptor's fdinfo says that its open file holds a lock on `file`."""
+    wanted = file.encode("ascii", "replace")
+    for line in fdinfo.splitlines():
+        if line.startswith(b"lock:") and b"->" not in line and wanted in line.split():
+            return True
+    return False

@@ -1,0 +1,219 @@
+"""The stage: events that reach the forensics band and pauses in, captures out. Nothing slow happens on the beat.
+
+One thread makes one capture at a time; what it has made goes out with the next tick. A request that comes too soon,
+beyond the budget or while a capture is being made is not queued but counted, and said in a `capture` record with the
+status `skipped`: evidence is worth something at the moment it is asked for, not a minute later.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from rogue_hunter.forensics.budget import Budget, Skipped
+from rogue_hunter.forensics.capture import new_capture_key
+from rogue_hunter.forensics.request import Capturer, Parts, Request, Target, capture_record
+from rogue_hunter.forensics.settings import ForensicsSettings
+from rogue_hunter.schema import BANDS, Key
+from rogue_hunter.tick import Record, Row, Tick, record
+
+SAY_SKIPPED_S = 10.0
+"""Seconds after which skipped requests are said at the latest."""
+RING_TICKS = 60
+CONTEXT_PROCESSES = 10
+"""Processes of the ring that a buffer_context names."""
+_CONTEXT_FIELDS = ("score", "band", "cpu_percent", "memory_bytes", "disk_bytes_per_s", "run_delay_ms_per_s",
+                   "dominant_resource", "state")
+
+Ring = Callable[[], Iterable[tuple[Row, Mapping[Key, Row]]]]
+"""The last ticks, oldest first: closing row and selected rows. `rogue_hunter.ring.Ring.ticks` is one."""
+Start = Callable[[Callable[[], None]], object]
+
+
+def start_thread(work: Callable[[], None]) -> object:
+    """Run `work` in a daemon thread."""
+    thread = threading.Thread(target=work, name="rh-forensics", daemon=True)
+    thread.start()
+    return thread
+
+
+@dataclass(slots=True)
+class _State:
+    settings: ForensicsSettings
+    capturer: Capturer
+    clock: Callable[[], float]
+    start: Start
+    ring: Ring
+    budget: Budget = field(default_factory=Budget)
+    skipped: Skipped = field(default_factory=Skipped)
+    done: SimpleQueue[list[Record]] = field(default_factory=SimpleQueue)
+    cancel: threading.Event = field(default_factory=threading.Event)
+    busy: bool = False
+    boot_id: str | None = None
+    rows: Mapping[Key, Row] = field(default_factory=dict)
+    scored: set[Key] = field(default_factory=set)
+
+
+def forensics(ticks: Iterator[Tick], settings: ForensicsSettings, capturer: Capturer,
+              clock: Callable[[], float] = time.monotonic, *, band: str = "critical", ring: Ring | None = None,
+              start: Start = start_thread, finish_s: float | None = None) -> Iterator[Tick]:
+    """Add captures to the ticks.
+
+    An `event` record of kind enter, band or peak in `band` or above asks for a capture, and so does a `pause`. `clock`
+    (seconds, never backward) is what debounce and budgets count on. `ring` gives what went on before; without one the
+    stage keeps the scored rows of the last ticks. At the end of the input a capture under way is waited for, at most
+    `finish_s` seconds (default: the timeout of a capture); when the stage is closed early it is cancelled.
+    """
+    own: deque[tuple[Row, Mapping[Key, Row]]] = deque(maxlen=RING_TICKS)
+    state = _State(settings, capturer, clock, start, ring or (lambda: list(own)))
+    level = BANDS.index(band)
+    try:
+        for tick in ticks:
+            if tick.row is not None:
+                state.boot_id = tick.row.get("boot_id", state.boot_id)
+                state.rows, state.scored = tick.processes, tick.scored
+                if ring is None:
+                    own.append((tick.row, {key: tick.processes[key] for key in tick.scored if key in tick.processes}))
+            request = _request(state, tick.records, level) if settings.enabled else None
+            if request is not None:
+                _follow(state, request)
+            new = _finished(state)
+            if new:
+                tick.records = [*tick.records, *new]
+            yield tick
+        last = _last_words(state, settings.timeout_s if finish_s is None else finish_s)
+        if last:
+            yield Tick(records=last)
+    finally:
+        state.cancel.set()
+
+
+def _request(state: _State, records: Iterable[Record], level: int) -> Request | None:
+    """One request for everything in one tick: the first event or pause gives its name, all give targets."""
+    first: Record | None = None
+    targets: dict[Key, Target] = {}
+    for each in records:
+        kind = each.get("type")
+        if kind == "event" and each.get("kind") in ("enter", "band", "peak") and _reaches(each.get("band"), level):
+            key = (each["pid"], each["start_ticks"])
+            targets.setdefault(key, Target(key, each.get("command") or ""))
+        elif kind == "pause":
+            for culprit in each.get("culprits") or ():
+                key_or_none = _identity(culprit)
+                if key_or_none is not None:
+                    targets.setdefault(key_or_none, Target(key_or_none, str(culprit.get("command") or "")))
+        else:
+            continue
+        first = first or each
+    if first is None:
+        return None
+    ts = first.get("ts", first.get("end", first.get("start")))
+    ts = float(ts) if isinstance(ts, int | float) else time.time()
+    ordered = list(targets.values())
+    chosen = [t if i == 0 else Target(t.key, t.command, "rogue") for i, t in enumerate(ordered)]
+    chosen += [t for t in _rogues(state) if t.key not in targets]
+    limit = state.settings.targets + (1 if ordered else 0)
+    return Request(new_capture_key(ts), ts, "pause" if first["type"] == "pause" else "event", tuple(chosen[:limit]),
+                   first.get("event"), first.get("boot_id", state.boot_id))
+
+
+def _reaches(band: object, level: int) -> bool:
+    return isinstance(band, str) and band in BANDS and BANDS.index(band) >= level
+
+
+def _identity(culprit: object) -> Key | None:
+    if not isinstance(culprit, dict):
+        return None
+    pid, start = culprit.get("pid"), culprit.get("start_ticks")
+    identity = culprit.get("identity")
+    if isinstance(identity, dict):
+        pid, start = identity.get("pid", pid), identity.get("start_ticks", start)
+    elif isinstance(identity, list | tuple) and len(identity) >= 2:
+        pid, start = identity[-2], identity[-1]
+    return (pid, start) if isinstance(pid, int) and isinstance(start, int) else None
+
+
+def _rogues(state: _State) -> list[Target]:
+    """The processes with the highest scores of the last tick."""
+    rows = [(state.rows[key].get("score", 0), key) for key in state.scored if key in state.rows]
+    rows.sort(key=lambda pair: (-pair[0], pair[1]))
+    return [Target(key, state.rows[key].get("command") or "", "rogue") for _, key in rows[: state.settings.targets]]
+
+
+def _follow(state: _State, request: Request) -> None:
+    """Begin the capture, or count it as skipped."""
+    now = state.clock()
+    reason = None
+    if request.boot_id is not None and state.boot_id is not None and request.boot_id != state.boot_id:
+        reason = "other_boot"
+    elif state.busy:
+        reason = "busy"
+    reason = reason or state.budget.refuses(request.culprit, now, state.settings)
+    if reason is not None:
+        state.skipped.add(reason, request, now)
+        return
+    state.budget.spend(request.culprit, now)
+    state.busy = True
+    context = _context(state.ring(), request)
+    capturer, done, cancel = state.capturer, state.done, state.cancel
+
+    def work() -> None:
+        try:
+            records = capturer(request, cancel)
+            if not records:
+                raise RuntimeError("the capture has no records")
+        except Exception as error:
+            # One capture that fails must not end the pipe; it is said like any other that brought nothing.
+            parts = Parts({}, [f"{type(error).__name__}: {error}"])
+            records = [capture_record(request, parts, "unknown", 0.0, ())]
+        done.put([records[0], context, *records[1:]] if context else records)
+
+    state.start(work)
+
+
+def _context(ticks: Iterable[tuple[Row, Mapping[Key, Row]]], request: Request) -> Record | None:
+    """What the ring held: the processes with the highest scores, and when."""
+    held = list(ticks)
+    if not held:
+        return None
+    best: dict[Key, Row] = {}
+    for _, rows in held:
+        for key, row in rows.items():
+            if row.get("score", 0) >= best.get(key, {}).get("score", 0):
+                best[key] = row
+    ranked = sorted(best.items(), key=lambda item: (-item[1].get("score", 0), item[0]))[:CONTEXT_PROCESSES]
+    culprits: list[dict[str, Any]] = [
+        {"pid": key[0], "start_ticks": key[1], "command": row.get("command", ""),
+         **{name: row[name] for name in _CONTEXT_FIELDS if name in row}} for key, row in ranked]
+    last = held[-1][0].get("ts", request.ts)
+    return record("buffer_context", capture=request.capture, ts=last, first_ts=held[0][0].get("ts"),
+                  sample_count=len(held), peak_score=culprits[0].get("score") if culprits else None, culprits=culprits)
+
+
+def _finished(state: _State) -> list[Record]:
+    """Records of a capture that is done, and what was skipped when it is time to say so."""
+    new: list[Record] = []
+    try:
+        new = state.done.get_nowait()
+        state.busy = False
+    except Empty:
+        pass
+    if state.skipped.since is not None and (new or state.clock() - state.skipped.since >= SAY_SKIPPED_S):
+        new = [*new, *state.skipped.say()]
+    return new
+
+
+def _last_words(state: _State, wait_s: float) -> list[Record]:
+    new: list[Record] = []
+    if state.busy:
+        try:
+            new = state.done.get(timeout=wait_s) if wait_s > 0 else state.done.get_nowait()
+        except Empty:
+            state.cancel.set()
+        state.busy = False
+    return [*new, *state.skipped.say()]
