@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
 from darwin.fake import Fake
+
 from rogue_hunter.beat import beats
 from rogue_hunter.host import Host, HostError, Snapshot
 from rogue_hunter.host.darwin import DarwinHost, darwin_clock
@@ -95,7 +95,7 @@ def test_numbers_are_the_script_s(machine: Machine, timebase: str) -> None:
 
 
 def test_timebase_alone_would_be_wrong_under_rosetta(machine: Machine) -> None:
-    """The trap is real in this fake: counters at 24 MHz, read by the timebase of 1/1, would be 41.67 times too small."""
+    """The trap is real here: counters at 24 MHz, read by the timebase of 1/1, would be 41.67 times too small."""
     fake, host = machine("machine timebase=1/1 tbfrequency=0 counters=24000000\n" + BURNER)
     host.snapshot()
     fake.advance(0.5)
@@ -453,7 +453,7 @@ def test_gpu(machine: Machine) -> None:
     assert row(shot, 10)["gpu_seconds_total"] == 1.0 and "gpu_ms_per_s" not in row(shot, 10)
     got: list[list[float | None]] = []
     for used in ({"p10": 1_500_000_000, "p11": 250_000_000}, {"p10": 400_000_000, "p11": 250_000_000}, {"p11": 0}):
-        now = used  # noqa: F841  read by the reader
+        now = used
         fake.advance(1.0)
         host.snapshot()
         settle(host)

@@ -6,8 +6,8 @@ import ctypes
 import sys
 
 import pytest
-
 from darwin import facts
+
 from rogue_hunter.host import HostError, darwin_abi, libproc
 
 TABLE = facts.read(facts.TABLE.read_text())

@@ -38,8 +38,9 @@ def assertions() -> list[str]:
             lines.append(f'_Static_assert(sizeof({c_name}) == {ctypes.sizeof(declared)}, "{c_name}");')
         for member in struct.members:
             place = getattr(declared, member.rsplit(".", 1)[-1])
-            lines.append(f'_Static_assert(offsetof({c_name}, {member}) == {place.offset}, "{struct.name}.{member}");')
-            lines.append(f'_Static_assert(sizeof((({c_name} *)0)->{member}) == {place.size}, "{struct.name}.{member}");')
+            label = f"{struct.name}.{member}"
+            lines.append(f'_Static_assert(offsetof({c_name}, {member}) == {place.offset}, "{label}");')
+            lines.append(f'_Static_assert(sizeof((({c_name} *)0)->{member}) == {place.size}, "{label}");')
     for name, (_, note) in TABLE.consts.items():
         if note != "private":
             lines.append(f'_Static_assert(({name}) == {getattr(darwin_abi, name)}, "{name}");')

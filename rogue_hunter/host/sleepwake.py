@@ -1,0 +1,126 @@
+"""When the Mac slept: history out of `pmset -g log`.
+
+The beat itself sees a sleep by two clocks that drift apart (darwin_clock). This is for what lies before the sampler
+began: was the machine just awake again, so that a pause now is the wake's and nobody's fault?
+
+The log is made for people. Seen in real ones (macOS 10.14 to 15): columns padded with blanks or tabs, `Using BATT`,
+`Using Batt` and `Using AC(Charge: 0)` beside `Using AC (Charge:10%)`, a header that comes again in the middle, a zone
+offset that changes with travel, a clock that steps backwards, bytes that are not UTF-8. A line that is not an event is
+passed over.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+PMSET = ("/usr/bin/pmset", "-g", "log")
+PMSET_TIMEOUT_S = 20.0
+"""The log of a year is tens of megabytes; reading it is for a worker, never for the beat."""
+
+
+class SleepWakeType(Enum):
+    """Entering sleep, waking, and a wake with the display dark (mail, backups), after which it mostly sleeps again."""
+
+    SLEEP = "sleep"
+    WAKE = "wake"
+    DARK_WAKE = "dark_wake"
+
+
+@dataclass(frozen=True, slots=True)
+class SleepWakeEvent:
+    """One line of the log. `at` is epoch seconds by the clock of then, `duration_s` how long the state lasted as far as
+    the log says, `power` ac or battery, `charge_percent` of the battery."""
+
+    type: SleepWakeType
+    at: float
+    reason: str
+    duration_s: float | None = None
+    power: str | None = None
+    charge_percent: int | None = None
+
+
+_DOMAINS = {"Sleep": SleepWakeType.SLEEP, "Wake": SleepWakeType.WAKE, "DarkWake": SleepWakeType.DARK_WAKE}
+_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}) (Sleep|Wake|DarkWake)(?: {2}|\t)\s*(\S.*)")
+# Two blanks or a tab end the domain's column: one blank is within a name ("Wake Requests").
+_POWER = re.compile(r"[\s:]*\bUsing (AC|BATT)\s*\(\s*Charge:\s*(\d+)%?\s*\)", re.IGNORECASE)
+_SECONDS = re.compile(r"(\d+) secs\s*$")
+_REASON = re.compile(r"due to\s*:?\s*(.*)$")
+_TCP = re.compile(r"\s*:?\s*TCPKeepAlive=\w+")
+
+
+def parse_pmset_log(data: bytes) -> list[SleepWakeEvent]:
+    """The events of `pmset -g log`, in the log's order, which is the order in which they happened: where the clock was
+    set back, `at` falls."""
+    events = []
+    for line in data.decode("utf-8", "backslashreplace").splitlines():
+        if (found := _LINE.match(line)) is None:
+            continue
+        try:
+            at = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S %z").timestamp()
+        except ValueError:
+            continue    # a month 13 is no date; the line is damaged
+        events.append(_event(_DOMAINS[found[2]], at, found[3].rstrip()))
+    return events
+
+
+def _event(kind: SleepWakeType, at: float, message: str) -> SleepWakeEvent:
+    seconds = _SECONDS.search(message)
+    power = _POWER.search(message)
+    text = message[: power.start()] if power else message[: seconds.start()] if seconds else message
+    text = _TCP.sub("", text)
+    reason = found[1] if (found := _REASON.search(text)) else text
+    return SleepWakeEvent(
+        kind, at, reason.strip(" '\t:"), float(seconds[1]) if seconds else None,
+        {"ac": "ac", "batt": "battery"}[power[1].lower()] if power else None, int(power[2]) if power else None)
+
+
+def _run(argv: Sequence[str]) -> bytes:
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          timeout=PMSET_TIMEOUT_S, check=True).stdout
+
+
+def get_recent_sleep_events(within_s: float = 86400.0, *, now: float | None = None,
+                            run: Callable[[Sequence[str]], bytes] = _run) -> list[SleepWakeEvent] | None:
+    """The events of the last `within_s` seconds, oldest first; None where pmset cannot be asked."""
+    try:
+        events = parse_pmset_log(run(PMSET))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return recent(events, within_s, time.time() if now is None else now)
+
+
+def recent(events: list[SleepWakeEvent], within_s: float, now: float) -> list[SleepWakeEvent]:
+    """Those not older than `within_s`. Read from the newest back to the first that is older: beyond it, times that look
+    recent are from before the clock was set back."""
+    kept: list[SleepWakeEvent] = []
+    for event in reversed(events):
+        if event.at < now - within_s:
+            break
+        if event.at <= now:
+            kept.append(event)
+    return kept[::-1]
+
+
+def was_recently_asleep(events: list[SleepWakeEvent] | None, within_s: float, now: float) -> bool | None:
+    """Was the machine asleep at any moment of the last `within_s` seconds? None when that cannot be known.
+
+    A wake in that time says yes, and so does a sleep. A dark wake is a wake: the machine slept before it.
+    """
+    return None if events is None else bool(recent(events, within_s, now))
+
+
+_BOOTTIME = re.compile(r"\{\s*sec\s*=\s*(\d+),\s*usec\s*=\s*(\d+)\s*\}")
+
+
+def parse_boottime(text: str) -> float | None:
+    """The epoch seconds in what `sysctl kern.boottime` prints: `{ sec = 1592836479, usec = 918881 } Mon Jun ...`.
+
+    A Mac whose clock was not yet set when it booted says 2000 or 2001; the caller sees that by comparing."""
+    found = _BOOTTIME.search(text)
+    return int(found[1]) + int(found[2]) / 1e6 if found else None
