@@ -3,22 +3,22 @@
 A pattern such as `(a+)+$` takes twice as long for each further character, and neither `re` nor the lock it holds can
 be interrupted by another thread. A signal on the main thread does interrupt it (the engine looks every few thousand
 steps; measured: a budget of 50 ms ends after 53 to 56 ms). The timer counts CPU time, not wall time: on a machine that
-pauses, a rule that is merely kept waiting must not be called slow. Guarding costs 6.5 us, and a result is kept for
-each program, so patterns of a process that stays what it is are evaluated once.
+pauses, a rule that is merely kept waiting must not be called slow. Guarding costs 2 us, and a result is kept for each
+program, so patterns of a process that stays what it is are evaluated once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 import signal
 import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import NamedTuple
 
 from rogue_hunter.rules.program import Program
 
@@ -40,21 +40,31 @@ class _Overrun(BaseException):
     """Raised by the timer inside of `re`. A BaseException, so that nothing on the way takes it for its own."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PatternSet:
-    """Patterns of one condition. `names`: searched in every name; `line`: searched in the command line; `head`: must
-    be found at the beginning of the command line. Compared by object: results are kept for each set."""
+class Probe(NamedTuple):
+    """One pattern and where it is looked for: `names` in every name, `line` in the command line, `head` at the
+    beginning of the command line. `text` is the pattern as it was written."""
 
-    names: tuple[re.Pattern[str], ...] = ()
-    line: tuple[re.Pattern[str], ...] = ()
-    head: tuple[re.Pattern[str], ...] = ()
-    texts: tuple[str, ...] = ()
+    where: str
+    pattern: re.Pattern[str]
+    text: str
 
     def found(self, program: Program) -> bool:
-        """Does any of the patterns hit? May take for ever: see Patterns.hits."""
-        return (any(p.search(name) for p in self.names for name in program.names)
-                or any(p.search(program.line) for p in self.line)
-                or any(p.match(program.line) for p in self.head))
+        """Does it hit?"""
+        if self.where == "names":
+            return any(self.pattern.search(name) for name in program.names)
+        search = self.pattern.search if self.where == "line" else self.pattern.match
+        return search(program.line) is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatternSet:
+    """The patterns of one condition. Compared by object: results are kept for each set."""
+
+    probes: tuple[Probe, ...]
+
+    def first(self, program: Program) -> str | None:
+        """The first pattern that hits, None when none does. May take for ever: see Patterns.hits."""
+        return next((probe.text for probe in self.probes if probe.found(program)), None)
 
 
 def compile_pattern(text: object) -> re.Pattern[str]:
@@ -76,11 +86,16 @@ def compile_pattern(text: object) -> re.Pattern[str]:
 def _trim(text: str) -> str:
     """Without `.*` at either end, which changes nothing about whether a search finds something and costs a second
     pass over the text from every position: `.*_test.*` takes 5 ms on 4,096 characters, `_test` 3 us."""
-    while text.startswith(".*") and not text[2:3] in ("?", "+", "*", "{"):
+    while text.startswith(".*") and text[2:3] not in ("?", "+", "*", "{"):
         text = text[2:]
-    while text.endswith(".*") and (len(text) - len(text[:-2].rstrip("\\"))) % 2 == 0:
+    while text.endswith(".*") and _backslashes(text[:-2]) % 2 == 0:
         text = text[:-2]
     return text or ".*"
+
+
+def _backslashes(text: str) -> int:
+    """How many backslashes `text` ends with; after an odd number the next character is meant literally."""
+    return len(text) - len(text.rstrip("\\"))
 
 
 class Patterns:
@@ -122,34 +137,37 @@ class Patterns:
             return None
         left = self._budget_s - self._spent.get(rule, 0.0)
         began = self._clock()
-        answer: bool | None = None
-        try:
-            if left > 0:
-                with _limit(left):
-                    answer = patterns.found(program)
-        except _Overrun:
-            answer = None
+        answer = self._bounded(left, patterns, program) if left > 0 else None
         self._spent[rule] = self._spent.get(rule, 0.0) + self._clock() - began
         if answer is None:
             self.disabled[rule] = f"its patterns took more than {1000 * self._budget_s:.0f} ms of CPU time in one tick"
         return answer
 
+    def _bounded(self, seconds: float, patterns: PatternSet, program: Program) -> bool | None:
+        """The search, given up after `seconds` of the process's own CPU time in user mode: None."""
+        if not _handled:
+            # Once for the life of the process: nothing else here uses this signal, and setting it back and forth
+            # costs five times what the timer does.
+            signal.signal(signal.SIGVTALRM, _overrun)
+            _handled.append(True)
+        # The timer rings once. Should it ring on the way out, the outer handler takes it, and then all is quiet.
+        try:
+            try:
+                _searching.append(True)
+                signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+                return patterns.first(program) is not None
+            finally:
+                _searching.clear()
+        except _Overrun:
+            return None
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
-@contextlib.contextmanager
-def _limit(seconds: float) -> Iterator[None]:
-    """Raise _Overrun in the body after `seconds` of the process's own CPU time in user mode."""
-    live = True
 
-    def overrun(_signal: int, _frame: FrameType | None) -> None:
-        if live:
-            raise _Overrun
+_searching: list[bool] = []
+_handled: list[bool] = []
 
-    before = signal.signal(signal.SIGVTALRM, overrun)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-        live = False
-    finally:
-        live = False
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+
+def _overrun(_signal: int, _frame: FrameType | None) -> None:
+    if _searching:
+        raise _Overrun

@@ -24,7 +24,8 @@ COMM_LIMIT = 15
 _VALUED: Mapping[str, frozenset[str]] = {
     "python": frozenset({"-W", "-X", "--check-hash-based-pycs"}), "perl": frozenset({"-I", "-M", "-m", "-C"}),
     "ruby": frozenset({"-I", "-r", "-C", "-E"}), "node": frozenset({"-r", "--require", "--import", "--loader", "-C"}),
-    "php": frozenset({"-c", "-d", "-z"}), "lua": frozenset({"-l"}), "sh": frozenset({"-o", "-O", "--rcfile", "--init-file"}),
+    "php": frozenset({"-c", "-d", "-z"}), "lua": frozenset({"-l"}),
+    "sh": frozenset({"-o", "-O", "--rcfile", "--init-file"}),
     "tcl": frozenset({"-encoding"}), "java": frozenset({"-cp", "-classpath", "--class-path", "-p", "--module-path"}),
     "osascript": frozenset({"-l", "-s"}), "deno": frozenset({"-c", "--config"}),
 }

@@ -1,0 +1,80 @@
+"""Whose parent died. Remembered from before the kernel gives an orphan to another parent, because after that nothing
+of it can be told any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rogue_hunter.schema import Key
+from rogue_hunter.tick import Row
+
+SERVICE_MANAGERS = frozenset({"systemd", "launchd"})
+"""What else than pid 1 takes in orphans: systemd --user does."""
+
+
+@dataclass(slots=True)
+class Kin:
+    """What is known of a process's parent: its pid and short name, whether it died, and what it was called."""
+
+    ppid: int
+    parent: str = ""
+    orphan: bool | None = None
+    orphan_of: str = ""
+
+    def now_child_of(self, ppid: int) -> None:
+        """A process changes its parent in one way only: it loses it."""
+        if ppid != self.ppid:
+            if self.ppid > 0:
+                self.bereaved()
+            self.ppid = ppid
+
+    def bereaved(self) -> None:
+        """The parent died."""
+        self.orphan, self.orphan_of = True, self.orphan_of or self.parent
+
+
+class Family:
+    """Parents and children of one boot."""
+
+    def __init__(self) -> None:
+        self._by_pid: dict[int, Key] = {}
+        self._children: dict[Key, dict[Key, Kin]] = {}
+        self._parents: dict[Key, Key] = {}
+
+    def born(self, keys: Iterable[Key]) -> None:
+        """These exist now. All of a tick come before any is met, because a child may be listed before its parent."""
+        for key in keys:
+            self._by_pid[key[0]] = key
+
+    def meet(self, key: Key, row: Row, processes: dict[Key, Row]) -> Kin:
+        """See a process for the first time.
+
+        A child of pid 1 or of a service manager has lost another parent, unless it is a service: that is its manager's
+        child by design.
+        """
+        kin = Kin(row.get("ppid", 0))
+        parent = self._by_pid.get(kin.ppid)
+        if parent is not None and parent != key and parent in processes:
+            kin.parent = str(processes[parent].get("command", ""))
+            self._children.setdefault(parent, {})[key] = kin
+            self._parents[key] = parent
+        if kin.ppid > 0:
+            adopted = kin.ppid == 1 or kin.parent in SERVICE_MANAGERS
+            kin.orphan = adopted and not str(row.get("cgroup", "")).endswith(".service")
+        return kin
+
+    def buried(self, keys: Iterable[Key]) -> set[Key]:
+        """These are gone. Gives their children, whose rows need not say so yet: a process that does not run is not
+        read again."""
+        orphans: set[Key] = set()
+        for key in keys:
+            if self._by_pid.get(key[0]) == key:
+                del self._by_pid[key[0]]
+            parent = self._parents.pop(key, None)
+            if parent in self._children:
+                self._children[parent].pop(key, None)
+            for child, kin in self._children.pop(key, {}).items():
+                kin.bereaved()
+                orphans.add(child)
+        return orphans

@@ -1,0 +1,199 @@
+"""Rule files: where they are, what they may say, and how one is laid over another.
+
+The built-in file stands first. The user's own file replaces its rules (a rule that carries a built-in name and no
+conditions is that built-in rule) and adds to its whitelist. A project's file may only narrow what comes out.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import tomllib
+from collections.abc import Collection, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rogue_hunter.rules.model import (
+    LOG_LEVELS,
+    MIN_PID,
+    PRIORITIES,
+    URGENCIES,
+    Rule,
+    RuleError,
+    RuleSet,
+    Safety,
+    Settings,
+)
+from rogue_hunter.rules.narrow import narrow
+from rogue_hunter.rules.parse import Place, choice, flag, known, number, rule_of, tables, text
+
+FILE_LIMIT = 256 * 1024
+"""Bytes of a rule file. The built-in one has under 20 KB."""
+
+PROJECT_FILES = (".rogue-hunter.toml", ".reaper.toml")
+"""Names of a project's file; the first that is there counts."""
+
+SECTIONS = ("daemon", "logging", "notifications", "metrics", "safety", "rules")
+"""The tables of a rule file."""
+
+
+@functools.cache
+def builtin() -> RuleSet:
+    """The rules that stand without any file. Raises RuleError only if the installation is broken."""
+    data = resources.files("rogue_hunter").joinpath("data/rules.toml").read_bytes()
+    return parse(data, "built-in rules", base=RuleSet(()))
+
+
+def load(config: Path | None = None, project: Path | None = None, default: Path | None = None) -> RuleSet:
+    """The rules of the user's file (`config`, which must exist, else `default` where it exists, else the built-in
+    ones), narrowed by the project's file. Raises RuleError."""
+    file = config or (default if default is not None and default.exists() else None)
+    rules = builtin() if file is None else parse(_read(file, private=False), str(file))
+    if project is not None:
+        rules = narrow(rules, _toml(_read(project, private=True), str(project)), str(project))
+    return rules
+
+
+def find_project(start: Path) -> Path | None:
+    """The project's file in `start` or the nearest directory above that belongs to the same user. Directories of
+    others (/tmp, /) are not looked into, except for `start` itself, so that nobody else can plant one."""
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        try:
+            if folder != start and os.stat(folder).st_uid != os.geteuid():
+                return None
+            for name in PROJECT_FILES:
+                if os.path.lexists(folder / name):
+                    return folder / name
+        except OSError:
+            return None
+    return None
+
+
+def _read(path: Path, *, private: bool) -> bytes:
+    """The bytes of a rule file. With `private` it must be the user's own, and no other may be able to write it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if private else 0))
+    except OSError as error:
+        reason = "a link; a project's file must be the file itself" if private and path.is_symlink() else error.strerror
+        raise RuleError(f"{path}: {reason}") from None
+    with os.fdopen(fd, "rb") as file:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise RuleError(f"{path}: not a regular file")
+        if private and info.st_uid != os.geteuid():
+            raise RuleError(f"{path}: belongs to user {info.st_uid}, not to you")
+        if private and info.st_mode & 0o022:
+            raise RuleError(f"{path}: others may write to it (mode {stat.S_IMODE(info.st_mode):04o})")
+        data = file.read(FILE_LIMIT + 1)
+    if len(data) > FILE_LIMIT:
+        raise RuleError(f"{path}: larger than {FILE_LIMIT // 1024} KiB")
+    return data
+
+
+def _toml(data: bytes, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise RuleError(f"{source}: not UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RuleError(f"{source}: {error}") from None
+
+
+def parse(data: bytes, source: str = "rules", base: RuleSet | None = None) -> RuleSet:
+    """A rule file as a RuleSet, laid over `base` (the built-in rules). Raises RuleError."""
+    return from_values(_toml(data, source), source, base=base)
+
+
+def from_values(values: Mapping[str, Any], source: str = "rules", base: RuleSet | None = None,
+                others: Collection[str] = ()) -> RuleSet:
+    """The same from parsed TOML. `others` are tables that belong to somebody else and are passed over."""
+    base = builtin() if base is None else base
+    place = Place(source)
+    known(values, (*SECTIONS, *others), place)
+    rules = base.rules
+    if "rules" in values:
+        rules = _rules(tables(values["rules"], place.at("rules")), place, base)
+        if not rules:
+            raise place.at("rules").error("an empty list of rules; leave it out for the built-in ones")
+    order = sorted(rules, key=lambda rule: PRIORITIES.index(rule.priority))
+    return RuleSet(tuple(order), _safety(_section(values, "safety", place), place.at("safety"), base.safety),
+                   _settings(values, place), (source,))
+
+
+def _rules(given: list[Mapping[str, Any]], place: Place, base: RuleSet) -> tuple[Rule, ...]:
+    inherited = {rule.name: rule for rule in base.rules}
+    found: dict[str, Rule] = {}
+    for i, table in enumerate(given, 1):
+        name = table.get("name")
+        rule = rule_of(table, place.at(f"rules {i}"), inherited.get(name) if isinstance(name, str) else None)
+        if rule.name in found:
+            raise place.at(f"rule {rule.name}").error("stands twice")
+        found[rule.name] = rule
+    return tuple(found.values())
+
+
+def _section(values: Mapping[str, Any], name: str, place: Place) -> Mapping[str, Any]:
+    section = values.get(name, {})
+    if not isinstance(section, Mapping):
+        raise place.at(name).error("must be a table")
+    return section
+
+
+def whitelist(value: Any, place: Place) -> tuple[str, ...]:
+    """A list of program names. Raises RuleError."""
+    if not isinstance(value, list):
+        raise place.error("must be an array of program names")
+    return tuple(text(entry, place) for entry in value)
+
+
+def _safety(table: Mapping[str, Any], place: Place, base: Safety) -> Safety:
+    known(table, ("whitelist_processes", "min_pid", "protect_shell_ancestors", "max_per_run",
+                  "max_per_rule_per_hour"), place)
+    if not flag(table.get("protect_shell_ancestors", True), place.at("protect_shell_ancestors")):
+        raise place.at("protect_shell_ancestors").error("ancestors are always protected; leave it true")
+    own = whitelist(table.get("whitelist_processes", []), place.at("whitelist_processes"))
+    return Safety(
+        tuple(dict.fromkeys((*base.whitelist, *own))),
+        _whole(table.get("min_pid", base.min_pid), place.at("min_pid"), MIN_PID, 1 << 22),
+        _whole(table.get("max_per_run", base.max_per_run), place.at("max_per_run"), 1, 1000),
+        _whole(table.get("max_per_rule_per_hour", base.max_per_rule_per_hour), place.at("max_per_rule_per_hour"), 1,
+               1000))
+
+
+def _whole(value: Any, place: Place, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise place.error(f"{value}: must be a whole number from {low} to {high}")
+    return value
+
+
+def _settings(values: Mapping[str, Any], place: Place) -> Settings:
+    daemon, log = _section(values, "daemon", place), _section(values, "logging", place)
+    note, metrics = _section(values, "notifications", place), _section(values, "metrics", place)
+    usual = Settings()
+    known(daemon, ("enabled", "scan_interval_seconds", "dry_run"), place.at("daemon"))
+    known(log, ("level", "file", "max_size_mb", "rotate_count"), place.at("logging"))
+    known(note, ("enabled", "urgency", "timeout_ms"), place.at("notifications"))
+    known(metrics, ("enabled", "http_port", "path"), place.at("metrics"))
+    path = text(metrics.get("path", usual.metrics_path), place.at("metrics.path"))
+    if not path.startswith("/"):
+        raise place.at("metrics.path").error("must begin with /")
+    return Settings(
+        enabled=flag(daemon.get("enabled", usual.enabled), place.at("daemon.enabled")),
+        scan_interval_s=number(daemon.get("scan_interval_seconds", usual.scan_interval_s),
+                               place.at("daemon.scan_interval_seconds"), 0.1, 86_400.0),
+        dry_run=flag(daemon.get("dry_run", usual.dry_run), place.at("daemon.dry_run")),
+        log_file=text(log["file"], place.at("logging.file")) if "file" in log else None,
+        log_level=choice(log.get("level", usual.log_level), LOG_LEVELS, place.at("logging.level")),
+        log_max_bytes=round(1e6 * number(log.get("max_size_mb", usual.log_max_bytes / 1e6),
+                                         place.at("logging.max_size_mb"), 0.1, 10_000.0)),
+        log_keep=_whole(log.get("rotate_count", usual.log_keep), place.at("logging.rotate_count"), 1, 100),
+        notify=flag(note.get("enabled", usual.notify), place.at("notifications.enabled")),
+        notify_urgency=choice(note.get("urgency", usual.notify_urgency), URGENCIES, place.at("notifications.urgency")),
+        notify_timeout_ms=_whole(note.get("timeout_ms", usual.notify_timeout_ms), place.at("notifications.timeout_ms"),
+                                 0, 600_000),
+        metrics=flag(metrics.get("enabled", usual.metrics), place.at("metrics.enabled")),
+        metrics_port=_whole(metrics.get("http_port", usual.metrics_port), place.at("metrics.http_port"), 0, 65_535),
+        metrics_path=path)

@@ -1,0 +1,121 @@
+"""What a rule file says, as values: rules, what is protected, and the settings of the reaper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rogue_hunter.rules.logic import AllOf, Held
+
+PRIORITIES = ("critical", "high", "medium", "low")
+"""From the first to the last that is evaluated."""
+
+SIGNALS = ("SIGTERM", "SIGKILL")
+ACTIONS = ("kill", "notify", "log")
+"""kill: the reaper may end the process. notify, log: the match is told, the reaper refuses."""
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+URGENCIES = ("low", "normal", "critical")
+
+MIN_PID = 1000
+"""Below this a process belongs to the system; a configuration may raise it."""
+
+
+class RuleError(Exception):
+    """A rule file that cannot be used; the text names file, rule, key and reason. A command exits 78 and scans
+    nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a rule asks for. SIGTERM always comes first: `signal` SIGKILL only shortens the wait before SIGKILL.
+
+    `timeout_s` is how long SIGTERM has, seconds. With `fallback` False SIGKILL never follows.
+    """
+
+    type: str = "kill"
+    signal: str = "SIGTERM"
+    timeout_s: float = 5.0
+    fallback: bool = True
+    notify: bool = False
+    log_level: str = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A process that a rule must match, or must not: `row` holds the fields of a process record; `held_s` says for
+    how long its numbers have been what they are, `orphan` whether its parent died."""
+
+    match: bool
+    row: Mapping[str, Any]
+    why: str = ""
+    held_s: float = 0.0
+    orphan: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. `condition` is what must hold; `table` the conditions as the file gave them."""
+
+    name: str
+    condition: AllOf
+    table: Mapping[str, Any]
+    priority: str = "medium"
+    enabled: bool = True
+    action: Action = Action()
+    examples: tuple[Example, ...] = ()
+    source: str = ""
+
+    @property
+    def windows(self) -> tuple[Held, ...]:
+        """The sustained conditions in it."""
+        return tuple(node for node in self.condition.walk() if isinstance(node, Held))
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """What is protected whatever a rule says. `max_per_run` and `max_per_rule_per_hour` bound what may be ended."""
+
+    whitelist: tuple[str, ...] = ()
+    min_pid: int = MIN_PID
+    max_per_run: int = 20
+    max_per_rule_per_hour: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The rest of a reaper.toml. None stands for what the file leaves open."""
+
+    enabled: bool = True
+    scan_interval_s: float = 60.0
+    dry_run: bool = False
+    log_file: str | None = None
+    log_level: str = "info"
+    log_max_bytes: int = 100_000_000
+    log_keep: int = 5
+    notify: bool = False
+    notify_urgency: str = "normal"
+    notify_timeout_ms: int = 5000
+    metrics: bool = False
+    metrics_port: int = 9090
+    metrics_path: str = "/metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """Everything that decides. `rules` in order of evaluation; `sources` the files that it was read from."""
+
+    rules: tuple[Rule, ...]
+    safety: Safety = Safety()
+    settings: Settings = Settings()
+    sources: tuple[str, ...] = field(default=())
+
+    @property
+    def enabled(self) -> tuple[Rule, ...]:
+        """The rules that are evaluated."""
+        return tuple(rule for rule in self.rules if rule.enabled)
+
+    def rule(self, name: str) -> Rule | None:
+        """The enabled rule of that name."""
+        return next((r for r in self.rules if r.name == name and r.enabled), None)

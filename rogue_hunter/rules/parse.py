@@ -1,0 +1,257 @@
+"""The tables of a rule file as conditions, rules and settings. Everything that is not understood is an error."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rogue_hunter.rules.conditions import Age, Band, Called, Level, Orphan, State, User
+from rogue_hunter.rules.logic import AllOf, AnyOf, Held, NoneOf, cost
+from rogue_hunter.rules.model import ACTIONS, LOG_LEVELS, PRIORITIES, SIGNALS, Action, Example, Rule, RuleError
+from rogue_hunter.rules.patterns import PatternError, PatternSet, Probe, compile_pattern
+from rogue_hunter.rules.subject import Node
+from rogue_hunter.schema import BANDS, PROCESS, STATES
+
+DEPTH = 8
+"""How deep any, all and not may be nested."""
+
+WINDOW_MAX_S = 7 * 86400.0
+"""The longest window: a week of readings."""
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+"""A rule's name stands in logs, metrics and notifications."""
+
+# name -> field, scale to the unit of the limit, at least or at most, counters of the lifetime average, their scale.
+_LEVELS: Mapping[str, tuple[str, float, bool, tuple[str, ...], float]] = {
+    "cpu_percent_min": ("cpu_percent", 1.0, True, ("cpu_seconds_total",), 100.0),
+    "cpu_percent_max": ("cpu_percent", 1.0, False, ("cpu_seconds_total",), 100.0),
+    "memory_mb_min": ("memory_bytes", 1e-6, True, (), 1.0),
+    "disk_mb_per_s_min": ("disk_bytes_per_s", 1e-6, True, ("disk_read_bytes_total", "disk_write_bytes_total"), 1e-6),
+    "gpu_percent_min": ("gpu_ms_per_s", 0.1, True, ("gpu_seconds_total",), 100.0),
+    "wakeups_per_s_min": ("wakeups_per_s", 1.0, True, ("wakeups_total",), 1.0),
+    "score_min": ("score", 1.0, True, (), 1.0),
+}
+_AGES = {"age_hours": 3600.0, "age_seconds": 1.0}
+_PATTERNS = ("command_patterns", "cmdline_patterns", "exclude_patterns")
+_NESTED = ("any", "all", "not")
+KEYS = (*_LEVELS, *_AGES, "duration_seconds", "band_min", "orphan", "state", "user", *_PATTERNS, *_NESTED)
+"""Every condition there is."""
+
+_ROW_TYPES = {f.name: f.type for f in PROCESS}
+
+
+class Place:
+    """Where in a file something stands, for the text of an error."""
+
+    def __init__(self, source: str, path: str = "") -> None:
+        self.source = source
+        self.path = path
+
+    def at(self, key: str) -> Place:
+        """The place of `key` in here."""
+        return Place(self.source, f"{self.path}.{key}" if self.path else key)
+
+    def error(self, reason: str) -> RuleError:
+        """An error that names the place."""
+        return RuleError(f"{self.source}: {self.path}: {reason}" if self.path else f"{self.source}: {reason}")
+
+
+def rule_of(table: Mapping[str, Any], place: Place, inherited: Rule | None = None) -> Rule:
+    """One [[rules]] table. A table that names `inherited` and gives no conditions takes its conditions, and its action
+    where it gives none. Raises RuleError."""
+    known(table, ("name", "enabled", "priority", "conditions", "action", "example", "description"), place)
+    name = text(table.get("name"), place.at("name"))
+    if not _NAME.match(name):
+        raise place.at("name").error(f"{name!r}: a name is letters, digits, '_', '.' and '-', at most 64")
+    place = Place(place.source, f"rule {name}")
+    given = table.get("conditions")
+    if given is None and inherited is not None:
+        given = inherited.table
+    if not isinstance(given, Mapping) or not given:
+        raise place.error("has no conditions; a rule without conditions would match every process")
+    return Rule(
+        name=name, table=given, condition=conditions(given, place.at("conditions")),
+        enabled=flag(table.get("enabled", True), place.at("enabled")),
+        priority=choice(table.get("priority", inherited.priority if inherited else "medium"), PRIORITIES,
+                        place.at("priority")),
+        action=_action(table["action"], place.at("action")) if "action" in table
+        else inherited.action if inherited else Action(),
+        examples=tuple(_example(e, place.at(f"example {i}")) for i, e in enumerate(
+            tables(table.get("example", []), place.at("example")), 1)),
+        source=place.source)
+
+
+def conditions(table: Mapping[str, Any], place: Place) -> AllOf:
+    """The conditions of a rule. Raises RuleError, also for conditions that only say what is not meant."""
+    if not any(key not in ("exclude_patterns", "duration_seconds", "not") for key in table):
+        raise place.error("only says what the rule does not mean; say what it does")
+    return _conditions(table, place, DEPTH)
+
+
+def _conditions(table: Any, place: Place, depth: int) -> AllOf:
+    if not isinstance(table, Mapping) or not table:
+        raise place.error("must be a table with at least one condition")
+    if depth == 0:
+        raise place.error(f"nested deeper than {DEPTH}")
+    known(table, KEYS, place)
+    measured: list[Node] = [_level(key, table[key], place.at(key)) for key in _LEVELS if key in table]
+    if table.get("cpu_percent_min", 0) > table.get("cpu_percent_max", math.inf):
+        raise place.error("cpu_percent_min is above cpu_percent_max: nothing can be both")
+    if "band_min" in table:
+        measured.append(Band(choice(table["band_min"], BANDS, place.at("band_min"))))
+    if "state" in table:
+        measured.append(State(tuple(choice(s, STATES, place.at("state"))
+                                    for s in _listed(table["state"], place.at("state")))))
+    measured += _nested(table, place, depth)
+    now: list[Node] = [Age(number(table[key], place.at(key)) * unit, key, unit)
+                       for key, unit in _AGES.items() if key in table]
+    if "user" in table:
+        now.append(User(_listed(table["user"], place.at("user"))))
+    if "orphan" in table:
+        now.append(Orphan(flag(table["orphan"], place.at("orphan"))))
+    now += [_called(key, table[key], place.at(key)) for key in _PATTERNS if key in table]
+    seconds = number(table["duration_seconds"], place.at("duration_seconds"), high=WINDOW_MAX_S) \
+        if "duration_seconds" in table else 0.0
+    if seconds > 0:
+        if not measured:
+            raise place.at("duration_seconds").error(
+                "needs something to last: a cpu, memory, disk, gpu, wakeups, score, band or state condition")
+        now.append(Held(AllOf(tuple(sorted(measured, key=cost))), seconds))
+    else:
+        now += measured
+    return AllOf(tuple(sorted(now, key=cost)))
+
+
+def _level(key: str, value: Any, place: Place) -> Level:
+    field, scale, at_least, totals, total_scale = _LEVELS[key]
+    limit = number(value, place, high=100.0 if key == "score_min" else math.inf)
+    return Level(key, limit, field, scale, at_least, totals, total_scale)
+
+
+def _nested(table: Mapping[str, Any], place: Place, depth: int) -> list[Node]:
+    nodes: list[Node] = []
+    for key, kind in (("all", AllOf), ("any", AnyOf)):
+        if key in table:
+            parts = tables(table[key], place.at(key))
+            if not parts:
+                raise place.at(key).error("must hold at least one table of conditions")
+            nodes.append(kind(tuple(_conditions(part, place.at(f"{key} {i}"), depth - 1)
+                                    for i, part in enumerate(parts, 1))))
+    if "not" in table:
+        nodes.append(NoneOf(_conditions(table["not"], place.at("not"), depth - 1)))
+    return nodes
+
+
+def _called(key: str, value: Any, place: Place) -> Called:
+    if not isinstance(value, list) or not value:
+        raise place.error("must be an array of at least one pattern")
+    probes: list[Probe] = []
+    for written in value:
+        try:
+            pattern = compile_pattern(written)
+        except PatternError as error:
+            raise place.error(str(error)) from None
+        if key != "exclude_patterns" and pattern.search("") is not None:
+            raise place.error(f"{written!r} hits every name")
+        if key == "exclude_patterns":
+            probes += [Probe("names", pattern, written), Probe("line", pattern, written)]
+        elif key == "cmdline_patterns":
+            probes.append(Probe("line", pattern, written))
+        else:
+            probes.append(Probe("names", pattern, written))
+            # No program is called `tail -f`: a command pattern with a blank means a command line, from its beginning,
+            # so that `cargo test` is not found in `vim cargo test`.
+            if re.search(r" |\\s", written):
+                probes.append(Probe("line" if written.startswith(".*") else "head", pattern, written))
+    return Called(key, PatternSet(tuple(probes)), excluded=key == "exclude_patterns")
+
+
+def _action(table: Any, place: Place) -> Action:
+    if not isinstance(table, Mapping):
+        raise place.error("must be a table")
+    known(table, ("type", "signal", "timeout_seconds", "fallback_signal", "notify", "log_level"), place)
+    return Action(
+        type=choice(table.get("type", "kill"), ACTIONS, place.at("type")),
+        signal=choice(table.get("signal", "SIGTERM"), SIGNALS, place.at("signal")),
+        timeout_s=number(table.get("timeout_seconds", 5), place.at("timeout_seconds"), 0.1, 600.0),
+        fallback=choice(table.get("fallback_signal", "SIGKILL"), ("SIGKILL", "none"),
+                        place.at("fallback_signal")) == "SIGKILL",
+        notify=flag(table.get("notify", False), place.at("notify")),
+        log_level=choice(table.get("log_level", "warning"), LOG_LEVELS, place.at("log_level")))
+
+
+def _example(table: Mapping[str, Any], place: Place) -> Example:
+    extra = ("match", "why", "held_s", "orphan")
+    known(table, (*_ROW_TYPES, *extra), place)
+    row: dict[str, Any] = {}
+    for key, value in table.items():
+        if key in extra:
+            continue
+        kind = _ROW_TYPES[key]
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise place.at(key).error(f"must be {kind.__name__}")
+        row[key] = value
+    if "match" not in table or not row:
+        raise place.error("needs `match` and at least one field of a process")
+    return Example(flag(table["match"], place.at("match")), row, text(table.get("why", "an example"), place.at("why")),
+                   number(table.get("held_s", row.get("age_s", 0.0)), place.at("held_s")),
+                   flag(table["orphan"], place.at("orphan")) if "orphan" in table else None)
+
+
+def known(table: Mapping[str, Any], keys: Iterable[str], place: Place) -> None:
+    """Raise RuleError for a key that is not one of `keys`, naming the nearest."""
+    for key in table:
+        if key not in keys:
+            from difflib import get_close_matches
+
+            close = get_close_matches(key, list(keys), 1)
+            raise place.at(key).error("unknown key" + (f"; did you mean {close[0]}?" if close else ""))
+
+
+def number(value: Any, place: Place, low: float = 0.0, high: float = math.inf) -> float:
+    """A finite number from `low` to `high`. Raises RuleError."""
+    if type(value) not in (int, float):
+        raise place.error("must be a number")
+    if not math.isfinite(value) or not low <= value <= high:
+        raise place.error(f"{value}: must be {f'from {low:g} to {high:g}' if high < math.inf else f'at least {low:g}'}")
+    return float(value)
+
+
+def flag(value: Any, place: Place) -> bool:
+    """true or false. Raises RuleError."""
+    if type(value) is not bool:
+        raise place.error("must be true or false")
+    return value
+
+
+def text(value: Any, place: Place) -> str:
+    """A text that is not empty. Raises RuleError."""
+    if not isinstance(value, str) or not value.strip():
+        raise place.error("must be a text that is not empty")
+    return value
+
+
+def choice(value: Any, choices: Iterable[str], place: Place) -> str:
+    """One of `choices`. Raises RuleError."""
+    if not isinstance(value, str) or value not in choices:
+        raise place.error(f"{value!r}: must be one of {', '.join(choices)}")
+    return value
+
+
+def tables(value: Any, place: Place) -> list[Mapping[str, Any]]:
+    """An array of tables. Raises RuleError."""
+    if not isinstance(value, list) or not all(isinstance(v, Mapping) for v in value):
+        raise place.error("must be an array of tables")
+    return value
+
+
+def _listed(value: Any, place: Place) -> tuple[str, ...]:
+    """A text or an array of texts. Raises RuleError."""
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise place.error("must not be empty")
+    return tuple(text(v, place) for v in values)

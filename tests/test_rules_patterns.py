@@ -1,0 +1,104 @@
+"""Patterns with an end to their patience."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rogue_hunter.rules.patterns import BUDGET_S, PatternError, Patterns, PatternSet, Probe, _trim, compile_pattern
+from rogue_hunter.rules.program import Program
+
+
+def patterns_of(*texts: str, where: str = "names") -> PatternSet:
+    return PatternSet(tuple(Probe(where, compile_pattern(text), text) for text in texts))
+
+
+EVIL = [(r"^(a+)+$", "a" * 60 + "b"), (r"(a|aa)+$", "a" * 60 + "b"), (r"(.*)*x", "a" * 60),
+        (r"(?:a?){40}a{40}$", "a" * 39 + "b"), (r"([a-z]+)*\d", "a" * 4096), (r"(?:x?x?)+y", "x" * 100)]
+
+
+@pytest.mark.parametrize(("text", "subject"), EVIL, ids=[e[0] for e in EVIL])
+def test_backtracking_ends_within_the_budget_and_is_no_match(text: str, subject: str) -> None:
+    patterns = Patterns()
+    before = time.thread_time()
+    assert patterns.hits("r", patterns_of(text), Program((subject,), subject)) is None
+    # Not a speed test: without an end this takes years. A tick of the kernel and a slow machine are allowed for.
+    assert time.thread_time() - before < 20 * BUDGET_S
+    assert patterns.disabled["r"] == "its patterns took more than 50 ms of CPU time in one tick"
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+def test_a_disabled_rule_answers_only_what_it_knew() -> None:
+    patterns = Patterns()
+    slow = patterns_of("^(a+)+$")
+    assert patterns.hits("r", slow, Program(("aaa",), "")) is True
+    assert patterns.hits("r", slow, Program(("a" * 60 + "b",), "")) is None
+    assert patterns.hits("r", slow, Program(("aaa",), "")) is True
+    assert patterns.hits("r", slow, Program(("aa",), "")) is None
+    assert patterns.hits("another", slow, Program(("aa",), "")) is True
+
+
+def test_the_budget_is_of_all_patterns_of_a_rule_in_one_tick() -> None:
+    """With a clock turned by hand: each evaluation takes 20 ms."""
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.01
+        return now[0]
+
+    patterns = Patterns(budget_s=0.05, cpu_clock=clock)
+    some = patterns_of("x")
+    for i in range(5):
+        assert patterns.hits("r", some, Program((f"n{i}",), "")) is False
+    assert patterns.hits("r", some, Program(("n5",), "")) is None
+    fresh = Patterns(budget_s=0.05, cpu_clock=clock)
+    for i in range(20):
+        fresh.new_tick()
+        assert fresh.hits("r", some, Program((f"n{i}",), "")) is False
+
+
+def test_off_the_main_thread_only_what_is_known_is_answered() -> None:
+    patterns, some, answers = Patterns(), patterns_of("^a"), []
+    assert patterns.hits("r", some, Program(("a",), "")) is True
+    thread = threading.Thread(target=lambda: answers.extend(
+        patterns.hits("r", some, Program((name,), "")) for name in ("a", "ab")))
+    thread.start()
+    thread.join()
+    assert answers == [True, None]
+
+
+def test_where_a_pattern_looks() -> None:
+    program = Program(("bash", "/bin/bash", "run.sh"), "bash run.sh --fast")
+    patterns = Patterns()
+    for where, text, expected in (("names", r"^run\.sh$", True), ("names", "fast", False), ("line", "fast", True),
+                                  ("head", "bash run", True), ("head", "run", False)):
+        assert patterns.hits("r", patterns_of(text, where=where), program) is expected
+
+
+@pytest.mark.parametrize("text", ["", "   ", "(", "[a", "x" * 513, "(?P<a>x)(?P<a>y)", "a{99999999999}", 7, None])
+def test_what_is_no_pattern(text: object) -> None:
+    with pytest.raises(PatternError):
+        compile_pattern(text)
+
+
+@pytest.mark.parametrize(("text", "trimmed"), [
+    (".*_test.*", "_test"), (r"x\.*", r"x\.*"), (r"x\\.*", r"x\\"), (".*?x", ".*?x"), (".*+x", ".*+x"), (".*", ".*"),
+    (".*.*x", "x"), ("a|.*", "a|"), (".*a|b", "a|b"), ("^.*x", "^.*x"), (".*{2}", ".*{2}"),
+])
+def test_a_free_end_is_cut_off(text: str, trimmed: str) -> None:
+    assert _trim(text) == trimmed
+
+
+@given(st.text(alphabet=".*ab\\|()?", min_size=1, max_size=8), st.text(alphabet="ab.|*", max_size=8))
+def test_cutting_changes_no_answer(text: str, subject: str) -> None:
+    try:
+        whole = re.compile(text)
+    except re.error:
+        return
+    assert (re.compile(_trim(text)).search(subject) is None) == (whole.search(subject) is None)
