@@ -1,23 +1,13 @@
-"""Configuration: frozen dataclasses with every default and its reason, and the reading of TOML into them.
+"""Every option of the configuration: its default, the reason for it, and the bounds of its value."""
 
-The declarations are the documentation: `rh-config init`, `rh-config show` and the tables of rogue-hunter(5) are made
-from the same fields. A key that is not declared is an error, never ignored.
-"""
+# ruff: noqa: RUF009 (`section` is dataclasses.field with a factory: nothing is shared between instances)
 
 from __future__ import annotations
 
-import math
-import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any
 
-from rogue_hunter.schema import BANDS
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be used; the text names file, key and reason. A command exits 78."""
+from rogue_hunter.schema import BANDS, STATES
 
 
 def option(default: Any, doc: str, low: float | None = None, high: float | None = None,
@@ -35,7 +25,8 @@ def section(kind: type, doc: str) -> Any:
 class System:
     """The beat and what is kept in memory."""
 
-    hz: float = option(3.0, "beats a second: a stall of one second spans three beats, and a tick costs 2 ms", 0.01, 100)
+    hz: float = option(3.0, "beats a second: a stall of one second spans three beats, and a tick costs 2 ms",
+                       0.01, 100)
     ring_ticks: int = option(60, "ticks kept in memory: 20 s at 3 Hz, what happened before a pause", 2, 10_000)
 
 
@@ -136,7 +127,8 @@ class RogueSelection:
     per_category: int = option(3, "stress model: the highest of each category", 0, 1000)
     category_minimum: float = option(50.0, "stress model: a category counts from this score", 0, 100)
     per_state: int = option(5, "the first of each of these states", 0, 1000)
-    states: tuple[str, ...] = option(("defunct", "uninterruptible"), "states that are always of interest")
+    states: tuple[str, ...] = option(("defunct", "uninterruptible"), "states that are always of interest",
+                                      choices=STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,141 +173,3 @@ class Config:
     def bands_of(self, model: str) -> Bands:
         """The bands of a scoring model."""
         return self.scoring.stress.bands if model == "stress" else self.bands
-
-
-def load(path: Path | None, default: Path | None = None) -> Config:
-    """The configuration of a file.
-
-    `path` must exist; `default` is read if it exists, else the defaults stand. Raises ConfigError.
-    """
-    file = path or default
-    if file is None or (path is None and not file.exists()):
-        return Config()
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
-    return parse(data, str(file))
-
-
-def parse(data: bytes, name: str = "configuration") -> Config:
-    """TOML bytes as a Config. Raises ConfigError naming `name`, the key and the reason."""
-    try:
-        values = tomllib.loads(data.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise ConfigError(f"{name}: not UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{name}: {error}") from None
-    config: Config = _table(Config(), values, "", name)
-    for where, bands in (("bands", config.bands), ("scoring.stress.bands", config.scoring.stress.bands)):
-        starts = [bands.start(band) for band in BANDS]
-        if sorted(set(starts)) != starts:
-            raise ConfigError(f"{name}: {where}: each band must begin above the one before")
-    if config.scoring.share.memory_scarce_at >= config.scoring.share.memory_free_at:
-        raise ConfigError(f"{name}: scoring.share.memory_scarce_at must be below memory_free_at")
-    return config
-
-
-def _table(default: Any, values: Mapping[str, Any], where: str, name: str) -> Any:
-    hints = get_type_hints(type(default))
-    known = {f.name: f for f in fields(default)}
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        path = f"{where}{key}"
-        if key not in known:
-            close = _closest(key, known)
-            raise ConfigError(f"{name}: {path}: unknown key" + (f"; did you mean {close}?" if close else ""))
-        current = getattr(default, key)
-        if is_dataclass(current):
-            if not isinstance(value, dict):
-                raise ConfigError(f"{name}: {path}: must be a table")
-            changes[key] = _table(current, value, path + ".", name)
-        else:
-            try:
-                changes[key] = _value(hints[key], value, known[key].metadata)
-            except ValueError as error:
-                raise ConfigError(f"{name}: {path}: {error}") from None
-    return replace(default, **changes)
-
-
-def _value(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list) or not all(isinstance(v, get_args(kind)[0]) for v in value):
-            raise ValueError("must be an array of texts")
-        return tuple(value)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-        raise ValueError(f"must be {words[kind]}")
-    if kind is str and meta["choices"] and value not in meta["choices"]:
-        raise ValueError(f"must be one of {', '.join(meta['choices'])}")
-    if kind in (int, float):
-        if not math.isfinite(value):
-            raise ValueError("must be finite")
-        low, high = meta["low"], meta["high"]
-        if (low is not None and value < low) or (high is not None and value > high):
-            raise ValueError(f"must be {f'from {low} to {high}' if high is not None else f'at least {low}'}")
-    return value
-
-
-def _closest(key: str, known: Mapping[str, Any]) -> str | None:
-    from difflib import get_close_matches
-
-    found = get_close_matches(key, known, 1)
-    return found[0] if found else None
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One key as people see it: its table, name, value now, default and reason."""
-
-    table: str
-    name: str
-    value: Any
-    default: Any
-    doc: str
-
-
-def settings(config: Config) -> Iterator[Setting]:
-    """Every key of a configuration, table by table."""
-    yield from _settings(config, Config(), "")
-
-
-def _settings(config: Any, default: Any, table: str) -> Iterator[Setting]:
-    nested = []
-    for f in fields(config):
-        value, usual = getattr(config, f.name), getattr(default, f.name)
-        if is_dataclass(value):
-            nested.append((value, usual, f"{table}.{f.name}" if table else f.name))
-        else:
-            yield Setting(table, f.name, value, usual, f.metadata["doc"])
-    for value, usual, name in nested:
-        yield from _settings(value, usual, name)
-
-
-def to_toml(config: Config, *, comment_defaults: bool = False) -> str:
-    """The configuration as TOML, each key with its reason. Defaults can be given as comments, for a file to edit."""
-    lines: list[str] = []
-    table = None
-    for s in settings(config):
-        if s.table != table:
-            table = s.table
-            lines += ["", f"[{table}]"]
-        lines.append(f"# {s.doc}")
-        mark = "# " if comment_defaults and s.value == s.default else ""
-        lines.append(f"{mark}{s.name} = {_toml(s.value)}")
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def _toml(value: Any) -> str:
-    """A scalar or an array of texts. Python's repr of numbers is TOML's; texts here hold no control characters."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return repr(value)
-
-

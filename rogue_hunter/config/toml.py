@@ -1,0 +1,153 @@
+"""TOML into options and options into TOML, by the declarations alone. A key that is not declared is an error."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, get_args, get_origin, get_type_hints
+
+from rogue_hunter.config.options import Config
+from rogue_hunter.schema import BANDS
+
+_SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]')
+"""What a text of TOML may not hold as it is."""
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; the text names file, key and reason. A command exits 78."""
+
+
+def parse(data: bytes, name: str = "configuration") -> Config:
+    """TOML bytes as a Config. Raises ConfigError naming `name`, the key and the reason."""
+    try:
+        values = tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name}: not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        # ValueError: a TOMLDecodeError, or a number of more digits than Python converts.
+        raise ConfigError(f"{name}: {error}") from None
+    config: Config = _table(Config(), values, "", name)
+    for where, bands in (("bands", config.bands), ("scoring.stress.bands", config.scoring.stress.bands)):
+        starts = [bands.start(band) for band in BANDS]
+        if sorted(set(starts)) != starts:
+            raise ConfigError(f"{name}: {where}: each band must begin above the one before")
+    if config.scoring.share.memory_scarce_at >= config.scoring.share.memory_free_at:
+        raise ConfigError(f"{name}: scoring.share.memory_scarce_at must be below memory_free_at")
+    return config
+
+
+def _table(default: Any, values: Mapping[str, Any], where: str, name: str) -> Any:
+    hints = get_type_hints(type(default))
+    known = {f.name: f for f in fields(default)}
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{where}{key}"
+        if key not in known:
+            close = _closest(key, known)
+            raise ConfigError(f"{name}: {path}: unknown key" + (f"; did you mean {close}?" if close else ""))
+        current = getattr(default, key)
+        if is_dataclass(current):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{name}: {path}: must be a table")
+            changes[key] = _table(current, value, path + ".", name)
+        else:
+            try:
+                changes[key] = _value(hints[key], value, known[key].metadata)
+            except ValueError as error:
+                raise ConfigError(f"{name}: {path}: {error}") from None
+    return replace(default, **changes)
+
+
+def _value(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list) or not all(isinstance(v, get_args(kind)[0]) for v in value):
+            raise ValueError("must be an array of texts")
+        for one in value:
+            if meta["choices"] and one not in meta["choices"]:
+                raise ValueError(f"{one!r} is not one of {', '.join(meta['choices'])}")
+        return tuple(value)
+    if kind is float and type(value) is int:
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError("must be finite") from None
+    if type(value) is not kind:
+        words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+        raise ValueError(f"must be {words[kind]}")
+    if kind is str and meta["choices"] and value not in meta["choices"]:
+        raise ValueError(f"must be one of {', '.join(meta['choices'])}")
+    if kind in (int, float):
+        if not math.isfinite(value):
+            raise ValueError("must be finite")
+        low, high = meta["low"], meta["high"]
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise ValueError(f"must be {f'from {low} to {high}' if high is not None else f'at least {low}'}")
+    return value
+
+
+def _closest(key: str, known: Mapping[str, Any]) -> str | None:
+    from difflib import get_close_matches
+
+    found = get_close_matches(key, known, 1)
+    return found[0] if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key as people see it: its table, name, value now, default and reason."""
+
+    table: str
+    name: str
+    value: Any
+    default: Any
+    doc: str
+
+
+def settings(config: Config) -> Iterator[Setting]:
+    """Every key of a configuration, table by table."""
+    yield from _settings(config, Config(), "")
+
+
+def _settings(config: Any, default: Any, table: str) -> Iterator[Setting]:
+    nested = []
+    for f in fields(config):
+        value, usual = getattr(config, f.name), getattr(default, f.name)
+        if is_dataclass(value):
+            nested.append((value, usual, f"{table}.{f.name}" if table else f.name))
+        else:
+            yield Setting(table, f.name, value, usual, f.metadata["doc"])
+    for value, usual, name in nested:
+        yield from _settings(value, usual, name)
+
+
+def to_toml(config: Config, *, comment_defaults: bool = False) -> str:
+    """The configuration as TOML, each key with its reason. Defaults can be given as comments, for a file to edit."""
+    lines: list[str] = []
+    table = None
+    for s in settings(config):
+        if s.table != table:
+            table = s.table
+            lines += ["", f"[{table}]"]
+        lines.append(f"# {s.doc}")
+        mark = "# " if comment_defaults and s.value == s.default else ""
+        lines.append(f"{mark}{s.name} = {_toml(s.value)}")
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A scalar or an array of texts. Python's repr of numbers is TOML's."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, str):
+        return '"' + _SPECIAL.sub(_escape, value) + '"'
+    return repr(value)
+
+
+def _escape(found: re.Match[str]) -> str:
+    char = found.group()
+    return "\\" + char if char in '"\\' else f"\\u{ord(char):04x}"
