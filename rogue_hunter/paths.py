@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 NAME = "rogue-hunter"
@@ -19,7 +20,12 @@ class PathError(Exception):
 def _base(variable: str, default: str) -> Path:
     value = os.environ.get(variable, "")
     # The XDG specification has relative paths ignored.
-    return Path(value) if value.startswith("/") else Path.home() / default
+    if value.startswith("/"):
+        return Path(value)
+    try:
+        return Path.home() / default
+    except RuntimeError:
+        raise PathError(f"no home directory: set HOME or {variable}") from None
 
 
 def config_dir() -> Path:
@@ -60,7 +66,7 @@ def private_dir(path: Path) -> Path:
     look into is closed to them.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(path)
         info = os.lstat(path)
         if stat.S_ISLNK(info.st_mode) or not stat.S_ISDIR(info.st_mode):
             raise PathError(f"{path}: not a directory of its own")
@@ -73,3 +79,16 @@ def private_dir(path: Path) -> Path:
     except OSError as error:
         raise PathError(f"{path}: {error.strerror}") from None
     return path
+
+
+def _make(path: Path) -> None:
+    """mkdir -p with mode 0700 for each directory made: Path.mkdir gives that mode to the last one only."""
+    try:
+        path.mkdir(0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make(path.parent)
+        with suppress(FileExistsError):
+            path.mkdir(0o700)
+    os.chmod(path, 0o700)
