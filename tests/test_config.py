@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -45,11 +44,8 @@ def test_round_trip_of_the_defaults(commented: bool) -> None:
     """What `rh-config init` and `rh-config show` write is what is in force."""
     text = cfg.to_toml(Config(), comment_defaults=commented)
     assert cfg.parse(text.encode()) == Config()
-    assert (
-        tomllib.loads(text) == {}
-        or not commented
-        or all(not any(v for v in t.values() if not isinstance(v, dict)) for t in tomllib.loads(text).values())
-    )
+    if commented:
+        assert all(line.startswith(("#", "[")) for line in text.splitlines() if line)
 
 
 def values(kind: Any, meta: Any) -> st.SearchStrategy[Any]:

@@ -147,5 +147,5 @@ def test_another_owner_is_refused(home: Path) -> None:
 
 def test_place_where_nothing_can_be_made() -> None:
     """An error of the system becomes one line that names the place."""
-    with pytest.raises(PathError, match="^/proc/rogue-hunter/x: "):
+    with pytest.raises(PathError, match=r"^/proc/rogue-hunter/x: "):
         private_dir(Path("/proc/rogue-hunter/x"))
