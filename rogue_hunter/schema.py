@@ -245,3 +245,10 @@ SUMMARY: dict[str, str] = {
     "event": "one moment of a process's stay at or above the tracking band",
     "error": "a line of input that is no record; nothing was done with it",
 }
+
+# Declared apart for the length of this file. They take Field from here, so they come last.
+from rogue_hunter import schema_report  # noqa: E402
+
+for _more in (schema_report,):
+    RECORDS.update(_more.RECORDS)
+    SUMMARY.update(_more.SUMMARY)

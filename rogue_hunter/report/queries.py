@@ -1,0 +1,231 @@
+"""What the database holds, as records. Every function takes a read-only connection and gives dicts ready for the wire.
+
+The SQL is written here and nowhere else among the readers, so that a view of the database can take it over.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from rogue_hunter import wire
+from rogue_hunter.schema import METRICS, RECORDS, RESOURCES
+from rogue_hunter.tick import Record, record
+
+FULL_WEIGHT_S = 10.0
+"""An event that lasted less than this ranks lower: starting a program pegs a core for a moment, and is no hog."""
+
+GOING_POINTS = 20.0
+"""What a process that is still at it ranks higher by: four times the share, on the logarithmic scale of the score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What is asked for. Times in epoch seconds; `text` selects commands and command lines that hold it."""
+
+    since: float
+    until: float
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Until when the machine was watched: the last tick, epoch seconds, and of which boot.
+
+    `leave` is the score below which a process is on its way out of its event.
+    """
+
+    boot_id: str = ""
+    seen: float = 0.0
+    leave: int = 0
+
+
+_END = "coalesce(e.exit_time, max(e.last_seen, CASE WHEN e.boot_id = :boot THEN :seen ELSE e.last_seen END))"
+"""When an event ended; of an open one, until when it was seen."""
+
+_OVERLAPS = ("e.entry_time < :until AND (e.exit_time IS NULL OR e.exit_time >= :since) AND (:text = '' OR "
+             "instr(lower(coalesce(e.command, '')), :text) OR instr(lower(coalesce(e.cmdline, '')), :text))")
+
+_CPU_SECONDS = ("(SELECT CASE WHEN count(s.cpu_seconds_total) > 1 "
+                "THEN max(s.cpu_seconds_total) - min(s.cpu_seconds_total) END "
+                "FROM process_snapshots s WHERE s.event_id = e.id)")
+
+_METRICS = tuple(f.name for f in METRICS)
+_AT_PEAK = ", ".join(f"p.{f.name}" for f in RECORDS["report_event"] if f.name in (*_METRICS, "dominant_metrics"))
+
+_EVENT = ("e.id, e.event, e.boot_id, e.pid, e.start_ticks, e.start_time, e.ppid, e.command, e.exe, e.cmdline, "
+          "e.cgroup, e.uid, e.user, e.tty, e.model, e.entry_time, e.exit_time, e.exit_time IS NULL AS open, "
+          f"max(0.0, {_END} - e.entry_time) AS duration_s, e.reason, e.last_seen, e.entry_score, e.entry_band, "
+          "e.peak_score, e.peak_band, p.captured_at AS peak_time, e.dominant_resource, e.dominant_category, "
+          f"{_AT_PEAK}, {_CPU_SECONDS} AS cpu_seconds")
+
+_EVENTS = f"{_EVENT} FROM process_events e LEFT JOIN process_snapshots p ON p.id = e.peak_snapshot_id"
+
+
+def rank(peak_score: float | None, duration_s: float, going: bool) -> float:
+    """How bad a process was, in points of the score.
+
+    The peak score counts in full when the events lasted 10 s together, 10 points less for each halving of that: the
+    score is ten times the binary logarithm of a multiple, so a point is a point. One that is still going has 20 more.
+    """
+    short = min(1.0, max(duration_s, 0.01) / FULL_WEIGHT_S)
+    return round((peak_score or 0) + 10 * math.log2(short) + (GOING_POINTS if going else 0), 1)
+
+
+def state(connection: sqlite3.Connection) -> dict[str, Any]:
+    """The table daemon_state: what the last rh-pipe said of itself."""
+    return {row[0]: wire.loads(row[1].encode()) for row in connection.execute("SELECT key, value FROM daemon_state")}
+
+
+def events(connection: sqlite3.Connection, period: Period, watched: Watched, limit: int = 0) -> list[Record]:
+    """The events that overlap the period, the newest first; `limit` 0 is no limit."""
+    rows = connection.execute(f"SELECT {_EVENTS} WHERE {_OVERLAPS} ORDER BY e.entry_time DESC, e.id DESC LIMIT :limit",
+                              {**_bind(period, watched), "limit": limit or -1})
+    return [_event(row) for row in rows]
+
+
+def event(connection: sqlite3.Connection, which: str, watched: Watched) -> Record | None:
+    """One event by its number or its key, with its snapshots and the range of every metric; None: no such event."""
+    number = int(which) if which.isdecimal() and len(which) < 19 else -1
+    row = connection.execute(f"SELECT {_EVENTS} WHERE e.id = :id OR e.event = :event",
+                             {**_bind(Period(0, 0), watched), "id": number, "event": which}).fetchone()
+    if row is None:
+        return None
+    found = _event(row)
+    taken = connection.execute("SELECT * FROM process_snapshots WHERE event_id = ? ORDER BY captured_at, id",
+                               (found["id"],)).fetchall()
+    found["snapshots"] = [record("report_snapshot", **_known(snapshot)) for snapshot in taken]
+    peak = connection.execute("SELECT peak_snapshot_id FROM process_events WHERE id = ?", (found["id"],)).fetchone()[0]
+    found["ranges"] = _ranges(found["snapshots"], peak)
+    return found
+
+
+def count(connection: sqlite3.Connection, period: Period, watched: Watched) -> dict[str, int]:
+    """How many events overlap the period, how many of them are open, and of how many processes they are."""
+    row = connection.execute(
+        "SELECT count(*) AS events, count(*) - count(e.exit_time) AS open_events, "
+        "count(DISTINCT e.boot_id || '/' || e.pid || '/' || e.start_ticks) AS rogue_processes "
+        f"FROM process_events e WHERE {_OVERLAPS}", _bind(period, watched)).fetchone()
+    return dict(row)
+
+
+def worst(connection: sqlite3.Connection, period: Period, watched: Watched, limit: int) -> list[Record]:
+    """The processes of the period's events, worst first (see `rank`); `limit` 0 is no limit."""
+    connection.create_function("rh_rank", 3, rank, deterministic=True)
+    sql = f"""
+        WITH e AS (
+          SELECT e.*, {_END} AS ended,
+                 :until >= :seen AND (e.exit_time IS NULL AND e.boot_id = :boot
+                                      OR e.reason = 'stopped' AND e.exit_time >= :seen)
+                 AND (SELECT coalesce(s.score, 0) FROM process_snapshots s WHERE s.event_id = e.id
+                      ORDER BY s.id DESC LIMIT 1) >= :leave AS at_it
+          FROM process_events e WHERE {_OVERLAPS}),
+        g AS (
+          SELECT e.*, count(*) OVER one AS events, sum({_inside("e.ended")}) OVER one AS duration_s,
+                 min(e.entry_time) OVER one AS first_entry, max(e.ended) OVER one AS last_end,
+                 max(e.at_it) OVER one AS going,
+                 row_number() OVER (PARTITION BY e.boot_id, e.pid, e.start_ticks
+                                    ORDER BY e.peak_score DESC, e.id DESC) AS nth
+          FROM e WINDOW one AS (PARTITION BY e.boot_id, e.pid, e.start_ticks)),
+        w AS (
+          SELECT *, rh_rank(peak_score, duration_s, going) AS rank_points FROM g WHERE nth = 1
+          ORDER BY rank_points DESC, duration_s DESC, id DESC LIMIT :limit)
+        SELECT w.boot_id, w.pid, w.start_ticks, w.command, w.cmdline, w.user, w.events, w.duration_s,
+               w.first_entry AS entry_time, w.last_end AS last_seen, w.going, w.rank_points, w.peak_score, w.peak_band,
+               p.captured_at AS peak_time, w.dominant_resource, w.dominant_category, {_AT_PEAK},
+               (SELECT sum({_CPU_SECONDS}) FROM e
+                WHERE (e.boot_id, e.pid, e.start_ticks) = (w.boot_id, w.pid, w.start_ticks)) AS cpu_seconds
+        FROM w LEFT JOIN process_snapshots p ON p.id = w.peak_snapshot_id
+        ORDER BY w.rank_points DESC, w.duration_s DESC, w.id DESC"""
+    rows = connection.execute(sql, {**_bind(period, watched), "limit": limit or -1})
+    return [record("report_process", **_with_share(row)) for row in rows]
+
+
+def top(connection: sqlite3.Connection, period: Period, watched: Watched, limit: int) -> list[Record]:
+    """The commands by the time that their processes spent inside of events within the period, longest first."""
+    sql = f"""
+        WITH e AS (SELECT e.*, {_END} AS ended FROM process_events e WHERE {_OVERLAPS}),
+        g AS (
+          SELECT e.command, e.peak_score, e.peak_band, e.peak_snapshot_id, e.dominant_resource, e.dominant_category,
+                 count(*) OVER one AS events, count(*) OVER one - count(e.exit_time) OVER one AS open_events,
+                 sum({_inside("e.ended")}) OVER one AS duration_s, max(e.ended) OVER one AS last_seen,
+                 row_number() OVER (PARTITION BY e.command ORDER BY e.peak_score DESC, e.id DESC) AS nth
+          FROM e WINDOW one AS (PARTITION BY e.command))
+        SELECT g.command, g.events, (SELECT count(DISTINCT e.boot_id || '/' || e.pid || '/' || e.start_ticks)
+                                     FROM e WHERE e.command IS g.command) AS processes,
+               g.open_events, g.duration_s, g.peak_score, g.peak_band, p.captured_at AS peak_time, g.dominant_resource,
+               g.dominant_category, (SELECT sum({_CPU_SECONDS}) FROM e WHERE e.command IS g.command) AS cpu_seconds,
+               g.last_seen
+        FROM g LEFT JOIN process_snapshots p ON p.id = g.peak_snapshot_id WHERE g.nth = 1
+        ORDER BY g.duration_s DESC, g.peak_score DESC, g.command LIMIT :limit"""
+    rows = connection.execute(sql, {**_bind(period, watched), "limit": limit or -1})
+    return [record("report_command", **_known(row)) for row in rows]
+
+
+def totals(connection: sqlite3.Connection, midnight: float) -> dict[str, Any]:
+    """Counts of all events, of the open ones and of those since `midnight`, and when the oldest began."""
+    row = connection.execute("SELECT count(*) AS events_total, count(*) - count(exit_time) AS open_events, "
+                             "coalesce(sum(entry_time >= ?), 0) AS events_today, min(entry_time) AS oldest_event "
+                             "FROM process_events", (midnight,)).fetchone()
+    return _known(row)
+
+
+def latest(connection: sqlite3.Connection, period: Period, watched: Watched) -> float | None:
+    """When the last event before the period began; None if there is none."""
+    earlier = Period(-math.inf, period.since, period.text)
+    found: float | None = connection.execute(
+        f"SELECT max(e.entry_time) FROM process_events e WHERE {_OVERLAPS}", _bind(earlier, watched)).fetchone()[0]
+    return found
+
+
+# -- inside ----------------------------------------------------------------------------------------------------------
+
+def _bind(period: Period, watched: Watched) -> dict[str, Any]:
+    return {"since": period.since, "until": period.until, "text": period.text.lower(), "boot": watched.boot_id,
+            "seen": watched.seen, "leave": watched.leave}
+
+
+def _inside(end: str) -> str:
+    """The part of an event that lies within the period, in seconds."""
+    return f"max(0.0, min({end}, :until) - max(e.entry_time, :since))"
+
+
+def _known(row: sqlite3.Row) -> dict[str, Any]:
+    """The columns of a row that are known, as JSON has them."""
+    fields = {name: row[name] for name in row.keys() if row[name] is not None}  # noqa: SIM118  (a Row iterates over values)
+    for name in ("duration_s", "cpu_seconds"):
+        if name in fields:
+            fields[name] = round(fields[name], 3)
+    if "dominant_metrics" in fields:
+        fields["dominant_metrics"] = wire.loads(fields["dominant_metrics"].encode())
+    return fields
+
+
+def _with_share(row: sqlite3.Row) -> dict[str, Any]:
+    fields = _known(row)
+    for name in ("open", "going"):
+        if name in fields:
+            fields[name] = bool(fields[name])
+    resource = fields.get("dominant_resource")
+    share = fields.get(f"{resource}_share") if resource in RESOURCES else None
+    if share is not None:
+        fields["share"] = share
+    return fields
+
+
+def _event(row: sqlite3.Row) -> Record:
+    return record("report_event", **_with_share(row))
+
+
+def _ranges(snapshots: list[Record], peak_id: int | None) -> dict[str, dict[str, float]]:
+    """Of every known metric: the lowest and highest of all snapshots and their rings, and the value at the peak."""
+    peak = next((s for s in snapshots if s["id"] == peak_id), {})
+    ranges = {}
+    for name in _METRICS:
+        lows = [v for s in snapshots for v in (s.get(name + "_low"), s.get(name)) if v is not None]
+        highs = [v for s in snapshots for v in (s.get(name + "_high"), s.get(name)) if v is not None]
+        if lows and highs:
+            ranges[name] = {"low": min(lows), **({"peak": peak[name]} if name in peak else {}), "high": max(highs)}
+    return ranges
