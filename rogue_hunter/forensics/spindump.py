@@ -74,7 +74,7 @@ def parse(lines: Iterable[bytes], *, frames_of: FramesOf = _always, capture: str
                     thread, process.images = None, True
             elif process is not None and bare.startswith(b"Binary Images"):
                 process.images = True
-            elif process is None and report.heaviest is not None and (bare[:1].isdigit() or bare[:1] == b"*"):
+            elif report.heaviest is not None and not report.processes and (bare[:1].isdigit() or bare[:1] == b"*"):
                 report.heaviest.append(bare)  # a list without a tree: the last line is the innermost frame
             elif not report.seen_key and not indent and bare.startswith((b"Date/Time:", b"Process:")):
                 # The whole report is indented, as in a block of code that someone pasted.
