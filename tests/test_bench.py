@@ -156,6 +156,26 @@ def test_isolate_passes_the_end_on_and_leaves_nothing(tools: Tools) -> None:
         outside.stderr.close()
 
 
+@linux
+@compiled
+def test_isolate_ends_with_whoever_started_it(tools: Tools) -> None:
+    script = f"{tools.isolate} sh -c 'echo ready; sleep 60'; exit 1"
+    shell = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert shell.stdout and shell.stderr
+    try:
+        if shell.stdout.readline() != b"ready\n":
+            pytest.skip("there can be no pid namespace here")
+        with handles(set(measure.descendants(shell.pid)) - {shell.pid}) as opened:
+            assert len(opened) >= 3
+            shell.kill()
+            assert all(ended(handle) for handle in opened)
+    finally:
+        shell.kill()
+        shell.wait()
+        shell.stdout.close()
+        shell.stderr.close()
+
+
 def test_what_does_not_compile_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(BuildError, match="no C compiler"):

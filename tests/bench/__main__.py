@@ -131,7 +131,8 @@ def alone(tools: Tools, argv: Sequence[str]) -> int | None:
     if subprocess.run([tools.isolate, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
         return None
     command = [str(tools.isolate), sys.executable, "-m", "tests.bench", *argv]
-    inside = subprocess.Popen(command, env={**os.environ, ALONE: "1", "PYTHONPATH": str(REPO)})
+    found = [str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])]
+    inside = subprocess.Popen(command, env={**os.environ, ALONE: "1", "PYTHONPATH": os.pathsep.join(found)})
     try:
         return inside.wait()
     finally:

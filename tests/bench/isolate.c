@@ -8,7 +8,7 @@
  * namespace gives it, in which the user stays who they are.
  *
  * SIGTERM is passed on to the command. When the command ends, everything that it left behind ends, too; the same when this
- * process is killed. Exit: the command's status, 128 + N when signal N ended it, 125 when there can be no namespace.
+ * process, or the one that started it, is killed. Exit: the command's status, 128 + N when signal N ended it, 125 when there can be no namespace.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -119,6 +119,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	enter_namespaces();
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	catch_signals();
 	below = fork();
 	if (below < 0)
