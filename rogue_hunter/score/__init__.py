@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rogue_hunter.config import Config
+from rogue_hunter.schema import Key
 from rogue_hunter.score.share import share
 from rogue_hunter.score.stress import stress
-from rogue_hunter.tick import Stage, Tick
+from rogue_hunter.tick import Row, Stage, Tick
 
 __all__ = ["least", "score", "share", "stress"]
 
@@ -28,7 +29,7 @@ def least(min_score: int | None = None, top: int | None = None) -> Stage:
     """A stage that leaves out rows: scores below `min_score`, and all but the `top` highest, highest first."""
 
     def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        before: dict = {}  # type: ignore[type-arg]
+        before: dict[Key, Row] = {}
         for tick in ticks:
             if tick.row is None:
                 yield tick
@@ -40,7 +41,11 @@ def least(min_score: int | None = None, top: int | None = None) -> Stage:
                 ranked = sorted(kept.items(), key=lambda item: -item[1].get("score", 0))
                 kept = dict(ranked[:top])
             changed = {key for key, row in kept.items() if before.get(key) is not row}
-            yield Tick(tick.row, kept, changed, tick.exited, tick.scored & kept.keys(), tick.records)
+            made = Tick(tick.row, kept, changed, (), tick.scored & kept.keys(), tick.records)
+            if not made.partial:
+                made.exited = tick.exited
+            # Else nobody can tell a process that is gone from one that is left out: the records do not say it either.
+            yield made
             before = kept
 
     return stage

@@ -20,12 +20,14 @@ class Selector:
         """The rogues of the tick, highest score first, then the picks by category and by state."""
         s = self._set
         rows = tick.processes
-        ranked = nlargest(s.top, tick.scored, key=lambda key: (rows[key]["score"], rows[key].get("cpu_percent", 0.0)))
+        # The identity decides between equals: the order of a set is no order, and differs between process and pipeline.
+        ranked = nlargest(s.top, tick.scored,
+                          key=lambda key: (rows[key]["score"], rows[key].get("cpu_percent", 0.0), key))
         picked = {key: rows[key] for key in ranked}
         for name in CATEGORIES:
             field = name + "_score"
             some = [key for key in tick.scored if rows[key].get(field, 0.0) >= s.category_minimum]
-            for key in nlargest(s.per_category, some, key=lambda key: float(rows[key][field])):
+            for key in nlargest(s.per_category, some, key=lambda key: (float(rows[key][field]), key)):
                 picked.setdefault(key, rows[key])
         self._keep_states(tick)
         for held in self._states.values():
@@ -37,7 +39,7 @@ class Selector:
         for held in self._states.values():
             for key in [key for key in held if key not in tick.processes]:
                 del held[key]
-        for key in tick.changed:
+        for key in sorted(tick.changed):
             state = tick.processes[key].get("state")
             for name, held in self._states.items():
                 if state == name:

@@ -35,6 +35,10 @@ _SCALE_STEPS = 8
 Flows = tuple[float | None, float | None, float | None, float | None]
 """Averages of cpu (cores), gpu (s/s), disk (bytes/s), wakeups (1/s)."""
 
+_RATES = {"cpu": "cpu_percent", "gpu": "gpu_ms_per_s", "memory": "memory_bytes", "disk": "disk_bytes_per_s",
+          "wakeups": "wakeups_per_s"}
+"""What must be known for a share of 0 to be known."""
+
 _UNKNOWN: Flows = (None, None, None, None)
 _STILL: Flows = (0.0, 0.0, 0.0, 0.0)
 
@@ -86,7 +90,7 @@ class Model:
         gone = [key for key in self._rows if key not in processes] if tick.partial else tick.exited
         for key in gone:
             self._forget(key)
-        dt = closing.get("interval_s") or 0.0
+        dt = max(0.0, closing.get("interval_s") or 0.0)
         moved = self._average(tick, dt)
         n = self._fair(tick, closing, dt)
         scope = self._scope(closing, n, dt)
@@ -95,6 +99,9 @@ class Model:
         every = scope.scale != self._scale or tick.partial or not before
         self._scale = scope.scale
         rows: dict[Key, Row] = {} if every else before.copy()
+        for key in gone:
+            rows.pop(key, None)
+        stayed = len(rows)
         changed: set[Key] = set()
         for key in processes if every else moved | self._scored:
             row = processes.get(key)
@@ -108,7 +115,7 @@ class Model:
             rows[key] = scored
             changed.add(key)
             (self._scored.add if scored["score"] else self._scored.discard)(key)
-        if len(rows) > len(before) and not every:
+        if len(rows) > stayed and not every:
             rows = {key: rows[key] for key in processes}
         self._rows = rows
         top = max((rows[key]["score"] for key in self._scored), default=0)
@@ -240,8 +247,7 @@ class Model:
         if dominant >= 0:
             out["dominant_resource"] = RESOURCES[dominant]
         for name, known in zip(RESOURCES, shares, strict=True):
-            if known is not None and (name != "gpu" or "gpu_seconds_total" in row) \
-                    and (name != "disk" or "disk_read_bytes_total" in row or known):
+            if known is not None and (known or _RATES[name] in row):
                 out[name + "_share"] = round(known, 5)
         if self._explain:
             out["terms"] = _terms(row, flows, shares, scope)
@@ -253,7 +259,6 @@ class Model:
         self._ran.pop(key, None)
         self._large.discard(key)
         self._scored.discard(key)
-        self._rows.pop(key, None)
 
 
 class Scope:
@@ -277,6 +282,8 @@ def _use(row: Row) -> Flows:
     cpu = row.get("cpu_percent")
     if cpu is None:
         return _UNKNOWN
+    # A shell that burns the CPU through short-lived children is as much of a hog as one that burns it itself.
+    cpu += row.get("children_cpu_percent", 0.0)
     gpu, disk, wakeups = row.get("gpu_ms_per_s"), row.get("disk_bytes_per_s"), row.get("wakeups_per_s")
     if not cpu and not gpu and not disk and not wakeups:
         return _STILL

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rogue_hunter.config import Stress
-from rogue_hunter.schema import CATEGORIES, Key
+from rogue_hunter.schema import CATEGORIES, STATES, Key
 from rogue_hunter.tick import Row, Stage, Tick
 
 INPUTS: dict[str, tuple[tuple[str, float], ...]] = {
@@ -72,7 +72,8 @@ def multiplier(settings: Stress, row: Row) -> float:
     state = row.get("state", "running")
     if state in ("running", "uninterruptible") or row.get("cpu_percent", 0.0) >= settings.running_percent:
         return 1.0
-    return float(getattr(settings, state, 1.0))
+    # A state that is not known here is no option either: it comes from a record, and so from anybody.
+    return float(getattr(settings, state, 1.0)) if state in STATES else 1.0
 
 
 def score_row(settings: Stress, row: Row, explain: bool = False) -> Row:
