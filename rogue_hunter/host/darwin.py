@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from rogue_hunter.beat import Clock
 from rogue_hunter.host import Facts, Snapshot
 from rogue_hunter.host.darwin_abi import ESRCH, QOS_CLASS_USER_INITIATED
 from rogue_hunter.host.darwin_look import DENIED, Gone, Looker, Unclear
@@ -76,6 +77,10 @@ class DarwinHost:
     def facts(self) -> Facts:
         """Facts of this boot."""
         return self._facts
+
+    def clock(self) -> Clock:
+        """The clocks for the beat; they tell time asleep."""
+        return darwin_clock(self._library)
 
     def close(self) -> None:
         """End the worker thread."""

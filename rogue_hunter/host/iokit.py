@@ -85,7 +85,7 @@ def _walk(tree: Any) -> Iterator[dict[str, Any]]:
                 if number in seen:
                     continue
                 seen.add(number)
-            stack.extend(node.get("IORegistryEntryChildren") or ())
+            stack.append(node.get("IORegistryEntryChildren"))
             yield node
 
 
