@@ -1,0 +1,122 @@
+"""rh-prune: keep the database small."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rogue_hunter import prune as pruning
+from rogue_hunter import wire
+from rogue_hunter.cli import common
+from rogue_hunter.config import Config
+from rogue_hunter.store import DatabaseError, Lock, open_reader, open_writer
+from rogue_hunter.tick import record
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
+    """A size of a file: `500MB`, `1.5GiB`. The value is in bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes of the text; a usage error names the forms."""
+        try:
+            return pruning.parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@common.command("rh-prune", """
+Examples:
+  rh-prune                             as the configuration says: 30 days, 500 MB
+  rh-prune --older-than 7d --dry-run   what would go?
+  rh-prune --max-size 100MB
+  0 4 * * *  rh-prune                  in a crontab
+""")
+@click.option("--older-than", type=common.Seconds(), metavar="TIME",
+              help="Remove what ended longer ago than this (default: retention.days of the configuration).")
+@click.option("--max-size", type=Size(), metavar="SIZE",
+              help="Then remove the oldest until the file is not larger (default: retention.max_size_mb).")
+@click.option("--dry-run", is_flag=True, help="Remove nothing, say what would be removed.")
+@common.db_option
+@common.config_option
+def command(older_than: float | None, max_size: int | None, dry_run: bool, db: Path | None, config: Config) -> int:
+    """Remove old events from the database and make its file smaller. Open events stay.
+
+    Prints one record `prune`. Needs the database for itself: while rh-pipe writes to it, exit 69.
+    """
+    age = config.retention.days * 86400 if older_than is None else older_than
+    limit = config.retention.max_size_mb * 1_000_000 if max_size is None else max_size
+    database = common.database_path(db, config, make=False)
+    out = common.output()
+    now = time.time()
+    before = pruning.files_size(database)
+    try:
+        removed, left = (_look if dry_run else _prune)(database, now - age, limit)
+    except sqlite3.DatabaseError as error:
+        busy = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+        raise DatabaseError(f"{database}: {error}", common.UNAVAILABLE if busy else common.IO_ERROR) from None
+    after = removed.size_bytes if dry_run else pruning.files_size(database)
+    out.write(wire.dumps(record(
+        "prune", ts=now, database=os.fsencode(database).decode("utf-8", "backslashreplace"), dry_run=dry_run,
+        older_than_s=age, max_bytes=limit, events_removed=removed.rows.get("process_events", 0),
+        snapshots_removed=removed.rows.get("process_snapshots", 0), before_bytes=before, after_bytes=after,
+        below_limit=after <= limit, **left)) + b"\n")
+    out.flush()
+    if after > limit:
+        common.say(f"{database}: {after} bytes are left, {limit} were wanted; " + (
+            "a reader keeps the file from shrinking" if removed.size_bytes <= limit else "what is open is not removed"))
+        return common.FOUND
+    return common.OK
+
+
+def _prune(database: Path, before: float, limit: int) -> tuple[pruning.Removed, dict[str, Any]]:
+    """Prune in this process, which takes the place of the only writer meanwhile."""
+    try:
+        # The writer makes what is not there and moves aside what is no database: neither is meant here.
+        open_reader(database).close()
+    except DatabaseError as error:
+        if error.code != common.CONFIG_ERROR:  # an older version: the writer migrates it, and refuses what is not ours
+            raise
+    lock = Lock(database)
+    try:
+        connection, moved = open_writer(database)
+        try:
+            if moved is not None:
+                common.say(f"{database} was corrupt; it is kept as {moved.name} and a new one is begun")
+            # No beat waits for us: a reader that has just come may keep us a moment.
+            connection.execute("PRAGMA busy_timeout = 5000")
+            removed = deque(pruning.prune(connection, before, limit), maxlen=1).pop()
+            return removed, _left(connection)
+        finally:
+            connection.close()
+    finally:
+        lock.release()
+
+
+def _look(database: Path, before: float, limit: int) -> tuple[pruning.Removed, dict[str, Any]]:
+    """What pruning would remove. Nothing is locked or written."""
+    connection = open_reader(database)
+    try:
+        connection.execute("BEGIN")
+        removed, left = pruning.estimate(connection, before, limit), _left(connection)
+    finally:
+        connection.close()
+    gone = removed.rows.get("process_events", 0)
+    # Which event would be the oldest then is not worth another search.
+    return removed, {**left, "events_left": left["events_left"] - gone, **({"oldest_event": None} if gone else {})}
+
+
+def _left(connection: sqlite3.Connection) -> dict[str, Any]:
+    names = "events_left", "open_events", "oldest_event"
+    return dict(zip(names, connection.execute(
+        "SELECT count(*), count(*) - count(exit_time), min(entry_time) FROM process_events").fetchone(), strict=True))
+
+
+main = common.entry(command)
