@@ -16,6 +16,9 @@ from rogue_hunter import wire
 from rogue_hunter.beat import Clock, beats
 from rogue_hunter.config import Config
 from rogue_hunter.host import Host
+from rogue_hunter.lineage import lineage
+from rogue_hunter.minutes import minutes
+from rogue_hunter.pause import pauses
 from rogue_hunter.sample import sample
 from rogue_hunter.score import score
 from rogue_hunter.score.select import Selector
@@ -86,8 +89,11 @@ def run(config: Config, host: Host, database: Path, *, hz: float, seconds: float
             beat = beats(hz, sleep or _sleep, clock, seconds=seconds)
             ticks = chain(
                 sample(host, beat, silent_first=True),
+                lineage,
                 score(config),
                 track(config, restored=writer.open_events()),
+                pauses(config.pause),
+                minutes(config),
                 *stages,
                 store(writer, Selector(config.rogue_selection).rogues, **facts),
                 *([tee(out, warn)] if out is not None else []),

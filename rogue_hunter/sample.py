@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from rogue_hunter.beat import Beat
 from rogue_hunter.host import Facts, Host, Snapshot
+from rogue_hunter.own import Own, own_use
 from rogue_hunter.schema import Key
 from rogue_hunter.tick import Row, Stage, Tick
 
+CLOCK_STEP_S = 0.5
+"""The wall clock counts as set when it and the monotonic clock differ by this much in one interval: NTP slews by at
+most 0.5 ms a second, and steps from 0.128 s on; between lies what a loaded machine adds between two readings."""
+
 
 def sample(host: Host, beats: Iterable[Beat], *, silent_first: bool = False,
-           cpu_time: Callable[[], float] = time.process_time) -> Iterator[Tick]:
+           own: Callable[[], Own] | None = None) -> Iterator[Tick]:
     """Read `host` at every beat.
 
-    With `silent_first` the first reading is taken and not given out, so that the first tick carries rates.
-    `cpu_time` is the CPU time of rogue-hunter itself, seconds.
+    With `silent_first` the first reading is taken and not given out, so that the first tick carries rates. `own` reads
+    what rogue-hunter itself uses.
     """
     facts = host.facts()
-    before = cpu_time()
-    own: Key | None = None
+    read_own = own or own_use()
+    then = read_own()
+    last: Beat | None = None
+    own_key: Key | None = None
     for beat in beats:
         shot = host.snapshot()
-        now = cpu_time()
-        if own not in shot.processes:
-            own = _own_key(shot)
-        if not (silent_first and beat.seq == 0):
-            if silent_first:
-                beat = replace(beat, seq=beat.seq - 1)
-            own_row = shot.processes[own] if own else None
-            yield Tick(_closing_row(facts, beat, shot, now - before, own_row), shot.processes, shot.changed,
-                       shot.exited)
-        before = now
+        now = read_own()
+        if own_key not in shot.processes:
+            own_key = _own_key(shot)
+        if not (silent_first and last is None):
+            row = _closing_row(facts, replace(beat, seq=beat.seq - 1) if silent_first else beat, shot)
+            if last is not None:
+                _own_account(row, beat, last, then, now)
+            if own_key is not None and "memory_bytes" in shot.processes[own_key]:
+                row["self_memory_bytes"] = shot.processes[own_key]["memory_bytes"]
+            yield Tick(row, shot.processes, shot.changed, shot.exited)
+        then, last = now, beat
 
 
 def _own_key(shot: Snapshot) -> Key | None:
@@ -42,7 +49,22 @@ def _own_key(shot: Snapshot) -> Key | None:
     return next((key for key in shot.processes if key[0] == pid), None)
 
 
-def _closing_row(facts: Facts, beat: Beat, shot: Snapshot, own_cpu_s: float, own_row: Row | None) -> Row:
+def _own_account(row: Row, beat: Beat, last: Beat, then: Own, now: Own) -> None:
+    """What the toolkit used and waited for in the interval, and whether the clock was set."""
+    interval = beat.interval_s
+    if interval > 0:
+        row["self_cpu_percent"] = round(100 * (now.cpu_s - then.cpu_s) / interval, 2)
+    if now.run_delay_s is not None and then.run_delay_s is not None:
+        row["self_run_delay_ms"] = round(1000 * (now.run_delay_s - then.run_delay_s), 2)
+    row["self_pageins"] = now.pageins - then.pageins
+    if now.continued != then.continued:
+        row["continued"] = now.continued - then.continued
+    step = beat.ts - last.ts - interval - beat.asleep_s
+    if abs(step) >= CLOCK_STEP_S:
+        row["clock_step_s"] = round(step, 3)
+
+
+def _closing_row(facts: Facts, beat: Beat, shot: Snapshot) -> Row:
     row: Row = {
         "ts": round(beat.ts, 3), "seq": beat.seq, "mono_ns": beat.mono_ns, "host": facts.host,
         "boot_id": facts.boot_id, "os": facts.os, "interval_s": round(beat.interval_s, 6),
@@ -55,10 +77,6 @@ def _closing_row(facts: Facts, beat: Beat, shot: Snapshot, own_cpu_s: float, own
     busy = row.get("cpu_busy_cores")
     if busy is not None and shot.cpu_cores is not None:
         row["unattributed_cpu_cores"] = round(max(0.0, busy - shot.cpu_cores), 3)
-    if beat.interval_s > 0:
-        row["self_cpu_percent"] = round(100 * own_cpu_s / beat.interval_s, 2)
-    if own_row is not None and "memory_bytes" in own_row:
-        row["self_memory_bytes"] = own_row["memory_bytes"]
     return row
 
 
@@ -68,7 +86,8 @@ def select(*, active: bool = False, pids: Iterable[int] = (), users: Iterable[st
     wanted_pids, wanted_users = frozenset(pids), frozenset(users)
 
     def keep(row: Row) -> bool:
-        ran = row.get("cpu_percent") or row.get("context_switches_per_s") or row.get("state") == "running"
+        ran = any(map(row.get, ("cpu_percent", "children_cpu_percent", "context_switches_per_s"))) \
+            or row.get("state") == "running"
         if active and not ran:
             return False
         if wanted_pids and row["pid"] not in wanted_pids:

@@ -67,6 +67,10 @@ _IDENTITY = (
     _f("cmdline", str, "", "arguments, as the process wants them seen; secrets redacted, 4 KiB at most"),
     _f("cgroup", str, "", "control group path", platforms="linux"),
     _f("tty", str, "", "controlling terminal"),
+    _f("session", int, "", "session id: pid of the session's leader", platforms="linux"),
+    _f("orphan_of", str, "", "the parent that died, `command[pid]`, and the unit of work it belonged to"),
+    _f("unit", str, "", "unit of work: container:ID, a systemd service or scope, an app, or the topmost process below "
+       "a shell or service manager, `command[pid]`"),
 )
 
 _STATE = (
@@ -84,6 +88,8 @@ _CPU = (
     _f("cpu_system_seconds_total", float, "s", "CPU time used in the kernel"),
     _f("children_cpu_seconds_total", float, "s", "CPU time of children that ended and were waited for"),
     _m("cpu_percent", float, "%", "CPU use of the interval; 100 = one core"),
+    _m("children_cpu_percent", float, "%", "CPU use, in the interval, of children that ended in it, as far as it was "
+       "not seen in rows of their own; at most all cores"),
 )
 
 _MEMORY = (
@@ -176,8 +182,13 @@ TICK = (
     _f("interval_s", float, "s", "measured time since the tick before", required=True),
     _f("late_s", float, "s", "how much later than due the tick was taken", required=True),
     _f("asleep_s", float, "s", "how long the machine was suspended since the tick before"),
+    _f("clock_step_s", float, "s", "by how much the wall clock was set since the tick before, if by 0.5 s or more"),
+    _f("continued", int, "", "times that the toolkit itself was stopped and continued since the tick before"),
     _f("cpus", int, "", "CPUs online"),
     _f("cpu_busy_cores", float, "cores", "CPU use of the whole machine in the interval"),
+    _f("cpu_steal_cores", float, "cores", "CPUs that the hypervisor gave to others", platforms="linux"),
+    _f("cpu_counted_cores", float, "cores", "CPU time that the kernel accounted for, idle included; far below cpus "
+       "when the machine itself stood still", platforms="linux"),
     _f("memory_total_bytes", int, "bytes", "memory of the machine"),
     _f("memory_available_bytes", int, "bytes", "memory that can be had without swapping"),
     _f("pressure_cpu_some_ms_per_s", float, "ms/s", "time in which some task waited for a CPU", platforms="linux"),
@@ -193,6 +204,9 @@ TICK = (
     _f("errors", int, "", "readings that failed or could not be parsed", required=True),
     _f("unattributed_cpu_cores", float, "cores", "busy cores minus the sum of all processes seen"),
     _f("self_cpu_percent", float, "%", "CPU use of rogue-hunter itself; 100 = one core"),
+    _f("self_run_delay_ms", float, "ms", "how long the sampling thread waited for a CPU in the interval",
+       platforms="linux"),
+    _f("self_pageins", int, "", "page-ins of the sampling thread in the interval"),
     _f("self_memory_bytes", int, "bytes", "memory of rogue-hunter itself"),
     _f("max_score", int, "0-100", "highest score of the tick", stage="score"),
 )
@@ -230,19 +244,85 @@ SNAPSHOT = tuple(f for f in PROCESS if f.name not in ("ts", "seq", "terms"))
 
 EVENT = (*_EVENT_HEAD, *(f for f in SNAPSHOT if f.name not in _names(_EVENT_HEAD)), *_RANGES)
 
+CAUSES = ("cpu", "memory", "io", "steal", "stopped", "unknown")
+
+PAUSE = (
+    _f("ts", float, "s", "epoch seconds when the pause was known", stage="pause", required=True),
+    _f("pause", str, "", "the pause's stable key", stage="pause", required=True),
+    _f("boot_id", str, "", "identity of the boot", stage="pause", required=True),
+    _f("start", float, "s", "epoch seconds of its beginning", stage="pause", required=True),
+    _f("end", float, "s", "epoch seconds of its end", stage="pause", required=True),
+    _f("duration_s", float, "s", "how long the machine did not let the beat run, or all tasks waited", stage="pause",
+       required=True),
+    _f("cause", str, "", "what was short: cpu, memory, io; steal: the hypervisor ran others; stopped: only the toolkit "
+       "itself was stopped; unknown: no evidence", stage="pause", required=True, choices=CAUSES),
+    _f("culprits", list, "", "who used what was short: pid, start_ticks, command, unit, resource, amount (s or bytes), "
+       "share of the machine's total", stage="pause", required=True),
+    _f("unexplained_share", float, "1", "part of the total that no process seen explains", stage="pause"),
+    _f("evidence", dict, "", "the readings by which the cause was decided", stage="pause", required=True),
+)
+
+MACHINE_MINUTE = (
+    _f("minute", int, "s", "epoch seconds at which the minute begins", stage="minutes", required=True),
+    _f("boot_id", str, "", "identity of the boot", stage="minutes", required=True),
+    _f("ticks", int, "", "ticks taken in the minute", stage="minutes", required=True),
+    _f("seconds", float, "s", "time that these ticks cover", stage="minutes", required=True),
+    _f("late_s", float, "s", "latest beat", stage="minutes"),
+    _f("asleep_s", float, "s", "time suspended", stage="minutes"),
+    _f("cpus", int, "", "CPUs online", stage="minutes"),
+    _f("cpu_busy_cores", float, "cores", "CPU use, average", stage="minutes"),
+    _f("cpu_busy_cores_max", float, "cores", "CPU use, highest tick", stage="minutes"),
+    _f("cpu_steal_cores", float, "cores", "CPUs given to others by the hypervisor, average", stage="minutes"),
+    _f("unattributed_cpu_cores", float, "cores", "busy cores that no process seen explains, average", stage="minutes"),
+    _f("memory_total_bytes", int, "bytes", "memory of the machine", stage="minutes"),
+    _f("memory_available_bytes", int, "bytes", "memory available, lowest tick", stage="minutes"),
+    *(_f(f"pressure_{name}_ms_per_s", float, "ms/s", f"{words}, average", stage="minutes", platforms="linux")
+      for name, words in (("cpu_some", "some task waited for a CPU"), ("memory_full", "all tasks waited for memory"),
+                          ("io_full", "all tasks waited for storage"))),
+    _f("disk_bytes", int, "bytes", "disk traffic of all processes seen", stage="minutes"),
+    _f("processes", int, "", "processes, last tick", stage="minutes"),
+    _f("started", int, "", "processes begun", stage="minutes"),
+    _f("exited", int, "", "processes ended", stage="minutes"),
+    _f("max_score", int, "0-100", "highest score", stage="minutes"),
+    _f("pauses", int, "", "pauses that ended in the minute", stage="minutes"),
+    _f("pause_s", float, "s", "their length", stage="minutes"),
+    _f("self_cpu_percent", float, "%", "CPU use of rogue-hunter itself, average", stage="minutes"),
+)
+
+COMMAND_MINUTE = (
+    _f("minute", int, "s", "epoch seconds at which the minute begins", stage="minutes", required=True),
+    _f("command", str, "", "the command; all of its processes together", stage="minutes", required=True),
+    _f("processes", int, "", "how many had this name", stage="minutes", required=True),
+    _f("pid", int, "", "the one of them with the highest score, else the most CPU", stage="minutes"),
+    _f("unit", str, "", "its unit of work", stage="minutes"),
+    _f("cpu_seconds", float, "s", "CPU time, short-lived children included", stage="minutes"),
+    _f("memory_bytes", int, "bytes", "memory at the end of the minute", stage="minutes"),
+    _f("disk_bytes", int, "bytes", "bytes read and written", stage="minutes"),
+    _f("gpu_seconds", float, "s", "GPU time", stage="minutes"),
+    _f("wakeups", int, "", "wakeups", stage="minutes"),
+    _f("run_delay_s", float, "s", "time spent waiting for a CPU", stage="minutes"),
+    _f("max_score", int, "0-100", "highest score", stage="minutes"),
+    _f("rogue_s", float, "s", "time at or above the tracking band", stage="minutes"),
+)
+
 ERROR = (
     _f("stage", str, "", "the command that could not use the line", stage="any", required=True),
     _f("line", int, "", "number of the line in that command's input, from 1", stage="any"),
     _f("message", str, "", "what was wrong with it", stage="any", required=True),
 )
 
-RECORDS: dict[str, tuple[Field, ...]] = {"process": PROCESS, "tick": TICK, "event": EVENT, "error": ERROR}
+RECORDS: dict[str, tuple[Field, ...]] = {"process": PROCESS, "tick": TICK, "event": EVENT, "error": ERROR,
+                                         "pause": PAUSE, "machine_minute": MACHINE_MINUTE,
+                                         "command_minute": COMMAND_MINUTE}
 """Record type -> its fields, without `type` and `v`, which every record begins with."""
 
 SUMMARY: dict[str, str] = {
     "process": "one process in one tick",
     "tick": "the closing row of a tick: the machine, and what the reading cost",
     "event": "one moment of a process's stay at or above the tracking band",
+    "pause": "a stretch in which the machine did not let the beat run, or all tasks waited",
+    "machine_minute": "the machine in one minute",
+    "command_minute": "a command in one minute, if it was among the highest in something",
     "error": "a line of input that is no record; nothing was done with it",
 }
 

@@ -12,6 +12,7 @@ from rogue_hunter.beat import beats
 from rogue_hunter.cli import common
 from rogue_hunter.config import Config
 from rogue_hunter.host import here
+from rogue_hunter.lineage import lineage
 from rogue_hunter.sample import sample, select
 
 
@@ -42,7 +43,7 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
     host = here(proc_root, libproc)
     try:
         beat = beats(hz or config.system.hz, _sleep, count=None if count is None else count + 1)
-        ticks = sample(host, beat, silent_first=True)
+        ticks = lineage(sample(host, beat, silent_first=True))
         if active or pids or users or top:
             ticks = select(active=active, pids=pids, users=users, top=top)(ticks)
         wire.write(ticks, out)

@@ -12,6 +12,8 @@ from pathlib import Path
 from rogue_hunter.config.options import (
     Bands,
     Config,
+    Minutes,
+    Pause,
     Retention,
     RogueSelection,
     Scoring,
@@ -29,6 +31,8 @@ __all__ = [
     "Bands",
     "Config",
     "ConfigError",
+    "Minutes",
+    "Pause",
     "Retention",
     "RogueSelection",
     "Scoring",

@@ -141,10 +141,28 @@ class Tracking:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """What counts as a pause of the machine."""
+
+    late_s: float = option(1.0, "a beat that comes so late is a pause: three beats missed", 0.05, 3600)
+    full_ms_per_s: float = option(800.0, "all tasks waiting for memory or storage at this rate is a stall", 1, 1000)
+    full_s: float = option(1.0, "a stall that lasts so long is a pause", 0.1, 3600)
+    longest_s: float = option(60.0, "a stall that goes on is reported in parts of this length", 1, 86_400)
+    culprits: int = option(5, "processes named for each pause", 1, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Minutes:
+    """The history: one row a minute of the machine, and the top commands."""
+
+    top: int = option(5, "commands kept a minute by each of cpu, memory, disk, gpu, wakeups and score", 1, 1000)
+
+
+@dataclass(frozen=True, slots=True)
 class Retention:
     """How long history is kept."""
 
-    days: float = option(30.0, "events that ended longer ago are pruned", 0.01, 36_500)
+    days: float = option(30.0, "what ended longer ago is pruned", 0.01, 36_500)
     max_size_mb: int = option(500, "the oldest events are pruned until the file is this small", 1, 1_000_000)
 
 
@@ -167,6 +185,8 @@ class Config:
     scoring: Scoring = section(Scoring, "scoring")
     rogue_selection: RogueSelection = section(RogueSelection, "what is shown and kept in memory")
     tracking: Tracking = section(Tracking, "events")
+    pause: Pause = section(Pause, "pauses of the machine")
+    minutes: Minutes = section(Minutes, "the history by minute")
     retention: Retention = section(Retention, "pruning")
     store: Store = section(Store, "the database")
 

@@ -9,9 +9,20 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from rogue_hunter.store.tables import APPLICATION_ID, DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS, Table
+from rogue_hunter.store.tables import (
+    APPLICATION_ID,
+    COMMAND_MINUTES,
+    DAEMON_STATE,
+    MACHINE_MINUTES,
+    PAUSE_CULPRITS,
+    PAUSES,
+    PROCESS_EVENTS,
+    PROCESS_SNAPSHOTS,
+    VIEWS,
+    Table,
+)
 
-VERSION = 1
+VERSION = 2
 """Number of steps: the user_version of a file that has them all."""
 
 
@@ -40,6 +51,12 @@ def _steps() -> Any:
     @steps()
     def m001_events(db: Any) -> None:
         _create(db, DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS)
+
+    @steps()
+    def m002_history(db: Any) -> None:
+        _create(db, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES)
+        for name, query in VIEWS.items():
+            db.conn.execute(f"CREATE VIEW {name} AS {query}")
 
     return steps
 

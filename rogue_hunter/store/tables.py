@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rogue_hunter.schema import EVENT, SNAPSHOT, Field
+from rogue_hunter.schema import COMMAND_MINUTE, EVENT, MACHINE_MINUTE, SNAPSHOT, Field
 
 APPLICATION_ID = 0x52476846
 """PRAGMA application_id of our files ("RGhF"), so that a file of another program is never migrated."""
@@ -19,11 +19,12 @@ class Table:
     doc: str
     rules: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
+    options: str = ""
 
     def create(self) -> list[str]:
         """The statements that make the table."""
         lines = [f"  {c.name} {_definition(c)}" for c in self.columns] + [f"  {rule}" for rule in self.rules]
-        return [f"CREATE TABLE {self.name} (\n" + ",\n".join(lines) + "\n)", *self.indexes]
+        return [f"CREATE TABLE {self.name} (\n" + ",\n".join(lines) + f"\n){self.options}", *self.indexes]
 
     def insert(self, *columns: str) -> str:
         """An INSERT with named parameters, of these columns or of all but id."""
@@ -61,7 +62,7 @@ PROCESS_EVENTS = Table(
         _c("event", str, "", "its stable key", True),
         _c("boot_id", str, "", "identity of the boot", True),
         *(_BY_NAME[name] for name in ("pid", "start_ticks", "start_time", "ppid", "command", "exe", "cmdline", "cgroup",
-                                      "uid", "user", "tty", "model")),
+                                      "uid", "user", "tty", "unit", "orphan_of", "model")),
         _c("entry_time", float, "s", "epoch seconds of the enter record", True),
         _c("exit_time", float, "s", "epoch seconds of the exit record; NULL while the event is open"),
         _c("reason", str, "", "why it ended"),
@@ -104,4 +105,87 @@ PROCESS_SNAPSHOTS = Table(
     ("CREATE INDEX process_snapshots_event ON process_snapshots (event_id, captured_at)",),
 )
 
-TABLES = (DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS)
+PAUSES = Table(
+    "pauses",
+    (
+        _c("id", int, "", "number of the pause"),
+        _c("pause", str, "", "its stable key", True),
+        _c("boot_id", str, "", "identity of the boot", True),
+        _c("start_time", float, "s", "epoch seconds of its beginning", True),
+        _c("end_time", float, "s", "epoch seconds of its end", True),
+        _c("duration_s", float, "s", "its length", True),
+        _c("cause", str, "", "what was short", True),
+        _c("unexplained_share", float, "1", "part of the total that no process seen explains"),
+        _c("evidence", dict, "", "JSON: the readings by which the cause was decided"),
+    ),
+    "one row a pause of the machine",
+    ("UNIQUE (pause)",),
+    ("CREATE INDEX pauses_end ON pauses (end_time)",),
+)
+
+PAUSE_CULPRITS = Table(
+    "pause_culprits",
+    (
+        _c("pause_id", int, "", "the pause", True),
+        _c("rank", int, "", "1 for the one that used most", True),
+        _c("pid", int, "", "process id", True),
+        _c("start_ticks", int, "host ticks", "when the process started", True),
+        _c("command", str, "", "its name"),
+        _c("unit", str, "", "its unit of work"),
+        _c("resource", str, "", "what it used"),
+        _c("amount", float, "s or bytes", "how much"),
+        _c("share", float, "1", "part of the machine's total"),
+    ),
+    "who used what was short in a pause",
+    ("PRIMARY KEY (pause_id, rank)", "FOREIGN KEY (pause_id) REFERENCES pauses (id) ON DELETE CASCADE"),
+    (),
+    " WITHOUT ROWID",
+)
+
+MACHINE_MINUTES = Table("machine_minutes", MACHINE_MINUTE, "the machine, one row a minute",
+                        ("PRIMARY KEY (minute, boot_id)",), (), " WITHOUT ROWID")
+
+# Clustered by time: a month is 44,640 minutes of up to 20 commands, and every question names a time.
+COMMAND_MINUTES = Table("command_minutes", COMMAND_MINUTE, "the top commands of each minute",
+                        ("PRIMARY KEY (minute, command)",), (), " WITHOUT ROWID")
+
+TABLES = (DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES)
+
+VIEWS = {
+    "v_open_events": """
+        SELECT id, event, pid, command, cmdline, user, entry_time,
+               datetime(entry_time, 'unixepoch', 'localtime') AS since, last_seen - entry_time AS duration_s,
+               peak_score, peak_band, dominant_resource, dominant_category
+        FROM process_events WHERE exit_time IS NULL ORDER BY peak_score DESC""",
+    "v_pauses": """
+        SELECT p.id, datetime(p.start_time, 'unixepoch', 'localtime') AS at, p.start_time, p.end_time,
+               round(p.duration_s, 1) AS duration_s, p.cause, c.command AS culprit, c.pid, c.unit, c.resource,
+               round(100 * c.share, 1) AS share_percent, round(100 * p.unexplained_share, 1) AS unexplained_percent
+        FROM pauses p LEFT JOIN pause_culprits c ON c.pause_id = p.id AND c.rank = 1 ORDER BY p.start_time DESC""",
+    "v_offenders": """
+        WITH owed AS (
+            SELECT c.command, count(DISTINCT p.id) AS pauses, sum(p.duration_s * c.share) / 60 AS pause_minutes
+            FROM pause_culprits c JOIN pauses p ON p.id = c.pause_id GROUP BY c.command),
+        rogue AS (
+            SELECT command, count(*) AS events, max(peak_score) AS peak_score,
+                   sum(coalesce(exit_time, last_seen) - entry_time) / 60 AS rogue_minutes
+            FROM process_events GROUP BY command)
+        SELECT command, round(coalesce(pause_minutes, 0), 3) AS pause_minutes, coalesce(pauses, 0) AS pauses,
+               coalesce(events, 0) AS events, round(coalesce(rogue_minutes, 0), 1) AS rogue_minutes, peak_score
+        FROM (SELECT command FROM owed UNION SELECT command FROM rogue)
+             LEFT JOIN owed USING (command) LEFT JOIN rogue USING (command)
+        ORDER BY coalesce(pause_minutes, 0) DESC, coalesce(rogue_minutes, 0) DESC""",
+    "v_timeline": """
+        SELECT start_time AS ts, datetime(start_time, 'unixepoch', 'localtime') AS at, 'pause' AS what,
+               cause || ' for ' || round(duration_s, 1) || ' s' AS detail,
+               (SELECT command FROM pause_culprits c WHERE c.pause_id = p.id AND rank = 1) AS command, NULL AS score,
+               id FROM pauses p
+        UNION ALL
+        SELECT entry_time, datetime(entry_time, 'unixepoch', 'localtime'), 'enter', entry_band || ' ' ||
+               coalesce(dominant_resource, dominant_category, ''), command, entry_score, id FROM process_events
+        UNION ALL
+        SELECT exit_time, datetime(exit_time, 'unixepoch', 'localtime'), 'exit', reason, command, peak_score, id
+        FROM process_events WHERE exit_time IS NOT NULL
+        ORDER BY 1 DESC""",
+}
+"""Views: one text for sqlite3, Datasette and rh-report."""

@@ -16,7 +16,14 @@ from rogue_hunter import __version__, wire
 from rogue_hunter.config import Store as Settings
 from rogue_hunter.schema import Key
 from rogue_hunter.store.database import DatabaseError, is_corrupt, move_aside, open_writer
-from rogue_hunter.store.tables import PROCESS_EVENTS, PROCESS_SNAPSHOTS
+from rogue_hunter.store.tables import (
+    COMMAND_MINUTES,
+    MACHINE_MINUTES,
+    PAUSE_CULPRITS,
+    PAUSES,
+    PROCESS_EVENTS,
+    PROCESS_SNAPSHOTS,
+)
 from rogue_hunter.tick import Record, Row, Stage, Tick
 from rogue_hunter.track import Open
 
@@ -88,7 +95,7 @@ class Writer:
 
     def take(self, tick: Tick) -> None:
         """Write the tick's records, or queue them. Never raises for what the disk does."""
-        events = [r for r in tick.records if r["type"] == "event"]
+        events = [r for r in tick.records if r["type"] in _WRITES]
         if events:
             self._queue.append(events)
             while len(self._queue) > self._set.queue_ticks:
@@ -156,7 +163,7 @@ class Writer:
         execute("BEGIN IMMEDIATE")
         for batch in self._queue:
             for event in batch:
-                _write_event(connection, event)
+                _WRITES[event["type"]](connection, event)
         state = {**self._state(), "degraded": None, "dropped": self.dropped, "version": __version__}
         for key, value in state.items():
             execute("INSERT INTO daemon_state (key, value, updated_at) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
@@ -199,8 +206,45 @@ def _write_event(connection: sqlite3.Connection, event: Record) -> None:
     else:
         execute("UPDATE process_events SET last_seen = ? WHERE id = ?", (event["ts"], event_id))
     execute("UPDATE process_events SET exe = coalesce(exe, ?), cmdline = coalesce(cmdline, ?),"
-            " user = coalesce(user, ?), cgroup = coalesce(cgroup, ?) WHERE id = ?",
-            (event.get("exe"), event.get("cmdline"), event.get("user"), event.get("cgroup"), event_id))
+            " user = coalesce(user, ?), cgroup = coalesce(cgroup, ?), unit = coalesce(?, unit),"
+            " orphan_of = coalesce(orphan_of, ?) WHERE id = ?",
+            (*(event.get(name) for name in ("exe", "cmdline", "user", "cgroup", "unit", "orphan_of")), event_id))
+
+
+def _write_pause(connection: sqlite3.Connection, pause: Record) -> None:
+    """A pause and its culprits."""
+    row = {"pause": pause["pause"], "boot_id": pause["boot_id"], "start_time": pause["start"], "end_time": pause["end"],
+           "duration_s": pause["duration_s"], "cause": pause["cause"],
+           "unexplained_share": pause.get("unexplained_share"), "evidence": pause["evidence"]}
+    cursor = connection.execute(PAUSES.insert().replace("INSERT", "INSERT OR IGNORE", 1), _bound(row))
+    if cursor.rowcount:
+        pause_id = cursor.lastrowid
+        connection.executemany(PAUSE_CULPRITS.insert(), [
+            {"pause_id": pause_id, "rank": rank, **{name: culprit.get(name) for name in (
+                "pid", "start_ticks", "command", "unit", "resource", "amount", "share")}}
+            for rank, culprit in enumerate(pause["culprits"], 1)])
+
+
+def _write_machine_minute(connection: sqlite3.Connection, minute: Record) -> None:
+    connection.execute(_REPLACE_MACHINE, _bound({c.name: minute.get(c.name) for c in MACHINE_MINUTES.columns}))
+
+
+def _write_command_minute(connection: sqlite3.Connection, minute: Record) -> None:
+    """A minute that a restart cut in two is added up."""
+    connection.execute(_ADD_COMMAND, {c.name: minute.get(c.name) for c in COMMAND_MINUTES.columns})
+
+
+_REPLACE_MACHINE = MACHINE_MINUTES.insert().replace("INSERT", "INSERT OR REPLACE", 1)
+_ADD_COMMAND = COMMAND_MINUTES.insert() + " ON CONFLICT (minute, command) DO UPDATE SET " + ", ".join(
+    f"{n} = coalesce({n}, 0) + coalesce(excluded.{n}, 0)" for n in (
+        "cpu_seconds", "disk_bytes", "gpu_seconds", "wakeups", "run_delay_s", "rogue_s")
+) + ", max_score = max(max_score, excluded.max_score), memory_bytes = excluded.memory_bytes"
+
+_WRITES: dict[str, Callable[[sqlite3.Connection, Record], None]] = {
+    "event": _write_event, "pause": _write_pause, "machine_minute": _write_machine_minute,
+    "command_minute": _write_command_minute,
+}
+"""Record types that are stored, and how."""
 
 
 def _bound(values: dict[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class LinuxHost:
             self._forget(process, tick)
         for process, said in ran:
             self._reread(process, said, tick)
+        self._ask_orphans(tick)
         self._find_new(tick)
         self._settle(tick)
         self._sweep_some(tick)
@@ -184,6 +185,14 @@ class LinuxHost:
         tick.cores += cores
         tick.unsettled.add(process)
         self._publish(process, tick)
+
+    def _ask_orphans(self, tick: _Tick) -> None:
+        """A process does not run to get another parent: those whose parent is gone are asked who it is now."""
+        if tick.gone:
+            dead = {key[0] for key in tick.gone}
+            for process in [p for p in self._processes.values() if p.row.get("ppid") in dead]:
+                if process not in tick.unsettled:
+                    self._touch(process, tick)
 
     def _find_new(self, tick: _Tick) -> None:
         if self._last_pid_tells:
@@ -270,22 +279,27 @@ class LinuxHost:
                 continue
             if process.key not in self._processes or process in tick.unsettled:
                 continue
+            if process.gate is self._sched:
+                self._touch(process, tick)
+                continue
             try:
-                said = self._read(process, "stat", STAT_MAX)
-                stat = parse_stat(said)
-                if stat.start != process.key[1]:
-                    continue
-                if process.gate is self._sched:
-                    row = process.row
-                    if row["memory_bytes"] == stat.rss * PAGE and row["ppid"] == stat.ppid:
-                        continue
-                    process.row = {**row, "memory_bytes": stat.rss * PAGE, "ppid": stat.ppid}
-                else:
-                    self._read_full(process, said, tick)
-                    tick.unsettled.add(process)
+                self._read_full(process, self._read(process, "stat", STAT_MAX), tick)
             except (OSError, ValueError, IndexError):
                 continue
+            tick.unsettled.add(process)
             self._publish(process, tick)
+
+    def _touch(self, process: Process, tick: _Tick) -> None:
+        """Read what others can change of a process that does not run: its memory and its parent."""
+        try:
+            stat = parse_stat(self._read(process, "stat", STAT_MAX))
+        except (OSError, ValueError, IndexError):
+            return
+        row = process.row
+        if stat.start != process.key[1] or (row["memory_bytes"] == stat.rss * PAGE and row["ppid"] == stat.ppid):
+            return
+        process.row = {**row, "memory_bytes": stat.rss * PAGE, "ppid": stat.ppid}
+        self._publish(process, tick)
 
     def _take_descriptions(self, tick: _Tick) -> None:
         for key, fields, denied in self._describer.answers():

@@ -94,8 +94,11 @@ class Machine:
             then_ns, cpu_then, totals_then = self._before
             seconds = (mono_ns - then_ns) / 1e9
             if cpu is not None and cpu_then is not None and cpu.busy >= cpu_then.busy:
-                busy = (cpu.busy - cpu_then.busy) / HZ / seconds
-                fields["cpu_busy_cores"] = round(min(busy, float(cpu.cpus)), 3)
+                busy, idle = cpu.busy - cpu_then.busy, cpu.idle - cpu_then.idle
+                steal = max(0, cpu.steal - cpu_then.steal)
+                fields["cpu_busy_cores"] = round(min(busy / HZ / seconds, float(cpu.cpus)), 3)
+                fields["cpu_steal_cores"] = round(steal / HZ / seconds, 3)
+                fields["cpu_counted_cores"] = round(max(0, busy + idle + steal) / HZ / seconds, 2)
             for name, total in totals.items():
                 then = totals_then.get(name)
                 if then is not None and total >= then:

@@ -27,6 +27,7 @@ class Stat(NamedTuple):
     comm: bytes
     state: bytes
     ppid: int
+    session: int
     tty: int
     flags: int
     minflt: int
@@ -48,8 +49,8 @@ def parse_stat(data: bytes) -> Stat:
     if left < 0 or right < left or len(f) < 22:
         raise ValueError("stat is cut short")
     return Stat(
-        data[left + 1:right], f[0], int(f[1]), int(f[4]), int(f[6]), int(f[7]), int(f[9]), int(f[11]), int(f[12]),
-        int(f[13]) + int(f[14]), int(f[15]), int(f[16]), int(f[17]), int(f[19]), int(f[21]),
+        data[left + 1:right], f[0], int(f[1]), int(f[3]), int(f[4]), int(f[6]), int(f[7]), int(f[9]), int(f[11]),
+        int(f[12]), int(f[13]) + int(f[14]), int(f[15]), int(f[16]), int(f[17]), int(f[19]), int(f[21]),
     )
 
 

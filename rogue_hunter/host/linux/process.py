@@ -48,9 +48,33 @@ class Process:
     """State kept between ticks. Counters are the raw ones of the last full reading; None was not readable."""
 
     __slots__ = (
-        "at", "comm", "cpu", "delay_at_ns", "delay_by_thread", "delay_ns", "denied", "fds", "gate", "io_denied",
-        "invol", "kernel_thread", "key", "majflt", "minflt", "rd", "read_ns", "row", "run_ns", "seen_ns", "started_s",
-        "static", "threads", "uids", "vol", "wait_ns", "wr",
+        "at",
+        "comm",
+        "cpu",
+        "delay_at_ns",
+        "delay_by_thread",
+        "delay_ns",
+        "denied",
+        "fds",
+        "gate",
+        "invol",
+        "io_denied",
+        "kernel_thread",
+        "key",
+        "majflt",
+        "minflt",
+        "rd",
+        "read_ns",
+        "row",
+        "run_ns",
+        "seen_ns",
+        "started_s",
+        "static",
+        "threads",
+        "uids",
+        "vol",
+        "wait_ns",
+        "wr",
     )
 
     def __init__(self, key: Key, stat: Stat, boot_time: float) -> None:
@@ -142,6 +166,7 @@ class Process:
             self.static["uid"] = uid
         row = self.static.copy()
         row["ppid"] = stat.ppid
+        row["session"] = stat.session
         row["state"] = STATES.get(stat.state, "sleeping")
         row["state_raw"] = stat.state.decode("ascii", "replace")
         row["priority"] = stat.priority
@@ -200,7 +225,7 @@ class Process:
         if first:
             age = uptime_s - self.started_s
             # Younger than the interval: all it ever used, it used in this interval. Its age is known to 1/HZ only.
-            if 0 < interval_s and age <= interval_s:
+            if interval_s > 0 and age <= interval_s:
                 self.rd, self.vol, self.run_ns = 0, 0, 0
                 age = max(age, 1 / HZ)
                 return age, age
