@@ -72,7 +72,7 @@ values = st.recursive(st.integers(-2**63, 2**64 - 1) | st.text(max_size=5) | st.
 @given(values)
 def test_any_property_list(tree: object) -> None:
     """No property list makes the parser fail, and no time is negative."""
-    assert all(ns >= 0 for ns in iokit.parse_ioreg(plistlib.dumps(tree)).values())
+    assert all(ns >= 0 for ns in iokit.parse_ioreg(plistlib.dumps(tree, fmt=plistlib.FMT_BINARY)).values())
 
 
 def test_reader_failures() -> None:
