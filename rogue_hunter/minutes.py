@@ -12,7 +12,7 @@ from heapq import nlargest
 from typing import Any
 
 from rogue_hunter.config import Config
-from rogue_hunter.tick import Record, Row, Stage, Tick, record
+from rogue_hunter.tick import Record, Row, Stage, Tick, lived, record
 
 _AVERAGES = ("cpu_busy_cores", "cpu_steal_cores", "unattributed_cpu_cores", "pressure_cpu_some_ms_per_s",
              "pressure_memory_full_ms_per_s", "pressure_io_full_ms_per_s", "self_cpu_percent")
@@ -100,7 +100,8 @@ class Minute:
                 m["pauses"] = m.get("pauses", 0) + 1
                 m["pause_s"] = m.get("pause_s", 0.0) + made["duration_s"]
         for key in tick.changed | tick.scored:
-            self._process(tick.processes[key], dt)
+            row = tick.processes[key]
+            self._process(row, dt * lived(row, closing["ts"], dt))
 
     def _process(self, row: Row, dt: float) -> None:
         name = row.get("command") or "?"

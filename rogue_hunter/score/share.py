@@ -22,7 +22,7 @@ from typing import Any
 
 from rogue_hunter.config import Bands, Share
 from rogue_hunter.schema import RESOURCES, Key
-from rogue_hunter.tick import Row, Stage, Tick
+from rogue_hunter.tick import Row, Stage, Tick, lived
 
 _CPU, _GPU, _MEMORY, _DISK, _WAKEUPS = range(5)
 
@@ -127,12 +127,16 @@ class Model:
         """Move the averages of every process that used something, now or lately; gives those processes."""
         factor = 1.0 - exp(-dt / self._set.tau_s) if dt > 0 else 1.0
         flows, known = self._flows, self._known
+        ts = tick.row["ts"] if tick.row else 0.0
         moved = tick.changed | flows.keys()
         for key in moved:
             row = tick.processes.get(key)
             if row is None:
                 continue
             use = _use(row)
+            if key not in known and use is not _UNKNOWN:
+                part = lived(row, ts, dt)
+                use = use if part == 1.0 else tuple(None if x is None else x * part for x in use)  # type: ignore[assignment]
             old = flows.get(key, _STILL if key in known else _UNKNOWN)
             if use is _UNKNOWN:
                 continue
