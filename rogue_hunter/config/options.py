@@ -177,6 +177,48 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Socket:
+    """The socket on which rh-pipe tells what goes on."""
+
+    enabled: bool = option(True, "serve it; rh-tail and rh-prune use it")
+    path: str = option("", "the socket; empty: rh-pipe.sock in the runtime directory")
+    clients: int = option(32, "clients at once", 1, 1000)
+    queue_ticks: int = option(16, "ticks that wait for a slow client: 5 s at 3 Hz; older ones are dropped, and the "
+                                  "client is told", 1, 10_000)
+    stall_s: float = option(30.0, "a client that takes nothing for so long is disconnected", 0.1, 3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log of rh-pipe: one JSON line an entry."""
+
+    enabled: bool = option(True, "write it; standard error gets warnings in any case")
+    path: str = option("", "the file; empty: rh-pipe.log in the state directory")
+    level: str = option("info", "least level that is written", choices=("debug", "info", "warning", "error"))
+    max_mb: float = option(5.0, "the file is rotated at this size", 0.001, 10_000)
+    keep: int = option(3, "rotated files that are kept", 0, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What rh-pipe itself may use."""
+
+    cpu_percent: float = option(2.0, "of one core, averaged over over_s: three times what 1,000 processes cost; 0: no "
+                                     "limit", 0, 100)
+    over_s: float = option(60.0, "over the limit for so long: the beat slows down to half; and so long below half of "
+                                 "it: back", 1, 86_400)
+    slowest: int = option(8, "the beat is slowed down to this part at most: 1/8, one in 2.7 s at 3 Hz", 1, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """Power and sleep."""
+
+    keep_awake: bool = option(False, "keep the machine from going to sleep by itself while rh-pipe runs (caffeinate, "
+                                     "systemd-inhibit); off: a watcher must not change what it watches")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured."""
 
@@ -189,6 +231,10 @@ class Config:
     minutes: Minutes = section(Minutes, "the history by minute")
     retention: Retention = section(Retention, "pruning")
     store: Store = section(Store, "the database")
+    socket: Socket = section(Socket, "the socket of rh-pipe")
+    log: Log = section(Log, "the log of rh-pipe")
+    budget: Budget = section(Budget, "what rh-pipe itself may use")
+    power: Power = section(Power, "power and sleep")
 
     def bands_of(self, model: str) -> Bands:
         """The bands of a scoring model."""
