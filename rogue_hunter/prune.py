@@ -6,6 +6,7 @@ other things between two of them. What is open is never removed.
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from heapq import merge
 from pathlib import Path
 
 BITE = 500
-"""Events removed in one transaction: about 2,000 snapshots, 1.5 MB, 20 ms."""
+"""Rows of a table removed in one transaction: 500 events have about 2,000 snapshots, 1.5 MB."""
 
 VACUUM_PAGES = 1000
 """Pages given back in one transaction: 4 MB."""
@@ -31,15 +32,28 @@ _UNITS = {"": 1, "b": 1, **{f"{letter}b": 1000**n for n, letter in enumerate("km
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A table that is pruned: rows whose `ended` (epoch seconds) is NULL still go on. `children` hang on its id."""
+    """A table that is pruned by the time in column `ended`, epoch seconds; rows where it is NULL still go on.
+
+    `children` are tables whose column holds the id of a row.
+    """
 
     table: str
     ended: str
     children: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The table and its children."""
+        return (self.table, *(child for child, _ in self.children))
 
-HISTORY = (History("process_events", "exit_time", (("process_snapshots", "event_id"),)),)
-"""What is pruned. Rows of all these tables go in the order of time, whichever table they are in."""
+
+HISTORY = (
+    History("process_events", "exit_time", (("process_snapshots", "event_id"),)),
+    History("pauses", "end_time", (("pause_culprits", "pause_id"),)),
+    History("machine_minutes", "minute"),
+    History("command_minutes", "minute"),
+)
+"""What is pruned, as far as the file has it. Rows go in the order of time, whichever table they are in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +86,16 @@ def prune(connection: sqlite3.Connection, before: float, max_bytes: int, bite: i
     write-ahead log into the file. `connection` is the only writing one, in autocommit mode. Raises sqlite3.Error; what
     was yielded before stays done.
     """
+    kept = _kept(connection)
     done = Removed({}, pages_size(connection))
-    while rows := _remove(connection, before, bite):
+    while rows := _remove(connection, kept, before, bite):
         done = done.plus(rows, pages_size(connection))
         yield done
     for size in _give_back(connection):
         done = replace(done, size_bytes=size)
         yield done
     while done.size_bytes > max_bytes:
-        oldest = _oldest(connection, bite)
-        rows = _remove(connection, oldest, bite, including=True) if oldest is not None else {}
+        rows = _remove(connection, kept, _one_bite(connection, kept, bite), bite)
         if not rows:
             break
         done = done.plus(rows, pages_size(connection))
@@ -93,19 +107,20 @@ def prune(connection: sqlite3.Connection, before: float, max_bytes: int, bite: i
 
 
 def estimate(connection: sqlite3.Connection, before: float, max_bytes: int) -> Removed:
-    """What `prune` would remove, for a connection that only reads. Where the size decides it is an estimate: all rows
-    count as equally large, and single rows are taken instead of bites.
+    """What `prune` would remove, for a connection that only reads.
+
+    Exact where age decides; where size does, an estimate: the rows of a table count as equally large.
     """
-    names = [name for history in HISTORY for name in (history.table, *(child for child, _ in history.children))]
-    whole = sum(connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names)
+    kept = _kept(connection)
     size: float = pages_size(connection) - _free(connection)
-    each = max(0.0, size - _empty_size(connection)) / max(1, whole)
+    sizes = _row_sizes(connection, kept, size)
     rows: dict[str, int] = {}
-    for ended, counts in merge(*(_in_order(connection, history) for history in HISTORY), key=lambda row: row[0]):
+    for ended, counts in merge(*(_in_order(connection, history) for history in kept), key=lambda row: row[0]):
         if ended >= before and size <= max_bytes:
             break
-        rows = {name: rows.get(name, 0) + counts.get(name, 0) for name in {**rows, **counts}}
-        size -= each * sum(counts.values())
+        for name, count in counts.items():
+            rows[name] = rows.get(name, 0) + count
+            size -= sizes[name] * count
     return Removed(rows, round(size))
 
 
@@ -142,57 +157,73 @@ def _free(connection: sqlite3.Connection) -> int:
     return pages * _page(connection)
 
 
-def _empty_size(connection: sqlite3.Connection) -> int:
-    """Bytes of a database without rows: a page for each table and index, and two that describe the file."""
-    roots: int = connection.execute("SELECT count(*) FROM sqlite_master WHERE rootpage > 0").fetchone()[0]
-    return (roots + 2) * _page(connection)
+def _kept(connection: sqlite3.Connection) -> list[History]:
+    """The histories that this file has: an older one may lack some."""
+    there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return [history for history in HISTORY if history.table in there]
 
 
-def _in_order(connection: sqlite3.Connection, history: History) -> Iterator[tuple[float, dict[str, int]]]:
-    """The rows that ended, in the order of their end: when, and how many rows of which table would go with them."""
-    children = "".join(f", (SELECT count(*) FROM {child} WHERE {column} = {history.table}.id)"
-                       for child, column in history.children)
-    names = [child for child, _ in history.children]
-    for row in connection.execute(f"SELECT {history.ended}{children} FROM {history.table} "
-                                  f"WHERE {history.ended} IS NOT NULL ORDER BY {history.ended}"):
-        yield row[0], {history.table: 1, **dict(zip(names, tuple(row)[1:], strict=True))}
-
-
-def _remove(connection: sqlite3.Connection, before: float, bite: int, including: bool = False) -> dict[str, int]:
-    """Remove at most `bite` rows of each table that ended before a time, and what hangs on them: one transaction."""
+def _remove(connection: sqlite3.Connection, kept: list[History], before: float, bite: int) -> dict[str, int]:
+    """Remove a bite of what ended before a time from each table, and what hangs on it, in one transaction."""
     rows: dict[str, int] = {}
-    sign = "<=" if including else "<"
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for history in HISTORY:
-            chosen = (f"SELECT id FROM {history.table} WHERE {history.ended} IS NOT NULL AND {history.ended} {sign} ? "
-                      f"ORDER BY {history.ended}, id LIMIT {bite}")
-            ids = [row[0] for row in connection.execute(chosen, (before,))]
-            if not ids:
-                continue
-            marks = ",".join("?" * len(ids))
+        for history in kept:
+            table, ended = history.table, history.ended
+            # Rows of one moment go together, so a bite can be a little larger.
+            sql = f"SELECT {ended} FROM {table} WHERE {ended} < ? ORDER BY {ended} LIMIT 1 OFFSET ?"
+            last = connection.execute(sql, (before, bite - 1)).fetchone()
+            chosen, values = f"{ended} <= ?" if last else f"{ended} < ?", (last[0] if last else before,)
             # The children first, although the tables would see to it: so they are counted.
             for child, column in history.children:
-                rows[child] = connection.execute(f"DELETE FROM {child} WHERE {column} IN ({marks})", ids).rowcount
-            rows[history.table] = connection.execute(f"DELETE FROM {history.table} WHERE id IN ({marks})", ids).rowcount
+                sql = f"DELETE FROM {child} WHERE {column} IN (SELECT id FROM {table} WHERE {chosen})"
+                rows[child] = connection.execute(sql, values).rowcount
+            rows[table] = connection.execute(f"DELETE FROM {table} WHERE {chosen}", values).rowcount
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return rows
+    return {name: count for name, count in rows.items() if count}
 
 
-def _oldest(connection: sqlite3.Connection, bite: int) -> float | None:
-    """The time up to which one bite reaches: the earliest, over the tables, at which a bite of it is full."""
-    times = []
-    for history in HISTORY:
-        where = f"FROM {history.table} WHERE {history.ended} IS NOT NULL ORDER BY {history.ended}"
-        row = connection.execute(f"SELECT {history.ended} {where} LIMIT 1 OFFSET {bite - 1}").fetchone() or \
-            connection.execute(f"SELECT {history.ended} {where} DESC LIMIT 1").fetchone()
-        if row is not None:
-            times.append(float(row[0]))
-    return min(times, default=None)
+def _one_bite(connection: sqlite3.Connection, kept: list[History], bite: int) -> float:
+    """The time before which the oldest lies: a bite of the table with the most rows, or a twentieth of it if less."""
+    most, largest = 0, kept[0]
+    for history in kept:
+        rows = connection.execute(f"SELECT count({history.ended}) FROM {history.table}").fetchone()[0]
+        if rows > most:
+            most, largest = rows, history
+    sql = (f"SELECT {largest.ended} FROM {largest.table} WHERE {largest.ended} IS NOT NULL "
+           f"ORDER BY {largest.ended} LIMIT 1 OFFSET ?")
+    row = connection.execute(sql, (min(bite, max(1, most // 20)) - 1,)).fetchone()
+    # "Before" means smaller: the next number up includes that moment.
+    return math.nextafter(row[0], math.inf) if row else -math.inf
+
+
+def _in_order(connection: sqlite3.Connection, history: History) -> Iterator[tuple[float, dict[str, int]]]:
+    """The rows that ended, in the order of their end: when, and how many rows of which table would go with each."""
+    children = "".join(f", (SELECT count(*) FROM {child} WHERE {column} = {history.table}.id)"
+                       for child, column in history.children)
+    for row in connection.execute(f"SELECT {history.ended}, 1{children} FROM {history.table} "
+                                  f"WHERE {history.ended} IS NOT NULL ORDER BY {history.ended}"):
+        yield row[0], dict(zip(history.names, tuple(row)[1:], strict=True))
+
+
+def _row_sizes(connection: sqlite3.Connection, kept: list[History], size: float) -> dict[str, float]:
+    """Bytes of a row of each table: as a sample of rows suggests, scaled so that all rows make up `size`."""
+    counts: dict[str, int] = {}
+    means: dict[str, float] = {}
+    for name in (name for history in kept for name in history.names):
+        counts[name] = connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+        sample = connection.execute(f"SELECT * FROM {name} LIMIT 100").fetchall()
+        whole = sum(len(v) if isinstance(v, str) else 0 if v is None else 6 for row in sample for v in tuple(row))
+        means[name] = whole / max(1, len(sample))
+    # A page for each table and index, and two that describe the file, are there without any row.
+    roots: int = connection.execute("SELECT count(*) FROM sqlite_master WHERE rootpage > 0").fetchone()[0]
+    content = sum(counts[name] * means[name] for name in counts)
+    scale = max(0.0, size - (roots + 2) * _page(connection)) / content if content else 0.0
+    return {name: scale * mean for name, mean in means.items()}
 
 
 def _give_back(connection: sqlite3.Connection) -> Iterator[int]:

@@ -47,7 +47,7 @@ Examples:
 @common.db_option
 @common.config_option
 def command(older_than: float | None, max_size: int | None, dry_run: bool, db: Path | None, config: Config) -> int:
-    """Remove old events from the database and make its file smaller. Open events stay.
+    """Remove old history from the database and make its file smaller. Open events stay.
 
     Prints one record `prune`. Needs the database for itself: while rh-pipe writes to it, exit 69.
     """
@@ -65,8 +65,7 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, db: P
     after = removed.size_bytes if dry_run else pruning.files_size(database)
     out.write(wire.dumps(record(
         "prune", ts=now, database=os.fsencode(database).decode("utf-8", "backslashreplace"), dry_run=dry_run,
-        older_than_s=age, max_bytes=limit, events_removed=removed.rows.get("process_events", 0),
-        snapshots_removed=removed.rows.get("process_snapshots", 0), before_bytes=before, after_bytes=after,
+        older_than_s=age, max_bytes=limit, removed=removed.rows, before_bytes=before, after_bytes=after,
         below_limit=after <= limit, **left)) + b"\n")
     out.flush()
     if after > limit:

@@ -53,6 +53,7 @@ def _form_options(function: _F) -> _F:
 @common.command("rh-report", """
 Views:
 """ + "".join(f"  {name + ' ' + view.names:<10} {view.doc}\n" for name, view in VIEWS.items()) + """
+\b
 Examples:
   rh-report                              which process hogs the machine, worst first
   rh-report --since 14:00 --until 14:40
