@@ -22,6 +22,11 @@ class Ring:
     def __init__(self, ticks: int) -> None:
         self._ticks: deque[tuple[Row, Mapping[Key, Row]]] = deque(maxlen=ticks)
 
+    @property
+    def size(self) -> int:
+        """How many ticks are held at most."""
+        return self._ticks.maxlen or 0
+
     def __len__(self) -> int:
         return len(self._ticks)
 

@@ -22,7 +22,11 @@ _SNAPSHOT = tuple(f.name for f in SNAPSHOT)
 
 @dataclass(slots=True)
 class Open:
-    """An event that has not ended. Times in epoch seconds; `row` is the last one known."""
+    """An event that has not ended.
+
+    `entered` and `seen` are epoch seconds; `begun` and `checkpoint` are on the tracker's own clock, which nobody sets:
+    `begun` is None until the tracker has taken the event up. `row` is the last one known.
+    """
 
     event: str
     boot_id: str
@@ -36,6 +40,7 @@ class Open:
     checkpoint: float = 0.0
     below: int = 0
     band_below: int = 0
+    begun: float | None = None
 
 
 def track(config: Config, model: str | None = None, restored: Iterable[Open] = ()) -> Stage:
@@ -68,6 +73,9 @@ class Tracker:
         self._restored = list(restored)
         self._open: dict[Key, Open] = {}
         self._last: Row | None = None
+        self._clock = 0.0
+        """Seconds, time asleep included, since whenever: how long events last is measured by it."""
+        self._asleep = 0.0
 
     @property
     def ring(self) -> Ring:
@@ -81,7 +89,10 @@ class Tracker:
 
     def update(self, tick: Tick, closing: Row) -> list[Record]:
         """The event records of one tick."""
-        records = self._take_up(tick, closing)
+        records = self._end_of_boot(closing)
+        self._asleep += closing.get("asleep_s", 0.0)
+        self._clock = closing["mono_ns"] / 1e9 + self._asleep
+        records += self._take_up(tick, closing)
         self._last = closing
         rows = tick.processes
         for key, event in list(self._open.items()):
@@ -111,12 +122,22 @@ class Tracker:
 
     # -- one event -----------------------------------------------------------------------------------------------
 
+    def _end_of_boot(self, closing: Row) -> list[Record]:
+        """A recording may go on after a restart of the machine: nothing that was open lives on."""
+        if self._last is None or self._last["boot_id"] == closing["boot_id"]:
+            return []
+        self._ring = Ring(self._ring.size)
+        return [self._exit(event, event.seen, "crashed") for event in list(self._open.values())]
+
     def _take_up(self, tick: Tick, closing: Row) -> list[Record]:
         """On the first tick: restored events go on if their process still lives, else they ended with the crash."""
         records = []
         for event in self._restored:
-            if event.boot_id == closing["boot_id"] and event.key in tick.processes:
-                event.row = tick.processes[event.key]
+            row = tick.processes.get(event.key)
+            if event.boot_id == closing["boot_id"] and (row is not None or tick.partial):
+                event.row = row or event.row
+                event.begun = self._clock - max(0.0, closing["ts"] - event.entered)
+                event.checkpoint = self._clock
                 self._open[event.key] = event
             else:
                 records.append(self._exit(event, event.seen, "crashed"))
@@ -128,7 +149,8 @@ class Tracker:
         boot = closing["boot_id"]
         band = self._bands.of(row["score"])
         name = f"{boot[:8]}-{key[0]}-{key[1]}-{round(ts * 1000)}"
-        event = self._open[key] = Open(name, boot, key, ts, ts, band, row["score"], band, row, ts)
+        event = self._open[key] = Open(name, boot, key, ts, ts, band, row["score"], band, row, self._clock,
+                                       begun=self._clock)
         return self._record("enter", event, ts)
 
     def _follow(self, event: Open, row: Row, ts: float) -> list[Record]:
@@ -146,8 +168,8 @@ class Tracker:
         if score > event.peak_score:
             event.peak_score, event.peak_band = score, self._bands.of(score)
             records.append(self._record("peak", event, ts))
-        elif ts - event.checkpoint >= self._set.checkpoint_s:
-            event.checkpoint = ts
+        elif self._clock - event.checkpoint >= self._set.checkpoint_s:
+            event.checkpoint = self._clock
             records.append(self._record("checkpoint", event, ts))
         return records
 
@@ -179,11 +201,12 @@ class Tracker:
 
     def _record(self, kind: str, event: Open, ts: float, reason: str | None = None) -> Record:
         row = event.row
+        lasted = max(0.0, ts - event.entered if event.begun is None else self._clock - event.begun)
         snapshot: dict[str, Any] = {name: row[name] for name in _SNAPSHOT if name in row}
         snapshot.update(pid=event.key[0], start_ticks=event.key[1], band=event.band)
         if "start_time" in row:
             snapshot["age_s"] = round(max(0.0, ts - row["start_time"]), 2)
         return record("event", ts=ts, kind=kind, event=event.event, boot_id=event.boot_id, entered=event.entered,
-                      duration_s=round(max(0.0, ts - event.entered), 3), peak_score=event.peak_score,
+                      duration_s=round(lasted, 3), peak_score=event.peak_score,
                       peak_band=event.peak_band, reason=reason, **snapshot,
                       **(self._ring.ranges(event.key, row) if row else {}))
