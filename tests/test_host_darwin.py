@@ -12,6 +12,8 @@ from darwin.fake import Fake
 from rogue_hunter.beat import beats
 from rogue_hunter.host import Host, HostError, Snapshot
 from rogue_hunter.host.darwin import DarwinHost, darwin_clock
+from rogue_hunter.host.darwin_abi import EPERM, ESRCH
+from rogue_hunter.host.libproc import signal_exact
 from rogue_hunter.sample import sample
 from rogue_hunter.schema import PROCESS
 
@@ -475,6 +477,21 @@ def test_run_delay_catches_up(machine: Machine) -> None:
         fake.advance(0.25)
     assert max(r for r in rates if r is not None) == pytest.approx(2000 / 2.25, rel=0.01)
     assert rates[-1] == 0.0
+
+
+def test_signals_reach_only_who_was_meant(machine: Machine) -> None:
+    """A signal by pid and version: not to the next process of the pid, not after an exec, not to another user's."""
+    fake, _ = machine("process p pid=10 idversion=70 ignores=1\nprocess other pid=11 idversion=71 denied=1\n"
+                      "at 1 p idversion=72\n")
+    lib = fake.library
+    assert signal_exact(lib, 10, 70, 15) == 0 and signal_exact(lib, 11, 71, 15) == EPERM
+    assert signal_exact(lib, 10, 69, 9) == signal_exact(lib, 12, 70, 9) == ESRCH
+    fake.advance(1.5)
+    assert signal_exact(lib, 10, 70, 9) == ESRCH and fake.signals("p") == [15]
+    assert signal_exact(lib, 10, 72, 9) == 0 and signal_exact(lib, 10, 72, 9) == ESRCH
+    assert fake.signals("p") == [15, 9] and fake.signals("other") == []
+    lib.proc_signal_with_audittoken = None
+    assert signal_exact(lib, 10, 72, 15) is None
 
 
 def test_thread_priorities(machine: Machine) -> None:

@@ -96,7 +96,7 @@ class DarwinHost:
         machine = self._machine.read()
         self._pick_up(r)
         self._visit_all(r)
-        for process in self._by_pid.values():
+        for process in self._by_pid.values() if r.dead_pids else ():
             if process.who.ppid in r.dead_pids:
                 # Its parent is gone: it has another one without having run. Read it in full next time.
                 process.refresh_ns = 1

@@ -18,7 +18,6 @@ from rogue_hunter.host import HostError
 from rogue_hunter.host.darwin_abi import (
     CTL_KERN,
     EINVAL,
-    ENOMEM,
     ESRCH,
     KERN_PROC,
     KERN_PROC_PID,
@@ -56,6 +55,11 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 """Function -> its result and argument types. tests/darwin/test_abi.py proves each against Apple's headers."""
 
+OPTIONAL: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "proc_signal_with_audittoken": (c_int, (c_void_p, c_int)),
+}
+"""Functions that older systems lack."""
+
 
 class Library:
     """The functions of SIGNATURES, bound. Raises HostError when the library or one of them is missing."""
@@ -75,6 +79,7 @@ class Library:
     host_statistics64: Callable[..., int]
     pthread_set_qos_class_self_np: Callable[..., int]
     devname_r: Callable[..., bytes | None]
+    proc_signal_with_audittoken: Callable[..., int] | None
 
     def __init__(self, path: str | None = None) -> None:
         self.injected = path is not None
@@ -90,9 +95,16 @@ class Library:
                 function = getattr(self.handle, name)
             except AttributeError:
                 raise HostError(f"{self.path} lacks {name}") from None
+            self._bind(name, function, result, arguments)
+        for name, (result, arguments) in OPTIONAL.items():
+            function = getattr(self.handle, name, None)
+            self._bind(name, function, result, arguments)
+
+    def _bind(self, name: str, function: Any, result: Any, arguments: tuple[Any, ...]) -> None:
+        if function is not None:
             function.restype = result
             function.argtypes = arguments
-            setattr(self, name, function)
+        setattr(self, name, function)
 
 
 @functools.cache
@@ -259,6 +271,19 @@ def set_thread_qos(library: Library, qos: int) -> bool:
     return library.pthread_set_qos_class_self_np(qos, 0) == 0
 
 
-__all__ = ["ENOMEM", "SIGNATURES", "SYSTEM_LIBRARY", "Answer", "Library", "PidInfo", "PidLister", "RusageReader",
-           "device_name", "list_threads", "load", "process_arguments", "process_kinfo", "process_path",
-           "seconds_per_tick", "set_thread_qos", "sysctl_bytes", "sysctl_int", "sysctl_text", "timebase"]
+def signal_exact(library: Library, pid: int, id_version: int, number: int) -> int | None:
+    """Send a signal to the process that has this pid in this version (p_idversion), and to no other.
+
+    The kernel looks it up by both: a pid that was given to another, and a process that called exec since, are ESRCH.
+
+    Gives 0 or the errno; None where the system cannot do it. The kernel reads two of an audit token's eight words, the
+    pid and its version (xnu, proc_find_audit_token), so the token need not be asked of the process.
+    """
+    if library.proc_signal_with_audittoken is None:
+        return None
+    token = (c_uint32 * 8)()
+    token[5], token[7] = pid, id_version & 0xFFFFFFFF
+    ctypes.set_errno(0)
+    result = library.proc_signal_with_audittoken(ctypes.addressof(token), number)
+    # It returns the errno itself; -1 is what the call beneath it would give.
+    return result if result >= 0 else ctypes.get_errno()

@@ -112,6 +112,11 @@ class Fake:
         assert problem == b"", problem
         return int(self.handle.fake_calls(function.encode() if function else None, pid, beat))
 
+    def signals(self, name: str) -> list[int]:
+        """The signals that a process of the script got."""
+        got = [int(self.handle.fake_signal_of(name.encode(), index)) for index in range(8)]
+        return [number for number in got if number]
+
     def reset_calls(self) -> None:
         """Count from here."""
         self.handle.fake_reset_calls()

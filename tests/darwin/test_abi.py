@@ -16,7 +16,7 @@ import pytest
 from darwin import facts
 from darwin.fake import zig, zig_lib
 from rogue_hunter.host import darwin_abi
-from rogue_hunter.host.libproc import SIGNATURES
+from rogue_hunter.host.libproc import OPTIONAL, SIGNATURES
 
 TABLE = facts.read(facts.TABLE.read_text())
 TARGETS = ("aarch64-macos", "x86_64-macos")
@@ -46,6 +46,7 @@ def assertions() -> list[str]:
             lines.append(f'_Static_assert(({name}) == {getattr(darwin_abi, name)}, "{name}");')
     words = darwin_abi.HOST_VM_INFO64_REV1_COUNT
     lines.append(f'_Static_assert({words} * sizeof(natural_t) == {ctypes.sizeof(darwin_abi.VmStatistics64)}, "words");')
+    lines.append('_Static_assert(sizeof(audit_token_t) == 8 * sizeof(uint32_t), "audit_token_t");')
     for c_type, declared_type in facts.SCALARS.items():
         lines.append(f'_Static_assert(sizeof({c_type}) == {ctypes.sizeof(declared_type)}, "{c_type}");')
     for call in TABLE.calls:
@@ -102,7 +103,7 @@ def test_symbols_are_exported() -> None:
     """libSystem exports every function that is called, by the list that Apple's linker links against."""
     listed = (zig_lib() / "libc" / "darwin" / "libSystem.tbd").read_text()
     exported = set(re.findall(r"[\[ ,'\"]_(\w+)", listed))
-    assert set(SIGNATURES) - exported == set()
+    assert {*SIGNATURES, *OPTIONAL} - exported == set()
     assert "proc_no_such_function" not in exported
 
 
@@ -111,4 +112,4 @@ def test_declarations_are_all_asserted() -> None:
     declared = {name for name, value in vars(darwin_abi).items()
                 if isinstance(value, type) and issubclass(value, ctypes.Structure) and value is not ctypes.Structure}
     assert {s.python for s in TABLE.structs} == declared
-    assert {c.name for c in TABLE.calls} == set(SIGNATURES)
+    assert {c.name for c in TABLE.calls} == {*SIGNATURES, *OPTIONAL}

@@ -283,6 +283,22 @@ int proc_name(int pid, void *buffer, uint32_t buffersize)
 	return (int)strlen(name);
 }
 
+/* Words 5 and 7 of the token are the pid and its version; the version changes with exec and with reuse. */
+int proc_signal_with_audittoken(audit_token_t *token, int sig)
+{
+	int pid = (int)token->val[5];
+
+	ENTER("proc_signal_with_audittoken", pid);
+	struct process *p = fake_find(pid);
+
+	if (p == 0 || p->zombie || p->idversion != (int)token->val[7])
+		return ESRCH;
+	if (p->denied)
+		return EPERM;
+	fake_signal(p, sig);
+	return 0;
+}
+
 /* ---- sysctl ---- */
 
 static int give(const void *value, size_t length, void *old, size_t *oldlen)

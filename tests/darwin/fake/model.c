@@ -119,6 +119,7 @@ static void set_process(struct process *p, const char *key, const char *value, d
 	else if (!strcmp(key, "uniqueid")) p->uniqueid = strtoull(value, NULL, 0);
 	else if (!strcmp(key, "idversion")) p->idversion = atoi(value);
 	else if (!strcmp(key, "exec")) p->exec = atoi(value);
+	else if (!strcmp(key, "ignores")) p->ignores = atoi(value);
 	else if (!strcmp(key, "cpu")) p->real_cpu = !strcmp(value, "real");
 	else snprintf(problem, sizeof problem, "no such word of a process: %s", key);
 }
@@ -359,6 +360,14 @@ void fake_reset_calls(void)
 	pthread_mutex_unlock(&lock);
 }
 
+/* The signal that process `id` got as its `index`th, 0 when there was none. */
+int fake_signal_of(const char *id, int index)
+{
+	struct process *p = by_id(id);
+
+	return p && index < p->signal_count ? p->signals[index] : 0;
+}
+
 double fake_wall(void) { return fake_wall_seconds(); }
 unsigned fake_last_qos(void) { return last_qos; }
 const char *fake_problem(void) { return problem; }
@@ -379,6 +388,14 @@ void fake_enter(const char *function, int pid)
 		calls[call_count++] = (struct call){ function, pid, beat, 0 };
 	if (i < MAX_CALLS)
 		calls[i].count++;
+}
+
+void fake_signal(struct process *p, int number)
+{
+	if (p->signal_count < 8)
+		p->signals[p->signal_count++] = number;
+	if (number == 9 || (number == 15 && !p->ignores))
+		p->to = clock_now();
 }
 
 void fake_leave(void) { pthread_mutex_unlock(&lock); }

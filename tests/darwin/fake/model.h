@@ -26,6 +26,7 @@ struct process {
 	int status, threads, running, priority, nice, denied;
 	unsigned tdev;
 	unsigned long long uniqueid;
+	int ignores, signals[8], signal_count;   /* ignores: SIGTERM */
 	int idversion, exec;            /* exec: changes the program's uuid */
 	double start;                   /* seconds relative to the script's time 0 */
 	int real_cpu;                   /* CPU time of the program that loaded this */
@@ -56,5 +57,6 @@ double fake_time(void);                                     /* seconds since the
 double fake_wall_seconds(void);
 void fake_real_cpu(double *user, double *system);
 void fake_qos(unsigned qos);
+void fake_signal(struct process *p, int number);            /* what it does to it, and that it came */
 
 #endif
