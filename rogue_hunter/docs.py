@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from textwrap import wrap
@@ -25,6 +25,9 @@ from rogue_hunter.schema import METRICS, RECORDS, SNAPSHOT, SUMMARY, VERSION, Fi
 from rogue_hunter.store.tables import TABLES, Table
 
 REPO = Path(__file__).resolve().parent.parent
+
+HOW = "python -m rogue_hunter.docs"
+"""What a marker says to whoever finds it."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Filters": ("sample", "score", "track", "match", "reap", "forensics"),
@@ -48,8 +51,6 @@ _UNITS = {"1": "ratio", "x": "times", "0-100": "0 to 100"}
 class DocsError(Exception):
     """The documents cannot be made: no checkout, or a marker is missing."""
 
-
-# -- JSON Schema -------------------------------------------------------------------------------------------------------
 
 def json_schema(kind: str) -> dict[str, Any]:
     """The JSON Schema of one record type. Unknown keys are allowed: a later version may add some."""
@@ -83,8 +84,6 @@ def _property(field: Field) -> dict[str, Any]:
     return {**made, "x-platforms": field.platforms.split(), "x-stage": field.stage}
 
 
-# -- tables of rogue-hunter(5) -----------------------------------------------------------------------------------------
-
 def record_tables() -> Iterator[str]:
     """mdoc: a subsection for each record type. Fields taken over from the process row are named, not told again."""
     for kind, declared in RECORDS.items():
@@ -95,7 +94,7 @@ def record_tables() -> Iterator[str]:
         for stage in dict.fromkeys(f.stage for f in own):
             if stage != own[0].stage:
                 yield f".Pp\nAdded by\n.Xr rh-{stage} 1 :"
-            yield from _list((f.name, _line(_told(f))) for f in own if f.stage == stage)
+            yield from _list((f.name, _told(f)) for f in own if f.stage == stage)
         if carries:
             yield from _carried("field")
 
@@ -108,7 +107,7 @@ def column_tables() -> Iterator[str]:
         names = {c.name for c in table.columns}
         carries = {f.name for f in SNAPSHOT} <= names
         own = [c for c in table.columns if not (carries and (c in SNAPSHOT or _is_range(c)))]
-        yield from _list((c.name, _line(_column(table, c))) for c in own)
+        yield from _list((c.name, _column(table, c)) for c in own)
         if carries:
             yield from _carried("column")
 
@@ -155,7 +154,7 @@ def config_tables() -> Iterator[str]:
         yield f".Ss [{table}]"
         yield _sentence(doc)
         declared = {f.name: f.metadata for f in fields(at)}
-        yield from _list((f"{s.name} = {_toml(s.default)}", _line(s.doc + _bounds(declared[s.name]))) for s in keys)
+        yield from _list((f"{s.name} = {_toml(s.default)}", s.doc + _bounds(declared[s.name])) for s in keys)
 
 
 def _bounds(declared: Any) -> str:
@@ -175,13 +174,17 @@ def _toml(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-# -- mdoc --------------------------------------------------------------------------------------------------------------
-
 def _list(entries: Iterable[tuple[str, str]]) -> Iterator[str]:
     yield ".Bl -tag -width 24n -compact"
-    for name, body in entries:
-        yield f".It Va {_quoted(name)}\n{body}"
+    yield from (item(name, text) for name, text in entries)
     yield ".El"
+
+
+def item(name: str, text: str) -> str:
+    """An item of a list: a name, and text of any kind that tells about it."""
+    name = name.replace("\\", "\\e").replace('"', "\\(dq")
+    head = f'"{name}"' if " " in name else name
+    return f".It Va {head}\n{_line(text)}"
 
 
 def _sentence(text: str) -> str:
@@ -194,13 +197,6 @@ def _line(text: str) -> str:
     lines = wrap(text.replace("\\", "\\e"), 78, break_long_words=False, break_on_hyphens=False)
     return "\n".join("\\&" + line if line.startswith((".", "'")) else line for line in lines)
 
-
-def _quoted(text: str) -> str:
-    text = text.replace("\\", "\\e").replace('"', "\\(dq")
-    return f'"{text}"' if " " in text else text
-
-
-# -- the list of commands ----------------------------------------------------------------------------------------------
 
 def commands(repo: Path = REPO) -> dict[str, list[tuple[str, str]]]:
     """Group -> [(command, what it does)] of every command that has a manual page, whose .Nd line says what it does."""
@@ -234,39 +230,35 @@ def commands_markdown(repo: Path = REPO) -> Iterator[str]:
             yield f"| {group if i == 0 else ''} | `{name}` | {does} |"
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
-
 def generated(repo: Path = REPO) -> dict[Path, str]:
     """Every file with generated parts, whole, as it should be. Raises DocsError."""
     made = {repo / "rogue_hunter" / "schemas" / f"{kind}.json": wire.dumps_pretty(json_schema(kind)).decode() + "\n"
             for kind in RECORDS}
-    formats, overview, readme = repo / "man" / "rogue-hunter.5", repo / "man" / "rogue-hunter.7", repo / "README.md"
-    tables: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
-        ("records", record_tables), ("configuration", config_tables), ("database", column_tables))
-    text = _read(formats)
-    for name, table in tables:
-        text = splice(text, name, table(), '.\\" {}')
-    made[formats] = text
-    made[overview] = splice(_read(overview), "commands", commands_mdoc(repo), '.\\" {}')
-    made[readme] = splice(_read(readme), "commands", commands_markdown(repo), "<!-- {} -->")
+    documents: tuple[tuple[str, str, dict[str, Iterator[str]]], ...] = (
+        ("man/rogue-hunter.5", '.\\" {}',
+         {"records": record_tables(), "configuration": config_tables(), "database": column_tables()}),
+        ("man/rogue-hunter.7", '.\\" {}', {"commands": commands_mdoc(repo)}),
+        ("README.md", "<!-- {} -->", {"commands": commands_markdown(repo)}),
+    )
+    for name, comment, parts in documents:
+        try:
+            text = (repo / name).read_text("utf-8")
+        except OSError as error:
+            raise DocsError(f"{repo / name}: {error.strerror}; the documents are made in a checkout") from None
+        for part, lines in parts.items():
+            text = _splice(repo / name, text, comment.format(f"begin {part} ({HOW})"),
+                           comment.format(f"end {part} ({HOW})"), lines)
+        made[repo / name] = text
     return made
 
 
-def splice(text: str, name: str, lines: Iterable[str], comment: str) -> str:
-    """`text` with `lines` between its comments `begin NAME` and `end NAME`. Raises DocsError without them."""
-    begin, end = (comment.format(f"{word} {name} (python -m rogue_hunter.docs)") for word in ("begin", "end"))
+def _splice(path: Path, text: str, begin: str, end: str, lines: Iterable[str]) -> str:
+    """`text` with `lines` between the comments."""
     head, found, rest = text.partition(begin + "\n")
     _, found_end, tail = rest.partition(end + "\n")
     if not found or not found_end:
-        raise DocsError(f"no lines `{begin}` and `{end}`")
-    return head + begin + "\n" + "\n".join(lines) + "\n" + end + "\n" + tail
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise DocsError(f"{path}: {error.strerror}; the documents are made in a checkout") from None
+        raise DocsError(f"{path}: no lines `{begin}` and `{end}`")
+    return "\n".join((head + begin, *lines, end)) + "\n" + tail
 
 
 def stale(repo: Path = REPO) -> list[Path]:
@@ -292,11 +284,11 @@ def write(repo: Path = REPO) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     """0 done or fresh, 1 stale (--check), 69 no checkout."""
-    parser = argparse.ArgumentParser(prog="python -m rogue_hunter.docs", description="Make the documents.")
+    parser = argparse.ArgumentParser(prog=HOW, description="Make the documents.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 and name the files that are stale")
     check = parser.parse_args(argv).check
     try:
-        paths = stale() if check else write()
+        paths = stale(REPO) if check else write(REPO)
     except DocsError as error:
         sys.stderr.write(f"docs: {error}\n")
         return 69
