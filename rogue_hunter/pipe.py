@@ -13,13 +13,13 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from rogue_hunter import wire
-from rogue_hunter.beat import Clock, beats
+from rogue_hunter.beat import Clock
 from rogue_hunter.config import Config
 from rogue_hunter.host import Host
 from rogue_hunter.lineage import lineage
 from rogue_hunter.minutes import minutes
 from rogue_hunter.pause import pauses
-from rogue_hunter.sample import sample
+from rogue_hunter.sample import beats_of, sample
 from rogue_hunter.score import score
 from rogue_hunter.score.select import Selector
 from rogue_hunter.store import Lock, Writer, store
@@ -86,7 +86,7 @@ def run(config: Config, host: Host, database: Path, *, hz: float, seconds: float
         try:
             facts = {"pid": os.getpid(), "started_at": time.time(), "hz": hz, "model": config.scoring.model,
                      "stopped_at": None}
-            beat = beats(hz, sleep or _sleep, clock, seconds=seconds)
+            beat = beats_of(host, hz, sleep or _sleep, seconds=seconds, clock=clock)
             ticks = chain(
                 sample(host, beat, silent_first=True),
                 lineage,

@@ -5,19 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
-from rogue_hunter.beat import Beat
+from rogue_hunter.beat import Beat, Clock, beats
 from rogue_hunter.host import Facts, Host, Snapshot
 from rogue_hunter.own import Own, own_use
 from rogue_hunter.schema import Key
 from rogue_hunter.tick import Row, Stage, Tick
+
+def beats_of(host: Host, hz: float, sleep: Callable[[float], bool], *, count: int | None = None,
+             seconds: float | None = None, clock: Clock | None = None) -> Iterator[Beat]:
+    """The beat for a host: the recorded one of a recording, else the clock's."""
+    replay = getattr(host, "beats", None)
+    if replay is not None:
+        return islice(replay(), count)
+    return beats(hz, sleep, clock or getattr(host, "clock", None), count=count, seconds=seconds)
+
 
 CLOCK_STEP_S = 0.5
 """The wall clock counts as set when it and the monotonic clock differ by this much in one interval: NTP slews by at
 most 0.5 ms a second, and steps from 0.128 s on; between lies what a loaded machine adds between two readings."""
 
 
-def sample(host: Host, beats: Iterable[Beat], *, silent_first: bool = False,
+def sample(host: Host, beat_stream: Iterable[Beat], *, silent_first: bool = False,
            own: Callable[[], Own] | None = None) -> Iterator[Tick]:
     """Read `host` at every beat.
 
@@ -29,7 +39,7 @@ def sample(host: Host, beats: Iterable[Beat], *, silent_first: bool = False,
     then = read_own()
     last: Beat | None = None
     own_key: Key | None = None
-    for beat in beats:
+    for beat in beat_stream:
         shot = host.snapshot()
         now = read_own()
         if own_key not in shot.processes:

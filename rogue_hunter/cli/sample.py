@@ -8,12 +8,11 @@ from pathlib import Path
 import click
 
 from rogue_hunter import wire
-from rogue_hunter.beat import beats
 from rogue_hunter.cli import common
 from rogue_hunter.config import Config
 from rogue_hunter.host import here
 from rogue_hunter.lineage import lineage
-from rogue_hunter.sample import sample, select
+from rogue_hunter.sample import beats_of, sample, select
 
 
 @common.command("rh-sample", """
@@ -31,18 +30,24 @@ Examples:
 @click.option("--user", "users", multiple=True, metavar="NAME",
               help="Only this user's processes (name or id); may be repeated.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N processes that use the most CPU.")
+@click.option("--record", type=click.Path(path_type=Path), metavar="DIR",
+              help="Also write what is read, secrets masked, below DIR; --proc-root DIR replays it.")
 @common.host_options
 @common.config_option
 def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, ...], users: tuple[str, ...],
-            top: int | None, proc_root: Path, libproc: str | None, config: Config) -> int:
+            top: int | None, record: Path | None, proc_root: Path, libproc: str | None, config: Config) -> int:
     """Read every process and print one tick after another: a line for each process and a closing line.
 
     A silent first reading is taken, so that already the first tick carries rates.
     """
     out = common.output()
     host = here(proc_root, libproc)
+    beat = beats_of(host, hz or config.system.hz, _sleep, count=None if count is None else count + 1)
+    if record is not None:
+        from rogue_hunter.host.linux.record import recorded
+
+        beat = recorded(beat, proc_root, record)
     try:
-        beat = beats(hz or config.system.hz, _sleep, count=None if count is None else count + 1)
         ticks = lineage(sample(host, beat, silent_first=True))
         if active or pids or users or top:
             ticks = select(active=active, pids=pids, users=users, top=top)(ticks)

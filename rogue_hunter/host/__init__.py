@@ -79,6 +79,7 @@ def here(proc_root: str | Path = "/proc", libproc: str | None = None) -> Host:
         return DarwinHost(library=library)
     if sys.platform == "linux" or str(proc_root) != "/proc":
         from rogue_hunter.host.linux import LinuxHost
+        from rogue_hunter.host.linux.record import Replay, is_recording
 
-        return LinuxHost(Path(proc_root))
+        return Replay(Path(proc_root)) if is_recording(Path(proc_root)) else LinuxHost(Path(proc_root))
     raise HostError(f"cannot read processes on {sys.platform}")

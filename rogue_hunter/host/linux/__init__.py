@@ -264,8 +264,7 @@ class LinuxHost:
                 self._publish(process, tick)
         self._restless = tick.unsettled
         while len(self._hot) > self._hot_limit:
-            key = next(iter(self._hot))
-            self._hot.pop(key).close()
+            self._cool()
 
     def _sweep_some(self, tick: _Tick) -> None:
         """A few of those that did not run, so that each is read once a minute: their memory may have been taken."""
@@ -317,7 +316,7 @@ class LinuxHost:
         """stat, status, io and schedstat of a process; its row is made anew. Gives its CPU use in cores."""
         on_sched = process.gate is self._sched
         if self._live:
-            fds = process.fds or process.open(self._root)
+            fds = process.fds or self._open(process)
             data = os.pread(fds[0], STAT_MAX, 0) if on_sched else said
             status = os.pread(fds[1], STATUS_MAX, 0) if fds[1] >= 0 else b""
             io = b""
@@ -345,6 +344,22 @@ class LinuxHost:
         if renamed and process.key in self._processes:
             self._describer.ask(process.key, process.static.get("uid", -1), process.kernel_thread)
         return cores
+
+    def _open(self, process: Process) -> tuple[int, int, int]:
+        """Hot descriptors for a process. Where there are too many, those unused for longest are given back first."""
+        while self._hot and len(self._hot) >= self._hot_limit:
+            self._cool()
+        while True:
+            try:
+                return process.open(self._root)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._hot:
+                    raise
+                self._hot_limit = len(self._hot)
+                self._cool()
+
+    def _cool(self) -> None:
+        self._hot.pop(next(iter(self._hot))).close()
 
     def _watch(self, process: Process, stat: Stat, said: bytes) -> bytes:
         """Choose the gate of a new process; gives what it says now."""

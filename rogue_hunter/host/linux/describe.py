@@ -130,9 +130,7 @@ def cgroup_path(data: bytes) -> str | None:
         controllers, _, path = rest.partition(b":")
         if number == b"0" and path not in (b"", b"/"):
             return text(path)
-        if controllers == b"name=systemd" and path not in (b"", b"/"):
-            best = path
-        elif len(path) > len(best):
+        if (controllers == b"name=systemd" and path not in (b"", b"/")) or len(path) > len(best):
             best = path
     return text(best) if best else None
 

@@ -20,7 +20,7 @@ class Machine:
     """Reads the files through kept-open descriptors where the tree is a live /proc."""
 
     def __init__(self, root: Path, live: bool) -> None:
-        self._root = root
+        self.root = root
         self._live = live
         self._fds: dict[str, int] = {}
         self._before: tuple[int, CpuTimes | None, dict[str, int]] | None = None
@@ -38,7 +38,7 @@ class Machine:
         try:
             if fd is not None:
                 return os.pread(fd, size, 0)
-            fd = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.root / name, os.O_RDONLY | os.O_CLOEXEC)
             data = os.pread(fd, size, 0)
         except OSError:
             if fd is not None:
