@@ -173,6 +173,15 @@ def _sleep_until(when: float, running: Running) -> None:
         running.check()
 
 
+def _wait_for_rest(pid: int, limit_s: float) -> None:
+    """Until the subject is between two ticks, so that whole ticks are counted; at most `limit_s`."""
+    until, quiet, before = time.monotonic() + limit_s, 0, process_cpu_ns(pid)
+    while quiet < QUIET_POLLS and time.monotonic() < until:
+        time.sleep(POLL_S)
+        used = process_cpu_ns(pid)
+        quiet, before = (quiet + 1 if used == before else 0), used
+
+
 def _is_traced(pid: int) -> bool:
     return b"\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_bytes()
 
@@ -200,6 +209,7 @@ def count_syscalls(subject: Subject, context: Context, warmup_s: float, seconds:
     summary = context.scratch / f"{subject.name}.strace"
     with started(subject, context) as running:
         _sleep_until(time.monotonic() + warmup_s, running)
+        _wait_for_rest(running.pid, subject.period_s(context.hz))
         attach = [word for pid in descendants(running.pid) for word in ("-p", str(pid))]
         tracer = subprocess.Popen([strace, "-f", "-q", "-c", "-o", str(summary), *attach],
                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -210,6 +220,7 @@ def count_syscalls(subject: Subject, context: Context, warmup_s: float, seconds:
             begin = time.monotonic()
             while tracer.poll() is None and time.monotonic() < begin + window_s:
                 time.sleep(max(0.0, min(0.1, begin + window_s - time.monotonic())))
+            _wait_for_rest(running.pid, subject.period_s(context.hz))
             ticks = count_ticks(subject, running, from_byte, scraped, window_s, context.hz)
             running.check()
         finally:
