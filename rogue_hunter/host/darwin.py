@@ -78,6 +78,7 @@ class DarwinHost:
         """Facts of this boot."""
         return self._facts
 
+    @property
     def clock(self) -> Clock:
         """The clocks for the beat; they tell time asleep."""
         return darwin_clock(self._library)
