@@ -6,6 +6,10 @@ blame on, but of each wait never more than it waited itself: of 14 samples spent
 for 12, 2 end at that thread and 12 go on to whoever blocked it, split by weight. Members of a cycle hold each other
 up: the cycle is the root, and a deadlock when each of its waits lasted through all samples.
 
+A wait for input (reading a pipe or a socket) is soft: whoever has the other end could end it, but a server that waits
+for its next client is idle and not held up. Such a wait is a source of blame and never passes blame on, so two idle
+ends of one socket are no deadlock.
+
 The rank is by the samples that other processes spent waiting: a thread pool that waits for one of its own threads is
 that process's own affair.
 """
@@ -42,15 +46,19 @@ def blame(records: Iterable[Record]) -> Blame:
 def _roots(got: Gathered, edges: tuple[Edge, ...]) -> tuple[Root, ...]:
     out: dict[Node, list[Edge]] = {}
     back: dict[Node, list[Node]] = {}
+    soft: dict[Node, list[Edge]] = {}
     for edge in edges:
-        out.setdefault(edge.waiter, []).append(edge)
-        back.setdefault(edge.holder, []).append(edge.waiter)
+        if edge.soft:
+            soft.setdefault(edge.holder, []).append(edge)
+        else:
+            out.setdefault(edge.waiter, []).append(edge)
+            back.setdefault(edge.holder, []).append(edge.waiter)
     nodes = dict.fromkeys(n for edge in edges for n in (edge.waiter, edge.holder))
     successors = {n: [e.holder for e in out.get(n, ())] for n in nodes}
     components = strongly_connected(successors)
     home = {n: i for i, members in enumerate(components) for n in members}
-    retained = _retain(components, home, out, seen(got))
-    longest = _longest(components, home, out)
+    retained = _retain(components, home, out, soft, seen(got))
+    longest = _longest(components, home, out, soft)
     ranked: list[Root] = []
     by_process: dict[object, list[int]] = {}
     for i, amounts in enumerate(retained):
@@ -62,13 +70,13 @@ def _roots(got: Gathered, edges: tuple[Edge, ...]) -> tuple[Root, ...]:
     sums = [sum(amounts.values()) for amounts in retained]
     order = sorted(by_process.values(), key=lambda group: -sum(sums[i] for i in group))
     for group in order[:MAX_ROOTS]:
-        ranked.append(_root(got, group, components, retained, out, back, longest))
+        ranked.append(_root(got, group, components, retained, out, back, soft, longest))
     ranked.sort(key=lambda r: (not (r.cycle and r.certain), -r.foreign_samples, -r.samples, -r.hops, r.node))
     return tuple(ranked)
 
 
 def _retain(components: list[list[Node]], home: dict[Node, int], out: dict[Node, list[Edge]],
-            real: set[tuple[Node, Node]]) -> list[Origins]:
+            soft: dict[Node, list[Edge]], real: set[tuple[Node, Node]]) -> list[Origins]:
     """Samples of waiting that end at each component, by the process that waited. Waiters come before holders."""
     passing: list[Origins] = [{} for _ in components]
     kept: list[Origins] = [{} for _ in components]
@@ -76,6 +84,13 @@ def _retain(components: list[list[Node]], home: dict[Node, int], out: dict[Node,
     leaving = [[e for n in members for e in out.get(n, ()) if home[e.holder] != i]
                for i, members in enumerate(components)]
     totals = [float(sum(e.samples for e in edges)) for edges in leaving]
+    for holder, inputs in soft.items():
+        j = home[holder]
+        for e in inputs:
+            if e.samples:
+                onward = min(1.0, totals[j] / e.samples)
+                _pour(passing[j], {e.waiter[0]: float(e.samples)}, onward)
+                _pour(kept[j], {e.waiter[0]: float(e.samples)}, 1.0 - onward)
     for i in order:
         for n in components[i]:
             for e in out.get(n, ()):
@@ -104,10 +119,13 @@ def _pour(into: Origins, what: Origins, part: float) -> None:
         into[origin] = into.get(origin, 0.0) + amount * part
 
 
-def _longest(components: list[list[Node]], home: dict[Node, int],
-             out: dict[Node, list[Edge]]) -> list[tuple[int, Edge | None]]:
+def _longest(components: list[list[Node]], home: dict[Node, int], out: dict[Node, list[Edge]],
+             soft: dict[Node, list[Edge]]) -> list[tuple[int, Edge | None]]:
     """For each component the length of the longest chain that ends at it, and the last edge of that chain."""
     best: list[tuple[int, Edge | None]] = [(0, None)] * len(components)
+    for holder, inputs in soft.items():
+        heaviest = max(inputs, key=lambda e: e.samples)
+        best[home[holder]] = (heaviest.hops, heaviest)
     for i in topological(components, home, {n: [e.holder for e in edges] for n, edges in out.items()}):
         inside = len(components[i]) - 1
         for n in components[i]:
@@ -121,7 +139,8 @@ def _longest(components: list[list[Node]], home: dict[Node, int],
 
 
 def _root(got: Gathered, group: list[int], components: list[list[Node]], retained: list[Origins],
-          out: dict[Node, list[Edge]], back: dict[Node, list[Node]], longest: list[tuple[int, Edge | None]]) -> Root:
+          out: dict[Node, list[Edge]], back: dict[Node, list[Node]], soft: dict[Node, list[Edge]],
+          longest: list[tuple[int, Edge | None]]) -> Root:
     heaviest = max(group, key=lambda i: sum(retained[i].values()))
     deepest = max(group, key=lambda i: (longest[i][0], sum(retained[i].values())))
     members = components[heaviest]
@@ -130,6 +149,7 @@ def _root(got: Gathered, group: list[int], components: list[list[Node]], retaine
     cycle = _cycle(components[heaviest], out)
     upstream = reach_back(everyone, back)
     waiters = {n for n in upstream if n[1] and n in out}
+    waiters |= {e.waiter for n in [*upstream, *everyone] for e in soft.get(n, ())}
     mine = {n[0] for n in everyone}
     hops, chain, guessed = _chain(got, deepest, components, longest)
     if cycle:
@@ -194,7 +214,7 @@ def _chain(got: Gathered, at: int, components: list[list[Node]],
         if edge.hops > 1:
             links.append(f"{edge.hops - 1} not named")
         guessed = guessed or edge.guessed
-        before = longest[home[edge.waiter]][1]
+        before = None if edge.soft else longest[home[edge.waiter]][1]
         if before is None or (before.holder != edge.waiter and len(components[home[edge.waiter]]) == 1):
             links.append(_name(got, edge.waiter))
             break

@@ -116,7 +116,7 @@ def _request(state: _State, records: Iterable[Record], level: int) -> Request | 
     ts = float(ts) if isinstance(ts, int | float) else time.time()
     ordered = list(targets.values())
     chosen = [t if i == 0 else Target(t.key, t.command, "rogue") for i, t in enumerate(ordered)]
-    chosen += [t for t in _rogues(state) if t.key not in targets]
+    chosen += [t for t in _rogues(state, len(targets)) if t.key not in targets]
     limit = state.settings.targets + (1 if ordered else 0)
     return Request(new_capture_key(ts), ts, "pause" if first["type"] == "pause" else "event", tuple(chosen[:limit]),
                    first.get("event"), first.get("boot_id", state.boot_id))
@@ -138,11 +138,12 @@ def _identity(culprit: object) -> Key | None:
     return (pid, start) if isinstance(pid, int) and isinstance(start, int) else None
 
 
-def _rogues(state: _State) -> list[Target]:
-    """The processes with the highest scores of the last tick."""
+def _rogues(state: _State, beside: int) -> list[Target]:
+    """The processes with the highest scores of the last tick, enough of them to leave `beside` out."""
     rows = [(state.rows[key].get("score", 0), key) for key in state.scored if key in state.rows]
     rows.sort(key=lambda pair: (-pair[0], pair[1]))
-    return [Target(key, state.rows[key].get("command") or "", "rogue") for _, key in rows[: state.settings.targets]]
+    best = rows[: state.settings.targets + beside]
+    return [Target(key, state.rows[key].get("command") or "", "rogue") for _, key in best]
 
 
 def _follow(state: _State, request: Request) -> None:

@@ -10,6 +10,9 @@ from rogue_hunter.tick import Record
 Node = tuple[int, str]
 """(pid, thread id); thread id "" stands for the process as a whole. pid -1: unknown."""
 
+SOFT = frozenset(("pipe read", "socket read"))
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """One waiter, one holder; samples of all waits between the two added up, hops the fewest seen."""
@@ -20,6 +23,11 @@ class Edge:
     hops: int
     kind: str
     guessed: bool
+
+    @property
+    def soft(self) -> bool:
+        """A wait for input: the other end could end it, but need not owe anything."""
+        return self.kind in SOFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +150,11 @@ def follow_processes(got: Gathered) -> None:
     for node in holders:
         if node[1] == "":
             for edge in waits.get(node[0], ()):
-                if edge.holder[0] != node[0]:
+                if edge.holder[0] != node[0] and not edge.soft:
                     _add(got, Edge(node, edge.holder, edge.samples, edge.hops, edge.kind, True))
         else:
             for edge in groups.get(node, ()):
-                if edge.holder != node:
+                if edge.holder != node and not edge.soft:
                     _add(got, Edge(node, edge.holder, edge.samples, edge.hops, edge.kind, True))
 
 

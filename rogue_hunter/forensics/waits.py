@@ -15,9 +15,8 @@ from typing import NamedTuple
 
 from rogue_hunter.forensics.values import NAME_LIMIT, TEXT_LIMIT, named, text, whole
 
-_STATE = re.compile(rb"\[0x[0-9a-fA-F]{1,16}\] \((.+)\)(?: ([0-9]{1,12})(?:-([0-9]{1,12}))?)?\s*$")
-_INNER = re.compile(rb"\[0x[0-9a-fA-F]{1,16}\] \(")
-_BARE = re.compile(rb"\)(?: ([0-9]{1,12})(?:-([0-9]{1,12}))?)?\s*$")
+_ADDRESS = re.compile(rb"\[0x[0-9a-fA-F]{1,16}\] \(")
+_CLOSE = re.compile(rb"\)(?: ([0-9]{1,12})(?:-([0-9]{1,12}))?)?\s*$")
 _BLOCKED = re.compile(rb"(?:^|, )blocked (?:by|on) ")
 _HOPS = re.compile(rb",? after ([0-9]{1,9}) hops?$")
 _THREAD = re.compile(rb"(?:^|\s)thread (0x[0-9a-fA-F]{1,16}|[0-9]{1,18})$")
@@ -57,20 +56,17 @@ class State(NamedTuple):
 def state_of(frame: bytes) -> State | None:
     """The state at the end of a frame line; None when it has none."""
     frame = frame[:8192]
-    found = _STATE.search(frame)
-    if found is not None:
-        inside, first, last = found.group(1), found.group(2), found.group(3)
-        # A symbol may hold what looks like an address: the state is the bracket after the last one.
-        if _INNER.search(inside):
-            *_, innermost = _INNER.finditer(inside)
-            inside = inside[innermost.end() :]
-    else:
+    opened = -1
+    # A symbol may hold what looks like an address: the state is the bracket after the last one.
+    for found in _ADDRESS.finditer(frame):
+        opened = found.end()
+    if opened < 0:
         at = frame.find(b"blocked by ")
-        opened = frame.rfind(b"(", 0, at) if at > 0 else -1
-        bare = _BARE.search(frame, at) if opened >= 0 else None
-        if bare is None:
-            return None
-        inside, first, last = frame[opened + 1 : bare.start()], bare.group(1), bare.group(2)
+        opened = frame.rfind(b"(", 0, at) + 1 if at > 0 else 0
+    closed = _CLOSE.search(frame, opened) if opened > 0 else None
+    if closed is None:
+        return None
+    inside, first, last = frame[opened : closed.start()], closed.group(1), closed.group(2)
     blocked = _BLOCKED.search(inside)
     words = inside[: blocked.start()] if blocked else inside
     wait = wait_of(inside[blocked.end() :]) if blocked else None

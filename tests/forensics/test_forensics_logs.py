@@ -26,7 +26,8 @@ def test_unified() -> None:
     """Fields, the line that is no JSON, the trailer, entries that lack everything, a secret."""
     first, second, third = parsed(fixture("unified.ndjson"))
     assert (first["level"], first["pid"], first["thread_id"], first["command"]) == ("error", 501, "0xa1", "Editor")
-    assert first["ts"] == 1893549846.5 and first["sender"] == "libexample.dylib" and first["mach_ticks"] == 20147685217463
+    assert (first["ts"], first["sender"]) == (1893549846.5, "libexample.dylib")
+    assert first["mach_ticks"] == 20147685217463
     assert "abc123" not in first["message"] and first["message"].startswith("cannot save")
     assert second["kind"] == "activityCreate" and "level" not in second and "message" not in second
     assert third == {"type": "log_entry", "v": 1, "source": "unified"}

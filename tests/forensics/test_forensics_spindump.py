@@ -165,7 +165,8 @@ def test_a_frame_without_a_state() -> None:
 
 
 @pytest.mark.parametrize(("line", "wanted"), [
-    (b'  Thread 0xf1970    DispatchQueue "com.apple.main-thread"(1)', ("0xf1970", None, '"com.apple.main-thread"(1)', None)),
+    (b'  Thread 0xf1970    DispatchQueue "com.apple.main-thread"(1)',
+     ("0xf1970", None, '"com.apple.main-thread"(1)', None)),
     (b"  Thread 0x4eb9             DispatchQueue 1           1001 samples (1-1001)     priority 4 (base 4)",
      ("0x4eb9", None, "1", 1001)),
     (b"  Thread <multiple>         DispatchQueue 50          3 samples (823-831)       priority 4 (base 4)",
@@ -246,11 +247,12 @@ def test_two_reports_in_one_file() -> None:
 
 def test_the_same_pid_twice_and_threads_without_a_process() -> None:
     """A process that execs stands twice; a pasted part has threads of nobody."""
-    records = parsed(b"Report Version: 60\nProcess:  xpcproxy [7]\n\n  Thread 0x1  1 sample (1)\n\nProcess:  gamed [7]\n"
-                     b"\n  Thread 0x1  1 sample (2)\n")
+    records = parsed(b"Report Version: 60\nProcess:  xpcproxy [7]\n\n  Thread 0x1  1 sample (1)\n\n"
+                     b"Process:  gamed [7]\n\n  Thread 0x1  1 sample (2)\n")
     assert [(p["process"], p["pid"], p["command"]) for p in of(records, "spindump_process")] == \
         [(1, 7, "xpcproxy"), (2, 7, "gamed")]
-    (thread,) = of(parsed(b"  Thread 0x1    3 samples (1-3)\n  3  main + 1 (x + 2) [0x3] (running)\n"), "spindump_thread")
+    part = parsed(b"  Thread 0x1    3 samples (1-3)\n  3  main + 1 (x + 2) [0x3] (running)\n")
+    (thread,) = of(part, "spindump_thread")
     assert (thread["process"], thread["state"]) == (0, "running")
 
 

@@ -45,7 +45,8 @@ def process_records(number: int, process: Process, waits: Sequence[Wait], known:
 def _thread(number: int, process: Process, thread: Thread, waits: Sequence[Wait], capture: str) -> Record:
     letters = [look[0] for look in thread.looks]
     _, wchan, call = thread.last
-    most = max(dict.fromkeys(letters), key=letters.count)
+    # Among equals the state that was seen last.
+    most = max(dict.fromkeys(reversed(letters)), key=letters.count)
     state = STATES.get(most.encode("ascii", "replace"), "sleeping")
     blocked = thread.same_wait() if waits else None
     return record(

@@ -103,7 +103,8 @@ def _descriptor(process: Process, thread: Thread, call: Call, index: Index) -> I
         if not peer:
             return
         others, role = index.ends("socket", peer), "peer"
-    yield from _candidates(process, thread, kind, others, f"{link}, {call.name}", role, index.incomplete)
+    wait = f"{kind} read" if reading else f"{kind} write"
+    yield from _candidates(process, thread, wait, others, f"{link}, {call.name}", role, index.incomplete)
 
 
 def _opens(root: Path, end: End, wanted: int) -> bool:
