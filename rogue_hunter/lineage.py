@@ -54,7 +54,7 @@ class Family:
         self._by_pid: dict[int, Key] = {}
         self._units: dict[Key, str] = {}
         self._orphans: dict[Key, str] = {}
-        self._credited: set[Key] = set()
+        self._credited: dict[Key, float] = {}
         self._debt: dict[Key, float] = {}
 
     def update(self, tick: Tick, closing: Row) -> Tick:
@@ -67,11 +67,11 @@ class Family:
         for key in tick.exited:
             rows.pop(key, None)
         changed = set()
-        credited = set()
+        credited: dict[Key, float] = {}
         interval = closing.get("interval_s") or 0.0
         cap = interval * (closing.get("cpus") or 1)
         cores = 0.0
-        for key in tick.changed | self._credited:
+        for key in tick.changed | self._credited.keys():
             row = tick.processes.get(key)
             if row is None:
                 continue
@@ -83,7 +83,7 @@ class Family:
             if share is not None:
                 out["children_cpu_percent"] = share
                 if share:
-                    credited.add(key)
+                    credited[key] = share * interval / 100
                     cores += share / 100
             if key in self._orphans:
                 out["orphan_of"] = self._orphans[key]
@@ -127,13 +127,12 @@ class Family:
         if total is None or was is None or interval <= 0 or "children_cpu_seconds_total" not in was:
             return None
         grown = total - was["children_cpu_seconds_total"]
-        # A child may be reaped between the reading of its own row and of its parent's: what is then credited too
-        # much is owed back in the next tick, when the child is found to be gone.
         left = grown - reaped - self._debt.pop(key, 0.0)
-        if grown <= 0 and reaped <= 0 and left >= 0:
-            return 0.0
-        if left < -_NO_CPU:
-            self._debt[key] = -left if grown > 0 else 0.0
+        # A child may be reaped between the reading of its own row and of its parent's. What was credited too much a
+        # tick ago, before the child was found to be gone, is owed back. Only that: a parent that ignores SIGCHLD is
+        # never told its children's time and owes nothing.
+        if left < -_NO_CPU and key in self._credited:
+            self._debt[key] = min(-left, self._credited[key])
         return round(100 * min(max(0.0, left), cap) / interval, 2) if left >= _NO_CPU else 0.0
 
     # -- orphans -------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from rogue_hunter.own import Own, own_use
 from rogue_hunter.schema import Key
 from rogue_hunter.tick import Row, Stage, Tick
 
+
 def beats_of(host: Host, hz: float, sleep: Callable[[float], bool], *, count: int | None = None,
              seconds: float | None = None, clock: Clock | None = None) -> Iterator[Beat]:
     """The beat for a host: the recorded one of a recording, else the clock's."""

@@ -78,7 +78,7 @@ def _read(path: Path, size: int = LIMIT) -> bytes | None:
 
 
 def recorded(beats: Iterator[Beat], root: Path, target: Path) -> Iterator[Beat]:
-    """The beats, each recorded before it is passed on. Raises OSError, FileExistsError for a recording that is there."""
+    """The beats, each recorded before it is passed on. Raises OSError, also for a recording that is there."""
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     for beat in beats:
         record(root, target, beat)
