@@ -79,6 +79,8 @@ class LinuxHost:
         self._rows: dict[Key, Row] = {}
         self._restless: set[Process] = set()
         self._denied: set[Key] = set()
+        self._shut: set[str] = set()
+        """Names in /proc below which nothing may be read at all (hidepid=1)."""
         self._sweep: Iterator[Process] = iter(())
         self._sweep_debt = 0.0
         self._last_pid = b""
@@ -125,7 +127,7 @@ class LinuxHost:
         shot.exited = tuple(tick.gone)
         shot.machine = self._machine.fields(now)
         shot.active = tick.active
-        shot.unreadable = len(self._denied)
+        shot.unreadable = len(self._denied) + len(self._shut)
         shot.errors = self._errors + self._machine.errors
         if before is not None:
             shot.cpu_cores = tick.cores
@@ -178,7 +180,7 @@ class LinuxHost:
             else:
                 self._errors += 1
             return
-        except (ValueError, IndexError):
+        except ValueError:
             self._errors += 1
             return
         tick.active += 1
@@ -199,7 +201,7 @@ class LinuxHost:
             loadavg = self._machine.read("loadavg", 128)
             last = parse_loadavg_last_pid(loadavg) if loadavg else b""
             # A pid that was freed in this tick may have been given out again without the number moving.
-            unmoved = last == self._last_pid and loadavg and not any(key[0] == int(last) for key in tick.gone)
+            unmoved = last == self._last_pid and loadavg and not any(b"%d" % key[0] == last for key in tick.gone)
             self._last_pid = last
             if unmoved and self._tick % LIST_EVERY:
                 return
@@ -211,6 +213,7 @@ class LinuxHost:
             self._errors += 1
             return
         known = self._names
+        self._shut.clear()
         for name in names:
             if name not in known:
                 if name.isascii() and name.isdigit():
@@ -230,10 +233,12 @@ class LinuxHost:
             said = self._read_file(f"{name}/stat", STAT_MAX)
             stat = parse_stat(said)
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno in _DENIED:
+                self._shut.add(name)
+            elif error.errno not in _GONE:
                 self._errors += 1
             return
-        except (ValueError, IndexError):
+        except ValueError:
             self._errors += 1
             return
         key = (pid, stat.start)
@@ -241,7 +246,7 @@ class LinuxHost:
         try:
             said = self._watch(process, stat, said)
             cores = self._read_full(process, said, tick)
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError) as error:
             self._unwatch(process)
             if not (isinstance(error, OSError) and error.errno in _GONE):
                 self._errors += 1
@@ -283,7 +288,7 @@ class LinuxHost:
                 continue
             try:
                 self._read_full(process, self._read(process, "stat", STAT_MAX), tick)
-            except (OSError, ValueError, IndexError):
+            except (OSError, ValueError):
                 continue
             tick.unsettled.add(process)
             self._publish(process, tick)
@@ -292,7 +297,7 @@ class LinuxHost:
         """Read what others can change of a process that does not run: its memory and its parent."""
         try:
             stat = parse_stat(self._read(process, "stat", STAT_MAX))
-        except (OSError, ValueError, IndexError):
+        except (OSError, ValueError):
             return
         row = process.row
         if stat.start != process.key[1] or (row["memory_bytes"] == stat.rss * PAGE and row["ppid"] == stat.ppid):
@@ -333,7 +338,12 @@ class LinuxHost:
         if stat.start != process.key[1]:
             raise ProcessLookupError(errno.ESRCH, "another process by now")
         sched = said if on_sched else self._optional(process, "schedstat") if not self._live else b""
-        cores, renamed = process.update(stat, status, io, sched, now, tick.before_ns, tick.interval_s, tick.uptime_s)
+        uptime_s = tick.uptime_s + (now - tick.shot.mono_ns) / 1e9
+        before = process.row
+        cores, renamed = process.update(stat, status, io, sched, now, tick.before_ns, tick.interval_s, uptime_s)
+        if not self._live and not _fits(process.row):
+            process.row = before
+            raise ValueError("a number of more than 64 bits")
         if 1 < stat.threads <= DELAY_THREADS and process.row.get("cpu_percent", 0.0) >= DELAY_CPU_PERCENT:
             process.thread_delay(self._root, now)
         if self._live:
@@ -473,8 +483,13 @@ class LinuxHost:
         data = self._machine.read("uptime", 64)
         try:
             return float(data.split()[0]) if data else 0.0
-        except (ValueError, IndexError):
+        except ValueError:
             return 0.0
+
+
+def _fits(row: Row) -> bool:
+    """False for a number of more than 64 bits: no kernel writes one, but a recorded tree may hold anything."""
+    return row["start_ticks"] >= 0 and all(-1 << 63 <= v < 1 << 63 for v in row.values() if type(v) is int)
 
 
 class _Tick:

@@ -59,7 +59,7 @@ class Machine:
             return None
         try:
             return parse(data)
-        except (ValueError, IndexError):
+        except ValueError:
             self.errors += 1
             return None
 

@@ -1,4 +1,5 @@
-"""The bytes of /proc as values. Every function here is pure; none of them reads.
+"""The bytes of /proc as values. Every function here is pure, none of them reads, and bytes that make no sense are a
+ValueError.
 
 A process chooses its own name, so nothing here trusts a name to be text, to lack parentheses or to lack line feeds.
 """
@@ -57,6 +58,8 @@ def parse_stat(data: bytes) -> Stat:
 def parse_schedstat(data: bytes) -> tuple[int, int]:
     """/proc/PID/schedstat: nanoseconds on a CPU and nanoseconds waiting for one, of the main thread."""
     fields = data.split()
+    if len(fields) < 2:
+        raise ValueError("schedstat is cut short")
     return int(fields[0]), int(fields[1])
 
 
@@ -74,6 +77,8 @@ def parse_status(data: bytes) -> tuple[bytes, int | None, int | None, int | None
     if at < 0:
         return uids, peak, None, None
     fields = data[at:].split()
+    if len(fields) < 4:
+        raise ValueError("status is cut short")
     return uids, peak, int(fields[1]), int(fields[3])
 
 
@@ -81,12 +86,17 @@ def parse_io(data: bytes) -> tuple[int, int]:
     """/proc/PID/io: bytes read from and written to storage."""
     at = data.index(b"\nread_bytes:")
     fields = data[at:].split()
+    if len(fields) < 4:
+        raise ValueError("io is cut short")
     return int(fields[1]), int(fields[3])
 
 
 def effective_uid(uids: bytes) -> int:
     """The effective one of the four ids of status: real, effective, saved, file system."""
-    return int(uids.split()[1])
+    ids = uids.split()
+    if len(ids) < 2:
+        raise ValueError("no user ids")
+    return int(ids[1])
 
 
 def tty_name(number: int) -> str | None:
@@ -124,7 +134,7 @@ def parse_cpu(data: bytes) -> CpuTimes:
     boot = None
     at = data.find(b"\nbtime ")
     if at >= 0:
-        boot = int(data[at + 7:].split(None, 1)[0])
+        boot = int(data[at + 7:].partition(b"\n")[0])
     return CpuTimes(t[0] + t[1] + t[2] + t[5] + t[6], t[3] + t[4], t[7], max(1, cpus), boot)
 
 
@@ -132,7 +142,7 @@ def parse_meminfo(data: bytes) -> tuple[int, int | None]:
     """/proc/meminfo: total and available bytes; a kernel before 3.14 has no MemAvailable: None."""
     def field(name: bytes) -> int | None:
         at = data.find(name)
-        return int(data[at + len(name):].split(None, 1)[0]) * 1024 if at >= 0 else None
+        return int(data[at + len(name):].partition(b"kB")[0]) * 1024 if at >= 0 else None
 
     total = field(b"MemTotal:")
     if total is None:
@@ -153,7 +163,7 @@ def parse_pressure(data: bytes) -> tuple[int | None, int | None]:
 
 def parse_loadavg_last_pid(data: bytes) -> bytes:
     """The last field of /proc/loadavg: the pid given out last. It changes whenever a process or thread is made."""
-    return data.rsplit(None, 1)[-1]
+    return data[data.rstrip().rfind(b" ") + 1:].strip()
 
 
 def split_cmdline(data: bytes) -> list[str]:

@@ -54,6 +54,7 @@ class Process:
         "delay_at_ns",
         "delay_by_thread",
         "delay_ns",
+        "delay_rate",
         "denied",
         "fds",
         "gate",
@@ -102,6 +103,7 @@ class Process:
         self.delay_ns = 0
         self.delay_at_ns = 0
         self.delay_by_thread: dict[str, int] | None = None
+        self.delay_rate: float | None = None
         self.static: Row = {"pid": key[0], "start_ticks": key[1], "start_time": round(boot_time + self.started_s, 2)}
         self.static["command"] = text(stat.comm)
         tty = tty_name(stat.tty)
@@ -225,7 +227,7 @@ class Process:
         if first:
             age = uptime_s - self.started_s
             # Younger than the interval: all it ever used, it used in this interval. Its age is known to 1/HZ only.
-            if interval_s > 0 and age <= interval_s:
+            if interval_s > 0 and age <= (now_ns - before_ns) / 1e9 + 1 / HZ:
                 self.rd, self.vol, self.run_ns = 0, 0, 0
                 age = max(age, 1 / HZ)
                 return age, age
@@ -249,7 +251,8 @@ class Process:
 
     def thread_delay(self, root: Path, now_ns: int) -> None:
         """Run delay of a process of several threads: the sum over its threads, those that ended keep their part."""
-        if now_ns - self.delay_at_ns < DELAY_EVERY_NS:
+        if now_ns - self.delay_at_ns < DELAY_EVERY_NS and self.delay_by_thread is not None:
+            self._tell_delay()
             return
         base = root / str(self.key[0]) / "task"
         before = self.delay_by_thread
@@ -258,15 +261,20 @@ class Process:
             for tid in os.listdir(base):
                 with open(base / tid / "schedstat", "rb", buffering=0) as file:
                     now[tid] = parse_schedstat(file.read(64))[1]
-        except (OSError, ValueError, IndexError):
+        except (OSError, ValueError):
             return
         grown = sum(max(0, ns - (before or {}).get(tid, 0)) for tid, ns in now.items())
         self.delay_ns += grown
-        row = self.row
-        row["run_delay_seconds_total"] = round(self.delay_ns / 1e9, 6)
         if before is not None:
-            row["run_delay_ms_per_s"] = round(grown / 1e6 / ((now_ns - self.delay_at_ns) / 1e9), 2)
+            self.delay_rate = round(grown / 1e6 / ((now_ns - self.delay_at_ns) / 1e9), 2)
         self.delay_by_thread, self.delay_at_ns = now, now_ns
+        self._tell_delay()
+
+    def _tell_delay(self) -> None:
+        """What was measured last stands until it is measured again, within a second."""
+        self.row["run_delay_seconds_total"] = round(self.delay_ns / 1e9, 6)
+        if self.delay_rate is not None:
+            self.row["run_delay_ms_per_s"] = self.delay_rate
 
 
 _TOTALS = {
