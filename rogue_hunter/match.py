@@ -178,8 +178,8 @@ class Matcher:
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = Seen(self._stepped_s, self._family.meet(key, row, processes))
-        elif "ppid" in row:
-            seen.kin.now_child_of(row["ppid"])
+        else:
+            seen.kin.told(row)
         subject = self._subject(seen, row)
         when = NEVER
         found: list[Rule] = []

@@ -67,7 +67,7 @@ MATCH = (
        "match"),
     _f("matched_s", float, "s", "how long the rule has matched without a break", "match"),
     _f("orphan", bool, "", "whether its parent died", "match"),
-    _f("orphan_of", str, "", "short name of the parent that died, where it was seen alive", "match"),
+    _f("orphan_of", str, "", "the parent that died, `command[pid]`, where it was seen alive", "match"),
     *_HOW,
 )
 

@@ -210,7 +210,7 @@ class TestOrphans:
         assert m.tick() == []
         m.end(shell)  # the idle child's row does not change
         (found,) = m.tick()
-        assert found["orphan"] is True and found["orphan_of"] == "bash"
+        assert found["orphan"] is True and found["orphan_of"] == "bash[900]"
 
     def test_a_new_parent_is_only_ever_had_by_losing_one(self) -> None:
         m = Machine(rules(*self.RULE))
@@ -218,7 +218,13 @@ class TestOrphans:
         m.set(1000, command="tail", ppid=900)
         m.tick()
         m.set(1000, ppid=77)
-        assert m.tick()[0]["orphan_of"] == "bash"
+        assert m.tick()[0]["orphan_of"] == "bash[900]"
+
+    def test_what_a_stage_before_has_seen_counts(self) -> None:
+        m = Machine(rules(*self.RULE))
+        m.set(900, command="bash")
+        m.set(1000, command="tail", ppid=900, orphan_of="make[77] of cron.service")
+        assert m.tick()[0]["orphan_of"] == "make[77] of cron.service"
 
     @pytest.mark.parametrize(("parent", "cgroup", "expected"), [
         ("init", "", True), ("systemd", "/user.slice/session-1.scope", True),

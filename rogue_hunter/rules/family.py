@@ -15,7 +15,7 @@ SERVICE_MANAGERS = frozenset({"systemd", "launchd"})
 
 @dataclass(slots=True)
 class Kin:
-    """What is known of a process's parent: its pid and short name, whether it died, and what it was called."""
+    """What is known of a process's parent: its pid, `name[pid]`, whether it died, and which one did."""
 
     ppid: int
     parent: str = ""
@@ -28,6 +28,13 @@ class Kin:
             if self.ppid > 0:
                 self.bereaved()
             self.ppid = ppid
+
+    def told(self, row: Row) -> None:
+        """What the row says: its parent now, and of which parent it is the orphan where somebody saw that."""
+        if "ppid" in row:
+            self.now_child_of(row["ppid"])
+        if "orphan_of" in row:
+            self.orphan, self.orphan_of = True, row["orphan_of"]
 
     def bereaved(self) -> None:
         """The parent died."""
@@ -54,14 +61,16 @@ class Family:
         child by design.
         """
         kin = Kin(row.get("ppid", 0))
+        manager = False
         parent = self._by_pid.get(kin.ppid)
         if parent is not None and parent != key and parent in processes:
-            kin.parent = str(processes[parent].get("command", ""))
+            kin.parent = f"{processes[parent].get('command', '')}[{kin.ppid}]"
+            manager = processes[parent].get("command") in SERVICE_MANAGERS
             self._children.setdefault(parent, {})[key] = kin
             self._parents[key] = parent
         if kin.ppid > 0:
-            adopted = kin.ppid == 1 or kin.parent in SERVICE_MANAGERS
-            kin.orphan = adopted and not str(row.get("cgroup", "")).endswith(".service")
+            kin.orphan = (kin.ppid == 1 or manager) and not str(row.get("cgroup", "")).endswith(".service")
+        kin.told(row)
         return kin
 
     def buried(self, keys: Iterable[Key]) -> set[Key]:

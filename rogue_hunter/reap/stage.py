@@ -1,0 +1,108 @@
+"""The reaper as a stage: `match` records in, `action` records out."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+
+from rogue_hunter.reap.candidate import check_match
+from rogue_hunter.reap.guards import GUARDS
+from rogue_hunter.reap.run import Setup, reap_batch
+from rogue_hunter.tick import Record, Tick, record
+
+SETTLED = frozenset(GUARDS) | {"not_a_kill"}
+"""Reasons to leave a process alone that do not pass with time."""
+
+STAGE = "rh-reap"
+
+
+class Inbox:
+    """Which matches are still to be acted on. A process that was refused for good is not judged again each time that
+    its match is repeated."""
+
+    def __init__(self) -> None:
+        self._settled: dict[tuple[str, int, int, str], None] = {}
+
+    def take(self, tick: Tick) -> tuple[list[Record], list[Record]]:
+        """The matches of a tick that are new, and an `error` record for each that is none."""
+        new: list[Record] = []
+        errors: list[Record] = []
+        for match in tick.records:
+            if match.get("type") != "match":
+                continue
+            try:
+                check_match(match)
+            except ValueError as error:
+                errors.append(record("error", stage=STAGE, message=str(error)))
+            else:
+                if self._key(match) not in self._settled:
+                    new.append(match)
+        return new, errors
+
+    def settle(self, action: Record) -> None:
+        """Remember what need not be asked again."""
+        codes = action.get("refusals", ())
+        if action["outcome"] == "dry_run" or (action["outcome"] == "refused" and codes and set(codes) <= SETTLED):
+            self._settled[self._key(action)] = None
+            if len(self._settled) > 10_000:
+                del self._settled[next(iter(self._settled))]
+
+    @staticmethod
+    def _key(match: Record) -> tuple[str, int, int, str]:
+        return match["boot_id"], match["pid"], match["start_ticks"], match["rule"]
+
+
+def reap(ticks: Iterator[Tick], setup: Setup) -> Iterator[Tick]:
+    """Act on the matches of each tick before the next is read. Ends when `setup.stop` is set."""
+    inbox = Inbox()
+    for tick in ticks:
+        matches, errors = inbox.take(tick)
+        actions = reap_batch(matches, setup)
+        for action in actions:
+            inbox.settle(action)
+        tick.records += [*errors, *actions]
+        yield tick
+        if setup.stop:
+            return
+
+
+def reap_behind(ticks: Iterator[Tick], setup: Setup, *, wait_s: float = 10.0) -> Iterator[Tick]:
+    """The same off the beat: one worker thread waits for processes to die, and its records come with later ticks.
+
+    Patterns that are not known for a program cannot be asked on a thread, so a process that became another program is
+    spared; give `setup.patterns` the object that `match` uses. At the end the worker is stopped: who has had SIGTERM
+    is `interrupted`. `wait_s` bounds that.
+    """
+    inbox = Inbox()
+    todo: queue.SimpleQueue[list[Record] | None] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Record] = queue.SimpleQueue()
+
+    def work() -> None:
+        while (matches := todo.get()) is not None:
+            for action in reap_batch(matches, setup):
+                done.put(action)
+
+    worker = threading.Thread(target=work, name="reap", daemon=True)
+    worker.start()
+    try:
+        for tick in ticks:
+            matches, errors = inbox.take(tick)
+            if matches:
+                todo.put(matches)
+            tick.records += [*errors, *_finished(done, inbox)]
+            yield tick
+    finally:
+        setup.stop.set()
+        todo.put(None)
+        worker.join(wait_s)
+    last = list(_finished(done, inbox))
+    if last:
+        yield Tick(records=last)
+
+
+def _finished(done: queue.SimpleQueue[Record], inbox: Inbox) -> Iterator[Record]:
+    while not done.empty():
+        action = done.get()
+        inbox.settle(action)
+        yield action
