@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from rogue_hunter.schema import Key
-from rogue_hunter.tick import Row, Tick
+from rogue_hunter.tick import Row, Tick, newcomers
 
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "tcsh", "csh", "ash", "busybox", "nu", "xonsh",
                     "pwsh", "elvish"})
@@ -71,7 +71,8 @@ class Family:
         interval = closing.get("interval_s") or 0.0
         cap = interval * (closing.get("cpus") or 1)
         cores = 0.0
-        for key in tick.changed | self._credited.keys():
+        new = None if tick.partial else newcomers(tick.processes, rows)
+        for key in (*(new or ()), *(tick.changed | self._credited.keys()).difference(new or ())):
             row = tick.processes.get(key)
             if row is None:
                 continue
@@ -98,7 +99,7 @@ class Family:
             for held in (self._units, self._orphans, self._debt):
                 held.pop(key, None)
         self._credited = credited
-        if rows.keys() != tick.processes.keys() if tick.partial else len(rows) != len(self._rows) or tick.exited:
+        if new is None or len(rows) != len(tick.processes):
             rows = {key: rows.get(key, row) for key, row in tick.processes.items()}
         self._rows, self._sources = rows, tick.processes
         left = closing.get("unattributed_cpu_cores")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from rogue_hunter.schema import VERSION, Key
@@ -51,6 +52,17 @@ def lived(row: Row, ts: float, interval_s: float) -> float:
     """
     age = ts - row.get("start_time", 0.0)
     return 1.0 if age >= interval_s else max(age, 0.01) / interval_s
+
+
+def newcomers(now: dict[Key, Row], known: dict[Key, Row]) -> list[Key] | None:
+    """The identities of `now` that `known` lacks, in order, when they stand behind all others; else None.
+
+    A host appends new processes, so a stage that keeps a mapping of its own can keep its order without walking through
+    all of it. `known` holds nothing that `now` lacks.
+    """
+    new = list(islice(reversed(now), len(now) - len(known)))
+    new.reverse()
+    return None if any(key in known for key in new) else new
 
 
 Stage = Callable[[Iterator[Tick]], Iterator[Tick]]

@@ -22,7 +22,7 @@ from typing import Any
 
 from rogue_hunter.config import Bands, Share
 from rogue_hunter.schema import RESOURCES, Key
-from rogue_hunter.tick import Row, Stage, Tick, lived
+from rogue_hunter.tick import Row, Stage, Tick, lived, newcomers
 
 _CPU, _GPU, _MEMORY, _DISK, _WAKEUPS = range(5)
 
@@ -101,9 +101,9 @@ class Model:
         rows: dict[Key, Row] = {} if every else before.copy()
         for key in gone:
             rows.pop(key, None)
-        stayed = len(rows)
+        new = [] if every else newcomers(processes, rows)
         changed: set[Key] = set()
-        for key in processes if every else moved | self._scored:
+        for key in processes if every else (*(new or ()), *(moved | self._scored).difference(new or ())):
             row = processes.get(key)
             if row is None:
                 continue
@@ -115,7 +115,7 @@ class Model:
             rows[key] = scored
             changed.add(key)
             (self._scored.add if scored["score"] else self._scored.discard)(key)
-        if len(rows) > stayed and not every:
+        if new is None:
             rows = {key: rows[key] for key in processes}
         self._rows = rows
         top = max((rows[key]["score"] for key in self._scored), default=0)
