@@ -118,9 +118,9 @@ def worst(connection: sqlite3.Connection, period: Period, watched: Watched, limi
         WITH e AS (
           SELECT e.*, {_END} AS ended,
                  :until >= :seen AND (e.exit_time IS NULL AND e.boot_id = :boot
-                                      OR e.reason = 'stopped' AND e.exit_time >= :seen)
-                 AND (SELECT coalesce(s.score, 0) FROM process_snapshots s WHERE s.event_id = e.id
-                      ORDER BY s.id DESC LIMIT 1) >= :leave AS at_it
+                                      OR e.reason IS 'stopped' AND e.exit_time >= :seen)
+                 AND coalesce((SELECT s.score FROM process_snapshots s WHERE s.event_id = e.id
+                               ORDER BY s.id DESC LIMIT 1), 0) >= :leave AS at_it
           FROM process_events e WHERE {_OVERLAPS}),
         g AS (
           SELECT e.*, count(*) OVER one AS events, sum({_inside("e.ended")}) OVER one AS duration_s,
