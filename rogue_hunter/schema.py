@@ -57,7 +57,8 @@ def _m(name: str, kind: type, unit: str, doc: str, **more: object) -> Field:
 
 _IDENTITY = (
     _f("pid", int, "", "process id; never an identity by itself", required=True),
-    _f("start_ticks", int, "host ticks", "when the process started, in the host's own unit since boot", required=True),
+    _f("start_ticks", int, "host ticks", "when the process started, in the host's own unit: clock ticks since boot "
+       "(Linux), microseconds since the epoch (macOS)", required=True),
     _f("start_time", float, "s", "when the process started, epoch seconds"),
     _f("ppid", int, "", "parent's process id; 0 when the parent is outside of the pid namespace"),
     _f("uid", int, "", "effective user id"),

@@ -32,14 +32,18 @@ Examples:
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N processes that use the most CPU.")
 @click.option("--record", type=click.Path(path_type=Path), metavar="DIR",
               help="Also write what is read, secrets masked, below DIR; --proc-root DIR replays it.")
+@click.option("--self-check", is_flag=True, help="macOS: check every call that is made, print a verdict and end.")
 @common.host_options
 @common.config_option
 def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, ...], users: tuple[str, ...],
-            top: int | None, record: Path | None, proc_root: Path, libproc: str | None, config: Config) -> int:
+            top: int | None, record: Path | None, self_check: bool, proc_root: Path, libproc: str | None,
+            config: Config) -> int:
     """Read every process and print one tick after another: a line for each process and a closing line.
 
     A silent first reading is taken, so that already the first tick carries rates.
     """
+    if self_check:
+        return _self_check(libproc)
     out = common.output()
     host = here(proc_root, libproc)
     beat = beats_of(host, hz or config.system.hz, _sleep, count=None if count is None else count + 1)
@@ -55,6 +59,15 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
     finally:
         host.close()
     return common.OK
+
+
+def _self_check(libproc: str | None) -> int:
+    from rogue_hunter.host.selfcheck import self_check
+    from rogue_hunter.text import visible
+
+    found = self_check(libproc)
+    click.echo("\n".join(visible(line) for line in found.lines()))
+    return common.UNAVAILABLE if found.verdict == "broken" else common.OK
 
 
 def _sleep(seconds: float) -> bool:
