@@ -14,6 +14,7 @@ from tests.bench import chart, loads, measure, report, subjects
 from tests.bench.build import Tools, build, compiler
 from tests.bench.loads import Load
 from tests.bench.measure import Syscalls, Turn
+from tests.bench.run import Plan
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the benchmark reads Linux's /proc")
 compiled = pytest.mark.skipif(compiler() is None, reason="no C compiler")
@@ -100,6 +101,14 @@ def test_a_window_is_a_whole_number_of_periods() -> None:
     assert measure.whole_periods(10, 1 / 3) == pytest.approx(10)
     assert measure.whole_periods(5, 2) == 4
     assert measure.whole_periods(0.1, 2) == 4
+
+
+def test_more_processes_get_a_longer_warm_up_and_no_strace() -> None:
+    small, large = loads.plan(["idle"], [100, 5000], 0.05)
+    plan = Plan([small, large], [subjects.SUBJECTS["floor"]] * 2, rounds=3, seconds=4, warmup_s=2, syscalls=True)
+    assert (plan.warmup_for(small), plan.warmup_for(large)) == (2.05, 4.5)
+    assert (plan.counts_syscalls(small), plan.counts_syscalls(large)) == (True, False)
+    assert plan.duration_s() == pytest.approx(2 * (3 * 6.55 + 6.55 + 3 * 9))
 
 
 def turns(*ms: float) -> list[Turn]:

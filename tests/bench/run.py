@@ -14,6 +14,9 @@ SYSCALLS_UP_TO = 1000
 
 SYSCALLS_S = 4.0
 
+WARMUP_S_PER_PROCESS = 0.0005
+"""On top of the warm-up: rh-pipe reads the command lines of 5,000 processes in its first two seconds, beside the beat."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -26,11 +29,20 @@ class Plan:
     warmup_s: float
     syscalls: bool
 
+    def warmup_for(self, load: Load) -> float:
+        """Seconds from a subject's start to the mark."""
+        return self.warmup_s + load.size * WARMUP_S_PER_PROCESS
+
+    def counts_syscalls(self, load: Load) -> bool:
+        return self.syscalls and load.size <= SYSCALLS_UP_TO
+
     def duration_s(self) -> float:
         """Roughly how long it takes: turns, system calls, half a second to start and end each."""
-        turn = self.warmup_s + self.seconds + 0.5
-        traced = sum(load.size <= SYSCALLS_UP_TO for load in self.loads) if self.syscalls else 0
-        return len(self.subjects) * (len(self.loads) * self.rounds * turn + traced * (self.warmup_s + SYSCALLS_S + 0.5))
+        total = 0.0
+        for load in self.loads:
+            around = self.warmup_for(load) + 0.5
+            total += self.rounds * (around + self.seconds) + self.counts_syscalls(load) * (around + SYSCALLS_S)
+        return total * len(self.subjects)
 
 
 def in_turns(names: Sequence[Subject], number: int) -> Sequence[Subject]:
@@ -55,26 +67,27 @@ def run(plan: Plan, context: Context, say: Callable[[str], None]) -> list[report
 
 
 def _on_load(plan: Plan, context: Context, result: report.Result, say: Callable[[str], None]) -> None:
+    warmup_s = plan.warmup_for(result.load)
     for number in range(1, plan.rounds + 1):
         for subject in in_turns(plan.subjects, number):
             if subject.name in result.failed:
                 continue
             where = f"{result.load.name}, round {number} of {plan.rounds}: {subject.name}"
             try:
-                turn = measure.take_turn(subject, context, number, plan.warmup_s, plan.seconds)
+                turn = measure.take_turn(subject, context, number, warmup_s, plan.seconds)
             except SubjectError as error:
                 result.failed[subject.name] = str(error)
                 say(f"{where} failed: {error}")
                 continue
             result.turns[subject.name].append(turn)
             say(f"{where} {report.number(turn.cpu_ms_per_tick)} ms a tick")
-    if not plan.syscalls or result.load.size > SYSCALLS_UP_TO:
+    if not plan.counts_syscalls(result.load):
         return
     for subject in plan.subjects:
         if subject.name in result.failed:
             continue
         try:
-            counted = measure.count_syscalls(subject, context, plan.warmup_s, SYSCALLS_S)
+            counted = measure.count_syscalls(subject, context, warmup_s, SYSCALLS_S)
         except SubjectError as error:
             say(f"{result.load.name}: {subject.name} under strace failed: {error}")
             continue
