@@ -171,7 +171,7 @@ class LinuxHost:
     def _reread(self, process: Process, said: bytes, tick: _Tick) -> None:
         """Full reading of a process that ran."""
         try:
-            cores = self._read_full(process, said, tick)
+            cores = self._read_full(process, said, tick, polled=True)
         except OSError as error:
             if error.errno in _GONE:
                 # Gone between two reads of one tick: its gate will say so at the next, unless it has none.
@@ -317,8 +317,11 @@ class LinuxHost:
 
     # -- one process ----------------------------------------------------------------------------------------------
 
-    def _read_full(self, process: Process, said: bytes, tick: _Tick) -> float:
-        """stat, status, io and schedstat of a process; its row is made anew. Gives its CPU use in cores."""
+    def _read_full(self, process: Process, said: bytes, tick: _Tick, polled: bool = False) -> float:
+        """stat, status, io and schedstat of a process; its row is made anew. Gives its CPU use in cores.
+
+        `said` is what its gate says now, or said when all were polled at the beginning of the tick.
+        """
         on_sched = process.gate is self._sched
         if self._live:
             fds = process.fds or self._open(process)
@@ -340,7 +343,8 @@ class LinuxHost:
         sched = said if on_sched else self._optional(process, "schedstat") if not self._live else b""
         uptime_s = tick.uptime_s + (now - tick.shot.mono_ns) / 1e9
         before = process.row
-        cores, renamed = process.update(stat, status, io, sched, now, tick.before_ns, tick.interval_s, uptime_s)
+        cores, renamed = process.update(stat, status, io, sched, now, tick.shot.mono_ns if polled else now,
+                                        tick.before_ns, tick.interval_s, uptime_s)
         if not self._live and not _fits(process.row):
             process.row = before
             raise ValueError("a number of more than 64 bits")

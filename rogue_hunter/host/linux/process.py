@@ -143,14 +143,16 @@ class Process:
                         os.close(fd)
             self.fds = None
 
-    def update(self, stat: Stat, status: bytes, io: bytes, sched: bytes, now_ns: int, before_ns: int,
+    def update(self, stat: Stat, status: bytes, io: bytes, sched: bytes, now_ns: int, gate_ns: int, before_ns: int,
                interval_s: float, uptime_s: float) -> tuple[float, bool]:
         """Take a full reading and make the row of it.
 
-        `before_ns` is the clock of the tick before: a process that did not run between its last reading and that tick
-        has all of its counters' growth in this interval. `interval_s` is the tick's, 0 for the first; `uptime_s` the
-        time since boot, by which the age of a process just seen is known. `status`, `io` and `sched` are empty
-        where not readable. Gives the CPU use in cores, and whether the name or the user changed.
+        `now_ns` is the clock of this reading, `gate_ns` that of what the gate said (schedstat of one thread, stat of
+        several): a tick with much to read takes long, and CPU time is divided by the time that it grew in. `before_ns`
+        is the clock of the tick before: a process that did not run between its last reading and that tick has all of
+        its counters' growth in this interval. `interval_s` is the tick's, 0 for the first; `uptime_s` the time since
+        boot, by which the age of a process just seen is known. `status`, `io` and `sched` are empty where not readable.
+        Gives the CPU use in cores, and whether the name or the user changed.
         """
         uids, peak, vol, invol = parse_status(status) if status else (b"", None, None, None)
         run_ns, wait_ns = parse_schedstat(sched) if sched else (None, 0)
@@ -162,9 +164,11 @@ class Process:
             self.comm = stat.comm
             self.static["command"] = text(stat.comm)
         if uids != self.uids and uids:
-            self.uids = uids
             uid = effective_uid(uids)
-            new_name = new_name or self.static.get("uid", uid) != uid
+            if self.static.get("uid", uid) != uid:
+                new_name = True
+                self.static.pop("user", None)
+            self.uids = uids
             self.static["uid"] = uid
         row = self.static.copy()
         row["ppid"] = stat.ppid
@@ -192,7 +196,7 @@ class Process:
         if run_ns is not None and stat.threads == 1:
             row["run_delay_seconds_total"] = round(wait_ns / 1e9, 6)
 
-        since, since_full = self._since(first, now_ns, before_ns, interval_s, uptime_s)
+        since, since_full = self._since(first, now_ns, gate_ns, before_ns, interval_s, uptime_s)
         cores = 0.0
         if since > 0:
             per_s = 1.0 / since
@@ -206,6 +210,7 @@ class Process:
                 row["faults_per_s"] = round((stat.minflt + stat.majflt - self.minflt - self.majflt) * per_s, 1)
             if "run_delay_seconds_total" in row and wait_ns >= self.wait_ns and self.run_ns is not None:
                 row["run_delay_ms_per_s"] = round((wait_ns - self.wait_ns) * 1e-6 * per_s, 2)
+        if since_full > 0:
             per_s = 1.0 / since_full
             if rd is not None and self.rd is not None and rd + wr >= self.rd + self.wr:
                 row["disk_bytes_per_s"] = round((rd + wr - self.rd - self.wr) * per_s, 1)
@@ -217,11 +222,11 @@ class Process:
         self.vol, self.invol = vol, invol or 0
         self.run_ns, self.wait_ns = (run_ns if stat.threads == 1 else None), wait_ns
         self.threads = stat.threads
-        self.read_ns = self.seen_ns = now_ns
+        self.read_ns, self.seen_ns = now_ns, gate_ns
         self.row = row
         return cores, new_name
 
-    def _since(self, first: bool, now_ns: int, before_ns: int, interval_s: float, uptime_s: float,
+    def _since(self, first: bool, now_ns: int, gate_ns: int, before_ns: int, interval_s: float, uptime_s: float,
                ) -> tuple[float, float]:
         """Seconds that the counters of the gate, and the others, have had to grow; 0 where no rate can be told."""
         if first:
@@ -232,9 +237,9 @@ class Process:
                 age = max(age, 1 / HZ)
                 return age, age
             return 0.0, 0.0
-        since = (now_ns - max(self.seen_ns, before_ns)) / 1e9
+        since = (gate_ns - max(self.seen_ns, before_ns)) / 1e9
         if self.threads == 1 and self.run_ns is not None:
-            return since, since
+            return since, (now_ns - max(self.read_ns, before_ns)) / 1e9
         # The gate of several threads is their CPU time to 10 ms: other counters may have grown since the last
         # full reading, which may be long ago.
         return since, (now_ns - self.read_ns) / 1e9
