@@ -20,6 +20,8 @@ from pathlib import Path
 from rogue_hunter.host import Facts, HostError, Snapshot
 from rogue_hunter.host.linux.describe import Describer
 from rogue_hunter.host.linux.gate import SCHEDSTAT_BYTES, STAT_BYTES, Gate
+from rogue_hunter.host.linux.gpu import GpuThread, Use
+from rogue_hunter.host.linux.gpu import start as start_gpu
 from rogue_hunter.host.linux.machine import Machine, is_procfs
 from rogue_hunter.host.linux.parse import PF_KTHREAD, Stat, parse_loadavg_last_pid, parse_stat
 from rogue_hunter.host.linux.process import (
@@ -66,6 +68,7 @@ class LinuxHost:
         self._last_pid_tells = self._live and _own_namespace(root)
         self._machine = Machine(root, self._live)
         self._describer = Describer(root)
+        self._gpu: GpuThread | None = start_gpu(root) if self._live else None
         self._facts, self._boot_time = self._read_facts()
         self._uptime = uptime or self._default_uptime()
         self._sched = Gate(SCHEDSTAT_BYTES)
@@ -95,6 +98,8 @@ class LinuxHost:
     def close(self) -> None:
         """Close every descriptor and end the describing thread."""
         self._describer.close()
+        if self._gpu is not None:
+            self._gpu.close()
         for process in self._processes.values():
             process.close()
             if process.gate is not None:
@@ -123,6 +128,8 @@ class LinuxHost:
         if before is None:
             self._describer.wait(DESCRIBE_WAIT_S)
             self._take_descriptions(tick)
+        if self._gpu is not None and (use := self._gpu.latest()) is not None:
+            self._take_gpu(use, tick)
         shot.changed -= set(tick.gone)
         shot.exited = tuple(tick.gone)
         shot.machine = self._machine.fields(now)
@@ -313,6 +320,16 @@ class LinuxHost:
             process.static.update(fields)
             process.row = {**process.row, **fields}
             process.denied = denied
+            self._publish(process, tick)
+
+    def _take_gpu(self, use: dict[int, Use], tick: _Tick) -> None:
+        """GPU time that the other thread read. A process that gave its GPU back keeps its total and uses none."""
+        for process in [p for p in self._processes.values() if p.key[0] in use or "gpu_ms_per_s" in p.static]:
+            total, rate = use.get(process.key[0], (None, 0.0))
+            fields = {"gpu_seconds_total": total, "gpu_ms_per_s": rate}
+            known = {name: value for name, value in fields.items() if value is not None}
+            process.static.update(known)
+            process.row = {**process.row, **known}
             self._publish(process, tick)
 
     # -- one process ----------------------------------------------------------------------------------------------
