@@ -14,7 +14,7 @@ from typing import Any
 from rogue_hunter.config import Config
 from rogue_hunter.tick import Record, Row, Stage, Tick, lived, record
 
-_AVERAGES = ("cpu_busy_cores", "cpu_steal_cores", "unattributed_cpu_cores", "pressure_cpu_some_ms_per_s",
+AVERAGES = ("cpu_busy_cores", "cpu_steal_cores", "unattributed_cpu_cores", "pressure_cpu_some_ms_per_s",
              "pressure_memory_full_ms_per_s", "pressure_io_full_ms_per_s", "self_cpu_percent")
 
 LEAST = {"cpu_seconds": 0.05, "memory_bytes": 16 << 20, "disk_bytes": 64 << 10, "gpu_seconds": 0.05, "wakeups": 60,
@@ -69,8 +69,8 @@ class Minute:
         self.ticks = 0
         self._seconds = 0.0
         self._sums: dict[str, Sums] = {}
-        self._averages = dict.fromkeys(_AVERAGES, 0.0)
-        self._known = dict.fromkeys(_AVERAGES, 0.0)
+        self._averages = dict.fromkeys(AVERAGES, 0.0)
+        self._known = dict.fromkeys(AVERAGES, 0.0)
         self._machine: Row = {}
         self._last: Tick | None = None
 
@@ -82,7 +82,7 @@ class Minute:
         dt = min(closing.get("interval_s") or 0.0, 60.0)
         self._seconds += dt
         self._last = tick
-        for name in _AVERAGES:
+        for name in AVERAGES:
             if name in closing:
                 self._averages[name] += closing[name] * dt
                 self._known[name] += dt
@@ -135,7 +135,7 @@ class Minute:
             "processes": closing.get("processes"),
             "disk_bytes": round(sum(s.disk_bytes for s in self._sums.values())),
         }
-        for name in _AVERAGES:
+        for name in AVERAGES:
             if self._known[name]:
                 machine[name] = round(self._averages[name] / self._known[name], 3)
         machine.update({name: round(v, 3) if isinstance(v, float) else v for name, v in self._machine.items()})

@@ -14,6 +14,7 @@ from typing import Any
 
 from rogue_hunter import __version__, wire
 from rogue_hunter.config import Store as Settings
+from rogue_hunter.minutes import AVERAGES
 from rogue_hunter.schema import Key
 from rogue_hunter.store.database import DatabaseError, is_corrupt, move_aside, open_writer
 from rogue_hunter.store.tables import (
@@ -226,7 +227,8 @@ def _write_pause(connection: sqlite3.Connection, pause: Record) -> None:
 
 
 def _write_machine_minute(connection: sqlite3.Connection, minute: Record) -> None:
-    connection.execute(_REPLACE_MACHINE, _bound({c.name: minute.get(c.name) for c in MACHINE_MINUTES.columns}))
+    """A minute that a restart cut in two: averages by time, extremes, sums; of the rest, what came last."""
+    connection.execute(_ADD_MACHINE, {c.name: minute.get(c.name) for c in MACHINE_MINUTES.columns})
 
 
 def _write_command_minute(connection: sqlite3.Connection, minute: Record) -> None:
@@ -234,7 +236,22 @@ def _write_command_minute(connection: sqlite3.Connection, minute: Record) -> Non
     connection.execute(_ADD_COMMAND, {c.name: minute.get(c.name) for c in COMMAND_MINUTES.columns})
 
 
-_REPLACE_MACHINE = MACHINE_MINUTES.insert().replace("INSERT", "INSERT OR REPLACE", 1)
+def _both(name: str) -> str:
+    """The value of a column of machine_minutes out of two parts of a minute."""
+    if name in ("ticks", "seconds", "asleep_s", "disk_bytes", "started", "exited", "pauses", "pause_s"):
+        return f"coalesce({name}, 0) + coalesce(excluded.{name}, 0)"
+    if name in ("late_s", "cpu_busy_cores_max", "max_score"):
+        return f"max(coalesce({name}, 0), coalesce(excluded.{name}, 0))"
+    if name == "memory_available_bytes":
+        return f"min(coalesce({name}, excluded.{name}), coalesce(excluded.{name}, {name}))"
+    if name in AVERAGES:
+        return (f"round((coalesce({name}, excluded.{name}) * seconds + coalesce(excluded.{name}, {name}) *"
+                f" excluded.seconds) / max(seconds + excluded.seconds, 0.001), 3)")
+    return f"coalesce(excluded.{name}, {name})"
+
+
+_ADD_MACHINE = MACHINE_MINUTES.insert() + " ON CONFLICT (minute, boot_id) DO UPDATE SET " + ", ".join(
+    f"{c.name} = {_both(c.name)}" for c in MACHINE_MINUTES.columns if c.name not in ("minute", "boot_id"))
 _ADD_COMMAND = COMMAND_MINUTES.insert() + " ON CONFLICT (minute, command) DO UPDATE SET " + ", ".join(
     f"{n} = coalesce({n}, 0) + coalesce(excluded.{n}, 0)" for n in (
         "cpu_seconds", "disk_bytes", "gpu_seconds", "wakeups", "run_delay_s", "rogue_s")
