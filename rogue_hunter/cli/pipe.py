@@ -7,10 +7,16 @@ from pathlib import Path
 
 import click
 
-from rogue_hunter import pipe
+from rogue_hunter import paths, pipe
+from rogue_hunter.background import Setting, background
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config
+from rogue_hunter.config import Config, load
 from rogue_hunter.host import here
+from rogue_hunter.live import Live
+from rogue_hunter.logs import Log, log_path
+from rogue_hunter.loop import Loop
+from rogue_hunter.notify_socket import Notifier
+from rogue_hunter.serve import socket_path
 
 
 @common.command("rh-pipe", """
@@ -25,34 +31,70 @@ Examples:
 @click.option("--tee", is_flag=True, help="Print every tick as NDJSON as well.")
 @click.option("--report", is_flag=True, help="At the end, print the summary of rh-report for this run.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing on standard error but errors.")
+@click.option("--socket", type=click.Path(path_type=Path), metavar="FILE",
+              help="Serve this socket (default: the user's; rh-tail follows it).")
+@click.option("--no-socket", is_flag=True, help="Serve no socket.")
 @common.host_options
-@common.config_option
+@click.option("-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Configuration file (default: the user's, if there is one). Read again when it changes.")
 def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool, report: bool, quiet: bool,
-            proc_root: Path, libproc: str | None, config: Config) -> int:
+            socket: Path | None, no_socket: bool, proc_root: Path, libproc: str | None,
+            config_file: Path | None) -> int:
     """Sample, score and track every process at 3 Hz and write what happens to the database.
 
     Runs in the foreground until SIGTERM, SIGINT or --for. One rh-pipe at a time writes to a database.
     """
     if tee and report:
         raise common.Failure("--tee and --report both want standard output; choose one", common.USAGE)
+    if socket and no_socket:
+        raise common.Failure("--socket and --no-socket exclude each other", common.USAGE)
+    config = load(config_file, paths.config_file())
     database = common.database_path(db, config, make=True)
     out = common.output() if tee else None
     began = time.time()
+    log = _log(config)
+
+    def say(level: str, message: str) -> None:
+        if log is not None:
+            log.write(level, message)
+        if level in ("warning", "error") or not quiet:
+            common.say(message)
+
+    serve = not no_socket and (config.socket.enabled or socket is not None)
+    setting = Setting(database, (config_file or paths.config_file()).absolute(), config_file is not None,
+                      socket_path(config.socket.path, socket) if serve else None)
+    live, notifier = Live(config, hz), Notifier()
     host = here(proc_root, libproc)
     try:
-        with pipe.Stopper() as stopper:
-            if not quiet:
-                common.say(f"watching at {hz or config.system.hz:g} Hz, writing to {database}"
-                           + (f", for {seconds:g} s" if seconds else ""))
-            pipe.run(config, host, database, hz=hz or config.system.hz, seconds=seconds, out=out,
-                     sleep=stopper.sleep, warn=common.say)
+        with Loop() as loop:
+            pipe.run(config, host, database, hz=live.hz, seconds=seconds, out=out, sleep=loop.sleep,
+                     warn=lambda message: say("warning", message), live=live,
+                     surround=background(live, loop, setting, say, log, notifier))
+    except Exception as error:
+        if log is not None:
+            log.write("error", f"ended by {type(error).__name__}: {error}")
+        raise
     finally:
         host.close()
+        notifier.close()
+        if log is not None:
+            log.close()
     if report:
         from rogue_hunter.report import print_summary
 
         print_summary(database, began, time.time())
     return common.OK
+
+
+def _log(config: Config) -> Log | None:
+    """The log; without one when its directory cannot be had, which is no reason not to watch."""
+    if not config.log.enabled:
+        return None
+    try:
+        return Log(log_path(config.log), config.log)
+    except paths.PathError as error:
+        common.say(f"no log is written: {error}")
+        return None
 
 
 main = common.entry(command, prints=False)

@@ -1,0 +1,175 @@
+"""Waiting for the next beat, and meanwhile looking after descriptors, timers and signals: one selector, no threads.
+
+Everything that is not the beat happens while the beat waits. A callback gets a bounded piece of work and returns; when
+the beat is due, what is still ready waits for the next pause between beats.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Protocol
+
+
+class HasFileno(Protocol):
+    """What can be watched."""
+
+    def fileno(self) -> int: ...
+
+
+Watched = int | HasFileno
+Callback = Callable[[int], object]
+"""Called with the events that came: selectors.EVENT_READ, EVENT_WRITE."""
+
+PIECE_S = 0.02
+"""A piece of work is begun only if the beat is further away than this, which is more than a piece takes."""
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+@dataclass(slots=True)
+class Timer:
+    """When a callback is due next, and how often. Seconds of the loop's clock."""
+
+    due: float
+    period: float
+    callback: Callable[[], object]
+
+
+class Loop(AbstractContextManager["Loop"]):
+    """The waiting of the beat. Inside of `with`, `stops` end it: the first such signal makes `sleep` give False, a
+    second one ends the process at once. A signal wakes the loop through a socket, so none is missed between the look
+    and the wait.
+    """
+
+    def __init__(self, stops: Iterable[int] = (signal.SIGTERM, signal.SIGINT),
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.stopping = False
+        self._stops = tuple(stops)
+        self._clock = clock
+        self._selector = selectors.DefaultSelector()
+        self._awake, self._waker = socket.socketpair()
+        self._awake.setblocking(False)
+        self._waker.setblocking(False)
+        self._selector.register(self._awake, READ, self._drain)
+        self._timers: list[Timer] = []
+        self._soon: deque[Callable[[], object]] = deque()
+        self._handlers: dict[int, Callable[[], object]] = {}
+        self._came: set[int] = set()
+        self._before: dict[int, object] = {}
+        self._wakeup = -1
+
+    def __enter__(self) -> Loop:
+        self._wakeup = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        for number in self._stops:
+            self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(self._wakeup)
+        self.close()
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        self._selector.close()
+        self._awake.close()
+        self._waker.close()
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        if self.stopping:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.stopping = True
+
+    # -- what is looked after --------------------------------------------------------------------------------------
+
+    def watch(self, file: Watched, events: int, callback: Callback) -> None:
+        """Have `callback` called while waiting, when `file` is ready; 0 events end it."""
+        known = file in self._selector.get_map()
+        if not events:
+            if known:
+                self._selector.unregister(file)
+        elif known:
+            self._selector.modify(file, events, callback)
+        else:
+            self._selector.register(file, events, callback)
+
+    def every(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Have `callback` called so often while waiting."""
+        timer = Timer(self._clock() + seconds, seconds, callback)
+        self._timers.append(timer)
+        return timer
+
+    def hurry(self, timer: Timer, seconds: float) -> None:
+        """Have a timer's callback called after so many seconds already; may be called from another thread."""
+        timer.due = min(timer.due, self._clock() + seconds)
+        self.wake()
+
+    def on(self, number: int, callback: Callable[[], object]) -> None:
+        """Have `callback` called while waiting, after the signal `number` came. Only inside of `with`."""
+        self._handlers[number] = callback
+        if number not in self._before:
+            self._before[number] = signal.signal(number, lambda n, _frame: self._came.add(n))
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once, when there is time before the beat: a piece of some longer work."""
+        self._soon.append(callback)
+
+    def wake(self) -> None:
+        """End the wait for descriptors; may be called from another thread."""
+        with suppress(OSError):
+            self._waker.send(b"\0")
+
+    def _drain(self, _events: int) -> None:
+        with suppress(BlockingIOError):
+            self._awake.recv(4096)
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def sleep(self, seconds: float) -> bool:
+        """Wait so long, looking after what is watched; False when it is time to stop."""
+        clock = self._clock
+        deadline = clock() + seconds
+        while not self.stopping:
+            self._due(clock())
+            left = deadline - clock()
+            piece = bool(self._soon) and left > min(PIECE_S, seconds / 2)
+            self._look(0.0 if piece else self._wait(left), deadline)
+            if piece and not self.stopping:
+                self._soon.popleft()()
+            if clock() >= deadline:
+                break
+        return not self.stopping
+
+    def _wait(self, left: float) -> float:
+        """Seconds until the beat or a timer is due."""
+        due = min((timer.due for timer in self._timers), default=float("inf"))
+        return max(0.0, min(left, due - self._clock()))
+
+    def _look(self, seconds: float, deadline: float) -> None:
+        """Wait so long for what is watched, and let callbacks have what came."""
+        for key, events in self._selector.select(seconds):
+            key.data(events)
+            # The rest is still ready after the tick: the beat does not wait for whoever has much to say.
+            if self.stopping or self._clock() >= deadline:
+                return
+
+    def _due(self, now: float) -> None:
+        for number in list(self._came):
+            self._came.discard(number)
+            self._handlers[number]()
+        for timer in self._timers:
+            if timer.due <= now:
+                timer.due = now + timer.period
+                timer.callback()

@@ -1,0 +1,182 @@
+"""Where the socket stands: a directory that is ours alone, a lock held for life, and a name that nobody else made.
+
+Nothing is removed but a socket of our own user, and that only while we hold the lock: then it is stale, whoever made
+it is dead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from rogue_hunter.paths import private_dir, runtime_dir
+
+NAME = "rh-pipe.sock"
+
+SUN_PATH = 104 if sys.platform == "darwin" else 108
+"""Bytes of sockaddr_un.sun_path, the closing NUL included: <sys/un.h> of macOS and of Linux."""
+
+BACKLOG = 32
+
+
+class SocketError(Exception):
+    """The socket cannot be served or reached. `code` is the exit code: 69 nobody there or taken, 74 a directory or file
+    that is not as it must be, 78 a path that cannot be one."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Taken(SocketError):
+    """Another rh-pipe serves this socket. `holder` is its pid, if it wrote it down."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        who = f" (process {holder})" if holder else ""
+        super().__init__(f"{path}: another rh-pipe serves it{who}", 69)
+        self.holder = holder
+
+
+def socket_path(configured: str = "", given: Path | None = None) -> Path:
+    """The socket: the one given, else the configured one, else the user's. Raises PathError without a home."""
+    if given is not None:
+        return given.absolute()
+    if configured:
+        return Path(configured).expanduser().absolute()
+    return runtime_dir() / NAME
+
+
+def check_length(path: Path) -> None:
+    """Raise SocketError for a path that no socket can have."""
+    size = len(os.fsencode(path))
+    if size >= SUN_PATH:
+        raise SocketError(f"{path}: a socket's path has at most {SUN_PATH - 1} bytes, this one has {size}; "
+                          "name another with [socket] path or --socket", 78)
+
+
+class Place:
+    """The right to serve one socket path. Made by checking and locking; `listen` then makes the socket."""
+
+    def __init__(self, path: Path) -> None:
+        """Check the directory and take the lock. Raises SocketError, PathError; nothing is removed."""
+        check_length(path)
+        self.path = path
+        self._made: tuple[int, int] | None = None
+        self._left = False
+        private_dir(path.parent)
+        self._dir = _open_private(path.parent)
+        try:
+            self._lock = self._take_lock()
+        except BaseException:
+            os.close(self._dir)
+            raise
+
+    def _take_lock(self) -> int:
+        name = self.path.name + ".lock"
+        try:
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600,
+                         dir_fd=self._dir)
+        except OSError as error:
+            raise SocketError(f"{self.path}.lock: {error.strerror}", 74) from None
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
+            os.close(fd)
+            raise SocketError(f"{self.path}.lock: not a file of ours", 74)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise Taken(self.path, holder if holder.isdigit() else "") from None
+        with suppress(OSError):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        return fd
+
+    def listen(self) -> socket.socket:
+        """The listening socket, non-blocking, mode 0600. A stale one of ours is replaced. Raises SocketError."""
+        name = self.path.name
+        info = self._look()
+        if info is not None:
+            if not stat.S_ISSOCK(info.st_mode) or info.st_uid != os.geteuid():
+                raise SocketError(f"{self.path}: exists and is not a socket of ours; it is left alone", 74)
+            os.unlink(name, dir_fd=self._dir)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.setblocking(False)
+            listener.bind(str(self.path))
+            listener.listen(BACKLOG)
+            # The name was resolved again by bind: what stands in the directory that was checked must be what we made.
+            made = self._look()
+            if made is None or not stat.S_ISSOCK(made.st_mode) or made.st_uid != os.geteuid():
+                raise SocketError(f"{self.path}: the directory was exchanged meanwhile", 74)
+            self._made = made.st_dev, made.st_ino
+            # Who may connect is decided by the directory and by the peer's credentials; some systems ask the mode too.
+            os.chmod(name, 0o600, dir_fd=self._dir)
+        except OSError as error:
+            listener.close()
+            raise SocketError(f"{self.path}: {error.strerror}", 74) from None
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def standing(self) -> bool:
+        """True while the path leads to the socket that we made: a cleaner of temporary files may have taken it."""
+        try:
+            info = os.lstat(self.path)
+        except OSError:
+            return False
+        return (info.st_dev, info.st_ino) == self._made
+
+    def _look(self) -> os.stat_result | None:
+        try:
+            return os.stat(self.path.name, dir_fd=self._dir, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SocketError(f"{self.path}: {error.strerror}", 74) from None
+
+    def leave(self) -> None:
+        """Remove the socket, if it is still ours, and give the lock back. The lock's file stays: removing it would let
+        two processes hold two locks of one name."""
+        if self._left:
+            return
+        self._left = True
+        with suppress(SocketError, OSError):
+            info = self._look()
+            if info is not None and (info.st_dev, info.st_ino) == self._made:
+                os.unlink(self.path.name, dir_fd=self._dir)
+        with suppress(OSError):
+            os.ftruncate(self._lock, 0)
+        os.close(self._lock)
+        os.close(self._dir)
+
+    def anew(self) -> Place:
+        """The same path, checked and locked again, after somebody removed the socket or its directory. Raises
+        SocketError, PathError."""
+        self.leave()
+        return Place(self.path)
+
+
+def _open_private(directory: Path) -> int:
+    """A descriptor of the directory, looked at once more through it: a path may lead elsewhere a moment later."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise SocketError(f"{directory}: {error.strerror}", 74) from None
+    info = os.fstat(fd)
+    reason = ""
+    if info.st_uid != os.geteuid():
+        reason = f"belongs to user {info.st_uid}"
+    elif info.st_mode & 0o077:
+        reason = f"is open to others (mode {stat.S_IMODE(info.st_mode):04o})"
+    if reason:
+        os.close(fd)
+        raise SocketError(f"{directory}: {reason}", 74)
+    return fd
