@@ -41,7 +41,8 @@ def parser() -> argparse.ArgumentParser:
                    help="one more subject that keeps the beat, such as rh-pipe of another checkout; "
                         "{hz} and {scratch}, a directory, are filled in")
     p.add_argument("--seconds", type=_positive, metavar="S", help="length of a turn's window (10)")
-    p.add_argument("--warmup", type=_positive, metavar="S", help="time before the mark, not counted (3); half a second more for each 1,000 processes")
+    p.add_argument("--warmup", type=_positive, metavar="S",
+                   help="time before the mark, not counted (3); half a second more for each 1,000 processes")
     p.add_argument("--rounds", type=int, choices=range(1, 101), metavar="N", help="turns of each on each load (3)")
     p.add_argument("--hz", type=_positive, default=3.0, metavar="H", help="the beat (3)")
     p.add_argument("--sweep", type=_positive, default=0.0, metavar="S",

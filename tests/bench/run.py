@@ -15,7 +15,7 @@ SYSCALLS_UP_TO = 1000
 SYSCALLS_S = 4.0
 
 WARMUP_S_PER_PROCESS = 0.0005
-"""On top of the warm-up: rh-pipe reads the command lines of 5,000 processes in its first two seconds, beside the beat."""
+"""On top of the warm-up: beside its beat, rh-pipe first reads the command lines of all, two seconds for 5,000."""
 
 
 @dataclass(frozen=True, slots=True)
