@@ -162,7 +162,7 @@ class AuditLog:
         head = {"seq": seq, "prev": link, "ts": round(now, 3),
                 "timestamp": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")}
         try:
-            body = json.dumps({**head, **entry}, separators=(",", ":"), allow_nan=False).encode("ascii")
+            body = json.dumps({**head, **entry}, separators=(",", ":"), allow_nan=False).encode()
         except (ValueError, TypeError) as error:
             raise AuditError(f"{self.path}: an entry that is no JSON: {error}") from None
         new = link_of(link, body)

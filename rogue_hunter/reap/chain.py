@@ -53,7 +53,7 @@ def own_link(line: bytes) -> str | None:
     """The link at the end of a line, None when there is none."""
     if len(line) <= _LINK or line[-_LINK:-_LINK + len(TAIL)] != TAIL or not line.endswith(b'"}'):
         return None
-    return line[-66:-2].decode("ascii", "replace")
+    return line[-66:-2].decode("utf-8", "replace")
 
 
 def verify(path: Path) -> Verdict:
@@ -98,8 +98,8 @@ def _check(line: bytes, seq: int, link: str) -> tuple[str, int, str]:
 
 def _check_head(path: Path, seq: int, link: str) -> list[Damage]:
     try:
-        number, head = Path(f"{path}.head").read_text("ascii").split()
-        last = int(number)
+        number, raw = Path(f"{path}.head").read_bytes().split()
+        last, head = int(number), raw.decode("utf-8", "replace")
     except (OSError, ValueError):
         return []
     if last > seq:

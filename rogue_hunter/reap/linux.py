@@ -36,7 +36,7 @@ class LinuxMachine:
         self._boottime = boottime
 
     def boot_id(self) -> str:
-        return _read(self._root / "sys/kernel/random/boot_id").decode("ascii", "replace").strip()
+        return _read(self._root / "sys/kernel/random/boot_id").decode("utf-8", "replace").strip()
 
     def open(self, pid: int) -> Handle:
         return Pidfd(pid)
@@ -69,7 +69,7 @@ class LinuxMachine:
             row["user"] = pwd.getpwuid(uids[1]).pw_name
         fields, denied = describe(self._root, key, kernel)
         row.update(fields)
-        if denied and "cmdline" not in fields:
+        if denied and "cmdline" not in fields and row["state"] != "defunct":
             raise Unreadable(f"{folder}: program and arguments may not be read")
         return live(key, row, uids, leader=leader, session=session, kernel_thread=kernel,
                     age_s=max(0.0, self._boottime() - stat.start / HZ))
