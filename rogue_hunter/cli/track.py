@@ -18,7 +18,7 @@ Examples:
   rh-sample | rh-score | rh-track | jq -c '[.kind, .command, .score, .reason]'
   rh-sample | rh-score | rh-track --db x.db --tee | rh-match
 """)
-@common.db_option
+@click.option("-d", "--db", type=click.Path(path_type=Path), metavar="FILE", help="Store the events in this database.")
 @click.option("--tee", is_flag=True, help="Pass the ticks on as well, not only the events.")
 @click.option("--model", type=click.Choice(["share", "stress"]),
               help="Whose bands count (default: the configured model's).")
