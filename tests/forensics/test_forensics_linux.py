@@ -303,6 +303,30 @@ def test_what_hangs_is_left_behind() -> None:
         bounded(lambda: 1 // 0, 5)
 
 
+@linux
+def test_a_process_that_cannot_be_read_is_read_in_part(spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where stacks do not come, state and wait channel still do, and the capture says what is missing."""
+    from rogue_hunter.forensics.linux import capture as module
+
+    child = python(spawn, "print('x', flush=True)\nimport sys\nsys.stdin.read()")
+    real, stop = module.read_process, threading.Event()
+
+    def stuck(root: Path, key: object, *more: object, without_locks: bool = False) -> object:
+        if key == key_of(child.pid) and not without_locks:
+            stop.wait(60)
+        return real(root, key, *more, without_locks=without_locks)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "read_process", stuck)
+    try:
+        records = check(capture([key_of(child.pid)], ForensicsSettings(rounds=2, process_timeout_s=0.2, log_entries=0)))
+    finally:
+        stop.set()
+    assert records[0]["targets"][0]["outcome"] == "timeout" and records[0]["threads_status"] == "partial"
+    thread = next(t for t in of(records, "spindump_thread") if t["pid"] == child.pid)
+    assert thread["state_raw"] in "SR" and "syscall" not in thread
+    assert "could not be read" in str(records[0]["problems"])
+
+
 def test_locks() -> None:
     """Holder and waiters of /proc/locks; those behind a waiter wait for the holder too; -1 is nobody."""
     data = (b"1: POSIX  ADVISORY  WRITE 10 08:01:5 0 EOF\n2: FLOCK  ADVISORY  WRITE 20 00:1b:77 0 EOF\n"

@@ -63,8 +63,10 @@ def capture_linux(request: Request, cancel: threading.Event | None = None, *,
     for target in request.targets:
         if going_on():
             scene.outcomes[target.key] = _read(scene, target.key, target.role)
+    # Half of the room is left to those who turn out to be in the way of the others.
+    crowd = max(len(scene.processes) + 1, settings.processes // 2)
     for pid, role in _bystanders(index):
-        if going_on():
+        if going_on() and len(scene.processes) < crowd:
             _read(scene, pid, role)
     _follow(scene, index, going_on)
     for _ in range(settings.rounds - 1):
@@ -92,27 +94,33 @@ def capture_linux(request: Request, cancel: threading.Event | None = None, *,
 
 
 def _read(scene: _Scene, key: Key | int, role: str) -> str:
-    """Read one process into the scene; says ok, gone, timeout or left_out."""
+    """Read one process into the scene; says ok, gone, timeout (then less of it was read) or left_out."""
     pid = key if isinstance(key, int) else key[0]
     if pid in scene.processes:
         return "ok"
     if len(scene.processes) >= scene.settings.processes:
         return "left_out"
+    limit, seconds = scene.settings.threads, scene.settings.process_timeout_s
+    outcome = "ok"
     try:
-        process = bounded(lambda: read_process(scene.root, key, role, scene.machine, scene.settings.threads),
-                          scene.settings.process_timeout_s)
+        try:
+            process = bounded(lambda: read_process(scene.root, key, role, scene.machine, limit), seconds)
+        except Late:
+            outcome = "timeout"
+            scene.parts.problems.append(f"process {pid} could not be read within {seconds:g} s: it holds a lock that "
+                                        f"reading needs; its stacks and system calls are left out")
+            process = bounded(lambda: read_process(scene.root, key, role, scene.machine, limit, without_locks=True),
+                              seconds)
     except Gone:
         return "gone"
     except Late:
-        scene.parts.problems.append(f"process {pid} could not be read within {scene.settings.process_timeout_s:g} s: "
-                                    f"it holds locks that reading needs")
         return "timeout"
     except OSError as error:
         scene.parts.problems.append(f"process {pid}: {error.strerror}")
         return "failed"
     scene.processes[pid] = process
     scene.denied |= process.denied
-    return "ok"
+    return outcome
 
 
 def _guarded(scene: _Scene, process: Process, call: Callable[[], None]) -> None:
@@ -156,7 +164,7 @@ def _follow(scene: _Scene, index: Index, going_on: Callable[[], bool]) -> dict[i
         scene.denied |= process.denied
         for wait in found[pid]:
             if wait.on_pid is not None and wait.on_pid not in scene.processes and \
-                    _read(scene, wait.on_pid, "holder") == "ok":
+                    _read(scene, wait.on_pid, "holder") in ("ok", "timeout") and wait.on_pid in scene.processes:
                 queue.append(wait.on_pid)
     return found
 

@@ -65,6 +65,7 @@ class Process:
     pid_namespace: str | None
     denied: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    stuck: bool = False
 
 
 def parse_stack(data: bytes) -> tuple[str, ...]:
@@ -97,18 +98,21 @@ def parse_wchan(data: bytes) -> str | None:
     return None if name in (b"", b"0") else text(name)[:FRAME_LIMIT]
 
 
-def read_process(root: Path, key: Key | int, role: str, machine: str, limit: int) -> Process:
-    """Everything of one process that is read without its memory lock. Raises Gone.
+def read_process(root: Path, key: Key | int, role: str, machine: str, limit: int, *,
+                 without_locks: bool = False) -> Process:
+    """One process and at most `limit` of its threads. Raises Gone.
 
-    The identity is looked at before and after: what was read belongs to it, or Gone is raised.
+    The identity is looked at before and after: what was read belongs to it, or Gone is raised. Stacks, system calls
+    and the auxiliary vector need a lock that a process holds while it runs another program (exec): `without_locks`
+    leaves them out, for a process that is stuck there.
     """
     with pinned(root, key) as (at, stat):
         pid = key if isinstance(key, int) else key[0]
         denied: set[str] = set()
         status, _ = read_or(at, "status")
-        auxv, _ = read_or(at, "auxv", 64)
+        auxv = b"" if without_locks else read_or(at, "auxv", 64)[0]
         native = bool(stat.flags & PF_KTHREAD) or not auxv or is_native(auxv)
-        fields = _fields(at, stat, status, denied)
+        fields = _fields(at, stat, status, denied, without_locks)
         try:
             namespace: str | None = os.readlink("ns/pid", dir_fd=at)
         except OSError:
@@ -116,11 +120,11 @@ def read_process(root: Path, key: Key | int, role: str, machine: str, limit: int
         tids = _tids(at)
         threads: dict[int, Thread] = {}
         for tid in tids[:limit]:
-            thread = _thread(at, tid, machine if native else "", denied)
+            thread = _thread(at, tid, machine if native else "", denied, without_locks)
             if thread is not None:
                 threads[tid] = thread
         process = Process((pid, stat.start), text(stat.comm), role, stat, fields, threads, len(tids), native, namespace,
-                          denied)
+                          denied, stuck=without_locks)
         if len(tids) > limit:
             process.problems.append(f"process {pid} has {len(tids)} threads; the first {limit} were read")
         if not still(at, stat.start):
@@ -143,7 +147,7 @@ def _listdir(at: int, name: str) -> list[str]:
         os.close(fd)
 
 
-def _fields(at: int, stat: Stat, status: bytes, denied: set[str]) -> dict[str, Any]:
+def _fields(at: int, stat: Stat, status: bytes, denied: set[str], without_locks: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {"parent_pid": stat.ppid or None, "threads": stat.threads or None,
                               "cpu_seconds": (stat.utime + stat.stime) / HZ}
     fields["state"] = STATES.get(stat.state)
@@ -152,6 +156,11 @@ def _fields(at: int, stat: Stat, status: bytes, denied: set[str]) -> dict[str, A
     fields.update(parse_memory(status))
     with suppress(ValueError, IndexError):
         fields["uid"] = effective_uid(parse_status(status)[0])
+    group, _ = read_or(at, "cgroup", 4096)
+    if group:
+        fields["cgroup"] = cgroup_path(group)
+    if without_locks:
+        return fields
     try:
         fields["path"] = text(os.fsencode(os.readlink("exe", dir_fd=at)))[:1024]
     except PermissionError:
@@ -164,18 +173,19 @@ def _fields(at: int, stat: Stat, status: bytes, denied: set[str]) -> dict[str, A
         denied.add("open files")
     except OSError:
         pass
-    group, _ = read_or(at, "cgroup", 4096)
-    if group:
-        fields["cgroup"] = cgroup_path(group)
     return fields
 
 
-def _thread(at: int, tid: int, machine: str, denied: set[str]) -> Thread | None:
+def _thread(at: int, tid: int, machine: str, denied: set[str], without_locks: bool) -> Thread | None:
     try:
         stat = parse_stat(read(at, f"task/{tid}/stat", 4096))
     except (OSError, ValueError):
         return None
     thread = Thread(tid, text(stat.comm), stat.priority, (stat.utime + stat.stime) / HZ)
+    if without_locks:
+        wchan, _ = read_or(at, f"task/{tid}/wchan", 256)
+        thread.looks.append((stat.state.decode("ascii", "replace"), parse_wchan(wchan), None))
+        return thread
     stack, how = read_or(at, f"task/{tid}/stack", 16384)
     if how == "denied":
         denied.add("kernel stack")
@@ -194,6 +204,8 @@ def _look(at: int, thread: Thread, stat: Stat, machine: str, denied: set[str]) -
 
 def look_again(root: Path, process: Process, machine: str) -> None:
     """One more look at the threads of `process`. A thread or a process that is gone is left as it was seen last."""
+    if process.stuck:
+        return
     try:
         with pinned(root, process.key) as (at, _):
             for thread in process.threads.values():
