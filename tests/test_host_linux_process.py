@@ -1,0 +1,400 @@
+"""One process: counters into rates over the time in which they grew, and unknown where nothing can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proctools import HZ, PAGE, Tree, io_text, stat_line, status_text
+
+from rogue_hunter.host.linux.parse import parse_stat
+from rogue_hunter.host.linux.process import STATES, Process
+
+SECOND = 1_000_000_000
+BOOT = 1_700_000_000.0
+OLD = 5000.0
+"""Uptime at the first reading; the process started 10 s after the boot."""
+
+
+class Reading:
+    """A process that is read again and again; the clock moves as told."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.now = 0
+        self.before = 0
+        stat = parse_stat(stat_line(5, **{"start": 1000, **fields}))
+        self.process = Process((5, stat.start), stat, BOOT)
+
+    def take(
+        self,
+        seconds: float = 1.0,
+        *,
+        first: bool = False,
+        sched: tuple[int, int] | None = (0, 0),
+        status: bytes | None = None,
+        io: bytes | None = None,
+        uptime: float = OLD,
+        interval: float | None = None,
+        spent: float = 0.0,
+        **fields: Any,
+    ) -> dict[str, Any]:
+        """The row of a reading `seconds` after the tick before, `spent` seconds after the poll."""
+        self.now += round(seconds * SECOND)
+        made = self.process.update(
+            parse_stat(stat_line(5, **{"start": 1000, **fields})),
+            status_text() if status is None else status,
+            io_text() if io is None else io,
+            b"" if sched is None else b"%d %d 9\n" % sched,
+            self.now + round(spent * SECOND),
+            self.now,
+            self.before,
+            (0.0 if first else seconds) if interval is None else interval,
+            uptime,
+        )
+        self.before = self.now
+        self.cores, self.renamed = made
+        return self.process.row
+
+    def tick(self, seconds: float = 1.0) -> None:
+        """A tick in which the process did not run."""
+        self.now += round(seconds * SECOND)
+        self.before = self.now
+
+
+RATES = [
+    "cpu_percent",
+    "pageins_per_s",
+    "faults_per_s",
+    "disk_bytes_per_s",
+    "context_switches_per_s",
+    "wakeups_per_s",
+    "run_delay_ms_per_s",
+]
+
+
+def test_first_sight_of_an_old_process() -> None:
+    """Totals are known at once, rates are not: they would be averages over days."""
+    made = Reading().take(
+        first=True,
+        sched=(7_000_000_000, 2_000_000_000),
+        status=status_text(1000, 2048, 30, 12),
+        io=io_text(100, 200),
+        utime=500,
+        stime=200,
+        cutime=30,
+        cstime=20,
+        minflt=90,
+        majflt=10,
+        rss=512,
+        nice=5,
+        priority=25,
+        ppid=3,
+    )
+    assert (
+        made
+        == {
+            "pid": 5,
+            "start_ticks": 1000,
+            "start_time": BOOT + 1000 / HZ,
+            "command": "x",
+            "uid": 1000,
+            "ppid": 3,
+            "session": 1,
+            "state": "sleeping",
+            "state_raw": "S",
+            "priority": 25,
+            "nice": 5,
+            "threads": 1,
+            "cpu_seconds_total": 7.0,
+            "cpu_user_seconds_total": 5.0,
+            "cpu_system_seconds_total": 2.0,
+            "children_cpu_seconds_total": 0.5,
+            "memory_bytes": 512 * PAGE,
+            "memory_peak_bytes": 2048 * 1024,
+            "pageins_total": 10,
+            "faults_total": 100,
+            "disk_read_bytes_total": 100,
+            "disk_write_bytes_total": 200,
+            "context_switches_total": 42,
+            "wakeups_total": 30,
+            "run_delay_seconds_total": 2.0,
+        }
+        or HZ != 100
+    )
+    assert not set(RATES) & made.keys()
+
+
+def test_rates() -> None:
+    """Growth over the measured time: CPU to the nanosecond by schedstat, everything else by its counter."""
+    reading = Reading()
+    reading.take(first=True)
+    made = reading.take(
+        2.0,
+        sched=(500_000_000, 100_000_000),
+        status=status_text(1000, 4, 40, 20),
+        io=io_text(3_000_000, 1_000_000),
+        minflt=500,
+        majflt=100,
+    )
+    assert {name: made[name] for name in RATES} == {
+        "cpu_percent": 25.0,
+        "pageins_per_s": 50.0,
+        "faults_per_s": 300.0,
+        "disk_bytes_per_s": 2_000_000.0,
+        "context_switches_per_s": 30.0,
+        "wakeups_per_s": 20.0,
+        "run_delay_ms_per_s": 50.0,
+    }
+    assert reading.cores == 0.25
+
+
+def test_growth_after_idle_ticks_belongs_to_the_last_interval() -> None:
+    """The gate proves that nothing ran before the last tick: what grew, grew in this interval."""
+    reading = Reading()
+    reading.take(first=True)
+    for _ in range(3600):
+        reading.tick()
+    made = reading.take(0.5, sched=(250_000_000, 0), status=status_text(1000, 4, 10, 0), io=io_text(0, 1000))
+    assert (made["cpu_percent"], made["wakeups_per_s"], made["disk_bytes_per_s"]) == (50.0, 20.0, 2000.0)
+
+
+def test_reading_late_in_a_busy_tick() -> None:
+    """CPU time is what the poll saw, and is divided by the time between polls: a reading that came 100 ms later in one
+    tick and at once in the next changes no percentage of a process that uses a whole core."""
+    reading = Reading()
+    reading.take(first=True)
+    on_cpu = 0
+    for spent in (0.1, 0.0, 0.1, 0.0):
+        on_cpu += 333_000_000
+        assert reading.take(0.333, sched=(on_cpu, 0), spent=spent)["cpu_percent"] == pytest.approx(100.0, abs=0.01)
+
+
+def test_young_process_has_rates_over_its_life() -> None:
+    """A process younger than the interval used all of it in this interval; its age counts, not the interval."""
+    made = Reading(start=499_950).take(
+        1.0,
+        uptime=5000.0,
+        start=499_950,
+        sched=(250_000_000, 50_000_000),
+        status=status_text(1000, 4, 5, 5),
+        io=io_text(0, 1000),
+        minflt=10,
+    )
+    assert made["cpu_percent"] == 50.0 and made["context_switches_per_s"] == 20.0
+    assert made["disk_bytes_per_s"] == 2000.0 and made["faults_per_s"] == 20.0 and made["run_delay_ms_per_s"] == 100.0
+
+
+def test_process_that_began_just_now() -> None:
+    """An age of less than a clock tick counts as one: no use becomes infinite."""
+    made = Reading(start=500_000).take(1.0, uptime=5000.0, start=500_000, sched=(5_000_000, 0))
+    assert made["cpu_percent"] == 50.0
+
+
+@pytest.mark.parametrize(
+    ("age", "known"), [(0.9, True), (1.0, True), (1.0 + 0.4 / HZ, True), (1.5, False), (4000, False)]
+)
+def test_where_youth_ends(age: float, known: bool) -> None:
+    """Up to the interval, and the clock tick that a start time may lie before the truth."""
+    start = round((OLD - age) * HZ)
+    made = Reading(start=start).take(1.0, start=start, sched=(1_000_000, 0))
+    assert ("cpu_percent" in made) is known
+
+
+def test_first_snapshot_knows_no_youth() -> None:
+    """Without an interval there are no rates, however young a process is."""
+    assert "cpu_percent" not in Reading(start=499_999).take(first=True, start=499_999)
+
+
+def test_several_threads() -> None:
+    """schedstat is the leader's alone: several threads are measured by stat, the rest since it was read."""
+    reading = Reading(threads=4)
+    reading.take(first=True, threads=4, sched=None)
+    for _ in range(9):
+        reading.tick()
+    made = reading.take(
+        1.0, threads=4, sched=None, utime=3 * HZ, status=status_text(1000, 4, 100, 0), io=io_text(0, 1000)
+    )
+    assert made["cpu_percent"] == 300.0
+    assert made["wakeups_per_s"] == 10.0 and made["disk_bytes_per_s"] == 100.0
+    assert "run_delay_ms_per_s" not in made
+
+
+def test_second_thread_comes_and_goes() -> None:
+    """The source of CPU time changes with the number of threads; no rate is made of two different sources."""
+    reading = Reading()
+    reading.take(first=True, sched=(10**12, 0))
+    assert reading.take(threads=2, sched=None, utime=HZ)["cpu_percent"] == 100.0
+    made = reading.take(threads=1, sched=(10**12 + 1, 10**12), utime=HZ + HZ // 2)
+    assert made["cpu_percent"] == 50.0 and "run_delay_ms_per_s" not in made
+    assert reading.take(sched=(10**12 + 1 + 250_000_000, 10**12), utime=HZ + HZ // 2)["cpu_percent"] == 25.0
+
+
+def test_without_schedstat() -> None:
+    """A kernel that does not keep schedstat: CPU by stat, run delay unknown."""
+    reading = Reading()
+    reading.take(first=True, sched=None)
+    made = reading.take(sched=None, utime=HZ // 2)
+    assert made["cpu_percent"] == 50.0 and "run_delay_seconds_total" not in made and "run_delay_ms_per_s" not in made
+
+
+def test_what_may_not_be_read() -> None:
+    """Another user's io and status: those fields are unknown, never 0, and the rest is told."""
+    reading = Reading()
+    reading.take(first=True, io=b"", status=b"")
+    made = reading.take(io=b"", status=b"", sched=(100_000_000, 0))
+    assert made["cpu_percent"] == 10.0
+    assert (
+        not {
+            "disk_read_bytes_total",
+            "disk_bytes_per_s",
+            "wakeups_total",
+            "wakeups_per_s",
+            "context_switches_per_s",
+            "uid",
+            "memory_peak_bytes",
+        }
+        & made.keys()
+    )
+
+
+def test_what_may_be_read_from_now_on() -> None:
+    """The first value of a counter makes no rate."""
+    reading = Reading()
+    reading.take(first=True, io=b"")
+    made = reading.take(io=io_text(10**9, 10**9))
+    assert made["disk_read_bytes_total"] == 10**9 and "disk_bytes_per_s" not in made
+    assert reading.take(io=io_text(10**9, 10**9 + 5))["disk_bytes_per_s"] == 5.0
+
+
+def test_counters_that_fall() -> None:
+    """A counter that went back has no rate in this interval, and is a new baseline for the next."""
+    reading = Reading()
+    reading.take(
+        first=True,
+        sched=(10**9, 10**9),
+        status=status_text(1000, 4, 50, 50),
+        io=io_text(500, 500),
+        minflt=50,
+        majflt=50,
+        utime=50,
+    )
+    made = reading.take(sched=(5, 5), status=status_text(1000, 4, 1, 1), io=io_text(1, 1), minflt=1, majflt=1, utime=1)
+    assert all(made.get(name, 0) >= 0 for name in RATES)
+    assert not {"disk_bytes_per_s", "wakeups_per_s", "pageins_per_s", "run_delay_ms_per_s"} & made.keys()
+    assert reading.take(sched=(5 + 10**8, 5), io=io_text(1, 11), utime=1)["disk_bytes_per_s"] == 10.0
+
+
+def test_rest() -> None:
+    """A process that stopped running has rates of 0 and keeps the rest; what was unknown stays so."""
+    reading = Reading()
+    before = reading.take(first=True, sched=(5, 5), io=b"")
+    reading.process.rest()
+    made = reading.process.row
+    assert made is not before and not set(RATES) & before.keys()
+    assert {name: made.get(name) for name in RATES} == {**dict.fromkeys(RATES, 0.0), "disk_bytes_per_s": None}
+    assert {name: v for name, v in made.items() if name not in RATES} == before
+
+
+@pytest.mark.parametrize(
+    ("letter", "state"),
+    [
+        (b"R", "running"),
+        (b"S", "sleeping"),
+        (b"D", "uninterruptible"),
+        (b"T", "stopped"),
+        (b"t", "stopped"),
+        (b"Z", "defunct"),
+        (b"I", "idle"),
+        (b"?", "sleeping"),
+        (b"\xff", "sleeping"),
+    ],
+)
+def test_states(letter: bytes, state: str) -> None:
+    """The kernel's letters in the field's words; a letter of a later kernel is no error."""
+    made = Reading().take(first=True, state=letter)
+    assert made["state"] == state
+    assert made["state_raw"].isprintable() and (letter not in STATES or made["state_raw"] == letter.decode())
+
+
+def test_new_name_and_new_user() -> None:
+    """An exec and a setuid are seen; the name of the user before does not stand beside the new id."""
+    reading = Reading()
+    reading.take(first=True)
+    assert not reading.renamed
+    reading.process.static["user"] = "somebody"
+    assert reading.take()["user"] == "somebody" and not reading.renamed
+    made = reading.take(comm=b"new) S")
+    assert reading.renamed and made["command"] == "new) S"
+    made = reading.take(comm=b"new) S", status=status_text(0))
+    assert reading.renamed and made["uid"] == 0 and "user" not in made
+
+
+@pytest.mark.parametrize("status", [b"\nUid:\t1\n", b"\nvoluntary_ctxt_switches:\t5\n", b"\nVmHWM:\t\n"])
+def test_nonsense_leaves_the_process_as_it_was(status: bytes) -> None:
+    """Files that make no sense are a ValueError, and the next good reading is whole again."""
+    reading = Reading()
+    before = reading.take(first=True)
+    with pytest.raises(ValueError, match=r"."):
+        reading.take(status=status)
+    assert reading.process.row is before
+    assert reading.take(sched=(10**8, 0))["uid"] == 1000
+
+
+def threads(tree: Tree, delays: dict[int, int]) -> None:
+    for tid, ns in delays.items():
+        tree.write(f"5/task/{tid}/schedstat", b"1 %d 1\n" % ns)
+
+
+def test_run_delay_of_threads(tmp_path: Path) -> None:
+    """The sum over the threads, at most once a second; between two measurements the last one stands."""
+    tree = Tree(tmp_path / "proc")
+    reading = Reading(threads=2)
+
+    def delay(seconds: float) -> tuple[Any, Any]:
+        made = reading.take(seconds, threads=2, sched=None)
+        reading.process.thread_delay(tree.path, reading.now)
+        return made.get("run_delay_seconds_total"), made.get("run_delay_ms_per_s")
+
+    threads(tree, {5: 1_000_000_000, 6: 500_000_000})
+    assert delay(10) == (1.5, None)
+    threads(tree, {5: 1_200_000_000, 6: 600_000_000})
+    assert delay(0.5) == (1.5, None)
+    assert delay(0.5) == (1.8, 300.0)
+    threads(tree, {5: 9_000_000_000})
+    assert delay(0.3) == (1.8, 300.0)
+    (tree.path / "5/task/6/schedstat").unlink()
+    (tree.path / "5/task/6").rmdir()
+    threads(tree, {5: 1_300_000_000, 7: 100_000_000})
+    assert delay(0.7) == (2.0, 200.0)
+
+
+def test_run_delay_of_threads_that_vanish(tmp_path: Path) -> None:
+    """A thread that ends while it is read, or all of them: the measurement is left out, nothing is raised."""
+    tree = Tree(tmp_path / "proc")
+    reading = Reading(threads=2)
+    made = reading.take(first=True, threads=2, sched=None)
+    reading.process.thread_delay(tree.path, SECOND)
+    threads(tree, {5: 5})
+    (tree.path / "5/task/6").mkdir()
+    reading.process.thread_delay(tree.path, SECOND)
+    assert "run_delay_seconds_total" not in made
+
+
+def test_descriptors(tmp_path: Path) -> None:
+    """Opened together, given back together; what is missing is -1 and said; without stat nothing stays open."""
+    tree = Tree(tmp_path / "proc")
+    tree.process(5)
+    process = Reading().process
+    fds = process.open(tree.path)
+    assert len(set(fds)) == 3 and min(fds) > 2 and not process.io_denied
+    process.close()
+    process.close()
+    assert process.fds is None
+    (tree.path / "5/io").unlink()
+    assert process.open(tree.path)[2] == -1 and process.io_denied
+    process.close()
+    (tree.path / "5/stat").unlink()
+    with pytest.raises(FileNotFoundError):
+        process.open(tree.path)
+    assert process.fds is None
