@@ -368,7 +368,7 @@ def test_status_while_the_lock_is_held(call: Run, tmp_path: Path, age: float, wa
     (("status", "--command", "x"), 2, "takes no --since"),
     (("top", "--exit-code"), 2, "belongs to the view status"),
     (("--since", "soon"), 2, "'soon' is not a time"),
-    (("--since", "1h", "--until", "2h"), 2, "--since is later than --until"),
+    (("--since", "1h", "--until", "2h"), 2, ") is later than --until (20"),
     (("-n", "-1"), 2, "-1"),
     (("event", "99"), 65, "99: no such event"),
     (("event", "\x1b[2J"), 65, r"\x1b[2J: no such event"),

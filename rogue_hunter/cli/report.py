@@ -17,6 +17,7 @@ from rogue_hunter.report.render import render, style
 from rogue_hunter.report.source import source
 from rogue_hunter.report.status import healthy
 from rogue_hunter.report.views import VIEWS, Asked, View
+from rogue_hunter.report.words import moment
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -56,7 +57,7 @@ Views:
 \b
 Examples:
   rh-report                              which process hogs the machine, worst first
-  rh-report --since 14:00 --until 14:40
+  rh-report --since yesterday --until today
   rh-report events --since 2d --command chrome
   rh-report event 42
   rh-report top --since 7d --csv
@@ -88,7 +89,8 @@ def command(view: str, which: str | None, since: float | None, until: float | No
     period = Period(Moment().convert(USUAL_PERIOD, None, None) if since is None else since,
                     now if until is None else until, text or "")
     if period.since > period.until:
-        raise common.Failure("--since is later than --until", common.USAGE)
+        raise common.Failure(f"--since ({moment(period.since, 0)}) is later than --until ({moment(period.until, 0)})",
+                             common.USAGE)
     out = common.output()
     terminal = out.isatty()
     form = form or ("table" if terminal else "ndjson")
