@@ -360,11 +360,14 @@ class LinuxHost:
         sched = said if on_sched else self._optional(process, "schedstat") if not self._live else b""
         uptime_s = tick.uptime_s + (now - tick.shot.mono_ns) / 1e9
         before = process.row
-        cores, renamed = process.update(stat, status, io, sched, now, tick.shot.mono_ns if polled else now,
-                                        tick.before_ns, tick.interval_s, uptime_s)
-        if not self._live and not _fits(process.row):
+        try:
+            cores, renamed = process.update(stat, status, io, sched, now, tick.shot.mono_ns if polled else now,
+                                            tick.before_ns, tick.interval_s, uptime_s)
+            if not self._live and not _fits(process.row):
+                raise OverflowError
+        except OverflowError:
             process.row = before
-            raise ValueError("a number of more than 64 bits")
+            raise ValueError("a number of more than 64 bits") from None
         if 1 < stat.threads <= DELAY_THREADS and process.row.get("cpu_percent", 0.0) >= DELAY_CPU_PERCENT:
             process.thread_delay(self._root, now)
         if self._live:
