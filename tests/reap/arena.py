@@ -46,11 +46,16 @@ def unshare() -> list[str]:
     return own
 
 
+def environment() -> dict[str, str]:
+    """In which an interpreter finds the package, these tests and what they import."""
+    path = os.pathsep.join([str(REPO), str(REPO / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def run(scenario: Callable[..., Any], timeout_s: float = 120, **arguments: Any) -> Any:
     """Run `scenario(arena, **arguments)` as the first process of a new namespace; its result must be JSON."""
     command = [*unshare(), sys.executable, "-m", "reap.arena", scenario.__module__, scenario.__name__, json.dumps(arguments)]
-    env = {**os.environ, "PYTHONPATH": f"{REPO}:{REPO / 'tests'}", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, cwd=REPO, env=env)
+    done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, cwd=REPO, env=environment())
     if done.returncode != 0:
         raise AssertionError(f"{scenario.__name__} failed ({done.returncode}):\n{done.stderr.decode(errors='replace')}")
     return json.loads(done.stdout)
@@ -72,11 +77,16 @@ class Arena:
         LAST_PID.write_text(str(pid - 1))
 
     def become_user(self) -> None:
-        """Give up root for good."""
+        """Give up root, or what the namespace gave instead of it, for good."""
         if self.root:
             os.setgroups([])
             os.setresgid(USER, USER, USER)
             os.setresuid(USER, USER, USER)
+        else:
+            libc = ctypes.CDLL(None)
+            libc.prctl(47, 4, 0, 0, 0)  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL
+            header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+            assert libc.capset(header, (ctypes.c_uint32 * 6)()) == 0
 
     def fork(self, work: Callable[[], Any], name: str = "victim", pid: int | None = None) -> int:
         """A child of the ordinary user that does `work`; ready when this returns."""

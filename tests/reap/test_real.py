@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from reap import scenarios
-from reap.arena import REPO, run
+from reap.arena import REPO, environment, run, unshare
 
 REUSES = int(os.environ.get("RH_REUSES", "40"))
 """Forced reuses of a pid in each way; RH_REUSES=1000 is the long run (seven minutes)."""
@@ -157,14 +157,11 @@ def _straced(tmp_path: Path, dry_run: bool) -> tuple[Any, str]:
     import json
     import sys
 
-    from reap.arena import unshare
-
     out = tmp_path / "trace"
     command = ["strace", "-f", "-qq", "-e", "trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo", "-e", "signal=none",
                "-o", str(out), *unshare(), sys.executable, "-m", "reap.arena", "reap.scenarios", "system_calls",
                json.dumps({"dry_run": dry_run})]
-    env = {**os.environ, "PYTHONPATH": f"{REPO}:{REPO / 'tests'}"}
-    done = subprocess.run(command, capture_output=True, check=False, cwd=REPO, env=env, timeout=120)
+    done = subprocess.run(command, capture_output=True, check=False, cwd=REPO, env=environment(), timeout=120)
     if done.returncode != 0:
         pytest.skip(f"SYSTEM CALLS NOT CHECKED: strace: {done.stderr.decode(errors='replace').strip()[-300:]}")
     return json.loads(done.stdout), out.read_text()
