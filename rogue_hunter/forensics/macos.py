@@ -13,7 +13,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +31,6 @@ SETTLE_STEP_S = 0.25
 REPORT_LIMIT_BYTES = 1 << 28
 """Bytes of decoded text; a real one of 3.4 s and 1,000 processes has 9 MB."""
 LOG_LIMIT_BYTES = 1 << 27
-BREATHE_LINES = 2000
-"""Lines after which the parser lets other threads run for a millisecond. It is pure Python in the process of the beat:
-2,000 lines take 5 ms, which is how long the interpreter would let the beat wait anyway."""
 
 _REFUSED = ("a password is required", "not allowed", "may not run sudo", "not in the sudoers", "a terminal is required",
             "no askpass")
@@ -153,19 +150,12 @@ def _settled(file: Path, before: tuple[int, int, int] | None, began: float, unti
         sleep(SETTLE_STEP_S)
 
 
-def _breathing(lines: Iterable[bytes]) -> Iterator[bytes]:
-    for number, line in enumerate(lines):
-        if number % BREATHE_LINES == BREATHE_LINES - 1:
-            time.sleep(0.001)
-        yield line
-
-
 def _decode(request: Request, settings: ForensicsSettings, tools: Tools, make: RunCommand, cancel: threading.Event,
             parts: Parts, timeout_s: float) -> list[Record]:
     command = make([tools.spindump, "-i", settings.tailspin_file, "-stdout", "-noBinary"], timeout_s,
                    REPORT_LIMIT_BYTES, cancel)
     wanted = {target.key[0] for target in request.targets}
-    parsed = spindump.parse(_breathing(command.lines()), frames_of=lambda pid: pid in wanted, capture=request.capture)
+    parsed = spindump.parse(command.lines(), frames_of=lambda pid: pid in wanted, capture=request.capture)
     records = list(parsed) if settings.keep_idle else _relevant(parsed, wanted)
     outcome = command.outcome
     report = records[-1] if records else None
@@ -203,7 +193,7 @@ def _read_log(request: Request, settings: ForensicsSettings, tools: Tools, make:
     argv = [tools.log, "show", "--style", "ndjson", "--last", f"{minutes}m"]
     command: Command = make(argv, settings.timeout_s, LOG_LIMIT_BYTES, cancel)
     since = request.ts - settings.log_seconds
-    entries = (each for each in logs.unified(_breathing(command.lines()), request.capture)
+    entries = (each for each in logs.unified(command.lines(), request.capture)
                if each["type"] == "log_entry" and each.get("ts", since) >= since)
     kept, more = tail(entries, settings.log_entries)
     status = part_status(command.outcome)

@@ -1,6 +1,8 @@
 """The stage: events that reach the forensics band and pauses in, captures out. Nothing slow happens on the beat.
 
-One thread makes one capture at a time; what it has made goes out with the next tick. A request that comes too soon,
+One thread waits for one capture at a time; what was made goes out with the next tick. The capture itself is made by
+another process (rogue_hunter.forensics.beside): a thread that parses a report would take the interpreter from the
+beat at each of its system calls. A request that comes too soon,
 beyond the budget or while a capture is being made is not queued but counted, and said in a `capture` record with the
 status `skipped`: evidence is worth something at the moment it is asked for, not a minute later.
 """

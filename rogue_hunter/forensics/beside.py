@@ -1,0 +1,163 @@
+"""Captures made by a process of its own, so that the beat does not feel them.
+
+Python runs one thread at a time. A thread that parses 9 MB of report gives way after 5 ms; the sampler gives way at
+each of its system calls, a hundred a tick, and would wait 5 ms after each: measured on 2 shared cores, the median
+lateness at 10 Hz went from 0.1 to 8 ms while such a thread ran. A process of its own costs 20 MB while it lives.
+
+It is started with the first request and kept: the next one finds it warm, which matters on a machine that thrashes.
+A request is one line of JSON on its standard input, an answer one line on its standard output. When its input ends,
+so does it.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import rogue_hunter
+from rogue_hunter.forensics.capture import capturer
+from rogue_hunter.forensics.command import CHUNK, Spawn
+from rogue_hunter.forensics.request import Capturer, Parts, Request, Target, capture_record
+from rogue_hunter.forensics.settings import ForensicsSettings
+from rogue_hunter.tick import Record
+
+ANSWER_LIMIT = 1 << 27
+GRACE_S = 10.0
+"""Seconds that an answer may come later than the timeout of a capture: starting Python on a machine that stalls."""
+
+
+def request_line(request: Request, settings: ForensicsSettings) -> bytes:
+    """One request as the child reads it."""
+    from rogue_hunter.wire import dumps
+
+    fields: dict[str, Any] = {"capture": request.capture, "ts": request.ts, "trigger": request.trigger,
+                              "event": request.event, "boot_id": request.boot_id,
+                              "targets": [[*t.key, t.command, t.role] for t in request.targets]}
+    return dumps({"request": fields, "settings": asdict(settings)}) + b"\n"
+
+
+def parse_request(line: bytes) -> tuple[Request, ForensicsSettings]:
+    """The inverse of request_line. Raises ValueError, KeyError or TypeError for anything else."""
+    from rogue_hunter.wire import loads
+
+    value = loads(line)
+    fields = dict(value["request"])
+    fields["targets"] = tuple(Target((t[0], t[1]), t[2], t[3]) for t in fields["targets"])
+    return Request(**fields), ForensicsSettings(**value["settings"])
+
+
+def serve(source: BinaryIO, sink: BinaryIO, make: Callable[[ForensicsSettings], Capturer] = capturer) -> None:
+    """The child: answer each request with one line, a JSON array of records, until the input ends."""
+    from rogue_hunter.wire import dumps
+
+    for line in source:
+        request, settings = parse_request(line)
+        records = make(settings)(request, threading.Event())
+        sink.write(dumps(records) + b"\n")
+        sink.flush()
+
+
+class Beside:
+    """A Capturer whose captures are made by a child process; a context that ends it."""
+
+    def __init__(self, settings: ForensicsSettings, *, argv: list[str] | None = None, spawn: Spawn = subprocess.Popen,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """`argv` is the command of the child (default: this Python, this package)."""
+        self._settings = settings
+        self._argv = argv or [sys.executable, "-m", "rogue_hunter.forensics.beside"]
+        self._spawn = spawn
+        self._clock = clock
+        self._child: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Beside:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def __call__(self, request: Request, cancel: threading.Event) -> list[Record]:
+        from rogue_hunter.wire import loads
+
+        with self._lock:
+            try:
+                child = self._running()
+                answer = self._ask(child, request_line(request, self._settings), cancel)
+                records: list[Record] = loads(answer)
+            except (OSError, ValueError) as error:
+                self._stop()
+                # Cut off, dead, or no answer: said as a capture that brought nothing; the next request starts anew.
+                return [capture_record(request, Parts({}, [f"no capture: {error}"]), sys.platform, 0.0, ())]
+            return records
+
+    def close(self) -> None:
+        """End the child. A capture under way is given up."""
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.kill()
+        with self._lock:
+            self._stop()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is not None and self._child.poll() is not None:
+            self._stop()
+        if self._child is None:
+            # The package may have been found by a path that the environment does not name.
+            home = str(Path(rogue_hunter.__file__).resolve().parent.parent)
+            path = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
+            self._child = self._spawn(self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                      stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path},
+                                      start_new_session=True)
+        return self._child
+
+    def _ask(self, child: subprocess.Popen[bytes], line: bytes, cancel: threading.Event) -> bytes:
+        """Write one line, read one line. Raises OSError when the child ends, is late, or nobody waits any more."""
+        assert child.stdin is not None and child.stdout is not None  # noqa: S101 - made with pipes
+        child.stdin.write(line)
+        child.stdin.flush()
+        deadline = self._clock() + self._settings.timeout_s + GRACE_S
+        parts: list[bytes] = []
+        size = 0
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            while not parts or not parts[-1].endswith(b"\n"):
+                if cancel.is_set():
+                    raise OSError("cancelled")
+                if self._clock() > deadline:
+                    raise OSError(f"no answer within {self._settings.timeout_s + GRACE_S:g} s")
+                if not selector.select(0.2):
+                    continue
+                data = os.read(child.stdout.fileno(), CHUNK)
+                size += len(data)
+                if not data or size > ANSWER_LIMIT:
+                    raise OSError("the process that makes captures ended" if not data else "an answer without end")
+                parts.append(data)
+        return b"".join(parts)
+
+    def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if child.poll() is None:
+            child.kill()
+        for stream in (child.stdin, child.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError:  # what was still to be written to it
+                    continue
+        child.wait()
+
+
+if __name__ == "__main__":
+    serve(sys.stdin.buffer, sys.stdout.buffer)
