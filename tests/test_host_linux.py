@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,9 @@ from hypothesis import strategies as st
 from proctools import HZ, PAGE, PYTHON, REPO, Tree, by_pid, stat_line, status_text, unprivileged
 
 from rogue_hunter import wire
-from rogue_hunter.host import HostError, Snapshot, here
+from rogue_hunter.host import HostError, Snapshot, here, linux
 from rogue_hunter.host.linux import LIST_EVERY, SWEEP_S, LinuxHost
+from rogue_hunter.host.linux.process import Process
 from rogue_hunter.schema import PROCESS
 from rogue_hunter.tick import Row
 
@@ -477,3 +481,144 @@ def test_any_course_of_a_machine(watch: Watch, seed: int) -> None:
             shot.processes[pid, start]["cpu_seconds_total"] == ticks / HZ for pid, (start, ticks) in alive.items()
         )
         before = now
+
+
+# -- kept descriptors, on a tree that is taken for a live one --------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    """A host that keeps descriptors as on a live /proc, of files that the test writes."""
+    monkeypatch.setattr(linux, "is_procfs", lambda root: True)
+    tree.write("self/schedstat", b"1 1 1\n")
+    for pid in range(10, 15):
+        tree.process(pid)
+        tree.write(f"{pid}/schedstat", b"1 1 1\n")
+    made = Watch(tree)
+    made.host._hot_limit = 2
+    yield made
+    made.host.close()
+
+
+def overwrite(file: Path, data: bytes) -> None:
+    """Write into the file that is there: whoever has it open sees it."""
+    with open(file, "r+b") as stream:
+        stream.write(data)
+        stream.truncate()
+
+
+def ran(watch: Watch, pid: int, ticks: int) -> None:
+    """The process used so many clock ticks in all."""
+    overwrite(watch.tree.path / f"{pid}/stat", stat_line(pid, utime=ticks))
+    overwrite(watch.tree.path / f"{pid}/schedstat", b"%d 1 1\n" % (ticks * 10**9 // HZ))
+
+
+def test_least_recently_used_descriptors_are_closed(kept: Watch) -> None:
+    """Of the processes that ran, the last ones keep their descriptors; the others are opened again when they run."""
+    kept.take()
+    assert len(kept.host._hot) == 2, "also while many processes are met at once"
+    before = len(os.listdir("/proc/self/fd"))
+    order = []
+    for ticks, pid in enumerate((10, 11, 12, 11, 10, 14, 14, 13), 2):
+        ran(kept, pid, ticks)
+        shot = kept.take()
+        assert by_pid(shot)[pid]["cpu_seconds_total"] == ticks / HZ and shot.active == 1
+        order = [other for other in order if other != pid] + [pid]
+        assert [k[0] for k in kept.host._hot][-len(order[-2:]) :] == order[-2:]
+        assert {p.key for p in kept.host._processes.values() if p.fds is not None} == set(kept.host._hot)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_no_descriptor_to_be_had(kept: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the limit is lower than it said, hot descriptors are given back until there is one; all are told of."""
+    kept.take()
+    real = Process.open
+    free = [1]
+
+    def limited(self: Process, root: Path) -> tuple[int, int, int]:
+        if len(kept.host._hot) >= free[0]:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(self, root)
+
+    monkeypatch.setattr(Process, "open", limited)
+    for ticks, pid in enumerate((10, 11, 12, 13, 14, 10, 11), 2):
+        ran(kept, pid, ticks)
+        shot = kept.take()
+        assert by_pid(shot)[pid]["cpu_seconds_total"] == ticks / HZ and shot.errors == 0
+    assert kept.host._hot_limit == 1
+
+
+def test_idle_files_are_not_opened(kept: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two ticks in which nobody ran no file of a process is opened."""
+    kept.take()
+    kept.take()
+    opened: list[str] = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, *args, **more: opened.append(str(path)) or real(path, *args, **more))  # type: ignore[func-returns-value]
+    shot = kept.take(0.001)
+    assert shot.active == 0
+    assert [path for path in opened if any(f"/{pid}/" in path for pid in range(10, 15))] == []
+
+
+def test_gate_without_a_descriptor(kept: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When not even a gate can be opened any more, the process is opened anew at each tick, and nothing is lost."""
+    real = os.open
+
+    def limited(path: Any, *args: Any, **more: Any) -> int:
+        if str(path).endswith("/schedstat") and "/1" in str(path):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", limited)
+    shot = kept.take()
+    assert set(by_pid(shot)) == {10, 11, 12, 13, 14} and shot.errors == 0
+    assert len(kept.host._cold) == 5 and len(kept.host._sched) == 0
+    ran(kept, 12, 7)
+    shot = kept.take()
+    assert by_pid(shot)[12]["cpu_seconds_total"] == 7 / HZ and (shot.active, shot.errors) == (1, 0)
+    kept.tree.remove(12)
+    assert kept.take().exited == ((12, 1000),)
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE])
+def test_every_call_may_fail(tree: Tree, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """The first, the second, ... the last call of a snapshot fails once, in every way that the kernel knows: the
+    snapshot is taken all the same, and the ticks after it are whole again."""
+    monkeypatch.setattr(linux, "is_procfs", lambda root: True)
+    tree.write("self/schedstat", b"1 1 1\n")
+    for pid in (10, 11):
+        tree.process(pid)
+        tree.write(f"{pid}/schedstat", b"1 1 1\n")
+    real = {name: getattr(os, name) for name in ("open", "pread", "read", "listdir")}
+    calls = 0
+    fails_at = 0
+
+    def failing(name: str) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            nonlocal calls
+            if threading.current_thread() is threading.main_thread():
+                calls += 1
+                if calls == fails_at:
+                    raise OSError(code, os.strerror(code))
+            return real[name](*args, **more)
+
+        return call
+
+    while calls >= fails_at:
+        fails_at, calls = fails_at + 1, 0
+        watch = Watch(tree)
+        watch.host._sched._pread = watch.host._stat._pread = failing("pread")
+        with monkeypatch.context() as patch:
+            for name in real:
+                patch.setattr(os, name, failing(name))
+            with suppress(HostError):
+                watch.take()
+                ran(watch, 10, fails_at + 1)
+                watch.take()
+        made, calls = calls, -1000
+        watch.take()
+        last = watch.take()
+        assert set(by_pid(last)) == {10, 11} and last.errors == 0, fails_at
+        watch.host.close()
+        calls = made
+    assert fails_at > 25
