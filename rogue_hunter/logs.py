@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from rogue_hunter import wire
 from rogue_hunter.config import Log as Settings
@@ -27,6 +28,60 @@ MESSAGE = 4096
 def log_path(settings: Settings) -> Path:
     """The log file: the configured one, else the user's. Raises PathError without a home."""
     return Path(settings.path).expanduser().absolute() if settings.path else state_dir() / "rh-pipe.log"
+
+
+def last(path: Path, keep: int, count: int) -> list[bytes]:
+    """The last entries of a log and its rotated files, oldest first; a line that is cut short is left out."""
+    found: list[bytes] = []
+    for name in (path, *(path.with_name(f"{path.name}.{n}") for n in range(1, keep + 1))):
+        if len(found) >= count:
+            break
+        try:
+            data = name.read_bytes()
+        except FileNotFoundError:
+            continue
+        found = [line + b"\n" for line in data.split(b"\n")[:-1]] + found
+    return found[-count:] if count else []
+
+
+def follow(path: Path, sleep: Callable[[float], object] = time.sleep) -> Iterator[bytes]:
+    """Every entry from now on, for ever; an empty one after each look that found none. A rotated file is read to its
+    end first."""
+    file = _opened(path, at_end=True)
+    held = b""
+    while True:
+        data = file.read(1 << 16) if file is not None else b""
+        if data:
+            *lines, held = (held + data).split(b"\n")
+            yield from (line + b"\n" for line in lines)
+            continue
+        if file is None or not _same(file, path):
+            if file is not None:
+                file.close()
+            file, held = _opened(path, at_end=False), b""
+            if file is not None:
+                continue
+        yield b""
+        sleep(0.3)
+
+
+def _opened(path: Path, at_end: bool) -> BinaryIO | None:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    if at_end:
+        file.seek(0, os.SEEK_END)
+    return file
+
+
+def _same(file: BinaryIO, path: Path) -> bool:
+    try:
+        now = path.stat()
+    except FileNotFoundError:
+        return True  # between two names; the next look finds the new one
+    then = os.fstat(file.fileno())
+    return (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino) and now.st_size >= file.tell()
 
 
 class Log:

@@ -1,0 +1,225 @@
+"""rh-service: rh-pipe as a service of this user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rogue_hunter import __version__, logs, paths, wire
+from rogue_hunter.cli import common
+from rogue_hunter.config import Config
+from rogue_hunter.service import Manager, ServiceError, here, program
+from rogue_hunter.tick import record
+
+_manager_option = click.option(
+    "--manager", type=click.Choice(["systemd", "launchd"]), help="Which one (default: this machine's).")
+
+
+@click.group("rh-service", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+             epilog="\b\nExamples:\n"
+                    "  rh-service install            start rh-pipe now and at every login\n"
+                    "  rh-service install --print    only show the unit, or the property list\n"
+                    "  rh-service status && rh-service logs -n 20\n"
+                    "  rh-service uninstall          the history stays")
+@click.version_option(__version__, "--version", prog_name="rh-service")
+def command() -> None:
+    """Run rh-pipe as a service of this user: systemd on Linux, launchd on macOS."""
+
+
+@command.command("install")
+@click.option("--print", "print_only", is_flag=True, help="Write the file to standard output and do nothing.")
+@click.option("--tailspin", is_flag=True,
+              help="macOS: let rh-pipe save the kernel's trace at a pause. Asks for your password for sudo.")
+@common.hz_option
+@common.db_option
+@click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="Serve this socket.")
+@click.option("-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Configuration file of the service (default: the user's).")
+@_manager_option
+def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None, socket: Path | None,
+            config_file: Path | None, manager: str | None) -> int:
+    """Write the service's file, start it now and at every login. Running it again brings the file up to date."""
+    config = _config(config_file)
+    words: list[str] = []
+    for flag, value in (("--config", config_file), ("--db", db), ("--socket", socket)):
+        words += [flag, str(value.absolute())] if value is not None else []
+    words += ["--hz", f"{hz:g}"] if hz else []
+    service = _service(manager, words)
+    if print_only:
+        click.echo(_sudoers(config).text if tailspin else service.text(), nl=False)
+        return common.OK
+    if tailspin and service.kind != "launchd":
+        raise common.Failure("--tailspin is for macOS: Linux needs no such rule", common.USAGE)
+    if os.geteuid() == 0 and service.kind == "launchd":
+        raise common.Failure("run it as the user whose session it is to watch, not by sudo", common.FOUND)
+    _say(service.install())
+    if tailspin:
+        _say(_sudoers(config).install())
+    if service.kind == "systemd":
+        common.say("it ends when you log out, unless: loginctl enable-linger")
+    return common.OK
+
+
+@command.command("uninstall")
+@click.option("--purge", is_flag=True, help="Also delete the history and the log; the configuration stays.")
+@click.option("--yes", is_flag=True, help="With --purge: do not ask.")
+@common.config_option
+@_manager_option
+def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> int:
+    """Stop the service and remove its file. The history stays, unless told otherwise."""
+    if purge and not yes:
+        if not sys.stdin or not sys.stdin.isatty():
+            raise common.Failure("--purge deletes the history; without a terminal it needs --yes", common.FOUND)
+        click.confirm(f"Delete {paths.data_dir()} and {paths.state_dir()}?", abort=True, err=True)
+    service = _service(manager)
+    _say(service.uninstall())
+    if service.kind == "launchd":
+        _say(_sudoers(config).uninstall())
+    if purge:
+        _purge()
+    return common.OK
+
+
+@command.command("start")
+@_manager_option
+def start(manager: str | None) -> int:
+    """Start the installed service."""
+    _say(_service(manager).start())
+    return common.OK
+
+
+@command.command("stop")
+@_manager_option
+def stop(manager: str | None) -> int:
+    """Stop it until the next login, or until it is started."""
+    _say(_service(manager).stop())
+    return common.OK
+
+
+@command.command("restart")
+@_manager_option
+def restart(manager: str | None) -> int:
+    """Stop it and start it again."""
+    _say(_service(manager).restart())
+    return common.OK
+
+
+@command.command("status")
+@click.option("--json", "as_json", is_flag=True, help="A record, also on a terminal.")
+@common.config_option
+@_manager_option
+def status(as_json: bool, config: Config, manager: str | None) -> int:
+    """Say how the service is. Exit 0 when it runs, 69 when not."""
+    service = _service(manager)
+    state = service.state()
+    rule = _sudoers(config).installed() if service.kind == "launchd" else None
+    fields: dict[str, Any] = {
+        "manager": service.kind, "name": service.name, "file": str(service.file), "installed": state.installed,
+        "current": state.current, "enabled": state.enabled, "state": state.state, "pid": state.pid,
+        "exit_code": state.exit_code, "says": state.says, "sudoers": rule}
+    if as_json or not os.isatty(1):
+        click.echo(wire.dumps(record("service", **fields)))
+    else:
+        from rogue_hunter.text import visible
+
+        for name, value in fields.items():
+            if value is not None:
+                click.echo(f"{name:<10} {visible({True: 'yes', False: 'no'}.get(value, str(value)))}")
+        if state.current is False:
+            common.say("the file is not what install would write: rh-service install brings it up to date")
+    return common.OK if state.state == "running" else common.UNAVAILABLE
+
+
+@command.command("logs")
+@click.option("-n", "--lines", type=click.IntRange(0), default=20, show_default=True, metavar="N",
+              help="How many entries.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
+@click.option("--json", "as_json", is_flag=True, help="Records, also on a terminal.")
+@common.config_option
+def show_logs(lines: int, follow: bool, as_json: bool, config: Config) -> int:
+    """Print the log of rh-pipe: records in a pipe, lines for people on a terminal."""
+    file = logs.log_path(config.log)
+    out = common.output()
+    people = os.isatty(1) and not as_json
+    for line in logs.last(file, config.log.keep, lines):
+        out.write(_for_people(line) if people else line)
+    out.flush()
+    if not follow:
+        return common.OK
+    for line in logs.follow(file):
+        if line:
+            out.write(_for_people(line) if people else line)
+            out.flush()
+    return common.OK
+
+
+def _for_people(line: bytes) -> bytes:
+    from rogue_hunter.text import visible
+
+    try:
+        entry = wire.loads(line)
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["ts"]))
+        text = f"{when} {entry['level']:<7} {entry.get('source', '?')}: {entry['message']}"
+    except (ValueError, KeyError, TypeError, OverflowError):
+        text = line.decode("utf-8", "backslashreplace")
+    return (visible(text.rstrip("\n")) + "\n").encode(sys.stdout.encoding or "utf-8", "replace")
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        common.say(line)
+
+
+def _config(file: Path | None) -> Config:
+    from rogue_hunter.config import load
+
+    return load(file, paths.config_file())
+
+
+def _service(manager: str | None, words: Sequence[str] | None = None) -> Manager:
+    """The service manager, and what it would be told now; without `words`, with the arguments of the installed file."""
+    platform = {"systemd": "linux", "launchd": "darwin", None: sys.platform}[manager]
+    errors = paths.state_dir() / "rh-pipe.err"
+    if words is None:
+        words = here(program(), errors, platform=platform).arguments()
+    return here(program(words), errors, platform=platform)
+
+
+def _sudoers(config: Config) -> Any:
+    """The rule for tailspin, for the user who is here; under sudo, for the one who called it."""
+    import pwd
+
+    from rogue_hunter.forensics.settings import ForensicsSettings
+    from rogue_hunter.service.sudoers import Sudoers
+
+    caller = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
+    uid = int(caller) if caller.isascii() and caller.isdecimal() else os.getuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = ""
+    forensics: ForensicsSettings = getattr(config, "forensics", ForensicsSettings())
+    return Sudoers(user, uid, forensics.tailspin_file)
+
+
+def _purge() -> None:
+    """Delete what rogue-hunter keeps, in directories that are ours alone."""
+    for directory in (paths.data_dir(), paths.state_dir(), paths.runtime_dir()):
+        if not os.path.lexists(directory):
+            continue
+        paths.private_dir(directory)
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            raise ServiceError(f"{directory}: {error.strerror}", 74) from None
+        common.say(f"deleted {directory}")
+
+
+main = common.entry(command)

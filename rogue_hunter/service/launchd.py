@@ -1,0 +1,179 @@
+"""The agent of launchd, through launchctl.
+
+bootout is asynchronous: the job drains for a while, and a bootstrap in that time fails with error 5, Input/output
+error, which also stands for "loaded already" and for a session without a window server.
+"""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from xml.parsers.expat import ExpatError
+
+from rogue_hunter.launchd_plist import LABEL, agent, problems, render
+from rogue_hunter.paths import private_dir
+from rogue_hunter.service.manager import Done, Run, ServiceError, State, put, read, run_command, take_away
+from rogue_hunter.service.program import QUIET, Program
+
+DRAIN_S = 15.0
+"""Seconds that a job may take to end: its ExitTimeOut is 10."""
+
+STEP_S = 0.2
+
+NOT_THERE = (3, 113)
+"""launchctl's codes for a service that is not loaded: ESRCH, and "Could not find service"."""
+
+IO_ERROR = 5
+
+
+class Launchd:
+    """The agent in the user's graphical session."""
+
+    kind = "launchd"
+    name = LABEL
+
+    def __init__(self, program: Program, log: Path, run: Run = run_command, uid: int | None = None,
+                 home: Path | None = None, sleep: Callable[[float], object] = time.sleep,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._program = program
+        self._log = log
+        self._run = run
+        self._sleep = sleep
+        self._clock = clock
+        self._domain = f"gui/{os.getuid() if uid is None else uid}"
+        self._target = f"{self._domain}/{LABEL}"
+        self.file = (home or Path.home()) / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+
+    def text(self) -> bytes:
+        """The property list. Raises ServiceError."""
+        try:
+            made = render(agent(self._program.argv, str(self._log)))
+        except ValueError as error:
+            raise ServiceError(str(error), 1) from None
+        if wrong := problems(made):
+            raise ServiceError("; ".join(wrong), 1)
+        return made
+
+    def arguments(self) -> list[str]:
+        """What rh-pipe is given, behind --quiet."""
+        try:
+            words = plistlib.loads(read(self.file) or b"").get("ProgramArguments", [])
+        except (plistlib.InvalidFileException, ExpatError, ValueError, AttributeError):
+            return []
+        return [str(word) for word in words[words.index(QUIET) + 1:]] if QUIET in words else []
+
+    def install(self) -> list[str]:
+        """Write, and load it: RunAtLoad starts it. A plist that changed is loaded anew."""
+        private_dir(self._log.parent)
+        changed = put(self.file, self.text(), LABEL.encode())
+        said = [f"wrote {self.file}"] if changed else []
+        # A label that was disabled once stays so for ever, and bootstrap then fails.
+        self._ask("enable", self._target)
+        if self._loaded():
+            if not changed:
+                return [f"{LABEL} is installed and loaded already"]
+            self._bootout()
+        self._bootstrap()
+        return [*said, f"loaded {LABEL} into {self._domain}"]
+
+    def uninstall(self) -> list[str]:
+        """Unload, wait until it is gone, remove."""
+        before = read(self.file)
+        if before is not None and LABEL.encode() not in before:
+            raise ServiceError(f"{self.file}: was not written by rh-service; it is left alone", 1)
+        said = []
+        if self._loaded():
+            self._bootout()
+            said.append(f"unloaded {LABEL}")
+        if take_away(self.file, LABEL.encode()):
+            said.append(f"removed {self.file}")
+        return said or [f"{LABEL} is not installed"]
+
+    def start(self) -> list[str]:
+        """Start the loaded job, or load it."""
+        self._need()
+        if self._loaded():
+            self._ask("kickstart", self._target)
+        else:
+            self._ask("enable", self._target)
+            self._bootstrap()
+        return [f"started {LABEL}"]
+
+    def stop(self) -> list[str]:
+        """Have it end cleanly, after which launchd lets it be; wait for that."""
+        self._need()
+        if self.state().pid is not None:
+            self._ask("kill", "SIGTERM", self._target)
+            self._until(lambda: self.state().pid is None, "does not end")
+        return [f"stopped {LABEL}"]
+
+    def restart(self) -> list[str]:
+        """End it and start it again."""
+        self._need()
+        if not self._loaded():
+            return self.start()
+        self._ask("kickstart", "-k", self._target)
+        return [f"restarted {LABEL}"]
+
+    def state(self) -> State:
+        """What `launchctl print` says. Its form is for people, but these lines have been there since 10.10."""
+        there = read(self.file)
+        current = None if there is None else there == self.text()
+        done = self._ask("print", self._target, fine=(0, *NOT_THERE))
+        if done.code != 0:
+            return State(there is not None, "stopped", current, False if there is None else None, says="not loaded")
+        word = _said(done.out, "state")
+        pid, code = _said(done.out, "pid"), _said(done.out, "last exit code")
+        code = code.split(":")[0]
+        state = "running" if pid.isdecimal() else "failed" if code.isdecimal() and int(code) else "stopped"
+        return State(there is not None, state, current, True, int(pid) if pid.isdecimal() else None,
+                     int(code) if code.isdecimal() and not pid.isdecimal() else None, word or None)
+
+    # -- launchctl ---------------------------------------------------------------------------------------------------
+
+    def _loaded(self) -> bool:
+        return self._ask("print", self._target, fine=(0, *NOT_THERE)).code == 0
+
+    def _bootout(self) -> None:
+        """Unload, and wait for it: launchctl returns before the job has ended."""
+        self._ask("bootout", self._target, fine=(0, 36, *NOT_THERE))
+        self._until(lambda: not self._loaded(), "does not end")
+
+    def _bootstrap(self) -> None:
+        """Load. Error 5 may pass when the job before has drained: tried once more after a while."""
+        done = self._ask("bootstrap", self._domain, str(self.file), fine=(0, IO_ERROR))
+        if done.code == IO_ERROR and not self._loaded():
+            self._sleep(2.0)
+            done = self._ask("bootstrap", self._domain, str(self.file), fine=(0, IO_ERROR))
+        if done.code == IO_ERROR and not self._loaded():
+            raise ServiceError(f"launchctl bootstrap {self._domain}: {done.words} (no graphical session of this "
+                               "user, or run by sudo)", 69)
+
+    def _until(self, reached: Callable[[], bool], otherwise: str) -> None:
+        deadline = self._clock() + DRAIN_S
+        while not reached():
+            if self._clock() >= deadline:
+                raise ServiceError(f"{LABEL} {otherwise}", 69)
+            self._sleep(STEP_S)
+
+    def _need(self) -> None:
+        if read(self.file) is None:
+            raise ServiceError(f"{LABEL} is not installed: rh-service install", 69)
+
+    def _ask(self, *words: str, fine: tuple[int, ...] = (0,)) -> Done:
+        done = self._run(["/bin/launchctl", *words])
+        if done.code == 127:
+            raise ServiceError(f"there is no launchd here: {done.words}", 69)
+        if done.code not in fine:
+            raise ServiceError(f"launchctl {' '.join(words)}: {done.words}", 69)
+        return done
+
+
+def _said(text: str, name: str) -> str:
+    """The value of the first `name = value` line, at the depth of the service itself."""
+    found = re.search(rf"(?m)^\t{re.escape(name)} = (.*)$", text)
+    return found.group(1).strip() if found else ""
