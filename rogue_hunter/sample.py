@@ -116,7 +116,11 @@ def select(*, active: bool = False, pids: Iterable[int] = (), users: Iterable[st
                 ranked = sorted(kept.items(), key=lambda item: -(item[1].get("cpu_percent") or 0.0))
                 kept = dict(ranked[:top])
             changed = {key for key, row in kept.items() if before.get(key) is not row}
-            yield Tick(tick.row, kept, changed, tick.exited, tick.scored & kept.keys(), tick.records)
+            made = Tick(tick.row, kept, changed, (), tick.scored & kept.keys(), tick.records)
+            if not made.partial:
+                made.exited = tick.exited
+            # Else nobody can tell a process that is gone from one that is left out: the records do not say it either.
+            yield made
             before = kept
 
     return stage
