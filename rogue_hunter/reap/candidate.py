@@ -157,7 +157,9 @@ class Court:
             found.outcome, found.text = "already_gone", "its pid belongs to another process now"
         elif handle is None:
             found.live = live
-            found.refuse(*(refusals(live, self.me, self.rules.safety) or [Refusal("no_pidfd", "it is not held")]))
+            found.refuse_all(refusals(live, self.me, self.rules.safety))
+            if not found.outcome:
+                found.refuse(Refusal("no_pidfd", "it is not held"))
         elif handle.gone():
             found.outcome = "zombie" if live.dead else "already_gone"
             found.text = "it is dead and waits for its parent" if live.dead else ""

@@ -71,7 +71,10 @@ def verify(path: Path) -> Verdict:
             damages.append(Damage(str(file), data.count(b"\n") + 1, "the last line does not end"))
         for number, line in enumerate(data.split(b"\n")[:-1], 1):
             lines += 1
+            first = lines == 1 and len(files) == 1
             wrong, seq, link = _check(line, seq, link)
+            if first and seq != 1 and not wrong:
+                wrong = f"begins at number {seq}; what was before it is gone"
             if wrong:
                 damages.append(Damage(str(file), number, wrong))
     damages += _check_head(path, seq, link)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import json
 import os
 import pickle
@@ -54,7 +53,8 @@ def environment() -> dict[str, str]:
 
 def run(scenario: Callable[..., Any], timeout_s: float = 120, **arguments: Any) -> Any:
     """Run `scenario(arena, **arguments)` as the first process of a new namespace; its result must be JSON."""
-    command = [*unshare(), sys.executable, "-m", "reap.arena", scenario.__module__, scenario.__name__, json.dumps(arguments)]
+    command = [*unshare(), sys.executable, "-m", "reap.inside", scenario.__module__, scenario.__name__,
+               json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, cwd=REPO, env=environment())
     if done.returncode != 0:
         raise AssertionError(f"{scenario.__name__} failed ({done.returncode}):\n{done.stderr.decode(errors='replace')}")
@@ -130,7 +130,8 @@ class Arena:
             self.children.discard(pid)
             return False
         status = Path(f"/proc/{pid}/status").read_text()
-        assert all(int(line.split()[1], 16) == 0 for line in status.splitlines() if line[:6] in ("SigPnd", "ShdPnd")), pid
+        pending = [line for line in status.splitlines() if line[:6] in ("SigPnd", "ShdPnd")]
+        assert all(int(line.split()[1], 16) == 0 for line in pending), pid
         return True
 
     def end(self, pid: int) -> None:
@@ -241,21 +242,3 @@ def readable(fd: int, seconds: float) -> bool:
     """Does something come within so many seconds?"""
     return bool(select.select([fd], [], [], seconds)[0])
 
-
-def main() -> None:
-    """Inside of the namespace: run one scenario and print its result."""
-    module, name, arguments = sys.argv[1:4]
-    scenario = getattr(importlib.import_module(module), name)
-    arena = Arena()
-    try:
-        print(json.dumps(scenario(arena, **json.loads(arguments))))
-    finally:
-        for pid in list(arena.children):
-            arena.end(pid)
-        shutil.rmtree(arena.dir, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    from reap import arena as module  # the same module object that scenarios import
-
-    module.main()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from reap.arena import Arena, wall
-
 from rogue_hunter.reap import AuditLog, Setup, disarmed, exit_code, manual, reap_batch
 from rogue_hunter.reap.linux import LinuxMachine
 from rogue_hunter.reap.signals import Handle, Stop
@@ -194,31 +193,12 @@ def reuse(arena: Arena, rounds: int, between: str) -> Any:
     and the user of the victim."""
     counts: dict[str, int] = {}
     harmed = same_pid = 0
-    batch = 50
-    for begin in range(0, rounds, batch):
-        pids = [arena.victim("obey", pid=3000 + i) for i in range(min(batch, rounds - begin))]
+    for begin in range(0, rounds, 50):
+        pids = [arena.victim("obey", pid=3000 + i) for i in range(min(50, rounds - begin))]
         bystander = arena.victim("obey", name="bystander", pid=9000)
         time.sleep(0.05)  # older than one tick of the clock that start times count in
-        replaced: dict[int, int] = {}
-
-        def replace(pid: int) -> None:
-            if pid in replaced:
-                return
-            arena.end(pid)
-            replaced[pid] = arena.victim("obey", pid=pid)
-
-        def work() -> list[Record]:
-            machine = Hooked()
-            machine.lie = between == "kill-lie"
-            if between == "term":
-                machine.before_open = lambda pid: arena.call("replace", pid)
-            else:
-                machine.after_send = lambda pid, number: arena.call("replace", pid)
-            matches = [judged(pid, "hasty") for pid in pids]
-            # Few at a time: the kernel hands out a pid once, and each round wants its own.
-            return [a for m in matches for a in reap_batch([m], setup(arena, machine=machine, kill_wait_s=0.01))]
-
-        for action in arena.as_user(work, on={"replace": replace}):
+        actions, replaced = _reused(arena, pids, between)
+        for action in actions:
             key = f"{action['outcome']}:{'+'.join(action.get('signals', []))}"
             counts[key] = counts.get(key, 0) + 1
         for pid, new in replaced.items():
@@ -226,10 +206,32 @@ def reuse(arena: Arena, rounds: int, between: str) -> Any:
             harmed += not arena.alive(new)
             arena.end(new)
         harmed += not arena.alive(bystander)
-        arena.end(bystander)
-        for pid in pids:
+        for pid in (bystander, *pids):
             arena.end(pid)
     return {"counts": counts, "harmed": harmed, "same_pid": same_pid}
+
+
+def _reused(arena: Arena, pids: list[int], between: str) -> tuple[list[Record], dict[int, int]]:
+    """The actions on `pids`, each of which changes hands on the way, and who has them now."""
+    replaced: dict[int, int] = {}
+
+    def replace(pid: int) -> None:
+        if pid not in replaced:
+            arena.end(pid)
+            replaced[pid] = arena.victim("obey", pid=pid)
+
+    def work() -> list[Record]:
+        machine = Hooked()
+        machine.lie = between == "kill-lie"
+        if between == "term":
+            machine.before_open = lambda pid: arena.call("replace", pid)
+        else:
+            machine.after_send = lambda pid, number: arena.call("replace", pid)
+        matches = [judged(pid, "hasty") for pid in pids]
+        # One at a time: the kernel hands out a pid once, and each round wants its own.
+        return [a for m in matches for a in reap_batch([m], setup(arena, machine=machine, kill_wait_s=0.01))]
+
+    return arena.as_user(work, on={"replace": replace}), replaced
 
 
 def interrupted(arena: Arena) -> Any:
