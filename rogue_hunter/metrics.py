@@ -1,0 +1,232 @@
+"""Prometheus text of what ticks, rules and the reaper say: for a page on 127.0.0.1, or for a file.
+
+Labels are words of ours: rule, priority, outcome, cause. Never a pid and never a name that a process chose; whoever
+starts processes could else make as many time series as they like.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from rogue_hunter.rules.model import PRIORITIES
+from rogue_hunter.schema import BANDS
+from rogue_hunter.tick import Record, Row, Tick
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+REQUEST_S = 5.0
+"""A scraper that sends its request more slowly than this is cut off."""
+
+REPEAT_S = 120.0
+"""A match that was not said again for this long is over: it is repeated each minute while it lasts."""
+
+_GAUGES = {
+    "processes_monitored": ("processes", "Processes seen in the last tick"),
+    "processes_active": ("active", "Processes that ran in the last interval"),
+    "processes_unreadable": ("unreadable", "Processes of which something may not be read"),
+    "max_score": ("max_score", "Highest score of the last tick"),
+    "cpu_busy_cores": ("cpu_busy_cores", "CPU use of the machine, in cores"),
+    "memory_available_bytes": ("memory_available_bytes", "Memory that can be had without swapping"),
+    "tick_late_seconds": ("late_s", "How much later than due the last tick was"),
+    "self_cpu_percent": ("self_cpu_percent", "CPU use of rogue-hunter itself, 100 = one core"),
+    "self_memory_bytes": ("self_memory_bytes", "Memory of rogue-hunter itself"),
+}
+"""Metric -> field of the closing row, help. A field that is unknown has no sample."""
+
+
+class Metrics:
+    """Counts what goes by. `clock` is a monotonic one, seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge
+
+        self._clock = clock
+        self._began = clock()
+        self._lock = threading.Lock()
+        self._rogues: dict[tuple[str, int, int], tuple[str, float]] = {}
+        self._levels: Row = {}
+        registry = self.registry = CollectorRegistry(auto_describe=False)
+        self._ticks = Counter("rogue_hunter_ticks", "Ticks taken", registry=registry)
+        self._errors = Counter("rogue_hunter_errors", "Readings or lines that could not be used", registry=registry)
+        self._pauses = Counter("rogue_hunter_pauses", "Pauses of the machine", ["cause"], registry=registry)
+        self._pause_s = Counter("rogue_hunter_pause_seconds", "Length of all pauses", ["cause"], registry=registry)
+        self._matches = Counter("rogue_hunter_matches", "Matches of rules that began", ["rule", "priority"],
+                                registry=registry)
+        self._actions = Counter("rogue_hunter_actions", "What the reaper did or refused", ["rule", "outcome"],
+                                registry=registry)
+        self._killed = Counter("rogue_hunter_processes_killed", "Processes that the reaper ended", registry=registry)
+        self._recovered = Counter("rogue_hunter_cpu_recovered_percent", "CPU use that ended processes gave back, 100 = "
+                                  "one core", registry=registry)
+        Gauge("rogue_hunter_uptime_seconds", "Time since counting began", registry=registry).set_function(
+            lambda: self._clock() - self._began)
+        self._detected = Gauge("rogue_hunter_rogue_processes_detected", "Processes that match a rule now", ["priority"],
+                               registry=registry)
+        self._bands = Gauge("rogue_hunter_processes_in_band", "Processes by band of their score", ["band"],
+                            registry=registry)
+        registry.register(_Levels(self))
+
+    def observe(self, tick: Tick) -> None:
+        """Count one tick and the records that came with it."""
+        with self._lock:
+            for record in tick.records:
+                self._record(record)
+            if tick.row is not None:
+                self._ticks.inc()
+                self._errors.inc(tick.row.get("errors", 0))
+                self._levels = tick.row
+                self._count_bands(tick)
+                if not tick.partial:
+                    gone = [key for key in self._rogues if key[1:] not in tick.processes]
+                    for key in gone:
+                        del self._rogues[key]
+
+    def stage(self, ticks: Iterator[Tick]) -> Iterator[Tick]:
+        """The same as a stage that changes nothing."""
+        for tick in ticks:
+            self.observe(tick)
+            yield tick
+
+    def _count_bands(self, tick: Tick) -> None:
+        counts = dict.fromkeys(BANDS[1:], 0)
+        for key in tick.scored:
+            band = tick.processes.get(key, {}).get("band")
+            if band in counts:
+                counts[band] += 1
+        for band, count in counts.items():
+            self._bands.labels(band).set(count)
+
+    def _record(self, record: Record) -> None:
+        kind = record.get("type")
+        if kind == "match":
+            key = record["boot_id"], record["pid"], record["start_ticks"]
+            if key not in self._rogues:
+                self._matches.labels(record["rule"], record["priority"]).inc()
+            self._rogues[key] = record["priority"], self._clock()
+        elif kind == "action":
+            self._actions.labels(record["rule"], record["outcome"]).inc()
+            self._recovered.inc(max(0.0, record.get("cpu_recovered_percent", 0.0)))
+            if record["outcome"] in ("terminated", "killed"):
+                self._killed.inc()
+                self._rogues.pop((record["boot_id"], record["pid"], record["start_ticks"]), None)
+        elif kind == "pause":
+            self._pauses.labels(record.get("cause", "unknown")).inc()
+            self._pause_s.labels(record.get("cause", "unknown")).inc(max(0.0, record.get("duration_s", 0.0)))
+        elif kind == "error":
+            self._errors.inc()
+
+    def levels(self) -> Row:
+        """The closing row of the last tick."""
+        return self._levels
+
+    def render(self) -> bytes:
+        """The page, in Prometheus' text format."""
+        from prometheus_client import generate_latest
+
+        with self._lock:
+            now = self._clock()
+            self._rogues = {k: v for k, v in self._rogues.items() if now - v[1] < REPEAT_S}
+            for priority in PRIORITIES:
+                self._detected.labels(priority).set(sum(p == priority for p, _ in self._rogues.values()))
+            return generate_latest(self.registry)
+
+
+class _Levels:
+    """What the last tick said. Made anew at each scrape, so that what is not known has no sample instead of a 0."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Any]:
+        """The metric families."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        row = self._metrics.levels()
+        for name, (field, words) in _GAUGES.items():
+            if field in row:
+                yield GaugeMetricFamily(f"rogue_hunter_{name}", words, value=row[field])
+        pressures = {f: v for f, v in row.items() if f.startswith("pressure_")}
+        if pressures:
+            family = GaugeMetricFamily("rogue_hunter_pressure_ratio", "Part of the time in which tasks waited",
+                                       labels=["resource", "kind"])
+            for field, value in sorted(pressures.items()):
+                _, resource, kind = field.split("_")[:3]
+                family.add_metric([resource, kind], value / 1000)
+            yield family
+
+
+def write_textfile(metrics: Metrics, path: Path) -> None:
+    """Write the page to a file for node_exporter's textfile collector, in one step. Raises OSError."""
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(metrics.render())
+        os.chmod(name, 0o644)  # the collector is another user
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+class Server:
+    """Serves the page on 127.0.0.1 and nowhere else. `port` 0 takes a free one; raises OSError when it is taken."""
+
+    def __init__(self, metrics: Metrics, port: int = 9090, path: str = "/metrics") -> None:
+        class Handler(_Handler):
+            page, where = metrics, path
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._http.server_address[1])
+
+    def start(self) -> None:
+        """Answer from now on, on a thread of its own."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no longer."""
+        if self._thread.is_alive():
+            self._http.shutdown()
+            self._thread.join(REQUEST_S)
+        self._http.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """GET of one path. A request that names another host comes from a web page whose name was made to point here."""
+
+    page: Metrics
+    where = "/metrics"
+    timeout = REQUEST_S
+    server_version = "rogue-hunter"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Answer a GET."""
+        host = self.headers.get("Host", "").rsplit(":", 1)[0]
+        if host not in ("127.0.0.1", "localhost", "[::1]"):
+            self.send_error(403, "only for this machine")
+        elif self.path.split("?", 1)[0] != self.where:
+            self.send_error(404)
+        else:
+            body = self.page.render()
+            self.send_response(200)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: a request is no event."""
