@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -14,11 +13,10 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Own:
     """Totals since the start: CPU time of the process (s), time the sampling thread waited for a CPU (s, None where the
-    system does not tell), its page-ins, and how often the process was stopped and continued."""
+    system does not tell), and how often the process was stopped and continued."""
 
     cpu_s: float
     run_delay_s: float | None = None
-    pageins: int = 0
     continued: int = 0
 
 
@@ -38,13 +36,12 @@ def own_use() -> Callable[[], Own]:
     schedstat = -1
     with suppress(OSError):
         schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-    who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
     def read() -> Own:
         delay = None
         if schedstat >= 0:
             with suppress(OSError, ValueError, IndexError):
                 delay = int(os.pread(schedstat, 64, 0).split()[1]) / 1e9
-        return Own(time.process_time(), delay, resource.getrusage(who).ru_majflt, continued)
+        return Own(time.process_time(), delay, continued)
 
     return read

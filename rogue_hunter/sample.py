@@ -40,6 +40,7 @@ def sample(host: Host, beat_stream: Iterable[Beat], *, silent_first: bool = Fals
     then = read_own()
     last: Beat | None = None
     own_key: Key | None = None
+    pageins = None
     for beat in beat_stream:
         shot = host.snapshot()
         now = read_own()
@@ -49,8 +50,8 @@ def sample(host: Host, beat_stream: Iterable[Beat], *, silent_first: bool = Fals
             row = _closing_row(facts, replace(beat, seq=beat.seq - 1) if silent_first else beat, shot)
             if last is not None:
                 _own_account(row, beat, last, then, now)
-            if own_key is not None and "memory_bytes" in shot.processes[own_key]:
-                row["self_memory_bytes"] = shot.processes[own_key]["memory_bytes"]
+            if own_key is not None:
+                pageins = _own_row(row, shot.processes[own_key], pageins)
             yield Tick(row, shot.processes, shot.changed, shot.exited)
         then, last = now, beat
 
@@ -60,6 +61,16 @@ def _own_key(shot: Snapshot) -> Key | None:
     return next((key for key in shot.processes if key[0] == pid), None)
 
 
+def _own_row(row: Row, own: Row, pageins: int | None) -> int | None:
+    """What the toolkit's own row says of it; gives its page-ins so far."""
+    if "memory_bytes" in own:
+        row["self_memory_bytes"] = own["memory_bytes"]
+    now: int | None = own.get("pageins_total")
+    if now is not None and pageins is not None:
+        row["self_pageins"] = now - pageins
+    return now
+
+
 def _own_account(row: Row, beat: Beat, last: Beat, then: Own, now: Own) -> None:
     """What the toolkit used and waited for in the interval, and whether the clock was set."""
     interval = beat.interval_s
@@ -67,7 +78,6 @@ def _own_account(row: Row, beat: Beat, last: Beat, then: Own, now: Own) -> None:
         row["self_cpu_percent"] = round(100 * (now.cpu_s - then.cpu_s) / interval, 2)
     if now.run_delay_s is not None and then.run_delay_s is not None:
         row["self_run_delay_ms"] = round(1000 * (now.run_delay_s - then.run_delay_s), 2)
-    row["self_pageins"] = now.pageins - then.pageins
     if now.continued != then.continued:
         row["continued"] = now.continued - then.continued
     step = beat.ts - last.ts - interval - beat.asleep_s

@@ -207,7 +207,7 @@ TICK = (
     _f("self_cpu_percent", float, "%", "CPU use of rogue-hunter itself; 100 = one core"),
     _f("self_run_delay_ms", float, "ms", "how long the sampling thread waited for a CPU in the interval",
        platforms="linux"),
-    _f("self_pageins", int, "", "page-ins of the sampling thread in the interval"),
+    _f("self_pageins", int, "", "page-ins of rogue-hunter itself in the interval"),
     _f("self_memory_bytes", int, "bytes", "memory of rogue-hunter itself"),
     _f("max_score", int, "0-100", "highest score of the tick", stage="score"),
 )

@@ -23,7 +23,7 @@ from rogue_hunter.host.linux.gate import SCHEDSTAT_BYTES, STAT_BYTES, Gate
 from rogue_hunter.host.linux.gpu import GpuThread, Use
 from rogue_hunter.host.linux.gpu import start as start_gpu
 from rogue_hunter.host.linux.machine import Machine, is_procfs
-from rogue_hunter.host.linux.parse import PF_KTHREAD, Stat, parse_loadavg_last_pid, parse_stat
+from rogue_hunter.host.linux.parse import PF_KTHREAD, Stat, parse_loadavg_last_pid, parse_stat, parse_touched
 from rogue_hunter.host.linux.process import (
     DELAY_CPU_PERCENT,
     DELAY_THREADS,
@@ -303,13 +303,13 @@ class LinuxHost:
     def _touch(self, process: Process, tick: _Tick) -> None:
         """Read what others can change of a process that does not run: its memory and its parent."""
         try:
-            stat = parse_stat(self._read(process, "stat", STAT_MAX))
+            start, ppid, rss = parse_touched(self._read(process, "stat", STAT_MAX))
         except (OSError, ValueError):
             return
         row = process.row
-        if stat.start != process.key[1] or (row["memory_bytes"] == stat.rss * PAGE and row["ppid"] == stat.ppid):
+        if start != process.key[1] or (row["memory_bytes"] == rss * PAGE and row["ppid"] == ppid):
             return
-        process.row = {**row, "memory_bytes": stat.rss * PAGE, "ppid": stat.ppid}
+        process.row = {**row, "memory_bytes": rss * PAGE, "ppid": ppid}
         self._publish(process, tick)
 
     def _take_descriptions(self, tick: _Tick) -> None:
@@ -464,7 +464,8 @@ class LinuxHost:
         return self._read_file(f"{process.key[0]}/{name}", size)
 
     def _read_file(self, name: str, size: int) -> bytes:
-        fd = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+        # A joined text and not a Path: 3 us less, and this is every process once a minute.
+        fd = os.open(f"{self._root}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return os.read(fd, size)
         finally:
@@ -488,7 +489,7 @@ class LinuxHost:
     def _read_facts(self) -> tuple[Facts, float]:
         if not os.path.isdir(self._root):
             raise HostError(f"{self._root}: not a directory")
-        cpu, memory = self._machine.cpu(), self._machine.memory()
+        cpu, memory = self._machine.cpu(whole=True), self._machine.memory()
         boot_id = self._machine.read("sys/kernel/random/boot_id", 64)
         name = self._machine.read("sys/kernel/hostname", 256)
         facts = Facts("linux", name.decode("utf-8", "backslashreplace").strip() if name else platform.node(),

@@ -12,8 +12,11 @@ from rogue_hunter.host.linux.parse import HZ, CpuTimes, parse_cpu, parse_meminfo
 
 _T = TypeVar("_T")
 
-_FILES = {"stat": 1 << 16, "meminfo": 4096, "pressure/cpu": 256, "pressure/memory": 256, "pressure/io": 256}
-"""File and bytes to read. Only the head of stat is used; 64 KiB hold the cpu lines of 600 CPUs."""
+STAT_BYTES = 1 << 16
+"""Holds the cpu lines of /proc/stat on a machine of 600 CPUs."""
+
+_FILES = {"meminfo": 160, "pressure/cpu": 256, "pressure/memory": 256, "pressure/io": 256}
+"""File and bytes to read. MemTotal and MemAvailable stand in the first three lines of meminfo."""
 
 
 class Machine:
@@ -24,6 +27,7 @@ class Machine:
         self._live = live
         self._fds: dict[str, int] = {}
         self._before: tuple[int, CpuTimes | None, dict[str, int]] | None = None
+        self._stat_bytes = STAT_BYTES
         self.errors = 0
 
     def close(self) -> None:
@@ -63,9 +67,19 @@ class Machine:
             self.errors += 1
             return None
 
-    def cpu(self) -> CpuTimes | None:
-        """CPU times of the machine."""
-        return self.parsed("stat", parse_cpu)
+    def cpu(self, whole: bool = False) -> CpuTimes | None:
+        """CPU times of the machine. The time of the boot stands behind the long line of interrupts: `whole` reads on."""
+        data = self.read("stat", STAT_BYTES if whole else self._stat_bytes)
+        if data is not None and not whole and b"\nintr" not in data:
+            data = self.read("stat", STAT_BYTES)  # the first time, or more CPUs than a tick ago
+        if data is None:
+            return None
+        self._stat_bytes = data.find(b"\nintr") + 6
+        try:
+            return parse_cpu(data)
+        except ValueError:
+            self.errors += 1
+            return None
 
     def memory(self) -> tuple[int, int | None] | None:
         """Total and available bytes."""

@@ -55,6 +55,16 @@ def parse_stat(data: bytes) -> Stat:
     )
 
 
+def parse_touched(data: bytes) -> tuple[int, int, int]:
+    """What others can change of a process that does not run, out of its stat: start time (to know it again), parent
+    and resident pages. Raises ValueError."""
+    right = data.rfind(b")")
+    f = data[right + 2:].split(None, 22)
+    if right < 0 or len(f) < 22:
+        raise ValueError("stat is cut short")
+    return int(f[19]), int(f[1]), int(f[21])
+
+
 def parse_schedstat(data: bytes) -> tuple[int, int]:
     """/proc/PID/schedstat: nanoseconds on a CPU and nanoseconds waiting for one, of the main thread."""
     fields = data.split()
