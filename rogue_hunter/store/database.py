@@ -112,18 +112,25 @@ def open_reader(path: Path) -> sqlite3.Connection:
     uri = f"file:{_quoted(path)}?mode=ro"
     try:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+    except sqlite3.DatabaseError as error:
+        raise _refusal(path, error) from None
+    try:
         connection.row_factory = sqlite3.Row
         _known_version(connection, path)
         connection.execute("PRAGMA query_only = 1")
     except sqlite3.DatabaseError as error:
+        connection.close()
         raise _refusal(path, error) from None
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
 def _quoted(path: Path) -> str:
     from urllib.parse import quote
 
-    return quote(str(path.absolute()))
+    return quote(os.fsencode(path.absolute()))
 
 
 def _connect(path: Path, check: bool) -> sqlite3.Connection:

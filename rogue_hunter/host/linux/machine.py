@@ -68,7 +68,7 @@ class Machine:
             return None
 
     def cpu(self, whole: bool = False) -> CpuTimes | None:
-        """CPU times of the machine. The time of the boot stands behind the long line of interrupts: `whole` reads on."""
+        """CPU times of the machine. The time of the boot stands behind the long line of interrupts: `whole` reads it."""
         data = self.read("stat", STAT_BYTES if whole else self._stat_bytes)
         if data is not None and not whole and b"\nintr" not in data:
             data = self.read("stat", STAT_BYTES)  # the first time, or more CPUs than a tick ago
