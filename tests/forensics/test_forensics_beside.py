@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from reporttools import Record, check, of
+from spindumptools import Record, check, of
 
 from rogue_hunter.forensics.beside import Beside, parse_request, request_line, serve
 from rogue_hunter.forensics.request import Parts, Request, Target, capture_record

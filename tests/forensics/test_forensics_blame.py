@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from reporttools import check, fixture, of, parsed, samples
+from spindumptools import check, fixture, of, parsed, samples
 
 from rogue_hunter.forensics.answer import blame_lines, blame_records
 from rogue_hunter.forensics.blame import blame

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reporttools import SAMPLES, check, fixture
+from spindumptools import SAMPLES, check, fixture
 
 from rogue_hunter.forensics.answer import blame_lines, blame_records
 from rogue_hunter.forensics.blame import blame

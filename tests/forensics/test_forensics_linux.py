@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from reporttools import Record, check, of
+from spindumptools import Record, check, of
 
 from rogue_hunter.forensics.blame import blame
 from rogue_hunter.forensics.capture import capture, capturer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from reporttools import check, fixture, of, parsed, samples
+from spindumptools import check, fixture, of, parsed, samples
 
 from rogue_hunter.forensics import logs
 from rogue_hunter.forensics.parse import tail

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from reporttools import FIXTURES, Record, check, fixture, of
+from spindumptools import FIXTURES, Record, check, fixture, of
 
 from rogue_hunter.forensics.blame import blame
 from rogue_hunter.forensics.command import Command

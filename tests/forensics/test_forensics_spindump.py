@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reporttools import check, fixture, of, parsed, samples
+from spindumptools import check, fixture, of, parsed, samples
 
 from rogue_hunter.forensics import spindump
 from rogue_hunter.forensics.parse import parse_file

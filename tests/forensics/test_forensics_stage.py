@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from reporttools import Record, check, of
+from spindumptools import Record, check, of
 
 from rogue_hunter.forensics.budget import Budget
 from rogue_hunter.forensics.capture import new_capture_key
