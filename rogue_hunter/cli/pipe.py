@@ -57,7 +57,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     def say(level: str, message: str) -> None:
         if log is not None:
             log.write(level, message)
-        if level in ("warning", "error") or not quiet:
+        if level in ("warning", "error") or (level == "info" and not quiet):
             common.say(message)
 
     serve = not no_socket and (config.socket.enabled or socket is not None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter import prune as pruning
+from rogue_hunter.logs import LEVELS
 from rogue_hunter.loop import Loop
 from rogue_hunter.serve.client import Bucket
 from rogue_hunter.serve.peer import Peer
@@ -35,6 +36,9 @@ def logging(write: Write, clock: Callable[[], float] = time.monotonic) -> Handle
 
     def handle(asked: Record, peer: Peer, _reply: Reply) -> None:
         nonlocal dropped
+        level = asked.get("level")
+        if level not in LEVELS:
+            raise ValueError(f"level is none of {', '.join(LEVELS)}")
         if not bucket.take(clock()):
             dropped += 1
             return
@@ -44,7 +48,7 @@ def logging(write: Write, clock: Callable[[], float] = time.monotonic) -> Handle
         source = str(asked.get("source", ""))
         # rh-pipe itself is not to be spoken for.
         name = source if _SOURCE.fullmatch(source) and source != "rh-pipe" else "client"
-        write(str(asked.get("level", "info")), str(asked["message"]), name, pid=peer.pid)
+        write(level, str(asked["message"]), name, pid=peer.pid)
 
     return handle
 
