@@ -303,7 +303,7 @@ class TestProject:
         ('[[rules]]\nname = "hung_test"\nconditions = { age_hours = 1 }', "would widen the rule, which says 14400"),
         ('[[rules]]\nname = "hung_test"\nconditions = { age_seconds = 60 }', "60 would widen the rule"),
         ('[[rules]]\nname = "hung_test"\nconditions = { cpu_percent_max = 50 }', "would widen the rule, which says 5"),
-        ('[[rules]]\nname = "infinite_loop"\nconditions = { cpu_percent_min = 1 }', "would widen the rule, which says 90"),
+        ('[[rules]]\nname = "infinite_loop"\nconditions = { cpu_percent_min = 1 }', "rule, which says 90"),
         ('[[rules]]\nname = "infinite_loop"\nconditions = { cpu_percent_min = 95, duration_seconds = 5 }',
          "5 would widen the rule, which says 300"),
         ('[[rules]]\nname = "hung_test"\npriority = "critical"', "a project cannot raise it above high"),

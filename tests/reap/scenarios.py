@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -11,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from reap.arena import Arena, wall
+from rogue_hunter.beat import beats
+from rogue_hunter.host.linux import LinuxHost
+from rogue_hunter.match import match
 from rogue_hunter.reap import AuditLog, Setup, disarmed, exit_code, manual, reap_batch
 from rogue_hunter.reap.linux import LinuxMachine
 from rogue_hunter.reap.signals import Handle, Stop
 from rogue_hunter.rules import RuleSet, parse
+from rogue_hunter.sample import sample
 from rogue_hunter.tick import Record
 
 RULES = b"""
@@ -358,6 +363,129 @@ def frozen(arena: Arena, folder: str) -> Any:
         arena.end(victim)
     return {"actions": brief(actions), "took": took[0], "bystander": arena.alive(bystander), "disarmed": why,
             "exit": exit_code(actions)}
+
+
+INCIDENT = parse(b"""
+[[rules]]
+name = "infinite_loop"
+priority = "critical"
+conditions = { cpu_percent_min = 20, duration_seconds = 3, exclude_patterns = ["^chrome$", "^rustc$", "^cargo build"] }
+[[rules]]
+name = "zombie_test_binary"
+priority = "critical"
+conditions = { age_seconds = 3, command_patterns = ["^/tmp/test_", "^/tmp/.*_test$"] }
+[[rules]]
+name = "hung_test"
+priority = "high"
+conditions = { age_seconds = 3, cpu_percent_max = 5, command_patterns = ["cargo-nextest", ".*_test.*", "test_.*"] }
+[[rules]]
+name = "orphaned_monitor"
+priority = "low"
+conditions = { age_seconds = 3, cpu_percent_max = 1, orphan = true, command_patterns = ["^tail -f", "^watch "] }
+""")
+
+
+def _pause(seconds: float) -> bool:
+    time.sleep(max(0.0, seconds))
+    return True
+
+
+def _exec(*argv: str, program: str | None = None) -> Callable[[], None]:
+    return lambda: os.execv(program or argv[0], list(argv))
+
+
+def _child(*argv: str, stay: bool) -> Callable[[], None]:
+    """A grandchild whose parent stays, or is gone."""
+    def work() -> None:
+        child = os.fork()
+        if child == 0:
+            os.execv(argv[0], list(argv))
+        if stay:
+            os.waitpid(child, 0)
+
+    return work
+
+
+def incident(arena: Arena) -> Any:
+    """The rogues of that day and the people's own processes, found by the sampler, judged by the rules, ended."""
+    os.chdir(arena.dir)
+    arena.dir.chmod(0o755)
+    Path("notes.log").write_text("x")
+    for name, script in (("build", "while :; do :; done"), ("page", "while :; do :; done"), ("my_test.py", "read x")):
+        Path(name).write_text(script)
+    binary = Path(f"/tmp/test_rh_{arena.dir.name[-8:]}")
+    for program, copies in (("/bin/sleep", (binary, Path("cargo-nextest"))),
+                            ("/bin/sh", (Path("vim"), Path("cargo"), Path("chrome")))):
+        for copy in copies:
+            shutil.copy(program, copy)
+            copy.chmod(0o755)
+    os.mkfifo("input")
+    os.chmod("input", 0o666)
+    keep = os.open("input", os.O_RDWR)
+    try:
+        return _incident(arena, str(binary))
+    finally:
+        os.close(keep)
+        binary.unlink()
+
+
+def _editor() -> None:
+    os.dup2(os.open("input", os.O_RDONLY), 0)
+    os.execv("./vim", ["vim", "my_test.py"])
+
+
+def _incident(arena: Arena, binary: str) -> Any:
+    rogue = {
+        "loop": arena.fork(_exec("/bin/sh", "-c", "while :; do :; done"), "sh"),
+        "hung": arena.fork(_exec("cargo-nextest", "600", program="./cargo-nextest"), "x"),
+        "binary": arena.fork(_exec(binary, "600"), "x"),
+    }
+    people = {
+        "editor": arena.fork(_editor, "x"),
+        "build": arena.fork(_exec("cargo", "build", "--release", program="./cargo"), "x"),
+        "browser": arena.fork(_exec("chrome", "page", "--type=renderer", program="./chrome"), "x"),
+        "shell": arena.fork(_child("/usr/bin/tail", "-f", "notes.log", stay=True), "shell"),
+    }
+    arena.fork(_child("/usr/bin/tail", "-f", "notes.log", stay=False), "x")
+    rogue["tail"], people["pager"] = _tails()
+    names = {pid: name for name, pid in {**rogue, **people}.items()}
+
+    def work() -> Any:
+        host = LinuxHost()
+        matches: dict[Any, Record] = {}
+        for tick in match(sample(host, beats(4.0, _pause, count=20)), INCIDENT, lifetime=False):
+            for record in tick.records:
+                matches.setdefault((record["pid"], record["rule"]), record)
+        host.close()
+        judged = list(matches.values())
+        return (reap_batch(judged, setup(arena, INCIDENT, dry_run=True)), reap_batch(judged, setup(arena, INCIDENT)))
+
+    dry, real = arena.as_user(work)
+
+    def told(actions: list[Record]) -> dict[str, list[str]]:
+        return {names.get(a["pid"], str(a.get("cmdline"))): [a["rule"], a["outcome"]] for a in actions}
+
+    return {"dry": told(dry), "real": told(real), "alive": {name: _lives(pid) for pid, name in names.items()},
+            "rogue": sorted(rogue), "people": sorted(people)}
+
+
+def _tails() -> tuple[int, int]:
+    """The tail whose parent died, and the one whose parent waits for it."""
+    while True:
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit() and (folder / "comm").read_text() == "tail\n":
+                found[int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == 1] = int(folder.name)
+        if len(found) == 2:
+            return found[True], found[False]
+        time.sleep(0.05)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def system_calls(arena: Arena, dry_run: bool) -> Any:

@@ -139,6 +139,16 @@ def test_who_cannot_die_ends_the_wait_as_a_survivor() -> None:
         folder.rmdir()
 
 
+def test_the_incident_again() -> None:
+    """Loop, hung test, orphaned tail, test binary die; editor, pager, build, browser live. A dry run says so first."""
+    seen = run(scenarios.incident)
+    wanted = {"loop": "infinite_loop", "hung": "hung_test", "binary": "zombie_test_binary", "tail": "orphaned_monitor"}
+    assert {n: rule for n, (rule, outcome) in seen["dry"].items() if outcome == "dry_run"} == wanted
+    assert {n: rule for n, (rule, _) in seen["real"].items()} == wanted
+    assert {outcome for _, outcome in seen["real"].values()} == {"terminated"}
+    assert sorted(name for name, lives in seen["alive"].items() if lives) == seen["people"]
+
+
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_which_system_calls_send(dry_run: bool, tmp_path: Path) -> None:
     """By strace: a dry run sends nothing; a real one only through the pidfd, and no number ever reaches kill(2)."""
