@@ -32,7 +32,7 @@ def paced(rate: Callable[[], float], sleep: Callable[[float], bool], clock: Cloc
                 continue
             return
         first = last
-        left = None if seconds is None else seconds - (clock.mono() - start) / NS
+        left = None if seconds is None else (start + round(seconds * NS) - clock.mono()) / NS
         for beat in beats(hz, nap, clock, seconds=left):
             if first is not None:
                 # The first beat of a segment knows nothing of the ones before.
