@@ -49,20 +49,24 @@ def follow(path: Path, sleep: Callable[[float], object] = time.sleep) -> Iterato
     end first."""
     file = _opened(path, at_end=True)
     held = b""
-    while True:
-        data = file.read(1 << 16) if file is not None else b""
-        if data:
-            *lines, held = (held + data).split(b"\n")
-            yield from (line + b"\n" for line in lines)
-            continue
-        if file is None or not _same(file, path):
-            if file is not None:
-                file.close()
-            file, held = _opened(path, at_end=False), b""
-            if file is not None:
+    try:
+        while True:
+            data = file.read(1 << 16) if file is not None else b""
+            if data:
+                *lines, held = (held + data).split(b"\n")
+                yield from (line + b"\n" for line in lines)
                 continue
-        yield b""
-        sleep(0.3)
+            if file is None or not _same(file, path):
+                if file is not None:
+                    file.close()
+                file, held = _opened(path, at_end=False), b""
+                if file is not None:
+                    continue
+            yield b""
+            sleep(0.3)
+    finally:
+        if file is not None:
+            file.close()
 
 
 def _opened(path: Path, at_end: bool) -> BinaryIO | None:
