@@ -306,6 +306,19 @@ COMMAND_MINUTE = (
     _f("rogue_s", float, "s", "time at or above the tracking band", stage="minutes"),
 )
 
+BENCH = (
+    _f("part", str, "", "what was measured", stage="bench", required=True),
+    _f("meaning", str, "", "in words", stage="bench", required=True),
+    _f("median_ms", float, "ms", "CPU time, median of the runs", stage="bench"),
+    _f("min_ms", float, "ms", "least", stage="bench"),
+    _f("max_ms", float, "ms", "most", stage="bench"),
+    _f("runs", int, "", "how often it was done", stage="bench"),
+    _f("processes", int, "", "processes on the machine", stage="bench", required=True),
+    _f("us_per_process", float, "us", "median by process", stage="bench"),
+    _f("core_percent", float, "%", "of one core, when done at every beat", stage="bench"),
+    _f("memory_bytes", int, "bytes", "resident memory at its highest", stage="bench"),
+)
+
 ERROR = (
     _f("stage", str, "", "the command that could not use the line", stage="any", required=True),
     _f("line", int, "", "number of the line in that command's input, from 1", stage="any"),
@@ -314,7 +327,7 @@ ERROR = (
 
 RECORDS: dict[str, tuple[Field, ...]] = {"process": PROCESS, "tick": TICK, "event": EVENT, "error": ERROR,
                                          "pause": PAUSE, "machine_minute": MACHINE_MINUTE,
-                                         "command_minute": COMMAND_MINUTE}
+                                         "command_minute": COMMAND_MINUTE, "bench": BENCH}
 """Record type -> its fields, without `type` and `v`, which every record begins with."""
 
 SUMMARY: dict[str, str] = {
@@ -324,12 +337,13 @@ SUMMARY: dict[str, str] = {
     "pause": "a stretch in which the machine did not let the beat run, or all tasks waited",
     "machine_minute": "the machine in one minute",
     "command_minute": "a command in one minute, if it was among the highest in something",
+    "bench": "what one part of rogue-hunter costs on this machine",
     "error": "a line of input that is no record; nothing was done with it",
 }
 
 # Declared apart for the length of this file. They take Field from here, so they come last.
-from rogue_hunter import schema_report, schema_serve  # noqa: E402
+from rogue_hunter import schema_forensics, schema_report, schema_serve  # noqa: E402
 
-for _more in (schema_report, schema_serve):
+for _more in (schema_forensics, schema_report, schema_serve):
     RECORDS.update(_more.RECORDS)
     SUMMARY.update(_more.SUMMARY)
