@@ -20,7 +20,7 @@ EVENTS = 5
 
 _COLOURS = {"critical": "\x1b[1;31m", "high": "\x1b[31m", "elevated": "\x1b[33m", "medium": "", "low": "\x1b[2m"}
 _OFF = "\x1b[0m"
-_HEAD = f"{'SCORE':>5} {'TREND':<{TREND}} {'BAND':<8} {'FOR':<7} {'CPU%':>6} {'MEMORY':>8} {'DISK/s':>8} {'PID':>7} " \
+_HEAD = f"{'SCORE':>5} {'TREND':<{TREND}} {'BAND':<8} {'USES':<7} {'CPU%':>6} {'MEMORY':>8} {'DISK/s':>8} {'PID':>7} " \
         f"{'USER':<8} COMMAND"
 
 
