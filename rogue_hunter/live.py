@@ -6,7 +6,7 @@ can set (the database, the socket, the log) is named to whoever changed it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rogue_hunter.config import Config, settings
@@ -16,7 +16,7 @@ from rogue_hunter.score.select import Selector
 from rogue_hunter.tick import Row, Stage, Tick
 from rogue_hunter.track import Open, Tracker
 
-AT_ONCE = frozenset({"system", "bands", "scoring", "rogue_selection", "tracking", "pause", "budget"})
+AT_ONCE = frozenset({"system", "bands", "scoring", "rogue_selection", "tracking", "pause", "budget", "forensics"})
 """Sections that take effect with the next tick; the others with the next start."""
 
 
@@ -26,6 +26,8 @@ class Live:
     def __init__(self, config: Config, hz: float | None = None) -> None:
         self.config = config
         self.slowed = 1
+        self.tracker: Tracker | None = None
+        """The one that is at work, once there is one."""
         self._given_hz = hz
         self._selector = Selector(config.rogue_selection)
         self._selected_by = config.rogue_selection
@@ -53,6 +55,10 @@ class Live:
                 changes[s.table.split(".")[0] not in AT_ONCE].append(f"{s.table}.{s.name} {old} -> {s.value}")
         self.config = config
         return changes
+
+    def before(self) -> list[tuple[Row, Mapping[Key, Row]]]:
+        """The last ticks of the rogues, oldest first, as the tracker keeps them."""
+        return self.tracker.ring.ticks() if self.tracker is not None else []
 
     def rogues(self, tick: Tick) -> dict[Key, Row]:
         """The rogues of a tick, as configured. The selection keeps account of states, so every tick has to pass."""
@@ -112,10 +118,11 @@ def tracking(live: Live, restored: Iterable[Open] = ()) -> Stage:
             if tick.row is not None:
                 if tracker is None:
                     used = key(live.config)
-                    tracker = Tracker(live.config, used[0], restored)
+                    tracker = live.tracker = Tracker(live.config, used[0], restored)
                 elif key(live.config) != used:
                     used = key(live.config)
-                    tracker = _succeed(tracker, Tracker(live.config, used[0], _living(tracker, tick)), tick)
+                    tracker = live.tracker = _succeed(
+                        tracker, Tracker(live.config, used[0], _living(tracker, tick)), tick)
                 tick.records.extend(tracker.update(tick, tick.row))
             yield tick
         last = tracker.stop() if tracker is not None else []

@@ -45,6 +45,7 @@ CAPTURE = (
     _f("reason", str, "", "why it was skipped: debounce, busy, hour_budget, identity_budget, other_boot, failing"),
     _f("skipped", int, "", "with status skipped: how many requests this record stands for"),
     _f("event", str, "", "key of the event that asked for it"),
+    _f("pause", str, "", "key of the pause that asked for it"),
     _f("boot_id", str, "", "identity of the boot"),
     _f("pid", int, "", "the culprit's process id"),
     _f("start_ticks", int, "host ticks", "when the culprit started"),
@@ -72,12 +73,14 @@ CAPTURE = (
          platforms="linux")
       for r, w in (("cpu", "a CPU"), ("memory", "memory"), ("io", "storage"))
       for k, s in (("some", ""), ("full", "s"))),
+    Field("id", int, "", "number of the capture in the database", "report"),
 )
 
 SPINDUMP_REPORT = (
     _CAPTURE,
     _f("ts", float, "s", "epoch seconds when sampling began"),
     _f("end_ts", float, "s", "epoch seconds when it ended"),
+    _f("file", str, "", "name of the file that it was read from"),
     _f("format", str, "", "how stacks are ordered; snapshot: read from /proc", choices=REPORT_FORMATS),
     _f("report_version", str, "", "version of the report's format; text, because 35.1 exists"),
     _f("data_source", str, "", "Stackshots, KPerf Lightweight PET (tailspin), Microstackshots, procfs"),

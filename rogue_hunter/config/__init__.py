@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rogue_hunter.config.declare import option, section
+from rogue_hunter.config.forensics import Forensics
 from rogue_hunter.config.options import (
     Bands,
     Budget,
@@ -26,8 +28,6 @@ from rogue_hunter.config.options import (
     Stress,
     System,
     Tracking,
-    option,
-    section,
 )
 from rogue_hunter.config.toml import ConfigError, Setting, parse, settings, to_toml
 
@@ -36,6 +36,7 @@ __all__ = [
     "Budget",
     "Config",
     "ConfigError",
+    "Forensics",
     "Log",
     "Minutes",
     "Pause",

@@ -5,20 +5,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from rogue_hunter.config.declare import option, section
+from rogue_hunter.config.forensics import Forensics
 from rogue_hunter.schema import BANDS, STATES
-
-
-def option(default: Any, doc: str, low: float | None = None, high: float | None = None,
-           choices: tuple[str, ...] = ()) -> Any:
-    """A field with its reason and the bounds of its value (inclusive)."""
-    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
-
-
-def section(kind: type, doc: str) -> Any:
-    """A field that is a table of its own."""
-    return field(default_factory=kind, metadata={"doc": doc})
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +219,7 @@ class Config:
     tracking: Tracking = section(Tracking, "events")
     pause: Pause = section(Pause, "pauses of the machine")
     minutes: Minutes = section(Minutes, "the history by minute")
+    forensics: Forensics = section(Forensics, "captures of evidence, at the forensics band and at a pause")
     retention: Retention = section(Retention, "pruning")
     store: Store = section(Store, "the database")
     socket: Socket = section(Socket, "the socket of rh-pipe")

@@ -40,7 +40,7 @@ def request_line(request: Request, settings: ForensicsSettings) -> bytes:
     from rogue_hunter.wire import dumps
 
     fields: dict[str, Any] = {"capture": request.capture, "ts": request.ts, "trigger": request.trigger,
-                              "event": request.event, "boot_id": request.boot_id,
+                              "event": request.event, "pause": request.pause, "boot_id": request.boot_id,
                               "targets": [[*t.key, t.command, t.role] for t in request.targets]}
     return dumps({"request": fields, "settings": asdict(settings)}) + b"\n"
 
@@ -72,7 +72,8 @@ class Beside:
     def __init__(self, settings: ForensicsSettings, *, argv: list[str] | None = None, spawn: Spawn = subprocess.Popen,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """`argv` is the command of the child (default: this Python, this package)."""
-        self._settings = settings
+        self.settings = settings
+        """What the next capture is made by."""
         self._argv = argv or [sys.executable, "-m", "rogue_hunter.forensics.beside"]
         self._spawn = spawn
         self._clock = clock
@@ -92,7 +93,7 @@ class Beside:
         with self._lock:
             try:
                 child = self._running()
-                answer = self._ask(child, request_line(request, self._settings), cancel)
+                answer = self._ask(child, request_line(request, self.settings), cancel)
                 records: list[Record] = loads(answer)
             except (OSError, ValueError) as error:
                 self._stop()
@@ -125,7 +126,7 @@ class Beside:
         assert child.stdin is not None and child.stdout is not None  # noqa: S101 - made with pipes
         child.stdin.write(line)
         child.stdin.flush()
-        deadline = self._clock() + self._settings.timeout_s + GRACE_S
+        deadline = self._clock() + self.settings.timeout_s + GRACE_S
         parts: list[bytes] = []
         size = 0
         with selectors.DefaultSelector() as selector:
@@ -134,7 +135,7 @@ class Beside:
                 if cancel.is_set():
                     raise OSError("cancelled")
                 if self._clock() > deadline:
-                    raise OSError(f"no answer within {self._settings.timeout_s + GRACE_S:g} s")
+                    raise OSError(f"no answer within {self.settings.timeout_s + GRACE_S:g} s")
                 if not selector.select(0.2):
                     continue
                 data = os.read(child.stdout.fileno(), CHUNK)

@@ -79,7 +79,8 @@ class Skipped:
                        for t in self.named[reason].values()]
             said.append(record(
                 "capture", ts=round(first.ts, 3), capture=first.capture, trigger=first.trigger, status="skipped",
-                reason=reason, skipped=count, event=first.event if count == 1 else None, boot_id=first.boot_id,
+                reason=reason, skipped=count, event=first.event if count == 1 else None,
+                pause=first.pause if count == 1 else None, boot_id=first.boot_id,
                 targets=targets or None))
         self.count.clear()
         self.named.clear()

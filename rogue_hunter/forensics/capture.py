@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import sys
 import threading
 import time
@@ -16,7 +16,7 @@ from rogue_hunter.tick import Record
 
 def new_capture_key(ts: float) -> str:
     """A key that sorts by time and is not met twice: `20250803T045458Z-1f2e3d4c`."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(max(0.0, ts))) + "-" + secrets.token_hex(4)
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(max(0.0, ts))) + "-" + os.urandom(4).hex()
 
 
 def capturer(settings: ForensicsSettings | None = None) -> Capturer:

@@ -31,6 +31,7 @@ class Request:
     targets: tuple[Target, ...] = ()
     event: str | None = None
     boot_id: str | None = None
+    pause: str | None = None
 
     @property
     def culprit(self) -> Target | None:
@@ -79,7 +80,7 @@ def capture_record(request: Request, parts: Parts, os: str, duration_s: float, c
     culprit = request.culprit
     return record(
         "capture", ts=round(request.ts, 3), capture=request.capture, trigger=request.trigger, status=parts.overall,
-        event=request.event, boot_id=request.boot_id, pid=culprit.key[0] if culprit else None,
+        event=request.event, pause=request.pause, boot_id=request.boot_id, pid=culprit.key[0] if culprit else None,
         start_ticks=culprit.key[1] if culprit else None, command=(culprit.command or None) if culprit else None,
         os=os, duration_s=round(duration_s, 3), processes=counts.get("spindump_process", 0),
         threads=counts.get("spindump_thread", 0), blockers=counts.get("spindump_blocker", 0),

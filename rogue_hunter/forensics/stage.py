@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from rogue_hunter.forensics.budget import Budget, Skipped
@@ -26,7 +25,14 @@ from rogue_hunter.tick import Record, Row, Tick, record
 
 SAY_SKIPPED_S = 10.0
 """Seconds after which skipped requests are said at the latest."""
+CANCEL_S = 0.5
+"""Seconds in which a capture that is cancelled may still say so."""
+SLICE = 250
+"""Records of a capture that go out with one tick: storing one takes 15 us, and a report of a Mac has 2,500."""
 RING_TICKS = 60
+TIME_END = 1e11
+"""Epoch seconds that no calendar has: what is later is no time."""
+NAME_LIMIT = 1024
 CONTEXT_PROCESSES = 10
 """Processes of the ring that a buffer_context names."""
 _CONTEXT_FIELDS = ("score", "band", "cpu_percent", "memory_bytes", "disk_bytes_per_s", "run_delay_ms_per_s",
@@ -53,7 +59,9 @@ class _State:
     ring: Ring
     budget: Budget = field(default_factory=Budget)
     skipped: Skipped = field(default_factory=Skipped)
-    done: SimpleQueue[list[Record]] = field(default_factory=SimpleQueue)
+    done: deque[list[Record]] = field(default_factory=deque)
+    made: threading.Event = field(default_factory=threading.Event)
+    waiting: deque[Record] = field(default_factory=deque)
     cancel: threading.Event = field(default_factory=threading.Event)
     busy: bool = False
     boot_id: str | None = None
@@ -63,32 +71,40 @@ class _State:
 
 def forensics(ticks: Iterator[Tick], settings: ForensicsSettings, capturer: Capturer,
               clock: Callable[[], float] = time.monotonic, *, band: str = "critical", ring: Ring | None = None,
-              start: Start = start_thread, finish_s: float | None = None) -> Iterator[Tick]:
+              start: Start = start_thread, finish_s: float | None = None, boot_id: str | None = None,
+              live: Callable[[], tuple[ForensicsSettings, str]] | None = None) -> Iterator[Tick]:
     """Add captures to the ticks.
 
     An `event` record of kind enter, band or peak in `band` or above asks for a capture, and so does a `pause`. `clock`
     (seconds, never backward) is what debounce and budgets count on. `ring` gives what went on before; without one the
-    stage keeps the scored rows of the last ticks. At the end of the input a capture under way is waited for, at most
-    `finish_s` seconds (default: the timeout of a capture); when the stage is closed early it is cancelled.
+    stage keeps the scored rows of the last ticks. `boot_id` is the boot that captures are made of, when the ticks may
+    be of another one or are left out; what happened in another one is not captured. `live` gives settings and band as
+    they are now, where they may change.
+
+    At the end of the input a capture under way is waited for, at most `finish_s` seconds (default: the timeout of a
+    capture), then cancelled, which it still says; when the stage is closed early it is cancelled without a word.
     """
     own: deque[tuple[Row, Mapping[Key, Row]]] = deque(maxlen=RING_TICKS)
-    state = _State(settings, capturer, clock, start, ring or (lambda: list(own)))
-    level = BANDS.index(band)
+    state = _State(settings, capturer, clock, start, ring or (lambda: list(own)), boot_id=boot_id)
     try:
         for tick in ticks:
             if tick.row is not None:
-                state.boot_id = tick.row.get("boot_id", state.boot_id)
+                state.boot_id = boot_id or tick.row.get("boot_id", state.boot_id)
                 state.rows, state.scored = tick.processes, tick.scored
                 if ring is None:
                     own.append((tick.row, {key: tick.processes[key] for key in tick.scored if key in tick.processes}))
-            request = _request(state, tick.records, level) if settings.enabled else None
-            if request is not None:
-                _follow(state, request)
-            new = _finished(state)
-            if new:
-                tick.records = [*tick.records, *new]
+            if tick.records:
+                if live is not None:
+                    state.settings, band = live()
+                request = _request(state, tick.records, BANDS.index(band)) if state.settings.enabled else None
+                if request is not None:
+                    _follow(state, request)
+            if state.busy or state.waiting or state.skipped.since is not None:
+                new = _finished(state)
+                if new:
+                    tick.records = [*tick.records, *new]
             yield tick
-        last = _last_words(state, settings.timeout_s if finish_s is None else finish_s)
+        last = _last_words(state, state.settings.timeout_s if finish_s is None else finish_s)
         if last:
             yield Tick(records=last)
     finally:
@@ -102,26 +118,32 @@ def _request(state: _State, records: Iterable[Record], level: int) -> Request | 
     for each in records:
         kind = each.get("type")
         if kind == "event" and each.get("kind") in ("enter", "band", "peak") and _reaches(each.get("band"), level):
-            key = (each["pid"], each["start_ticks"])
-            targets.setdefault(key, Target(key, each.get("command") or ""))
+            who: Iterable[object] = (each,)
         elif kind == "pause":
-            for culprit in each.get("culprits") or ():
-                key_or_none = _identity(culprit)
-                if key_or_none is not None:
-                    targets.setdefault(key_or_none, Target(key_or_none, str(culprit.get("command") or "")))
+            culprits = each.get("culprits")
+            who = culprits if isinstance(culprits, list) else ()
         else:
             continue
+        for one in who:
+            key = _identity(one)
+            if key is not None and isinstance(one, dict):
+                targets.setdefault(key, Target(key, _text(one.get("command")) or ""))
         first = first or each
     if first is None:
         return None
     ts = first.get("ts", first.get("end", first.get("start")))
-    ts = float(ts) if isinstance(ts, int | float) else time.time()
+    # In a pipeline this was written by anybody.
+    ts = float(ts) if isinstance(ts, int | float) and 0 <= ts < TIME_END else time.time()
     ordered = list(targets.values())
     chosen = [t if i == 0 else Target(t.key, t.command, "rogue") for i, t in enumerate(ordered)]
     chosen += [t for t in _rogues(state, len(targets)) if t.key not in targets]
     limit = state.settings.targets + (1 if ordered else 0)
     return Request(new_capture_key(ts), ts, "pause" if first["type"] == "pause" else "event", tuple(chosen[:limit]),
-                   first.get("event"), first.get("boot_id", state.boot_id))
+                   _text(first.get("event")), _text(first.get("boot_id")) or state.boot_id, _text(first.get("pause")))
+
+
+def _text(value: object) -> str | None:
+    return value[:NAME_LIMIT] if isinstance(value, str) else None
 
 
 def _reaches(band: object, level: int) -> bool:
@@ -163,7 +185,7 @@ def _follow(state: _State, request: Request) -> None:
     state.budget.spend(request.culprit, now)
     state.busy = True
     context = _context(state.ring(), request)
-    capturer, done, cancel = state.capturer, state.done, state.cancel
+    capturer, done, made, cancel = state.capturer, state.done, state.made, state.cancel
 
     def work() -> None:
         try:
@@ -174,8 +196,10 @@ def _follow(state: _State, request: Request) -> None:
             # One capture that fails must not end the pipe; it is said like any other that brought nothing.
             parts = Parts({}, [f"{type(error).__name__}: {error}"])
             records = [capture_record(request, parts, "unknown", 0.0, ())]
-        done.put([records[0], context, *records[1:]] if context else records)
+        done.append([records[0], context, *records[1:]] if context else records)
+        made.set()
 
+    made.clear()
     state.start(work)
 
 
@@ -199,24 +223,21 @@ def _context(ticks: Iterable[tuple[Row, Mapping[Key, Row]]], request: Request) -
 
 
 def _finished(state: _State) -> list[Record]:
-    """Records of a capture that is done, and what was skipped when it is time to say so."""
-    new: list[Record] = []
-    try:
-        new = state.done.get_nowait()
+    """Records of a capture that is done, a slice at a time, and what was skipped when it is time to say so."""
+    if state.done:
+        state.waiting.extend(state.done.popleft())
         state.busy = False
-    except Empty:
-        pass
+    waiting = state.waiting
+    new = [waiting.popleft() for _ in range(min(SLICE, len(waiting)))]
     if state.skipped.since is not None and (new or state.clock() - state.skipped.since >= SAY_SKIPPED_S):
         new = [*new, *state.skipped.say()]
     return new
 
 
 def _last_words(state: _State, wait_s: float) -> list[Record]:
-    new: list[Record] = []
-    if state.busy:
-        try:
-            new = state.done.get(timeout=wait_s) if wait_s > 0 else state.done.get_nowait()
-        except Empty:
-            state.cancel.set()
-        state.busy = False
-    return [*new, *state.skipped.say()]
+    if state.busy and not state.made.wait(wait_s):
+        state.cancel.set()
+        state.made.wait(CANCEL_S)
+    for records in state.done:
+        state.waiting.extend(records)
+    return [*state.waiting, *state.skipped.say()]
