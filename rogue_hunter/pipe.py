@@ -73,7 +73,7 @@ class Opener:
         self._last: sqlite3.Connection | None = None
 
     def __call__(self, path: Path) -> tuple[sqlite3.Connection, Path | None]:
-        self._last, moved = open_writer(path)
+        self._last, moved = open_writer(path, apart=True)
         return self._last, moved
 
     def now(self) -> sqlite3.Connection | None:

@@ -279,6 +279,26 @@ def test_two_migrations_at_once(tmp_path: Path) -> None:
     assert results == [(b"", 0)] * 5
 
 
+def test_migration_apart(db: Path) -> None:
+    """Migrated by a process of its own, the file is the same and sqlite_utils is not in this one; its error is ours."""
+    code = ("import sys; from pathlib import Path; from rogue_hunter.store import open_writer\n"
+            "open_writer(Path(sys.argv[1]), apart=True)[0].close(); print('sqlite_utils' in sys.modules)")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    run = subprocess.run([sys.executable, "-P", "-c", code, str(db)], env=env, capture_output=True, check=True)
+    assert run.stdout == b"False\n"
+    other = db.with_name("y.db")
+    open_writer(other)[0].close()
+    layout = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '\\_%' ESCAPE '\\' ORDER BY name"
+    assert rows(db, layout) == rows(other, layout)
+    assert rows(db, "PRAGMA auto_vacuum") == [(2,)]
+    held = sqlite3.connect(db.with_name("z.db"), isolation_level=None)
+    held.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DatabaseError, match="locked") as refusal:
+        open_writer(db.with_name("z.db"), apart=True)
+    assert refusal.value.code == 69
+    held.close()
+
+
 def test_migration_that_fails_leaves_nothing(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A migration that fails at its Nth statement leaves the file as it was, for every N."""
     from rogue_hunter.store import migrations

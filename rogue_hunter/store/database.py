@@ -10,7 +10,7 @@ import stat
 import time
 from pathlib import Path
 
-from rogue_hunter.store.migrations import VERSION, migrate
+from rogue_hunter.store.migrations import VERSION, migrate, migrate_apart, prepare
 from rogue_hunter.store.tables import APPLICATION_ID
 
 BUSY_MS = 20
@@ -63,17 +63,17 @@ class Lock:
         os.close(self._fd)
 
 
-def open_writer(path: Path, *, check: bool = True) -> tuple[sqlite3.Connection, Path | None]:
+def open_writer(path: Path, *, check: bool = True, apart: bool = False) -> tuple[sqlite3.Connection, Path | None]:
     """The writing connection: WAL, synchronous NORMAL, migrated; made with mode 0600 if there is no file.
 
-    A corrupt file is moved aside, and its new name given as the second value. Raises DatabaseError. The caller holds
-    the Lock.
+    `apart` migrates in a process of its own, which keeps this one small. A corrupt file is moved aside, and its new
+    name given as the second value. Raises DatabaseError. The caller holds the Lock.
     """
     _regular(path)
     moved = None
     for attempt in (1, 2):
         try:
-            return _connect(path, check), moved
+            return _connect(path, check, apart), moved
         except sqlite3.DatabaseError as error:
             if attempt == 2 or not is_corrupt(error):
                 raise _refusal(path, error) from None
@@ -133,7 +133,7 @@ def _quoted(path: Path) -> str:
     return quote(os.fsencode(path.absolute()))
 
 
-def _connect(path: Path, check: bool) -> sqlite3.Connection:
+def _connect(path: Path, check: bool, apart: bool) -> sqlite3.Connection:
     with contextlib.suppress(FileExistsError):
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -145,10 +145,12 @@ def _connect(path: Path, check: bool) -> sqlite3.Connection:
     try:
         _known_version(connection, path, writing=True)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            # Takes effect only before the first table: pruned pages can then be given back in small bites.
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        elif check:
+        if version < VERSION and apart:
+            connection.close()
+            migrate_apart(path)
+            return _connect(path, check=False, apart=False)
+        prepare(connection)
+        if version and check:
             _quick_check(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")

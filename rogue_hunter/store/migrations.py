@@ -6,7 +6,11 @@ each other instead of failing in the middle. `user_version` counts the steps and
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from rogue_hunter.store.tables import (
@@ -42,6 +46,43 @@ def migrate(connection: sqlite3.Connection) -> None:
         raise
 
 
+def migrate_apart(path: Path) -> None:
+    """Apply the missing steps in a process of its own, for a program that runs for months.
+
+    sqlite_utils takes 7.5 MB that are never given back, and is needed once in a file's life. Raises sqlite3.Error.
+    """
+    around = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [around, os.environ.get("PYTHONPATH")]))}
+    done = subprocess.run([sys.executable, "-P", "-m", __name__, str(path)], env=environment, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        name, _, message = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2].partition(": ")
+        error = sqlite3.OperationalError(message or "the migration failed")
+        error.sqlite_errorname = name
+        error.sqlite_errorcode = getattr(sqlite3, name, sqlite3.SQLITE_ERROR)
+        raise error
+
+
+def _main(path: str) -> int:
+    """The other process: the error's name and text on standard error, 1 if there is one."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    try:
+        prepare(connection)
+        migrate(connection)
+    except sqlite3.Error as error:
+        sys.stderr.write(f"{getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}: {error}\n")
+        return 1
+    finally:
+        connection.close()
+    return 0
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """What must be set before the first table: pruned pages can be given back in small bites."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+
+
 def _steps() -> Any:
     """The steps, in order. A step that a released version has applied somewhere is never changed."""
     from sqlite_utils import Migrations
@@ -65,3 +106,7 @@ def _create(db: Any, *tables: Table) -> None:
     for table in tables:
         for statement in table.create():
             db.conn.execute(statement)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1]))
