@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,8 @@ def capturing(live: Live) -> Iterator[Stage]:
         return config.forensics, config.bands_of(config.scoring.model).forensics
 
     def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        return forensics(ticks, live.config.forensics, made, ring=live.before, finish_s=FINISH_S, live=now)
+        return forensics(ticks, live.config.forensics, made, ring=live.before, finish_s=FINISH_S,
+                         own_pid=os.getpid(), live=now)
 
     try:
         yield stage

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 from rogue_hunter import paths, pipe
 from rogue_hunter.background import Setting, background
+from rogue_hunter.capturing import capturing
 from rogue_hunter.cli import common
 from rogue_hunter.config import Config, load
 from rogue_hunter.host import here
@@ -66,9 +68,11 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     live, notifier = Live(config, hz), Notifier()
     host = here(proc_root, libproc)
     try:
-        with Loop() as loop:
+        # Captures are of the machine that this runs on; a recording tells of another one, or of another day.
+        here_and_now = proc_root == Path("/proc") and libproc is None
+        with Loop() as loop, capturing(live) if here_and_now else nullcontext() as captures:
             pipe.run(config, host, database, hz=live.hz, seconds=seconds, out=out, sleep=loop.sleep,
-                     warn=lambda message: say("warning", message), live=live,
+                     warn=lambda message: say("warning", message), live=live, stages=[captures] if captures else [],
                      surround=background(live, loop, setting, say, log, notifier))
     except Exception as error:
         if log is not None:

@@ -65,6 +65,7 @@ class _State:
     cancel: threading.Event = field(default_factory=threading.Event)
     busy: bool = False
     boot_id: str | None = None
+    own_pid: int | None = None
     rows: Mapping[Key, Row] = field(default_factory=dict)
     scored: set[Key] = field(default_factory=set)
 
@@ -72,20 +73,22 @@ class _State:
 def forensics(ticks: Iterator[Tick], settings: ForensicsSettings, capturer: Capturer,
               clock: Callable[[], float] = time.monotonic, *, band: str = "critical", ring: Ring | None = None,
               start: Start = start_thread, finish_s: float | None = None, boot_id: str | None = None,
+              own_pid: int | None = None,
               live: Callable[[], tuple[ForensicsSettings, str]] | None = None) -> Iterator[Tick]:
     """Add captures to the ticks.
 
     An `event` record of kind enter, band or peak in `band` or above asks for a capture, and so does a `pause`. `clock`
     (seconds, never backward) is what debounce and budgets count on. `ring` gives what went on before; without one the
     stage keeps the scored rows of the last ticks. `boot_id` is the boot that captures are made of, when the ticks may
-    be of another one or are left out; what happened in another one is not captured. `live` gives settings and band as
+    be of another one or are left out; what happened in another one is not captured. Of children of `own_pid` no capture is made: the maker of captures would
+    be its own subject. `live` gives settings and band as
     they are now, where they may change.
 
     At the end of the input a capture under way is waited for, at most `finish_s` seconds (default: the timeout of a
     capture), then cancelled, which it still says; when the stage is closed early it is cancelled without a word.
     """
     own: deque[tuple[Row, Mapping[Key, Row]]] = deque(maxlen=RING_TICKS)
-    state = _State(settings, capturer, clock, start, ring or (lambda: list(own)), boot_id=boot_id)
+    state = _State(settings, capturer, clock, start, ring or (lambda: list(own)), boot_id=boot_id, own_pid=own_pid)
     try:
         for tick in ticks:
             if tick.row is not None:
@@ -117,7 +120,8 @@ def _request(state: _State, records: Iterable[Record], level: int) -> Request | 
     targets: dict[Key, Target] = {}
     for each in records:
         kind = each.get("type")
-        if kind == "event" and each.get("kind") in ("enter", "band", "peak") and _reaches(each.get("band"), level):
+        if kind == "event" and each.get("kind") in ("enter", "band", "peak") and _reaches(each.get("band"), level) \
+                and not (state.own_pid and each.get("ppid") == state.own_pid):
             who: Iterable[object] = (each,)
         elif kind == "pause":
             culprits = each.get("culprits")
