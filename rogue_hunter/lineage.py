@@ -53,6 +53,7 @@ class Family:
         self._rows: dict[Key, Row] = {}
         self._by_pid: dict[int, Key] = {}
         self._units: dict[Key, str] = {}
+        self._named: dict[Key, tuple[str | None, str | None]] = {}
         self._orphans: dict[Key, str] = {}
         self._credited: dict[Key, float] = {}
         self._debt: dict[Key, float] = {}
@@ -96,7 +97,7 @@ class Family:
                 rows[key] = out
                 changed.add(key)
         for key in tick.exited:
-            for held in (self._units, self._orphans, self._debt):
+            for held in (self._units, self._named, self._orphans, self._debt):
                 held.pop(key, None)
         self._credited = credited
         if new is None or len(rows) != len(tick.processes):
