@@ -152,8 +152,11 @@ class Family:
     def _unit(self, key: Key, row: Row, processes: Mapping[Key, Row]) -> str | None:
         """The unit of work: container, service or scope, app, else the topmost child of a shell or manager."""
         known = self._units.get(key)
-        if known is not None and (("cgroup" not in row and "exe" not in row) or not known.endswith("]")):
+        # Control group and path come a tick after the process, from another thread, and seldom change.
+        named = row.get("cgroup"), row.get("exe")
+        if known is not None and self._named.get(key) == named:
             return known
+        self._named[key] = named
         found = unit_of(row) or known or self._tree(key, row, processes)
         if found:
             self._units[key] = found
