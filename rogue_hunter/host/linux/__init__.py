@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rogue_hunter.host import Facts, HostError, Snapshot
 from rogue_hunter.host.linux.describe import Describer
+from rogue_hunter.host.linux.descriptors import shut
 from rogue_hunter.host.linux.gate import SCHEDSTAT_BYTES, STAT_BYTES, Gate
 from rogue_hunter.host.linux.gpu import GpuThread, Use
 from rogue_hunter.host.linux.gpu import start as start_gpu
@@ -103,7 +104,7 @@ class LinuxHost:
         for process in self._processes.values():
             process.close()
             if process.gate is not None:
-                os.close(process.gate.remove(process))
+                shut(process.gate.remove(process))
         self._machine.close()
         self._processes.clear()
 
@@ -243,7 +244,7 @@ class LinuxHost:
             if error.errno in _DENIED:
                 self._shut.add(name)
             elif error.errno not in _GONE:
-                self._errors += 1
+                self._try_again()
             return
         except ValueError:
             self._errors += 1
@@ -256,7 +257,7 @@ class LinuxHost:
         except (OSError, ValueError) as error:
             self._unwatch(process)
             if not (isinstance(error, OSError) and error.errno in _GONE):
-                self._errors += 1
+                self._try_again()
             return
         self._processes[key] = process
         self._names[name] = process
@@ -267,6 +268,11 @@ class LinuxHost:
         tick.unsettled.add(process)
         self._publish(process, tick)
         self._describer.ask(key, process.static.get("uid", -1), bool(stat.flags & PF_KTHREAD))
+
+    def _try_again(self) -> None:
+        """A process that could not be met for a passing reason is looked for at the next tick, new pids or not."""
+        self._errors += 1
+        self._last_pid = b""
 
     def _settle(self, tick: _Tick) -> None:
         """Those that ran a tick ago and did not in this one: their rates are 0 now."""
@@ -413,7 +419,7 @@ class LinuxHost:
         try:
             said = os.pread(fd, SCHEDSTAT_BYTES if gate is self._sched else STAT_BYTES, 0)
         except OSError:
-            os.close(fd)
+            shut(fd)
             raise
         gate.add(process, fd, said)
         return said
@@ -424,12 +430,12 @@ class LinuxHost:
             return
         single = stat.threads == 1
         if single is not (process.gate is self._sched):
-            os.close(process.gate.remove(process))
+            shut(process.gate.remove(process))
             self._watch(process, stat, said)
 
     def _unwatch(self, process: Process) -> None:
         if process.gate is not None:
-            os.close(process.gate.remove(process))
+            shut(process.gate.remove(process))
         self._cold.pop(process.key, None)
         self._hot.pop(process.key, None)
         process.close()
@@ -469,7 +475,7 @@ class LinuxHost:
         try:
             return os.read(fd, size)
         finally:
-            os.close(fd)
+            shut(fd)
 
     def _optional(self, process: Process, name: str) -> bytes:
         try:
@@ -545,7 +551,10 @@ def _descriptor_limits() -> tuple[int, int]:
 
     A set of hot descriptors is three. A quarter of all descriptors is for them, at most 1,024 sets.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError:
+        return 0, 1  # a sandbox may forbid to ask; every process is then opened anew at each tick
     if hard == resource.RLIM_INFINITY:
         hard = 1 << 20
     if soft == resource.RLIM_INFINITY or soft >= hard:

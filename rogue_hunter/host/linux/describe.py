@@ -6,7 +6,6 @@ and looking up a user may ask the network. Neither may ever hold up a beat, so o
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import queue
@@ -14,6 +13,7 @@ import threading
 from collections import deque
 from pathlib import Path
 
+from rogue_hunter.host.linux.descriptors import shut
 from rogue_hunter.host.linux.parse import parse_stat, split_cmdline, text
 from rogue_hunter.redact import LIMIT, redact
 from rogue_hunter.schema import Key
@@ -118,7 +118,7 @@ def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bo
     except (OSError, ValueError) as error:
         denied = denied or isinstance(error, PermissionError)
     finally:
-        os.close(at)
+        shut(at)
     return fields, denied
 
 
@@ -146,5 +146,4 @@ def _read(at: int, name: str, size: int) -> bytes:
             left -= len(part)
         return b"".join(parts)
     finally:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        shut(fd)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rogue_hunter.host.linux.descriptors import shut
 from rogue_hunter.host.linux.parse import HZ, CpuTimes, parse_cpu, parse_meminfo, parse_pressure
 
 _T = TypeVar("_T")
@@ -33,7 +33,7 @@ class Machine:
     def close(self) -> None:
         """Close the descriptors."""
         for fd in self._fds.values():
-            os.close(fd)
+            shut(fd)
         self._fds.clear()
 
     def read(self, name: str, size: int) -> bytes | None:
@@ -47,13 +47,12 @@ class Machine:
         except OSError:
             if fd is not None:
                 self._fds.pop(name, None)
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+                shut(fd)
             return None
         if self._live:
             self._fds[name] = fd
         else:
-            os.close(fd)
+            shut(fd)
         return data
 
     def parsed(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
@@ -68,7 +67,7 @@ class Machine:
             return None
 
     def cpu(self, whole: bool = False) -> CpuTimes | None:
-        """CPU times of the machine. The time of the boot stands behind the long line of interrupts: `whole` reads it."""
+        """CPU times of the machine. `whole` also reads the time of the boot, behind the long line of interrupts."""
         data = self.read("stat", STAT_BYTES if whole else self._stat_bytes)
         if data is not None and not whole and b"\nintr" not in data:
             data = self.read("stat", STAT_BYTES)  # the first time, or more CPUs than a tick ago

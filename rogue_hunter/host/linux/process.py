@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rogue_hunter.host.linux.descriptors import shut
 from rogue_hunter.host.linux.parse import (
     HZ,
     PF_KTHREAD,
@@ -129,18 +129,17 @@ class Process:
         except OSError:
             for fd in opened:
                 if fd >= 0:
-                    os.close(fd)
+                    shut(fd)
             raise
         finally:
-            os.close(at)
+            shut(at)
 
     def close(self) -> None:
         """Close what `open` opened."""
         if self.fds is not None:
             for fd in self.fds:
                 if fd >= 0:
-                    with contextlib.suppress(OSError):
-                        os.close(fd)
+                    shut(fd)
             self.fds = None
 
     def update(self, stat: Stat, status: bytes, io: bytes, sched: bytes, now_ns: int, gate_ns: int, before_ns: int,
