@@ -32,6 +32,9 @@ Callback = Callable[[int], object]
 PIECE_S = 0.02
 """A piece of work is begun only if the beat is further away than this, which is more than a piece takes."""
 
+DEAF_S = 0.1
+"""Where nothing can be watched, signals and timers are looked at this often."""
+
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -51,10 +54,11 @@ class Loop(AbstractContextManager["Loop"]):
     """
 
     def __init__(self, stops: Iterable[int] = (signal.SIGTERM, signal.SIGINT),
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic, nap: Callable[[float], object] = time.sleep) -> None:
         self.stopping = False
         self._stops = tuple(stops)
         self._clock = clock
+        self._nap = nap
         self._selector = selectors.DefaultSelector()
         self._awake, self._waker = socket.socketpair()
         self._awake.setblocking(False)
@@ -159,7 +163,13 @@ class Loop(AbstractContextManager["Loop"]):
 
     def _look(self, seconds: float, deadline: float) -> None:
         """Wait so long for what is watched, and let callbacks have what came."""
-        for key, events in self._selector.select(seconds):
+        try:
+            ready = self._selector.select(seconds)
+        except OSError:
+            # kqueue may lack memory. The beat goes on; what is watched is looked at again after the next wait.
+            self._nap(min(seconds, DEAF_S))
+            return
+        for key, events in ready:
             key.data(events)
             # The rest is still ready after the tick: the beat does not wait for whoever has much to say.
             if self.stopping or self._clock() >= deadline:
