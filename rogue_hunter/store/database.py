@@ -60,7 +60,8 @@ class Lock:
         """Let others write. The file stays: removing it would let two processes hold two locks of one name."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
-        os.close(self._fd)
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
 
 
 def open_writer(path: Path, *, check: bool = True, apart: bool = False) -> tuple[sqlite3.Connection, Path | None]:
