@@ -1,0 +1,8 @@
+"""All cases, in the order of the table."""
+
+from __future__ import annotations
+
+from . import calls  # noqa: F401  (each puts its cases into the table)
+from .table import CASES
+
+__all__ = ["CASES"]
