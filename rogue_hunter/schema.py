@@ -342,8 +342,8 @@ SUMMARY: dict[str, str] = {
 }
 
 # Declared apart for the length of this file. They take Field from here, so they come last.
-from rogue_hunter import schema_forensics, schema_report, schema_serve  # noqa: E402
+from rogue_hunter import schema_forensics, schema_reap, schema_report, schema_serve  # noqa: E402
 
-for _more in (schema_forensics, schema_report, schema_serve):
+for _more in (schema_forensics, schema_reap, schema_report, schema_serve):
     RECORDS.update(_more.RECORDS)
     SUMMARY.update(_more.SUMMARY)

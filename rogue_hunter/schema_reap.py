@@ -98,3 +98,60 @@ ACTION = (
     _f("audit_seq", int, "", "number of the last line about it in the audit file", "reap"),
     *_HOW,
 )
+
+RULE = (
+    _f("name", str, "", "its name", "match", required=True),
+    _f("priority", str, "", "its priority; of the rules that match, the highest is told", "match", required=True,
+       choices=PRIORITIES),
+    _f("enabled", bool, "", "whether it is asked", "match", required=True),
+    _f("action", str, "", "what it asks for", "match", required=True, choices=("kill", "notify", "log")),
+    _f("signal", str, "", "SIGKILL: one second after SIGTERM, in place of `timeout_s`", "match",
+       choices=("SIGTERM", "SIGKILL")),
+    _f("timeout_s", float, "s", "how long SIGTERM has", "match"),
+    _f("fallback", bool, "", "whether SIGKILL follows", "match"),
+    _f("notify", bool, "", "whether a person is told", "match"),
+    _f("conditions", dict, "", "its conditions, as the file gives them", "match", required=True),
+    _f("examples", int, "", "examples that go with it; `rh-config validate` tries them", "match"),
+    _f("source", str, "", "the file it was read from", "match", required=True),
+)
+
+_EVENT = {f.name: replace(f, stage="match") for f in MATCH}
+
+FIRING = (
+    _f("ts", float, "s", "epoch seconds at which the rule would have matched first", "match", required=True),
+    *(_EVENT[name] for name in ("boot_id", "pid", "start_ticks", "command", "rule", "priority", "action", "reason",
+                                "evidence")),
+    _f("cpu_seconds_saved", float, "s", "CPU time that it used from then on, as far as it was recorded", "backtest",
+       required=True),
+    _f("ended", str, "", "how its event ended, as in `event`; absent while it is open", "match"),
+    _f("regret", str, "", "why a person might have been sorry; absent when nothing speaks for it", "match"),
+)
+
+BACKTEST = (
+    _f("rule", str, "", "name of the rule", "match", required=True),
+    _f("since", float, "s", "epoch seconds from which history was read", "match", required=True),
+    _f("until", float, "s", "epoch seconds up to which it was", "match", required=True),
+    _f("firings", int, "", "processes that the rule would have matched", "match", required=True),
+    _f("regrets", int, "", "of them, those that a person might have been sorry for", "match", required=True),
+    _f("cpu_seconds_saved", float, "s", "CPU time that all of them used from then on", "match", required=True),
+)
+
+AUDIT_CHECK = (
+    _f("ts", float, "s", "epoch seconds", "reap", required=True),
+    _f("file", str, "", "the audit file; those that were rotated away are read too", "reap", required=True),
+    _f("lines", int, "", "lines that were read", "reap", required=True),
+    _f("whole", bool, "", "whether the chain holds", "reap", required=True),
+    _f("damages", list, "", "where it does not: file, line, text", "reap"),
+)
+
+RECORDS = {"match": MATCH, "action": ACTION, "rule": RULE, "firing": FIRING, "backtest": BACKTEST,
+           "audit_check": AUDIT_CHECK}
+
+SUMMARY = {
+    "match": "a process that a rule is about: said when that begins, and each minute while it lasts",
+    "action": "what the reaper did about a process, or why it left it alone",
+    "rule": "a rule in force, as `rh-match rules` lists it",
+    "firing": "a process of the past that a rule would have matched, as `rh-match backtest` finds it",
+    "backtest": "all firings of one rule",
+    "audit_check": "whether the audit file is what was written, as `rh-reap --verify` finds it",
+}
