@@ -16,7 +16,8 @@ from rogue_hunter.score.select import Selector
 from rogue_hunter.tick import Row, Stage, Tick
 from rogue_hunter.track import Open, Tracker
 
-AT_ONCE = frozenset({"system", "bands", "scoring", "rogue_selection", "tracking", "pause", "budget", "forensics"})
+AT_ONCE = frozenset({"system", "bands", "scoring", "rogue_selection", "tracking", "pause", "budget", "forensics",
+                     "reap"})
 """Sections that take effect with the next tick; the others with the next start."""
 
 

@@ -91,7 +91,7 @@ BAD = {
     b"[system]\nring_tick = 3": "system.ring_tick: unknown key; did you mean ring_ticks?",
     b"[systm]\nhz = 3": "systm: unknown key; did you mean system?",
     b"[scoring.stress.bands]\nhihg = 3": "scoring.stress.bands.hihg: unknown key; did you mean high?",
-    b"[rules]\n": "rules: unknown key",
+    b"[rule]\n": "rule: unknown key; did you mean rules?",
     b"system = 3": "system: must be a table",
     b"[[system]]\nhz = 3": "system: must be a table",
     b"[system]\nhz = '3'": "system.hz: must be a number",
@@ -139,6 +139,18 @@ def test_any_bytes(data: bytes) -> None:
         assert isinstance(cfg.parse(data), Config)
     except ConfigError as error:
         assert str(error).startswith("configuration: ")
+
+
+def test_tables_of_rules_are_somebody_elses() -> None:
+    """One file can hold both: the configuration passes over what rogue_hunter.rules reads, and only at the top."""
+    data = b"[[rules]]\nname = 'x'\n[safety]\nmin_pid = 2000\n[system]\nhz = 5\n[reap]\nmode = 'armed'\n"
+    made = cfg.parse(data)
+    assert (made.system.hz, made.reap.mode) == (5.0, "armed")
+    assert Config().reap.mode == "observe"
+    with pytest.raises(ConfigError, match="system.rules: unknown key"):
+        cfg.parse(b"[system]\nrules = []\n")
+    with pytest.raises(ConfigError, match="reap.mode: must be one of observe, armed"):
+        cfg.parse(b"[reap]\nmode = 'kill'\n")
 
 
 def test_one_key_changes_one_thing() -> None:

@@ -29,9 +29,11 @@ from rogue_hunter.config.options import (
     System,
     Tracking,
 )
-from rogue_hunter.config.toml import ConfigError, Setting, parse, settings, to_toml
+from rogue_hunter.config.reap import Reap
+from rogue_hunter.config.toml import RULE_TABLES, ConfigError, Setting, parse, settings, to_toml
 
 __all__ = [
+    "RULE_TABLES",
     "Bands",
     "Budget",
     "Config",
@@ -41,6 +43,7 @@ __all__ = [
     "Minutes",
     "Pause",
     "Power",
+    "Reap",
     "Retention",
     "RogueSelection",
     "Scoring",

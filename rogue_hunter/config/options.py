@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from rogue_hunter.config.declare import option, section
 from rogue_hunter.config.forensics import Forensics
+from rogue_hunter.config.reap import Reap
 from rogue_hunter.schema import BANDS, STATES
 
 
@@ -220,6 +221,7 @@ class Config:
     pause: Pause = section(Pause, "pauses of the machine")
     minutes: Minutes = section(Minutes, "the history by minute")
     forensics: Forensics = section(Forensics, "captures of evidence, at the forensics band and at a pause")
+    reap: Reap = section(Reap, "what rh-pipe does with the matches of the rules")
     retention: Retention = section(Retention, "pruning")
     store: Store = section(Store, "the database")
     socket: Socket = section(Socket, "the socket of rh-pipe")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -14,6 +14,9 @@ from rogue_hunter.schema import BANDS
 
 _SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]')
 """What a text of TOML may not hold as it is."""
+
+RULE_TABLES = ("daemon", "logging", "notifications", "metrics", "safety", "rules")
+"""Tables of a rule file, which may stand in the configuration file too; rogue_hunter.rules reads them."""
 
 
 class ConfigError(Exception):
@@ -29,7 +32,8 @@ def parse(data: bytes, name: str = "configuration") -> Config:
     except (ValueError, RecursionError) as error:
         # ValueError: a TOMLDecodeError, or a number of more digits than Python converts.
         raise ConfigError(f"{name}: {error}") from None
-    config: Config = _table(Config(), values, "", name)
+    own = {key: value for key, value in values.items() if key not in RULE_TABLES}
+    config: Config = _table(Config(), own, "", name)
     for where, bands in (("bands", config.bands), ("scoring.stress.bands", config.scoring.stress.bands)):
         starts = [bands.start(band) for band in BANDS]
         if sorted(set(starts)) != starts:
@@ -46,7 +50,7 @@ def _table(default: Any, values: Mapping[str, Any], where: str, name: str) -> An
     for key, value in values.items():
         path = f"{where}{key}"
         if key not in known:
-            close = _closest(key, known)
+            close = _closest(key, known if where else (*known, *RULE_TABLES))
             raise ConfigError(f"{name}: {path}: unknown key" + (f"; did you mean {close}?" if close else ""))
         current = getattr(default, key)
         if is_dataclass(current):
@@ -88,10 +92,10 @@ def _value(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
     return value
 
 
-def _closest(key: str, known: Mapping[str, Any]) -> str | None:
+def _closest(key: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
-    found = get_close_matches(key, known, 1)
+    found = get_close_matches(key, list(known), 1)
     return found[0] if found else None
 
 
