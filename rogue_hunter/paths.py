@@ -38,6 +38,11 @@ def config_file() -> Path:
     return config_dir() / "config.toml"
 
 
+def rules_file() -> Path:
+    """The file of rules, where they do not stand in the configuration file."""
+    return config_dir() / "reaper.toml"
+
+
 def data_dir() -> Path:
     """The database: $XDG_DATA_HOME/rogue-hunter, else ~/.local/share/rogue-hunter."""
     return _base("XDG_DATA_HOME", ".local/share") / NAME

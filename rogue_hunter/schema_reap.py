@@ -121,7 +121,7 @@ FIRING = (
     _f("ts", float, "s", "epoch seconds at which the rule would have matched first", "match", required=True),
     *(_EVENT[name] for name in ("boot_id", "pid", "start_ticks", "command", "rule", "priority", "action", "reason",
                                 "evidence")),
-    _f("cpu_seconds_saved", float, "s", "CPU time that it used from then on, as far as it was recorded", "backtest",
+    _f("cpu_seconds_saved", float, "s", "CPU time that it used from then on, as far as it was recorded", "match",
        required=True),
     _f("ended", str, "", "how its event ended, as in `event`; absent while it is open", "match"),
     _f("regret", str, "", "why a person might have been sorry; absent when nothing speaks for it", "match"),

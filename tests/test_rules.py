@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.rules import RuleError, RuleSet, builtin, check_examples, find_project, load, parse
+from rogue_hunter.rules import (
+    RuleError,
+    RuleSet,
+    builtin,
+    check_examples,
+    find_project,
+    from_values,
+    load,
+    parse,
+    user_file,
+    user_rules,
+)
 from rogue_hunter.rules.model import Example
 from rogue_hunter.rules.narrow import narrow
 from rogue_hunter.rules.patterns import Patterns
@@ -159,13 +170,29 @@ class TestOwnFile:
         rules = one("cpu_percent_min = 50", '[[rules.example]]\nmatch = true\nwhy = "low"\ncpu_percent = 10\n')
         assert check_examples(rules) == ["f.toml: rule r: must match and does not: low"]
 
-    def test_tables_of_others_are_passed_over_only_when_named(self) -> None:
-        from rogue_hunter.rules import from_values
-
-        rules = from_values({"system": {}, "safety": {"min_pid": 4000}}, others=("system",))
-        assert rules.safety.min_pid == 4000
+    def test_tables_of_the_configuration_are_passed_over(self) -> None:
+        assert parse(b"[system]\nhz = 5\n[safety]\nmin_pid = 4000\n").safety.min_pid == 4000
+        with pytest.raises(RuleError, match="systm: unknown key; did you mean system"):
+            parse(b"[systm]\n")
         with pytest.raises(RuleError, match="system: unknown key"):
-            from_values({"system": {}})
+            from_values({"system": {}}, others=())
+
+    def test_one_of_the_users_files_holds_the_rules(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        home = tmp_path / "rogue-hunter"
+        home.mkdir()
+        assert user_file() is None and user_rules() == builtin()
+        (home / "config.toml").write_text("[system]\nhz = 5\n")
+        (home / "reaper.toml").write_text("[safety]\nmin_pid = 3000\n")
+        assert user_rules().safety.min_pid == 3000
+        (home / "config.toml").write_text("[system]\nhz = 5\n[safety]\nmin_pid = 4000\n")
+        with pytest.raises(RuleError, match=r"config.toml has a table safety, and .*reaper.toml is there too"):
+            user_rules()
+        (home / "reaper.toml").unlink()
+        assert user_rules().safety.min_pid == 4000
+        other = tmp_path / "other.toml"
+        other.write_text("[system]\nhz = 5\n")
+        assert user_rules(other).rules == builtin().rules and user_rules(other).safety == builtin().safety
 
 
 BAD_CONDITIONS = {

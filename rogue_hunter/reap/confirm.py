@@ -15,7 +15,9 @@ SHOWN = 20
 
 
 class NoTerminal(Exception):
-    """There is nobody to ask. A command exits 2 and says that --yes is needed."""
+    """There is nobody to ask. A command exits 2 (`code`) and says that --yes is needed."""
+
+    code = 2
 
 
 def question(candidates: Sequence[Candidate]) -> str:

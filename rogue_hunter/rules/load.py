@@ -6,6 +6,7 @@ conditions is that built-in rule) and adds to its whitelist. A project's file ma
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import stat
@@ -15,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from rogue_hunter.config import RULE_TABLES, Config
 from rogue_hunter.rules.model import (
     LOG_LEVELS,
     MIN_PID,
@@ -35,8 +37,8 @@ FILE_LIMIT = 256 * 1024
 PROJECT_FILES = (".rogue-hunter.toml", ".reaper.toml")
 """Names of a project's file; the first that is there counts."""
 
-SECTIONS = ("daemon", "logging", "notifications", "metrics", "safety", "rules")
-"""The tables of a rule file."""
+OTHERS = tuple(f.name for f in dataclasses.fields(Config))
+"""The tables of a configuration file: rules may stand in it."""
 
 
 @functools.cache
@@ -108,11 +110,11 @@ def parse(data: bytes, source: str = "rules", base: RuleSet | None = None) -> Ru
 
 
 def from_values(values: Mapping[str, Any], source: str = "rules", base: RuleSet | None = None,
-                others: Collection[str] = ()) -> RuleSet:
+                others: Collection[str] = OTHERS) -> RuleSet:
     """The same from parsed TOML. `others` are tables that belong to somebody else and are passed over."""
     base = builtin() if base is None else base
     place = Place(source)
-    known(values, (*SECTIONS, *others), place)
+    known(values, (*RULE_TABLES, *others), place)
     rules = base.rules
     if "rules" in values:
         rules = _rules(tables(values["rules"], place.at("rules")), place, base)

@@ -23,8 +23,10 @@ MIN_PID = 1000
 
 
 class RuleError(Exception):
-    """A rule file that cannot be used; the text names file, rule, key and reason. A command exits 78 and scans
-    nothing."""
+    """A rule file that cannot be used; the text names file, rule, key and reason. A command exits 78 (`code`) and
+    scans nothing."""
+
+    code = 78
 
 
 @dataclass(frozen=True, slots=True)
