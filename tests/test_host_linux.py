@@ -548,6 +548,18 @@ def test_no_descriptor_to_be_had(kept: Watch, monkeypatch: pytest.MonkeyPatch) -
     assert kept.host._hot_limit == 1
 
 
+def test_pid_that_changes_hands_within_a_tick(kept: Watch) -> None:
+    """The gate said that the process ran; when its other files are opened they are another's. Nothing of that one is
+    told as if it were the first."""
+    kept.take()
+    pid = next(p.key[0] for p in kept.host._processes.values() if p.fds is None)
+    ran(kept, pid, 5)
+    (kept.tree.path / str(pid)).rename(kept.tree.path / "dead")
+    kept.tree.process(pid, comm=b"other", start=2000, utime=900)
+    made = kept.take().processes[pid, 1000]
+    assert made["command"] == "x" and made["cpu_seconds_total"] == 0
+
+
 def test_idle_files_are_not_opened(kept: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two ticks in which nobody ran no file of a process is opened."""
     kept.take()
