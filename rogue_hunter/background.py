@@ -46,12 +46,14 @@ Surround = Callable[[Writer, Connection], AbstractContextManager[Around]]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where things are. `socket` None: none is served; `must` says that `config_file` was named on the command line."""
+    """Where things are. `socket` None: none is served; `must` says that `config_file` was named on the command line;
+    `now` is the wall clock, epoch seconds."""
 
     database: Path
     config_file: Path | None = None
     must: bool = False
     socket: Path | None = None
+    now: Callable[[], float] = time.time
 
 
 def background(live: Live, loop: Loop, setting: Setting, say: Say, log: Log | None = None,
@@ -116,7 +118,7 @@ def _reloading(live: Live, loop: Loop, setting: Setting, say: Say, tell: Notifie
 
 def _serving(live: Live, loop: Loop, setting: Setting, say: Say, log: Log | None, writer: Writer,
              connection: Connection, facts: dict[str, Any]) -> tuple[Server | None, Feed]:
-    began = time.time()
+    began = setting.now()
 
     def state() -> dict[str, Any]:
         config = facts["config"]
@@ -140,7 +142,7 @@ def _serving(live: Live, loop: Loop, setting: Setting, say: Say, log: Log | None
     except BaseException:
         place.leave()
         raise
-    server.handle("prune_request", Pruner(loop, connection, setting.database, say).handle)
+    server.handle("prune_request", Pruner(loop, connection, setting.database, say, setting.now).handle)
     if log is not None:
         server.handle("log", logging(log.write))
     return server, feed

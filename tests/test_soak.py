@@ -1,0 +1,184 @@
+"""Nine hours of rh-pipe in seconds: the clock is handed in, the database, the socket and its clients are real.
+
+100,000 ticks in every run; RH_LONG=1 takes 7,776,000, thirty days at 3 Hz.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import shutil
+import socket
+import sqlite3
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rogue_hunter import pipe
+from rogue_hunter.background import Setting, background
+from rogue_hunter.beat import NS, Clock
+from rogue_hunter.config import parse
+from rogue_hunter.host import Facts, Snapshot
+from rogue_hunter.live import Live
+from rogue_hunter.logs import Log
+from rogue_hunter.loop import Loop
+from rogue_hunter.schema import Key
+from rogue_hunter.tick import Row
+
+TICKS = 7_776_000 if "RH_LONG" in os.environ else 100_000
+WARM = TICKS // 5
+BOOT = "0b00710d-0000-4000-8000-000000000001"
+START = 1_700_000_000.0
+
+
+class FastHost:
+    """A machine of twelve processes: most sleep, one burns a core for a minute now and then, some die and are replaced
+    under the same pid."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._random = random.Random(11)
+        self._rows: dict[Key, Row] = {}
+        self._started = 0
+        self._tick = 0
+        self._burning: Key | None = None
+        for pid in range(100, 112):
+            self._begin(pid)
+
+    def _begin(self, pid: int) -> Key:
+        self._started += 1
+        key = pid, self._started
+        self._rows[key] = {"pid": pid, "start_ticks": self._started, "start_time": self._clock.wall(), "ppid": 1,
+                           "uid": 1000, "command": f"p{pid}", "state": "sleeping", "threads": 1,
+                           "cpu_seconds_total": 0.0, "cpu_percent": 0.0, "memory_bytes": 1 << 22,
+                           "disk_bytes_per_s": 0.0, "wakeups_per_s": 0.0, "context_switches_per_s": 0.0}
+        return key
+
+    def facts(self) -> Facts:
+        """Always the same."""
+        return Facts("linux", "soak", BOOT, 4, 8 << 30)
+
+    def snapshot(self) -> Snapshot:
+        """The next moment."""
+        self._tick += 1
+        before, r = dict(self._rows), self._random
+        exited: tuple[Key, ...] = ()
+        phase = self._tick % 1500
+        if phase == 1:
+            self._burning = r.choice(list(self._rows))
+        if phase == 181 and self._burning in self._rows:
+            self._rows[self._burning] = {**self._rows[self._burning], "cpu_percent": 0.0, "state": "sleeping"}
+            self._burning = None
+        if self._burning in self._rows:
+            row = self._rows[self._burning]
+            self._rows[self._burning] = {**row, "cpu_percent": 90.0 + r.random() * 10, "state": "running",
+                                         "cpu_seconds_total": row["cpu_seconds_total"] + 0.33}
+        if self._tick % 200 == 0:
+            gone = r.choice(list(self._rows))
+            exited = (gone,)
+            del self._rows[gone]
+            self._begin(gone[0])
+        changed = {key for key, row in self._rows.items() if before.get(key) is not row}
+        return Snapshot(self._clock.mono(), dict(self._rows), changed, exited, len(exited), len(changed), cpu_cores=0.5,
+                        machine={"cpu_busy_cores": 0.5, "memory_available_bytes": 6 << 30})
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def memory() -> int:
+    """Bytes of this process in memory."""
+    gc.collect()
+    if sys.platform != "linux":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory with a short name."""
+    made = Path(tempfile.mkdtemp(prefix="rh-"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0 if "RH_LONG" in os.environ else 300)
+def test_hours_leave_nothing_behind(place: Path) -> None:
+    """Descriptors, threads, memory and the write-ahead log are as large at the end as after the warm-up, while clients
+    come and go, the configuration is read again and again, and the database is pruned through the socket."""
+    now = [10**12]
+    clock = Clock(lambda: now[0], lambda: START + now[0] / NS - 1000, lambda: now[0])
+    file, database, path = place / "c.toml", place / "x.db", place / "run" / "s"
+    file.write_text(f'[log]\npath = "{place / "log"}"\nmax_mb = 0.1\n')
+    config = parse(file.read_bytes())
+    live = Live(config)
+    log = Log(place / "log", config.log, clock.wall)
+    seen: dict[str, tuple[int, int, int, int]] = {}
+    wal = [0, 0]
+    ticks = [0]
+    clients: list[socket.socket] = []
+
+    def measure(name: str) -> None:
+        seen[name] = (len(os.listdir("/dev/fd")), threading.active_count(), memory(), len(gc.get_objects()))
+
+    def busy(loop: Loop) -> None:
+        """What others do in the meantime."""
+        n = ticks[0]
+        if n % 500 == 0:
+            clients.append(socket.socket(socket.AF_UNIX))
+            clients[-1].connect(str(path))
+            clients[-1].sendall(b'{"type":"log","v":1,"level":"info","message":"hello"}\n')
+            if n % 5000 == 0:
+                clients[-1].sendall(b'{"type":"prune_request","v":1,"older_than_s":3600.0,"max_bytes":100000000}\n')
+        if n % 1000 == 250 and clients:
+            clients.pop(0).close()
+        if n % 20_000 == 10_000:
+            file.write_text(file.read_text() + "\n")
+            live.use(parse(file.read_bytes() + f"\n[tracking]\nexit_ticks = {10 + n // 10_000 % 5}\n".encode()))
+        if n % 1000 == 999:
+            at = 0 if n < WARM else 1
+            wal[at] = max(wal[at], Path(f"{database}-wal").stat().st_size)
+        loop.sleep(0.0)
+
+    with Loop() as loop:
+        def sleep(seconds: float) -> bool:
+            now[0] += round(seconds * NS)
+            ticks[0] += 1
+            busy(loop)
+            if ticks[0] in (WARM, TICKS):
+                while clients:
+                    clients.pop().close()
+                for _ in range(5):
+                    loop.sleep(0.05)
+                measure("warm" if ticks[0] == WARM else "end")
+            return ticks[0] < TICKS
+
+        setting = Setting(database, file, True, path, clock.wall)
+        host = FastHost(clock)
+        count = pipe.run(config, host, database, hz=3.0, sleep=sleep, clock=clock, warn=lambda message: None, live=live,
+                         surround=background(live, loop, setting, log.write, log))
+    log.close()
+    assert count == TICKS - 1
+    warm, end = seen["warm"], seen["end"]
+    print(f"\n{TICKS} ticks: descriptors, threads, bytes, objects: {warm} -> {end}; WAL {wal}")
+    assert end[:2] == warm[:2]
+    assert end[2] - warm[2] < 3_000_000
+    assert end[3] - warm[3] < 3_000
+    assert wal[1] <= max(wal[0], 8_388_608)
+    connection = sqlite3.connect(database)
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert connection.execute("SELECT count(*) FROM process_events WHERE exit_time IS NULL").fetchone() == (0,)
+    oldest, newest = connection.execute("SELECT min(exit_time), max(exit_time) FROM process_events").fetchone()
+    connection.close()
+    # Pruned to an hour every 5,000 ticks, which are 28 minutes.
+    assert newest - oldest < 3600 + 2 * 5000 / 3
+    assert sum(p.stat().st_size for p in place.glob("log*")) <= 4 * 100_000
+    assert not path.exists()
