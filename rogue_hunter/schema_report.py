@@ -6,7 +6,7 @@ means the same here, at the highest score of the event that the record tells of.
 
 from __future__ import annotations
 
-from rogue_hunter.schema import BANDS, EXIT_REASONS, PROCESS, Field
+from rogue_hunter.schema import BANDS, EXIT_REASONS, MACHINE_MINUTE, PAUSE, PROCESS, Field
 
 WATCH = ("running", "stale", "busy", "stopped")
 """running: rh-pipe writes. stale: it holds the database but has written nothing for a while. busy: another command
@@ -47,7 +47,8 @@ REPORT_EVENT = (
     _f("id", int, "", "number of the event in the database", required=True),
     _f("event", str, "", "the event's stable key, the same for all its records", required=True),
     *_IDENTITY,
-    *_process("start_time", "ppid", "command", "exe", "cmdline", "cgroup", "uid", "user", "tty", "model"),
+    *_process("start_time", "ppid", "command", "exe", "cmdline", "cgroup", "uid", "user", "tty", "unit", "orphan_of",
+             "model"),
     _f("entry_time", float, "s", "epoch seconds of the enter record", required=True),
     _f("exit_time", float, "s", "epoch seconds of the exit record; left out while the event is open"),
     _f("open", bool, "", "true while the event has not ended", required=True),
@@ -89,8 +90,13 @@ REPORT_PROCESS = (
     _CPU_SECONDS,
 )
 
+_ONE_OF = (
+    _f("command", str, "", "the kernel's short name of the processes; left out with --by unit"),
+    _f("unit", str, "", "with --by unit: the unit of work, or the command of those that have none"),
+)
+
 REPORT_COMMAND = (
-    _f("command", str, "", "the kernel's short name of the processes", required=True),
+    *_ONE_OF,
     _f("events", int, "", "their events in the period", required=True),
     _f("processes", int, "", "how many different processes they were", required=True),
     _f("open_events", int, "", "events that have not ended", required=True),
@@ -153,6 +159,95 @@ REPORT_STATUS = (
     _f("config_file", str, "", "the user's configuration file; left out when there is none"),
 )
 
+REPORT_PAUSE = (
+    _f("id", int, "", "number of the pause in the database", required=True),
+    *(_f(f.name, f.type, f.unit, f.doc, required=f.required, choices=f.choices) for f in PAUSE if f.name != "ts"),
+)
+
+REPORT_OFFENDER = (
+    *_ONE_OF,
+    _f("pause_minutes", float, "min", "minutes of pause that it owes: of each pause, its share of what was short",
+       required=True),
+    _f("pause_share", float, "1", "part of the time of all pauses of the period"),
+    _f("pauses", int, "", "pauses in which it is named", required=True),
+    _f("longest_s", float, "s", "the longest of them"),
+    _f("events", int, "", "its events in the period", required=True),
+    _f("rogue_minutes", float, "min", "time inside of them, within the period", required=True),
+    _f("peak_score", int, "0-100", "highest score in them"),
+    _f("last_seen", float, "s", "epoch seconds of the end of its last pause or event", required=True),
+)
+
+REPORT_MINUTE = (
+    *(_f(f.name, f.type, f.unit, f.doc, required=f.required) for f in MACHINE_MINUTE),
+    _f("commands", list, "", "the top commands of the minute as in command_minute, by CPU time", required=True),
+)
+
+TIMELINE = ("pause", "enter", "exit", "asleep")
+"""What a line of the timeline tells of."""
+
+REPORT_TIMELINE = (
+    _f("ts", float, "s", "epoch seconds", required=True),
+    _f("what", str, "", "a pause began; a process entered or left the tracking band; the machine slept",
+       required=True, choices=TIMELINE),
+    _f("detail", str, "", "in a few words"),
+    _f("command", str, "", "the first culprit, or the process"),
+    _f("score", int, "0-100", "at the beginning of an event; at its end the peak"),
+    _f("id", int, "", "number of the pause or the event"),
+)
+
+WHY_CAUSES = ("cpu", "memory", "io", "gpu", "steal", "asleep", "stopped", "wakeups", "rogue", "unknown")
+"""What `why` can answer. io: storage. rogue: a process that stood out, by the stress model. unknown: a pause or a late
+beat without evidence of its cause. The others are those of a pause."""
+
+VERDICTS = ("found", "nothing", "no_evidence")
+"""found: something was short, or stood out. nothing: watched, and all was as usual. no_evidence: nobody watched."""
+
+REPORT_WHY = (
+    *_PERIOD,
+    _f("at", float, "s", "the point of time that was asked for"),
+    _f("verdict", str, "", "whether there is an answer", required=True, choices=VERDICTS),
+    _f("headline", str, "", "the answer as a sentence; names in it are made harmless for a terminal", required=True),
+    _f("cause", str, "", "the first of the causes", choices=WHY_CAUSES),
+    _f("command", str, "", "who is named for it"),
+    _f("pid", int, "", "one of its processes; never an identity by itself"),
+    _f("causes", list, "", "the most likely first: cause, points (0-100), words, at, command, pid, who (the commands "
+       "that used most of it: amount, share, usual), and the numbers", required=True),
+    _f("not_causes", list, "", "what it was not: cause, words, and the numbers", required=True),
+    _f("pauses", list, "", "pauses in the period or within a minute of it, as records report_pause", required=True),
+    _f("minutes", int, "", "minutes of history in the period", required=True),
+    _f("watched_s", float, "s", "time that their ticks cover", required=True),
+    _f("usual_minutes", int, "", "how many other minutes the usual is the median of", required=True),
+)
+
+REPORT_ROW: tuple[Field, ...] = ()
+"""Nothing is declared: the fields are the columns of the user's SELECT."""
+
+CHANGES = ("up", "down", "new", "gone", "same")
+
+REPORT_DIFF = (
+    _f("command", str, "", "the kernel's short name of the processes", required=True),
+    _f("change", str, "", "its highest band in the second recording is higher or lower; new, gone: it is in one only",
+       required=True, choices=CHANGES),
+    _f("bands", int, "", "by how many bands", required=True),
+    *(_f(f"{name}_{side}", kind, unit, f"{doc} in the {which} recording", choices=choices)
+      for side, which in (("a", "first"), ("b", "second"))
+      for name, kind, unit, doc, choices in (
+          ("band", str, "", "highest band", BANDS), ("score", int, "0-100", "highest score", ()),
+          ("seconds", float, "s", "time in that band, summed over processes", ()),
+          ("reason", str, "", "dominant resource or category at the highest score", ()))),
+)
+
+REPORT_DATASETTE = (
+    _f("command", str, "", "the command line that starts Datasette on this database", required=True),
+    _f("command_1_0", str, "", "the same for Datasette 1.0", required=True),
+    _f("database", str, "", "path of the database", required=True),
+    _f("metadata", str, "", "path of the packaged metadata; it fits databases of the usual name", required=True),
+    _f("title", str, "", "Datasette's heading", required=True),
+    _f("description", str, "", "what stands below it"),
+    _f("databases", dict, "", "the canned queries, under this database's name: the record itself is metadata",
+       required=True),
+)
+
 PRUNE = (
     _f("ts", float, "s", "epoch seconds of the run", required=True),
     _f("database", str, "", "path of the database", required=True),
@@ -176,6 +271,14 @@ RECORDS: dict[str, tuple[Field, ...]] = {
     "report_snapshot": REPORT_SNAPSHOT,
     "report_command": REPORT_COMMAND,
     "report_status": REPORT_STATUS,
+    "report_pause": REPORT_PAUSE,
+    "report_why": REPORT_WHY,
+    "report_timeline": REPORT_TIMELINE,
+    "report_offender": REPORT_OFFENDER,
+    "report_minute": REPORT_MINUTE,
+    "report_row": REPORT_ROW,
+    "report_diff": REPORT_DIFF,
+    "report_datasette": REPORT_DATASETTE,
     "prune": PRUNE,
 }
 
@@ -184,7 +287,15 @@ SUMMARY: dict[str, str] = {
     "report_process": "one process of a summary, with all its events of the period",
     "report_event": "one event of the history",
     "report_snapshot": "one snapshot of an event: its fields and those of the process row, with low and high",
-    "report_command": "the events of all processes of one name in a period",
+    "report_command": "the events of all processes of one name, or one unit of work, in a period",
     "report_status": "whether rh-pipe runs, and how it is",
+    "report_pause": "one pause of the machine with its culprits",
+    "report_why": "why the machine was slow at a time",
+    "report_timeline": "one moment of the history",
+    "report_offender": "the minutes of pause that a command, or a unit of work, owes",
+    "report_minute": "the machine in one minute, and its top commands",
+    "report_row": "one row of a query of the user's own: its columns are its fields",
+    "report_diff": "a command whose highest band differs between two recordings",
+    "report_datasette": "how to start Datasette, and the metadata that it wants",
     "prune": "what rh-prune removed",
 }

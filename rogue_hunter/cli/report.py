@@ -12,11 +12,12 @@ import click
 
 from rogue_hunter.cli import common
 from rogue_hunter.config import Config
-from rogue_hunter.report.queries import Period
-from rogue_hunter.report.render import render, style
-from rogue_hunter.report.source import source
+from rogue_hunter.report.asking import Asked, View
+from rogue_hunter.report.queries import BY, Period
+from rogue_hunter.report.render import Answer, render, style
+from rogue_hunter.report.source import Source, source
 from rogue_hunter.report.status import healthy
-from rogue_hunter.report.views import VIEWS, Asked, View
+from rogue_hunter.report.views import VIEWS
 from rogue_hunter.report.words import moment
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -40,7 +41,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
 
 
 _FORMS = {"table": "A table for people (default on a terminal).",
-          "json": "One JSON array, or one object for summary, event and status.",
+          "json": "One JSON array, or one object where there is but one answer.",
           "ndjson": "One JSON object a line (default in a pipe).",
           "csv": "Comma separated values with a header."}
 
@@ -53,64 +54,85 @@ def _form_options(function: _F) -> _F:
 
 @common.command("rh-report", """
 Views:
-""" + "".join(f"  {name + ' ' + view.names:<10} {view.doc}\n" for name, view in VIEWS.items()) + """
+""" + "".join(f"  {' '.join((name, *view.names)):<11} {view.doc}\n" for name, view in VIEWS.items()) + """
 \b
 Examples:
   rh-report                              which process hogs the machine, worst first
-  rh-report --since yesterday --until today
+  rh-report why --at 14:32               why was it slow then?
+  rh-report pauses --since 7d
+  rh-report offenders --since 30d --by unit
   rh-report events --since 2d --command chrome
-  rh-report event 42
-  rh-report top --since 7d --csv
+  rh-report sql "SELECT command, sum(cpu_seconds) s FROM command_minutes GROUP BY 1 ORDER BY s DESC LIMIT 9"
+  rh-report diff before.ndjson after.ndjson
   rh-report status --exit-code || systemctl --user restart rogue-hunter
-  rh-report events | jq -c 'select(.peak_score >= 80) | [.command, .duration_s]'
 """)
 @click.argument("view", type=click.Choice(list(VIEWS)), default=next(iter(VIEWS)), metavar="[VIEW]")
-@click.argument("which", metavar="[ID]", required=False)
+@click.argument("which", metavar="[ID|SELECT|A B]", nargs=-1)
 @click.option("--since", type=Moment(), metavar="TIME",
               help=f"From this time on (default: {USUAL_PERIOD} ago): 1h30m, today, 14:32, 2026-11-21T14:32, "
                    "@1795244561.")
 @click.option("--until", type=Moment(), metavar="TIME", help="Up to this time (default: now).")
+@click.option("--at", type=Moment(), metavar="TIME", help="why: the minute that holds this time (default: now).")
 @click.option("--command", "text", metavar="TEXT", help="Only commands and command lines that hold this text.")
+@click.option("--by", type=click.Choice(BY), help="top, offenders: add up by command (default) or unit of work.")
 @click.option("-n", "--limit", type=click.IntRange(0), metavar="N",
               help="At most so many rows, 0 for all (default: 5 in the summary, 20 in tables, else all).")
 @_form_options
 @click.option("--exit-code", is_flag=True, help="status: exit 1 unless rh-pipe is running and writes.")
 @common.db_option
 @common.config_option
-def command(view: str, which: str | None, since: float | None, until: float | None, text: str | None, limit: int | None,
-            form: str | None, exit_code: bool, db: Path | None, config: Config) -> int:
-    """Say what happened: which process hogs the machine, the events, one event in full, the worst commands, the state.
+def command(view: str, which: tuple[str, ...], since: float | None, until: float | None, at: float | None,
+            text: str | None, by: str | None, limit: int | None, form: str | None, exit_code: bool, db: Path | None,
+            config: Config) -> int:
+    """Say what happened: which process hogs the machine, why it was slow at a time, when it paused and through whom.
 
     Without a VIEW it is the summary of the last day. Reads the database; works while rh-pipe writes to it.
     """
     chosen = VIEWS[view]
-    _fits(view, chosen, which, since is not None or until is not None or bool(text), exit_code)
+    _fits(view, chosen, which, {"--since, --until or --command": since is not None or until is not None or bool(text),
+                                "--at": at is not None, "--by": by is not None, "--exit-code": exit_code})
     now = time.time()
+    if chosen.at and since is None and until is None and at is None:
+        at = now
     period = Period(Moment().convert(USUAL_PERIOD, None, None) if since is None else since,
                     now if until is None else until, text or "")
+    if at is not None and (since is not None or until is not None):
+        raise common.Failure("--at is a point of time; it goes without --since and --until", common.USAGE)
     if period.since > period.until:
         raise common.Failure(f"--since ({moment(period.since, 0)}) is later than --until ({moment(period.until, 0)})",
                              common.USAGE)
     out = common.output()
-    terminal = out.isatty()
-    form = form or ("table" if terminal else "ndjson")
-    with source(common.database_path(db, config, make=False), now, config, needed=view != "status") as found:
-        answer = chosen.answer(found, Asked(period, limit, which or "", form == "table"))
+    form = form or ("table" if out.isatty() else "ndjson")
+    answer = _answer(chosen, Asked(period, limit, which, form == "table", at, by or BY[0]),
+                     common.database_path(db, config, make=False), now, config)
+    for note in answer.notes:
+        common.say(note)
     out.write(render(answer, form, style(sys.stdout, now)))
     out.flush()
-    return common.FOUND if exit_code and not healthy(answer.records[0]) else common.OK
+    return common.FOUND if exit_code and not healthy(answer.records[0]) else answer.code
 
 
-def _fits(name: str, view: View, which: str | None, period: bool, exit_code: bool) -> None:
+def _answer(view: View, asked: Asked, database: Path, now: float, config: Config) -> Answer:
+    if view.database == "unused":
+        return view.answer(Source(database, now, config), asked)
+    with source(database, now, config, needed=view.database == "needed") as found:
+        return view.answer(found, asked)
+
+
+def _fits(name: str, view: View, which: tuple[str, ...], given: dict[str, bool]) -> None:
     """Raise Failure for an argument or an option that the view has no use for."""
-    if view.names and which is None:
-        raise common.Failure(f"{name}: which? give its {view.names}", common.USAGE)
-    if which is not None and not view.names:
-        raise common.Failure(f"{name} takes no argument; {which!r} is one too many", common.USAGE)
-    if period and not view.period:
-        raise common.Failure(f"{name} takes no --since, --until or --command", common.USAGE)
-    if exit_code and name != "status":
-        raise common.Failure("--exit-code belongs to the view status", common.USAGE)
+    if len(which) < len(view.names):
+        raise common.Failure(f"{name}: which? give its {' and '.join(view.names[len(which):])}", common.USAGE)
+    if len(which) > len(view.names):
+        takes = f"takes {len(view.names)} argument{'s' * (len(view.names) > 1)}" if view.names else "takes no argument"
+        raise common.Failure(f"{name} {takes}; {which[len(view.names)]!r} is one too many", common.USAGE)
+    period, at, by, exit_code = given
+    if given[period] and view.period == "refused":
+        raise common.Failure(f"{name} takes no {period}", common.USAGE)
+    for option, fits in ((at, view.at), (by, view.by), (exit_code, name == "status")):
+        if given[option] and not fits:
+            fitting = [n for n, v in VIEWS.items() if {at: v.at, by: v.by, exit_code: n == "status"}[option]]
+            raise common.Failure(f"{option} belongs to the view {' and '.join(fitting)}", common.USAGE)
 
 
 main = common.entry(command)

@@ -42,10 +42,10 @@ class Watched:
     leave: int = 0
 
 
-_END = "coalesce(e.exit_time, max(e.last_seen, CASE WHEN e.boot_id = :boot THEN :seen ELSE e.last_seen END))"
+END = "coalesce(e.exit_time, max(e.last_seen, CASE WHEN e.boot_id = :boot THEN :seen ELSE e.last_seen END))"
 """When an event ended; of an open one, until when it was seen."""
 
-_OVERLAPS = ("e.entry_time < :until AND (e.exit_time IS NULL OR e.exit_time >= :since) AND (:text = '' OR "
+OVERLAPS = ("e.entry_time < :until AND (e.exit_time IS NULL OR e.exit_time >= :since) AND (:text = '' OR "
              "instr(lower(coalesce(e.command, '')), :text) OR instr(lower(coalesce(e.cmdline, '')), :text))")
 
 _CPU_SECONDS = ("(SELECT CASE WHEN count(s.cpu_seconds_total) > 1 "
@@ -56,8 +56,9 @@ _METRICS = tuple(f.name for f in METRICS)
 _AT_PEAK = ", ".join(f"p.{f.name}" for f in RECORDS["report_event"] if f.name in (*_METRICS, "dominant_metrics"))
 
 _EVENT = ("e.id, e.event, e.boot_id, e.pid, e.start_ticks, e.start_time, e.ppid, e.command, e.exe, e.cmdline, "
-          "e.cgroup, e.uid, e.user, e.tty, e.model, e.entry_time, e.exit_time, e.exit_time IS NULL AS open, "
-          f"max(0.0, {_END} - e.entry_time) AS duration_s, e.reason, e.last_seen, e.entry_score, e.entry_band, "
+          "e.cgroup, e.uid, e.user, e.tty, e.unit, e.orphan_of, e.model, e.entry_time, e.exit_time, "
+          "e.exit_time IS NULL AS open, "
+          f"max(0.0, {END} - e.entry_time) AS duration_s, e.reason, e.last_seen, e.entry_score, e.entry_band, "
           "e.peak_score, e.peak_band, p.captured_at AS peak_time, e.dominant_resource, e.dominant_category, "
           f"{_AT_PEAK}, {_CPU_SECONDS} AS cpu_seconds")
 
@@ -81,8 +82,8 @@ def state(connection: sqlite3.Connection) -> dict[str, Any]:
 
 def events(connection: sqlite3.Connection, period: Period, watched: Watched, limit: int = 0) -> list[Record]:
     """The events that overlap the period, the newest first; `limit` 0 is no limit."""
-    rows = connection.execute(f"SELECT {_EVENTS} WHERE {_OVERLAPS} ORDER BY e.entry_time DESC, e.id DESC LIMIT :limit",
-                              {**_bind(period, watched), "limit": limit or -1})
+    rows = connection.execute(f"SELECT {_EVENTS} WHERE {OVERLAPS} ORDER BY e.entry_time DESC, e.id DESC LIMIT :limit",
+                              {**bind(period, watched), "limit": limit or -1})
     return [_event(row) for row in rows]
 
 
@@ -90,13 +91,13 @@ def event(connection: sqlite3.Connection, which: str, watched: Watched) -> Recor
     """One event by its number or its key, with its snapshots and the range of every metric; None: no such event."""
     number = int(which) if which.isdecimal() and len(which) < 19 else -1
     row = connection.execute(f"SELECT {_EVENTS} WHERE e.id = :id OR e.event = :event",
-                             {**_bind(Period(0, 0), watched), "id": number, "event": which}).fetchone()
+                             {**bind(Period(0, 0), watched), "id": number, "event": which}).fetchone()
     if row is None:
         return None
     found = _event(row)
     taken = connection.execute("SELECT * FROM process_snapshots WHERE event_id = ? ORDER BY captured_at, id",
                                (found["id"],)).fetchall()
-    found["snapshots"] = [record("report_snapshot", **_known(snapshot)) for snapshot in taken]
+    found["snapshots"] = [record("report_snapshot", **known(snapshot)) for snapshot in taken]
     peak = connection.execute("SELECT peak_snapshot_id FROM process_events WHERE id = ?", (found["id"],)).fetchone()[0]
     found["ranges"] = _ranges(found["snapshots"], peak)
     return found
@@ -107,7 +108,7 @@ def count(connection: sqlite3.Connection, period: Period, watched: Watched) -> d
     row = connection.execute(
         "SELECT count(*) AS events, count(*) - count(e.exit_time) AS open_events, "
         "count(DISTINCT e.boot_id || '/' || e.pid || '/' || e.start_ticks) AS rogue_processes "
-        f"FROM process_events e WHERE {_OVERLAPS}", _bind(period, watched)).fetchone()
+        f"FROM process_events e WHERE {OVERLAPS}", bind(period, watched)).fetchone()
     return dict(row)
 
 
@@ -116,14 +117,14 @@ def worst(connection: sqlite3.Connection, period: Period, watched: Watched, limi
     connection.create_function("rh_rank", 3, rank, deterministic=True)
     sql = f"""
         WITH e AS (
-          SELECT e.*, {_END} AS ended,
+          SELECT e.*, {END} AS ended,
                  :until >= :seen AND (e.exit_time IS NULL AND e.boot_id = :boot
                                       OR e.reason IS 'stopped' AND e.exit_time >= :seen)
                  AND coalesce((SELECT s.score FROM process_snapshots s WHERE s.event_id = e.id
                                ORDER BY s.id DESC LIMIT 1), 0) >= :leave AS at_it
-          FROM process_events e WHERE {_OVERLAPS}),
+          FROM process_events e WHERE {OVERLAPS}),
         g AS (
-          SELECT e.*, count(*) OVER one AS events, sum({_inside("e.ended")}) OVER one AS duration_s,
+          SELECT e.*, count(*) OVER one AS events, sum({inside("e.ended")}) OVER one AS duration_s,
                  min(e.entry_time) OVER one AS first_entry, max(e.ended) OVER one AS last_end,
                  max(e.at_it) OVER one AS going,
                  row_number() OVER (PARTITION BY e.boot_id, e.pid, e.start_ticks
@@ -139,29 +140,40 @@ def worst(connection: sqlite3.Connection, period: Period, watched: Watched, limi
                 WHERE (e.boot_id, e.pid, e.start_ticks) = (w.boot_id, w.pid, w.start_ticks)) AS cpu_seconds
         FROM w LEFT JOIN process_snapshots p ON p.id = w.peak_snapshot_id
         ORDER BY w.rank_points DESC, w.duration_s DESC, w.id DESC"""
-    rows = connection.execute(sql, {**_bind(period, watched), "limit": limit or -1})
+    rows = connection.execute(sql, {**bind(period, watched), "limit": limit or -1})
     return [record("report_process", **_with_share(row)) for row in rows]
 
 
-def top(connection: sqlite3.Connection, period: Period, watched: Watched, limit: int) -> list[Record]:
-    """The commands by the time that their processes spent inside of events within the period, longest first."""
+BY = ("command", "unit")
+"""What a report can be rolled up by."""
+
+
+def group_of(by: str, table: str) -> str:
+    """The SQL of what `table`'s rows are rolled up by; a process without a unit of work stands for itself."""
+    return f"{table}.command" if by == "command" else f"coalesce({table}.unit, {table}.command)"
+
+
+def top(connection: sqlite3.Connection, period: Period, watched: Watched, limit: int,
+        by: str = "command") -> list[Record]:
+    """The commands (or units) by the time that their processes spent inside of events within the period, longest
+    first."""
     sql = f"""
-        WITH e AS (SELECT e.*, {_END} AS ended FROM process_events e WHERE {_OVERLAPS}),
+        WITH e AS (SELECT e.*, {group_of(by, "e")} AS grp, {END} AS ended FROM process_events e WHERE {OVERLAPS}),
         g AS (
-          SELECT e.command, e.peak_score, e.peak_band, e.peak_snapshot_id, e.dominant_resource, e.dominant_category,
+          SELECT e.grp, e.peak_score, e.peak_band, e.peak_snapshot_id, e.dominant_resource, e.dominant_category,
                  count(*) OVER one AS events, count(*) OVER one - count(e.exit_time) OVER one AS open_events,
-                 sum({_inside("e.ended")}) OVER one AS duration_s, max(e.ended) OVER one AS last_seen,
-                 row_number() OVER (PARTITION BY e.command ORDER BY e.peak_score DESC, e.id DESC) AS nth
-          FROM e WINDOW one AS (PARTITION BY e.command))
-        SELECT g.command, g.events, (SELECT count(DISTINCT e.boot_id || '/' || e.pid || '/' || e.start_ticks)
-                                     FROM e WHERE e.command IS g.command) AS processes,
+                 sum({inside("e.ended")}) OVER one AS duration_s, max(e.ended) OVER one AS last_seen,
+                 row_number() OVER (PARTITION BY e.grp ORDER BY e.peak_score DESC, e.id DESC) AS nth
+          FROM e WINDOW one AS (PARTITION BY e.grp))
+        SELECT g.grp AS {by}, g.events, (SELECT count(DISTINCT e.boot_id || '/' || e.pid || '/' || e.start_ticks)
+                                     FROM e WHERE e.grp IS g.grp) AS processes,
                g.open_events, g.duration_s, g.peak_score, g.peak_band, p.captured_at AS peak_time, g.dominant_resource,
-               g.dominant_category, (SELECT sum({_CPU_SECONDS}) FROM e WHERE e.command IS g.command) AS cpu_seconds,
+               g.dominant_category, (SELECT sum({_CPU_SECONDS}) FROM e WHERE e.grp IS g.grp) AS cpu_seconds,
                g.last_seen
         FROM g LEFT JOIN process_snapshots p ON p.id = g.peak_snapshot_id WHERE g.nth = 1
-        ORDER BY g.duration_s DESC, g.peak_score DESC, g.command LIMIT :limit"""
-    rows = connection.execute(sql, {**_bind(period, watched), "limit": limit or -1})
-    return [record("report_command", **_known(row)) for row in rows]
+        ORDER BY g.duration_s DESC, g.peak_score DESC, g.grp LIMIT :limit"""
+    rows = connection.execute(sql, {**bind(period, watched), "limit": limit or -1})
+    return [record("report_command", **known(row)) for row in rows]
 
 
 def totals(connection: sqlite3.Connection, midnight: float) -> dict[str, Any]:
@@ -169,30 +181,30 @@ def totals(connection: sqlite3.Connection, midnight: float) -> dict[str, Any]:
     row = connection.execute("SELECT count(*) AS events_total, count(*) - count(exit_time) AS open_events, "
                              "coalesce(sum(entry_time >= ?), 0) AS events_today, min(entry_time) AS oldest_event "
                              "FROM process_events", (midnight,)).fetchone()
-    return _known(row)
+    return known(row)
 
 
 def latest(connection: sqlite3.Connection, period: Period, watched: Watched) -> float | None:
     """When the last event before the period began; None if there is none."""
     earlier = Period(-math.inf, period.since, period.text)
     found: float | None = connection.execute(
-        f"SELECT max(e.entry_time) FROM process_events e WHERE {_OVERLAPS}", _bind(earlier, watched)).fetchone()[0]
+        f"SELECT max(e.entry_time) FROM process_events e WHERE {OVERLAPS}", bind(earlier, watched)).fetchone()[0]
     return found
 
 
 # -- inside ----------------------------------------------------------------------------------------------------------
 
-def _bind(period: Period, watched: Watched) -> dict[str, Any]:
+def bind(period: Period, watched: Watched) -> dict[str, Any]:
     return {"since": period.since, "until": period.until, "text": period.text.lower(), "boot": watched.boot_id,
             "seen": watched.seen, "leave": watched.leave}
 
 
-def _inside(end: str) -> str:
+def inside(end: str) -> str:
     """The part of an event that lies within the period, in seconds."""
     return f"max(0.0, min({end}, :until) - max(e.entry_time, :since))"
 
 
-def _known(row: sqlite3.Row) -> dict[str, Any]:
+def known(row: sqlite3.Row) -> dict[str, Any]:
     """The columns of a row that are known, as JSON has them."""
     fields = {name: row[name] for name in row.keys() if row[name] is not None}  # noqa: SIM118  (a Row iterates over values)
     for name in ("duration_s", "cpu_seconds"):
@@ -204,7 +216,7 @@ def _known(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def _with_share(row: sqlite3.Row) -> dict[str, Any]:
-    fields = _known(row)
+    fields = known(row)
     for name in ("open", "going"):
         if name in fields:
             fields[name] = bool(fields[name])

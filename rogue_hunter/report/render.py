@@ -42,7 +42,8 @@ class Style:
 class Answer:
     """What a view found. `text` makes the words for people; `single` answers are one JSON object instead of an array.
 
-    `rows` are the lines of CSV and NDJSON where they differ from `records`.
+    `csv_rows` and `ndjson_rows` are the lines of CSV and NDJSON where they differ from `records`. `notes` are lines for
+    people about what was asked of, and `code` the exit code.
     """
 
     records: Sequence[Record]
@@ -51,6 +52,8 @@ class Answer:
     csv_rows: Sequence[Mapping[str, Any]] | None = None
     ndjson_rows: Sequence[Record] | None = None
     columns: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    code: int = 0
 
 
 def style(stream: TextIO | None, now: float, environ: Mapping[str, str] | None = None) -> Style:

@@ -5,17 +5,22 @@ A new view is a function here and a line in VIEWS.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from rogue_hunter.report import queries
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.ask import sql
+from rogue_hunter.report.asking import Asked, View, columns, more, nothing
+from rogue_hunter.report.chronicle import minutes, offenders, timeline
+from rogue_hunter.report.datasette import datasette
+from rogue_hunter.report.difference import diff
+from rogue_hunter.report.pauses import pause, pauses
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.source import Source
 from rogue_hunter.report.status import status
 from rogue_hunter.report.summary import summary
-from rogue_hunter.report.words import ago, cause, command_line, measure, moment, name, percent, share
-from rogue_hunter.schema import PROCESS, RECORDS
+from rogue_hunter.report.why import why
+from rogue_hunter.report.words import cause, command_line, measure, moment, name, percent, share
+from rogue_hunter.schema import PROCESS
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.text import duration, visible
 from rogue_hunter.tick import Record
@@ -23,53 +28,11 @@ from rogue_hunter.tick import Record
 _UNITS = {field.name: field.unit for field in PROCESS}
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the user wants of a view. `limit` 0 is no limit, None the view's own for people and none for programs."""
-
-    period: Period
-    limit: int | None = None
-    which: str = ""
-    people: bool = False
-
-    def rows(self, usual: int) -> int:
-        """How many rows to give at most, 0 for all."""
-        return self.limit if self.limit is not None else usual if self.people else 0
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A view: what it answers, and whether it is about one thing that must be named."""
-
-    answer: Callable[[Source, Asked], Answer]
-    doc: str
-    names: str = ""
-    period: bool = True
-
-
-def _nothing(source: Source, asked: Asked) -> str:
-    """A sentence for an empty list: nothing happened, or nobody watched."""
-    period, like = asked.period, f" of a command like {visible(repr(asked.period.text))}" if asked.period.text else ""
-    since = moment(period.since, source.now)
-    if not source.last_tick:
-        return "Nothing was recorded yet.\n"
-    earlier = queries.latest(source.reader, period, source.watched)
-    before = f" The last one before that began {moment(earlier, source.now)}." if earlier is not None else ""
-    seen = source.watched.seen
-    if seen < period.since:
-        return f"Nothing was recorded since {since}: the last tick was {ago(seen, source.now)}.{before}\n"
-    return f"No event{like} since {since}.{before}\n"
-
-
-def _more(shown: int, total: int) -> str:
-    return f"... and {total - shown} more: -n 0 shows all\n" if total > shown else ""
-
-
 def events(source: Source, asked: Asked) -> Answer:
     """The events of the period, the newest first."""
     found = queries.events(source.reader, asked.period, source.watched, asked.rows(20))
     total = queries.count(source.reader, asked.period, source.watched)["events"]
-    empty = "" if found else _nothing(source, asked)
+    empty = "" if found else nothing(source, asked)
 
     def text(look: Style) -> str:
         if not found:
@@ -79,16 +42,17 @@ def events(source: Source, asked: Asked) -> Answer:
                  look.band(e.get("peak_band"), e.get("peak_band")), cause(e), percent(e.get("share")), str(e["pid"]),
                  visible(str(e.get("user", ""))), command_line(e)] for e in found]
         heads = ["ID", "ENTERED", "FOR", "END", "PEAK", "BAND", "CAUSE", "SHARE", "PID", "USER", "COMMAND"]
-        return table(heads, rows, look, right="ID FOR PEAK SHARE PID") + _more(len(found), total)
+        return table(heads, rows, look, right="ID FOR PEAK SHARE PID") + more(len(found), total)
 
-    return Answer(found, text, columns=_columns("report_event", "snapshots", "ranges"))
+    return Answer(found, text, columns=columns("report_event", "snapshots", "ranges"))
 
 
 def event(source: Source, asked: Asked) -> Answer:
     """One event with its snapshots, and what each metric did."""
-    found = queries.event(source.reader, asked.which, source.watched)
+    (which,) = asked.which
+    found = queries.event(source.reader, which, source.watched)
     if found is None:
-        raise DatabaseError(f"{asked.which}: no such event; `rh-report events` lists them", 65)
+        raise DatabaseError(f"{which}: no such event; `rh-report events` lists them", 65)
     flat = {key: value for key, value in found.items() if key != "snapshots"}
     taken: list[Record] = found["snapshots"]
     return Answer([found], lambda look: _event_text(found, look), single=True, ndjson_rows=[flat, *taken],
@@ -132,26 +96,23 @@ def _ranges_text(ranges: dict[str, dict[str, float]], look: Style) -> str:
 
 
 def top(source: Source, asked: Asked) -> Answer:
-    """The commands by the time that they spent at or above the tracking band."""
-    found = queries.top(source.reader, asked.period, source.watched, 0)
+    """The commands, or units of work, by the time that they spent at or above the tracking band."""
+    found = queries.top(source.reader, asked.period, source.watched, 0, asked.by)
     total, limit = len(found), asked.rows(20)
     found = found[:limit] if limit else found
-    empty = "" if found else _nothing(source, asked)
+    empty = "" if found else nothing(source, asked)
 
     def text(look: Style) -> str:
         if not found:
             return empty
         rows = [[duration(c["duration_s"]), str(c["events"]), str(c["processes"]), str(c["peak_score"]),
                  look.band(c.get("peak_band"), c.get("peak_band")), cause(c), measure(c.get("cpu_seconds"), "s"),
-                 "open" if c["open_events"] else moment(c["last_seen"], look.now), c["command"]] for c in found]
-        heads = ["TIME", "EVENTS", "PROCESSES", "PEAK", "BAND", "CAUSE", "CPU-TIME", "LAST", "COMMAND"]
-        return table(heads, rows, look, right="TIME EVENTS PROCESSES PEAK CPU-TIME") + _more(len(found), total)
+                 "open" if c["open_events"] else moment(c["last_seen"], look.now), str(c.get(asked.by) or "?")]
+                for c in found]
+        heads = ["TIME", "EVENTS", "PROCESSES", "PEAK", "BAND", "CAUSE", "CPU-TIME", "LAST", asked.by.upper()]
+        return table(heads, rows, look, right="TIME EVENTS PROCESSES PEAK CPU-TIME") + more(len(found), total)
 
-    return Answer(found, text, columns=_columns("report_command"))
-
-
-def _columns(kind: str, *without: str) -> list[str]:
-    return [field.name for field in RECORDS[kind] if field.name not in without]
+    return Answer(found, text, columns=columns("report_command"))
 
 
 def _summary(source: Source, asked: Asked) -> Answer:
@@ -162,11 +123,26 @@ def _status(source: Source, _: Asked) -> Answer:
     return status(source)
 
 
+def _why(source: Source, asked: Asked) -> Answer:
+    return why(source, asked.period, asked.at, asked.limit)
+
+
 VIEWS: dict[str, View] = {
     "summary": View(_summary, "which process hogs the machine: the worst first"),
+    "why": View(_why, "why was it slow --at TIME (default: now)? causes, and what it was not", at=True),
+    "pauses": View(pauses, "when the machine stood still, for want of what, and through whom"),
+    "pause": View(pause, "one pause with everybody who is named, and the evidence", names=("ID",), period="refused"),
+    "offenders": View(offenders, "minutes of pause that each command owes", by=True),
+    "timeline": View(timeline, "pauses, events and sleep, newest first"),
+    "minutes": View(minutes, "the machine minute by minute, newest first"),
     "events": View(events, "the events, newest first"),
-    "event": View(event, "one event with its snapshots and what each metric did", names="ID", period=False),
-    "top": View(top, "commands by the time they spent at or above the tracking band"),
-    "status": View(_status, "whether rh-pipe runs, and how it is", period=False),
+    "event": View(event, "one event with its snapshots and what each metric did", names=("ID",), period="refused"),
+    "top": View(top, "commands by the time they spent at or above the tracking band", by=True),
+    "status": View(_status, "whether rh-pipe runs, and how it is", period="ignored", database="optional"),
+    "sql": View(sql, "the rows of one SELECT of your own", names=("SELECT",), period="refused"),
+    "diff": View(diff, "which commands are in another band in recording B than in A", names=("A", "B"),
+                 period="refused", database="unused"),
+    "datasette": View(datasette, "the command that starts Datasette on the database", period="ignored",
+                      database="unused"),
 }
 """View -> what makes it. The first is the one that is meant when none is named."""

@@ -153,7 +153,7 @@ TABLES = (DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS, PAUSES, PAUSE_CULPRIT
 
 VIEWS = {
     "v_open_events": """
-        SELECT id, event, pid, command, cmdline, user, entry_time,
+        SELECT id, event, pid, command, cmdline, user, unit, entry_time,
                datetime(entry_time, 'unixepoch', 'localtime') AS since, last_seen - entry_time AS duration_s,
                peak_score, peak_band, dominant_resource, dominant_category
         FROM process_events WHERE exit_time IS NULL ORDER BY peak_score DESC""",
@@ -162,6 +162,7 @@ VIEWS = {
                round(p.duration_s, 1) AS duration_s, p.cause, c.command AS culprit, c.pid, c.unit, c.resource,
                round(100 * c.share, 1) AS share_percent, round(100 * p.unexplained_share, 1) AS unexplained_percent
         FROM pauses p LEFT JOIN pause_culprits c ON c.pause_id = p.id AND c.rank = 1 ORDER BY p.start_time DESC""",
+    # What a command owes of a pause is its share of what was short, as time.
     "v_offenders": """
         WITH owed AS (
             SELECT c.command, count(DISTINCT p.id) AS pauses, sum(p.duration_s * c.share) / 60 AS pause_minutes
@@ -174,7 +175,7 @@ VIEWS = {
                coalesce(events, 0) AS events, round(coalesce(rogue_minutes, 0), 1) AS rogue_minutes, peak_score
         FROM (SELECT command FROM owed UNION SELECT command FROM rogue)
              LEFT JOIN owed USING (command) LEFT JOIN rogue USING (command)
-        ORDER BY coalesce(pause_minutes, 0) DESC, coalesce(rogue_minutes, 0) DESC""",
+        ORDER BY coalesce(pause_minutes, 0) DESC, coalesce(rogue_minutes, 0) DESC, command""",
     "v_timeline": """
         SELECT start_time AS ts, datetime(start_time, 'unixepoch', 'localtime') AS at, 'pause' AS what,
                cause || ' for ' || round(duration_s, 1) || ' s' AS detail,
@@ -186,6 +187,22 @@ VIEWS = {
         UNION ALL
         SELECT exit_time, datetime(exit_time, 'unixepoch', 'localtime'), 'exit', reason, command, peak_score, id
         FROM process_events WHERE exit_time IS NOT NULL
+        UNION ALL
+        SELECT minute, datetime(minute, 'unixepoch', 'localtime'), 'asleep', 'for ' || round(asleep_s) || ' s', NULL,
+               NULL, NULL FROM machine_minutes WHERE asleep_s >= 1
         ORDER BY 1 DESC""",
+    "v_minutes": """
+        SELECT minute, datetime(minute, 'unixepoch', 'localtime') AS at, ticks, seconds, cpus, cpu_busy_cores,
+               round(100 * cpu_busy_cores / cpus, 1) AS busy_percent,
+               round(pressure_cpu_some_ms_per_s / 10, 1) AS cpu_waited_percent,
+               round(100.0 * memory_available_bytes / memory_total_bytes, 1) AS available_percent,
+               round(pressure_memory_full_ms_per_s / 10, 1) AS memory_waited_percent,
+               round(disk_bytes / max(seconds, 0.001)) AS disk_bytes_per_s,
+               round(pressure_io_full_ms_per_s / 10, 1) AS io_waited_percent, cpu_steal_cores, late_s, asleep_s,
+               pauses, round(pause_s, 1) AS pause_s, max_score, processes, started,
+               (SELECT command FROM command_minutes c WHERE c.minute = m.minute
+                ORDER BY cpu_seconds DESC, command LIMIT 1) AS top_command,
+               (SELECT max(cpu_seconds) FROM command_minutes c WHERE c.minute = m.minute) AS top_cpu_seconds
+        FROM machine_minutes m ORDER BY minute DESC""",
 }
 """Views: one text for sqlite3, Datasette and rh-report."""
