@@ -22,7 +22,8 @@ from typing import Any
 from rogue_hunter import wire
 from rogue_hunter.config import Config, Setting, settings
 from rogue_hunter.schema import METRICS, RECORDS, SNAPSHOT, SUMMARY, VERSION, Field
-from rogue_hunter.store.tables import TABLES, Table
+from rogue_hunter.store.table import Table
+from rogue_hunter.store.tables import TABLES
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from heapq import merge
 from pathlib import Path
 
+from rogue_hunter.store.tables_forensics import CHILDREN
+
 BITE = 500
 """Rows of a table removed in one transaction: 500 events have about 2,000 snapshots, 1.5 MB."""
 
@@ -34,12 +36,18 @@ _UNITS = {"": 1, "b": 1, **{f"{letter}b": 1000**n for n, letter in enumerate("km
 class History:
     """A table that is pruned by the time in column `ended`, epoch seconds; rows where it is NULL still go on.
 
-    `children` are tables whose column holds the id of a row.
+    `children` are tables whose column holds the id of a row. Removing a row with its children is the work of `weight`
+    rows of other tables.
     """
 
     table: str
     ended: str
     children: tuple[tuple[str, str], ...] = ()
+    weight: int = 1
+
+    def bite(self, rows: int) -> int:
+        """How many rows of it are as much work as `rows` rows are elsewhere."""
+        return max(1, rows // self.weight)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,6 +56,8 @@ class History:
 
 
 HISTORY = (
+    # Before the events: a capture is older than the end of the event that asked for it, and goes with it or earlier.
+    History("forensic_captures", "captured_at", tuple((table.name, "capture_id") for table in CHILDREN.values()), 50),
     History("process_events", "exit_time", (("process_snapshots", "event_id"),)),
     History("pauses", "end_time", (("pause_culprits", "pause_id"),)),
     History("machine_minutes", "minute"),
@@ -95,10 +105,12 @@ def prune(connection: sqlite3.Connection, before: float, max_bytes: int, bite: i
         done = replace(done, size_bytes=size)
         yield done
     while done.size_bytes > max_bytes:
-        rows = _remove(connection, kept, _one_bite(connection, kept, bite), bite)
-        if not rows:
+        until, before_it = _one_bite(connection, kept, bite), done
+        while rows := _remove(connection, kept, until, bite):
+            done = done.plus(rows, pages_size(connection))
+            yield done
+        if done is before_it:
             break
-        done = done.plus(rows, pages_size(connection))
         for size in _give_back(connection):
             done = replace(done, size_bytes=size)
         yield done
@@ -172,7 +184,7 @@ def _remove(connection: sqlite3.Connection, kept: list[History], before: float, 
             table, ended = history.table, history.ended
             # Rows of one moment go together, so a bite can be a little larger.
             sql = f"SELECT {ended} FROM {table} WHERE {ended} < ? ORDER BY {ended} LIMIT 1 OFFSET ?"
-            last = connection.execute(sql, (before, bite - 1)).fetchone()
+            last = connection.execute(sql, (before, history.bite(bite) - 1)).fetchone()
             chosen, values = f"{ended} <= ?" if last else f"{ended} < ?", (last[0] if last else before,)
             # The children first, although the tables would see to it: so they are counted.
             for child, column in history.children:

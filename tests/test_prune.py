@@ -29,6 +29,8 @@ from rogue_hunter.store.tables import PROCESS_EVENTS, PROCESS_SNAPSHOTS, TABLES,
 
 DAY = 86_400.0
 NOW = 1_795_000_000.0
+ELSEWHERE = ("event_id", "pause_id")
+"""Columns that name a row of a history of its own, where they may be empty."""
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
@@ -43,7 +45,8 @@ def filler(field: Field, rnd: random.Random) -> Any:
 
 def insert(connection: sqlite3.Connection, table: Table, rnd: random.Random, **values: Any) -> None:
     """A row in which every column has a value."""
-    row = {c.name: filler(c, rnd) for c in table.columns if c.name != "id"}
+    row = {c.name: filler(c, rnd) for c in table.columns if c.name not in ("id", *ELSEWHERE)}
+    row |= {name: None for name in ELSEWHERE}
     connection.execute(table.insert(), {**row, **values})
 
 
@@ -236,7 +239,7 @@ def test_all_histories_go_by_one_clock(tmp_path: Path) -> None:
     connection.execute("BEGIN")
     for n in range(600):
         for history in used:
-            unique = {c.name: f"{n}" for c in tables[history.table].columns if c.name in ("event", "pause")}
+            unique = {c.name: f"{n}" for c in tables[history.table].columns if c.name in ("event", "pause", "capture")}
             row = {"pid": n, "start_ticks": n, "boot_id": "b", "command": f"c{n}", **unique,
                    history.ended: NOW + 60 * n}
             known = {c.name for c in tables[history.table].columns}

@@ -73,16 +73,16 @@ class _State:
 def forensics(ticks: Iterator[Tick], settings: ForensicsSettings, capturer: Capturer,
               clock: Callable[[], float] = time.monotonic, *, band: str = "critical", ring: Ring | None = None,
               start: Start = start_thread, finish_s: float | None = None, boot_id: str | None = None,
-              own_pid: int | None = None,
-              live: Callable[[], tuple[ForensicsSettings, str]] | None = None) -> Iterator[Tick]:
+              own_pid: int | None = None, live: Callable[[], tuple[ForensicsSettings, str]] | None = None,
+              ) -> Iterator[Tick]:
     """Add captures to the ticks.
 
     An `event` record of kind enter, band or peak in `band` or above asks for a capture, and so does a `pause`. `clock`
     (seconds, never backward) is what debounce and budgets count on. `ring` gives what went on before; without one the
     stage keeps the scored rows of the last ticks. `boot_id` is the boot that captures are made of, when the ticks may
-    be of another one or are left out; what happened in another one is not captured. Of children of `own_pid` no capture is made: the maker of captures would
-    be its own subject. `live` gives settings and band as
-    they are now, where they may change.
+    be of another one or are left out; what happened in another one is not captured. Events of children of `own_pid`
+    are passed over: the maker of captures would be its own subject. `live` gives settings and band as they are now,
+    where they may change.
 
     At the end of the input a capture under way is waited for, at most `finish_s` seconds (default: the timeout of a
     capture), then cancelled, which it still says; when the stage is closed early it is cancelled without a word.

@@ -17,6 +17,9 @@ BUSY_MS = 20
 """The writer waits this long for a lock. We own the only writing connection, so a lock is somebody's short visit; the
 beat must not wait for it, what cannot be written is kept and tried again."""
 
+MAKING_MS = 5000
+"""And so long for whoever makes or migrates the file: that is done once, before the first beat."""
+
 CHECK_S = 2.0
 """The check of a file at start is given up after this time: 500 MB take longer."""
 
@@ -142,7 +145,9 @@ def _connect(path: Path, check: bool, apart: bool) -> sqlite3.Connection:
             raise
         except OSError as error:
             raise DatabaseError(f"{path}: {error.strerror}", 74) from None
-    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MS / 1000)
+    # A page at most: somebody makes the file at this moment, and has it to himself for a few fsyncs.
+    waits = MAKING_MS if path.stat().st_size <= 4096 else BUSY_MS
+    connection = sqlite3.connect(path, isolation_level=None, timeout=waits / 1000)
     try:
         _known_version(connection, path, writing=True)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -150,6 +155,8 @@ def _connect(path: Path, check: bool, apart: bool) -> sqlite3.Connection:
             connection.close()
             migrate_apart(path)
             return _connect(path, check=False, apart=False)
+        if version < VERSION:
+            connection.execute(f"PRAGMA busy_timeout = {MAKING_MS}")
         prepare(connection)
         if version and check:
             _quick_check(connection)
@@ -159,9 +166,8 @@ def _connect(path: Path, check: bool, apart: bool) -> sqlite3.Connection:
         # A reader that stays in a transaction lets the WAL grow; afterwards it is cut back to this size.
         connection.execute("PRAGMA journal_size_limit = 8388608")
         if version < VERSION:
-            connection.execute("PRAGMA busy_timeout = 5000")
             migrate(connection)
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         with contextlib.suppress(OSError):
             os.chmod(path, 0o600)
     except BaseException:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rogue_hunter.store.table import Table
 from rogue_hunter.store.tables import (
     APPLICATION_ID,
     COMMAND_MINUTES,
@@ -23,10 +24,10 @@ from rogue_hunter.store.tables import (
     PROCESS_EVENTS,
     PROCESS_SNAPSHOTS,
     VIEWS,
-    Table,
 )
+from rogue_hunter.store.tables_forensics import FORENSICS
 
-VERSION = 2
+VERSION = 3
 """Number of steps: the user_version of a file that has them all."""
 
 
@@ -97,6 +98,14 @@ def _steps() -> Any:
     def m002_history(db: Any) -> None:
         _create(db, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES)
         for name, query in VIEWS.items():
+            db.conn.execute(f"CREATE VIEW {name} AS {query}")
+
+    @steps()
+    def m003_forensics(db: Any) -> None:
+        _create(db, *FORENSICS)
+        # A view holds nothing: today's text takes the place of the one that an earlier version made.
+        for name, query in VIEWS.items():
+            db.conn.execute(f"DROP VIEW IF EXISTS {name}")
             db.conn.execute(f"CREATE VIEW {name} AS {query}")
 
     return steps

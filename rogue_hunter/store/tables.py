@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from rogue_hunter.schema import COMMAND_MINUTE, EVENT, MACHINE_MINUTE, SNAPSHOT, Field
+from rogue_hunter.schema import COMMAND_MINUTE, EVENT, MACHINE_MINUTE, SNAPSHOT
+from rogue_hunter.store.table import Table
+from rogue_hunter.store.table import column as _c
+from rogue_hunter.store.tables_forensics import FORENSICS
 
 APPLICATION_ID = 0x52476846
 """PRAGMA application_id of our files ("RGhF"), so that a file of another program is never migrated."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table: columns in order, what else stands in its definition, and its indexes."""
-
-    name: str
-    columns: tuple[Field, ...]
-    doc: str
-    rules: tuple[str, ...] = ()
-    indexes: tuple[str, ...] = ()
-    options: str = ""
-
-    def create(self) -> list[str]:
-        """The statements that make the table."""
-        lines = [f"  {c.name} {_definition(c)}" for c in self.columns] + [f"  {rule}" for rule in self.rules]
-        return [f"CREATE TABLE {self.name} (\n" + ",\n".join(lines) + f"\n){self.options}", *self.indexes]
-
-    def insert(self, *columns: str) -> str:
-        """An INSERT with named parameters, of these columns or of all but id."""
-        names = columns or tuple(c.name for c in self.columns if c.name != "id")
-        return f"INSERT INTO {self.name} ({', '.join(names)}) VALUES ({', '.join(':' + n for n in names)})"
-
-
-def _definition(column: Field) -> str:
-    if column.name == "id":
-        return "INTEGER PRIMARY KEY"
-    return column.sql + (" NOT NULL" if column.required else "")
-
-
-def _c(name: str, kind: type, unit: str, doc: str, required: bool = False) -> Field:
-    return Field(name, kind, unit, doc, "store", required=required)
-
 
 DAEMON_STATE = Table(
     "daemon_state",
@@ -149,7 +117,8 @@ MACHINE_MINUTES = Table("machine_minutes", MACHINE_MINUTE, "the machine, one row
 COMMAND_MINUTES = Table("command_minutes", COMMAND_MINUTE, "the top commands of each minute",
                         ("PRIMARY KEY (minute, command)",), (), " WITHOUT ROWID")
 
-TABLES = (DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES)
+TABLES = (DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES,
+          *FORENSICS)
 
 VIEWS = {
     "v_open_events": """
