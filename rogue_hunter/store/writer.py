@@ -52,10 +52,24 @@ class Writer:
         return self._connection
 
     def open_events(self) -> list[Open]:
-        """The events that the last writer left open, for the tracker to take up."""
+        """The events that the last writer left open, for the tracker to take up; none after the file turned out to be
+        corrupt. Raises DatabaseError when it cannot be read: going on would begin those events a second time."""
         if self._connection is None:
             return []
-        cursor = self._connection.cursor()
+        try:
+            return self._open_events(self._connection)
+        except sqlite3.Error as error:
+            if not is_corrupt(error):
+                raise DatabaseError(f"{self._path}: {error}", 74) from None
+            reason = str(error)
+        except (ValueError, TypeError, AttributeError) as error:
+            reason = f"what it holds makes no sense: {error}"
+        self._fail(reason, self._now(), True)
+        return []
+
+    def _open_events(self, connection: sqlite3.Connection) -> list[Open]:
+        """Raises sqlite3.Error; ValueError, TypeError or AttributeError for values that no writer wrote."""
+        cursor = connection.cursor()
         cursor.row_factory = sqlite3.Row
         state = {k: wire.loads(v.encode()) for k, v in cursor.execute("SELECT key, value FROM daemon_state")}
         last = state.get("last_tick") or {}
