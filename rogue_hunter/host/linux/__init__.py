@@ -218,7 +218,7 @@ class LinuxHost:
         except OSError as error:
             if self._before_ns is None:
                 raise HostError(f"{self._root}: {error.strerror}") from None
-            self._errors += 1
+            self._try_again()
             return
         known = self._names
         self._shut.clear()
@@ -270,7 +270,7 @@ class LinuxHost:
         self._describer.ask(key, process.static.get("uid", -1), bool(stat.flags & PF_KTHREAD))
 
     def _try_again(self) -> None:
-        """A process that could not be met for a passing reason is looked for at the next tick, new pids or not."""
+        """Whoever could not be met for a passing reason is looked for at the next tick, new pids or not."""
         self._errors += 1
         self._last_pid = b""
 

@@ -123,7 +123,7 @@ class Process:
                     if name == "stat":
                         raise
                     opened.append(-1)
-            self.io_denied = opened[2] < 0
+            self.io_denied = -1 in opened
             self.fds = (opened[0], opened[1], opened[2])
             return self.fds
         except OSError:
