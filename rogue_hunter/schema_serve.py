@@ -56,6 +56,7 @@ LOG = (
 PRUNE_REQUEST = (
     _f("older_than_s", float, "s", "remove what ended longer ago than this", required=True),
     _f("max_bytes", int, "bytes", "then remove the oldest until the file is not larger", required=True),
+    _f("database", str, "", "the file that is meant; a pipe that writes to another refuses"),
 )
 
 SERVICE = (

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.store import open_reader
+from rogue_hunter.store import Lock, open_reader, open_writer
 
 REPO = Path(__file__).resolve().parent.parent
 Pipe = Callable[..., "subprocess.Popen[bytes]"]
+Rh = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 LONG = "RH_LONG" in os.environ
 
@@ -137,6 +138,24 @@ def test_report_names_the_loop_first(pipe: Pipe, loop: subprocess.Popen[bytes]) 
     first = out.decode().splitlines()[0]
     assert run.returncode == 0
     assert str(loop.pid) in first and "cpu" in first and "%" in first and "score" in first, first
+
+
+def test_prune_goes_through_the_running_pipe(spawn: Spawn, clean_env: Mapping[str, str], rh: Rh, tmp_path: Path) -> None:
+    """rh-prune has the rh-pipe that writes to the database prune it; one that writes to another is not touched."""
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    env = {**clean_env, "XDG_RUNTIME_DIR": str(run)}
+    spawn([sys.executable, "-P", "-m", "rogue_hunter", "pipe", "--quiet", "--db", str(tmp_path / "x.db")], env=env)
+    wait_for(tmp_path / "x.db", "SELECT 1 FROM daemon_state WHERE key = 'last_tick'")
+    done = rh("prune", "--older-than", "1d", "--db", tmp_path / "x.db", XDG_RUNTIME_DIR=str(run))
+    assert (done.returncode, done.stderr) == (0, b"")
+    answer = json.loads(done.stdout)
+    assert (answer["type"], answer["database"], answer["removed"]) == ("prune", str(tmp_path / "x.db"), {})
+    lock = Lock(tmp_path / "other.db")
+    open_writer(tmp_path / "other.db")[0].close()
+    done = rh("prune", "--db", tmp_path / "other.db", XDG_RUNTIME_DIR=str(run))
+    lock.release()
+    assert done.returncode == 69 and b"another database" in done.stderr and done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize(("make", "code"), [

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -17,6 +17,10 @@ from rogue_hunter.cli import common
 from rogue_hunter.config import Config
 from rogue_hunter.store import DatabaseError, Lock, open_reader, open_writer
 from rogue_hunter.tick import record
+
+
+class InUse(DatabaseError):
+    """Another process is the writer."""
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
@@ -49,7 +53,7 @@ Examples:
 def command(older_than: float | None, max_size: int | None, dry_run: bool, db: Path | None, config: Config) -> int:
     """Remove old history from the database and make its file smaller. Open events stay.
 
-    Prints one record `prune`. Needs the database for itself: while rh-pipe writes to it, exit 69.
+    Prints one record `prune`. While rh-pipe writes to the database, it is asked to do it, over its socket.
     """
     age = config.retention.days * 86400 if older_than is None else older_than
     limit = config.retention.max_size_mb * 1_000_000 if max_size is None else max_size
@@ -59,6 +63,8 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, db: P
     before = pruning.files_size(database)
     try:
         removed, left = (_look if dry_run else _prune)(database, now - age, limit)
+    except InUse as refused:
+        return _through_pipe(database, age, limit, config, refused, out)
     except sqlite3.DatabaseError as error:
         busy = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
         raise DatabaseError(f"{database}: {error}", common.UNAVAILABLE if busy else common.IO_ERROR) from None
@@ -83,7 +89,10 @@ def _prune(database: Path, before: float, limit: int) -> tuple[pruning.Removed, 
     except DatabaseError as error:
         if error.code != common.CONFIG_ERROR:  # an older version: the writer migrates it, and refuses what is not ours
             raise
-    lock = Lock(database)
+    try:
+        lock = Lock(database)
+    except DatabaseError as error:
+        raise InUse(str(error), error.code) if error.code == common.UNAVAILABLE else error from None
     try:
         connection, moved = open_writer(database)
         try:
@@ -97,6 +106,22 @@ def _prune(database: Path, before: float, limit: int) -> tuple[pruning.Removed, 
             connection.close()
     finally:
         lock.release()
+
+
+def _through_pipe(database: Path, age: float, limit: int, config: Config, refused: InUse, out: BinaryIO) -> int:
+    """Have the rh-pipe that writes to this database prune it, between its beats. It answers with the same record."""
+    from rogue_hunter.serve.link import ask
+    from rogue_hunter.serve.place import SocketError, socket_path
+
+    request = record("prune_request", older_than_s=age, max_bytes=limit,
+                     database=os.fsencode(os.path.realpath(database)).decode("utf-8", "backslashreplace"))
+    try:
+        answer = ask(socket_path(config.socket.path), request, "prune")
+    except SocketError as error:
+        raise DatabaseError(f"{refused}, which cannot be asked to prune it: {error}", refused.code) from None
+    out.write(wire.dumps(answer) + b"\n")
+    out.flush()
+    return common.OK if answer.get("below_limit", True) else common.FOUND
 
 
 def _look(database: Path, before: float, limit: int) -> tuple[pruning.Removed, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import time
@@ -71,6 +72,9 @@ class Pruner:
         age, limit = asked["older_than_s"], asked["max_bytes"]
         if not 0 <= age < 1e11 or not pruning.MINIMUM_BYTES <= limit < 1 << 62:
             raise ValueError("older_than_s or max_bytes is out of bounds")
+        meant = asked.get("database")
+        if meant is not None and os.path.realpath(meant) != os.path.realpath(self._database):
+            raise ValueError("writes to another database")
         if len(self._jobs) >= 4:
             raise ValueError("is pruning already")
         self._jobs.append(self._job(float(age), int(limit), reply))
