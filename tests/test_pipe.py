@@ -67,7 +67,8 @@ def test_loop_is_an_event(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path: P
     run = pipe("--for", "3s", "--quiet")
     _, err = run.communicate(timeout=60)
     assert (run.returncode, err) == (0, b"")
-    (row,) = wait_for(tmp_path / "x.db", "SELECT dominant_resource, reason, cmdline, peak_score >= 45 FROM process_events"
+    (row,) = wait_for(tmp_path / "x.db",
+                      "SELECT dominant_resource, reason, cmdline, peak_score >= 45 FROM process_events"
                                          f" WHERE pid = {loop.pid}")
     assert row == ("cpu", "stopped", "/bin/sh -c while :; do :; done", 1)
 
@@ -83,7 +84,8 @@ def test_signal_ends_it_cleanly(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_p
     assert (run.returncode, err) == (0, b"")
     assert wait_for(tmp_path / "x.db", f"SELECT reason FROM process_events WHERE pid = {loop.pid}") == [("stopped",)]
     assert wait_for(tmp_path / "x.db", "SELECT count(*) FROM process_events WHERE exit_time IS NULL") == [(0,)]
-    assert json.loads(str(wait_for(tmp_path / "x.db", "SELECT value FROM daemon_state WHERE key = 'stopped_at'")[0][0])) > 0
+    ((stopped,),) = wait_for(tmp_path / "x.db", "SELECT value FROM daemon_state WHERE key = 'stopped_at'")
+    assert json.loads(str(stopped)) > 0
 
 
 def test_kill_loses_nothing(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path: Path) -> None:
@@ -103,7 +105,8 @@ def test_kill_loses_nothing(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path:
     run = pipe("--quiet", "--for", "1s")
     run.communicate(timeout=30)
     assert {str(event) for (event,) in wait_for(db, "SELECT event FROM process_events")} >= seen
-    assert wait_for(db, f"SELECT count(*), count(DISTINCT event) FROM process_events WHERE pid = {loop.pid}") == [(1, 1)]
+    told = wait_for(db, f"SELECT count(*), count(DISTINCT event) FROM process_events WHERE pid = {loop.pid}")
+    assert told == [(1, 1)]
     assert wait_for(db, "SELECT count(*) FROM process_events WHERE exit_time IS NULL") == [(0,)]
     assert wait_for(db, "PRAGMA integrity_check") == [("ok",)]
 
@@ -140,7 +143,8 @@ def test_report_names_the_loop_first(pipe: Pipe, loop: subprocess.Popen[bytes]) 
     assert str(loop.pid) in first and "cpu" in first and "%" in first and "score" in first, first
 
 
-def test_prune_goes_through_the_running_pipe(spawn: Spawn, clean_env: Mapping[str, str], rh: Rh, tmp_path: Path) -> None:
+def test_prune_goes_through_the_running_pipe(spawn: Spawn, clean_env: Mapping[str, str], rh: Rh,
+                                             tmp_path: Path) -> None:
     """rh-prune has the rh-pipe that writes to the database prune it; one that writes to another is not touched."""
     run = tmp_path / "run"
     run.mkdir(mode=0o700)
