@@ -1,0 +1,166 @@
+"""rh-match: which processes are the rules about?"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rogue_hunter import __version__, wire
+from rogue_hunter.cli import common
+from rogue_hunter.cli._options import Moment, form_options, rules_options
+from rogue_hunter.config import Config
+from rogue_hunter.match import match
+from rogue_hunter.rules import Rule, RuleSet
+from rogue_hunter.text import duration, visible
+from rogue_hunter.tick import Record, Tick, record
+
+if TYPE_CHECKING:
+    from rogue_hunter.report.render import Style
+
+
+@click.group("rh-match", invoke_without_command=True,
+             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog="""\b
+Examples:
+  rh-sample -n 2 | rh-match | jq -c '[.pid, .command, .rule, .reason]'
+  rh-sample -n 2 | rh-match | rh-reap --dry-run      what would be ended, and why
+  rh-sample | rh-score | rh-match --tee | rh-metrics --serve 127.0.0.1:9090
+  rh-match rules                                     the rules in force
+  rh-match backtest --since 30d                      what they would have found in the past
+""")
+@click.version_option(__version__, "--version", prog_name="rh-match")
+@click.option("--tee", is_flag=True, help="Pass the ticks on as well, not only the matches.")
+@click.option("--no-lifetime", is_flag=True,
+              help="Take no average over a process's life as proof: what has to last must be seen to last.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 if anything matched.")
+@rules_options
+def command(tee: bool, no_lifetime: bool, exit_code: bool, config: Config, rules: RuleSet) -> int:
+    """Read ticks and print a match record for each process that a rule is about; nothing is done to it.
+
+    A match that lasts is said again each minute.
+    """
+    out = common.output()
+    ticks, finish = common.read_ticks("rh-match")
+    seen: list[int] = []
+    encode = wire.Encoder().tick if tee else wire.only_records
+    wire.write(_told(match(ticks, rules, lifetime=not no_lifetime), seen), out, encode=encode)
+    return finish() or (common.FOUND if exit_code and seen else common.OK)
+
+
+def _told(ticks: Iterator[Tick], seen: list[int]) -> Iterator[Tick]:
+    """Say which rules were disabled; note that something matched."""
+    for tick in ticks:
+        for each in tick.records:
+            if each["type"] == "error" and each.get("stage") == "rh-match" and "line" not in each:
+                common.say(each["message"])
+            elif each["type"] == "match" and not seen:
+                seen.append(each["pid"])
+        yield tick
+
+
+@command.command("rules")
+@form_options
+@rules_options
+def rules_(form: str | None, config: Config, rules: RuleSet) -> int:
+    """List the rules in force, in the order in which they are asked."""
+    found = [_rule(rule) for rule in rules.rules]
+    return _answer(found, form, lambda look: _rules_text(found, rules, look))
+
+
+def _rule(rule: Rule) -> Record:
+    act = rule.action
+    kills = act.type == "kill"
+    return record("rule", name=rule.name, priority=rule.priority, enabled=rule.enabled, action=act.type,
+                  signal=act.signal if kills else None, timeout_s=act.timeout_s if kills else None,
+                  fallback=act.fallback if kills else None, notify=act.notify, conditions=_plain(rule.table),
+                  examples=len(rule.examples), source=rule.source)
+
+
+def _plain(value: Any) -> Any:
+    """Conditions as JSON holds them."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _rules_text(found: list[Record], rules: RuleSet, look: Style) -> str:
+    from rogue_hunter.report.render import table
+
+    rows = [[visible(r["name"]), r["priority"], "yes" if r["enabled"] else "no", r["action"], _words(r["conditions"])]
+            for r in found]
+    safety = rules.safety
+    return (table(["RULE", "PRIORITY", "ENABLED", "ACTION", "CONDITIONS"], rows, look)
+            + f"\nnever: {len(safety.whitelist)} programs of the whitelist, pids below {safety.min_pid}, other users', "
+              f"ancestors; at most {safety.max_per_run} a run, {safety.max_per_rule_per_hour} an hour for each rule\n"
+            + f"from {', '.join(visible(source) for source in rules.sources)}\n")
+
+
+def _words(conditions: Any) -> str:
+    if isinstance(conditions, dict):
+        return " ".join(f"{key}=" + (f"({_words(value)})" if isinstance(value, (dict, list)) and key in (
+            "any", "all", "not") else str(len(value)) if isinstance(value, list) else str(value))
+            for key, value in conditions.items())
+    return "; ".join(_words(each) for each in conditions)
+
+
+@command.command("backtest")
+@common.db_option
+@click.option("--since", type=Moment(), default="30d", show_default=True, metavar="TIME",
+              help="Read history from this time on.")
+@click.option("--until", type=Moment(), metavar="TIME", help="Up to this time (default: now).")
+@form_options
+@rules_options
+def backtest_(db: Path | None, since: float, until: float | None, form: str | None, config: Config,
+              rules: RuleSet) -> int:
+    """Say what the rules would have found in recorded history: when first, what that would have saved, and the
+    regrets: what ended or calmed down by itself, or sat on a terminal."""
+    import sqlite3
+    from contextlib import closing
+
+    from rogue_hunter.rules.backtest import backtest, history, summary
+    from rogue_hunter.store import DatabaseError, open_reader
+
+    until = time.time() if until is None else until
+    if since > until:
+        raise common.Failure("--since is later than --until", common.USAGE)
+    path = common.database_path(db, config, make=False)
+    try:
+        with closing(open_reader(path)) as connection:
+            fired = backtest(rules, history(connection, since, until))
+    except sqlite3.Error as error:
+        raise DatabaseError(f"{path}: {error}", common.IO_ERROR) from None
+    firings = [record("firing", **{k: v for k, v in asdict(firing).items() if v != ""}) for firing in fired]
+    sums = [record("backtest", since=round(since, 3), until=round(until, 3), **asdict(each)) for each in summary(fired)]
+    return _answer([*firings, *sums], form, lambda look: _backtest_text(firings, sums, look))
+
+
+def _backtest_text(firings: list[Record], sums: list[Record], look: Style) -> str:
+    from rogue_hunter.report.render import table
+    from rogue_hunter.report.words import moment
+
+    if not firings:
+        return "The rules would have matched nothing that was recorded.\n"
+    rows = [[moment(f["ts"], look.now), f["rule"], f["action"], str(f["pid"]), duration(f["cpu_seconds_saved"]),
+             f.get("ended", "open"), visible(f["command"]), f.get("regret", "")] for f in firings]
+    heads = ["FIRST", "RULE", "ACTION", "PID", "SAVED", "ENDED", "COMMAND", "REGRET"]
+    totals = [[s["rule"], str(s["firings"]), str(s["regrets"]), duration(s["cpu_seconds_saved"])] for s in sums]
+    return table(heads, rows, look, right="PID SAVED") + "\n" + table(
+        ["RULE", "FIRINGS", "REGRETS", "CPU-TIME-SAVED"], totals, look, right="FIRINGS REGRETS CPU-TIME-SAVED")
+
+
+def _answer(records: list[Record], form: str | None, text: Any) -> int:
+    from rogue_hunter.report.render import Answer, render, style
+
+    out = common.output()
+    out.write(render(Answer(records, text), form or ("table" if out.isatty() else "ndjson"),
+                     style(sys.stdout, time.time())))
+    out.flush()
+    return common.OK
+
+
+main = common.entry(command)
