@@ -1,0 +1,187 @@
+"""rh-reap: end what the rules are about, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from rogue_hunter import paths, wire
+from rogue_hunter.cli import common
+from rogue_hunter.cli._options import rules_options
+from rogue_hunter.config import Config
+from rogue_hunter.reap import Notifier, Setup, confirm_on_tty, exit_code, here, manual, reap, rearm
+from rogue_hunter.reap.identity import Machine, Unreadable
+from rogue_hunter.reap.interrupts import Interrupts
+from rogue_hunter.reap.places import audit_log
+from rogue_hunter.reap.signals import Gone
+from rogue_hunter.reap.words import sentence, summary
+from rogue_hunter.rules import RuleSet
+from rogue_hunter.tick import Record, Tick, record
+
+PID_MAX = 1 << 22
+
+
+@common.command("rh-reap", """
+Examples:
+  rh-sample -n 2 | rh-match | rh-reap --dry-run   what would be ended, and why
+  rh-sample -n 2 | rh-match | rh-reap             asks on the terminal first
+  rh-reap --all --dry-run                         the same, without a pipe
+  rh-reap --pid 12345                             this one; every protection holds
+  rh-reap --verify                                is the audit file what was written?
+""")
+@click.option("--dry-run", is_flag=True, help="Send nothing; say what would be done.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask. No protection is lifted by it.")
+@click.option("--pid", "pids", type=click.IntRange(1, PID_MAX), multiple=True, metavar="PID",
+              help="End this process, whatever the rules say; may be repeated. Reads no input.")
+@click.option("--all", "everything", is_flag=True,
+              help="Look at all processes now and end what the rules are about. Reads no input.")
+@click.option("--verify", is_flag=True, help="Check the chain of the audit file; exit 1 if it was changed.")
+@click.option("--rearm", is_flag=True, help="A person has looked: let --yes and rh-pipe act again after a failure.")
+@click.option("--tee", is_flag=True, help="Pass the input on as well, not only the actions.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing on standard error but errors.")
+@click.option("-d", "--db", type=click.Path(path_type=Path), metavar="FILE",
+              help="Keep the actions in this database too (default: the user's, if there is one).")
+@rules_options
+def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, verify: bool, rearm: bool, tee: bool,
+            quiet: bool, db: Path | None, config: Config, rules: RuleSet) -> int:
+    """Read match records, end their processes, and print an action record for each: SIGTERM, 5 seconds, SIGKILL.
+
+    Asks on the terminal first, unless --yes. Nothing is sent that is not in the audit file before.
+    """
+    if sum(map(bool, (pids, everything, verify, rearm))) > 1:
+        raise common.Failure("--pid, --all, --verify and --rearm exclude each other", common.USAGE)
+    if verify:
+        return _verify(config, rules)
+    if rearm:
+        return _rearm()
+    out = common.output()
+    if rules.settings.dry_run and not dry_run:
+        common.say("a dry run: daemon.dry_run is true in the rules")
+    notifier = Notifier(rules.settings)
+    interrupts = Interrupts()
+    setup = Setup(rules, here(), audit_log(config.reap, rules.settings), paths.state_dir(), host=platform.node(),
+                  dry_run=dry_run or rules.settings.dry_run,
+                  confirm=None if yes else interrupts.asking(confirm_on_tty),
+                  told=lambda action: _tell(action, notifier, rules, quiet))
+    finish: Callable[[], int] = lambda: common.OK  # noqa: E731
+    if pids:
+        ticks, finish = _named(pids, setup.machine)
+    elif everything:
+        ticks = _scanned(config, rules, setup)
+    elif os.isatty(0):
+        raise common.Failure("reads matches from standard input: rh-sample -n 2 | rh-match | rh-reap; or give --all or "
+                             "--pid PID", common.USAGE)
+    else:
+        ticks, finish = common.read_ticks("rh-reap")
+    actions: list[Record] = []
+    with interrupts.handled(setup.stop.set):
+        done = _kept(reap(interrupts.reading(ticks), setup), actions, common.database_path(db, config, make=False),
+                     config, must=db is not None)
+        wire.write(done, out, encode=wire.Encoder().tick if tee else _answers)
+    if actions and not quiet:
+        common.say(summary(actions))
+    return interrupts.code or finish() or exit_code(actions)
+
+
+def _answers(tick: Tick) -> bytes:
+    """All records of a tick but the matches, which are answered by actions."""
+    return wire.only_records(Tick(records=[each for each in tick.records if each["type"] != "match"]))
+
+
+def _tell(action: Record, notifier: Notifier, rules: RuleSet, quiet: bool) -> None:
+    if not quiet:
+        common.say(sentence(action))
+    if not action["dry_run"]:
+        notifier.action(action, rules)
+
+
+def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Callable[[], int]]:
+    """The processes that a person named, as matches; and the exit code for those that could not be looked at."""
+    matches, missing = [], []
+    for pid in dict.fromkeys(pids):
+        try:
+            matches.append(manual(machine, pid, time.time()))
+        except Gone:
+            common.say(f"{pid}: no such process")
+            missing.append(pid)
+        except Unreadable as error:
+            common.say(f"{pid}: left alone: {error}")
+            missing.append(pid)
+    return iter([Tick(records=matches)]), lambda: common.FOUND if missing else common.OK
+
+
+def _scanned(config: Config, rules: RuleSet, setup: Setup) -> Iterator[Tick]:
+    """One look at all processes, a second after a silent one, with the matches of the rules."""
+    from rogue_hunter import host
+    from rogue_hunter.lineage import lineage
+    from rogue_hunter.match import match
+    from rogue_hunter.sample import beats_of, sample
+    from rogue_hunter.score import score
+    from rogue_hunter.tick import chain
+
+    def sleep(seconds: float) -> bool:
+        time.sleep(seconds)
+        return True
+
+    found = host.here()
+    try:
+        yield from chain(sample(found, beats_of(found, 1.0, sleep, count=2), silent_first=True), lineage, score(config),
+                         lambda ticks: match(ticks, rules, patterns=setup.patterns))
+    finally:
+        found.close()
+
+
+def _kept(ticks: Iterator[Tick], actions: list[Record], database: Path, config: Config, *,
+          must: bool) -> Iterator[Tick]:
+    """Note the actions, and store them. The user's own database is written only if it is there and nobody else writes
+    to it: rh-pipe takes them over from the audit file. One that was named must take them."""
+    from rogue_hunter.store import DatabaseError, Lock, Writer
+
+    for tick in ticks:
+        new = [each for each in tick.records if each["type"] == "action"]
+        actions += new
+        if new and (must or database.exists()):
+            try:
+                lock = Lock(database)
+                try:
+                    writer = Writer(database, config.store, time.time, common.say)
+                    writer.take(Tick(records=new))
+                    writer.close()
+                finally:
+                    lock.release()
+            except DatabaseError:
+                if must:
+                    raise
+        yield tick
+
+
+def _verify(config: Config, rules: RuleSet) -> int:
+    log = audit_log(config.reap, rules.settings)
+    verdict = log.verify()
+    damages = [{"file": d.file, "line": d.line, "text": d.text} for d in verdict.damages]
+    out = common.output()
+    out.write(wire.dumps(record("audit_check", ts=round(time.time(), 3), file=os.fsencode(log.path).decode(
+        "utf-8", "backslashreplace"), lines=verdict.lines, whole=not damages, damages=damages or None)) + b"\n")
+    out.flush()
+    for damage in damages:
+        common.say(f"{damage['file']}, line {damage['line']}: {damage['text']}")
+    if not verdict.lines and not damages:
+        common.say(f"{log.path}: nothing was put on record yet")
+    return common.FOUND if damages else common.OK
+
+
+def _rearm() -> int:
+    from rogue_hunter.reap import disarmed
+
+    why = disarmed(paths.state_dir())
+    lifted = rearm(paths.state_dir())
+    common.say(f"armed again; it was disarmed because {why}" if lifted else "it was not disarmed")
+    return common.OK
+
+
+main = common.entry(command)
