@@ -74,6 +74,7 @@ CAPTURE = (
       for r, w in (("cpu", "a CPU"), ("memory", "memory"), ("io", "storage"))
       for k, s in (("some", ""), ("full", "s"))),
     Field("id", int, "", "number of the capture in the database", "report"),
+    Field("children", list, "", "the records of its parts: report, processes, threads, waits, log", "report"),
 )
 
 SPINDUMP_REPORT = (

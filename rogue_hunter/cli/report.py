@@ -78,19 +78,23 @@ Examples:
 @click.option("-n", "--limit", type=click.IntRange(0), metavar="N",
               help="At most so many rows, 0 for all (default: 5 in the summary, 20 in tables, else all).")
 @_form_options
+@click.option("--threads", "part", flag_value="threads", help="capture: its threads only.")
+@click.option("--logs", "part", flag_value="logs", help="capture: its log entries only.")
+@click.option("--blame", "part", flag_value="blame", help="capture: who held up whom only.")
 @click.option("--exit-code", is_flag=True, help="status: exit 1 unless rh-pipe is running and writes.")
 @common.db_option
 @common.config_option
 def command(view: str, which: tuple[str, ...], since: float | None, until: float | None, at: float | None,
-            text: str | None, by: str | None, limit: int | None, form: str | None, exit_code: bool, db: Path | None,
-            config: Config) -> int:
+            text: str | None, by: str | None, limit: int | None, form: str | None, part: str | None, exit_code: bool,
+            db: Path | None, config: Config) -> int:
     """Say what happened: which process hogs the machine, why it was slow at a time, when it paused and through whom.
 
     Without a VIEW it is the summary of the last day. Reads the database; works while rh-pipe writes to it.
     """
     chosen = VIEWS[view]
     _fits(view, chosen, which, {"--since, --until or --command": since is not None or until is not None or bool(text),
-                                "--at": at is not None, "--by": by is not None, "--exit-code": exit_code})
+                                "--at": at is not None, "--by": by is not None, "--exit-code": exit_code,
+                                f"--{part or 'threads'}": part is not None})
     now = time.time()
     if chosen.at and since is None and until is None and at is None:
         at = now
@@ -103,7 +107,7 @@ def command(view: str, which: tuple[str, ...], since: float | None, until: float
                              common.USAGE)
     out = common.output()
     form = form or ("table" if out.isatty() else "ndjson")
-    answer = _answer(chosen, Asked(period, limit, which, form == "table", at, by or BY[0]),
+    answer = _answer(chosen, Asked(period, limit, which, form == "table", at, by or BY[0], part or ""),
                      common.database_path(db, config, make=False), now, config)
     for note in answer.notes:
         common.say(note)
@@ -126,12 +130,13 @@ def _fits(name: str, view: View, which: tuple[str, ...], given: dict[str, bool])
     if len(which) > len(view.names):
         takes = f"takes {len(view.names)} argument{'s' * (len(view.names) > 1)}" if view.names else "takes no argument"
         raise common.Failure(f"{name} {takes}; {which[len(view.names)]!r} is one too many", common.USAGE)
-    period, at, by, exit_code = given
+    period, at, by, exit_code, part = given
     if given[period] and view.period == "refused":
         raise common.Failure(f"{name} takes no {period}", common.USAGE)
-    for option, fits in ((at, view.at), (by, view.by), (exit_code, name == "status")):
+    for option, fits in ((at, view.at), (by, view.by), (exit_code, name == "status"), (part, view.part)):
         if given[option] and not fits:
-            fitting = [n for n, v in VIEWS.items() if {at: v.at, by: v.by, exit_code: n == "status"}[option]]
+            fitting = [n for n, v in VIEWS.items() if {at: v.at, by: v.by, exit_code: n == "status",
+                                                             part: v.part}[option]]
             raise common.Failure(f"{option} belongs to the view {' and '.join(fitting)}", common.USAGE)
 
 

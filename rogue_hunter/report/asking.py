@@ -21,7 +21,8 @@ SLOTS = 60
 class Asked:
     """What the user wants of a view. `limit` 0 is no limit, None the view's own for people and none for programs.
 
-    `which` are the words behind the view's name, `at` a point of time (epoch seconds), `by` command or unit.
+    `which` are the words behind the view's name, `at` a point of time (epoch seconds), `by` command or unit,
+    `part` what is asked of a capture alone.
     """
 
     period: Period
@@ -30,6 +31,7 @@ class Asked:
     people: bool = False
     at: float | None = None
     by: str = "command"
+    part: str = ""
 
     def rows(self, usual: int) -> int:
         """How many rows to give at most, 0 for all."""
@@ -51,6 +53,7 @@ class View:
     database: str = "needed"
     at: bool = False
     by: bool = False
+    part: bool = False
 
 
 def columns(kind: str, *without: str) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from rogue_hunter.report import queries
 from rogue_hunter.report.ask import sql
 from rogue_hunter.report.asking import Asked, View, columns, more, nothing
+from rogue_hunter.report.captures import capture, captures
 from rogue_hunter.report.chronicle import minutes, offenders, timeline
 from rogue_hunter.report.datasette import datasette
 from rogue_hunter.report.difference import diff
@@ -137,6 +138,9 @@ VIEWS: dict[str, View] = {
     "minutes": View(minutes, "the machine minute by minute, newest first"),
     "events": View(events, "the events, newest first"),
     "event": View(event, "one event with its snapshots and what each metric did", names=("ID",), period="refused"),
+    "captures": View(captures, "evidence that was kept when it was worst, newest first"),
+    "capture": View(capture, "one capture: who held up whom, threads, log", names=("ID",), period="refused",
+                    part=True),
     "top": View(top, "commands by the time they spent at or above the tracking band", by=True),
     "status": View(_status, "whether rh-pipe runs, and how it is", period="ignored", database="optional"),
     "sql": View(sql, "the rows of one SELECT of your own", names=("SELECT",), period="refused"),

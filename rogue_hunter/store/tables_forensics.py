@@ -12,7 +12,7 @@ FORENSIC_CAPTURES = Table(
         column("captured_at", float, "s", "epoch seconds when the capture began", True),
         column("event_id", int, "", "the event that asked for it"),
         column("pause_id", int, "", "the pause that asked for it"),
-        *(f for f in RECORDS["capture"] if f.name not in ("id", "ts")),
+        *(f for f in RECORDS["capture"] if f.stage != "report" and f.name != "ts"),
     ),
     "one row a capture of evidence, or a number of requests that were skipped",
     ("UNIQUE (capture)", "FOREIGN KEY (event_id) REFERENCES process_events (id) ON DELETE CASCADE",
