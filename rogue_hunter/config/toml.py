@@ -84,7 +84,8 @@ def _value(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
     if kind is str and meta["choices"] and value not in meta["choices"]:
         raise ValueError(f"must be one of {', '.join(meta['choices'])}")
     if kind in (int, float):
-        if not math.isfinite(value):
+        # A whole number is finite, and may have too many digits to be asked as a fraction.
+        if kind is float and not math.isfinite(value):
             raise ValueError("must be finite")
         low, high = meta["low"], meta["high"]
         if (low is not None and value < low) or (high is not None and value > high):

@@ -100,7 +100,8 @@ def _toml(data: bytes, source: str) -> dict[str, Any]:
         return tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError:
         raise RuleError(f"{source}: not UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # ValueError: a TOMLDecodeError, or a number of more digits than Python converts.
         raise RuleError(f"{source}: {error}") from None
 
 
@@ -167,7 +168,9 @@ def _safety(table: Mapping[str, Any], place: Place, base: Safety) -> Safety:
 
 def _whole(value: Any, place: Place, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
-        raise place.error(f"{value}: must be a whole number from {low} to {high}")
+        # More digits than Python converts to text would be an error of their own.
+        said = "" if type(value) is int and value.bit_length() > 64 else f"{value}: "
+        raise place.error(f"{said}must be a whole number from {low} to {high}")
     return value
 
 

@@ -216,8 +216,13 @@ def number(value: Any, place: Place, low: float = 0.0, high: float = math.inf) -
     """A finite number from `low` to `high`. Raises RuleError."""
     if type(value) not in (int, float):
         raise place.error("must be a number")
+    try:
+        value = float(value)
+    except OverflowError:
+        raise place.error("must be finite") from None
     if not math.isfinite(value) or not low <= value <= high:
-        raise place.error(f"{value}: must be {f'from {low:g} to {high:g}' if high < math.inf else f'at least {low:g}'}")
+        bounds = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
+        raise place.error(f"{value:g}: must be {bounds}")
     return float(value)
 
 
