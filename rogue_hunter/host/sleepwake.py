@@ -48,8 +48,8 @@ class SleepWakeEvent:
 _DOMAINS = {"Sleep": SleepWakeType.SLEEP, "Wake": SleepWakeType.WAKE, "DarkWake": SleepWakeType.DARK_WAKE}
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}) (Sleep|Wake|DarkWake)(?: {2}|\t)\s*(\S.*)")
 # Two blanks or a tab end the domain's column: one blank is within a name ("Wake Requests").
-_POWER = re.compile(r"[\s:]*\bUsing (AC|BATT)\s*\(\s*Charge:\s*(\d+)%?\s*\)", re.IGNORECASE)
-_SECONDS = re.compile(r"(\d+) secs\s*$")
+_POWER = re.compile(r"[\s:]*\bUsing (AC|BATT)\s*\(\s*Charge:\s*(\d{1,3})%?\s*\)", re.IGNORECASE)
+_SECONDS = re.compile(r"(\d{1,12}) secs\s*$")
 _REASON = re.compile(r"due to\s*:?\s*(.*)$")
 _TCP = re.compile(r"\s*:?\s*TCPKeepAlive=\w+")
 
@@ -115,7 +115,7 @@ def was_recently_asleep(events: list[SleepWakeEvent] | None, within_s: float, no
     return None if events is None else bool(recent(events, within_s, now))
 
 
-_BOOTTIME = re.compile(r"\{\s*sec\s*=\s*(\d+),\s*usec\s*=\s*(\d+)\s*\}")
+_BOOTTIME = re.compile(r"\{\s*sec\s*=\s*(\d{1,12}),\s*usec\s*=\s*(\d{1,6})\s*\}")
 
 
 def parse_boottime(text: str) -> float | None:
