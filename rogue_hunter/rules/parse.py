@@ -217,13 +217,13 @@ def number(value: Any, place: Place, low: float = 0.0, high: float = math.inf) -
     if type(value) not in (int, float):
         raise place.error("must be a number")
     try:
-        value = float(value)
+        found = float(value)
     except OverflowError:
         raise place.error("must be finite") from None
-    if not math.isfinite(value) or not low <= value <= high:
+    if not math.isfinite(found) or not low <= found <= high:
         bounds = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
-        raise place.error(f"{value:g}: must be {bounds}")
-    return float(value)
+        raise place.error(f"{value}: must be {bounds}")
+    return found
 
 
 def flag(value: Any, place: Place) -> bool:
