@@ -495,7 +495,7 @@ def kept(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
         tree.process(pid)
         tree.write(f"{pid}/schedstat", b"1 1 1\n")
     made = Watch(tree)
-    made.host._hot_limit = 2
+    made.host._files.hot_limit = 2
     yield made
     made.host.close()
 
@@ -516,7 +516,7 @@ def ran(watch: Watch, pid: int, ticks: int) -> None:
 def test_least_recently_used_descriptors_are_closed(kept: Watch) -> None:
     """Of the processes that ran, the last ones keep their descriptors; the others are opened again when they run."""
     kept.take()
-    assert len(kept.host._hot) == 2, "also while many processes are met at once"
+    assert len(kept.host._files.hot) == 2, "also while many processes are met at once"
     before = len(os.listdir("/proc/self/fd"))
     order = []
     for ticks, pid in enumerate((10, 11, 12, 11, 10, 14, 14, 13), 2):
@@ -524,8 +524,8 @@ def test_least_recently_used_descriptors_are_closed(kept: Watch) -> None:
         shot = kept.take()
         assert by_pid(shot)[pid]["cpu_seconds_total"] == ticks / HZ and shot.active == 1
         order = [other for other in order if other != pid] + [pid]
-        assert [k[0] for k in kept.host._hot][-len(order[-2:]) :] == order[-2:]
-        assert {p.key for p in kept.host._processes.values() if p.fds is not None} == set(kept.host._hot)
+        assert [k[0] for k in kept.host._files.hot][-len(order[-2:]) :] == order[-2:]
+        assert {p.key for p in kept.host._processes.values() if p.fds is not None} == set(kept.host._files.hot)
         assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -536,7 +536,7 @@ def test_no_descriptor_to_be_had(kept: Watch, monkeypatch: pytest.MonkeyPatch) -
     free = [1]
 
     def limited(self: Process, root: Path) -> tuple[int, int, int]:
-        if len(kept.host._hot) >= free[0]:
+        if len(kept.host._files.hot) >= free[0]:
             raise OSError(errno.EMFILE, "Too many open files")
         return real(self, root)
 
@@ -545,7 +545,7 @@ def test_no_descriptor_to_be_had(kept: Watch, monkeypatch: pytest.MonkeyPatch) -
         ran(kept, pid, ticks)
         shot = kept.take()
         assert by_pid(shot)[pid]["cpu_seconds_total"] == ticks / HZ and shot.errors == 0
-    assert kept.host._hot_limit == 1
+    assert kept.host._files.hot_limit == 1
 
 
 def test_pid_that_changes_hands_within_a_tick(kept: Watch) -> None:
@@ -584,7 +584,7 @@ def test_gate_without_a_descriptor(kept: Watch, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(os, "open", limited)
     shot = kept.take()
     assert set(by_pid(shot)) == {10, 11, 12, 13, 14} and shot.errors == 0
-    assert len(kept.host._cold) == 5 and len(kept.host._sched) == 0
+    assert len(kept.host._files.cold) == 5 and len(kept.host._files.sched) == 0
     ran(kept, 12, 7)
     shot = kept.take()
     assert by_pid(shot)[12]["cpu_seconds_total"] == 7 / HZ and (shot.active, shot.errors) == (1, 0)
@@ -619,7 +619,7 @@ def test_every_call_may_fail(tree: Tree, monkeypatch: pytest.MonkeyPatch, code: 
     while calls >= fails_at:
         fails_at, calls = fails_at + 1, 0
         watch = Watch(tree)
-        watch.host._sched._pread = watch.host._stat._pread = failing("pread")
+        watch.host._files.sched._pread = watch.host._files.stat._pread = failing("pread")
         with monkeypatch.context() as patch:
             for name in real:
                 patch.setattr(os, name, failing(name))

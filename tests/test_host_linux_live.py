@@ -230,7 +230,7 @@ def test_one_read_by_the_gate(host: LinuxHost, clock: Clock, spawn: Spawn) -> No
         reads.append(fd)
         return os.pread(fd, size, at)
 
-    host._sched._pread = host._stat._pread = pread
+    host._files.sched._pread = host._files.stat._pread = pread
     fds = {process(host, pid).gate.fds[process(host, pid).at] for pid in pids}  # type: ignore[union-attr]
     for _ in range(3):
         reads.clear()
@@ -339,10 +339,10 @@ def test_several_threads_are_gated_on_stat(host: LinuxHost, clock: Clock, spawn:
 
     ready(child)
     settle(host, clock, child.pid)
-    assert gate_of(host, child.pid) is host._sched
+    assert gate_of(host, child.pid) is host._files.sched
     step()
     shot = settle(host, clock, child.pid)
-    assert gate_of(host, child.pid) is host._stat and by_pid(shot)[child.pid]["threads"] == 2
+    assert gate_of(host, child.pid) is host._files.stat and by_pid(shot)[child.pid]["threads"] == 2
     step()
     made = by_pid(take(host, clock))[child.pid]
     assert made["cpu_percent"] > 0, "work of a thread that is not the leader is seen"
@@ -350,8 +350,8 @@ def test_several_threads_are_gated_on_stat(host: LinuxHost, clock: Clock, spawn:
     step()
     wait_for(lambda: len(os.listdir(f"/proc/{child.pid}/task")) == 1)
     settle(host, clock, child.pid)
-    assert gate_of(host, child.pid) is host._sched
-    assert len(host._sched) + len(host._stat) + len(host._cold) == len(host._processes)
+    assert gate_of(host, child.pid) is host._files.sched
+    assert len(host._files.sched) + len(host._files.stat) + len(host._files.cold) == len(host._processes)
 
 
 def test_exit_is_seen_by_its_descriptor(host: LinuxHost, clock: Clock, spawn: Spawn) -> None:
@@ -419,12 +419,12 @@ def test_pid_in_use_again(tmp_path: Path) -> None:
 
 def test_without_schedstat(monkeypatch: pytest.MonkeyPatch, clock: Clock, spawn: Spawn) -> None:
     """A kernel built without schedstat: everything is gated on stat, CPU is told to 10 ms, run delay is unknown."""
-    monkeypatch.setattr(LinuxHost, "_schedstat_works", lambda self: False)
+    monkeypatch.setattr("rogue_hunter.host.linux.files.Files._schedstat_works", lambda self: False)
     host = LinuxHost(mono=clock)
     try:
         child, idle = prompt(spawn), sleeper(spawn)
         before = by_pid(settle(host, clock, child.pid, idle.pid))
-        assert len(host._sched) == 0 and gate_of(host, idle.pid) is host._stat
+        assert len(host._files.sched) == 0 and gate_of(host, idle.pid) is host._files.stat
         while state_of(child.pid) != "S" or by_pid(take(host, clock))[child.pid] is before[child.pid]:
             run(child)
         shot = take(host, clock)
@@ -471,7 +471,7 @@ loop()
 sys.stdin.readline()
 shot = host.snapshot()
 rows = {k[0]: r for k, r in shot.processes.items()}
-print(len(host._sched) + len(host._stat), len(host._cold) == len(shot.processes) > 1, shot.errors, shot.unreadable,
+print(len(host._files.sched) + len(host._files.stat), len(host._files.cold) == len(shot.processes) > 1, shot.errors, shot.unreadable,
       rows[os.getpid()]["cpu_percent"] > 0, rows[pid]["cpu_percent"], rows[pid]["state"],
       len(os.listdir("/proc/self/fd")) <= 32)
 host.close()
@@ -498,15 +498,15 @@ def test_hot_descriptors_are_few(host: LinuxHost, clock: Clock, spawn: Spawn) ->
     as well as one with them."""
     children = [prompt(spawn) for _ in range(3)]
     settle(host, clock, *(c.pid for c in children))
-    host._hot_limit = 2
+    host._files.hot_limit = 2
     for child in (*children, children[0], children[2]):
         before = by_pid(take(host, clock))[child.pid]["context_switches_total"]
         run(child)
         made = by_pid(take(host, clock))[child.pid]
         assert made["context_switches_total"] > before
         # Whatever else runs on this machine has its place among the two.
-        assert {p.key for p in host._processes.values() if p.fds is not None} == set(host._hot)
-        assert len(host._hot) <= 2
+        assert {p.key for p in host._processes.values() if p.fds is not None} == set(host._files.hot)
+        assert len(host._files.hot) <= 2
 
 
 def descriptors() -> set[str]:
@@ -527,9 +527,9 @@ def test_nothing_leaks(clock: Clock, spawn: Spawn) -> None:
         child.wait(10)
         shot = take(host, clock)
         assert child.pid not in by_pid(shot)
-    assert len(host._processes) == len(shot.processes) == len(host._sched) + len(host._stat) + len(host._cold)
+    assert len(host._processes) == len(shot.processes) == len(host._files.sched) + len(host._files.stat) + len(host._files.cold)
     assert {p.key for p in host._restless} - shot.processes.keys() <= set(shot.exited)
-    assert set(host._hot) <= set(host._processes) and len([p for p in host._names.values() if p]) == len(
+    assert set(host._files.hot) <= set(host._processes) and len([p for p in host._names.values() if p]) == len(
         host._processes
     )
     host.close()

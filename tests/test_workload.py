@@ -368,5 +368,5 @@ def test_whole_machine_adds_up(host: LinuxHost, spawn: Spawn) -> None:
     shots.append(host.snapshot())
     busy, seen = shots[1].machine["cpu_busy_cores"], shots[1].cpu_cores
     assert seen is not None
-    assert seen <= busy + 0.25 * (os.cpu_count() or 1)
+    assert seen <= busy + 0.5 * (os.cpu_count() or 1)
     assert 0.5 <= busy <= (os.cpu_count() or 1)

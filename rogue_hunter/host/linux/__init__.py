@@ -7,31 +7,27 @@ others can change (memory that is reclaimed) is read once a minute, spread over 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import platform
-import resource
 import time
 from collections.abc import Callable, Iterator
-from math import ceil
 from pathlib import Path
 
 from rogue_hunter.host import Facts, HostError, Snapshot
+from rogue_hunter.host.linux import boot
+from rogue_hunter.host.linux.boot import own_namespace, read_facts
 from rogue_hunter.host.linux.describe import Describer
 from rogue_hunter.host.linux.descriptors import shut
-from rogue_hunter.host.linux.gate import SCHEDSTAT_BYTES, STAT_BYTES, Gate
+from rogue_hunter.host.linux.files import GONE, Files
 from rogue_hunter.host.linux.gpu import GpuThread, Use
 from rogue_hunter.host.linux.gpu import start as start_gpu
 from rogue_hunter.host.linux.machine import Machine, is_procfs
-from rogue_hunter.host.linux.parse import PF_KTHREAD, Stat, parse_loadavg_last_pid, parse_stat, parse_touched
+from rogue_hunter.host.linux.parse import PF_KTHREAD, parse_loadavg_last_pid, parse_stat, parse_touched
 from rogue_hunter.host.linux.process import (
     DELAY_CPU_PERCENT,
     DELAY_THREADS,
-    IO_MAX,
     PAGE,
     STAT_MAX,
-    STATUS_MAX,
     Process,
 )
 from rogue_hunter.schema import Key
@@ -46,10 +42,6 @@ LIST_EVERY = 30
 DESCRIBE_WAIT_S = 2.0
 """The first snapshot waits for names at most so long; it is not on a beat yet."""
 
-SPARE_FDS = 64
-"""Descriptors left for everything that is not a process: database, socket, standard streams, the machine's files."""
-
-_GONE = (errno.ESRCH, errno.ENOENT)
 _DENIED = (errno.EACCES, errno.EPERM)
 
 
@@ -66,18 +58,13 @@ class LinuxHost:
         self._mono = mono
         self._live = is_procfs(root)
         # A tree of another pid namespace shows another loadavg than ours counts: then list at every tick.
-        self._last_pid_tells = self._live and _own_namespace(root)
+        self._last_pid_tells = self._live and own_namespace(root)
         self._machine = Machine(root, self._live)
         self._describer = Describer(root)
         self._gpu: GpuThread | None = start_gpu(root) if self._live else None
-        self._facts, self._boot_time = self._read_facts()
-        self._uptime = uptime or self._default_uptime()
-        self._sched = Gate(SCHEDSTAT_BYTES)
-        self._stat = Gate(STAT_BYTES)
-        self._cold: dict[Key, tuple[Process, bytes]] = {}
-        self._hot: dict[Key, Process] = {}
-        self._gate_limit, self._hot_limit = _descriptor_limits() if self._live else (0, 0)
-        self._has_schedstat = self._schedstat_works()
+        self._facts, self._boot_time = read_facts(self._machine, root, self._live)
+        self._uptime = uptime or boot.uptime(self._machine, self._live)
+        self._files = Files(root, self._live)
         self._processes: dict[Key, Process] = {}
         self._names: dict[str, Process | None] = {}
         self._rows: dict[Key, Row] = {}
@@ -112,11 +99,11 @@ class LinuxHost:
         """Read every process; see rogue_hunter.host.Host."""
         now = self._mono()
         before = self._before_ns
-        self._errors = 0
+        self._errors = self._files.errors = 0
         shot = Snapshot(now, self._rows.copy(), set())
         interval_s = 0.0 if before is None else (now - before) / 1e9
         tick = _Tick(shot, before if before is not None else now, interval_s, self._uptime())
-        ran, gone = self._poll()
+        ran, gone = self._files.poll()
         for process in gone:
             self._forget(process, tick)
         for process, said in ran:
@@ -136,7 +123,7 @@ class LinuxHost:
         shot.machine = self._machine.fields(now)
         shot.active = tick.active
         shot.unreadable = len(self._denied) + len(self._shut)
-        shot.errors = self._errors + self._machine.errors
+        shot.errors = self._errors + self._files.errors + self._machine.errors
         if before is not None:
             shot.cpu_cores = tick.cores
         self._rows = shot.processes
@@ -146,42 +133,12 @@ class LinuxHost:
 
     # -- the parts of a snapshot, in order -------------------------------------------------------------------------
 
-    def _poll(self) -> tuple[list[tuple[Process, bytes]], list[Process]]:
-        """One read a process: those that ran, with what their gate said, and those that are gone."""
-        ran: list[tuple[Process, bytes]] = []
-        gone: list[Process] = []
-        for gate in (self._sched, self._stat):
-            changed, failed = gate.poll()
-            ran += [(process, gate.said(process)) for process in changed]
-            for process, error in failed:
-                if error.errno in _GONE:
-                    gone.append(process)
-                else:
-                    self._errors += 1
-        for key, (process, before) in list(self._cold.items()):
-            try:
-                said = self._read(process, "stat", STAT_MAX)
-                if said != before:
-                    if parse_stat(said).start != key[1]:
-                        gone.append(process)
-                        continue
-                    self._cold[key] = (process, said)
-                    ran.append((process, said))
-            except OSError as error:
-                if error.errno in _GONE:
-                    gone.append(process)
-                else:
-                    self._errors += 1
-            except ValueError:
-                self._errors += 1
-        return ran, gone
-
     def _reread(self, process: Process, said: bytes, tick: _Tick) -> None:
         """Full reading of a process that ran."""
         try:
             cores = self._read_full(process, said, tick, polled=True)
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in GONE:
                 # Gone between two reads of one tick: its gate will say so at the next, unless it has none.
                 if process.gate is None:
                     self._forget(process, tick)
@@ -238,12 +195,12 @@ class LinuxHost:
         """A process seen for the first time."""
         pid = int(name)
         try:
-            said = self._read_file(f"{name}/stat", STAT_MAX)
+            said = self._files.read_file(f"{name}/stat", STAT_MAX)
             stat = parse_stat(said)
         except OSError as error:
             if error.errno in _DENIED:
                 self._shut.add(name)
-            elif error.errno not in _GONE:
+            elif error.errno not in GONE:
                 self._try_again()
             return
         except ValueError:
@@ -252,11 +209,11 @@ class LinuxHost:
         key = (pid, stat.start)
         process = Process(key, stat, self._boot_time)
         try:
-            said = self._watch(process, stat, said)
+            said = self._files.watch(process, stat, said)
             cores = self._read_full(process, said, tick)
         except (OSError, ValueError) as error:
-            self._unwatch(process)
-            if not (isinstance(error, OSError) and error.errno in _GONE):
+            self._files.unwatch(process)
+            if not (isinstance(error, OSError) and error.errno in GONE):
                 self._try_again()
             return
         self._processes[key] = process
@@ -281,8 +238,7 @@ class LinuxHost:
                 process.rest()
                 self._publish(process, tick)
         self._restless = tick.unsettled
-        while len(self._hot) > self._hot_limit:
-            self._cool()
+        self._files.trim()
 
     def _sweep_some(self, tick: _Tick) -> None:
         """A few of those that did not run, so that each is read once a minute: their memory may have been taken."""
@@ -296,11 +252,11 @@ class LinuxHost:
                 continue
             if process.key not in self._processes or process in tick.unsettled:
                 continue
-            if process.gate is self._sched:
+            if process.gate is self._files.sched:
                 self._touch(process, tick)
                 continue
             try:
-                self._read_full(process, self._read(process, "stat", STAT_MAX), tick)
+                self._read_full(process, self._files.read(process, "stat", STAT_MAX), tick)
             except (OSError, ValueError):
                 continue
             tick.unsettled.add(process)
@@ -309,7 +265,7 @@ class LinuxHost:
     def _touch(self, process: Process, tick: _Tick) -> None:
         """Read what others can change of a process that does not run: its memory and its parent."""
         try:
-            start, ppid, rss = parse_touched(self._read(process, "stat", STAT_MAX))
+            start, ppid, rss = parse_touched(self._files.read(process, "stat", STAT_MAX))
         except (OSError, ValueError):
             return
         row = process.row
@@ -345,25 +301,11 @@ class LinuxHost:
 
         `said` is what its gate says now, or said when all were polled at the beginning of the tick.
         """
-        on_sched = process.gate is self._sched
-        if self._live:
-            fds = process.fds or self._open(process)
-            data = os.pread(fds[0], STAT_MAX, 0) if on_sched else said
-            status = os.pread(fds[1], STATUS_MAX, 0) if fds[1] >= 0 else b""
-            io = b""
-            if fds[2] >= 0:
-                try:
-                    io = os.pread(fds[2], IO_MAX, 0)
-                except PermissionError:
-                    process.io_denied = True
-        else:
-            data = said
-            status, io = self._optional(process, "status"), self._optional(process, "io")
+        data, status, io, sched = self._files.full(process, said)
         now = self._mono()
         stat = parse_stat(data)
         if stat.start != process.key[1]:
             raise ProcessLookupError(errno.ESRCH, "another process by now")
-        sched = said if on_sched else self._optional(process, "schedstat") if not self._live else b""
         uptime_s = tick.uptime_s + (now - tick.shot.mono_ns) / 1e9
         before = process.row
         try:
@@ -376,75 +318,16 @@ class LinuxHost:
             raise ValueError("a number of more than 64 bits") from None
         if 1 < stat.threads <= DELAY_THREADS and process.row.get("cpu_percent", 0.0) >= DELAY_CPU_PERCENT:
             process.thread_delay(self._root, now)
-        if self._live:
-            self._regate(process, stat, data)
-            self._hot.pop(process.key, None)
-            if process.fds is not None:
-                self._hot[process.key] = process
+        self._files.keep(process, stat, data)
         if renamed and process.key in self._processes:
             self._describer.ask(process.key, process.static.get("uid", -1), process.kernel_thread)
         return cores
-
-    def _open(self, process: Process) -> tuple[int, int, int]:
-        """Hot descriptors for a process. Where there are too many, those unused for longest are given back first."""
-        while self._hot and len(self._hot) >= self._hot_limit:
-            self._cool()
-        while True:
-            try:
-                return process.open(self._root)
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._hot:
-                    raise
-                self._hot_limit = len(self._hot)
-                self._cool()
-
-    def _cool(self) -> None:
-        self._hot.pop(next(iter(self._hot))).close()
-
-    def _watch(self, process: Process, stat: Stat, said: bytes) -> bytes:
-        """Choose the gate of a new process; gives what it says now."""
-        if not self._live or len(self._sched) + len(self._stat) >= self._gate_limit:
-            self._cold[process.key] = (process, said)
-            return said
-        kind = "schedstat" if stat.threads == 1 and self._has_schedstat else "stat"
-        try:
-            fd = os.open(self._root / str(process.key[0]) / kind, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            self._gate_limit = len(self._sched) + len(self._stat)
-            self._cold[process.key] = (process, said)
-            return said
-        gate = self._sched if kind == "schedstat" else self._stat
-        try:
-            said = os.pread(fd, SCHEDSTAT_BYTES if gate is self._sched else STAT_BYTES, 0)
-        except OSError:
-            shut(fd)
-            raise
-        gate.add(process, fd, said)
-        return said
-
-    def _regate(self, process: Process, stat: Stat, said: bytes) -> None:
-        """A process that got a second thread, or lost it, changes its gate."""
-        if process.gate is None or not self._has_schedstat:
-            return
-        single = stat.threads == 1
-        if single is not (process.gate is self._sched):
-            shut(process.gate.remove(process))
-            self._watch(process, stat, said)
-
-    def _unwatch(self, process: Process) -> None:
-        if process.gate is not None:
-            shut(process.gate.remove(process))
-        self._cold.pop(process.key, None)
-        self._hot.pop(process.key, None)
-        process.close()
 
     def _forget(self, process: Process, tick: _Tick) -> None:
         key = process.key
         if self._processes.pop(key, None) is None:
             return
-        self._unwatch(process)
+        self._files.unwatch(process)
         self._names.pop(str(key[0]), None)
         self._denied.discard(key)
         if tick.shot.processes.pop(key, None) is not None:
@@ -466,56 +349,6 @@ class LinuxHost:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def _read(self, process: Process, name: str, size: int) -> bytes:
-        return self._read_file(f"{process.key[0]}/{name}", size)
-
-    def _read_file(self, name: str, size: int) -> bytes:
-        # A joined text and not a Path: 3 us less, and this is every process once a minute.
-        fd = os.open(f"{self._root}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(fd, size)
-        finally:
-            shut(fd)
-
-    def _optional(self, process: Process, name: str) -> bytes:
-        try:
-            return self._read(process, name, STATUS_MAX)
-        except PermissionError:
-            process.io_denied = process.io_denied or name == "io"
-        except OSError:
-            pass
-        return b""
-
-    def _schedstat_works(self) -> bool:
-        """False where the kernel was built without it or counts nothing."""
-        with contextlib.suppress(OSError):
-            return self._live and self._read_file("self/schedstat", SCHEDSTAT_BYTES).split()[:1] not in ([b"0"], [])
-        return False
-
-    def _read_facts(self) -> tuple[Facts, float]:
-        if not os.path.isdir(self._root):
-            raise HostError(f"{self._root}: not a directory")
-        cpu, memory = self._machine.cpu(whole=True), self._machine.memory()
-        boot_id = self._machine.read("sys/kernel/random/boot_id", 64)
-        name = self._machine.read("sys/kernel/hostname", 256)
-        facts = Facts("linux", name.decode("utf-8", "backslashreplace").strip() if name else platform.node(),
-                      boot_id.decode("ascii", "replace").strip() if boot_id else "unknown",
-                      cpu.cpus if cpu else os.cpu_count() or 1, memory[0] if memory else 0)
-        if self._live:
-            return facts, time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        return facts, float(cpu.boot_time) if cpu and cpu.boot_time else 0.0
-
-    def _default_uptime(self) -> Callable[[], float]:
-        if self._live:
-            return lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
-        return self._recorded_uptime
-
-    def _recorded_uptime(self) -> float:
-        data = self._machine.read("uptime", 64)
-        try:
-            return float(data.split()[0]) if data else 0.0
-        except ValueError:
-            return 0.0
 
 
 def _fits(row: Row) -> bool:
@@ -539,30 +372,3 @@ class _Tick:
         self.cores = 0.0
 
 
-def _own_namespace(root: Path) -> bool:
-    try:
-        return os.readlink(root / "self") == str(os.getpid())
-    except OSError:
-        return False
-
-
-def _descriptor_limits() -> tuple[int, int]:
-    """How many gates and how many sets of hot descriptors to keep open; raises the limit to what is allowed.
-
-    A set of hot descriptors is three. A quarter of all descriptors is for them, at most 1,024 sets.
-    """
-    try:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    except OSError:
-        return 0, 1  # a sandbox may forbid to ask; every process is then opened anew at each tick
-    if hard == resource.RLIM_INFINITY:
-        hard = 1 << 20
-    if soft == resource.RLIM_INFINITY or soft >= hard:
-        soft = hard
-    else:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    free = max(0, soft - SPARE_FDS)
-    hot = min(1024, ceil(free / 12))
-    return free - 3 * hot, hot

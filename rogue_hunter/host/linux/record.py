@@ -106,7 +106,7 @@ class Replay(LinuxHost):
         """The next tree; the last one again when there is none."""
         tree = next(self._next, None)
         if tree is not None:
-            self._root = self._machine.root = tree
+            self._root = self._machine.root = self._files.root = tree
             self._now_ns = _clock(tree)["mono_ns"]
         return super().snapshot()
 
