@@ -471,7 +471,8 @@ loop()
 sys.stdin.readline()
 shot = host.snapshot()
 rows = {k[0]: r for k, r in shot.processes.items()}
-print(len(host._files.sched) + len(host._files.stat), len(host._files.cold) == len(shot.processes) > 1, shot.errors, shot.unreadable,
+kept = host._files
+print(len(kept.sched) + len(kept.stat), len(kept.cold) == len(shot.processes) > 1, shot.errors, shot.unreadable,
       rows[os.getpid()]["cpu_percent"] > 0, rows[pid]["cpu_percent"], rows[pid]["state"],
       len(os.listdir("/proc/self/fd")) <= 32)
 host.close()
@@ -527,7 +528,8 @@ def test_nothing_leaks(clock: Clock, spawn: Spawn) -> None:
         child.wait(10)
         shot = take(host, clock)
         assert child.pid not in by_pid(shot)
-    assert len(host._processes) == len(shot.processes) == len(host._files.sched) + len(host._files.stat) + len(host._files.cold)
+    kept = host._files
+    assert len(host._processes) == len(shot.processes) == len(kept.sched) + len(kept.stat) + len(kept.cold)
     assert {p.key for p in host._restless} - shot.processes.keys() <= set(shot.exited)
     assert set(host._files.hot) <= set(host._processes) and len([p for p in host._names.values() if p]) == len(
         host._processes
