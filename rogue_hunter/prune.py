@@ -37,13 +37,15 @@ class History:
     """A table that is pruned by the time in column `ended`, epoch seconds; rows where it is NULL still go on.
 
     `children` are tables whose column holds the id of a row. Removing a row with its children is the work of `weight`
-    rows of other tables.
+    rows of other tables. Without `by_size` only age removes it: what was done to processes is kept for as long as is
+    promised, and takes little room.
     """
 
     table: str
     ended: str
     children: tuple[tuple[str, str], ...] = ()
     weight: int = 1
+    by_size: bool = True
 
     def bite(self, rows: int) -> int:
         """How many rows of it are as much work as `rows` rows are elsewhere."""
@@ -62,6 +64,8 @@ HISTORY = (
     History("pauses", "end_time", (("pause_culprits", "pause_id"),)),
     History("machine_minutes", "minute"),
     History("command_minutes", "minute"),
+    History("matches", "last_seen"),
+    History("actions", "ts", by_size=False),
 )
 """What is pruned, as far as the file has it. Rows go in the order of time, whichever table they are in."""
 
@@ -104,6 +108,7 @@ def prune(connection: sqlite3.Connection, before: float, max_bytes: int, bite: i
     for size in _give_back(connection):
         done = replace(done, size_bytes=size)
         yield done
+    kept = [history for history in kept if history.by_size]
     while done.size_bytes > max_bytes:
         until, before_it = _one_bite(connection, kept, bite), done
         while rows := _remove(connection, kept, until, bite):
@@ -127,7 +132,8 @@ def estimate(connection: sqlite3.Connection, before: float, max_bytes: int) -> R
     size: float = pages_size(connection) - _free(connection)
     sizes = _row_sizes(connection, kept, size)
     rows: dict[str, int] = {}
-    for ended, counts in merge(*(_in_order(connection, history) for history in kept), key=lambda row: row[0]):
+    old = (_in_order(connection, history, math.inf if history.by_size else before) for history in kept)
+    for ended, counts in merge(*old, key=lambda row: row[0]):
         if ended >= before and size <= max_bytes:
             break
         for name, count in counts.items():
@@ -213,12 +219,14 @@ def _one_bite(connection: sqlite3.Connection, kept: list[History], bite: int) ->
     return math.nextafter(row[0], math.inf) if row else -math.inf
 
 
-def _in_order(connection: sqlite3.Connection, history: History) -> Iterator[tuple[float, dict[str, int]]]:
-    """The rows that ended, in the order of their end: when, and how many rows of which table would go with each."""
+def _in_order(connection: sqlite3.Connection, history: History,
+              before: float) -> Iterator[tuple[float, dict[str, int]]]:
+    """The rows that ended before a time, in the order of their end: when, and how many rows of which table would go
+    with each."""
     children = "".join(f", (SELECT count(*) FROM {child} WHERE {column} = {history.table}.id)"
                        for child, column in history.children)
     for row in connection.execute(f"SELECT {history.ended}, 1{children} FROM {history.table} "
-                                  f"WHERE {history.ended} IS NOT NULL ORDER BY {history.ended}"):
+                                  f"WHERE {history.ended} < ? ORDER BY {history.ended}", (before,)):
         yield row[0], dict(zip(history.names, tuple(row)[1:], strict=True))
 
 

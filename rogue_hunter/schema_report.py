@@ -182,17 +182,18 @@ REPORT_MINUTE = (
     _f("commands", list, "", "the top commands of the minute as in command_minute, by CPU time", required=True),
 )
 
-TIMELINE = ("pause", "enter", "exit", "asleep")
+TIMELINE = ("pause", "enter", "exit", "asleep", "action")
 """What a line of the timeline tells of."""
 
 REPORT_TIMELINE = (
     _f("ts", float, "s", "epoch seconds", required=True),
-    _f("what", str, "", "a pause began; a process entered or left the tracking band; the machine slept",
+    _f("what", str, "", "a pause began; a process entered or left the tracking band; the machine slept; "
+       "the reaper signalled a process",
        required=True, choices=TIMELINE),
     _f("detail", str, "", "in a few words"),
     _f("command", str, "", "the first culprit, or the process"),
     _f("score", int, "0-100", "at the beginning of an event; at its end the peak"),
-    _f("id", int, "", "number of the pause or the event"),
+    _f("id", int, "", "number of the pause, the event or the action"),
 )
 
 WHY_CAUSES = ("cpu", "memory", "io", "gpu", "steal", "asleep", "stopped", "wakeups", "rogue", "unknown")

@@ -251,7 +251,10 @@ def test_all_histories_go_by_one_clock(tmp_path: Path) -> None:
     connection.execute("COMMIT")
     size = pages_size(connection)
     list(prune(connection, 0.0, size // 2))
-    oldest = [connection.execute(f"SELECT min({h.ended}) FROM {h.table}").fetchone()[0] for h in used]
+    oldest = [connection.execute(f"SELECT min({h.ended}) FROM {h.table}").fetchone()[0] for h in used if h.by_size]
+    assert connection.execute("SELECT count(*) FROM actions").fetchone()[0] == 600  # those go by age alone
+    assert "actions" not in estimate(connection, 0.0, 1).rows
+    assert estimate(connection, NOW + 60 * 100, 1).rows["actions"] == 100
     for history in used:
         for child, column in history.children:
             orphans = f"SELECT count(*) FROM {child} WHERE {column} NOT IN (SELECT id FROM {history.table})"

@@ -26,8 +26,9 @@ from rogue_hunter.store.tables import (
     VIEWS,
 )
 from rogue_hunter.store.tables_forensics import FORENSICS
+from rogue_hunter.store.tables_reap import REAP
 
-VERSION = 3
+VERSION = 4
 """Number of steps: the user_version of a file that has them all."""
 
 
@@ -103,6 +104,10 @@ def _steps() -> Any:
     @steps()
     def m003_forensics(db: Any) -> None:
         _create(db, *FORENSICS)
+
+    @steps()
+    def m004_reap(db: Any) -> None:
+        _create(db, *REAP)
         # A view holds nothing: today's text takes the place of the one that an earlier version made.
         for name, query in VIEWS.items():
             db.conn.execute(f"DROP VIEW IF EXISTS {name}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from rogue_hunter import wire
 from rogue_hunter.minutes import AVERAGES
-from rogue_hunter.store import rows_forensics
+from rogue_hunter.store import rows_forensics, rows_reap
 from rogue_hunter.store.tables import (
     COMMAND_MINUTES,
     MACHINE_MINUTES,
@@ -110,6 +110,7 @@ _ADD_COMMAND = COMMAND_MINUTES.insert() + " ON CONFLICT (minute, command) DO UPD
 WRITES: dict[str, Callable[[sqlite3.Connection, Record], None]] = {
     "event": _write_event, "pause": _write_pause, "machine_minute": _write_machine_minute,
     "command_minute": _write_command_minute, **rows_forensics.WRITES,
+    **rows_reap.WRITES,
 }
 """Record types that are stored, and how."""
 

@@ -6,6 +6,7 @@ from rogue_hunter.schema import COMMAND_MINUTE, EVENT, MACHINE_MINUTE, SNAPSHOT
 from rogue_hunter.store.table import Table
 from rogue_hunter.store.table import column as _c
 from rogue_hunter.store.tables_forensics import FORENSICS
+from rogue_hunter.store.tables_reap import REAP
 
 APPLICATION_ID = 0x52476846
 """PRAGMA application_id of our files ("RGhF"), so that a file of another program is never migrated."""
@@ -118,7 +119,7 @@ COMMAND_MINUTES = Table("command_minutes", COMMAND_MINUTE, "the top commands of 
                         ("PRIMARY KEY (minute, command)",), (), " WITHOUT ROWID")
 
 TABLES = (DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES,
-          *FORENSICS)
+          *FORENSICS, *REAP)
 
 VIEWS = {
     "v_open_events": """
@@ -156,6 +157,9 @@ VIEWS = {
         UNION ALL
         SELECT exit_time, datetime(exit_time, 'unixepoch', 'localtime'), 'exit', reason, command, peak_score, id
         FROM process_events WHERE exit_time IS NOT NULL
+        UNION ALL
+        SELECT ts, datetime(ts, 'unixepoch', 'localtime'), 'action', outcome || ' by ' || coalesce(signal, '') ||
+               ' for rule ' || rule, command, score, id FROM actions WHERE signals IS NOT NULL
         UNION ALL
         SELECT minute, datetime(minute, 'unixepoch', 'localtime'), 'asleep', 'for ' || round(asleep_s) || ' s', NULL,
                NULL, NULL FROM machine_minutes WHERE asleep_s >= 1

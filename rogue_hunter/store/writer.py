@@ -162,6 +162,9 @@ class Writer:
 
     def _commit(self, connection: sqlite3.Connection, now: float) -> None:
         execute = connection.execute
+        acted = any(event["type"] == "action" for batch in self._queue for event in batch)
+        if acted:  # what was done to a process must outlive a power cut; it cannot be set inside of a transaction
+            execute("PRAGMA synchronous = FULL")
         execute("BEGIN IMMEDIATE")
         for batch in self._queue:
             for event in batch:
@@ -172,6 +175,8 @@ class Writer:
                     "SET value = excluded.value, updated_at = excluded.updated_at",
                     (key, wire.dumps(value).decode(), now))
         execute("COMMIT")
+        if acted:
+            execute("PRAGMA synchronous = NORMAL")
         self._queue.clear()
         self._state_at = now
 
