@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -228,3 +230,28 @@ def test_a_stranger_is_not_listened_to(serve: Callable[..., Served], monkeypatch
     with pytest.raises(SocketError) as caught:
         connect(served.place.path, peer=lambda _: Peer(4712, 1))
     assert caught.value.code == 74 and "4712" in str(caught.value)
+
+
+@pytest.mark.parametrize(("prepare", "code"), [
+    (open_to_all, 74), (linked, 74), (a_file, 74), (foreign, 74), (None, 78)])
+def test_rh_pipe_refuses_with_a_reason(rh: Callable[..., subprocess.CompletedProcess[bytes]], directory: Path,
+                                       prepare: Callable[[Path], None] | None, code: int) -> None:
+    """One line and the exit code, nothing removed, nothing sampled; without a socket it goes on."""
+    run = directory / ("run" if prepare else "x" * 100)
+    if prepare is not None:
+        prepare(run)
+    database = directory / "x.db"
+    done = rh("pipe", "--quiet", "--for", "1s", "--db", str(database), "--socket", str(run / "s"))
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (code, b"", 1), done.stderr
+    assert str(run).encode() in done.stderr
+    assert not os.path.lexists(run / "s")
+    reader = sqlite3.connect(database)
+    assert reader.execute("SELECT count(*) FROM daemon_state WHERE key = 'last_tick'").fetchone() == (0,)
+    reader.close()
+    done = rh("pipe", "--quiet", "--for", "1s", "--db", str(database), "--no-socket")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_both_are_too_much(rh: Callable[..., subprocess.CompletedProcess[bytes]], directory: Path) -> None:
+    """A socket and none."""
+    assert rh("pipe", "--socket", "/x", "--no-socket").returncode == 2
