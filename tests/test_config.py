@@ -147,7 +147,7 @@ def test_tables_of_rules_are_somebody_elses() -> None:
     made = cfg.parse(data)
     assert (made.system.hz, made.reap.mode) == (5.0, "armed")
     assert Config().reap.mode == "observe"
-    with pytest.raises(ConfigError, match=rr"system\.rules: unknown key"):
+    with pytest.raises(ConfigError, match=r"system\.rules: unknown key"):
         cfg.parse(b"[system]\nrules = []\n")
     with pytest.raises(ConfigError, match=rr"reap\.mode: must be one of observe, armed"):
         cfg.parse(b"[reap]\nmode = 'kill'\n")
