@@ -51,7 +51,7 @@ def lived(row: Row, ts: float, interval_s: float) -> float:
     rate times this: 3 ms of `ls` are no core, though it had one for 3 ms.
     """
     age = ts - row.get("start_time", 0.0)
-    return 1.0 if age >= interval_s else max(age, 0.01) / interval_s
+    return 1.0 if age >= interval_s or interval_s <= 0 else max(age, 0.01) / interval_s
 
 
 def newcomers(now: dict[Key, Row], known: dict[Key, Row]) -> list[Key] | None:
