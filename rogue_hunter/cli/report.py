@@ -107,13 +107,26 @@ def command(view: str, which: tuple[str, ...], since: float | None, until: float
                              common.USAGE)
     out = common.output()
     form = form or ("table" if out.isatty() else "ndjson")
-    answer = _answer(chosen, Asked(period, limit, which, form == "table", at, by or BY[0], part or ""),
-                     common.database_path(db, config, make=False), now, config)
+    database = common.database_path(db, config, make=False)
+    try:
+        answer = _answer(chosen, Asked(period, limit, which, form == "table", at, by or BY[0], part or ""), database,
+                         now, config)
+        made = render(answer, form, style(sys.stdout, now))
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise _damaged(database, error) from error
     for note in answer.notes:
         common.say(note)
-    out.write(render(answer, form, style(sys.stdout, now)))
+    out.write(made)
     out.flush()
     return common.FOUND if exit_code and not healthy(answer.records[0]) else answer.code
+
+
+def _damaged(database: Path, error: Exception) -> Exception:
+    """What to say of an answer that could not be made: that the file is damaged if it is, else the error itself."""
+    from rogue_hunter.store.misfit import misfit
+
+    wrong = misfit(database) if database.exists() else None
+    return error if wrong is None else common.Failure(f"{database}: damaged: {wrong}", common.IO_ERROR)
 
 
 def _answer(view: View, asked: Asked, database: Path, now: float, config: Config) -> Answer:
