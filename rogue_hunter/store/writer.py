@@ -59,7 +59,8 @@ class Writer:
         try:
             return self._open_events(self._connection)
         except sqlite3.Error as error:
-            if not is_corrupt(error):
+            # An error of Python's own, without SQLite's code, is a text that is none.
+            if hasattr(error, "sqlite_errorcode") and not is_corrupt(error):
                 raise DatabaseError(f"{self._path}: {error}", 74) from None
             reason = str(error)
         except (ValueError, TypeError, AttributeError) as error:
