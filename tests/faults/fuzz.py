@@ -33,22 +33,28 @@ def _fuzz(name: str, target: Target) -> Callable[[Bench], str]:
         inputs = LONG if bench.long else max(60, int(SHORT * target.share))
         refused = 0
         slowest = 0.0
-        grown = list(target.seeds)
+        grown: list[bytes] = []
         take, allowed = target.take, target.allowed
         for number in range(-len(kept), inputs):
-            data = kept[number].read_bytes() if number < 0 else mutate(rng.choice(grown), rng, target.words)
+            if number < 0:
+                data = kept[number].read_bytes()
+            else:
+                of = grown if grown and rng.random() < 0.3 else target.seeds
+                data = mutate(rng.choice(of), rng, target.words)
             began = time.thread_time()
             try:
                 take(data)
             except allowed:
                 refused += 1
+                continue
             except Exception as error:
                 where = _keep(name, data)
                 raise AssertionError(f"{name}: input {number}, kept as {where}: {data[:300]!r}") from error
-            slowest = max(slowest, time.thread_time() - began)
-            if number % 97 == 0 and number > 0 and len(data) < 3000:
-                # Some damage is only reached through other damage.
-                grown[len(target.seeds):] = [*grown[len(target.seeds):], data][-20:]
+            finally:
+                slowest = max(slowest, time.thread_time() - began)
+            if number % 97 == 0 and len(data) < 3000:
+                # Some damage is only reached through other damage that was taken.
+                grown = [*grown, data][-20:]
         assert slowest < SLOW_S, f"{name}: {slowest:.1f} s for one input"
         return f"{inputs + len(kept)} inputs ({len(kept)} kept ones): 0 tracebacks, {refused} refused"
     return run

@@ -1,0 +1,37 @@
+"""The child of the kill -9 case: ticks on standard input, the whole chain into a database, and a line for what was
+committed. `python -m tests.faults.committer DATABASE`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from rogue_hunter import wire
+from rogue_hunter.config import Config, Store
+from rogue_hunter.score import score
+from rogue_hunter.store import Lock, Writer, store
+from rogue_hunter.tick import chain
+from rogue_hunter.track import track
+
+
+def main() -> None:
+    """Acknowledge each tick once it is in the database."""
+    config = Config(store=Store(state_every_s=1.0))
+    Lock(Path(sys.argv[1]))
+    now = 0.0
+    writer = Writer(Path(sys.argv[1]), config.store, lambda: now, sys.exit)
+    ticks = wire.Reader(sys.stdin.buffer, "committer").ticks()
+    restored = writer.open_events()
+    for tick in chain(ticks, score(config), track(config, restored=restored), store(writer, lambda tick: {})):
+        if tick.row is not None:
+            now = tick.row["ts"]
+        assert writer.degraded is None and not writer.dropped
+        said = [[r["event"], r["kind"], r["ts"]] for r in tick.records if r["type"] == "event"]
+        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.flush()
+    writer.close()
+
+
+if __name__ == "__main__":
+    main()
