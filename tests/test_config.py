@@ -149,7 +149,7 @@ def test_tables_of_rules_are_somebody_elses() -> None:
     assert Config().reap.mode == "observe"
     with pytest.raises(ConfigError, match=r"system\.rules: unknown key"):
         cfg.parse(b"[system]\nrules = []\n")
-    with pytest.raises(ConfigError, match=rr"reap\.mode: must be one of observe, armed"):
+    with pytest.raises(ConfigError, match=r"reap\.mode: must be one of observe, armed"):
         cfg.parse(b"[reap]\nmode = 'kill'\n")
 
 
