@@ -34,7 +34,7 @@ class Reloader:
         self._must = must
         self._say = say
         self._clock = clock
-        self._stamp = self._seen = _stamp(file)
+        self._stamp = self._seen = stamp(file)
         self._moved_at = clock()
         self._observer: Any = None
         self.status: dict[str, Any] = {"file": str(file) if self._stamp[0] else None, "read_at": time.time(),
@@ -42,17 +42,17 @@ class Reloader:
 
     def look(self) -> bool:
         """Read the file again if it has changed and has come to rest; True when it was read."""
-        now, stamp = self._clock(), _stamp(self._file)
-        if stamp != self._seen:
-            self._seen, self._moved_at = stamp, now
-        if stamp == self._stamp or now - self._moved_at < SETTLE_S:
+        now, seen = self._clock(), stamp(self._file)
+        if seen != self._seen:
+            self._seen, self._moved_at = seen, now
+        if seen == self._stamp or now - self._moved_at < SETTLE_S:
             return False
         self.read()
         return True
 
     def read(self) -> bool:
         """Read the file now; False when it cannot be used, and the old configuration stays."""
-        self._stamp = self._seen = _stamp(self._file)
+        self._stamp = self._seen = stamp(self._file)
         try:
             config = load(self._file) if self._must else load(None, self._file)
         except ConfigError as error:
@@ -112,7 +112,7 @@ class Reloader:
             self._observer = None
 
 
-def _stamp(file: Path) -> Stamp:
+def stamp(file: Path) -> Stamp:
     """What tells one state of the file from another: the file that the path leads to, and the link itself."""
     found: list[tuple[int, ...] | None] = []
     for look in (os.stat, os.lstat):

@@ -14,10 +14,12 @@ from rogue_hunter.capturing import capturing
 from rogue_hunter.cli import common
 from rogue_hunter.config import Config, load
 from rogue_hunter.host import here
+from rogue_hunter.judging import judging
 from rogue_hunter.live import Live
 from rogue_hunter.logs import Log, log_path
 from rogue_hunter.loop import Loop
 from rogue_hunter.notify_socket import Notifier
+from rogue_hunter.reap import here as machine
 from rogue_hunter.serve import socket_path
 
 
@@ -42,9 +44,10 @@ Examples:
 def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool, report: bool, quiet: bool,
             socket: Path | None, no_socket: bool, proc_root: Path, libproc: str | None,
             config_file: Path | None) -> int:
-    """Sample, score and track every process at 3 Hz and write what happens to the database.
+    """Sample, score and track every process at 3 Hz, ask the rules, and write what happens to the database.
 
-    Runs in the foreground until SIGTERM, SIGINT or --for. One rh-pipe at a time writes to a database.
+    Ends no process, unless the configuration says [reap] mode = "armed". Runs in the foreground until SIGTERM, SIGINT
+    or --for. One rh-pipe at a time writes to a database.
     """
     if tee and report:
         raise common.Failure("--tee and --report both want standard output; choose one", common.USAGE)
@@ -70,9 +73,11 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     try:
         # Captures are of the machine that this runs on; a recording tells of another one, or of another day.
         here_and_now = proc_root == Path("/proc") and libproc is None
-        with Loop() as loop, capturing(live) if here_and_now else nullcontext() as captures:
+        with (Loop() as loop, capturing(live) if here_and_now else nullcontext() as captures,
+              judging(live, config_file, say, machine if here_and_now else None) as judged):
             pipe.run(config, host, database, hz=live.hz, seconds=seconds, out=out, sleep=loop.sleep,
-                     warn=lambda message: say("warning", message), live=live, stages=[captures] if captures else [],
+                     warn=lambda message: say("warning", message), live=live,
+                     stages=[captures, judged] if captures else [judged],
                      surround=background(live, loop, setting, say, log, notifier))
     except Exception as error:
         if log is not None:

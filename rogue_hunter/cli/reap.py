@@ -12,11 +12,11 @@ import click
 
 from rogue_hunter import paths, wire
 from rogue_hunter.cli import common
+from rogue_hunter.cli._interrupts import Interrupts
 from rogue_hunter.cli._options import rules_options
 from rogue_hunter.config import Config
 from rogue_hunter.reap import Notifier, Setup, confirm_on_tty, exit_code, here, manual, reap, rearm
 from rogue_hunter.reap.identity import Machine, Unreadable
-from rogue_hunter.reap.interrupts import Interrupts
 from rogue_hunter.reap.places import audit_log
 from rogue_hunter.reap.signals import Gone
 from rogue_hunter.reap.words import sentence, summary

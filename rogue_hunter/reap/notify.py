@@ -67,10 +67,22 @@ class Notifier:
             body, self._left_out = f"{body} (and {self._left_out} not shown)", 0
         return self._run(command(title, body, self._settings, self._platform))
 
+    def match(self, match: Record) -> bool:
+        """Show what a rule is about, if it wants that."""
+        if not match.get("notify"):
+            return False
+        return self.show(f"{match['rule']}: {_who(match)}", str(match.get("reason", "")))
+
     def action(self, action: Record, rules: RuleSet) -> bool:
-        """Show what the reaper did, if the rule wants that and something was done or seen."""
+        """Show what the reaper did, if the rule wants that and something was done or seen. Of a rule that only asks to
+        tell, that is the match."""
         rule = rules.rule(action["rule"])
         if rule is None or not rule.action.notify or action["outcome"] in ("already_gone", "zombie", "spared"):
             return False
-        who = f"{visible(str(action.get('command', '')))} [{action['pid']}]"
-        return self.show(f"{action['outcome']}: {who}", f"{action['rule']}: {action.get('reason', '')}")
+        if rule.action.type != "kill":
+            return self.match({**action, "notify": True})
+        return self.show(f"{action['outcome']}: {_who(action)}", f"{action['rule']}: {action.get('reason', '')}")
+
+
+def _who(record: Record) -> str:
+    return f"{visible(str(record.get('command', '')))} [{record['pid']}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rogue_hunter.reap.candidate import check_match
 from rogue_hunter.reap.guards import GUARDS
@@ -67,35 +67,42 @@ def reap(ticks: Iterator[Tick], setup: Setup) -> Iterator[Tick]:
             return
 
 
-def reap_behind(ticks: Iterator[Tick], setup: Setup, *, wait_s: float = 10.0) -> Iterator[Tick]:
+def reap_behind(ticks: Iterator[Tick], setup: Setup, *, wait_s: float = 10.0,
+                current: Callable[[], Setup | None] | None = None) -> Iterator[Tick]:
     """The same off the beat: one worker thread waits for processes to die, and its records come with later ticks.
 
     Patterns that are not known for a program cannot be asked on a thread, so a process that became another program is
     spared; give `setup.patterns` the object that `match` uses. At the end the worker is stopped: who has had SIGTERM
-    is `interrupted`. `wait_s` bounds that.
+    is `interrupted`. `wait_s` bounds that. `current`, asked from both threads, gives the setup in force, with the stop
+    of `setup`; None while nothing may be ended: what waits then is dropped.
     """
     inbox = Inbox()
     todo: queue.SimpleQueue[list[Record] | None] = queue.SimpleQueue()
     done: queue.SimpleQueue[Record] = queue.SimpleQueue()
+    now = current or (lambda: setup)
 
     def work() -> None:
         while (matches := todo.get()) is not None:
-            for action in reap_batch(matches, setup):
+            in_force = now()
+            for action in reap_batch(matches, in_force) if in_force is not None else ():
                 done.put(action)
 
-    worker = threading.Thread(target=work, name="reap", daemon=True)
-    worker.start()
+    worker: threading.Thread | None = None
     try:
         for tick in ticks:
-            matches, errors = inbox.take(tick)
+            matches, errors = inbox.take(tick) if now() is not None else ([], [])
             if matches:
+                if worker is None:
+                    worker = threading.Thread(target=work, name="reap", daemon=True)
+                    worker.start()
                 todo.put(matches)
             tick.records += [*errors, *_finished(done, inbox)]
             yield tick
     finally:
         setup.stop.set()
-        todo.put(None)
-        worker.join(wait_s)
+        if worker is not None:
+            todo.put(None)
+            worker.join(wait_s)
     last = list(_finished(done, inbox))
     if last:
         yield Tick(records=last)
