@@ -246,6 +246,7 @@ BUFFER_CONTEXT = (
 )
 
 BLAME = (
+    _CAPTURE,
     _f("rank", int, "", "1 holds up most", required=True),
     _f("pid", int, "", "the process at the root"),
     _f("command", str, "", "its name", required=True),

@@ -9,11 +9,12 @@ from rogue_hunter.text import visible
 from rogue_hunter.tick import Record, record
 
 
-def blame_records(answer: Blame) -> Iterator[Record]:
-    """The answer as `blame` records, the first holds up most."""
+def blame_records(answer: Blame, capture: str | None = None) -> Iterator[Record]:
+    """The answer as `blame` records, the first holds up most. `capture` is the key of what it was drawn from."""
     for rank, root in enumerate(answer.roots, 1):
         yield record(
-            "blame", rank=rank, pid=root.node[0] if root.node[0] >= 0 else None, command=root.command,
+            "blame", capture=capture, rank=rank, pid=root.node[0] if root.node[0] >= 0 else None,
+            command=root.command,
             threads=list(root.threads) or None, samples=round(root.samples, 2),
             samples_of_others=round(root.foreign_samples, 2), waiters=root.waiters,
             processes=root.processes, hops=root.hops, chain=list(root.chain), waits_for=root.waits_for,

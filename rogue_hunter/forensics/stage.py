@@ -122,6 +122,8 @@ def _request(state: _State, records: Iterable[Record], level: int) -> Request | 
         kind = each.get("type")
         if kind == "event" and each.get("kind") in ("enter", "band", "peak") and _reaches(each.get("band"), level) \
                 and not (state.own_pid and each.get("ppid") == state.own_pid):
+            if _identity(each) is None:
+                continue
             who: Iterable[object] = (each,)
         elif kind == "pause":
             culprits = each.get("culprits")

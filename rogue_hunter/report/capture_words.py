@@ -55,10 +55,10 @@ def capture_text(own: Record, children: Sequence[Record], look: Style) -> str:
 
 def _asked(own: Record, look: Style) -> str:
     who = f"{clip(str(own.get('command') or '?'), 40)} (pid {own['pid']})" if "pid" in own else ""
-    about = {"event": f"an event of {who}" if who else "an event", "pause": "a pause" + (f", first {who}" * bool(who)),
-             "manual": f"asked for, of {who}" if who else "asked for"}[own["trigger"]]
+    about = {"event": "for an event", "pause": "for a pause"}.get(own["trigger"], "asked for")
+    about += f"{', first' if own['trigger'] == 'pause' else ' of'} {who}" if who else ""
     took = f", took {duration(own['duration_s'])}" if "duration_s" in own else ""
-    return f"{status_words(own)}, {moment(own['ts'], look.now)}, for {about}{took}"
+    return f"{status_words(own)}, {moment(own['ts'], look.now)}, {about}{took}"
 
 
 def _left_out(own: Record) -> list[str]:

@@ -110,7 +110,8 @@ def capture(source: Source, asked: Asked) -> Answer:
     own, children = found
     if asked.part == "blame":
         answer = blame(children)
-        return Answer(list(blame_records(answer)), lambda look: blame_text(children), columns=columns("blame"))
+        return Answer(list(blame_records(answer, own["capture"])), lambda look: blame_text(children),
+                      columns=columns("blame"))
     if asked.part in ("threads", "logs"):
         kind, words = ("spindump_thread", threads_text) if asked.part == "threads" else ("log_entry", logs_text)
         made = of(children, kind)

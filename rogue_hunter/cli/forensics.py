@@ -1,0 +1,277 @@
+"""rh-forensics: evidence of what the machine was doing when it froze."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+import click
+
+from rogue_hunter import __version__, paths, wire
+from rogue_hunter.cli import common
+from rogue_hunter.config import load
+from rogue_hunter.schema import BANDS
+from rogue_hunter.schema_forensics import RECORDS
+from rogue_hunter.tick import Record, Tick
+
+if TYPE_CHECKING:
+    from rogue_hunter.report.render import Style
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+LOOK_S = 0.2
+"""Seconds between two looks whether a capture is done, while no input comes."""
+
+_OWN = frozenset({*RECORDS, "error"})
+_config_option = click.option("-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+                              help="Configuration file (default: the user's, if there is one).")
+_files = click.argument("files", nargs=-1, required=True, metavar="FILE|- ...")
+
+
+def _forms(words: str) -> Callable[[_F], _F]:
+    def wrap(function: _F) -> _F:
+        for name, doc in (("ndjson", "One JSON object a line (default in a pipe)."), ("json", "One JSON array."),
+                          ("table", words)):
+            function = click.option(f"--{name}", "form", flag_value=name, help=doc)(function)
+        return function
+    return wrap
+
+
+@click.group("rh-forensics", invoke_without_command=True,
+             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog="""\b
+Examples:
+  rh-sample | rh-score | rh-track | rh-forensics > captures.ndjson
+  rh-forensics blame spindump.txt            who holds up whom
+  rh-forensics parse spindump.txt | jq -c 'select(.type == "spindump_process" and .cpu_seconds > 1) | .command'
+  rh-forensics capture 4711                  look at a process now
+  rh-forensics capture 4711 --ndjson | rh-forensics blame -
+""")
+@click.version_option(__version__, "--version", prog_name="rh-forensics")
+@click.option("--tee", is_flag=True, help="Pass all of the input on as well, not only the captures.")
+@click.option("--band", type=click.Choice(BANDS[1:]),
+              help="Capture from this band on (default: bands.forensics of the configuration).")
+@_config_option
+@click.pass_context
+def command(context: click.Context, tee: bool, band: str | None, config_file: Path | None) -> int:
+    """Read event and pause records; capture evidence of this machine when one is bad enough, and print it.
+
+    Captures are made beside the input, one at a time, and limited in number; what was skipped is said.
+    """
+    if context.invoked_subcommand is not None:
+        return common.OK
+    from rogue_hunter.forensics.beside import Beside
+    from rogue_hunter.forensics.stage import forensics
+    from rogue_hunter.host import here
+    from rogue_hunter.pump import pumped
+
+    config = load(config_file, paths.config_file())
+    # Whoever types the command wants captures, whatever rh-pipe is told to do.
+    settings = replace(config.forensics, enabled=True)
+    out = common.output()
+    ticks, finish = common.read_ticks("rh-forensics")
+    host = here()
+    try:
+        boot_id = host.facts().boot_id
+    finally:
+        host.close()
+    with Beside(settings) as capturer:
+        stream = forensics(pumped(ticks, LOOK_S), settings, capturer, boot_id=boot_id,
+                           band=band or config.bands_of(config.scoring.model).forensics)
+        wire.write(stream, out, encode=wire.Encoder().tick if tee else _captures)
+    return finish()
+
+
+def _captures(tick: Tick) -> bytes:
+    """What belongs to captures, and lines of input that could not be used."""
+    return wire.only_records(Tick(records=[each for each in tick.records if each["type"] in _OWN]))
+
+
+# -- parse -------------------------------------------------------------------------------------------------------------
+
+@command.command("parse")
+@click.option("--frames-of", "pids", type=int, multiple=True, metavar="PID",
+              help="Keep stacks of this process only; may be given more than once (default: of all main threads).")
+@_forms("What it is about, in words (default on a terminal).")
+@_files
+def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> int:
+    """Turn reports that someone sent into records: spindump as text, the log of macOS, a journal, a kernel log.
+
+    Exit 65 for one that is none of these or is cut short; what could be read is printed.
+    """
+    form = form or _usual_form()
+    code, out = common.OK, common.output()
+    comma = b"[\n"
+    for file in files:
+        kept: list[Record] = []
+        for each in _read(file, frozenset(pids)):
+            if each["type"] == "error":
+                code = common.BAD_INPUT
+            if form == "ndjson":
+                out.write(wire.dumps(each) + b"\n")
+            elif form == "json":
+                out.write(comma + wire.dumps(each))
+                comma = b",\n"
+            else:
+                kept.append(each)
+        if form == "table":
+            from rogue_hunter.report.capture_words import report_text
+
+            _words(out, lambda look, kept=kept: report_text(kept, look))  # type: ignore[misc]
+    if form == "json":
+        out.write(b"\n]\n" if comma == b",\n" else b"[]\n")
+    out.flush()
+    return code
+
+
+def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
+    """The records of one file; of each that says an error a line on standard error."""
+    from rogue_hunter.forensics.reread import read
+
+    name = "standard input" if file == "-" else file
+    with _opened(file) as stream:
+        for each in read(stream, frames_of=(lambda pid: pid in pids) if pids else None):
+            if each["type"] == "error":
+                where = f", line {each['line']}" if "line" in each else ""
+                common.say(f"{name}{where}: {each['message']}")
+            elif each["type"] == "spindump_report" and file != "-":
+                each.setdefault("file", os.fsencode(file).decode("utf-8", "backslashreplace"))
+            yield each
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[io.BufferedReader]:
+    if file != "-":
+        with _buffered(io.FileIO(file, "rb")) as stream:
+            yield stream
+            return
+    try:
+        os.fstat(0)
+    except OSError:
+        raise common.Failure("standard input is closed", common.IO_ERROR) from None
+    yield _buffered(io.FileIO(0, "rb", closefd=False))
+
+
+def _buffered(raw: io.RawIOBase) -> io.BufferedReader:
+    return io.BufferedReader(raw, 1 << 16)
+
+
+# -- blame -------------------------------------------------------------------------------------------------------------
+
+@command.command("blame")
+@click.option("-n", "--limit", type=click.IntRange(1), default=10, show_default=True, metavar="N",
+              help="In words: at most so many answers for each report.")
+@_forms("In words (default on a terminal).")
+@_files
+def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
+    """Say who holds up whom: the waits of a report or of captures, followed to their roots; the worst first.
+
+    Reads the same files as parse, and records of captures as rh-forensics and rh-report print them.
+    """
+    from rogue_hunter.forensics.answer import blame_lines, blame_records
+    from rogue_hunter.forensics.blame import blame as judge
+    from rogue_hunter.forensics.reread import reports
+    from rogue_hunter.text import visible
+
+    form = form or _usual_form()
+    code, out = common.OK, common.output()
+    said: list[Record] = []
+    for file in files:
+        kinds: set[str] = set()
+        for capture, records in reports(_noting(_read(file), kinds)):
+            if not any(each["type"].startswith("spindump_") for each in records):
+                continue
+            answer = judge(records)
+            if form == "table":
+                name = capture or next((str(each["file"]) for each in records if "file" in each), file)
+                title = [visible(f"{name}:")] if name != file or len(files) > 1 else []
+                out.write("\n".join([*title, *blame_lines(answer, limit), ""]).encode("utf-8", "backslashreplace"))
+            elif form == "ndjson":
+                out.writelines(wire.dumps(each) + b"\n" for each in blame_records(answer, capture))
+            else:
+                said += blame_records(answer, capture)
+        if "error" in kinds:
+            code = common.BAD_INPUT
+        elif not any(kind.startswith("spindump_") for kind in kinds):
+            common.say(f"{'standard input' if file == '-' else file}: holds no stacks, so nobody waits in it")
+            code = common.BAD_INPUT
+    if form == "json":
+        out.write(wire.dumps_pretty(said) + b"\n")
+    out.flush()
+    return code
+
+
+def _noting(records: Iterable[Record], kinds: set[str]) -> Iterator[Record]:
+    """The records, their types noted."""
+    for each in records:
+        kinds.add(each["type"])
+        yield each
+
+
+# -- capture -----------------------------------------------------------------------------------------------------------
+
+@command.command("capture")
+@_forms("In words (default on a terminal).")
+@_config_option
+@click.argument("pids", nargs=-1, type=click.IntRange(1), metavar="[PID ...]")
+def capture(pids: tuple[int, ...], form: str | None, config_file: Path | None) -> int:
+    """Look at processes now, and at whoever stands in their way; the first one is the culprit.
+
+    Without a PID: at whoever cannot be interrupted or waits for a file lock. Exit 69 if a process is not there.
+    """
+    from rogue_hunter.forensics.capture import capturer, new_capture_key
+    from rogue_hunter.forensics.request import Request, Target
+    from rogue_hunter.host import here
+
+    settings = load(config_file, paths.config_file()).forensics
+    out = common.output()
+    host = here()
+    try:
+        boot_id, rows = host.facts().boot_id, host.snapshot().processes
+    finally:
+        host.close()
+    known = {key[0]: Target(key, str(row.get("command") or "")) for key, row in rows.items()}
+    targets = [known[pid] for pid in dict.fromkeys(pids) if pid in known]
+    for pid in pids:
+        if pid not in known:
+            common.say(f"{pid}: no such process")
+    if pids and not targets:
+        return common.UNAVAILABLE
+    now = time.time()
+    made = tuple(t if i == 0 else replace(t, role="rogue") for i, t in enumerate(targets))
+    records = capturer(settings)(Request(new_capture_key(now), now, "manual", made, boot_id=boot_id),
+                                 threading.Event())
+    form = form or _usual_form()
+    if form == "table":
+        from rogue_hunter.report.capture_words import capture_text
+
+        _words(out, lambda look: capture_text(records[0], records[1:], look))
+    elif form == "json":
+        out.write(wire.dumps_pretty(records) + b"\n")
+    else:
+        out.writelines(wire.dumps(each) + b"\n" for each in records)
+    out.flush()
+    return common.OK if all(pid in known for pid in pids) else common.UNAVAILABLE
+
+
+# -- what they share ---------------------------------------------------------------------------------------------------
+
+def _usual_form() -> str:
+    return "table" if os.isatty(1) else "ndjson"
+
+
+def _words(out: BinaryIO, text: Callable[[Style], str]) -> None:
+    from rogue_hunter.report.render import style
+
+    out.write(text(style(sys.stdout, time.time())).encode("utf-8", "backslashreplace"))
+    out.flush()
+
+
+main = common.entry(command)
