@@ -144,8 +144,20 @@ AUDIT_CHECK = (
     _f("damages", list, "", "where it does not: file, line, text", "reap"),
 )
 
+_REPORTED = tuple(replace(f, stage="report") for f in ACTION)
+
+REPORT_ACTION = (_f("id", int, "", "number of the action", "report", required=True), *_REPORTED)
+
+REPORT_MATCH = (
+    _f("id", int, "", "number of the match", "report", required=True),
+    _f("first_seen", float, "s", "epoch seconds at which the rule began to match", "report", required=True),
+    _f("last_seen", float, "s", "epoch seconds at which that was said last", "report", required=True),
+    _f("times", int, "", "how often it was said: once a minute while it lasts", "report", required=True),
+    *(replace(f, stage="report") for f in MATCH if f.name not in ("ts", "seq", "matched_s")),
+)
+
 RECORDS = {"match": MATCH, "action": ACTION, "rule": RULE, "firing": FIRING, "backtest": BACKTEST,
-           "audit_check": AUDIT_CHECK}
+           "audit_check": AUDIT_CHECK, "report_action": REPORT_ACTION, "report_match": REPORT_MATCH}
 
 SUMMARY = {
     "match": "a process that a rule is about: said when that begins, and each minute while it lasts",
@@ -154,4 +166,6 @@ SUMMARY = {
     "firing": "a process of the past that a rule would have matched, as `rh-match backtest` finds it",
     "backtest": "all firings of one rule",
     "audit_check": "whether the audit file is what was written, as `rh-reap --verify` finds it",
+    "report_action": "an action of the history",
+    "report_match": "a rule and a process that it matched, in the history",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rogue_hunter.report import queries
+from rogue_hunter.report.actions import actions, matches
 from rogue_hunter.report.ask import sql
 from rogue_hunter.report.asking import Asked, View, columns, more, nothing
 from rogue_hunter.report.captures import capture, captures
@@ -142,6 +143,8 @@ VIEWS: dict[str, View] = {
     "capture": View(capture, "one capture: who held up whom, threads, log", names=("ID",), period="refused",
                     part=True),
     "top": View(top, "commands by the time they spent at or above the tracking band", by=True),
+    "actions": View(actions, "what the reaper did, and what it left alone and why, newest first"),
+    "matches": View(matches, "what the rules were about: in the mode observe, what armed would end"),
     "status": View(_status, "whether rh-pipe runs, and how it is", period="ignored", database="optional"),
     "sql": View(sql, "the rows of one SELECT of your own", names=("SELECT",), period="refused"),
     "diff": View(diff, "which commands are in another band in recording B than in A", names=("A", "B"),
