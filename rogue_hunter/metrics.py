@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rogue_hunter.rules.model import PRIORITIES
 from rogue_hunter.schema import BANDS
@@ -40,6 +40,12 @@ _GAUGES = {
     "self_memory_bytes": ("self_memory_bytes", "Memory of rogue-hunter itself"),
 }
 """Metric -> field of the closing row, help. A field that is unknown has no sample."""
+
+
+class Page(Protocol):
+    """What is asked for the page at each scrape. May raise."""
+
+    def render(self) -> bytes: ...
 
 
 class Metrics:
@@ -94,6 +100,12 @@ class Metrics:
             self.observe(tick)
             yield tick
 
+    def restore(self, levels: Row | None, ticks: int) -> None:
+        """Take over the closing row of a tick that went by elsewhere, and how many there were."""
+        with self._lock:
+            self._levels = levels or {}
+            self._ticks.inc(max(0, ticks))
+
     def _count_bands(self, tick: Tick) -> None:
         counts = dict.fromkeys(BANDS[1:], 0)
         for key in tick.scored:
@@ -104,21 +116,31 @@ class Metrics:
             self._bands.labels(band).set(count)
 
     def _record(self, record: Record) -> None:
+        """Count a record. One that is not what it says it is counts as an error: anybody can write into a pipe."""
+        try:
+            self._count(record)
+        except (KeyError, TypeError, ValueError):
+            self._errors.inc()
+
+    def _count(self, record: Record) -> None:
         kind = record.get("type")
         if kind == "match":
-            key = record["boot_id"], record["pid"], record["start_ticks"]
+            key, priority = _identity(record), _word(record["priority"])
             if key not in self._rogues:
-                self._matches.labels(record["rule"], record["priority"]).inc()
-            self._rogues[key] = record["priority"], self._clock()
+                self._matches.labels(_word(record["rule"]), priority).inc()
+            self._rogues[key] = priority, self._clock()
         elif kind == "action":
-            self._actions.labels(record["rule"], record["outcome"]).inc()
-            self._recovered.inc(max(0.0, record.get("cpu_recovered_percent", 0.0)))
-            if record["outcome"] in ("terminated", "killed"):
+            key, outcome = _identity(record), _word(record["outcome"])
+            recovered = float(record.get("cpu_recovered_percent", 0.0))
+            self._actions.labels(_word(record["rule"]), outcome).inc()
+            self._recovered.inc(max(0.0, recovered))
+            if outcome in ("terminated", "killed"):
                 self._killed.inc()
-                self._rogues.pop((record["boot_id"], record["pid"], record["start_ticks"]), None)
+                self._rogues.pop(key, None)
         elif kind == "pause":
-            self._pauses.labels(record.get("cause", "unknown")).inc()
-            self._pause_s.labels(record.get("cause", "unknown")).inc(max(0.0, record.get("duration_s", 0.0)))
+            cause, seconds = _word(record.get("cause", "unknown")), float(record.get("duration_s", 0.0))
+            self._pauses.labels(cause).inc()
+            self._pause_s.labels(cause).inc(max(0.0, seconds))
         elif kind == "error":
             self._errors.inc()
 
@@ -136,6 +158,18 @@ class Metrics:
             for priority in PRIORITIES:
                 self._detected.labels(priority).set(sum(p == priority for p, _ in self._rogues.values()))
             return generate_latest(self.registry)
+
+
+def _identity(record: Record) -> tuple[str, int, int]:
+    """The process of a record. Raises KeyError, TypeError, ValueError."""
+    return _word(record["boot_id"]), int(record["pid"]), int(record["start_ticks"])
+
+
+def _word(value: object) -> str:
+    """The value of a label. Raises TypeError."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 class _Levels:
@@ -162,12 +196,12 @@ class _Levels:
             yield family
 
 
-def write_textfile(metrics: Metrics, path: Path) -> None:
+def write_textfile(page: Page, path: Path) -> None:
     """Write the page to a file for node_exporter's textfile collector, in one step. Raises OSError."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(metrics.render())
+            file.write(page.render())
         os.chmod(name, 0o644)  # the collector is another user
         os.replace(name, path)
     except BaseException:
@@ -179,9 +213,11 @@ def write_textfile(metrics: Metrics, path: Path) -> None:
 class Server:
     """Serves the page on 127.0.0.1 and nowhere else. `port` 0 takes a free one; raises OSError when it is taken."""
 
-    def __init__(self, metrics: Metrics, port: int = 9090, path: str = "/metrics") -> None:
+    def __init__(self, page: Page, port: int = 9090, path: str = "/metrics") -> None:
+        asked = page
+
         class Handler(_Handler):
-            page, where = metrics, path
+            page, where = asked, path
 
         self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
@@ -207,7 +243,7 @@ class Server:
 class _Handler(BaseHTTPRequestHandler):
     """GET of one path. A request that names another host comes from a web page whose name was made to point here."""
 
-    page: Metrics
+    page: Page
     where = "/metrics"
     timeout = REQUEST_S
     server_version = "rogue-hunter"
@@ -221,7 +257,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path.split("?", 1)[0] != self.where:
             self.send_error(404)
         else:
-            body = self.page.render()
+            try:
+                body = self.page.render()
+            except Exception as error:  # a database that is gone, say; the next scrape may find it again
+                self.send_error(503, type(error).__name__)
+                return
             self.send_response(200)
             self.send_header("Content-Type", CONTENT_TYPE)
             self.send_header("Content-Length", str(len(body)))

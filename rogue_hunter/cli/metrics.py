@@ -1,0 +1,165 @@
+"""rh-metrics: numbers for Prometheus."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rogue_hunter.cli import common
+from rogue_hunter.config import Config
+from rogue_hunter.tick import Tick
+
+if TYPE_CHECKING:
+    from rogue_hunter.metrics import Page
+
+LOCAL = ("127.0.0.1", "localhost", "")
+EVERY_S = 15.0
+"""Seconds between two writings of a file: Prometheus' usual interval of scrapes."""
+
+
+class Address(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
+    """`127.0.0.1:9090`, `:9090` or `9090`. The value is the port."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The port; a usage error for any address that others can reach."""
+        host, _, port = str(value).rpartition(":")
+        if host not in LOCAL:
+            self.fail(f"{value}: only 127.0.0.1 is served: what runs here is nobody else's business", param, ctx)
+        if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
+            self.fail(f"{value}: write it like 127.0.0.1:9090", param, ctx)
+        return int(port)
+
+
+@common.command("rh-metrics", """
+Examples:
+  rh-metrics                                             the page, from the database of rh-pipe
+  rh-metrics --serve 127.0.0.1:9090                      a page for Prometheus to scrape
+  rh-sample | rh-score | rh-match --tee | rh-metrics --serve :9090
+  * * * * *  rh-metrics --textfile /var/lib/node_exporter/rogue-hunter.prom
+""")
+@click.option("--serve", "port", type=Address(), metavar="ADDRESS",
+              help="Serve the page over HTTP on 127.0.0.1 (127.0.0.1:9090, :9090 or 9090).")
+@click.option("--path", default="/metrics", show_default=True, metavar="PATH", help="Where the page is, with --serve.")
+@click.option("--textfile", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the page to this file, in one step, for node_exporter.")
+@click.option("--every", type=common.Seconds(), default=EVERY_S, show_default=True, metavar="TIME",
+              help="Write the file so often while input comes.")
+@common.db_option
+@common.config_option
+def command(port: int | None, path: str, textfile: Path | None, every: float, db: Path | None, config: Config) -> int:
+    """Count what goes by in ticks, matches and actions, and say it in Prometheus' text format.
+
+    Reads standard input. With --db, or where nothing is piped in, it reads the database. Without --serve and --textfile
+    the page is printed, at the end of the input.
+    """
+    if not path.startswith("/"):
+        raise common.Failure(f"--path {path}: must begin with /", common.USAGE)
+    try:
+        from rogue_hunter.metrics import Metrics
+
+        metrics = Metrics()
+    except ImportError:
+        raise common.Failure("prometheus-client is not installed: pip install 'rogue-hunter[metrics]'",
+                             common.UNAVAILABLE) from None
+    if db is not None or not _piped():
+        return _of_database(common.database_path(db, config, make=False), port, path, textfile)
+    ticks, finish = common.read_ticks("rh-metrics")
+    server = _serving(metrics, port, path)
+    try:
+        for _ in _written(metrics.stage(ticks), metrics, textfile, every):
+            pass
+        if textfile is not None:
+            _write(metrics, textfile)
+        elif port is None:
+            _print(metrics)
+    finally:
+        if server is not None:
+            server()
+    return finish()
+
+
+def _piped() -> bool:
+    """Does anything come on standard input? A terminal and /dev/null are no input."""
+    try:
+        return not stat.S_ISCHR(os.fstat(0).st_mode)
+    except OSError:
+        return False
+
+
+class _Recorded:
+    """The page, made anew from the database each time that it is asked for."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+
+    def render(self) -> bytes:
+        from rogue_hunter.recorded_metrics import recorded
+
+        return recorded(self._database)
+
+
+def _of_database(database: Path, port: int | None, path: str, textfile: Path | None) -> int:
+    page = _Recorded(database)
+    first = page.render()  # what is wrong with the database is said now, not to the first scrape
+    if textfile is not None:
+        _write(page, textfile)
+    elif port is None:
+        _print(page, first)
+    if port is not None:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        close = _serving(page, port, path)
+        stop.wait()
+        if close is not None:
+            close()
+    return common.OK
+
+
+def _serving(page: Page, port: int | None, path: str) -> Callable[[], None] | None:
+    """Serve from now on; gives the function that ends it."""
+    if port is None:
+        return None
+    from rogue_hunter.metrics import Server
+
+    try:
+        server = Server(page, port, path)
+    except OSError as error:
+        raise common.Failure(f"127.0.0.1:{port}: {error.strerror}", common.UNAVAILABLE) from None
+    server.start()
+    common.say(f"serving http://127.0.0.1:{server.port}{path}")
+    return server.close
+
+
+def _written(ticks: Iterator[Tick], page: Page, file: Path | None, every: float) -> Iterator[Tick]:
+    """Write the file at the first tick and every so many seconds of the ticks' own clock."""
+    due = 0.0
+    for tick in ticks:
+        if file is not None and tick.row is not None and tick.row["mono_ns"] >= due:
+            due = tick.row["mono_ns"] + every * 1e9
+            _write(page, file)
+        yield tick
+
+
+def _write(page: Page, file: Path) -> None:
+    from rogue_hunter.metrics import write_textfile
+
+    write_textfile(page, file)
+
+
+def _print(page: Page, made: bytes | None = None) -> None:
+    out = common.output()
+    out.write(page.render() if made is None else made)
+    out.flush()
+
+
+main = common.entry(command)
