@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rogue_hunter import __version__, paths, wire
 from rogue_hunter import config as cfg
 from rogue_hunter.cli import common
+
+if TYPE_CHECKING:
+    from rogue_hunter.rules import RuleSet
 
 
 @click.group("rh-config", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -61,19 +65,44 @@ def path() -> int:
 @command.command("validate")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def validate(file: Path | None) -> int:
-    """Check a configuration file; exit 78 and one line if it cannot be used."""
+    """Check a configuration or rule file, its rules and their examples; exit 78 and one line for what is wrong.
+
+    Without FILE: the user's files, or the built-in rules, and a project's file here or above.
+    """
+    from rogue_hunter.rules import find_project, user_file, user_rules
+
     target = file or paths.config_file()
     if file is None and not target.exists():
         click.echo(f"{target}: there is none; the defaults are in force")
-        return common.OK
-    cfg.load(target)
-    click.echo(f"{target}: ok")
+    else:
+        cfg.load(target)
+        click.echo(f"{target}: ok")
+    _rules_ok(str(user_file(file) or "built-in rules"), user_rules(file))
+    project = find_project(Path.cwd()) if file is None else None
+    if project is not None:
+        narrowed = user_rules(None, project)
+        click.echo(f"{project}: ok, narrows the rules to {len(narrowed.enabled)} that are enabled")
     return common.OK
+
+
+def _rules_ok(source: str, rules: RuleSet) -> None:
+    """Say that the rules can be used, and do what their examples say; raise Failure when they do not."""
+    from rogue_hunter.rules import check_examples
+
+    wrong = check_examples(rules)
+    for sentence in wrong[1:]:
+        common.say(sentence)
+    if wrong:
+        raise common.Failure(wrong[0], common.CONFIG_ERROR)
+    examples = sum(len(rule.examples) for rule in rules.rules)
+    click.echo(f"{source}: {len(rules.rules)} rules, {len(rules.enabled)} enabled, {examples} examples: ok")
 
 
 @command.command("edit")
 def edit() -> int:
     """Open the file in $VISUAL or $EDITOR; what cannot be used is not put in place."""
+    from rogue_hunter import rules
+
     target = paths.config_file()
     text = target.read_text("utf-8") if target.exists() else cfg.to_toml(cfg.Config(), comment_defaults=True)
     changed = click.edit(text, extension=".toml")
@@ -81,6 +110,7 @@ def edit() -> int:
         common.say("nothing changed")
         return common.OK
     cfg.parse(changed.encode(), "the edited text")
+    _rules_ok("the edited text", rules.parse(changed.encode(), "the edited text"))
     _write(target, changed)
     click.echo(str(target))
     return common.OK
