@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -149,7 +149,9 @@ def _screen(screen: bool, out: BinaryIO) -> Iterator[Callable[[list[str]], None]
         return
 
     def leave(number: int, _frame: object) -> None:
-        put("\x1b[?25h\x1b[?1049l")
+        # Not through `out`: the signal may have come while it was writing.
+        with suppress(OSError):
+            os.write(1, b"\x1b[?25h\x1b[?1049l")
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
