@@ -51,7 +51,9 @@ def lived(row: Row, ts: float, interval_s: float) -> float:
     rate times this: 3 ms of `ls` are no core, though it had one for 3 ms.
     """
     age = ts - row.get("start_time", 0.0)
-    return 1.0 if age >= interval_s or interval_s <= 0 else max(age, 0.01) / interval_s
+    # A process of the future: the wall clock was set back since, and its age is not known by it.
+    known = -1.0 < age < interval_s and interval_s > 0
+    return max(age, 0.01) / interval_s if known else 1.0
 
 
 def newcomers(now: dict[Key, Row], known: dict[Key, Row]) -> list[Key] | None:
