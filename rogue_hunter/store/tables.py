@@ -131,7 +131,8 @@ VIEWS = {
         SELECT p.id, datetime(p.start_time, 'unixepoch', 'localtime') AS at, p.start_time, p.end_time,
                round(p.duration_s, 1) AS duration_s, p.cause, c.command AS culprit, c.pid, c.unit, c.resource,
                round(100 * c.share, 1) AS share_percent, round(100 * p.unexplained_share, 1) AS unexplained_percent
-        FROM pauses p LEFT JOIN pause_culprits c ON c.pause_id = p.id AND c.rank = 1 ORDER BY p.start_time DESC""",
+        FROM pauses p LEFT JOIN pause_culprits c ON c.pause_id = p.id AND c.rank = 1
+        ORDER BY p.start_time DESC, p.id DESC""",
     # What a command owes of a pause is its share of what was short, as time.
     "v_offenders": """
         WITH owed AS (
@@ -163,7 +164,7 @@ VIEWS = {
         UNION ALL
         SELECT minute, datetime(minute, 'unixepoch', 'localtime'), 'asleep', 'for ' || round(asleep_s) || ' s', NULL,
                NULL, NULL FROM machine_minutes WHERE asleep_s >= 1
-        ORDER BY 1 DESC""",
+        ORDER BY 1 DESC, id DESC""",
     "v_minutes": """
         SELECT minute, datetime(minute, 'unixepoch', 'localtime') AS at, ticks, seconds, cpus, cpu_busy_cores,
                round(100 * cpu_busy_cores / cpus, 1) AS busy_percent,
