@@ -232,8 +232,12 @@ class Teller:
         if settings != self._settings:
             self._settings, self._notifier = settings, Notifier(settings)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="notify", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="notify", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # none to be had; what was to be shown is in the log
+            self._thread = thread
         notifier = self._notifier
         self._todo.put(lambda: show(notifier))
 
@@ -255,10 +259,10 @@ def _metrics(settings: Settings, say: Say, stack: ExitStack) -> list[Stage]:
     try:
         metrics = Metrics()
         server = Server(metrics, settings.metrics_port, settings.metrics_path)
-    except (OSError, ImportError) as error:
+        stack.callback(server.close)
+        server.start()
+    except (OSError, ImportError, RuntimeError) as error:
         say("warning", f"no metrics are served on port {settings.metrics_port}: {error}")
         return []
-    server.start()
-    stack.callback(server.close)
     say("info", f"metrics are on http://127.0.0.1:{server.port}{settings.metrics_path}")
     return [metrics.stage]

@@ -93,8 +93,8 @@ class Reloader:
                     if places & wanted:
                         hurry()
 
-        observer = Observer()
         try:
+            observer = Observer()
             for directory in {name.parent for name in names}:
                 observer.schedule(Handler(), str(directory))
             observer.start()

@@ -43,8 +43,10 @@ class OffBeat:
             self._waiting += 1
             self._idle.clear()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="rogue-hunter-offbeat", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="rogue-hunter-offbeat", daemon=True)
+            with contextlib.suppress(RuntimeError):  # none to be had now: the job waits for the next that is submitted
+                thread.start()
+                self._thread = thread
         self._jobs.put((kind, subject, job))
         return True
 

@@ -93,8 +93,13 @@ def reap_behind(ticks: Iterator[Tick], setup: Setup, *, wait_s: float = 10.0,
             matches, errors = inbox.take(tick) if now() is not None else ([], [])
             if matches:
                 if worker is None:
-                    worker = threading.Thread(target=work, name="reap", daemon=True)
-                    worker.start()
+                    fresh = threading.Thread(target=work, name="reap", daemon=True)
+                    try:
+                        fresh.start()
+                        worker = fresh
+                    except RuntimeError as error:
+                        # What waits is stale after a minute, and then refused as such.
+                        errors = [*errors, record("error", stage="rh-reap", message=f"matches wait: {error}")]
                 todo.put(matches)
             tick.records += [*errors, *_finished(done, inbox)]
             yield tick

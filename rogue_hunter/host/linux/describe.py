@@ -6,6 +6,7 @@ and looking up a user may ask the network. Neither may ever hold up a beat, so o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import queue
@@ -35,15 +36,23 @@ class Describer:
 
     def ask(self, key: Key, uid: int, kernel_thread: bool) -> None:
         """Have the process described."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="describe", daemon=True)
-            self._thread.start()
         self._pending += 1
         self._asked.put((key, uid, kernel_thread))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have the thread, if there is one to be had; what was asked waits for it."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="describe", daemon=True)
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     def answers(self) -> list[tuple[Key, Row, bool]]:
         """(identity, fields, whether something may not be read) of what was described since the last call."""
         found = []
+        if self._pending:
+            self._begin()
         while self._answers:
             found.append(self._answers.popleft())
         self._pending -= len(found)
@@ -51,7 +60,7 @@ class Describer:
 
     def wait(self, seconds: float) -> None:
         """Wait until everything asked for is answered, at most so long."""
-        if self._pending > len(self._answers):
+        if self._thread is not None and self._pending > len(self._answers):
             done = threading.Event()
             self._asked.put(done)
             done.wait(seconds)

@@ -184,4 +184,7 @@ def start(root: Path) -> GpuThread | None:
     nvml = nvml_reader() if os.path.exists("/dev/nvidiactl") else None
     if nvml is None and not os.path.isdir("/dev/dri"):
         return None
-    return GpuThread(Gpu(root, nvml))
+    try:
+        return GpuThread(Gpu(root, nvml))
+    except RuntimeError:
+        return None  # no thread to be had
