@@ -193,20 +193,27 @@ def _follow(state: _State, request: Request) -> None:
     context = _context(state.ring(), request)
     capturer, done, made, cancel = state.capturer, state.done, state.made, state.cancel
 
+    def failed(error: Exception) -> list[Record]:
+        """One capture that fails must not end the pipe; it is said like any other that brought nothing."""
+        parts = Parts({}, [f"{type(error).__name__}: {error}"])
+        return [capture_record(request, parts, "unknown", 0.0, ())]
+
     def work() -> None:
         try:
             records = capturer(request, cancel)
             if not records:
                 raise RuntimeError("the capture has no records")
         except Exception as error:
-            # One capture that fails must not end the pipe; it is said like any other that brought nothing.
-            parts = Parts({}, [f"{type(error).__name__}: {error}"])
-            records = [capture_record(request, parts, "unknown", 0.0, ())]
+            records = failed(error)
         done.append([records[0], context, *records[1:]] if context else records)
         made.set()
 
     made.clear()
-    state.start(work)
+    try:
+        state.start(work)
+    except RuntimeError as error:  # no thread to be had
+        done.append(failed(error))
+        made.set()
 
 
 def _context(ticks: Iterable[tuple[Row, Mapping[Key, Row]]], request: Request) -> Record | None:
