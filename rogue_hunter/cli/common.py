@@ -75,6 +75,9 @@ def run(made: click.Command, args: list[str] | None = None, *, prints: bool = Tr
     except (BrokenPipeError, SystemExit):
         # click turns a closed pipe into an exit of its own, and exits for no other reason here.
         return _closed_pipe()
+    except MemoryError:
+        _say_of(made, "out of memory")
+        code = UNAVAILABLE
     except Exception as error:
         expected = _expected(error)
         if expected is None:
