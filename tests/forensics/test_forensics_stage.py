@@ -13,7 +13,7 @@ from rogue_hunter.forensics.budget import Budget
 from rogue_hunter.forensics.capture import new_capture_key
 from rogue_hunter.forensics.request import Parts, Request, Target, capture_record
 from rogue_hunter.forensics.settings import ForensicsSettings
-from rogue_hunter.forensics.stage import forensics
+from rogue_hunter.forensics.stage import SLICE, forensics
 from rogue_hunter.tick import Tick, record
 
 
@@ -302,3 +302,84 @@ def test_settings_have_bounds_and_reasons() -> None:
         low, high = each.metadata["low"], each.metadata["high"]
         assert each.metadata["doc"]
         assert low is None or low <= each.default <= high
+
+
+def test_many_records_go_out_in_slices() -> None:
+    """What a large capture brings comes with several ticks, in its order, none lost, the rest with the end."""
+    def large(request: Request, cancel: threading.Event) -> list[Record]:
+        rows = [record("spindump_process", capture=request.capture, process=i, command=f"p{i}")
+                for i in range(1, 3 * SLICE)]
+        return [capture_record(request, Parts({"threads": "ok"}), "macos", 1.0, rows), *rows]
+
+    out, _ = run([Tick(records=[event(1)]), Tick(), Tick(records=[event(2)])], capturer=large)
+    assert [len(tick.records) for tick in out[:2]] == [SLICE + 1, SLICE]
+    assert [r["process"] for r in records(out, "spindump_process")] == [*range(1, 3 * SLICE)]
+
+
+def test_the_end_cancels_what_takes_too_long_and_says_so() -> None:
+    """A capture that is not done when there is no more time is in the output as one that failed."""
+    def slow(request: Request, cancel: threading.Event) -> list[Record]:
+        assert cancel.wait(20)
+        return [capture_record(request, Parts({}, ["cancelled"]), "linux", 0.0, [])]
+
+    out = list(forensics(iter([Tick(records=[event(1)])]), ForensicsSettings(), slow, Clock(), finish_s=0.01))
+    (own,) = records(out, "capture")
+    assert (own["status"], own["problems"]) == ("failed", ["cancelled"])
+
+
+def test_a_given_boot_stands_above_that_of_the_ticks() -> None:
+    """A recording of another boot, and events without ticks: nothing is captured of a machine that is not there."""
+    for ticks in ([closing(1), Tick(records=[event(1)])], [Tick(records=[event(1)])]):
+        out, fake = run(ticks, boot_id="today's")
+        assert not fake.requests and records(out, "capture")[0]["reason"] == "other_boot"
+    assert run([Tick(records=[event(1)])], boot_id="b")[1].requests
+
+
+def test_children_of_the_maker_are_no_subject() -> None:
+    """The process that makes captures starts with a second of CPU time: that is no event to capture."""
+    mine = {**event(1), "ppid": 4711}
+    assert not run([Tick(records=[mine])], own_pid=4711)[1].requests
+    assert run([Tick(records=[mine])], own_pid=4712)[1].requests
+    assert [t.key[0] for t in run([Tick(records=[mine, event(2)])], own_pid=4711)[1].requests[0].targets] == [2]
+
+
+def test_settings_and_band_may_change() -> None:
+    """What is in force is asked for with each request."""
+    force = [(ForensicsSettings(enabled=False), "critical")]
+    out: list[Tick] = []
+    fake = Fake()
+    ticks = [Tick(records=[event(1, "high")]), Tick(records=[event(2, "high")]), Tick(records=[event(3, "high")])]
+    for i, tick in enumerate(forensics(iter(ticks), ForensicsSettings(), fake, Clock(), start=now,
+                                       live=lambda: force[0])):
+        out.append(tick)
+        force[0] = (ForensicsSettings(), "critical" if i == 0 else "high")
+    assert [r.targets[0].key[0] for r in fake.requests] == [3]
+
+
+def test_a_pause_is_named() -> None:
+    """The capture of a pause, or the one request of a pause that was skipped, has its key."""
+    pause = record("pause", ts=1.0, pause="p7", culprits=[])
+    out, fake = run([Tick(records=[pause]), Tick(records=[{**pause, "pause": "p8"}])])
+    assert fake.requests[0].pause == "p7"
+    made = records(out, "capture")
+    assert [(r["status"], r["pause"]) for r in made] == [("ok", "p7"), ("skipped", "p8")]
+
+
+@pytest.mark.parametrize("made", [
+    {"type": "event", "v": 1, "kind": "enter", "band": "critical"},
+    {"type": "event", "v": 1, "kind": "enter", "band": "critical", "pid": "x", "start_ticks": []},
+    {"type": "event", "v": 1, "kind": ["enter"], "band": {}, "pid": 1, "start_ticks": 2},
+])
+def test_what_is_no_event_asks_for_nothing(made: Record) -> None:
+    """Lines of a pipeline are written by anybody."""
+    assert not run([Tick(records=[made])])[1].requests
+
+
+@pytest.mark.parametrize("ts", [1e300, -5, 10**30, "now", None, True])
+def test_strange_times_and_names(ts: object) -> None:
+    """A request is made of what can be used of them; its capture can be written."""
+    made = {**event(1), "ts": ts, "event": 7, "boot_id": ["x"], "command": {"a": 1}}
+    out, fake = run([Tick(records=[made, {"type": "pause", "v": 1, "culprits": 5}])])
+    (request,) = fake.requests
+    assert 0 <= request.ts < 1e11 and (request.event, request.boot_id) == (None, None)
+    assert request.targets[0].command == "" and records(out, "capture")
