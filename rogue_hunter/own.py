@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,28 +19,33 @@ class Own:
     continued: int = 0
 
 
-def own_use() -> Callable[[], Own]:
-    """A function that reads Own. Must be made and called on the thread that samples.
+class OwnUse:
+    """Reads Own when called. Must be made and called on the thread that samples.
 
     Counts SIGCONT, which also a process that handles it nowhere else gets; only the main thread may ask for it.
     """
-    continued = 0
 
-    def count(_number: int, _frame: object) -> None:
-        nonlocal continued
-        continued += 1
+    def __init__(self) -> None:
+        self._continued = 0
+        self._schedstat = -1
+        with suppress(ValueError):
+            signal.signal(signal.SIGCONT, self._count)
+        with suppress(OSError):
+            self._schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
-    with suppress(ValueError):
-        signal.signal(signal.SIGCONT, count)
-    schedstat = -1
-    with suppress(OSError):
-        schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+    def _count(self, _number: int, _frame: object) -> None:
+        self._continued += 1
 
-    def read() -> Own:
+    def __call__(self) -> Own:
+        """What was used so far."""
         delay = None
-        if schedstat >= 0:
+        if self._schedstat >= 0:
             with suppress(OSError, ValueError, IndexError):
-                delay = int(os.pread(schedstat, 64, 0).split()[1]) / 1e9
-        return Own(time.process_time(), delay, continued)
+                delay = int(os.pread(self._schedstat, 64, 0).split()[1]) / 1e9
+        return Own(time.process_time(), delay, self._continued)
 
-    return read
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._schedstat >= 0:
+            os.close(self._schedstat)
+            self._schedstat = -1

@@ -9,7 +9,7 @@ from itertools import islice
 
 from rogue_hunter.beat import Beat, Clock, beats
 from rogue_hunter.host import Facts, Host, Snapshot
-from rogue_hunter.own import Own, own_use
+from rogue_hunter.own import Own, OwnUse
 from rogue_hunter.schema import Key
 from rogue_hunter.tick import Row, Stage, Tick
 
@@ -35,15 +35,21 @@ def sample(host: Host, beat_stream: Iterable[Beat], *, silent_first: bool = Fals
     With `silent_first` the first reading is taken and not given out, so that the first tick carries rates. `own` reads
     what rogue-hunter itself uses.
     """
+    if own is None:
+        used = OwnUse()
+        try:
+            yield from sample(host, beat_stream, silent_first=silent_first, own=used)
+        finally:
+            used.close()
+        return
     facts = host.facts()
-    read_own = own or own_use()
-    then = read_own()
+    then = own()
     last: Beat | None = None
     own_key: Key | None = None
     pageins = None
     for beat in beat_stream:
         shot = host.snapshot()
-        now = read_own()
+        now = own()
         if own_key not in shot.processes:
             own_key = _own_key(shot)
         if not (silent_first and last is None):

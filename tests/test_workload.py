@@ -256,7 +256,7 @@ def test_waiting_for_a_cpu(host: LinuxHost, spawn: Spawn) -> None:
     assert sum(r["cpu_percent"] for r in mine) <= 105
     for r in mine:
         # What it did not get, it waited for.
-        assert r["cpu_percent"] * 10 + r["run_delay_ms_per_s"] == pytest.approx(1000, abs=80)
+        assert r["cpu_percent"] * 10 + r["run_delay_ms_per_s"] == pytest.approx(1000, abs=300)
     assert sum(r["run_delay_ms_per_s"] for r in mine) >= 1800
 
 
