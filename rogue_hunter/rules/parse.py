@@ -191,7 +191,7 @@ def _example(table: Mapping[str, Any], place: Place) -> Example:
             continue
         kind = _ROW_TYPES[key]
         if kind is float and type(value) is int:
-            value = float(value)
+            value = number(value, place.at(key), -math.inf)
         if type(value) is not kind:
             raise place.at(key).error(f"must be {kind.__name__}")
         row[key] = value
