@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import stat
 import time
@@ -145,9 +146,9 @@ class AuditLog:
             return 0, START
         line = rotated.read_bytes().rstrip(b"\n").rsplit(b"\n", 1)[-1]
         entry, link = entry_of(line), own_link(line)
-        if entry is None or link is None:
+        if entry is None or link is None or type(entry.get("seq")) is not int:
             raise AuditError(f"{rotated}: its last line is damaged; look at it with --verify and move it away")
-        return int(entry["seq"]), link
+        return entry["seq"], link
 
     def _set_aside(self, fd: int, size: int, torn: bytes) -> None:
         with open(f"{self.path}.torn", "ab", opener=_private) as file:
@@ -205,11 +206,17 @@ def _newer(file: Path, since: float) -> tuple[list[dict[str, Any]], bool]:
             stream.seek(max(0, size - take))
             lines = stream.read(take).split(b"\n")[:-1]
         entries = [entry for entry in map(entry_of, lines if take >= size else lines[1:]) if entry is not None]
-        newer = [entry for entry in entries if entry.get("ts", 0) >= since]
+        newer = [entry for entry in entries if _time(entry) >= since]
         if len(newer) < len(entries) or take >= size:
             return newer, len(newer) == len(entries)
         take *= 4
     return [], True
+
+
+def _time(entry: dict[str, Any]) -> float:
+    """When it was written; a damaged line counts as new, which can only make a budget smaller."""
+    ts = entry.get("ts")
+    return ts if isinstance(ts, (int, float)) else math.inf
 
 
 def _private(path: str, flags: int) -> int:

@@ -37,7 +37,8 @@ def numbered(path: Path, number: int) -> Path:
 
 def link_of(link: str, body: bytes) -> str:
     """The link of a line that follows `link`: SHA-256 over both."""
-    return hashlib.sha256(link.encode() + b"\n" + body).hexdigest()
+    # A damaged line may hold a link that is no text; it is then the link of nothing.
+    return hashlib.sha256(link.encode("utf-8", "surrogatepass") + b"\n" + body).hexdigest()
 
 
 def entry_of(line: bytes) -> dict[str, Any] | None:
