@@ -63,8 +63,10 @@ def disarmed(state_dir: Path) -> str | None:
     """Why nothing is ended without a person; None when it may be."""
     try:
         return _file(state_dir).read_text("utf-8", "replace").strip() or "a kill failed"
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        return f"the note that disarms cannot be read: {error.strerror}"  # it may say that a kill failed
 
 
 def rearm(state_dir: Path) -> bool:
