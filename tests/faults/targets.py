@@ -37,6 +37,7 @@ from rogue_hunter.minutes import minutes
 from rogue_hunter.pause import pauses
 from rogue_hunter.prune import parse_size
 from rogue_hunter.reap.audit import AuditError, AuditLog
+from rogue_hunter.reap.budget import Budget
 from rogue_hunter.reap.candidate import check_match
 from rogue_hunter.redact import LIMIT, redact
 from rogue_hunter.rules import RuleError, builtin
@@ -137,7 +138,7 @@ def _audit(data: bytes) -> None:
     Path(f"{path}.head").unlink(missing_ok=True)
     log = AuditLog(path, now=lambda: 1.7e9)
     log.verify()
-    log.recent(3600.0)
+    Budget(builtin().safety, log.recent(3600.0)).refusal("r")
     log.check()
     log.recent(3600.0)
 
