@@ -102,7 +102,7 @@ def test_a_minute_cut_in_two_by_a_restart_is_added_up(tmp_path: Path) -> None:
             writer.take(tick)
         writer.close()
     with sqlite3.connect(tmp_path / "x.db") as connection:
-        ((total,),) = connection.execute("SELECT sum(cpu_seconds) FROM command_minutes WHERE command = 'hog'").fetchall()
+        ((total,),) = connection.execute("SELECT sum(cpu_seconds) FROM command_minutes WHERE command = 'hog'")
         ((ticks, seconds, busy),) = connection.execute("SELECT ticks, seconds, cpu_busy_cores FROM machine_minutes")
     assert total == pytest.approx(20, abs=0.1)
     assert (ticks, seconds, busy) == (60, pytest.approx(20, abs=0.01), 0.1)

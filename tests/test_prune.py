@@ -46,7 +46,7 @@ def filler(field: Field, rnd: random.Random) -> Any:
 def insert(connection: sqlite3.Connection, table: Table, rnd: random.Random, **values: Any) -> None:
     """A row in which every column has a value."""
     row = {c.name: filler(c, rnd) for c in table.columns if c.name not in ("id", *ELSEWHERE)}
-    row |= {name: None for name in ELSEWHERE}
+    row |= dict.fromkeys(ELSEWHERE)
     connection.execute(table.insert(), {**row, **values})
 
 
