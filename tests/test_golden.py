@@ -101,7 +101,7 @@ def test_output_keeps_the_schemas(case: Path) -> None:
 
 def test_there_are_cases() -> None:
     """Every filter has its golden cases, good and bad input among them, and no directory is without a command."""
-    assert {case.parent.name for case in CASES} >= {"score", "track", "sample", "config", "pipeline"}
+    assert {case.parent.name for case in CASES} >= {"score", "track", "sample", "config", "forensics", "pipeline"}
     assert len(CASES) >= 40
     codes = {int((case / "rc").read_text()) for case in CASES}
     assert {0, 2, 65, 69, 78} <= codes
