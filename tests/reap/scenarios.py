@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -408,6 +409,13 @@ def _child(*argv: str, stay: bool) -> Callable[[], None]:
 
 def incident(arena: Arena) -> Any:
     """The rogues of that day and the people's own processes, found by the sampler, judged by the rules, ended."""
+    with scene(arena) as (rogue, people):
+        return _incident(arena, rogue, people)
+
+
+@contextlib.contextmanager
+def scene(arena: Arena) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
+    """The rogues of that day, and the people's own processes, by name."""
     os.chdir(arena.dir)
     arena.dir.chmod(0o755)
     Path("notes.log").write_text("x")
@@ -423,7 +431,7 @@ def incident(arena: Arena) -> Any:
     os.chmod("input", 0o666)
     keep = os.open("input", os.O_RDWR)
     try:
-        return _incident(arena, str(binary))
+        yield _people_and_rogues(arena, str(binary))
     finally:
         os.close(keep)
         binary.unlink()
@@ -434,7 +442,7 @@ def _editor() -> None:
     os.execv("./vim", ["vim", "my_test.py"])
 
 
-def _incident(arena: Arena, binary: str) -> Any:
+def _people_and_rogues(arena: Arena, binary: str) -> tuple[dict[str, int], dict[str, int]]:
     rogue = {
         "loop": arena.fork(_exec("/bin/sh", "-c", "while :; do :; done"), "sh"),
         "hung": arena.fork(_exec("cargo-nextest", "600", program="./cargo-nextest"), "x"),
@@ -448,6 +456,10 @@ def _incident(arena: Arena, binary: str) -> Any:
     }
     arena.fork(_child("/usr/bin/tail", "-f", "notes.log", stay=False), "x")
     rogue["tail"], people["pager"] = _tails()
+    return rogue, people
+
+
+def _incident(arena: Arena, rogue: dict[str, int], people: dict[str, int]) -> Any:
     names = {pid: name for name, pid in {**rogue, **people}.items()}
 
     def work() -> Any:
@@ -465,7 +477,7 @@ def _incident(arena: Arena, binary: str) -> Any:
     def told(actions: list[Record]) -> dict[str, list[str]]:
         return {names.get(a["pid"], str(a.get("cmdline"))): [a["rule"], a["outcome"]] for a in actions}
 
-    return {"dry": told(dry), "real": told(real), "alive": {name: _lives(pid) for pid, name in names.items()},
+    return {"dry": told(dry), "real": told(real), "alive": {name: lives(pid) for pid, name in names.items()},
             "rogue": sorted(rogue), "people": sorted(people)}
 
 
@@ -481,7 +493,7 @@ def _tails() -> tuple[int, int]:
         time.sleep(0.05)
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
