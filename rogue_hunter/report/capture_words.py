@@ -19,16 +19,25 @@ _PROCESSES, _LOG = 12, 5
 """How many of each a summary shows."""
 
 
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], look: Style, *, right: str) -> str:
+    """A table without colours, in which every cell is made harmless: records may come from anybody's file."""
+    return table(heads, [[visible(cell) for cell in row] for row in rows], look, right=right)
+
+
+def _pairs(facts: Sequence[tuple[str, str]], look: Style) -> str:
+    return pairs([(name, visible(words)) for name, words in facts], look)
+
+
 def of(records: Iterable[Record], kind: str) -> list[Record]:
     """The records of one type."""
     return [each for each in records if each["type"] == kind]
 
 
 def status_words(own: Record) -> str:
-    """`ok`, or why there is no more: `skipped 3: debounce`."""
+    """`ok`, or why there is no more: `skipped 3: debounce`; harmless."""
     if own["status"] != "skipped":
-        return str(own["status"])
-    return f"skipped {own.get('skipped', 1)}: {own.get('reason', '')}"
+        return visible(own["status"])
+    return visible(f"skipped {own.get('skipped', 1)}: {own.get('reason', '')}")
 
 
 def capture_text(own: Record, children: Sequence[Record], look: Style) -> str:
@@ -42,7 +51,7 @@ def capture_text(own: Record, children: Sequence[Record], look: Style) -> str:
     facts += [("pressure", words)] if (words := _pressure(own)) else []
     facts += [("problem", str(p)) for p in own.get("problems", ())]
     facts += [("raw file", f"{own['raw_path']} ({size(own.get('raw_bytes'))})")] if "raw_path" in own else []
-    lines += [pairs([f for f in facts if f[1]], look).rstrip("\n")]
+    lines += [_pairs([f for f in facts if f[1]], look).rstrip("\n")]
     for context in of(children, "buffer_context"):
         lines += ["", _before(context, look)]
     lines += ["", blame_text(children).rstrip("\n")]
@@ -79,11 +88,11 @@ def _pressure(own: Record) -> str:
 def _before(context: Record, look: Style) -> str:
     ticks, lasted = context["sample_count"], context["ts"] - context.get("first_ts", context["ts"])
     span = f"the {duration(lasted)} before it, {ticks} ticks" if ticks > 1 else "the tick that asked for it"
-    rows = [[str(c.get("score", "")), look.band(c.get("band"), c.get("band")), str(c.get("dominant_resource", "")),
+    rows = [[str(c.get("score", "")), str(c.get("band", "")), str(c.get("dominant_resource", "")),
              measure(c.get("cpu_percent"), "%"), size(c.get("memory_bytes")), str(c.get("pid", "")),
              str(c.get("command", ""))] for c in context.get("culprits", ()) if isinstance(c, dict)]
     head = f"In {span}:"
-    made = table(["PEAK", "BAND", "CAUSE", "CPU", "MEMORY", "PID", "COMMAND"], rows, look, right="PEAK CPU MEMORY PID")
+    made = _table(["PEAK", "BAND", "CAUSE", "CPU", "MEMORY", "PID", "COMMAND"], rows, look, right="PEAK CPU MEMORY PID")
     return f"{head}\n{made}".rstrip("\n") if rows else head + " nobody stood out"
 
 
@@ -105,7 +114,7 @@ def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Sty
              size(p.get("memory_bytes")), str(p.get("open_files", "")), str(p["command"])] for p in order[:_PROCESSES]]
     heads = ["PID", "ROLE", "THREADS SEEN", "THREADS", "CPU-TIME", "MEMORY", "FILES", "COMMAND"]
     keep = [i for i, h in enumerate(heads) if h not in ("ROLE", "FILES") or any(row[i] for row in rows)]
-    made = table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look,
+    made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look,
                  right="PID THREADS CPU-TIME MEMORY FILES")
     return made + (f"... and {len(order) - _PROCESSES} more processes\n" if len(order) > _PROCESSES else "")
 
@@ -131,7 +140,7 @@ def threads_text(threads: Sequence[Record], look: Style, limit: int = 0) -> str:
              str(t.get("blocked_by", ""))] for t in shown]
     heads = ["PID", "THREAD", "STATE", "SAMPLES", "IN", "SYSCALL", "NAME", "BLOCKED BY"]
     keep = [i for i, h in enumerate(heads) if h not in ("SYSCALL", "BLOCKED BY") or any(row[i] for row in rows)]
-    made = table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look, right="PID THREAD SAMPLES")
+    made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look, right="PID THREAD SAMPLES")
     return made + (f"... and {len(order) - len(shown)} more: -n 0 shows all\n" if len(order) > len(shown) else "")
 
 
@@ -149,7 +158,7 @@ def logs_text(entries: Sequence[Record], look: Style, limit: int = 0) -> str:
     shown = entries[-limit:] if limit else entries
     rows = [[moment(e.get("ts"), look.now), str(e.get("level", "")), str(e["source"]), str(e.get("pid", "")),
              clip(str(e.get("command") or e.get("sender") or ""), 24), str(e.get("message", ""))] for e in shown]
-    made = table(["AT", "LEVEL", "LOG", "PID", "BY", "MESSAGE"], rows, look, right="PID")
+    made = _table(["AT", "LEVEL", "LOG", "PID", "BY", "MESSAGE"], rows, look, right="PID")
     return (f"... {len(entries) - len(shown)} earlier: -n 0 shows all\n" if len(entries) > len(shown) else "") + made
 
 
@@ -193,4 +202,4 @@ def _report(report: Record, look: Style) -> str:
                       f"{report['edges']} of them name the process waited for"),
             ("not whole" if report.get("complete") is False else "note",
              "; ".join(map(str, report.get("problems", ()))))]
-    return pairs([(name, words) for name, words in made if words], look)
+    return _pairs([(name, words) for name, words in made if words], look)

@@ -61,27 +61,42 @@ class Cause:
         return {key: value for key, value in made.items() if value is not None}
 
 
-def causes(source: Source, scene: Scene, *, beside: bool = False) -> list[Cause]:
+Verdicts = Sequence[tuple[Mapping[str, Any], Mapping[str, Judged]]]
+"""Minutes, each with what it says of every resource."""
+
+
+def verdicts(scene: Scene) -> Verdicts:
+    """What each minute of the scene says, or of many those that may matter; where there is none, each pause in it."""
+    minutes: list[Mapping[str, Any]] = list(scene.minutes) or [
+        as_minute(p["evidence"]) for p in scene.pauses if inside(p, scene)]
+    if len(minutes) > AT_MOST:
+        short = [m for m in minutes if judge.may_be_short(m)]
+        seen = {id(m) for m in short}
+        minutes = [*short, *(m for m in judge.extremes(minutes) if id(m) not in seen)]
+    return [(minute, judge.judge(minute, scene.usual)) for minute in minutes]
+
+
+def causes(source: Source, scene: Scene, judged: Verdicts, *, beside: bool = False) -> list[Cause]:
     """What was short or stood out, the most likely first. `beside`: the scene lies beside what was asked for."""
-    found = [*_pauses(source, scene), *_shortages(source, scene, beside)]
+    found = [*_pauses(source, scene), *_shortages(source, scene, judged if scene.minutes else (), beside)]
     named = {one.command for one in found}
     found += [one for one in _rogues(source, scene) if one.command not in named]
     return sorted((one for one in found if one.points >= judge.NOTICED), key=lambda one: -one.points)
 
 
-def ruled_out(scene: Scene, found: Iterable[Cause]) -> list[Judged]:
+def ruled_out(scene: Scene, judged: Verdicts, found: Iterable[Cause]) -> list[Judged]:
     """Every resource that was not the cause, at its worst in the scene."""
     guilty = {one.cause for one in found}
     worst: dict[str, Judged] = {}
-    minutes = scene.minutes or [as_minute(p["evidence"]) for p in scene.pauses if inside(p, scene)]
-    for minute in minutes:
-        for cause, one in judge.judge(minute, scene.usual).items():
+    for _, of_it in judged:
+        for cause, one in of_it.items():
             if cause not in worst or one.points > worst[cause].points:
                 worst[cause] = one
     late = worst.pop("unknown", None)
     left = [one for cause, one in worst.items() if cause not in guilty]
     if late is not None and not scene.pauses and "unknown" not in guilty:
-        left.append(Judged("pause", 0.0, f"the latest beat came {duration(late.numbers['late_s'])} late", late.numbers))
+        seconds = late.numbers["late_s"]
+        left.append(Judged("pause", 0.0, lambda: f"the latest beat came {duration(seconds)} late", late.numbers))
     return left
 
 
@@ -149,27 +164,28 @@ def culprit_words(culprit: Mapping[str, Any]) -> str:
 
 # -- minutes -----------------------------------------------------------------------------------------------------------
 
-def _shortages(source: Source, scene: Scene, beside: bool) -> list[Cause]:
+def _shortages(source: Source, scene: Scene, judged: Verdicts, beside: bool) -> list[Cause]:
     """What the minutes say was short."""
-    by: dict[str, list[tuple[Judged, Minute]]] = {}
-    for minute in scene.minutes:
-        for cause, one in judge.judge(minute, scene.usual).items():
+    by: dict[str, list[tuple[Judged, Mapping[str, Any]]]] = {}
+    for minute, of_it in judged:
+        for cause, one in of_it.items():
             by.setdefault(cause, []).append((one, minute))
     if scene.slept is not None:
         left, right, asleep = scene.slept
-        by["asleep"] = [(Judged("asleep", 95.0, f"the machine was asleep for {duration(asleep)} between "
-                                f"{moment(left, source.now)} and {moment(right, source.now)}", {"asleep_s": asleep}),
-                         {"minute": left})]
+        words = f"the machine was asleep for {duration(asleep)} between {moment(left, source.now)} and " \
+                f"{moment(right, source.now)}"
+        by["asleep"] = [(Judged("asleep", 95.0, lambda: words, {"asleep_s": asleep}), {"minute": left})]
     found = []
     steps = history.spread(source.reader, USUAL_OF_COMMANDS) if scene.usual else {}
     for cause, all_of_it in by.items():
         bad = sorted((pair for pair in all_of_it if pair[0].points >= judge.NOTICED), key=lambda pair: -pair[0].points)
         if bad:
-            found.append(_short(source, scene, cause, bad, len(all_of_it), steps, beside))
+            found.append(_short(source, scene, cause, bad, len(scene.minutes), steps, beside))
     return found + _others(source, scene, steps)
 
 
-def _short(source: Source, scene: Scene, cause: str, bad: Sequence[tuple[Judged, Minute]], of: int,
+def _short(source: Source, scene: Scene, cause: str, bad: Sequence[tuple[Judged, Mapping[str, Any]]],
+           of: int,
            steps: dict[str, int], beside: bool) -> Cause:
     worst, minute = bad[0]
     who: list[dict[str, Any]] = []
@@ -193,7 +209,7 @@ def _short(source: Source, scene: Scene, cause: str, bad: Sequence[tuple[Judged,
                  guilty.get("pid") if guilty else None, who, worst.numbers)
 
 
-def users(source: Source, cause: str, commands: Sequence[Minute], minutes: Sequence[Minute],
+def users(source: Source, cause: str, commands: Sequence[Minute], minutes: Sequence[Mapping[str, Any]],
           steps: dict[str, int]) -> list[dict[str, Any]]:
     """The three commands that used most of it: amount (cores, bytes, bytes/s), share of the machine's, usual amount.
 
@@ -245,7 +261,7 @@ def _used(cause: str, one: Mapping[str, Any]) -> str:
     return f"{who} {_VERB[cause]} {words(one['amount'])}, {percent(one['share'])} {of}{before}"
 
 
-def _commands(source: Source, scene: Scene, minutes: Sequence[Minute]) -> list[Minute]:
+def _commands(source: Source, scene: Scene, minutes: Sequence[Mapping[str, Any]]) -> list[Minute]:
     """The commands of these minutes; those of the last tick for a minute that is not over."""
     found = history.commands(source.reader, [m["minute"] for m in minutes])
     return found or list(scene.live)

@@ -18,6 +18,7 @@ Minute = dict[str, Any]
 """The known columns of a row of machine_minutes or command_minutes."""
 
 _MACHINE = tuple(f.name for f in MACHINE_MINUTE)
+_COLUMNS = ", ".join(_MACHINE)
 _COMMAND = tuple(f.name for f in COMMAND_MINUTE if f.name != "minute")
 _SUMS = ("cpu_seconds", "disk_bytes", "gpu_seconds", "wakeups", "run_delay_s", "rogue_s")
 _CULPRIT = ("pid", "start_ticks", "command", "unit", "resource", "amount", "share")
@@ -108,7 +109,7 @@ def minutes(connection: sqlite3.Connection, period: Period, limit: int = 0) -> l
     having = "" if not period.text else (
         "AND EXISTS (SELECT 1 FROM command_minutes WHERE minute = m.minute AND instr(lower(command), :text))")
     asked = {**_period(period), "limit": limit or -1, "first": period.since - 60}
-    rows = connection.execute("SELECT m.* FROM machine_minutes m WHERE m.minute > :first AND m.minute < :until "
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM machine_minutes m WHERE m.minute > :first AND m.minute < :until "
                               f"{having} ORDER BY m.minute DESC, m.boot_id LIMIT :limit", asked).fetchall()
     if not rows:
         return []
@@ -133,14 +134,14 @@ def minute_count(connection: sqlite3.Connection, period: Period) -> int:
 def machine(connection: sqlite3.Connection, since: float, until: float) -> list[Minute]:
     """The rows of the minutes that begin at `since` or later and before `until`, in the order of time."""
     return [_machine(row) for row in connection.execute(
-        "SELECT * FROM machine_minutes WHERE minute >= ? AND minute < ? ORDER BY minute", (since, until))]
+        f"SELECT {_COLUMNS} FROM machine_minutes WHERE minute >= ? AND minute < ? ORDER BY minute", (since, until))]
 
 
 def neighbours(connection: sqlite3.Connection, since: float, until: float) -> tuple[Minute | None, Minute | None]:
     """The last minute before `since` and the first one from `until` on."""
-    before = connection.execute("SELECT * FROM machine_minutes WHERE minute < ? ORDER BY minute DESC LIMIT 1",
+    before = connection.execute(f"SELECT {_COLUMNS} FROM machine_minutes WHERE minute < ? ORDER BY minute DESC LIMIT 1",
                                 (since,)).fetchone()
-    after = connection.execute("SELECT * FROM machine_minutes WHERE minute >= ? ORDER BY minute LIMIT 1",
+    after = connection.execute(f"SELECT {_COLUMNS} FROM machine_minutes WHERE minute >= ? ORDER BY minute LIMIT 1",
                                (until,)).fetchone()
     return (_machine(before) if before else None), (_machine(after) if after else None)
 
@@ -204,7 +205,7 @@ def _period(period: Period) -> dict[str, Any]:
 
 
 def _machine(row: sqlite3.Row) -> Minute:
-    return {name: row[name] for name in _MACHINE if row[name] is not None}
+    return {name: value for name, value in zip(_MACHINE, row, strict=True) if value is not None}
 
 
 def _with_culprits(connection: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> list[Record]:

@@ -7,7 +7,8 @@ it stops everything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +32,10 @@ FAST_DISK = 300e6
 """Traffic (bytes/s) that counts in full where the kernel does not say who waited; less, if it is usual."""
 UNUSUAL = 5.0
 """How many times the usual is unusual."""
+MANY_BEGUN = 5.0
+"""Processes begun a second from which that is told, if it is unusual."""
 SLEPT_S, LATE_S = 5.0, 0.5
+"""Sleep that is surely noticed, and a late beat that nothing else tells of."""
 
 COLUMNS = ("seconds", "cpus", "cpu_busy_cores", "cpu_steal_cores", "unattributed_cpu_cores", "memory_total_bytes",
            "memory_available_bytes", "pressure_cpu_some_ms_per_s", "pressure_memory_full_ms_per_s",
@@ -39,14 +43,27 @@ COLUMNS = ("seconds", "cpus", "cpu_busy_cores", "cpu_steal_cores", "unattributed
 """Columns of machine_minutes of which the usual is wanted."""
 
 
+WORST = ("cpu_busy_cores", "pressure_cpu_some_ms_per_s", "pressure_memory_full_ms_per_s",
+         "pressure_io_full_ms_per_s", "disk_bytes", "cpu_steal_cores", "asleep_s", "late_s", "self_cpu_percent")
+"""Columns of which more is worse."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One resource in one minute: its points, the words for people, and the numbers behind them."""
+    """One resource in one minute: its points and the numbers behind them.
+
+    The words for people are made when they are asked for: of a month of minutes, few are told.
+    """
 
     cause: str
     points: float
-    words: str
+    say: Callable[[], str]
     numbers: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """What was seen, with its numbers and the usual ones."""
+        return self.say()
 
 
 def usual(minutes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -71,6 +88,30 @@ def rate(minute: Mapping[str, Any], name: str) -> float:
     return float(minute.get(name, 0)) / max(float(minute.get("seconds") or 60.0), 0.001)
 
 
+def may_be_short(m: Mapping[str, Any]) -> bool:
+    """False for a minute of which `judge` would notice nothing: a quick look, for there are 44,640 in a month."""
+    cpus = m.get("cpus") or 1
+    total = m.get("memory_total_bytes") or 0
+    return (m.get("pressure_cpu_some_ms_per_s", 0.0) >= 10 * NOTICED
+            or m.get("cpu_busy_cores", 0.0) >= BUSY_FROM * cpus
+            or m.get("pressure_memory_full_ms_per_s", 0.0) >= 10 * NOTICED / MEMORY_WEIGHT
+            or m.get("memory_available_bytes", total) <= SCARCE_BELOW * total
+            or m.get("pressure_io_full_ms_per_s", 0.0) >= 10 * NOTICED / IO_WEIGHT
+            or rate(m, "disk_bytes") >= NOTICED / 100 * FAST_DISK
+            or m.get("cpu_steal_cores", 0.0) >= NOTICED / 100 / STEAL_WEIGHT * cpus
+            or m.get("asleep_s", 0.0) >= 1 or m.get("late_s", 0.0) >= LATE_S
+            or m.get("self_cpu_percent", 0.0) >= NOTICED)
+
+
+def extremes(minutes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The minutes that are worst in something; each once."""
+    if not minutes:
+        return []
+    worst = {id(m): m for name in WORST for m in [max(minutes, key=lambda m: float(m.get(name) or 0.0))]}
+    scarcest = min(minutes, key=lambda m: float(m.get("memory_available_bytes", math.inf)))
+    return [*{**worst, id(scarcest): scarcest}.values()]
+
+
 def judge(minute: Mapping[str, Any], normal: Numbers) -> dict[str, Judged]:
     """Every resource of which the minute says something, by cause."""
     made = (_cpu(minute, normal), _memory(minute, normal), _io(minute, normal), _steal(minute, normal),
@@ -85,21 +126,27 @@ def _cpu(m: Mapping[str, Any], normal: Numbers) -> Judged | None:
     load = 100 * max(0.0, busy / cpus - BUSY_FROM) / (1 - BUSY_FROM)
     # All CPUs in use, and nobody waits: that is how they should be used.
     points = load if waited is None else max(waited / 10, 0.6 * load)
-    words = f"{number(round(busy, 2))} of {cpus} cores busy{_usually(normal, 'cpu_busy_cores', number)}"
-    if waited is not None:
-        words += (f", some task waited for a CPU {part(waited)} of the time"
-                  f"{_usually(normal, 'pressure_cpu_some_ms_per_s', part)}")
     numbers = {"cpu_busy_cores": busy, "cpus": cpus}
-    begun, before = rate(m, "started"), normal.get("started", 0.0)
-    if begun >= 5 and begun >= UNUSUAL * before:
-        words += f"; {m['started']} processes were begun"
-        words += f" (usually {round(60 * before)} a minute)" if normal else ""
+    begun = rate(m, "started")
+    if begun >= MANY_BEGUN and begun >= UNUSUAL * normal.get("started", 0.0):
         numbers["started"] = m["started"]
     alone = m.get("unattributed_cpu_cores", 0.0)
     if alone >= 0.3 * busy and alone >= 0.25:
-        words += f"; {number(round(alone, 2))} cores are of nobody seen: the kernel, or processes gone at once"
         numbers["unattributed_cpu_cores"] = alone
-    return Judged("cpu", _bound(points), words, _with(numbers, m, "pressure_cpu_some_ms_per_s"))
+
+    def say() -> str:
+        words = f"{number(round(busy, 2))} of {cpus} cores busy{_usually(normal, 'cpu_busy_cores', number)}"
+        if waited is not None:
+            words += (f", some task waited for a CPU {part(waited)} of the time"
+                      f"{_usually(normal, 'pressure_cpu_some_ms_per_s', part)}")
+        if "started" in numbers:
+            words += f"; {m['started']} processes were begun"
+            words += f" (usually {round(60 * normal.get('started', 0.0))} a minute)" if normal else ""
+        if "unattributed_cpu_cores" in numbers:
+            words += f"; {number(round(alone, 2))} cores are of nobody seen: the kernel, or processes gone at once"
+        return words
+
+    return Judged("cpu", _bound(points), say, _with(numbers, m, "pressure_cpu_some_ms_per_s"))
 
 
 def _memory(m: Mapping[str, Any], normal: Numbers) -> Judged | None:
@@ -110,12 +157,16 @@ def _memory(m: Mapping[str, Any], normal: Numbers) -> Judged | None:
     free = available / total
     scarce = 100 * max(0.0, SCARCE_BELOW - free) / SCARCE_BELOW
     points = scarce if waited is None else max(MEMORY_WEIGHT * waited / 10, 0.5 * scarce)
-    words = f"{percent(free)} available, {size(available)} of {size(total)}"
-    if "memory_available_bytes" in normal:
-        words += f" (usually {percent(normal['memory_available_bytes'] / total)})"
-    if waited is not None:
-        words += f", pressure {part(waited)}{_usually(normal, 'pressure_memory_full_ms_per_s', part)}"
-    return Judged("memory", _bound(points), words,
+
+    def say() -> str:
+        words = f"{percent(free)} available, {size(available)} of {size(total)}"
+        if "memory_available_bytes" in normal:
+            words += f" (usually {percent(normal['memory_available_bytes'] / total)})"
+        if waited is not None:
+            words += f", pressure {part(waited)}{_usually(normal, 'pressure_memory_full_ms_per_s', part)}"
+        return words
+
+    return Judged("memory", _bound(points), say,
                   _with({"memory_available_bytes": available, "memory_total_bytes": total}, m,
                         "pressure_memory_full_ms_per_s"))
 
@@ -127,23 +178,28 @@ def _io(m: Mapping[str, Any], normal: Numbers) -> Judged | None:
     moved = rate(m, "disk_bytes")
     fast = 100 * moved / FAST_DISK if moved >= UNUSUAL * normal.get("disk_bytes", 0.0) else 0.0
     points = fast if waited is None else max(IO_WEIGHT * waited / 10, 0.5 * fast)
-    words, numbers = [], {}
-    if "disk_bytes" in m:
-        words.append(f"traffic {size(moved)}/s{_usually(normal, 'disk_bytes', lambda v: f'{size(v)}/s')}")
-        numbers["disk_bytes_per_s"] = float(round(moved))
-    if waited is not None:
-        words.append(f"all tasks waited for storage {part(waited)} of the time"
-                     f"{_usually(normal, 'pressure_io_full_ms_per_s', part)}")
-    return Judged("io", _bound(points), ", ".join(words), _with(numbers, m, "pressure_io_full_ms_per_s"))
+    numbers = {"disk_bytes_per_s": float(round(moved))} if "disk_bytes" in m else {}
+
+    def say() -> str:
+        words = []
+        if numbers:
+            words.append(f"traffic {size(moved)}/s{_usually(normal, 'disk_bytes', lambda v: f'{size(v)}/s')}")
+        if waited is not None:
+            words.append(f"all tasks waited for storage {part(waited)} of the time"
+                         f"{_usually(normal, 'pressure_io_full_ms_per_s', part)}")
+        return ", ".join(words)
+
+    return Judged("io", _bound(points), say, _with(numbers, m, "pressure_io_full_ms_per_s"))
 
 
 def _steal(m: Mapping[str, Any], normal: Numbers) -> Judged | None:
     stolen, cpus = m.get("cpu_steal_cores"), m.get("cpus")
     if stolen is None or not cpus:
         return None
-    words = (f"the hypervisor took {number(round(stolen, 2))} of {cpus} CPUs for others"
-             f"{_usually(normal, 'cpu_steal_cores', number)}")
-    return Judged("steal", _bound(STEAL_WEIGHT * 100 * stolen / cpus), words, {"cpu_steal_cores": stolen, "cpus": cpus})
+    return Judged("steal", _bound(STEAL_WEIGHT * 100 * stolen / cpus),
+                  lambda: f"the hypervisor took {number(round(stolen, 2))} of {cpus} CPUs for others"
+                          f"{_usually(normal, 'cpu_steal_cores', number)}",
+                  {"cpu_steal_cores": stolen, "cpus": cpus})
 
 
 def _asleep(m: Mapping[str, Any]) -> Judged | None:
@@ -151,8 +207,9 @@ def _asleep(m: Mapping[str, Any]) -> Judged | None:
     if asleep is None:
         return None
     points = 95.0 if asleep >= SLEPT_S else 50.0 if asleep >= 1 else 0.0
-    words = f"the machine was asleep for {duration(asleep)}" if asleep else "the machine did not sleep"
-    return Judged("asleep", points, words, {"asleep_s": asleep})
+    return Judged("asleep", points,
+                  lambda: f"the machine was asleep for {duration(asleep)}" if asleep else "the machine did not sleep",
+                  {"asleep_s": asleep})
 
 
 def _late(m: Mapping[str, Any]) -> Judged | None:
@@ -161,7 +218,7 @@ def _late(m: Mapping[str, Any]) -> Judged | None:
     if late is None:
         return None
     points = 40 * late if late >= LATE_S and not m.get("pauses") else 0.0
-    return Judged("unknown", _bound(points), f"a beat came {duration(late)} late, and nothing tells why",
+    return Judged("unknown", _bound(points), lambda: f"a beat came {duration(late)} late, and nothing tells why",
                   {"late_s": late})
 
 
@@ -169,7 +226,7 @@ def _own(m: Mapping[str, Any]) -> Judged | None:
     own = m.get("self_cpu_percent")
     if own is None:
         return None
-    return Judged("rogue-hunter", _bound(own), f"rogue-hunter itself used {measure(own, '%')} of a core",
+    return Judged("rogue-hunter", _bound(own), lambda: f"rogue-hunter itself used {measure(own, '%')} of a core",
                   {"self_cpu_percent": own})
 
 

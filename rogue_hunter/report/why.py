@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rogue_hunter.report import history
-from rogue_hunter.report.causes import Cause, causes, ruled_out
+from rogue_hunter.report.causes import Cause, causes, ruled_out, verdicts
 from rogue_hunter.report.judge import Judged
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer, Style
@@ -25,11 +25,13 @@ def why(source: Source, period: Period, at: float | None, limit: int | None = No
     """The answer, of one record report_why. `at` is the point of time that was asked for, else the period counts."""
     since, until = (at, at) if at is not None else (period.since, period.until)
     scene = look(source, since, until, at, period.text)
-    found = causes(source, scene)
+    judged = verdicts(scene)
+    found = causes(source, scene, judged)
     if not found and at is not None and scene.minutes:
-        found = causes(source, around(source, scene), beside=True)
+        beside = around(source, scene)
+        found = causes(source, beside, verdicts(beside), beside=True)
     found = found[:limit] if limit else found
-    out = [] if scene.absent or scene.slept else ruled_out(scene, found)
+    out = [] if scene.absent or scene.slept else ruled_out(scene, judged, found)
     first = found[0] if found else None
     verdict = "found" if found else "no_evidence" if scene.absent else "nothing"
     made = record(
@@ -108,7 +110,7 @@ def _sparks(source: Source, scene: Scene) -> list[str]:
     middle = scene.at if scene.at is not None else (scene.since + scene.until) / 2
     reach = max(60 * SPARK_MINUTES, (scene.until - scene.since) / 2)
     low = (middle - reach) // 60 * 60
-    minutes = history.machine(source.reader, low, middle + reach)
+    minutes = scene.minutes if reach > 60 * SPARK_MINUTES else history.machine(source.reader, low, middle + reach)
     if len(minutes) < 2:
         return []
     step = max(1, round(2 * reach / 60 / 61)) * 60
