@@ -272,8 +272,9 @@ def test_a_log_blames_nobody(rh: Run) -> None:
 def test_hostile_names_reach_no_terminal(rh: Run) -> None:
     """In words every name is made harmless; as a record it is what it was."""
     name = "a\x1b[31m\u202ez\n"
-    made = [{**each, **{k: name for k in ("command", "on_command", "thread_name", "message", "blocked_by", "wchan")
-                        if k in each}} for each in (capture(), *parts())]
+    keys = {"type", "capture", "trigger", "source"}
+    made = [{k: name if isinstance(v, str) and k not in keys else [name] if isinstance(v, list) else v
+             for k, v in each.items()} for each in (capture(status="ok"), *parts())]
     data = b"".join(dumps(each) + b"\n" for each in made)
     for args in (("blame", "--table"), ("parse", "--table")):
         words = rh("forensics", *args, "-", stdin=data).stdout.decode()
