@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rogue_hunter.report import history, judge
 from rogue_hunter.report.asking import Asked, columns, more, nothing, spark
-from rogue_hunter.report.causes import culprit_words, pause_words
+from rogue_hunter.report.pause_words import culprit_words, pause_words
 from rogue_hunter.report.queries import Period, events
 from rogue_hunter.report.render import Answer, Style, pairs, table
 from rogue_hunter.report.scene import as_minute
