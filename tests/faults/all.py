@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import calls, damage, fuzz, limits, statements  # noqa: F401  (each puts its cases into the table)
+from . import calls, damage, fuzz, limits, secrets, statements  # noqa: F401  (each puts its cases into the table)
 from .table import CASES
 
 __all__ = ["CASES"]

@@ -1,0 +1,133 @@
+"""What must not get out: secrets in arguments, and files that others may read."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+from proctools import python
+
+from .limits import rows, state
+from .table import Bench, case, clean
+
+SECRETS = {
+    "--password={}": "kR7-waterfall-91", "--token {}": "tok-5hf82kq0d7",
+    "-H Authorization: Bearer {}": "bea-0ux72nq9zz", "API_KEY={}": "key-11kd93jf02", "postgres://u:{}@h/d": "pgs-8820fkdj31",
+    "--client-secret {}": "cls-4481hdkw92",
+}
+
+
+def everything(*places: Path) -> dict[Path, bytes]:
+    """The bytes of every file below."""
+    return {path: path.read_bytes() for place in places for path in place.rglob("*") if path.is_file()}
+
+
+@case("secrets in arguments", "their bytes are in no database, -wal, log, audit, socket, standard output or error")
+def secrets(bench: Bench) -> str:
+    args = [word.format(secret) for form, secret in SECRETS.items() for word in (
+        [form] if form.startswith("-H") else form.split(" "))]
+    code = "import sys\nwhile True: pass"
+    burner = bench.start([*python(code), "curl", *args])
+    shell = bench.start(["/bin/sh", "-c", "while :; do :; done # mysql --password=" + next(iter(SECRETS.values()))])
+    environment = bench.env
+    home = Path(environment["HOME"])
+    config = bench.tmp / "c.toml"
+    config.write_text('[log]\nlevel = "debug"\n[bands]\ncritical = 65\nhigh = 60\n')
+    with open(bench.tmp / "tee", "wb") as tee, open(bench.tmp / "stderr", "wb") as stderr:
+        pipe = bench.start(bench.command("pipe", "--hz", "10", "--tee", "--for", "4s", "-c", config), stdout=tee,
+                           stderr=stderr)
+    run = home / ".local/state/rogue-hunter/run"
+    end = time.monotonic() + 10
+    while not (found := [p for p in run.glob("*") if p.is_socket()]) and time.monotonic() < end:
+        time.sleep(0.05)
+    heard = b""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(found[0]))
+        client.settimeout(1.0)
+        while pipe.poll() is None and len(heard) < 1 << 24:
+            # Looked at while it runs: the -wal is gone afterwards.
+            held = everything(home)
+            try:
+                data = client.recv(1 << 16)
+            except TimeoutError:
+                continue
+            if not data:
+                break
+            heard += data
+    assert pipe.wait(60) == 0
+    clean((bench.tmp / "stderr").read_bytes())
+    database = home / ".local/share/rogue-hunter/rogue-hunter.db"
+    assert any(path.name.endswith("-wal") for path in held), sorted(held)
+    told = [row[0] for row in rows(database, "SELECT cmdline FROM process_events WHERE cmdline IS NOT NULL"
+                                             f" AND pid IN ({burner.pid}, {shell.pid})")]
+    assert len(told) == 2, told
+    # What is recorded, what is reported, and what a person sees.
+    recorded = bench.rh("sample", "-n", "2", "--record", bench.tmp / "recording")
+    reports = [bench.rh("report", *view, *form) for view in ((), ("events",), ("timeline",))
+               for form in ((), ("--csv",))]
+    said = {Path("socket"): heard, Path("sample"): recorded.stdout,
+            **{Path(name): (bench.tmp / name).read_bytes() for name in ("tee", "stderr")},
+            **{Path(f"report {i}"): done.stdout + done.stderr for i, done in enumerate(reports)}}
+    places = {**held, **everything(home, bench.tmp / "recording"), **said}
+    assert b'"type":"process"' in heard and str(burner.pid).encode() in heard
+    leaks = [(str(path), secret) for path, data in places.items() for secret in SECRETS.values()
+             if secret.encode() in data]
+    assert not leaks, leaks
+    assert any(b"[REDACTED]" in data or b"***" in data for data in places.values()), told
+    names = sorted({path.name for path in held})
+    return f"{len(SECRETS)} secrets, {len(places)} files and streams ({', '.join(names)[:120]}): 0 bytes of them"
+
+
+@case("umask 000", "nothing that any command makes may be looked into by group or others (systemd's unit: not written)")
+def umask(bench: Bench) -> str:
+    environment = {**bench.env, "XDG_RUNTIME_DIR": str(bench.tmp / "runtime")}
+    (bench.tmp / "runtime").mkdir(0o700)
+    home = Path(environment["HOME"])
+    runs = [("config", "init"), ("config", "show"), ("pipe", "--quiet", "--for", "1s", "--hz", "10"), ("report",),
+            ("prune", "--older-than", "1d"), ("sample", "-n", "1", "--record", str(bench.tmp / "home/recording")),
+            ("service", "install")]
+    done = []
+    old = os.umask(0)
+    try:
+        for args in runs:
+            ran = bench.rh(args[0], *args[1:], env=environment)
+            clean(ran.stderr)
+            done.append(f"rh-{args[0]} {ran.returncode}")
+        # While it runs, for what is gone afterwards: the socket, the -wal.
+        pipe = bench.start(bench.command("pipe", "--quiet", "--hz", "10"), env=environment, stderr=subprocess.DEVNULL)
+        database = home / ".local/share/rogue-hunter/rogue-hunter.db"
+        end = time.monotonic() + 20
+        while not list((bench.tmp / "runtime").rglob("*.sock*")) and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        looked = _open_to_others(home, bench.tmp / "runtime")
+        pipe.terminate()
+        pipe.wait(30)
+    finally:
+        os.umask(old)
+    assert state(database)["ticks"] > 1
+    after = _open_to_others(home, bench.tmp / "runtime")
+    assert not looked[1] | after[1], looked[1] | after[1]
+    kinds = sorted({path.name for path in looked[0] | after[0]})
+    made = len(looked[0] | after[0])
+    return f"{', '.join(done)}; {made} files and directories ({', '.join(kinds)[:160]}): 0 open to others"
+
+
+def _open_to_others(*places: Path) -> tuple[set[Path], set[str]]:
+    """Everything of ours, and what of it group or others may use."""
+    found, wrong = set(), set()
+    for place in places:
+        for path in place.rglob("*"):
+            if "rogue-hunter" in str(path) or "recording" in str(path):
+                mode = path.lstat().st_mode
+                found.add(path)
+                # The unit lies in a directory of systemd's and holds nothing but a command line.
+                others = 0o022 if path.suffix in (".service", ".plist") else 0o077
+                if not stat.S_ISLNK(mode) and mode & others:
+                    wrong.add(f"{path}: {stat.S_IMODE(mode):04o}")
+    assert found
+    return found, wrong
