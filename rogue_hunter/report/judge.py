@@ -107,7 +107,7 @@ def extremes(minutes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The minutes that are worst in something; each once."""
     if not minutes:
         return []
-    worst = {id(m): m for name in WORST for m in [max(minutes, key=lambda m: float(m.get(name) or 0.0))]}
+    worst = {id(m): m for name in WORST for m in [max(minutes, key=lambda m: float(m.get(name, -1.0)))]}
     scarcest = min(minutes, key=lambda m: float(m.get("memory_available_bytes", math.inf)))
     return [*{**worst, id(scarcest): scarcest}.values()]
 
