@@ -20,7 +20,7 @@ DEPTH = 8
 WINDOW_MAX_S = 7 * 86400.0
 """The longest window: a week of readings."""
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 """A rule's name stands in logs, metrics and notifications."""
 
 # name -> field, scale to the unit of the limit, at least or at most, counters of the lifetime average, their scale.
