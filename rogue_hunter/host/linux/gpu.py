@@ -65,7 +65,7 @@ def engine_ns(root: Path, pid: str, numbers: Iterable[str]) -> int | None:
     """Engine time of all GPU clients of a process, each once; None when none tells it."""
     clients: dict[tuple[bytes, bytes], int] = {}
     for number in numbers:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             told = parse_fdinfo((root / pid / "fdinfo" / number).read_bytes())
             if told is not None:
                 clients[told[0]] = max(told[1], clients.get(told[0], 0))
