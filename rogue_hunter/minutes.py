@@ -21,6 +21,9 @@ LEAST = {"cpu_seconds": 0.05, "memory_bytes": 16 << 20, "disk_bytes": 64 << 10, 
          "max_score": 1}
 """Less than this in a minute is not history: 0.1 % of a core, 16 MiB, 1 KiB/s, one wakeup a second."""
 
+MOST = 2**63 - 1
+"""What a column of SQLite holds; more is somebody's invention."""
+
 
 def minutes(config: Config, model: str | None = None) -> Stage:
     """The stage: with the first tick of a new minute come the records of the one before, and at the end of all ticks
@@ -133,7 +136,7 @@ class Minute:
             "minute": start, "boot_id": self.boot_id, "ticks": self.ticks, "seconds": round(self._seconds, 3),
             "cpus": closing.get("cpus"), "memory_total_bytes": closing.get("memory_total_bytes"),
             "processes": closing.get("processes"),
-            "disk_bytes": round(sum(s.disk_bytes for s in self._sums.values())),
+            "disk_bytes": _count(sum(s.disk_bytes for s in self._sums.values())),
         }
         for name in AVERAGES:
             if self._known[name]:
@@ -166,8 +169,13 @@ class Minute:
             row = sums.row or largest.get(name) or {}
             made.append(record(
                 "command_minute", minute=start, command=name, processes=count.get(name, 0), pid=row.get("pid"),
-                unit=row.get("unit"), cpu_seconds=round(sums.cpu_seconds, 3), memory_bytes=memory.get(name, 0),
-                disk_bytes=round(sums.disk_bytes), gpu_seconds=round(sums.gpu_seconds, 3) or None,
-                wakeups=round(sums.wakeups), run_delay_s=round(sums.run_delay_s, 3), max_score=sums.max_score,
+                unit=row.get("unit"), cpu_seconds=round(sums.cpu_seconds, 3), memory_bytes=_count(memory.get(name, 0)),
+                disk_bytes=_count(sums.disk_bytes), gpu_seconds=round(sums.gpu_seconds, 3) or None,
+                wakeups=_count(sums.wakeups), run_delay_s=round(sums.run_delay_s, 3), max_score=sums.max_score,
                 rogue_s=round(sums.rogue_s, 1)))
         return made
+
+
+def _count(value: float) -> int:
+    """A sum as a whole number that the wire and the database can hold."""
+    return round(max(-MOST, min(value, MOST)))
