@@ -47,5 +47,6 @@ class OwnUse:
     def close(self) -> None:
         """Give the descriptor back."""
         if self._schedstat >= 0:
-            os.close(self._schedstat)
+            with suppress(OSError):     # it is given back whatever close says
+                os.close(self._schedstat)
             self._schedstat = -1

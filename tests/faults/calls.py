@@ -86,9 +86,7 @@ class Faults:
 class Inline(Describer):
     """The describing thread's work, done by whoever asks: what would end the thread ends the run."""
 
-    def ask(self, key: Any, uid: int, kernel_thread: bool) -> None:
-        self._pending += 1
-        self._asked.put((key, uid, kernel_thread))
+    def _begin(self) -> None:
         self._asked.put(None)
         self._run()
 
@@ -264,8 +262,9 @@ def run(place: Path, faults: Faults, template: Path | None = None) -> Outcome:
                 host.close()
         except (HostError, DatabaseError) as error:
             refused = str(error)
-        faults.armed = False
-    loop.close()
+        finally:
+            faults.armed = False
+            loop.close()
     return Outcome(ticks, said, refused, waits)
 
 
