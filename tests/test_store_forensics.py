@@ -99,6 +99,26 @@ def test_a_capture_is_stored_once(db: Path) -> None:
         assert [r["status"] for r in connection.execute("SELECT status FROM forensic_captures")] == ["partial"]
 
 
+@pytest.mark.parametrize("bad", [
+    {"type": "event", "v": 1}, {"type": "pause", "v": 1, "pause": "p"},
+    {"type": "pause", "v": 1, "pause": "p", "boot_id": "b", "start": 1, "end": 2, "duration_s": 1, "cause": "cpu",
+     "evidence": {}, "culprits": [5]},
+    {"type": "pause", "v": 1, "pause": "p", "boot_id": "b", "start": 1, "end": 2, "duration_s": 1, "cause": "cpu",
+     "evidence": {}, "culprits": [{"pid": None}]},
+    capture("k9", skipped=2**64 - 1), {**parts()[4], "thread_id": None},
+])
+def test_what_cannot_be_a_row_is_left_out(db: Path, bad: Record) -> None:
+    """Somebody else's input: said and counted; what came with it and after it is stored, nothing of it is."""
+    said = write(db, [capture("k1"), bad, *parts("k1")], [bad], [capture("k2")])
+    assert len(said) == 2 and all("cannot be stored" in line and bad["type"] in line for line in said)
+    found = counts(db)
+    assert found["forensic_captures"] == 2 and found["spindump_threads"] == 3
+    with open_reader(db) as connection:
+        assert connection.execute("SELECT count(*) FROM pauses").fetchone()[0] == 0
+        (dropped,) = connection.execute("SELECT value FROM daemon_state WHERE key = 'dropped'").fetchone()
+    assert dropped == "2"
+
+
 def test_a_capture_goes_with_everything_that_is_its_own(db: Path) -> None:
     """By age: counted row by row, as it was estimated; the younger one stays whole."""
     write(db, [capture("old", START - 1000), *parts("old")], [capture("new", START), *parts("new")])

@@ -22,6 +22,9 @@ from rogue_hunter.track import Open
 
 Batch = list[Record]
 
+UNUSABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, sqlite3.IntegrityError)
+"""What storing a record raises that lacks a field, or has a value that no column takes."""
+
 
 class Writer:
     """Writes events and the state of the pipe. `now` is the wall clock, epoch seconds; `warn` takes a line for people.
@@ -167,9 +170,9 @@ class Writer:
         if acted:  # what was done to a process must outlive a power cut; it cannot be set inside of a transaction
             execute("PRAGMA synchronous = FULL")
         execute("BEGIN IMMEDIATE")
-        for batch in self._queue:
-            for event in batch:
-                WRITES[event["type"]](connection, event)
+        while not self._insert(connection):
+            execute("ROLLBACK")
+            execute("BEGIN IMMEDIATE")
         state = {**self._state(), "degraded": None, "dropped": self.dropped, "version": __version__}
         for key, value in state.items():
             execute("INSERT INTO daemon_state (key, value, updated_at) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
@@ -180,6 +183,21 @@ class Writer:
             execute("PRAGMA synchronous = NORMAL")
         self._queue.clear()
         self._state_at = now
+
+
+    def _insert(self, connection: sqlite3.Connection) -> bool:
+        """Write the queue; False after a record that cannot be a row was taken out of it. Only input that somebody
+        else wrote has such: it must neither end the writer nor keep the others waiting for ever."""
+        for batch in self._queue:
+            for place, each in enumerate(batch):
+                try:
+                    WRITES[each["type"]](connection, each)
+                except UNUSABLE as error:
+                    del batch[place]
+                    self.dropped += 1
+                    self._warn(f"a record of type {each['type']} cannot be stored: {type(error).__name__}: {error}")
+                    return False
+        return True
 
 
 def _as_row(snapshot: sqlite3.Row | None) -> Row:
