@@ -82,7 +82,7 @@ def test_a_lock_convoy(spawn: Spawn, tmp_path: Path, how: str, kind: str) -> Non
     waiters = [python(spawn, LOCK, lock, how) for _ in range(2)]
     wanted = {(w.pid, kind, holder.pid) for w in waiters}
     records = until(waiters[0].pid, lambda r: wanted <= edges(r))
-    mine = [b for b in of(records, "spindump_blocker") if b["on_pid"] == holder.pid]
+    mine = [b for b in of(records, "spindump_blocker") if b.get("on_pid") == holder.pid]
     assert {b["certainty"] for b in mine} == {"proven"} and all(b["samples"] >= 1 for b in mine)
     root = next(r for r in blame(records).roots if r.node[0] == holder.pid)
     assert root.processes == 2 and root.waits_for is not None
