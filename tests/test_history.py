@@ -6,6 +6,7 @@ import json
 import random
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -379,12 +380,15 @@ def test_queries_under_load_do_not_keep_the_writer_waiting(month: Path, tmp_path
     writer = Writer(path, CONFIG.store, lambda: 1e9, lambda message: None)
     for thread in threads:
         thread.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)     # else each page of a reader waits 5 ms for the interpreter, and not for the writer
     try:
         ticks = 0
         deadline = time.monotonic() + 60
         while not wrong and time.monotonic() < deadline and (ticks < 300 or len(asked) < 6):
             ticks += written(path, writer, 300, LAST + 300 + ticks)
     finally:
+        sys.setswitchinterval(interval)
         stop.set()
         for thread in threads:
             thread.join(60)

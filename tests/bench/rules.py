@@ -1,0 +1,71 @@
+"""What the rules cost: 1,000 processes against 20 rules. `python -m tests.bench.rules` from the checkout's top."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ticktools import closing, key, row
+
+from rogue_hunter.match import Matcher
+from rogue_hunter.rules import RuleSet, builtin, parse
+from rogue_hunter.schema import Key
+from rogue_hunter.tick import Row, Tick
+
+PROCESSES = 1000
+RULES = 20
+
+
+def rules() -> RuleSet:
+    """Rules with a window, four patterns each, none of which can be decided by age alone."""
+    return parse("".join(f"""
+[[rules]]
+name = "r{i}"
+conditions = {{ cpu_percent_min = {50 + i}, duration_seconds = {60 + i},
+    command_patterns = ["^test_{i}", "_test{i}$", "proptest{i}"], exclude_patterns = ["^rustc$", "^cargo build"] }}
+""".replace(",\n    ", ", ") for i in range(RULES)).encode(), "bench")
+
+
+class Machine:
+    """Processes that change when told, and the CPU time that the matcher takes for a tick."""
+
+    def __init__(self, rule_set: RuleSet, processes: int = PROCESSES) -> None:
+        self.matcher = Matcher(rule_set, lifetime=False)
+        made = [row(2000 + i, command=f"test_{i % 40}", exe=f"/usr/bin/test_{i}", cmdline=f"/usr/bin/test_{i} --a {i}")
+                for i in range(processes)]
+        self.rows: dict[Key, Row] = {key(each): each for each in made}
+        self.seq = 0
+
+    def tick(self, changed: Iterable[Key]) -> float:
+        """Milliseconds of CPU time."""
+        keys = set(changed)
+        for each in keys if self.seq else ():
+            self.rows[each] = {**self.rows[each], "cpu_percent": float(self.seq % 100)}
+        made = Tick(closing(self.seq, len(self.rows)), dict(self.rows), keys)
+        self.seq += 1
+        began = time.thread_time()
+        self.matcher.tick(made)
+        return 1000 * (time.thread_time() - began)
+
+
+def main() -> None:
+    """Print a line for each rule set."""
+    for name, rule_set in ((f"{RULES} rules", rules()), ("built-in rules", builtin())):
+        machine = Machine(rule_set)
+        keys = list(machine.rows)
+        first = machine.tick(keys)
+        idle = [machine.tick(()) for _ in range(200)]
+        some = [machine.tick(keys[:50]) for _ in range(60)]
+        every = [machine.tick(keys) for _ in range(10)]
+        print(f"{name}, {PROCESSES} processes, ms of CPU time a tick: first {first:.1f}; idle {statistics.median(idle):.4f}"
+              f" (at most {max(idle):.3f}); 50 active {statistics.median(some):.2f};"
+              f" all active {statistics.median(every):.1f}")
+
+
+if __name__ == "__main__":
+    main()
