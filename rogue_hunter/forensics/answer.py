@@ -28,7 +28,7 @@ def blame_lines(answer: Blame, limit: int = 10) -> Iterator[str]:
     if not answer.roots:
         yield "nobody is seen to hold up anybody"
         if answer.unnamed:
-            yield f"{answer.unnamed} waits name no process"
+            yield f"{answer.unnamed} wait{' names' if answer.unnamed == 1 else 's name'} no process"
         return
     steps = f" of {answer.steps}" if answer.steps else ""
     for rank, root in enumerate(answer.roots[:limit], 1):
@@ -36,7 +36,7 @@ def blame_lines(answer: Blame, limit: int = 10) -> Iterator[str]:
         if root.cycle:
             word = "deadlock" if root.certain else "possible deadlock"
             yield visible(f"{rank}. {word}: {' -> '.join([*root.cycle, root.cycle[0]])}")
-            yield visible(f"   {root.waiters} threads wait in or behind it")
+            yield visible(f"   {root.waiters} thread{' waits' if root.waiters == 1 else 's wait'} in or behind it")
         else:
             threads = f" thread {', '.join(root.threads[:3])}" if root.threads else ""
             more = f" and {len(root.threads) - 3} more" if len(root.threads) > 3 else ""
@@ -51,10 +51,14 @@ def blame_lines(answer: Blame, limit: int = 10) -> Iterator[str]:
                           f"{' -> '.join(root.chain)}")
         if root.waits_for:
             yield visible(f"   and waits itself in {root.waits_for}")
+    deepest = max(answer.roots, key=lambda root: root.hops)
+    if deepest.hops > answer.roots[0].hops:
+        pid = deepest.node[0] if deepest.node[0] >= 0 else "?"
+        yield visible(f"the longest chain of all, {deepest.hops} hops, ends at {deepest.command} [{pid}]")
     left = len(answer.roots) - limit
     if left > 0:
         yield f"{left} more"
     if answer.unnamed:
-        yield f"{answer.unnamed} wait{'' if answer.unnamed == 1 else 's'} name no process"
+        yield f"{answer.unnamed} wait{' names' if answer.unnamed == 1 else 's name'} no process"
     if steps:
         yield f"samples are added up over threads; the report has {answer.steps} steps"

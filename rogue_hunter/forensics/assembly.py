@@ -38,6 +38,7 @@ class Process:
     listed: int = 0
     images: bool = False
     flushed: bool = False
+    after_blank: bool = False
 
 
 @dataclass(slots=True)
@@ -168,7 +169,9 @@ def close_process(report: Report, process: Process | None, capture: str | None) 
     if process is None:
         return
     report.with_images += process.images
-    report.last_images = process.images
+    # One that had ended before the first sample has no threads, and so no images either.
+    gone = not process.listed and process.after_blank and process.fields.get("defunct") is True
+    report.last_images = process.images or gone
     if process.number == 0 and process.listed:
         problem(report, f"{process.listed} threads stand before the first process")
     yield from _flush(process, capture)

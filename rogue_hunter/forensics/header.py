@@ -111,6 +111,12 @@ def process_line(line: bytes, fields: Fields, page_bytes: int) -> None:
         _note(value, fields)
 
 
+def begins_section(line: bytes) -> bool:
+    """A `Name:` that is no key of a process and has nothing behind it: one of the tables after the last process."""
+    found = _KEY.match(line[:16384].rstrip())
+    return found is not None and not found.group(2) and found.group(1) not in _PROCESS
+
+
 def _note(value: bytes, fields: Fields) -> None:
     notes = fields.setdefault("notes", [])
     if len(notes) < MAX_NOTES:

@@ -82,6 +82,8 @@ def parse(lines: Iterable[bytes], *, frames_of: FramesOf = _always, capture: str
                 report.seen_key = True
                 process = _start_key(report, bare, process, frames_of)
         elif lead in (b"\n", b"\r", b""):
+            if process is not None:
+                process.after_blank = True
             continue
         elif line.startswith(b"Process:"):
             yield from close_thread(report, process, thread, capture)
@@ -90,7 +92,8 @@ def parse(lines: Iterable[bytes], *, frames_of: FramesOf = _always, capture: str
         elif is_thread_line(line) and process is not None and not process.images:
             yield from close_thread(report, process, thread, capture)
             thread = open_thread(report, process, line)
-        elif process is not None and thread is None and not process.images and process.listed == 0:
+        elif process is not None and thread is None and not process.images and process.listed == 0 and \
+                not (process.after_blank and header.begins_section(line)):
             header.process_line(line, process.fields, report.page_bytes)
         elif line.startswith(b"Date/Time:") and report.processes:
             yield from close_thread(report, process, thread, capture)
@@ -99,7 +102,7 @@ def parse(lines: Iterable[bytes], *, frames_of: FramesOf = _always, capture: str
             report, process, thread = Report(lines=1), None, None
             header.report_line(line, report.fields, report.extra)
             report.seen_key = True
-        elif process is not None and thread is not None and (lead.isdigit() or lead == b"*"):
+        elif process is not None and thread is not None and (lead.isdigit() or lead in (b"*", b"<")):
             # A report whose indentation was lost: its waits still count, its stacks have no shape.
             state = state_of(line) if b"] (" in line or b"blocked by " in line else None
             if state is not None:
@@ -115,7 +118,7 @@ def parse(lines: Iterable[bytes], *, frames_of: FramesOf = _always, capture: str
             process = _start_key(report, line, process, frames_of)
     yield from close_thread(report, process, thread, capture)
     yield from close_process(report, process, capture)
-    ended = line.endswith(b"\n")
+    ended = line.endswith(b"\n") or not line.strip()
     if report.last_images and not report.sections and not ended and report.processes and not _whole_image(line):
         report.last_images = False  # cut off inside of the last list of images
     yield finish(report, capture, ended=ended)

@@ -36,6 +36,9 @@ def test_the_process_that_held_up_the_machine(path: Path) -> None:
     login = next(root for root in answer.roots if root.command == "loginwindow")
     assert login.hops == 3
     assert login.chain == ("logind [110] thread 0x31f", "2 not named", "loginwindow [374] thread 0xa8f")
+    lines = list(blame_lines(answer))
+    assert lines[0].startswith("1. WindowServer [176] thread 0x3e2 holds up 21 threads")
+    assert "the longest chain of all, 3 hops, ends at loginwindow [374]" in lines
     check(blame_records(answer))
 
 

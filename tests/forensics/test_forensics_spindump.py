@@ -230,6 +230,33 @@ def test_a_report_that_was_handled_by_others(change: object) -> None:
     assert [len(of(records, f"spindump_{k}")) for k in ("process", "thread", "blocker", "report")] == [4, 4, 3, 1]
 
 
+def test_a_report_without_indentation() -> None:
+    """A form that strips every line: processes, threads and waits are still counted."""
+    thread = b"  Thread 0x%d  1 sample (1)\n  <thread QoS default>\n  1  f + 1 (k + 2) [0xff] (blocked by wait4 on z [1]) 1\n\n"
+    two = b"Report Version: 35.1\n\nProcess:  a [7]\n\n" + thread % 1 + thread % 2 + b"  Binary Images:\n    0x1 - 0x2 a\n"
+    for data, threads, waits in ((fixture("heavy.txt"), 4, 3), (fixture("deadlock.spin"), 3, 3), (two, 2, 2)):
+        for form in (data, b"\n".join(line.strip() for line in data.splitlines()) + b"\n"):
+            records = parsed(form)
+            assert (len(of(records, "spindump_thread")), len(of(records, "spindump_blocker"))) == (threads, waits)
+
+
+def test_one_that_ended_before_the_first_sample() -> None:
+    """A zombie without threads has no binary images: the report is whole, and the tables behind it are no keys of it."""
+    data = b"Report Version: 67\n\nProcess:  a [1]\n\n  Thread 0x1  1 sample (1)\n\n  Binary Images:\n     0x1 - 0x2  a\n\n" \
+           b"Process:  sh [2]\nNote:     Terminated (zombie)\n\n"
+    for tail, sections in ((b"", None), (b"IO Size Histogram:\n  Begin End\n", ["IO Size Histogram"])):
+        records = parsed(data + tail)
+        (report,) = of(records, "spindump_report")
+        assert (report["complete"], report.get("sections")) == (True, sections) and not of(records, "error")
+
+
+@pytest.mark.parametrize("end", [b"", b"   ", b"\t"])
+def test_blanks_at_the_end_do_not_cut_a_report(end: bytes) -> None:
+    """The line feed of the last line may be lost, or be followed by the indentation of a line that is not there."""
+    (report,) = of(parsed(fixture("deadlock.spin") + end), "spindump_report")
+    assert report["complete"] is True
+
+
 def test_cut_at_every_byte() -> None:
     """No cut makes a traceback, and each gives no more than the whole has."""
     data = fixture("deadlock.spin")
