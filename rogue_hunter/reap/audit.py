@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.paths import PathError, private_dir
-from rogue_hunter.reap.chain import START, TAIL, Verdict, entry_of, link_of, numbered, own_link, verify
+from rogue_hunter.reap.chain import START, TAIL, Verdict, entry_of, link_of, numbered, own_link, sha256, verify
 
 LOCK_WAIT_S = 10.0
 """A line takes milliseconds to write; whoever holds the lock for this long hangs."""
@@ -156,7 +155,7 @@ class AuditLog:
         os.ftruncate(fd, size - len(torn))
         seq, link = self._last(fd)
         self._write(fd, seq + 1, link, {"kind": "repair", "torn_bytes": len(torn),
-                                        "torn_sha256": hashlib.sha256(torn).hexdigest()})
+                                        "torn_sha256": sha256(torn)})
 
     def _write(self, fd: int, seq: int, link: str, entry: dict[str, Any]) -> int:
         now = self._now()

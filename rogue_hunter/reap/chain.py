@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +37,14 @@ def numbered(path: Path, number: int) -> Path:
 def link_of(link: str, body: bytes) -> str:
     """The link of a line that follows `link`: SHA-256 over both."""
     # A damaged line may hold a link that is no text; it is then the link of nothing.
-    return hashlib.sha256(link.encode("utf-8", "surrogatepass") + b"\n" + body).hexdigest()
+    return sha256(link.encode("utf-8", "surrogatepass") + b"\n" + body)
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 in hexadecimal digits."""
+    import hashlib  # it brings OpenSSL, 3.4 MB of memory: a pipe that ends nothing does without
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def entry_of(line: bytes) -> dict[str, Any] | None:

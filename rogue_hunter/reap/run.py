@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +58,7 @@ class Setup:
     stop: Stop = field(default_factory=Stop)
     now: Callable[[], float] = time.time
     kill_wait_s: float = KILL_WAIT_S
-    run: str = field(default_factory=lambda: secrets.token_hex(6))
+    run: str = field(default_factory=lambda: os.urandom(6).hex())
 
 
 def reap_batch(matches: Sequence[Record], setup: Setup) -> list[Record]:
