@@ -5,9 +5,9 @@ The rules in force follow their files as the configuration does: a file that can
 
 from __future__ import annotations
 
+import os
 import platform
 import queue
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,7 +101,7 @@ class _Judging:
         self.live, self.rules, self.say = live, rules, say
         self.teller = Teller()
         self._machine = machine() if machine is not None else None
-        self._run, self._stop = secrets.token_hex(6), Stop()
+        self._run, self._stop = os.urandom(6).hex(), Stop()
         self._setup: Setup | None = None
         self._made_of: tuple[RuleSet, Reap] | None = None
         self._told: dict[tuple[Key, str], None] = {}
