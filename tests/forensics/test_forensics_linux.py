@@ -7,7 +7,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from rogue_hunter.forensics.blame import blame
 from rogue_hunter.forensics.capture import capture, capturer
 from rogue_hunter.forensics.linux import futex
 from rogue_hunter.forensics.linux.capture import capture_linux
+from rogue_hunter.forensics.linux.convoy import mutex_waits
 from rogue_hunter.forensics.linux.index import Index
 from rogue_hunter.forensics.linux.locks import holds, parse_locks
 from rogue_hunter.forensics.linux.read import Late, bounded, is_native, parse_pressure_avg10
@@ -153,7 +155,8 @@ def test_pipes_and_sockets(spawn: Spawn) -> None:
         assert (cat, "pipe read", names["sleep"]) in edges(records)
     finally:
         for child in children:
-            os.kill(child, 9)
+            with suppress(ProcessLookupError):  # the end of one may have ended the other
+                os.kill(child, 9)
     code = ("import socket, sys\ns = socket.socket(fileno=int(sys.argv[1]))\nprint('x', flush=True)\ns.recv(1)")
     import socket
 
@@ -213,8 +216,71 @@ def test_the_owner_of_a_mutex_between_two_processes(spawn: Spawn, kind: str, cer
             pytest.skip("this C library keeps no owner beside the word")
         assert [(b["blocked_by"], b["on_pid"], b["on_thread_id"], b["certainty"]) for b in found] == \
             [("futex", holder.pid, str(holder.pid), certainty)]
+        # Somebody else's capture finds both as well, though the kernel keeps no list of mutexes.
+        others = check(capture([], QUICK))
+        roles = {p["pid"]: p["role"] for p in of(others, "spindump_process")}
+        assert (roles.get(waiter), roles.get(holder.pid)) == ("waiter", "holder")
+        assert (waiter, "futex", holder.pid) in edges(others)
     finally:
         os.kill(waiter, 9)
+
+
+@linux
+def test_the_mutex_of_a_thread_pool_is_its_own_affair(spawn: Spawn) -> None:
+    """Threads that wait for another thread of theirs bring nobody into the capture of somebody else."""
+    code = ("import threading\nlock = threading.Lock()\nlock.acquire()\n"
+            "for _ in range(3): threading.Thread(target=lock.acquire, daemon=True).start()\n"
+            "print('x', flush=True)\nimport sys\nsys.stdin.read()")
+    child = python(spawn, code)
+    stats = [(child.pid, parse_stat(Path(f"/proc/{child.pid}/stat").read_bytes()))]
+    assert mutex_waits(Path("/proc"), stats, os.uname().machine) == []
+
+
+def test_the_search_for_mutexes_ends_in_time() -> None:
+    """Without time left nobody is looked at; a process that is gone is nobody."""
+    stat = parse_stat(Path("/proc/self/stat").read_bytes())._replace(state=b"S", threads=1)
+    clock = iter((0.0, 9.0))
+    assert mutex_waits(Path("/proc"), [(os.getpid(), stat)], "x86_64", lambda: next(clock)) == []
+    assert mutex_waits(Path("/nowhere"), [(1 << 30, stat)], "x86_64") == []
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """`pid` in a control group that is frozen; skips where this process may not make one."""
+    place = next((base for base in (Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup"))
+                  if (base / "cgroup.procs").exists() and os.access(base, os.W_OK)), None)
+    if place is None:
+        pytest.skip("control groups cannot be made here")
+    group = place / f"rh-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"control groups cannot be made here: {error.strerror}")
+    name, on, off = ("freezer.state", "FROZEN", "THAWED") if place.name == "freezer" else ("cgroup.freeze", "1", "0")
+    try:
+        (group / "cgroup.procs").write_text(str(pid))
+        (group / name).write_text(on)
+        yield
+    finally:
+        (group / name).write_text(off)
+        (place / "cgroup.procs").write_text(str(pid))
+        group.rmdir()
+
+
+@linux
+def test_a_process_that_was_frozen(spawn: Spawn) -> None:
+    """It waits for its thaw, and not for the child that it waited for before."""
+    parent = spawn([sys.executable, "-c", "import subprocess\np = subprocess.Popen(['sleep', '600'])\n"
+                    "print(p.pid, flush=True)\np.wait()"], stdout=subprocess.PIPE)
+    child = int(parent.stdout.readline())
+    try:
+        with frozen(parent.pid):
+            records = until(parent.pid, lambda r: any(
+                b["pid"] == parent.pid and b["blocked_by"] == "freezer" for b in of(r, "spindump_blocker")))
+        (wait,) = [b for b in of(records, "spindump_blocker") if b["pid"] == parent.pid]
+        assert "on_pid" not in wait and "froze" in wait["on_what"]
+    finally:
+        os.kill(child, 9)
 
 
 @linux

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rogue_hunter.forensics.command import RunCommand, default_runner
 from rogue_hunter.forensics.linux import logs
+from rogue_hunter.forensics.linux.convoy import mutex_waits
 from rogue_hunter.forensics.linux.index import Index
 from rogue_hunter.forensics.linux.read import Gone, Late, bounded, parse_pressure_avg10, read_or
 from rogue_hunter.forensics.linux.records import process_records, report_record
@@ -65,7 +66,7 @@ def capture_linux(request: Request, cancel: threading.Event | None = None, *,
             scene.outcomes[target.key] = _read(scene, target.key, target.role)
     # Half of the room is left to those who turn out to be in the way of the others.
     crowd = max(len(scene.processes) + 1, settings.processes // 2)
-    for pid, role in _bystanders(index):
+    for pid, role in _bystanders(index, scene.machine):
         if going_on() and len(scene.processes) < crowd:
             _read(scene, pid, role)
     _follow(scene, index, going_on)
@@ -132,8 +133,9 @@ def _guarded(scene: _Scene, process: Process, call: Callable[[], None]) -> None:
         pass
 
 
-def _bystanders(index: Index) -> Iterator[tuple[int, str]]:
-    """Processes that wait not to be interrupted, and both sides of every file lock that is waited for."""
+def _bystanders(index: Index, machine: str) -> Iterator[tuple[int, str]]:
+    """Processes that wait not to be interrupted, and both sides of every file lock and of every mutex between
+    processes that is waited for."""
     for pid, stat in index.stats().items():
         if stat.state == b"D" and not stat.flags & PF_KTHREAD:
             yield pid, "uninterruptible"
@@ -141,6 +143,11 @@ def _bystanders(index: Index) -> Iterator[tuple[int, str]]:
         yield wait.waiter, "waiter"
         if wait.holder is not None:
             yield wait.holder, "holder"
+    for waiter, owner in mutex_waits(index.root, index.stats().items(), machine):
+        yield waiter, "waiter"
+        holder = index.thread_owner(owner)
+        if holder is not None:
+            yield holder, "holder"
 
 
 def _follow(scene: _Scene, index: Index, going_on: Callable[[], bool]) -> dict[int, list[Wait]]:

@@ -19,6 +19,10 @@ MAX_CANDIDATES = 8
 MEMORY_S = 1.0
 """Seconds for reading a futex word out of another process's memory."""
 
+FREEZERS = frozenset(("__refrigerator", "refrigerator", "do_freezer_trap"))
+"""Where a thread sits whose control group was frozen: the first two of version 1 (and of a machine that is about to
+sleep), the last of version 2."""
+
 _ACCESS = 0o3
 _LOCK_WORDS = ("lock", "flock", "posix", "fcntl")
 
@@ -45,6 +49,11 @@ def waits_of(process: Process, index: Index, own_namespace: str | None) -> Itera
     for thread in process.threads.values():
         state, wchan, call = thread.last
         if state in ("R", "Z", "X", "T", "t", "I"):
+            continue
+        if wchan in FREEZERS:
+            # Whatever it waited for before, what it waits for now is to be thawed.
+            yield Wait(thread.tid, "freezer", None, None, "whoever froze its control group", "proven",
+                       f"state {state} in {wchan}")
             continue
         name = call.name if call else None
         if name in LOCKS and lock is not None:
