@@ -20,8 +20,9 @@ from proctools import HZ, PAGE, PYTHON, REPO, Tree, by_pid, stat_line, status_te
 
 from rogue_hunter import wire
 from rogue_hunter.host import HostError, Snapshot, here, linux
-from rogue_hunter.host.linux import LIST_EVERY, SWEEP_S, LinuxHost
+from rogue_hunter.host.linux import LIST_EVERY, LinuxHost
 from rogue_hunter.host.linux.process import Process
+from rogue_hunter.host.linux.sweep import SWEEP_S
 from rogue_hunter.schema import PROCESS
 from rogue_hunter.tick import Row
 

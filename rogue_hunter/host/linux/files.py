@@ -88,6 +88,9 @@ class Files:
                 io = os.pread(fds[2], IO_MAX, 0)
             except PermissionError:
                 process.io_denied = True
+        if fds[1] < 0:
+            # Everybody's status may be read, so this passes: what was denied once is asked again at the next reading.
+            process.close()
         return data, status, io, said if on_sched else b""
 
     def keep(self, process: Process, stat: Stat, said: bytes) -> None:

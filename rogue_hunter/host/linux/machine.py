@@ -15,8 +15,12 @@ _T = TypeVar("_T")
 STAT_BYTES = 1 << 16
 """Holds the cpu lines of /proc/stat on a machine of 600 CPUs."""
 
+CALM_NS = 60_000_000_000
+
 _FILES = {"meminfo": 160, "pressure/cpu": 256, "pressure/memory": 256, "pressure/io": 256}
 """File and bytes to read. MemTotal and MemAvailable stand in the first three lines of meminfo."""
+
+_RECLAIM = "pressure_memory_some_ms_per_s"
 
 
 class Machine:
@@ -28,6 +32,9 @@ class Machine:
         self._fds: dict[str, int] = {}
         self._before: tuple[int, CpuTimes | None, dict[str, int]] | None = None
         self._stat_bytes = STAT_BYTES
+        self._reclaimed_ns = -CALM_NS
+        self.calm = False
+        """True while no memory was taken from anybody for CALM_NS, as far as PSI tells."""
         self.errors = 0
 
     def close(self) -> None:
@@ -116,6 +123,9 @@ class Machine:
                 then = totals_then.get(name)
                 if then is not None and total >= then:
                     fields[name] = round(min((total - then) / 1000 / seconds, 1000.0), 1)
+            if totals.get(_RECLAIM) != totals_then.get(_RECLAIM):
+                self._reclaimed_ns = mono_ns
+        self.calm = _RECLAIM in totals and mono_ns - self._reclaimed_ns >= CALM_NS
         self._before = (mono_ns, cpu, totals)
         return fields
 

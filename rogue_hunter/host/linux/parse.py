@@ -7,7 +7,7 @@ A process chooses its own name, so nothing here trusts a name to be text, to lac
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HZ = os.sysconf("SC_CLK_TCK")
 """Clock ticks a second of utime, stime and starttime (100 on every kernel built so far)."""
@@ -184,3 +184,8 @@ def split_cmdline(data: bytes) -> list[str]:
 def text(data: bytes) -> str:
     """Bytes as text, once and for all: what is not UTF-8 becomes a visible escape, so no surrogate arises."""
     return data.decode("utf-8", "backslashreplace")
+
+
+def fits(row: dict[str, Any]) -> bool:
+    """False for a number of more than 64 bits: no kernel writes one, but a recorded tree may hold anything."""
+    return row["start_ticks"] >= 0 and all(-1 << 63 <= v < 1 << 63 for v in row.values() if type(v) is int)

@@ -15,7 +15,6 @@ from rogue_hunter.host.linux.parse import (
     effective_uid,
     parse_io,
     parse_schedstat,
-    parse_stat,
     parse_status,
     text,
     tty_name,
@@ -64,6 +63,7 @@ class Process:
         "key",
         "majflt",
         "minflt",
+        "own",
         "rd",
         "read_ns",
         "row",
@@ -78,8 +78,10 @@ class Process:
         "wr",
     )
 
-    def __init__(self, key: Key, stat: Stat, boot_time: float) -> None:
+    def __init__(self, key: Key, stat: Stat, boot_time: float, own: bool = False) -> None:
         self.key = key
+        self.own = own
+        """It is this very process, which is not read at every tick in which it ran."""
         self.gate: Gate | None = None
         self.at = -1
         self.fds: tuple[int, int, int] | None = None
@@ -236,6 +238,8 @@ class Process:
                 age = max(age, 1 / HZ)
                 return age, age
             return 0.0, 0.0
+        if self.own:
+            return (gate_ns - self.seen_ns) / 1e9, (now_ns - self.read_ns) / 1e9
         since = (gate_ns - max(self.seen_ns, before_ns)) / 1e9
         if self.threads == 1 and self.run_ns is not None:
             return since, (now_ns - max(self.read_ns, before_ns)) / 1e9
@@ -290,9 +294,3 @@ _TOTALS = {
 
 def _total_of(rate: str) -> str:
     return _TOTALS[rate]
-
-
-def read_stat(fd: int) -> tuple[bytes, Stat]:
-    """stat of a kept-open descriptor, raw and parsed. Raises OSError or ValueError."""
-    data = os.pread(fd, STAT_MAX, 0)
-    return data, parse_stat(data)
