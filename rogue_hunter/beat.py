@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 NS = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(NamedTuple):
     """One beat.
 
     `mono_ns` is the monotonic clock when it came, `ts` the wall clock then (epoch seconds), `interval_s` the measured

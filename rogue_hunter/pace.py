@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from rogue_hunter.beat import NS, Beat, Clock, beats, system_clock
 
@@ -37,11 +36,11 @@ def paced(rate: Callable[[], float], sleep: Callable[[float], bool], clock: Cloc
             if first is not None:
                 # The first beat of a segment knows nothing of the ones before.
                 asleep = (clock.sleeping() - beat.mono_ns if clock.sleeping else 0) - gap
-                beat = replace(beat, interval_s=(beat.mono_ns - first.mono_ns) / NS,
-                               late_s=max(0, beat.mono_ns - first.mono_ns - int(NS / hz)) / NS,
-                               asleep_s=asleep / NS if asleep > 10_000_000 else 0.0)
+                beat = beat._replace(interval_s=(beat.mono_ns - first.mono_ns) / NS,
+                                     late_s=max(0, beat.mono_ns - first.mono_ns - int(NS / hz)) / NS,
+                                     asleep_s=asleep / NS if asleep > 10_000_000 else 0.0)
                 first = None
-            last = beat = replace(beat, seq=0 if last is None else last.seq + 1)
+            last = beat = Beat(0 if last is None else last.seq + 1, *beat[1:])
             gap = clock.sleeping() - beat.mono_ns if clock.sleeping else 0
             yield beat
             if rate() != hz:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
 
 from rogue_hunter.beat import Beat, Clock, beats
@@ -53,7 +52,7 @@ def sample(host: Host, beat_stream: Iterable[Beat], *, silent_first: bool = Fals
         if own_key not in shot.processes:
             own_key = _own_key(shot)
         if not (silent_first and last is None):
-            row = _closing_row(facts, replace(beat, seq=beat.seq - 1) if silent_first else beat, shot)
+            row = _closing_row(facts, beat, beat.seq - silent_first, shot)
             if last is not None:
                 _own_account(row, beat, last, then, now)
             if own_key is not None:
@@ -91,9 +90,9 @@ def _own_account(row: Row, beat: Beat, last: Beat, then: Own, now: Own) -> None:
         row["clock_step_s"] = round(step, 3)
 
 
-def _closing_row(facts: Facts, beat: Beat, shot: Snapshot) -> Row:
+def _closing_row(facts: Facts, beat: Beat, seq: int, shot: Snapshot) -> Row:
     row: Row = {
-        "ts": round(beat.ts, 3), "seq": beat.seq, "mono_ns": beat.mono_ns, "host": facts.host,
+        "ts": round(beat.ts, 3), "seq": seq, "mono_ns": beat.mono_ns, "host": facts.host,
         "boot_id": facts.boot_id, "os": facts.os, "interval_s": round(beat.interval_s, 6),
         "late_s": round(beat.late_s, 6), "asleep_s": round(beat.asleep_s, 3), "cpus": facts.cpus,
         "memory_total_bytes": facts.memory_total_bytes,
