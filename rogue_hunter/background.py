@@ -19,7 +19,7 @@ from rogue_hunter.logs import Log
 from rogue_hunter.loop import Loop
 from rogue_hunter.notify_socket import Notifier, notifying
 from rogue_hunter.power import keep_awake
-from rogue_hunter.reload import POLL_S, SETTLE_S, Reloader
+from rogue_hunter.reload import POLL_S, SETTLE_S, WATCHED_POLL_S, Reloader
 from rogue_hunter.serve import Feed, Place, Server, Taken, broadcast
 from rogue_hunter.serve.requests import Pruner, logging
 from rogue_hunter.store import Writer
@@ -110,8 +110,14 @@ def _reloading(live: Live, loop: Loop, setting: Setting, say: Say, tell: Notifie
         tell.tell(READY=1)
 
     loop.on(signal.SIGHUP, hangup)
-    timer = loop.every(POLL_S, reloader.look)
-    reloader.watch(lambda: loop.hurry(timer, SETTLE_S + 0.02))
+    def look() -> None:
+        reloader.look()
+        if reloader.unsettled:
+            loop.hurry(timer, SETTLE_S + 0.02)
+
+    timer = loop.every(POLL_S, look)
+    if reloader.watch(lambda: loop.hurry(timer, SETTLE_S + 0.02)):
+        timer.period = WATCHED_POLL_S
     stack.callback(reloader.close)
     return reloader
 

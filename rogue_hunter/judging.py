@@ -25,7 +25,7 @@ from rogue_hunter.reap.places import audit_log, audit_path
 from rogue_hunter.reap.signals import Stop
 from rogue_hunter.reap.stage import reap_behind
 from rogue_hunter.reap.words import sentence
-from rogue_hunter.reload import POLL_S, SETTLE_S, stamp
+from rogue_hunter.reload import SETTLE_S, stamp
 from rogue_hunter.rules import RuleError, RuleSet, user_rules
 from rogue_hunter.rules.model import LOG_LEVELS, Settings
 from rogue_hunter.rules.patterns import Patterns
@@ -34,6 +34,9 @@ from rogue_hunter.tick import Record, Row, Stage, Tick
 
 Say = Callable[[str, str], object]
 """(level, message)."""
+
+LOOK_S = 2.0
+"""Seconds between two looks at the rule files; once one has changed, every tick looks until it has come to rest."""
 
 END_S = 1.5
 """Seconds that the end of rh-pipe waits for the reaper, which is told to stop: rh-pipe is to end within two."""
@@ -55,7 +58,7 @@ class Rules:
     def look(self) -> RuleSet:
         """The rules, read again when a file has changed and has come to rest."""
         now = self._clock()
-        if now - self._looked >= POLL_S:
+        if now - self._looked >= LOOK_S or self._seen != self._stamps:
             self._looked = now
             stamps = [stamp(each) for each in self._files]
             if stamps != self._seen:

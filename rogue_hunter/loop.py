@@ -50,12 +50,15 @@ class Timer:
 class Loop(AbstractContextManager["Loop"]):
     """The waiting of the beat. Inside of `with`, `stops` end it: the first such signal makes `sleep` give False, a
     second one ends the process at once. A signal wakes the loop through a socket, so none is missed between the look
-    and the wait.
+    and the wait. A timer that is due waits for the end of a sleep that is at most `patience` seconds away: waking up
+    costs 0.1 ms of CPU time, and more of a laptop's battery.
     """
 
     def __init__(self, stops: Iterable[int] = (signal.SIGTERM, signal.SIGINT),
-                 clock: Callable[[], float] = time.monotonic, nap: Callable[[float], object] = time.sleep) -> None:
+                 clock: Callable[[], float] = time.monotonic, nap: Callable[[float], object] = time.sleep,
+                 patience: float = 0.0) -> None:
         self.stopping = False
+        self._patience = patience
         self._stops = tuple(stops)
         self._clock = clock
         self._nap = nap
@@ -157,7 +160,9 @@ class Loop(AbstractContextManager["Loop"]):
         return not self.stopping
 
     def _wait(self, left: float) -> float:
-        """Seconds until the beat or a timer is due."""
+        """Seconds until the beat, or until a timer is due that cannot wait for the beat."""
+        if left <= self._patience:
+            return max(0.0, left)
         due = min((timer.due for timer in self._timers), default=float("inf"))
         return max(0.0, min(left, due - self._clock()))
 

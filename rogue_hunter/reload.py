@@ -19,7 +19,10 @@ SETTLE_S = 0.2
 """Seconds of quiet after a change: an editor writes, renames and sets times one after the other."""
 
 POLL_S = 0.5
-"""Seconds between two looks at the file, for directories that cannot be watched, or are replaced: a stat takes 2 us."""
+"""Seconds between two looks at the file where its directory cannot be watched."""
+
+WATCHED_POLL_S = 2.0
+"""The same where it is watched: a directory may be replaced, and then nothing is told any more."""
 
 Stamp = tuple[tuple[int, ...] | None, ...]
 
@@ -49,6 +52,11 @@ class Reloader:
             return False
         self.read()
         return True
+
+    @property
+    def unsettled(self) -> bool:
+        """True while a change that was seen has not come to rest."""
+        return self._seen != self._stamp
 
     def read(self) -> bool:
         """Read the file now; False when it cannot be used, and the old configuration stays."""

@@ -16,12 +16,12 @@ from reap.fakes import FakeMachine, FakeProcess, match_of, setup
 from ticktools import BOOT, START, closing, key, row
 
 from rogue_hunter.config import Config, parse
-from rogue_hunter.judging import Rules, judging
+from rogue_hunter.judging import LOOK_S, Rules, judging
 from rogue_hunter.live import Live
 from rogue_hunter.reap import AuditLog, reap_batch
 from rogue_hunter.reap.follow import after, follow, last_seq
 from rogue_hunter.reap.stage import reap_behind
-from rogue_hunter.reload import POLL_S, SETTLE_S
+from rogue_hunter.reload import SETTLE_S
 from rogue_hunter.rules import RuleError, builtin
 from rogue_hunter.rules import parse as parse_rules
 from rogue_hunter.tick import Record, Row, Tick
@@ -121,9 +121,9 @@ def test_rules_follow_their_file(rules: Path) -> None:
     held = Rules(rules, lambda level, text: said.append((level, text)), clock)
 
     def later() -> list[str]:
-        clock.now += POLL_S
+        clock.now += LOOK_S
         held.look()
-        clock.now += max(POLL_S, SETTLE_S)
+        clock.now += max(LOOK_S, SETTLE_S)
         return [rule.name for rule in held.look().rules]
 
     first = held.look()
@@ -141,7 +141,7 @@ def test_rules_follow_their_file(rules: Path) -> None:
 
 def test_a_change_is_asked_about_every_process(rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also about those whose rows stand."""
-    monkeypatch.setattr("rogue_hunter.judging.POLL_S", 0.0)
+    monkeypatch.setattr("rogue_hunter.judging.LOOK_S", 0.0)
     monkeypatch.setattr("rogue_hunter.judging.SETTLE_S", 0.0)
     quiet = row(4000, cpu_percent=40.0)
     with Pipe(rules) as pipe:
@@ -209,7 +209,7 @@ def test_actions_of_others_are_taken_from_the_audit_file(tmp_path: Path) -> None
     path = tmp_path / "state" / "audit.log"
     acted(tmp_path, 2000, run="before")
     inbox: queue.SimpleQueue[Tick | None] = queue.SimpleQueue()
-    ticks = follow(lambda: path, "own")(iter(inbox.get, None))
+    ticks = follow(lambda: path, "own", 0.0)(iter(inbox.get, None))
 
     def tick() -> list[Record]:
         inbox.put(Tick(closing(0, 0)))

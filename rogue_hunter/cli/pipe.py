@@ -22,6 +22,9 @@ from rogue_hunter.notify_socket import Notifier
 from rogue_hunter.reap import here as machine
 from rogue_hunter.serve import socket_path
 
+PATIENCE_S = 0.5
+"""What is not urgent is done right behind a beat, when the beat is at most this far away."""
+
 
 @common.command("rh-pipe", """
 Examples:
@@ -73,7 +76,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     try:
         # Captures are of the machine that this runs on; a recording tells of another one, or of another day.
         here_and_now = proc_root == Path("/proc") and libproc is None
-        with (Loop() as loop, capturing(live) if here_and_now else nullcontext() as captures,
+        with (Loop(patience=PATIENCE_S) as loop, capturing(live) if here_and_now else nullcontext() as captures,
               judging(live, config_file, say, machine if here_and_now else None) as judged):
             pipe.run(config, host, database, hz=live.hz, seconds=seconds, out=out, sleep=loop.sleep,
                      warn=lambda message: say("warning", message), live=live,
