@@ -1,6 +1,7 @@
 """Faults and hostile input: `python -m tests.faults [--long] [--only PATTERN]` prints case, expected, seen.
 
-pytest runs the same cases in their short form. Every case is seeded; a failure says what to run again.
+pytest runs the same cases in their short form. Every case is seeded; a failure says what to run again. What the long
+form saw last is in RESULTS.md, which `--long --record` writes.
 """
 
 from __future__ import annotations
