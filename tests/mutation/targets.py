@@ -1,0 +1,29 @@
+"""What is changed, and the quick tests that have to notice."""
+
+from __future__ import annotations
+
+_RULES = ("test_rules.py", "test_rules_patterns.py", "test_rules_program.py", "test_match.py", "test_rules_backtest.py")
+_LINUX = ("test_host_linux.py", "test_host_linux_process.py", "test_host_linux_gate.py", "test_host_linux_describe.py")
+
+TARGETS: dict[str, tuple[str, ...]] = {
+    "reap/guards": ("reap/test_guards.py", "reap/test_run.py"),
+    "reap/identity": ("reap/test_guards.py", "reap/test_linux.py", "reap/test_run.py", "reap/test_darwin.py"),
+    "reap/judge": ("reap/test_run.py", "reap/test_real.py"),
+    "reap/linux": ("reap/test_linux.py", "reap/test_real.py"),
+    "reap/candidate": ("reap/test_run.py", "reap/test_telling.py"),
+    "reap/escalate": ("reap/test_run.py", "reap/test_escalate.py"),
+    "reap/budget": ("reap/test_run.py",),
+    **{f"rules/{name}": _RULES for name in ("conditions", "family", "logic", "model", "narrow", "parse", "patterns",
+                                            "program", "subject", "window")},
+    "rules/load": (*_RULES, "test_cli_match.py"),
+    "match": ("test_match.py", "test_rules.py"),
+    "score/share": ("test_score_share.py", "test_score_select.py"),
+    "score/stress": ("test_score_stress.py",),
+    "score/select": ("test_score_select.py",),
+    "score/__init__": ("test_score_select.py", "test_score_share.py", "test_score_stress.py"),
+    "wire": ("test_wire.py",),
+    "host/linux/__init__": _LINUX,
+    "host/linux/process": (_LINUX[1], _LINUX[0]),
+    "host/linux/boot": ("test_host_linux_machine.py", "test_host_linux.py"),
+}
+"""Module below rogue_hunter -> test files below tests, those that notice most first."""
