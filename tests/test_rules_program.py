@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rogue_hunter.rules.program import listed, program_of, script_of
+from rogue_hunter.rules.program import listed, program_of, script_of, with_subcommand
 
 
 @pytest.mark.parametrize(("row", "names", "line"), [
@@ -46,3 +46,14 @@ def test_whitelisted_is_a_whole_name_in_any_case() -> None:
     assert listed(program_of({"command": "gnome-terminal-"}), ["gnome-terminal-server"]) == "gnome-terminal-server"
     assert listed(program_of({"command": "node", "cmdline": "node /opt/bin/claude -p"}), ["claude"]) == "claude"
     assert listed(program_of({"command": "cat", "cmdline": "cat claude"}), ["claude"]) is None
+
+
+@pytest.mark.parametrize(("cmdline", "name"), [
+    ("/usr/bin/cargo build --release", "cargo build"), ("cargo build", None), ("cargo --quiet build -v", None),
+    ("cargo", None), ("tail -f x.log", None), ("git commit -m x", "git commit"),
+])
+def test_a_program_with_its_subcommand(cmdline: str, name: str | None) -> None:
+    """One name more than it has, and only where options or arguments follow."""
+    program = program_of({"command": "x", "cmdline": cmdline})
+    more = with_subcommand(program)
+    assert more.line == program.line and more.names == (*program.names, *([name] if name else []))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rogue_hunter.rules.patterns import PatternSet
+from rogue_hunter.rules.program import with_subcommand
 from rogue_hunter.rules.subject import NEVER, Subject, Term, Verdict
 from rogue_hunter.schema import BANDS
 
@@ -148,14 +149,16 @@ class Orphan(_Leaf):
 
 @dataclass(frozen=True, slots=True)
 class Called(_Leaf):
-    """Patterns that must hit the process's names or command line; with `excluded`, that must not."""
+    """Patterns that must hit the process's names or command line; with `excluded`, that must not, and then the
+    program with its subcommand counts as a name too: who excludes `^cargo build$` means the build with options."""
 
     name: str
     patterns: PatternSet
     excluded: bool = False
 
     def verdict(self, s: Subject) -> Verdict:
-        hit = s.patterns.hits(s.rule, self.patterns, s.program)
+        program = with_subcommand(s.program) if self.excluded else s.program
+        hit = s.patterns.hits(s.rule, self.patterns, program)
         return (None if hit is None else hit != self.excluded), NEVER
 
     def explain(self, s: Subject) -> Iterator[Term]:

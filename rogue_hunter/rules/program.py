@@ -75,6 +75,18 @@ def _program(command: str, exe: str, cmdline: str) -> Program:
     return Program(tuple(dict.fromkeys(n for n in names if n)), line[:SUBJECT_LIMIT])
 
 
+@functools.lru_cache(maxsize=4096)
+def with_subcommand(program: Program) -> Program:
+    """With one name more, the program and its subcommand: `cargo build` is what `cargo build --release` is called.
+
+    For patterns that protect: `^cargo build$` means the build, whatever its options.
+    """
+    words = program.line.split(" ", 2)
+    if len(words) < 3 or words[1].startswith("-"):
+        return program
+    return Program((*program.names, f"{words[0]} {words[1]}"), program.line)
+
+
 def _last(path: str) -> str:
     """The last part of a path; a login shell's `-bash` is bash."""
     return path.rsplit("/", 1)[-1].removeprefix("-")
