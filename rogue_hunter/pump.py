@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from queue import Empty, Queue
 
-from rogue_hunter.tick import Tick
+from rogue_hunter.tick import Record, Tick
 
 AHEAD = 4
 """Ticks that are read ahead; beyond it whoever writes them has to wait, as with any pipe."""
@@ -40,3 +40,26 @@ def pumped(ticks: Iterator[Tick], every_s: float) -> Iterator[Tick]:
         if isinstance(got, BaseException):
             raise got
         yield got
+
+
+def gathered(ticks: Iterator[Tick], every_s: float) -> Iterator[Tick]:
+    """Records that come outside of ticks, in batches: those of one time (`ts`, `seq`), as they were made together.
+
+    A batch ends with a record of another time, with a whole tick, at the end, and when nothing came for `every_s`
+    seconds. For a stage that treats what belongs together as one. Raises what reading raises.
+    """
+    held: list[Record] = []
+    for tick in pumped(ticks, every_s):
+        if held and (tick.row is not None or not tick.records or _time(tick.records[0]) != _time(held[0])):
+            yield Tick(records=held)
+            held = []
+        if tick.row is None:
+            held += tick.records
+        else:
+            yield tick
+    if held:
+        yield Tick(records=held)
+
+
+def _time(made: Record) -> tuple[object, object]:
+    return made.get("ts"), made.get("seq")

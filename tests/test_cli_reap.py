@@ -85,6 +85,15 @@ def test_two_at_once_are_one_chain_and_a_changed_byte_is_found() -> None:
     assert check["damages"][0]["text"] == "was changed after it was written" and "line 1" in seen["changed"]["err"]
 
 
+def test_many_matches_of_a_pipeline_are_one_run() -> None:
+    """Who ignores SIGTERM takes five seconds; three of them take as long as one."""
+    seen = run(commands.crowd)
+    actions = [a for a in seen["done"]["out"] if a["type"] == "action"]
+    assert [a["outcome"] for a in actions] == ["killed"] * 3, actions
+    assert seen["kinds"] == ["intent"] * 3 + ["escalate"] * 3 + ["outcome"] * 3
+    assert seen["alive"] == [False] * 3 and seen["bystander"]
+
+
 def test_actions_are_kept_in_the_database() -> None:
     """In the one that was named; in the user's own, if it is there and nobody else writes to it."""
     seen = run(commands.kept)

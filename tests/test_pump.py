@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rogue_hunter.pump import AHEAD, pumped
+from rogue_hunter.pump import AHEAD, gathered, pumped
 from rogue_hunter.tick import Tick, record
 
 
@@ -61,3 +61,26 @@ def test_an_error_is_handed_on() -> None:
     assert next(stream).records
     with pytest.raises(OSError, match="gone"):
         next(stream)
+
+
+def test_what_was_made_together_stays_together() -> None:
+    """Records of one tick are one batch; a tick, another time or silence ends it; nothing is lost or changes place."""
+    go = threading.Event()
+
+    def loose(ts: float, name: str) -> Tick:
+        return Tick(records=[{"type": "match", "ts": ts, "seq": int(ts), "name": name}])
+
+    def source() -> Iterator[Tick]:
+        yield loose(1, "a")
+        yield loose(1, "b")
+        yield loose(2, "c")
+        yield Tick({"seq": 2}, records=[{"type": "match", "ts": 2, "seq": 2, "name": "d"}])
+        yield loose(2, "e")
+        go.wait(20)
+        yield loose(2, "f")
+
+    stream = gathered(source(), 0.05)
+    batches = [[r["name"] for r in next(stream).records] for _ in range(4)]
+    go.set()
+    batches += [[r["name"] for r in tick.records] for tick in stream]
+    assert batches == [["a", "b"], ["c"], ["d"], ["e"], ["f"]]

@@ -15,6 +15,7 @@ from rogue_hunter.cli import common
 from rogue_hunter.cli._interrupts import Interrupts
 from rogue_hunter.cli._options import rules_options
 from rogue_hunter.config import Config
+from rogue_hunter.pump import gathered
 from rogue_hunter.reap import Notifier, Setup, confirm_on_tty, exit_code, here, manual, reap, rearm
 from rogue_hunter.reap.identity import Machine, Unreadable
 from rogue_hunter.reap.places import audit_log
@@ -24,6 +25,9 @@ from rogue_hunter.rules import RuleSet
 from rogue_hunter.tick import Record, Tick, record
 
 PID_MAX = 1 << 22
+
+TOGETHER_S = 0.2
+"""The matches of a tick are written at once; when nothing follows for so long, there are no more of them."""
 
 
 @common.command("rh-reap", """
@@ -78,6 +82,7 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
                              "--pid PID", common.USAGE)
     else:
         ticks, finish = common.read_ticks("rh-reap")
+        ticks = gathered(ticks, TOGETHER_S)
     actions: list[Record] = []
     with interrupts.handled(setup.stop.set):
         done = _kept(reap(interrupts.reading(ticks), setup), actions, common.database_path(db, config, make=False),

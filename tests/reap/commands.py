@@ -268,6 +268,25 @@ def twice(arena: Arena) -> Any:
             "victim": arena.alive(victim), "bystander": arena.alive(bystander)}
 
 
+CROWD = """
+[[rules]]
+name = "crowd"
+priority = "high"
+conditions = { age_seconds = 1, command_patterns = ["^victim$"] }
+"""
+
+
+def crowd(arena: Arena) -> Any:
+    """Several that ignore SIGTERM, through the pipeline."""
+    victims = [arena.victim("ignore") for _ in range(3)]
+    bystander = arena.victim("ignore", name="bystander")
+    place = Place(arena, CROWD)
+    old_enough()
+    done = place.shell(("sample", "-n", "2"), ("match",), ("reap", "--yes"))
+    return {"done": done, "alive": [arena.alive(v) for v in victims], "bystander": arena.alive(bystander),
+            "kinds": [e["kind"] for e in place.entries()]}
+
+
 def kept(arena: Arena) -> Any:
     """An action in the database that was named, and in the user's own once that is there."""
     victims = [arena.victim() for _ in range(2)]
