@@ -199,8 +199,9 @@ class _Judging:
             del self._told[next(iter(self._told))]
         self._loud(match.get("log_level", "warning"), f"rule {match['rule']} matches {match.get('command', '?')} "
                                                       f"[{match['pid']}]: {match['reason']}")
-        if match.get("notify") and (self._setup is None or match["action"] != "kill"):
-            self.teller.tell(self.rules.now.settings, lambda notifier: notifier.match(match))
+        settings = self.rules.now.settings
+        if match.get("notify") and (self._setup is None or settings.dry_run or match["action"] != "kill"):
+            self.teller.tell(settings, lambda notifier: notifier.match(match))
 
     def _action(self, action: Record) -> None:
         if "not_a_kill" in action.get("refusals", ()):
