@@ -253,7 +253,7 @@ class LinuxHost:
     def _settle(self, tick: _Tick) -> None:
         """Those that ran a tick ago and did not in this one: their rates are 0 now."""
         for process in self._restless:
-            if process not in tick.unsettled and process.key in self._processes:
+            if process not in tick.unsettled and process.key in self._processes and not process.own:
                 process.rest()
                 self._publish(process, tick)
         self._restless = tick.unsettled
