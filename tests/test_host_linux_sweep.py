@@ -103,7 +103,7 @@ def test_our_own_row_is_made_once_a_second() -> None:
         for _ in range(9):
             now += 333_333_333
             began = time.process_time()
-            while time.process_time() - began < 0.012:
+            while time.process_time() - began < 0.025:  # both user and system time are told in whole 10 ms
                 pass
             shot = host.snapshot()
             (key,) = (key for key in shot.processes if key[0] == os.getpid())
