@@ -84,11 +84,15 @@ class Reloader:
         """Have watchdog call `hurry`, on a thread of its own, when something happened to the file or, if it is a link,
         to its target. False when it cannot watch; who calls `look` from time to time finds the change anyway."""
         try:
+            import logging
+
             from watchdog.events import FileSystemEvent, FileSystemEventHandler
             from watchdog.observers import Observer
         except ImportError as error:
             self._say("debug", f"the configuration file is looked at twice a second: {error}")
             return False
+        # Its threads warn on standard error of what they find half closed at the end.
+        logging.getLogger("watchdog").addHandler(logging.NullHandler())
         names = {self._file.absolute(), Path(os.path.realpath(self._file))}
         wanted = {os.fsencode(name) for name in names}
 
