@@ -36,7 +36,7 @@ def pipe(spawn: Spawn, clean_env: Mapping[str, str], tmp_path: Path, db: Path) -
     """Start rh-pipe on a database of its own; captures begin at the band in which one loop is on any machine."""
     def start(*args: str, config: str = "log_entries = 0", **options: Any) -> subprocess.Popen[bytes]:
         file = tmp_path / "x.toml"
-        file.write_text(f'[bands]\nforensics = "elevated"\n[forensics]\n{config}\n')
+        file.write_text(f'[bands]\ntracking = "medium"\nforensics = "medium"\n[forensics]\n{config}\n')
         return spawn([sys.executable, "-P", "-m", "rogue_hunter", "pipe", "--quiet", "--no-socket", "--db", str(db),
                       "-c", str(file), *args], env=dict(clean_env), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
                      **options)
