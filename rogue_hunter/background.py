@@ -28,6 +28,9 @@ from rogue_hunter.tick import Stage, Tick
 Say = Callable[[str, str], object]
 """(level, message)."""
 
+SLOW_HZ = 0.05
+"""At a slower beat the service manager is told READY before the first tick."""
+
 
 @dataclass(frozen=True, slots=True)
 class Around:
@@ -83,7 +86,9 @@ def background(live: Live, loop: Loop, setting: Setting, say: Say, log: Log | No
                 server = None
             stages.append(_account(live, writer, facts, budget, server))
             if tell.wanted:
-                loop.soon(lambda: tell.tell(READY=1, STATUS="watching"))
+                # READY comes with the first tick, but systemd gives up a service that is not ready within 90 s.
+                early = {"READY": 1} if live.hz < SLOW_HZ else {}
+                loop.soon(lambda: tell.tell(**early, STATUS="waiting for the first tick"))
                 if tell.watchdog_s:
                     loop.every(tell.watchdog_s / 2, tell.alive)
                 stack.callback(lambda: tell.tell(STOPPING=1))

@@ -72,17 +72,21 @@ def _watchdog(environment: Mapping[str, str]) -> float | None:
 
 
 def notifying(notifier: Notifier, now: Callable[[], float] = time.monotonic) -> Stage:
-    """The stage: the watchdog is fed with every tick, and the status says the highest score."""
+    """The stage: the first tick that was taken says READY, the watchdog is fed with every one, and the status says the
+    highest score. Readiness is not said before: who is stopped then has not yet taken up the events that the last run
+    left open."""
 
     def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
         told_at = float("-inf")
+        ready: dict[str, object] = {"READY": 1}
         for tick in ticks:
             yield tick
             if not notifier.wanted or tick.row is None:
                 continue
             if now() - told_at >= STATUS_S:
                 told_at = now()
-                notifier.tell(WATCHDOG=1, STATUS=status(tick))
+                if notifier.tell(**ready, WATCHDOG=1, STATUS=status(tick)):
+                    ready = {}
             else:
                 notifier.alive()
 

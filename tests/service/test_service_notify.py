@@ -16,7 +16,7 @@ from rogue_hunter.tick import Tick
 
 @pytest.mark.parametrize("abstract", [False, True])
 def test_systemd_is_told(tmp_path: Path, abstract: bool) -> None:
-    """READY, the watchdog with every tick, the status now and then; a process's name cannot add a line."""
+    """READY with the first tick, the watchdog with every one, the status now and then; no name can add a line."""
     if abstract and sys.platform != "linux":
         pytest.skip("abstract sockets are Linux's")
     name = f"@rh-test-{os.getpid()}" if abstract else str(tmp_path / "n")
@@ -31,7 +31,7 @@ def test_systemd_is_told(tmp_path: Path, abstract: bool) -> None:
     for _ in notifying(notifier, lambda: now[0])(iter([tick, tick, Tick(records=[]), tick])):
         now[0] += 2.6
     got = [manager.recv(4096).decode() for _ in range(3)]
-    assert got == ["WATCHDOG=1\nSTATUS=score 70, 3 processes; highest: a\\nREADY=0\\x1b[2J (7)", "WATCHDOG=1",
+    assert got == ["READY=1\nWATCHDOG=1\nSTATUS=score 70, 3 processes; highest: a\\nREADY=0\\x1b[2J (7)", "WATCHDOG=1",
                    "WATCHDOG=1\nSTATUS=score 70, 3 processes; highest: a\\nREADY=0\\x1b[2J (7)"]
     notifier.reloading()
     assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(4096).decode())
