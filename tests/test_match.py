@@ -236,6 +236,22 @@ class TestOrphans:
         m.set(1000, command="tail", ppid=1 if parent == "init" else 800, **({"cgroup": cgroup} if cgroup else {}))
         assert bool(m.tick()) is expected
 
+    @pytest.mark.parametrize("shell", ["bash", "sh", "zsh"])
+    def test_children_of_a_container_s_shell_may_be_its_own(self, shell: str) -> None:
+        """Where pid 1 is a shell, nobody can tell what it started from what fell to it; what was seen to fall is one."""
+        for wanted in ("true", "false"):
+            m = Machine(rules(f"orphan = {wanted}", 'command_patterns = ["^tail"]'))
+            m.set(1, command=shell)
+            m.set(1000, command="tail", ppid=1)
+            assert m.tick() == []
+        m = Machine(rules(*self.RULE))
+        m.set(1, command=shell)
+        m.set(900, command="make", ppid=1)
+        m.set(1000, command="tail", ppid=900)
+        assert m.tick() == []
+        m.set(1000, ppid=1)
+        assert m.tick()[0]["orphan_of"] == "make[900]"
+
     def test_a_parent_outside_of_the_namespace_is_unknown(self) -> None:
         for wanted in ("true", "false"):
             m = Machine(rules(f"orphan = {wanted}", 'command_patterns = ["^tail"]'))

@@ -12,6 +12,9 @@ from rogue_hunter.tick import Row
 SERVICE_MANAGERS = frozenset({"systemd", "launchd"})
 """What else than pid 1 takes in orphans: systemd --user does."""
 
+SHELLS = frozenset({"ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh"})
+"""As pid 1, in a container, these have children of their own beside the orphans that fall to them."""
+
 
 @dataclass(slots=True)
 class Kin:
@@ -58,17 +61,18 @@ class Family:
         """See a process for the first time.
 
         A child of pid 1 or of a service manager has lost another parent, unless it is a service: that is its manager's
-        child by design.
+        child by design. Where pid 1 is a shell nobody knows.
         """
         kin = Kin(row.get("ppid", 0))
-        manager = False
+        manager = shell = False
         parent = self._by_pid.get(kin.ppid)
         if parent is not None and parent != key and parent in processes:
             kin.parent = f"{processes[parent].get('command', '')}[{kin.ppid}]"
-            manager = processes[parent].get("command") in SERVICE_MANAGERS
+            command = processes[parent].get("command")
+            manager, shell = command in SERVICE_MANAGERS, kin.ppid == 1 and command in SHELLS
             self._children.setdefault(parent, {})[key] = kin
             self._parents[key] = parent
-        if kin.ppid > 0:
+        if kin.ppid > 0 and not shell:
             kin.orphan = (kin.ppid == 1 or manager) and not str(row.get("cgroup", "")).endswith(".service")
         kin.told(row)
         return kin
