@@ -56,7 +56,7 @@ def clean_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in ("PATH", "LANG", "LC_ALL", "TZ", "COVERAGE_PROCESS_START")
+        if name in ("PATH", "LANG", "LC_ALL", "TZ", "COVERAGE_PROCESS_CONFIG")
     }
     return {**kept, "HOME": str(home), "PYTHONPATH": str(REPO)}
 

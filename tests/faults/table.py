@@ -33,7 +33,7 @@ class Bench:
     @property
     def env(self) -> dict[str, str]:
         """An environment whose home is this case's, with this checkout in it."""
-        kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "LC_ALL", "TZ", "COVERAGE_PROCESS_START")}
+        kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "LC_ALL", "TZ", "COVERAGE_PROCESS_CONFIG")}
         home = self.tmp / "home"
         home.mkdir(exist_ok=True)
         return {**kept, "HOME": str(home), "PYTHONPATH": str(REPO)}
