@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from rogue_hunter.rules.conditions import Age, Band, Called, Level, Orphan, State, User
@@ -23,15 +24,18 @@ WINDOW_MAX_S = 7 * 86400.0
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 """A rule's name stands in logs, metrics and notifications."""
 
-# name -> field, scale to the unit of the limit, at least or at most, counters of the lifetime average, their scale.
-_LEVELS: Mapping[str, tuple[str, float, bool, tuple[str, ...], float]] = {
-    "cpu_percent_min": ("cpu_percent", 1.0, True, ("cpu_seconds_total",), 100.0),
-    "cpu_percent_max": ("cpu_percent", 1.0, False, ("cpu_seconds_total",), 100.0),
-    "memory_mb_min": ("memory_bytes", 1e-6, True, (), 1.0),
-    "disk_mb_per_s_min": ("disk_bytes_per_s", 1e-6, True, ("disk_read_bytes_total", "disk_write_bytes_total"), 1e-6),
-    "gpu_percent_min": ("gpu_ms_per_s", 0.1, True, ("gpu_seconds_total",), 100.0),
-    "wakeups_per_s_min": ("wakeups_per_s", 1.0, True, ("wakeups_total",), 1.0),
-    "score_min": ("score", 1.0, True, (), 1.0),
+_LEVELS: Mapping[str, Callable[[str, float], Level]] = {
+    "cpu_percent_min": partial(Level, field="cpu_percent", scale=1.0, totals=("cpu_seconds_total",),
+                               total_scale=100.0),
+    "cpu_percent_max": partial(Level, field="cpu_percent", scale=1.0, at_least=False, totals=("cpu_seconds_total",),
+                               total_scale=100.0),
+    "memory_mb_min": partial(Level, field="memory_bytes", scale=1e-6),
+    "disk_mb_per_s_min": partial(Level, field="disk_bytes_per_s", scale=1e-6, total_scale=1e-6,
+                                 totals=("disk_read_bytes_total", "disk_write_bytes_total")),
+    "gpu_percent_min": partial(Level, field="gpu_ms_per_s", scale=0.1, totals=("gpu_seconds_total",),
+                               total_scale=100.0),
+    "wakeups_per_s_min": partial(Level, field="wakeups_per_s", scale=1.0, totals=("wakeups_total",)),
+    "score_min": partial(Level, field="score", scale=1.0),
 }
 _AGES = {"age_hours": 3600.0, "age_seconds": 1.0}
 _PATTERNS = ("command_patterns", "cmdline_patterns", "exclude_patterns")
@@ -125,9 +129,7 @@ def _conditions(table: Any, place: Place, depth: int) -> AllOf:
 
 
 def _level(key: str, value: Any, place: Place) -> Level:
-    field, scale, at_least, totals, total_scale = _LEVELS[key]
-    limit = number(value, place, high=100.0 if key == "score_min" else math.inf)
-    return Level(key, limit, field, scale, at_least, totals, total_scale)
+    return _LEVELS[key](key, number(value, place, high=100.0 if key == "score_min" else math.inf))
 
 
 def _nested(table: Mapping[str, Any], place: Place, depth: int) -> list[Node]:
@@ -208,7 +210,7 @@ def known(table: Mapping[str, Any], keys: Iterable[str], place: Place) -> None:
         if key not in keys:
             from difflib import get_close_matches
 
-            close = get_close_matches(key, list(keys), 1)
+            close = get_close_matches(key, list(keys))
             raise place.at(key).error("unknown key" + (f"; did you mean {close[0]}?" if close else ""))
 
 
