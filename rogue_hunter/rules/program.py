@@ -20,22 +20,23 @@ COMM_LIMIT = 15
 """Bytes of the kernel's short name on Linux (TASK_COMM_LEN - 1): a longer program name is cut to this."""
 
 # Interpreter -> the options that take the next word as their value. What follows an option in _CODE is code, not a
-# file; what follows one in _MODULE is the program's name.
+# file. (`-m`, `-jar`, `-f` need no entry: the word after them is the program's name.)
 _VALUED: Mapping[str, frozenset[str]] = {
-    "python": frozenset({"-W", "-X", "--check-hash-based-pycs"}), "perl": frozenset({"-I", "-M", "-m", "-C"}),
-    "ruby": frozenset({"-I", "-r", "-C", "-E"}), "node": frozenset({"-r", "--require", "--import", "--loader", "-C"}),
-    "php": frozenset({"-c", "-d", "-z"}), "lua": frozenset({"-l"}),
-    "sh": frozenset({"-o", "-O", "--rcfile", "--init-file"}),
+    "python": frozenset({"-W", "-X", "--check-hash-based-pycs"}), "perl": frozenset({"-I"}),
+    "ruby": frozenset({"-I", "-r", "-C", "-E"}),
+    "node": frozenset({"-r", "--require", "--import", "--loader", "-C", "--conditions", "--env-file"}),
+    "php": frozenset({"-c", "-d", "-z"}), "lua": frozenset({"-l"}), "sh": frozenset({"--rcfile", "--init-file"}),
     "tcl": frozenset({"-encoding"}), "java": frozenset({"-cp", "-classpath", "--class-path", "-p", "--module-path"}),
     "osascript": frozenset({"-l", "-s"}), "deno": frozenset({"-c", "--config"}),
 }
 _CODE: Mapping[str, frozenset[str]] = {
     "python": frozenset({"-c"}), "perl": frozenset({"-e", "-E"}), "ruby": frozenset({"-e"}),
     "node": frozenset({"-e", "--eval", "-p", "--print"}), "php": frozenset({"-r"}), "lua": frozenset({"-e"}),
-    "sh": frozenset({"-c"}), "osascript": frozenset({"-e"}),
+    "osascript": frozenset({"-e"}),
 }
-_MODULE: Mapping[str, frozenset[str]] = {"python": frozenset({"-m"}), "java": frozenset({"-jar", "-m", "--module"}),
-                                         "php": frozenset({"-f"})}
+# A shell's flags are bundled: with c in it (-c, -lc) code follows, with o at its end (-o, -euo, +O) an option's name.
+_SHELL_CODE = re.compile(r"-[a-zA-Z]*c[a-zA-Z]*")
+_SHELL_VALUED = re.compile(r"[-+][a-zA-Z]*[oO]")
 _SUBCOMMANDS: Mapping[str, frozenset[str]] = {"deno": frozenset({"run", "test"}), "node": frozenset({"run"})}
 _FAMILY = re.compile(
     r"^(?:(?P<python>python|pypy|pythonw)|(?P<perl>perl)|(?P<ruby>ruby|jruby|truffleruby)|(?P<node>node|nodejs|bun)"
@@ -65,14 +66,12 @@ def _program(command: str, exe: str, cmdline: str) -> Program:
         first, rest = exe, cmdline[len(exe) + 1:]  # a path with blanks in it, told by the path that the kernel knows
     else:
         first, _, rest = cmdline.partition(" ")
-    names = [command, _last(exe), exe, _last(first), first]
-    for interpreter in (_last(exe), _last(first)):
-        script = script_of(interpreter, rest.split(" ")) if rest else None
-        if script:
-            names += [_last(script), script]
-            break
+    names = [command[:SUBJECT_LIMIT], _last(exe), exe, _last(first), first]
+    script = script_of(_last(exe), rest.split(" ")) or script_of(_last(first), rest.split(" "))
+    if script is not None:
+        names += [_last(script), script]
     line = f"{_last(first)} {rest}" if rest else _last(first)
-    return Program(tuple(dict.fromkeys(n for n in names if n)), line[:SUBJECT_LIMIT])
+    return Program(tuple(dict.fromkeys(n for n in names if n)), line)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -89,7 +88,7 @@ def with_subcommand(program: Program) -> Program:
 
 def _last(path: str) -> str:
     """The last part of a path; a login shell's `-bash` is bash."""
-    return path.rsplit("/", 1)[-1].removeprefix("-")
+    return path.rpartition("/")[2].removeprefix("-")
 
 
 def script_of(interpreter: str, arguments: Iterable[str]) -> str | None:
@@ -100,16 +99,12 @@ def script_of(interpreter: str, arguments: Iterable[str]) -> str | None:
     family = found.lastgroup or ""
     words = iter(arguments)
     for word in words:
-        if word in _CODE.get(family, ()):
+        if word in _CODE.get(family, ()) or (family == "sh" and _SHELL_CODE.fullmatch(word)):
             return None
-        if word in _MODULE.get(family, ()):
+        if word == "--":
             return next(words, None)
-        if word in _VALUED.get(family, ()):
+        if word in _VALUED.get(family, ()) or (family == "sh" and _SHELL_VALUED.fullmatch(word)):
             next(words, None)
-        elif word == "--":
-            return next(words, None)
-        elif family == "sh" and re.match(r"^-[a-z]*c[a-z]*$", word):
-            return None  # -lc, -ec: code behind bundled flags
         elif not word.startswith(("-", "+")) and word not in _SUBCOMMANDS.get(family, ()):
             return word or None
     return None
@@ -121,8 +116,10 @@ def listed(program: Program, entries: Iterable[str]) -> str | None:
     An entry longer than the kernel's short name also protects the process whose short name is its beginning.
     """
     names = {name.casefold() for name in program.names}
-    for entry in entries:
-        folded = entry.casefold()
-        if folded in names or (len(entry) > COMM_LIMIT and folded[:COMM_LIMIT] in names):
-            return entry
-    return None
+    return next((entry for entry in entries if entry.casefold() in names or _comm(entry) in names), None)
+
+
+@functools.cache
+def _comm(entry: str) -> str:
+    """The kernel's short name of a program of this name: cut by bytes, read as a comm is."""
+    return entry.encode("utf-8", "surrogatepass")[:COMM_LIMIT].decode("utf-8", "backslashreplace").casefold()
