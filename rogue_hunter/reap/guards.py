@@ -72,7 +72,7 @@ def _session_leader(p: Live, me: Me, safety: Safety) -> str | None:
 def _rogue_hunter(p: Live, me: Me, safety: Safety) -> str | None:
     for name in p.program.names:
         last = os.path.basename(name)
-        if last.startswith("rh-") or last.split(".", 1)[0] == "rogue_hunter":
+        if last.startswith("rh-") or last.partition(".")[0] == "rogue_hunter":
             return f"it is part of rogue-hunter ({visible(last)})"
     return None
 

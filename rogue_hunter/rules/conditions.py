@@ -43,16 +43,17 @@ class Level(_Leaf):
         value = self.value(s)
         if value is None:
             return None, NEVER
+        slack = s.slack if self.field == "cpu_percent" else 0.0
         if self.at_least:
-            return value >= self.limit * (1 - s.slack), NEVER
-        if value <= self.limit + 100 * s.slack:
+            return value >= self.limit * (1 - slack), NEVER
+        if value <= self.limit + 100 * slack:
             return True, NEVER
-        # The average of a process that does nothing falls as it ages.
-        falling = s.lifetime and s.age_s is not None and self.limit > 0
-        return False, (s.age_s or 0.0) * (value / self.limit - 1) if falling else NEVER
+        if not s.lifetime or s.age_s is None or self.limit == 0:
+            return False, NEVER
+        return False, s.age_s * (value / self.limit - 1)  # the average of a process that does nothing falls with age
 
     def _average(self, s: Subject) -> float | None:
-        if not self.totals or not s.age_s or s.age_s <= 0:
+        if not self.totals or s.age_s is None or s.age_s <= 0:
             return None
         total = 0.0
         for name in self.totals:
@@ -107,9 +108,8 @@ class User(_Leaf):
     users: tuple[str, ...]
 
     def verdict(self, s: Subject) -> Verdict:
-        if "user" not in s.row and "uid" not in s.row:
-            return None, NEVER
-        return s.row.get("user") in self.users or str(s.row.get("uid")) in self.users, NEVER
+        known = [str(s.row[name]) for name in ("user", "uid") if name in s.row]
+        return (any(name in self.users for name in known) if known else None), NEVER
 
     def explain(self, s: Subject) -> Iterator[Term]:
         yield {"condition": "user", "limit": ",".join(self.users), "value": s.row.get("user", s.row.get("uid")),
@@ -121,8 +121,8 @@ class Age(_Leaf):
     """The process is at least this old. `name` and `unit_s` are the words that the file used."""
 
     seconds: float
-    name: str = "age_seconds"
-    unit_s: float = 1.0
+    name: str
+    unit_s: float
 
     def verdict(self, s: Subject) -> Verdict:
         if s.age_s is None:
@@ -131,7 +131,7 @@ class Age(_Leaf):
 
     def explain(self, s: Subject) -> Iterator[Term]:
         yield {"condition": self.name, "limit": self.seconds / self.unit_s,
-               "value": round((s.age_s or 0.0) / self.unit_s, 2), "evidence": "reading"}
+               "value": None if s.age_s is None else round(s.age_s / self.unit_s, 2), "evidence": "reading"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Called(_Leaf):
 
     name: str
     patterns: PatternSet
-    excluded: bool = False
+    excluded: bool
 
     def verdict(self, s: Subject) -> Verdict:
         program = with_subcommand(s.program) if self.excluded else s.program

@@ -106,6 +106,16 @@ def test_a_persons_shell_is_a_session_leader_with_a_terminal(fields: dict[str, A
     assert codes(process(**fields)) == expected
 
 
+@pytest.mark.parametrize("shell", [
+    "sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "fish", "tcsh", "csh", "nu", "elvish", "pwsh", "login", "su",
+    "sudo", "BASH"])
+def test_what_a_person_types_into(shell: str) -> None:
+    """The shells that people log in with, and what stands between a terminal and its shell."""
+    assert codes(process(command=shell, tty="pts/3")) == {"session_leader"}
+    (found,) = refusals(process(command="x", exe=f"/usr/bin/{shell}", tty="pts/3"), ME, SAFETY)
+    assert found.text == "it is the shell of a session on pts/3"
+
+
 @pytest.mark.parametrize(("cmdline", "expected"), [
     ("python3 /opt/venv/bin/rh-pipe --hz 3", True), ("python3 -m rogue_hunter sample", True),
     ("python3 -m rogue_hunter.cli.sample", True), ("/usr/bin/rh-sample", True), ("python3 my-rh-thing", False),
