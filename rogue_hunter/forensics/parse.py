@@ -9,6 +9,7 @@ from itertools import chain, islice
 from typing import BinaryIO
 
 from rogue_hunter.forensics import logs, spindump
+from rogue_hunter.forensics.plain import quote_of, unquoted
 from rogue_hunter.forensics.spindump import FramesOf
 from rogue_hunter.tick import Record, record
 
@@ -19,7 +20,7 @@ HEAD_LINES = 400
 """Lines that are looked at to find out what a file is. A report may come after a page of other output."""
 
 _MAGIC = (
-    (b"\x1f\x8b", "compressed with gzip: uncompress it first"),
+    (b"\x1f\x8b", "compressed with gzip once more: uncompress it first"),
     (b"PK\x03\x04", "a zip archive: unpack it first"),
     (b"\xfd7zXZ", "compressed with xz: uncompress it first"),
     (b"BZh", "compressed with bzip2: uncompress it first"),
@@ -52,16 +53,19 @@ def parse_file(stream: BinaryIO, *, frames_of: FramesOf | None = None, capture: 
     lines = bounded_lines(stream, MAX_LOG_LINE)
     head = list(islice(lines, 1))
     kind = _kind_of_one(head[0]) if head else ""
+    quote = quote_of(head[0]) if head else b""
     size = sum(map(len, head))
-    while not kind and head and len(head) < HEAD_LINES and size < 1 << 20:
+    while not kind and not quote and head and len(head) < HEAD_LINES and size < 1 << 20:
         more = next(lines, None)
         if more is None:
             break
         head.append(more)
         size += len(more)
-        kind = _kind_of_one(more)
-    whole = chain(head, lines)
-    if kind == "report":
+        kind, quote = _kind_of_one(more), quote_of(more)
+    whole: Iterable[bytes] = chain(head, lines)
+    if quote:  # what stands before it is the answer to the mail
+        yield from _report(unquoted(chain(head[-1:], lines), quote), frames_of, capture)
+    elif kind == "report":
         yield from _report(whole, frames_of, capture)
     elif kind == "unified":
         yield from logs.unified(whole, capture)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from rogue_hunter import wire
 from rogue_hunter.forensics.parse import parse_file
+from rogue_hunter.forensics.plain import plain
 from rogue_hunter.forensics.spindump import FramesOf
 from rogue_hunter.schema_forensics import RECORDS
 from rogue_hunter.tick import Record, record
@@ -15,11 +16,15 @@ from rogue_hunter.tick import Record, record
 def read(stream: io.BufferedReader, *, frames_of: FramesOf | None = None) -> Iterator[Record]:
     """The records of a report or a log as somebody sent it, or of a stream of records that was made of some.
 
-    What cannot be used is said in `error` records.
+    A compressed file is unpacked on the way. What cannot be used is said in `error` records.
     """
+    stream, problem = plain(stream)
     if stream.peek(64).lstrip().startswith(b'{"type":'):
-        return _checked(stream)
-    return parse_file(stream, frames_of=frames_of)
+        yield from _checked(stream)
+    else:
+        yield from parse_file(stream, frames_of=frames_of)
+    if problem.text:
+        yield record("error", stage="forensics", message=problem.text)
 
 
 def _checked(stream: io.BufferedReader) -> Iterator[Record]:
