@@ -27,6 +27,13 @@ def recorded(path: Path, now: float | None = None) -> bytes:
             return _page(connection, now)
     except sqlite3.Error as error:
         raise DatabaseError(f"{path}: {error}", 74) from None
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        from rogue_hunter.store.misfit import misfit
+
+        wrong = misfit(path)
+        if wrong is None:
+            raise
+        raise DatabaseError(f"{path}: damaged: {wrong}", 74) from error
 
 
 def _page(connection: sqlite3.Connection, now: float) -> bytes:
