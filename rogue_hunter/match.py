@@ -7,7 +7,8 @@ reaches a limit, or what it does has lasted long enough. So a tick in which nobo
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -33,6 +34,9 @@ COPIED = ("pid", "start_ticks", "start_time", "ppid", "uid", "user", "command", 
           "wakeups_per_s", "score", "band")
 """Fields of the process row that a match record carries."""
 
+NS = 1e9
+"""Nanoseconds of a second."""
+
 KTHREADD = 2
 """Linux: the pid of the parent of all kernel threads. No rule is about those."""
 
@@ -51,8 +55,8 @@ class Seen:
     due: int = 0
     windows: dict[Held, Window] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
-    since: int = 0
-    told: int = 0
+    since: int = field(init=False)
+    told: int = field(init=False)
     told_rule: str = ""
 
 
@@ -79,11 +83,10 @@ class Matcher:
         self._windows = tuple((rule, node) for rule in self._rules for node in rule.windows)
         self._whitelist = rules.safety.whitelist
         self._lifetime = lifetime
-        self._repeat_ns = int(repeat_s * 1e9)
+        self._repeat_ns = int(repeat_s * NS)
         self._patterns = patterns or Patterns()
         self._reported: set[str] = set()
-        self._boot = ""
-        self._restart()
+        self._boot: str | None = None  # the first tick's is another than that, so it begins the stream
 
     def _restart(self) -> None:
         self._seen: dict[Key, Seen] = {}
@@ -92,8 +95,7 @@ class Matcher:
         self._matched: dict[Key, Seen] = {}
         self._began = self._now = self._begin = 0
         self._ts = self._stepped_s = 0.0
-        self._linux = True
-        self._cpus = 1
+        self._was_partial = False
 
     def tick(self, tick: Tick) -> list[Record]:
         """The records that this tick gives rise to, the highest priority first."""
@@ -118,7 +120,7 @@ class Matcher:
         if row["boot_id"] != self._boot or now < self._now:
             self._boot = row["boot_id"]
             self._restart()
-        begin = now - int(row["interval_s"] * 1e9)
+        begin = now - int(row["interval_s"] * NS)
         if self._now == 0:
             self._began = begin
         elif begin > self._now + 1_000_000:
@@ -128,7 +130,8 @@ class Matcher:
             if abs(step) > CLOCK_STEP_S:
                 self._stepped_s += step
         self._now, self._begin, self._ts = now, begin, row["ts"]
-        self._linux, self._cpus = row["os"] == "linux", row.get("cpus", 1)
+        self._linux = row["os"] == "linux"
+        self._cpus = row.get("cpus", sys.maxsize)  # unknown: then an average must do for every thread there is
 
     def _break(self, end: int, begin: int) -> None:
         """Ticks are missing: what happened in between is not known and counts as not held."""
@@ -154,9 +157,10 @@ class Matcher:
 
     def _gone(self, tick: Tick) -> set[Key]:
         """Forget what exited. Gives its children: they are orphans now, whether or not their rows say so yet."""
-        gone: Iterable[Key] = tick.exited
-        if not tick.partial and len(self._seen) > len(tick.processes) + len(tick.exited):
-            gone = [key for key in self._seen if key not in tick.processes]
+        gone = set(tick.exited)
+        if self._was_partial and not tick.partial:  # nobody told who died while rows were left out
+            gone |= self._seen.keys() - tick.processes.keys()
+        self._was_partial = tick.partial
         for key in gone:
             self._seen.pop(key, None)
             self._matched.pop(key, None)
@@ -199,7 +203,7 @@ class Matcher:
         else:
             self._matched.pop(key, None)
         if when < NEVER:
-            self._ask_again(key, seen, self._now + max(1, ceil(when * 1e9)))
+            self._ask_again(key, seen, self._now + ceil(when * NS))
 
     def _ask_again(self, key: Key, seen: Seen, due: int) -> None:
         """An earlier appointment stands: it is cheaper to come once too early than to keep two."""
@@ -219,7 +223,7 @@ class Matcher:
             return self._held(node, s, seen, holds[node])
 
         subject = Subject(row, age_s, self._patterns, held, orphan=seen.kin.orphan, cpus=self._cpus)
-        begin = self._begin if age_s is None else max(self._begin, self._now - int(age_s * 1e9))
+        begin = self._begin if age_s is None else max(self._begin, self._now - int(age_s * NS))
         for rule, node in self._windows:
             subject.rule = rule.name
             holds[node] = node.node.verdict(subject)
@@ -237,12 +241,12 @@ class Matcher:
         value, stands = now
         if not value:
             return value, stands
-        length = int(node.seconds * 1e9)
+        length = int(node.seconds * NS)
         has, needs = seen.windows[node].held(self._now, length), int(HELD_SHARE * length)
         if has >= needs:
-            s.proofs[node] = "window", has / 1e9
+            s.proofs[node] = "window", has / NS
             return True, stands
-        wait = min(stands, (needs - has) / 1e9)
+        wait = min(stands, (needs - has) / NS)
         if self._lifetime and self._now - self._began < length and s.age_s is not None:
             if s.age_s < node.seconds:
                 return False, min(wait, node.seconds - s.age_s)
@@ -257,14 +261,14 @@ class Matcher:
 
     def _tell(self, row: Row, processes: dict[Key, Row]) -> list[Record]:
         """The records of what matches and was not said lately."""
-        found = []
+        news: list[Key] = []
         for key, seen in self._matched.items():
             rule = seen.rules[0]
             if rule.name != seen.told_rule or self._now - seen.told >= self._repeat_ns:
                 seen.told, seen.told_rule = self._now, rule.name
-                found.append((PRIORITIES.index(rule.priority), key, seen))
-        found.sort(key=lambda item: item[:2])
-        return [self._record(row, processes[key], seen) for _, key, seen in found]
+                news.append(key)
+        news.sort(key=lambda key: (PRIORITIES.index(self._matched[key].rules[0].priority), key))
+        return [self._record(row, processes[key], self._matched[key]) for key in news]
 
     def _record(self, tick: Row, row: Row, seen: Seen) -> Record:
         rule = seen.rules[0]
@@ -279,7 +283,7 @@ class Matcher:
             rule=rule.name, priority=rule.priority, also=[r.name for r in seen.rules[1:]] or None,
             action=rule.action.type, notify=rule.action.notify, log_level=rule.action.log_level,
             reason=reason(terms, subject.age_s), evidence=evidence(terms), evidence_terms=terms,
-            matched_s=round((self._now - seen.since) / 1e9, 2), orphan=seen.kin.orphan,
+            matched_s=round((self._now - seen.since) / NS, 2), orphan=seen.kin.orphan,
             orphan_of=seen.kin.orphan_of or None)
 
     def _disabled(self) -> list[Record]:
