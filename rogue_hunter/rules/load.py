@@ -77,18 +77,26 @@ def find_project(start: Path) -> Path | None:
 def _read(path: Path, *, private: bool) -> bytes:
     """The bytes of a rule file. With `private` it must be the user's own, and no other may be able to write it."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if private else 0))
+        # Opening does not wait for the other end of a fifo.
+        fd = os.open(path, os.O_NONBLOCK | (os.O_NOFOLLOW if private else 0))
+        try:
+            return _content(fd, path, private)
+        finally:
+            os.close(fd)
     except OSError as error:
         reason = "a link; a project's file must be the file itself" if private and path.is_symlink() else error.strerror
         raise RuleError(f"{path}: {reason}") from None
-    with os.fdopen(fd, "rb") as file:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise RuleError(f"{path}: not a regular file")
-        if private and info.st_uid != os.geteuid():
-            raise RuleError(f"{path}: belongs to user {info.st_uid}, not to you")
-        if private and info.st_mode & 0o022:
-            raise RuleError(f"{path}: others may write to it (mode {stat.S_IMODE(info.st_mode):04o})")
+
+
+def _content(fd: int, path: Path, private: bool) -> bytes:
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):
+        raise RuleError(f"{path}: not a regular file")
+    if private and info.st_uid != os.geteuid():
+        raise RuleError(f"{path}: belongs to user {info.st_uid}, not to you")
+    if private and info.st_mode & 0o022:
+        raise RuleError(f"{path}: others may write to it (mode {stat.S_IMODE(info.st_mode):04o})")
+    with open(fd, "rb", closefd=False) as file:
         data = file.read(FILE_LIMIT + 1)
     if len(data) > FILE_LIMIT:
         raise RuleError(f"{path}: larger than {FILE_LIMIT // 1024} KiB")
