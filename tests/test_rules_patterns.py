@@ -6,12 +6,23 @@ import re
 import signal
 import threading
 import time
+import warnings
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.rules.patterns import BUDGET_S, PatternError, Patterns, PatternSet, Probe, _trim, compile_pattern
+from rogue_hunter.rules.patterns import (
+    BUDGET_S,
+    CACHED_PROGRAMS,
+    PATTERN_LIMIT,
+    PatternError,
+    Patterns,
+    PatternSet,
+    Probe,
+    _trim,
+    compile_pattern,
+)
 from rogue_hunter.rules.program import Program
 
 
@@ -63,6 +74,62 @@ def test_the_budget_is_of_all_patterns_of_a_rule_in_one_tick() -> None:
         assert fresh.hits("r", some, Program((f"n{i}",), "")) is False
 
 
+def test_a_budget_that_is_spent_to_the_last_is_spent() -> None:
+    """A timer of no time at all would never ring."""
+    ticks = iter(range(1000))
+    patterns = Patterns(budget_s=2.0, cpu_clock=lambda: float(next(ticks)))
+    assert [patterns.hits("r", patterns_of("x"), Program((name,), "")) for name in "xyx"] == [True, False, None]
+    assert patterns.disabled == {"r": "its patterns took more than 2000 ms of CPU time in one tick"}
+    patterns.new_tick()
+    assert patterns.hits("r", patterns_of("x"), Program(("x",), "")) is None
+
+
+def test_after_a_search_there_is_quiet() -> None:
+    """No timer goes on, and a ring that comes late disturbs nobody."""
+    patterns = Patterns()
+    assert patterns.hits("r", patterns_of("x"), Program(("x",), "")) is True
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    signal.raise_signal(signal.SIGVTALRM)
+    assert patterns.hits("r", patterns_of("y"), Program(("x",), "")) is False
+
+
+def test_the_handler_is_set_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    patterns = Patterns()
+    assert patterns.hits("r", patterns_of("x"), Program(("x",), "")) is True
+    monkeypatch.delattr(signal, "signal")
+    assert patterns.hits("r", patterns_of("y"), Program(("x",), "")) is False
+
+
+def test_results_are_kept_for_as_many_programs_as_a_busy_machine_has() -> None:
+    """A search reads the clock; what is known does not. Beyond the limit the one that came first goes first."""
+    reads = [0]
+
+    def clock() -> float:
+        reads[0] += 1
+        return 0.0
+
+    patterns, some = Patterns(cpu_clock=clock), patterns_of("7$")
+    programs = [Program((f"n{i}",), "") for i in range(CACHED_PROGRAMS + 1)]
+    assert CACHED_PROGRAMS == 4096
+
+    def searched(program: Program) -> bool:
+        before = reads[0]
+        assert patterns.hits("r", some, program) is program.names[0].endswith("7")
+        return reads[0] > before
+
+    assert all(searched(p) for p in programs[:-1])
+    assert not any(searched(p) for p in programs[:-1])
+    assert searched(programs[-1]) and not searched(programs[1]) and not searched(programs[-1])
+    assert searched(programs[0]) and searched(programs[1]) and not searched(programs[3])
+
+
+def test_each_set_of_patterns_has_its_own_answer() -> None:
+    patterns, program = Patterns(), Program(("x",), "")
+    assert patterns.hits("r", patterns_of("x"), program) is True
+    assert patterns.hits("r", patterns_of("y"), program) is False
+    assert patterns_of("x") != patterns_of("x")
+
+
 def test_off_the_main_thread_only_what_is_known_is_answered() -> None:
     patterns, some, answers = Patterns(), patterns_of("^a"), []
     assert patterns.hits("r", some, Program(("a",), "")) is True
@@ -79,6 +146,32 @@ def test_where_a_pattern_looks() -> None:
     for where, text, expected in (("names", r"^run\.sh$", True), ("names", "fast", False), ("line", "fast", True),
                                   ("head", "bash run", True), ("head", "run", False)):
         assert patterns.hits("r", patterns_of(text, where=where), program) is expected
+
+
+def test_the_pattern_that_hit_is_the_first_as_it_was_written() -> None:
+    some = patterns_of(".*b.*", "a", "b")
+    assert some.first(Program(("xb",), "")) == ".*b.*" and some.first(Program(("a",), "")) == "a"
+    assert some.first(Program(("x",), "b")) is None
+
+
+def test_a_pattern_may_be_so_long_and_be_odd_without_a_word() -> None:
+    """Python warns of `[[` on standard error, which is for people and about their processes."""
+    assert PATTERN_LIMIT == 512 and compile_pattern("x" * 512).pattern == "x" * 512
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compile_pattern("[[a]").search("[") is not None
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (7, "a pattern must be a text"), (" ", "an empty pattern hits everything"),
+    ("x" * 513, "a pattern of 513 characters; at most 512"),
+    ("(", "bad pattern '(': missing ), unterminated subpattern at position 0"),
+    ("x{99999999999}", "bad pattern 'x{99999999999}': the repetition number is too large"),
+])
+def test_why_it_is_none(text: object, words: str) -> None:
+    with pytest.raises(PatternError) as error:
+        compile_pattern(text)
+    assert str(error.value) == words
 
 
 @pytest.mark.parametrize("text", ["", "   ", "(", "[a", "x" * 513, "(?P<a>x)(?P<a>y)", "a{99999999999}", 7, None])

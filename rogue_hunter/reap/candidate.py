@@ -137,7 +137,7 @@ class Court:
                 reasons.append(Refusal("not_a_kill", f"rule {found.rule.name} only asks to {found.rule.action.type}"))
             if not -MATCH_AGE_S <= now - match["ts"] <= MATCH_AGE_S:
                 reasons.append(Refusal("stale", f"the match is {now - match['ts']:.0f} s old"))
-            age = match.get("age_s", match["ts"] - match["start_time"] if "start_time" in match else 0.0)
+            age = match.get("age_s", match["ts"] - match.get("start_time", match["ts"]))
             if age < YOUNGEST_S:
                 reasons.append(Refusal("too_young", "it was too young to be told from another process of its pid"))
         return reasons

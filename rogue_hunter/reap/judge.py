@@ -16,7 +16,7 @@ LEVELS = ("cpu_percent", "cpu_seconds_total", "memory_bytes", "disk_bytes_per_s"
 
 
 def changed(match: Record, live: Live, rule: Rule | None, patterns: Patterns, now: float, *,
-            levels: bool = True) -> str | None:
+            levels: bool) -> str | None:
     """Why the process is to be spared; None when it is still what was judged.
 
     With `levels` its use of resources is asked again too: what one reading gives (memory, state, CPU time since the

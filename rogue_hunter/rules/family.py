@@ -65,8 +65,8 @@ class Family:
         """
         kin = Kin(row.get("ppid", 0))
         manager = shell = False
-        parent = self._by_pid.get(kin.ppid)
-        if parent is not None and parent != key and parent in processes:
+        parent = self._by_pid.get(kin.ppid, key)
+        if parent != key and parent in processes:
             kin.parent = f"{processes[parent].get('command', '')}[{kin.ppid}]"
             command = processes[parent].get("command")
             manager, shell = command in SERVICE_MANAGERS, kin.ppid == 1 and command in SHELLS

@@ -148,12 +148,11 @@ class Patterns:
         if not _handled:
             # Once for the life of the process: nothing else here uses this signal, and setting it back and forth
             # costs five times what the timer does.
-            signal.signal(signal.SIGVTALRM, _overrun)
-            _handled.append(True)
+            _handled.append(signal.signal(signal.SIGVTALRM, _overrun))
         # The timer rings once. Should it ring on the way out, the outer handler takes it, and then all is quiet.
         try:
             try:
-                _searching.append(True)
+                _searching.append(program)
                 signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
                 return patterns.first(program) is not None
             finally:
@@ -164,8 +163,11 @@ class Patterns:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
-_searching: list[bool] = []
-_handled: list[bool] = []
+_searching: list[Program] = []
+"""What is searched at this moment: one program or none."""
+
+_handled: list[object] = []
+"""The handler that was there before ours."""
 
 
 def _overrun(_signal: int, _frame: FrameType | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-_RULES = ("test_rules.py", "test_rules_patterns.py", "test_rules_program.py", "test_match.py", "test_rules_backtest.py")
 _LINUX = ("test_host_linux.py", "test_host_linux_process.py", "test_host_linux_gate.py", "test_host_linux_describe.py")
 
 TARGETS: dict[str, tuple[str, ...]] = {
@@ -13,12 +12,12 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "reap/candidate": ("reap/test_candidate.py", "reap/test_run.py"),
     "reap/escalate": ("reap/test_run.py", "reap/test_escalate.py"),
     "reap/budget": ("reap/test_budget.py", "reap/test_run.py"),
-    **{f"rules/{name}": (f"test_rules_{name}.py", *_RULES) for name in ("conditions",)},
-    **{f"rules/{name}": _RULES for name in ("family", "logic", "model", "patterns", "program", "subject", "window")},
+    **{f"rules/{name}": (f"test_rules_{name}.py", "test_rules.py", "test_match.py") for name in (
+        "conditions", "family", "logic", "model", "patterns", "program", "subject", "window")},
     "rules/narrow": ("test_rules_narrow.py", "test_rules.py"),
     "rules/parse": ("test_rules_parse.py", "test_rules.py", "test_match.py"),
-    "rules/load": (*_RULES, "test_cli_match.py"),
-    "match": ("test_match.py", "test_rules.py"),
+    "rules/load": ("test_rules_load.py", "test_rules.py"),
+    "match": ("test_match.py",),
     "score/share": ("test_score_share.py", "test_score_select.py"),
     "score/stress": ("test_score_stress.py",),
     "score/select": ("test_score_select.py",),

@@ -1,0 +1,29 @@
+"""One process at one moment, as rules see it."""
+
+from __future__ import annotations
+
+import math
+
+from rogue_hunter.rules.patterns import Patterns
+from rogue_hunter.rules.subject import HELD_SHARE, NEVER, Subject
+
+
+def test_what_nobody_said_is_unknown_or_least() -> None:
+    s = Subject({"command": "x"}, None, Patterns(), lambda node, s: (None, NEVER))
+    assert (s.age_s, s.orphan, s.cpus, s.slack, s.lifetime, s.rule, s.proofs) == (None, None, 1, 0.0, False, "", {})
+
+
+def test_what_is_said_stands() -> None:
+    patterns = Patterns()
+    s = Subject({"command": "x"}, 5.0, patterns, lambda node, s: (True, 1.0), orphan=False, cpus=8, slack=0.1)
+    assert (s.age_s, s.orphan, s.cpus, s.slack) == (5.0, False, 8, 0.1) and s.patterns is patterns
+
+
+def test_names_are_made_once_and_only_when_they_are_asked_for() -> None:
+    s = Subject({"command": "x", "cmdline": "/bin/x -v"}, None, Patterns(), lambda node, s: (None, NEVER))
+    assert s._program is None
+    assert s.program == (("x", "/bin/x"), "x -v") and s.program is s.program
+
+
+def test_the_share_of_a_window_that_must_hold() -> None:
+    assert HELD_SHARE == 0.9 and math.isinf(NEVER) and NEVER > 0
