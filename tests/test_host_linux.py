@@ -21,7 +21,7 @@ from proctools import HZ, PAGE, PYTHON, REPO, Tree, by_pid, stat_line, status_te
 from rogue_hunter import wire
 from rogue_hunter.host import HostError, Snapshot, here, linux
 from rogue_hunter.host.linux import LIST_EVERY, LinuxHost
-from rogue_hunter.host.linux.process import Process
+from rogue_hunter.host.linux.process import Descriptors, Process
 from rogue_hunter.host.linux.sweep import SWEEP_S
 from rogue_hunter.schema import PROCESS
 from rogue_hunter.tick import Row
@@ -184,6 +184,7 @@ def test_life(watch: Watch) -> None:
     k = next(key for key in shot.processes if key[0] == 9)
     assert (shot.started, shot.active, shot.changed - {(7, 1000)}) == (1, 1, {k})
     assert shot.processes[k]["cpu_percent"] == 50.0 and shot.cpu_cores == pytest.approx(0.5)
+    watch.host._describer.wait(10)
     tree.process(9, start=k[1], utime=HZ)
     shot = watch.take()
     assert shot.processes[k]["cpu_percent"] == 75.0 and (shot.started, shot.active) == (0, 1)
@@ -536,10 +537,10 @@ def test_no_descriptor_to_be_had(kept: Watch, monkeypatch: pytest.MonkeyPatch) -
     real = Process.open
     free = [1]
 
-    def limited(self: Process, root: Path) -> tuple[int, int, int]:
+    def limited(self: Process, root: Path, schedstat: bool) -> Descriptors:
         if len(kept.host._files.hot) >= free[0]:
             raise OSError(errno.EMFILE, "Too many open files")
-        return real(self, root)
+        return real(self, root, schedstat)
 
     monkeypatch.setattr(Process, "open", limited)
     for ticks, pid in enumerate((10, 11, 12, 13, 14, 10, 11), 2):
@@ -557,8 +558,13 @@ def test_pid_that_changes_hands_within_a_tick(kept: Watch) -> None:
     ran(kept, pid, 5)
     (kept.tree.path / str(pid)).rename(kept.tree.path / "dead")
     kept.tree.process(pid, comm=b"other", start=2000, utime=900)
-    made = kept.take().processes[pid, 1000]
-    assert made["command"] == "x" and made["cpu_seconds_total"] == 0
+    kept.tree.write(f"{pid}/schedstat", b"9 9 9\n")
+    for _ in range(3):
+        shot = kept.take()
+        made = shot.processes.get((pid, 1000))
+        assert made is None or (made["command"], made["cpu_seconds_total"]) == ("x", 0)
+        assert shot.errors == 0
+    assert shot.processes[pid, 2000]["command"] == "other", "what is read without having run finds the change as well"
 
 
 def test_idle_files_are_not_opened(kept: Watch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,11 @@
-"""The gate: one read a process, and nothing for those that did not run."""
+"""The gate: one question a process, and nothing for those that did not run."""
 
 from __future__ import annotations
 
 import errno
+import os
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.host.linux.gate import SCHEDSTAT_BYTES, STAT_BYTES, Gate
+from rogue_hunter.host.linux import gate as gates
+from rogue_hunter.host.linux.gate import (
+    SCHEDSTAT_BYTES,
+    STAT_BYTES,
+    ClockGate,
+    FileGate,
+    clocks_tell,
+    cpu_clock,
+)
 
 
 class Kernel:
@@ -29,10 +40,18 @@ class Kernel:
         return said[:size]
 
 
-def gate(count: int) -> tuple[Kernel, Gate, list[Any]]:
+@pytest.fixture(autouse=True)
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The descriptors that a gate has closed; they are numbers only."""
+    closed: list[int] = []
+    monkeypatch.setattr(gates, "shut", closed.append)
+    return closed
+
+
+def gate(count: int) -> tuple[Kernel, FileGate, list[Any]]:
     """A gate that watches descriptors 10, 11, ... of as many owners."""
     kernel = Kernel()
-    made = Gate(64, kernel.pread)
+    made = FileGate(64, True, kernel.pread)
     owners = [SimpleNamespace(gate=None, at=-1, fd=10 + i) for i in range(count)]
     for owner in owners:
         kernel.says[owner.fd] = b"0"
@@ -71,17 +90,21 @@ def test_read_that_fails(dead: list[int]) -> None:
     assert [(owner, error.errno) for owner, error in failed] == [(owners[i], errno.ESRCH) for i in dead]
 
 
-def test_remove() -> None:
-    """The last entry takes the free place; what is removed is not read again and its descriptor is handed back."""
+def test_remove(closed: list[int]) -> None:
+    """The last entry takes the free place; what is removed is not read again and its descriptor is closed."""
     kernel, made, owners = gate(4)
-    assert made.remove(owners[1]) == 11
+    kernel.says[13] = b"longer"
+    assert made.poll() == ([owners[3]], [])
+    made.remove(owners[1])
     assert owners[1].gate is None and len(made) == 3
-    assert made.remove(owners[2]) == 12
-    assert made.remove(owners[3]) == 13
+    assert made.poll() == ([], []), "the moved one is read at its own length"
+    made.remove(owners[2])
+    made.remove(owners[3])
     kernel.says[10] = b"7"
     assert made.poll() == ([owners[0]], [])
-    assert made.remove(owners[0]) == 10
+    made.remove(owners[0])
     assert made.poll() == ([], []) and len(made) == 0
+    assert closed == [11, 12, 13, 10]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "remove", "run", "die"]), st.integers(0, 30)), max_size=60))
@@ -102,7 +125,7 @@ def test_any_course(course: list[tuple[str, int]]) -> None:
         elif who is None:
             continue
         elif step == "remove":
-            assert made.remove(who) == who.fd
+            made.remove(who)
             watched.remove(who)
         else:
             kernel.says[who.fd] = OSError(errno.ESRCH, "gone") if step == "die" else b"%d" % (who.count + 1)
@@ -115,7 +138,7 @@ def test_any_course(course: list[tuple[str, int]]) -> None:
         assert sorted(kernel.reads) == sorted([*(o.fd for o in watched), *expected])
         assert {o.fd for o in ran} == expected  # type: ignore[attr-defined]
         assert {o.fd for o, _ in failed} == {o.fd for o in watched if isinstance(kernel.says[o.fd], OSError)}  # type: ignore[attr-defined]
-        assert all(made.fds[o.at] == o.fd and made.owners[o.at] is o for o in watched)
+        assert all(made.handles[o.at] == o.fd and made.owners[o.at] is o for o in watched)
 
 
 def test_sizes() -> None:
@@ -123,3 +146,73 @@ def test_sizes() -> None:
     assert len(b"%d %d %d\n" % ((2**64 - 1,) * 3)) <= SCHEDSTAT_BYTES
     longest = b"%d (%b) S %b" % (2**22, b"x" * 64, b" ".join([b"%d" % (2**64 - 1)] * 13))
     assert len(longest) <= STAT_BYTES, "the CPU times of any stat line lie within what the gate compares"
+
+
+# -- CPU clocks ------------------------------------------------------------------------------------------------------
+
+
+class Clocks:
+    """What the CPU clock of each pid says, counted; who is not in it has none."""
+
+    def __init__(self, **says: int) -> None:
+        self.says = {cpu_clock(int(pid[1:])): ns for pid, ns in says.items()}
+        self.asked: list[int] = []
+
+    def __call__(self, clock: int) -> int:
+        self.asked.append(clock)
+        if clock not in self.says:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return self.says[clock]
+
+
+def test_clocks() -> None:
+    """One question each; who ran is asked once more; who is gone is named with the error."""
+    clocks = Clocks(p5=100, p6=200, p7=300)
+    made = ClockGate(clocks)
+    owners: list[Any] = [SimpleNamespace(gate=None, at=-1, key=(pid, 1)) for pid in (5, 6, 7)]
+    assert [made.watch(owner) for owner in owners] == [100, 200, 300]
+    clocks.asked.clear()
+    assert made.poll() == ([], []) and clocks.asked == made.handles
+    clocks.says[cpu_clock(6)] += 1
+    assert made.poll() == ([owners[1]], []) and made.said(owners[1]) == 201
+    del clocks.says[cpu_clock(5)]
+    clocks.says[cpu_clock(7)] += 1
+    ran, failed = made.poll()
+    assert ran == [owners[2]] and [(owner, error.errno) for owner, error in failed] == [(owners[0], errno.EINVAL)]
+    made.remove(owners[0])
+    assert owners[0].gate is None and made.poll() == ([], []) and made.owners == [owners[2], owners[1]]
+    with pytest.raises(OSError, match="Invalid"):
+        made.watch(SimpleNamespace(gate=None, at=-1, key=(8, 1)))  # type: ignore[arg-type]
+    assert len(made) == 2, "who has no clock is not watched"
+
+
+@given(st.integers(1, 2**22))
+def test_id_of_a_clock(pid: int) -> None:
+    """As the C library makes it: the complement of the pid, and no bit of a thread's clock or of a descriptor's."""
+    clock = cpu_clock(pid)
+    assert ~(clock >> 3) == pid and clock & 7 == 2 and -(2**31) <= clock < 0
+
+
+def test_our_own_clock() -> None:
+    """It is the one that time.process_time reads, and it counts the work of every thread."""
+    before = time.process_time_ns()
+    assert before <= time.clock_gettime_ns(cpu_clock(os.getpid())) <= time.process_time_ns()
+
+
+def test_clocks_speak_of_our_own_proc_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of a recorded tree, of another namespace's /proc, or where the kernel does not answer or lies."""
+    assert clocks_tell(Path("/proc"))
+    (tmp_path / "self").symlink_to(str(os.getpid()))
+    assert not clocks_tell(tmp_path) and not clocks_tell(tmp_path / "none")
+    for refusal in (PermissionError(errno.EPERM, "no"), OSError(errno.ENOSYS, "no")):
+        with monkeypatch.context() as patch:
+            def refuse(clock: int, refusal: OSError = refusal) -> int:
+                raise refusal
+            patch.setattr(time, "clock_gettime_ns", refuse)
+            assert not clocks_tell(Path("/proc"))
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "clock_gettime_ns", lambda clock: 0)
+        assert not clocks_tell(Path("/proc"))
+    with monkeypatch.context() as patch:
+        patch.setattr(gates, "own_namespace", lambda root: False)
+        assert not clocks_tell(Path("/proc"))

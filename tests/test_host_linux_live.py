@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ import pytest
 from proctools import PYTHON, REPO, by_pid, python, ready, state_of, unprivileged, wait_for
 
 from rogue_hunter import wire
-from rogue_hunter.host import Snapshot, here
+from rogue_hunter.host import Snapshot, here, linux
 from rogue_hunter.host.linux import LinuxHost
-from rogue_hunter.host.linux.gate import Gate
+from rogue_hunter.host.linux.gate import Gate, cpu_clock
 from rogue_hunter.host.linux.process import Process
 from rogue_hunter.schema import PROCESS
 
@@ -55,6 +56,17 @@ def clock() -> Clock:
 @pytest.fixture
 def host(clock: Clock) -> Iterator[LinuxHost]:
     made = LinuxHost(mono=clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["clocks", "files"])
+def gated(request: pytest.FixtureRequest, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[LinuxHost]:
+    """A host whose gates are CPU clocks, and one whose gates are files: what is told is the same."""
+    if request.param == "files":
+        monkeypatch.setattr(linux, "clocks_tell", lambda root: False)
+    made = LinuxHost(mono=clock)
+    assert made._files.clocks is (request.param == "clocks")
     yield made
     made.close()
 
@@ -206,12 +218,12 @@ def test_kernel_threads(host: LinuxHost, clock: Clock) -> None:
 # -- the gate --------------------------------------------------------------------------------------------------------
 
 
-def test_rows_of_idle_processes_are_the_same_objects(host: LinuxHost, clock: Clock, spawn: Spawn) -> None:
+def test_rows_of_idle_processes_are_the_same_objects(gated: LinuxHost, clock: Clock, spawn: Spawn) -> None:
     """From tick to tick an idle process has one row object, and it is in nobody's list of changes."""
     pids = [sleeper(spawn).pid for _ in range(3)]
-    first = by_pid(settle(host, clock, *pids))
+    first = by_pid(settle(gated, clock, *pids))
     for _ in range(5):
-        shot = take(host, clock)
+        shot = take(gated, clock)
         assert all(by_pid(shot)[pid] is first[pid] for pid in pids)
         assert not {k[0] for k in shot.changed} & set(pids)
     assert all(
@@ -220,22 +232,27 @@ def test_rows_of_idle_processes_are_the_same_objects(host: LinuxHost, clock: Clo
     )
 
 
-def test_one_read_by_the_gate(host: LinuxHost, clock: Clock, spawn: Spawn) -> None:
-    """Counted through the pread that the gate is given: one for each watched process and tick, no more."""
+def test_one_question_by_the_gate(gated: LinuxHost, clock: Clock, spawn: Spawn) -> None:
+    """Counted through what the gate asks with: one for each watched process and tick, no more."""
     pids = {sleeper(spawn).pid for _ in range(4)}
-    settle(host, clock, *pids)
-    reads: list[int] = []
+    settle(gated, clock, *pids)
+    asked: list[int] = []
 
     def pread(fd: int, size: int, at: int) -> bytes:
-        reads.append(fd)
+        asked.append(fd)
         return os.pread(fd, size, at)
 
-    host._files.sched._pread = host._files.stat._pread = pread
-    fds = {process(host, pid).gate.fds[process(host, pid).at] for pid in pids}  # type: ignore[union-attr]
+    def gettime(clock: int) -> int:
+        asked.append(clock)
+        return time.clock_gettime_ns(clock)
+
+    gated._files.sched._pread = gated._files.stat._pread = pread
+    gated._files.clock._gettime = gettime
+    handles = {gate_of(gated, pid).handles[process(gated, pid).at] for pid in pids}  # type: ignore[union-attr]
     for _ in range(3):
-        reads.clear()
-        take(host, clock)
-        assert sorted(fd for fd in reads if fd in fds) == sorted(fds)
+        asked.clear()
+        take(gated, clock)
+        assert sorted(each for each in asked if each in handles) == sorted(handles)
 
 
 IDLE = """
@@ -246,6 +263,9 @@ now = [10**15]
 def mono():
     now[0] += 1000
     return now[0]
+from rogue_hunter.host import linux
+if sys.argv[3] == "files":
+    linux.clocks_tell = lambda root: False
 host = LinuxHost(mono=mono)
 pids = set(map(int, sys.argv[2].split(",")))
 for _ in range(200):
@@ -260,9 +280,10 @@ os.access("/end", 0)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_an_idle_process_costs_one_system_call(spawn: Spawn, tmp_path: Path) -> None:
-    """By strace: ten ticks read each idle process of one thread exactly ten times, each by one pread of its
-    schedstat, and no other call names it."""
+@pytest.mark.parametrize("kind", ["clocks", "files"])
+def test_an_idle_process_costs_one_system_call(spawn: Spawn, tmp_path: Path, kind: str) -> None:
+    """By strace: ten ticks ask each idle process of one thread exactly ten times, each by one question to its CPU clock
+    or one pread of its schedstat, and no other call names it."""
     pids = [sleeper(spawn).pid for _ in range(5)]
     trace = tmp_path / "trace"
     done = subprocess.run(
@@ -280,6 +301,7 @@ def test_an_idle_process_costs_one_system_call(spawn: Spawn, tmp_path: Path) -> 
             IDLE,
             str(REPO),
             ",".join(map(str, pids)),
+            kind,
         ],
         capture_output=True,
         text=True,
@@ -294,32 +316,38 @@ def test_an_idle_process_costs_one_system_call(spawn: Spawn, tmp_path: Path) -> 
     measured = calls[begin + 1 : end]
     assert measured
     for pid in pids:
-        mine = [call for call in measured if re.search(rf"/proc/{pid}[/>\"]", call)]
-        assert len(mine) == 10, mine
-        assert all(re.match(rf"pread64\(\d+</proc/{pid}/schedstat>, .*, \d+, 0\) = \d+", call) for call in mine)
+        # strace names a clock by its kind and its number in hexadecimal or decimal, by its version.
+        clock = rf"clock_gettime\(\D*\(?({cpu_clock(pid)}|.*\b{~cpu_clock(pid) >> 3}\b.*|{cpu_clock(pid) & 0xffffffff:#x})"
+        mine = [call for call in measured if re.search(rf"/proc/{pid}[/>\"]", call) or re.match(clock, call)]
+        assert len(mine) == 10, mine or measured[:20]
+        if kind == "files":
+            clock = rf"pread64\(\d+</proc/{pid}/schedstat>, .*, \d+, 0\) = \d+"
+        assert all(re.match(clock, call) for call in mine)
 
 
-def test_who_ran_is_read_in_full(host: LinuxHost, clock: Clock, spawn: Spawn) -> None:
+def test_who_ran_is_read_in_full(gated: LinuxHost, clock: Clock, spawn: Spawn) -> None:
     """A process that ran between two ticks has a new row with its use, then rests, then stands."""
     child = prompt(spawn)
-    before = by_pid(settle(host, clock, child.pid))[child.pid]
+    before = by_pid(settle(gated, clock, child.pid))[child.pid]
     run(child)
-    shot = take(host, clock)
+    shot = take(gated, clock)
     ran = by_pid(shot)[child.pid]
     assert ran is not before and ran["cpu_percent"] > 0 and ran["context_switches_per_s"] > 0
     assert ran["context_switches_total"] > before["context_switches_total"] and shot.active >= 1
-    rested = by_pid(take(host, clock))[child.pid]
+    rested = by_pid(take(gated, clock))[child.pid]
     assert rested["cpu_percent"] == 0 and rested["cpu_seconds_total"] == ran["cpu_seconds_total"]
-    assert by_pid(take(host, clock))[child.pid] is rested
+    assert by_pid(take(gated, clock))[child.pid] is rested
 
 
-def gate_of(host: LinuxHost, pid: int) -> Gate | None:
+def gate_of(host: LinuxHost, pid: int) -> Gate[int] | Gate[bytes] | None:
     return process(host, pid).gate
 
 
-def test_several_threads_are_gated_on_stat(host: LinuxHost, clock: Clock, spawn: Spawn) -> None:
-    """schedstat shows the leader only: with a second thread the gate is stat, so work of any thread is seen; without it
-    the gate is schedstat again."""
+def test_several_threads(gated: LinuxHost, clock: Clock, spawn: Spawn) -> None:
+    """A CPU clock counts every thread. schedstat shows the leader only: with a second thread the gate is stat, so work
+    of any thread is seen; without it the gate is schedstat again."""
+    files = gated._files
+    one, two = (files.clock, files.clock) if files.clocks else (files.sched, files.stat)
     code = (
         "import sys,threading\nprint('ready',flush=True)\nsys.stdin.readline()\n"
         "go,end=threading.Event(),threading.Event()\n"
@@ -338,38 +366,41 @@ def test_several_threads_are_gated_on_stat(host: LinuxHost, clock: Clock, spawn:
         wait_for(lambda: state_of(child.pid) == "S")
 
     ready(child)
-    settle(host, clock, child.pid)
-    assert gate_of(host, child.pid) is host._files.sched
+    settle(gated, clock, child.pid)
+    assert gate_of(gated, child.pid) is one
     step()
-    shot = settle(host, clock, child.pid)
-    assert gate_of(host, child.pid) is host._files.stat and by_pid(shot)[child.pid]["threads"] == 2
+    shot = settle(gated, clock, child.pid)
+    assert gate_of(gated, child.pid) is two and by_pid(shot)[child.pid]["threads"] == 2
     step()
-    made = by_pid(take(host, clock))[child.pid]
+    made = by_pid(take(gated, clock))[child.pid]
     assert made["cpu_percent"] > 0, "work of a thread that is not the leader is seen"
     assert "run_delay_seconds_total" in made
     step()
     wait_for(lambda: len(os.listdir(f"/proc/{child.pid}/task")) == 1)
-    settle(host, clock, child.pid)
-    assert gate_of(host, child.pid) is host._files.sched
-    assert len(host._files.sched) + len(host._files.stat) + len(host._files.cold) == len(host._processes)
+    settle(gated, clock, child.pid)
+    assert gate_of(gated, child.pid) is one
+    assert len(files.clock) + len(files.sched) + len(files.stat) + len(files.cold) == len(gated._processes)
 
 
-def test_exit_is_seen_by_its_descriptor(host: LinuxHost, clock: Clock, spawn: Spawn) -> None:
-    """The kept descriptor of a process that was waited for fails: gone in the next tick, once, silently."""
+def test_exit_is_seen_by_its_gate(gated: LinuxHost, clock: Clock, spawn: Spawn) -> None:
+    """The clock or descriptor of a process that was waited for fails: gone in the next tick, once, silently."""
     child = sleeper(spawn)
-    settle(host, clock, child.pid)
-    k = next(k for k in host._processes if k[0] == child.pid)
+    settle(gated, clock, child.pid)
+    k = next(k for k in gated._processes if k[0] == child.pid)
     child.kill()
     child.wait(10)
-    shot = take(host, clock)
+    shot = take(gated, clock)
     assert k in shot.exited and k not in shot.processes and shot.errors == 0
-    assert k not in take(host, clock).exited
+    assert k not in take(gated, clock).exited
 
 
 REUSE = """
 import sys; sys.path.insert(0, sys.argv[1])
 import os, time
+from rogue_hunter.host import linux
 from rogue_hunter.host.linux import LinuxHost
+if sys.argv[2] == "files":
+    linux.clocks_tell = lambda root: False
 def child():
     pid = os.fork()
     if pid == 0:
@@ -395,13 +426,15 @@ for round in range(5):
     print(len(first), len(second), first == second, first <= set(shot.exited), shot.errors)
     end(pid)
     host.snapshot()
+assert host._files.clocks is (sys.argv[2] == "clocks")
 host.close()
 """
 
 
-def test_pid_in_use_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["clocks", "files"])
+def test_pid_in_use_again(kind: str) -> None:
     """A pid that is given out again at once is another process: the kept descriptor of the first does not speak for the
-    second. In a pid namespace, where the next pid can be chosen."""
+    second, and its clock tells another time. In a pid namespace, where the next pid can be chosen."""
     prefix = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
     if (
         os.geteuid() != 0
@@ -410,7 +443,7 @@ def test_pid_in_use_again(tmp_path: Path) -> None:
     ):
         pytest.skip("needs root and namespaces")
     done = subprocess.run(
-        [*prefix, PYTHON, "-B", "-c", REUSE, str(REPO)], capture_output=True, text=True, timeout=60, check=False
+        [*prefix, PYTHON, "-B", "-c", REUSE, str(REPO), kind], capture_output=True, text=True, timeout=60, check=False
     )
     if "ns_last_pid" in done.stderr:
         pytest.skip("this kernel does not let the next pid be chosen")
@@ -420,6 +453,7 @@ def test_pid_in_use_again(tmp_path: Path) -> None:
 def test_without_schedstat(monkeypatch: pytest.MonkeyPatch, clock: Clock, spawn: Spawn) -> None:
     """A kernel built without schedstat: everything is gated on stat, CPU is told to 10 ms, run delay is unknown."""
     monkeypatch.setattr("rogue_hunter.host.linux.files.Files._schedstat_works", lambda self: False)
+    monkeypatch.setattr(linux, "clocks_tell", lambda root: False)
     host = LinuxHost(mono=clock)
     try:
         child, idle = prompt(spawn), sleeper(spawn)
@@ -459,7 +493,10 @@ SMALL = """
 import resource, sys; sys.path.insert(0, sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
 import os
+from rogue_hunter.host import linux
 from rogue_hunter.host.linux import LinuxHost
+if sys.argv[3] == "files":
+    linux.clocks_tell = lambda root: False
 host = LinuxHost()
 pid = int(sys.argv[2])
 def loop():
@@ -472,18 +509,19 @@ sys.stdin.readline()
 shot = host.snapshot()
 rows = {k[0]: r for k, r in shot.processes.items()}
 kept = host._files
-print(len(kept.sched) + len(kept.stat), len(kept.cold) == len(shot.processes) > 1, shot.errors, shot.unreadable,
+print(len(kept.sched) + len(kept.stat), len(kept.clock) + len(kept.cold) == len(shot.processes) > 1, shot.errors, shot.unreadable,
       rows[os.getpid()]["cpu_percent"] > 0, rows[pid]["cpu_percent"], rows[pid]["state"],
       len(os.listdir("/proc/self/fd")) <= 32)
 host.close()
 """
 
 
-def test_few_descriptors(spawn: Spawn) -> None:
-    """With 32 descriptors no process has its own: each is opened anew, and what is told is the same."""
+@pytest.mark.parametrize("kind", ["clocks", "files"])
+def test_few_descriptors(spawn: Spawn, kind: str) -> None:
+    """With 32 descriptors no process has its own: who has no clock is opened anew, and what is told is the same."""
     child = sleeper(spawn)
     done = subprocess.run(
-        [PYTHON, "-B", "-c", SMALL, str(REPO), str(child.pid)],
+        [PYTHON, "-B", "-c", SMALL, str(REPO), str(child.pid), kind],
         input="\n",
         capture_output=True,
         text=True,
@@ -529,7 +567,7 @@ def test_nothing_leaks(clock: Clock, spawn: Spawn) -> None:
         shot = take(host, clock)
         assert child.pid not in by_pid(shot)
     kept = host._files
-    assert len(host._processes) == len(shot.processes) == len(kept.sched) + len(kept.stat) + len(kept.cold)
+    assert len(host._processes) == len(shot.processes) == len(kept.clock)
     assert {p.key for p in host._restless} - shot.processes.keys() <= set(shot.exited)
     assert set(host._files.hot) <= set(host._processes) and len([p for p in host._names.values() if p]) == len(
         host._processes

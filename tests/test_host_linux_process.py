@@ -37,6 +37,7 @@ class Reading:
         uptime: float = OLD,
         interval: float | None = None,
         spent: float = 0.0,
+        clock: int | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
         """The row of a reading `seconds` after the tick before, `spent` seconds after the poll."""
@@ -46,6 +47,7 @@ class Reading:
             status_text() if status is None else status,
             io_text() if io is None else io,
             b"" if sched is None else b"%d %d 9\n" % sched,
+            clock,
             self.now + round(spent * SECOND),
             self.now,
             self.before,
@@ -220,6 +222,32 @@ def test_several_threads() -> None:
     assert "run_delay_ms_per_s" not in made
 
 
+def test_cpu_clock() -> None:
+    """It counts the work of all threads to the nanosecond, so every counter's growth is of this interval: nobody ran
+    unnoticed before. The delay of one thread is read later than the clock, with everything else."""
+    reading = Reading(threads=4)
+    reading.take(first=True, threads=4, sched=None, clock=7 * SECOND)
+    for _ in range(9):
+        reading.tick()
+    made = reading.take(0.5, threads=4, sched=None, utime=3 * HZ, clock=7 * SECOND + 1_250_000_000,
+                        status=status_text(1000, 4, 100, 0), io=io_text(0, 1000))
+    assert made["cpu_percent"] == 250.0
+    assert made["wakeups_per_s"] == 200.0 and made["disk_bytes_per_s"] == 2000.0
+    assert "run_delay_ms_per_s" not in made
+    reading = Reading()
+    reading.take(first=True, sched=(5, 100_000_000), clock=5)
+    made = reading.take(1.0, spent=0.25, sched=(10**9, 600_000_000), clock=5 + SECOND // 2)
+    assert made["cpu_percent"] == 50.0 and made["run_delay_ms_per_s"] == 400.0
+    assert reading.take(1.0, sched=None, clock=5)["cpu_percent"] == 0.0, "a clock does not go back; if it does, no rate is negative"
+
+
+def test_cpu_clock_of_a_newcomer() -> None:
+    """All that its clock says, it used since it began."""
+    start = round((OLD - 0.25) * HZ)
+    made = Reading(start=start).take(1.0, start=start, sched=(1_000_000, 0), clock=125_000_000)
+    assert made["cpu_percent"] == 50.0
+
+
 def test_second_thread_comes_and_goes() -> None:
     """The source of CPU time changes with the number of threads; no rate is made of two different sources."""
     reading = Reading()
@@ -387,15 +415,18 @@ def test_descriptors(tmp_path: Path) -> None:
     tree = Tree(tmp_path / "proc")
     tree.process(5)
     process = Reading().process
-    fds = process.open(tree.path)
-    assert len(set(fds)) == 3 and min(fds) > 2 and not process.io_denied
+    tree.write("5/schedstat", b"1 1 1\n")
+    fds = process.open(tree.path, schedstat=True)
+    assert len(set(fds)) == 4 and min(fds) > 2 and not process.io_denied
     process.close()
+    assert process.open(tree.path, schedstat=False)[3] == -1
     process.close()
     assert process.fds is None
     (tree.path / "5/io").unlink()
-    assert process.open(tree.path)[2] == -1 and process.io_denied
+    (tree.path / "5/schedstat").unlink()
+    assert process.open(tree.path, schedstat=True)[2:] == (-1, -1) and process.io_denied
     process.close()
     (tree.path / "5/stat").unlink()
     with pytest.raises(FileNotFoundError):
-        process.open(tree.path)
+        process.open(tree.path, schedstat=False)
     assert process.fds is None

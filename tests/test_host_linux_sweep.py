@@ -21,8 +21,9 @@ from rogue_hunter.host.linux.sweep import CALM_SWEEP_S, SWEEP_S, Sweep
 
 
 def files(single: int = 0, several: int = 0, cold: int = 0) -> Any:
-    """What a Sweep needs of Files; processes are names."""
-    return SimpleNamespace(sched=SimpleNamespace(owners=[f"a{i}" for i in range(single)]),
+    """What a Sweep needs of Files; processes are names. Half of the exactly gated ones have a clock."""
+    return SimpleNamespace(clock=SimpleNamespace(owners=[f"a{i}" for i in range(single // 2)]),
+                           sched=SimpleNamespace(owners=[f"a{i}" for i in range(single // 2, single)]),
                            stat=SimpleNamespace(owners=[f"b{i}" for i in range(several)]),
                            cold={i: (f"c{i}", b"") for i in range(cold)})
 

@@ -32,7 +32,7 @@ from rogue_hunter.config import Config
 from rogue_hunter.host import HostError, linux
 from rogue_hunter.host.linux import LinuxHost
 from rogue_hunter.host.linux.describe import Describer
-from rogue_hunter.host.linux.gate import Gate
+from rogue_hunter.host.linux.gate import ClockGate, FileGate, cpu_clock
 from rogue_hunter.host.linux.gpu import Gpu
 from rogue_hunter.loop import Loop
 from rogue_hunter.store import DatabaseError
@@ -138,6 +138,12 @@ class World:
             tree.write("15/schedstat", b"1 1 1\n")
             self._loadavg(15)
 
+    def cpu_ns(self, pid: int) -> int:
+        """What the CPU clock of a process says. Raises OSError when it is gone."""
+        if pid in self.dead or not (self.tree.path / str(pid)).exists():
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return 1 + {10: 330_000_000, 12: 50_000_000}.get(pid, 0) * self.beats
+
     def dead_read(self, fd: int) -> None:
         """A kept descriptor of a process that is gone. Raises ProcessLookupError."""
         pid = self.paths.get(fd, "").removeprefix(str(self.tree.path) + "/").partition("/")[0]
@@ -146,8 +152,8 @@ class World:
 
 
 @contextmanager
-def failing(faults: Faults, world: World) -> Iterator[None]:
-    """The calls of this process, counted and failing."""
+def failing(faults: Faults, world: World, clocks: bool = True) -> Iterator[None]:
+    """The calls of this process, counted and failing. With `clocks` the gates are CPU clocks, else files."""
     real = {name: getattr(os, name) for name in ("open", "pread", "read", "listdir", "readlink", "close")}
     real_open = builtins.open
 
@@ -187,6 +193,12 @@ def failing(faults: Faults, world: World) -> Iterator[None]:
         faults.call("open()", path)
         return real_open(path, *args, **more)
 
+    def gettime(clock: int) -> int:
+        pid = ~(clock >> 3)
+        assert cpu_clock(pid) == clock
+        faults.call("clock_gettime", pid)
+        return world.cpu_ns(pid)
+
     pread = reading("pread")
     with ExitStack() as stack:
         for name, made in (("open", opened), ("pread", pread), ("read", reading("read")), ("close", closed),
@@ -195,8 +207,10 @@ def failing(faults: Faults, world: World) -> Iterator[None]:
         stack.enter_context(mock.patch.object(builtins, "open", builtin))
         for name in ("getrlimit", "setrlimit"):
             stack.enter_context(mock.patch.object(resource, name, limits(name)))
-        stack.enter_context(mock.patch.object(Gate.__init__, "__defaults__", (pread,)))
-        for name, value in (("is_procfs", lambda root: True), ("Describer", Inline), ("start_gpu", lambda root: None)):
+        stack.enter_context(mock.patch.object(FileGate.__init__, "__defaults__", (pread,)))
+        stack.enter_context(mock.patch.object(ClockGate.__init__, "__defaults__", (gettime,)))
+        for name, value in (("is_procfs", lambda root: True), ("Describer", Inline), ("start_gpu", lambda root: None),
+                            ("clocks_tell", lambda root: clocks)):
             stack.enter_context(mock.patch.object(linux, name, value))
         before = signal.getsignal(signal.SIGCONT)
         stack.callback(lambda: signal.signal(signal.SIGCONT, before))
@@ -213,7 +227,7 @@ class Outcome:
     waits: int
 
 
-def run(place: Path, faults: Faults, template: Path | None = None) -> Outcome:
+def run(place: Path, faults: Faults, template: Path | None = None, clocks: bool = True) -> Outcome:
     """One run of the whole loop. Raises what is not handled."""
     place.mkdir()
     world = World(place / "proc")
@@ -252,7 +266,7 @@ def run(place: Path, faults: Faults, template: Path | None = None) -> Outcome:
     clock = Clock(lambda: tree.mono_ns, lambda: 1.7e9 + tree.mono_ns / 1e9, lambda: tree.mono_ns)
     said: list[str] = []
     refused = ""
-    with failing(faults, world), mock.patch.object(loop._selector, "select", select):
+    with failing(faults, world, clocks), mock.patch.object(loop._selector, "select", select):
         faults.armed = True
         try:
             host = LinuxHost(tree.path, mono=lambda: tree.mono_ns, uptime=lambda: tree.uptime_s)
@@ -293,20 +307,30 @@ def lies(outcome: Outcome, truth: Outcome) -> list[str]:
 @case("calls/every call fails", "every tick is taken, no error is unhandled, nothing spins, what is missing is said, "
       "all is whole again after it")
 def every_call(bench: Bench) -> str:
+    return _every_call(bench, clocks=True)
+
+
+@case("calls/every call fails, without CPU clocks", "the same where the gates are files")
+def every_call_of_files(bench: Bench) -> str:
+    return _every_call(bench, clocks=False, step=1 if bench.long else 4)
+
+
+def _every_call(bench: Bench, clocks: bool, step: int = 1) -> str:
     template = bench.tmp / "template.db"
-    run(bench.tmp / "first", Faults())
+    run(bench.tmp / "first", Faults(), clocks=clocks)
     shutil.copyfile(bench.tmp / "first" / "x.db", template)
     usual = Faults()
-    truth = run(bench.tmp / "truth", usual, template)
+    truth = run(bench.tmp / "truth", usual, template, clocks)
     assert len(truth.ticks) == BEATS - 1 and not truth.refused
     assert all(usual.made[name] for name in ("open", "pread", "read", "listdir", "readlink", "close", "getrlimit",
                                              "setrlimit", "select", "open()")), usual.made
+    assert bool(usual.made["clock_gettime"]) is clocks
     rng = random.Random(SEED)
     runs = refused = told = 0
     problems: list[str] = []
-    nth = 0
+    nth = 1 - step
     while True:
-        nth += 1
+        nth += step
         touched = False
         codes = ERRORS if bench.long else rng.sample(ERRORS, 2)
         for code in codes:
@@ -314,7 +338,7 @@ def every_call(bench: Bench) -> str:
                 faults = Faults(nth, code, how)
                 place = bench.tmp / "run"
                 try:
-                    outcome = _checked(place, faults, template, usual.count, truth)
+                    outcome = _checked(place, faults, template, usual.count, truth, clocks)
                 except AssertionError as error:
                     problems.append(str(error))
                 else:
@@ -327,16 +351,16 @@ def every_call(bench: Bench) -> str:
             break
     assert not problems, f"{len(problems)} of {runs}:\n" + "\n".join(problems)
     assert nth > 100
-    return (f"{nth - 1} calls, {runs} runs: 0 unhandled, 0 spins, 0 stale without a word; {told} told by the tick, "
+    return (f"{usual.count} calls, {runs} runs: 0 unhandled, 0 spins, 0 stale without a word; {told} told by the tick, "
             f"{refused} refused to begin in a line, the others made good")
 
 
-def _checked(place: Path, faults: Faults, template: Path, usual: int, truth: Outcome) -> Outcome:
+def _checked(place: Path, faults: Faults, template: Path, usual: int, truth: Outcome, clocks: bool) -> Outcome:
     def where() -> str:
         return f"{faults.how}: call {faults.nth}, {faults.hit}: {errno.errorcode[faults.code]}"
 
     try:
-        outcome = run(place, faults, template)
+        outcome = run(place, faults, template, clocks)
     except BaseException as error:
         place_of = traceback.extract_tb(error.__traceback__)
         ours = [f"{Path(f.filename).name}:{f.lineno}" for f in place_of if "rogue_hunter" in f.filename][-2:]

@@ -1,8 +1,8 @@
 """Linux: processes from /proc, with the gate.
 
-A process of one thread whose schedstat says the same as a tick ago did not run, so nothing changed that it alone can
-change: its row stands. A tick is therefore one read for each idle process and a full reading of those that ran. What
-others can change (memory that is reclaimed) is read from time to time, spread over the ticks.
+A process whose CPU clock says the same as a tick ago did not run, so nothing changed that it alone can change: its row
+stands. A tick is therefore one question for each idle process and a full reading of those that ran. What others can
+change (memory that is reclaimed) is read from time to time, spread over the ticks.
 """
 
 from __future__ import annotations
@@ -17,20 +17,15 @@ from pathlib import Path
 from rogue_hunter.host import Facts, HostError, Snapshot
 from rogue_hunter.host.linux import boot
 from rogue_hunter.host.linux.boot import own_namespace, read_facts
+from rogue_hunter.host.linux.delay import DELAY_CPU_PERCENT, DELAY_THREADS
 from rogue_hunter.host.linux.describe import Describer
-from rogue_hunter.host.linux.descriptors import shut
-from rogue_hunter.host.linux.files import GONE, Files
+from rogue_hunter.host.linux.files import GONE, Files, Said
+from rogue_hunter.host.linux.gate import clocks_tell
 from rogue_hunter.host.linux.gpu import GpuThread, Use
 from rogue_hunter.host.linux.gpu import start as start_gpu
 from rogue_hunter.host.linux.machine import Machine, is_procfs
 from rogue_hunter.host.linux.parse import PF_KTHREAD, fits, parse_loadavg_last_pid, parse_stat, parse_touched
-from rogue_hunter.host.linux.process import (
-    DELAY_CPU_PERCENT,
-    DELAY_THREADS,
-    PAGE,
-    STAT_MAX,
-    Process,
-)
+from rogue_hunter.host.linux.process import PAGE, STAT_MAX, Process
 from rogue_hunter.host.linux.sweep import Sweep
 from rogue_hunter.schema import Key
 from rogue_hunter.tick import Row
@@ -68,7 +63,7 @@ class LinuxHost:
         self._gpu: GpuThread | None = start_gpu(root) if self._live else None
         self._facts, self._boot_time = read_facts(self._machine, root, self._live)
         self._uptime = uptime or boot.uptime(self._machine, self._live)
-        self._files = Files(root, self._live)
+        self._files = Files(root, self._live, self._live and clocks_tell(root))
         self._processes: dict[Key, Process] = {}
         self._names: dict[str, Process | None] = {}
         self._rows: dict[Key, Row] = {}
@@ -96,7 +91,7 @@ class LinuxHost:
         for process in self._processes.values():
             process.close()
             if process.gate is not None:
-                shut(process.gate.remove(process))
+                process.gate.remove(process)
         self._machine.close()
         self._processes.clear()
 
@@ -141,14 +136,15 @@ class LinuxHost:
 
     # -- the parts of a snapshot, in order -------------------------------------------------------------------------
 
-    def _reread(self, process: Process, said: bytes, tick: _Tick) -> None:
+    def _reread(self, process: Process, said: Said, tick: _Tick) -> None:
         """Full reading of a process that ran."""
         try:
             cores = self._read_full(process, said, tick, polled=True)
         except OSError as error:
             if error.errno in GONE:
-                # Gone between two reads of one tick: its gate will say so at the next, unless it has none.
-                if process.gate is None:
+                # Gone between two reads of one tick. A kept-open file says so at the next; a clock may then be that of
+                # another process with its pid.
+                if process.gate is None or process.gate is self._files.clock:
                     self._forget(process, tick)
             else:
                 self._errors += 1
@@ -228,8 +224,7 @@ class LinuxHost:
         key = (pid, stat.start)
         process = Process(key, stat, self._boot_time, own=pid == self._own_pid)
         try:
-            said = self._files.watch(process, stat, said)
-            cores = self._read_full(process, said, tick)
+            cores = self._read_full(process, self._files.watch(process, stat, said), tick)
         except (OSError, ValueError) as error:
             self._files.unwatch(process)
             if not (isinstance(error, OSError) and error.errno in GONE):
@@ -264,7 +259,7 @@ class LinuxHost:
         for process in self._sweep.due(tick.interval_s, self._machine.calm):
             if process.key not in self._processes or process in tick.unsettled:
                 continue
-            if process.gate is self._files.sched:
+            if process.gate is not None and process.gate.exact:
                 self._touch(process, tick)
                 continue
             try:
@@ -281,7 +276,11 @@ class LinuxHost:
         except (OSError, ValueError):
             return
         row = process.row
-        if start != process.key[1] or (row["memory_bytes"] == rss * PAGE and row["ppid"] == ppid):
+        if start != process.key[1]:
+            self._forget(process, tick)
+            self._last_pid = b""
+            return
+        if row["memory_bytes"] == rss * PAGE and row["ppid"] == ppid:
             return
         process.row = {**row, "memory_bytes": rss * PAGE, "ppid": ppid}
         self._publish(process, tick)
@@ -308,7 +307,7 @@ class LinuxHost:
 
     # -- one process ----------------------------------------------------------------------------------------------
 
-    def _read_full(self, process: Process, said: bytes, tick: _Tick, polled: bool = False) -> float:
+    def _read_full(self, process: Process, said: Said, tick: _Tick, polled: bool = False) -> float:
         """stat, status, io and schedstat of a process; its row is made anew. Gives its CPU use in cores.
 
         `said` is what its gate says now, or said when all were polled at the beginning of the tick.
@@ -321,8 +320,9 @@ class LinuxHost:
         uptime_s = tick.uptime_s + (now - tick.shot.mono_ns) / 1e9
         before = process.row
         try:
-            cores, renamed = process.update(stat, status, io, sched, now, tick.shot.mono_ns if polled else now,
-                                            tick.before_ns, tick.interval_s, uptime_s)
+            cores, renamed = process.update(stat, status, io, sched, said if isinstance(said, int) else None, now,
+                                            tick.shot.mono_ns if polled else now, tick.before_ns, tick.interval_s,
+                                            uptime_s)
             if not self._live and not fits(process.row):
                 raise OverflowError
         except OverflowError:

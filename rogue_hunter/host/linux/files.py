@@ -1,7 +1,8 @@
-"""The descriptors of /proc that are kept open, and all reading of a process's files.
+"""The gates of all processes, the descriptors of /proc that are kept open, and all reading of a process's files.
 
-Every process has a gate, as long as descriptors last; those that ran lately have stat, status and io open as well. A
-process for which there is no descriptor, and every process of a recorded tree, is cold: its files are opened anew.
+Every process has a gate: its CPU clock, or a kept-open file where there is none, as long as descriptors last. Those
+that ran lately have stat, status, io and schedstat open as well. A process without a gate, as is every one of a
+recorded tree, is cold: its files are opened anew.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from math import ceil
 from pathlib import Path
 
 from rogue_hunter.host.linux.descriptors import shut
-from rogue_hunter.host.linux.gate import SCHEDSTAT_BYTES, STAT_BYTES, Gate
+from rogue_hunter.host.linux.gate import SCHEDSTAT_BYTES, STAT_BYTES, ClockGate, FileGate
 from rogue_hunter.host.linux.parse import Stat, parse_stat
 from rogue_hunter.host.linux.process import IO_MAX, STAT_MAX, STATUS_MAX, Process
 from rogue_hunter.schema import Key
@@ -22,33 +23,42 @@ from rogue_hunter.schema import Key
 SPARE_FDS = 64
 """Descriptors left for everything that is not a process: database, socket, standard streams, the machine's files."""
 
+HOT_SET = 4
+"""stat, status, io and schedstat."""
+
 GONE = (errno.ESRCH, errno.ENOENT)
+
+Said = bytes | int
+"""What a gate says: the bytes of its file, or the nanoseconds of its clock."""
 
 
 class Files:
-    """All descriptors below `root`. `live` is True for a mounted procfs. `errors` counts readings of a poll that
-    failed for another reason than that the process is gone."""
+    """All descriptors below `root`. `live` is True for a mounted procfs, `clocks` where CPU clocks speak of its
+    processes. `errors` counts readings of a poll that failed for another reason than that the process is gone."""
 
-    def __init__(self, root: Path, live: bool) -> None:
+    def __init__(self, root: Path, live: bool, clocks: bool = False) -> None:
         self.root = root
         self.live = live
+        self.clocks = clocks
         self.errors = 0
-        self.sched = Gate(SCHEDSTAT_BYTES)
-        self.stat = Gate(STAT_BYTES)
+        self.clock = ClockGate()
+        self.sched = FileGate(SCHEDSTAT_BYTES, exact=True)
+        self.stat = FileGate(STAT_BYTES, exact=False)
         self.cold: dict[Key, tuple[Process, bytes]] = {}
         self.hot: dict[Key, Process] = {}
         self.gate_limit, self.hot_limit = _descriptor_limits() if live else (0, 0)
         self.has_schedstat = self._schedstat_works()
 
-    def poll(self) -> tuple[list[tuple[Process, bytes]], list[Process]]:
-        """One read a process: those that ran, with what their gate said, and those that are gone."""
-        ran: list[tuple[Process, bytes]] = []
+    def poll(self) -> tuple[list[tuple[Process, Said]], list[Process]]:
+        """One question a process: those that ran, with what their gate said, and those that are gone."""
+        ran: list[tuple[Process, Said]] = []
         gone: list[Process] = []
-        for gate in (self.sched, self.stat):
+        for gate in (self.clock, self.sched, self.stat):
             changed, failed = gate.poll()
             ran += [(process, gate.said(process)) for process in changed]
             for process, error in failed:
-                if error.errno in GONE:
+                # A clock of nobody is no valid clock (kernel/time/posix-cpu-timers.c, pid_for_clock).
+                if error.errno in GONE or (gate is self.clock and error.errno == errno.EINVAL):
                     gone.append(process)
                 else:
                     self.errors += 1
@@ -70,17 +80,25 @@ class Files:
                 self.errors += 1
         return ran, gone
 
-    def full(self, process: Process, said: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-        """stat, status, io and schedstat of a process; empty what may not be read. `said` is what its gate says.
+    def full(self, process: Process, said: Said) -> tuple[bytes, bytes, bytes, bytes]:
+        """stat, status, io and schedstat of a process; empty what may not be read, and the schedstat of several
+        threads. `said` is what its gate says.
 
         Raises OSError.
         """
-        if not self.live:
+        if not self.live and isinstance(said, bytes):
             return said, self.optional(process, "status"), self.optional(process, "io"), \
                 self.optional(process, "schedstat")
-        on_sched = process.gate is self.sched
         fds = process.fds or self.open(process)
-        data = os.pread(fds[0], STAT_MAX, 0) if on_sched else said
+        data, sched = b"", b""
+        if isinstance(said, int):
+            if fds[3] >= 0 and process.threads == 1:
+                sched = os.pread(fds[3], SCHEDSTAT_BYTES, 0)
+        elif process.gate is self.sched:
+            sched = said
+        else:
+            data = said
+        data = data or os.pread(fds[0], STAT_MAX, 0)
         status = os.pread(fds[1], STATUS_MAX, 0) if fds[1] >= 0 else b""
         io = b""
         if fds[2] >= 0:
@@ -91,7 +109,7 @@ class Files:
         if fds[1] < 0:
             # Everybody's status may be read, so this passes: what was denied once is asked again at the next reading.
             process.close()
-        return data, status, io, said if on_sched else b""
+        return data, status, io, sched
 
     def keep(self, process: Process, stat: Stat, said: bytes) -> None:
         """A process was read in full: choose its gate anew, and count its descriptors as used just now."""
@@ -106,13 +124,13 @@ class Files:
         while len(self.hot) > self.hot_limit:
             self.cool()
 
-    def open(self, process: Process) -> tuple[int, int, int]:
+    def open(self, process: Process) -> tuple[int, int, int, int]:
         """Hot descriptors for a process. Where there are too many, those unused for longest are given back first."""
         while self.hot and len(self.hot) >= self.hot_limit:
             self.cool()
         while True:
             try:
-                return process.open(self.root)
+                return process.open(self.root, self.clocks and self.has_schedstat)
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.hot:
                     raise
@@ -123,23 +141,25 @@ class Files:
         """Give back the hot descriptors that were not used for longest."""
         self.hot.pop(next(iter(self.hot))).close()
 
-    def watch(self, process: Process, stat: Stat, said: bytes) -> bytes:
-        """Choose the gate of a new process; gives what it says now."""
+    def watch(self, process: Process, stat: Stat, said: bytes) -> Said:
+        """Choose the gate of a new process; gives what it says now. `said` is its stat. Raises OSError."""
+        if self.clocks:
+            with contextlib.suppress(OSError):  # who is gone has no file to open either
+                return self.clock.watch(process)
         if not self.live or len(self.sched) + len(self.stat) >= self.gate_limit:
             self.cold[process.key] = (process, said)
             return said
-        kind = "schedstat" if stat.threads == 1 and self.has_schedstat else "stat"
+        gate, name = (self.sched, "schedstat") if stat.threads == 1 and self.has_schedstat else (self.stat, "stat")
         try:
-            fd = os.open(self.root / str(process.key[0]) / kind, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.root / str(process.key[0]) / name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             self.gate_limit = len(self.sched) + len(self.stat)
             self.cold[process.key] = (process, said)
             return said
-        gate = self.sched if kind == "schedstat" else self.stat
         try:
-            said = os.pread(fd, SCHEDSTAT_BYTES if gate is self.sched else STAT_BYTES, 0)
+            said = os.pread(fd, gate.size, 0)
         except OSError:
             shut(fd)
             raise
@@ -147,18 +167,18 @@ class Files:
         return said
 
     def regate(self, process: Process, stat: Stat, said: bytes) -> None:
-        """A process that got a second thread, or lost it, changes its gate."""
-        if process.gate is None or not self.has_schedstat:
+        """A process that got a second thread, or lost it, changes its file."""
+        if process.gate is None or process.gate is self.clock or not self.has_schedstat:
             return
         single = stat.threads == 1
         if single is not (process.gate is self.sched):
-            shut(process.gate.remove(process))
+            process.gate.remove(process)
             self.watch(process, stat, said)
 
     def unwatch(self, process: Process) -> None:
         """Give back everything of a process."""
         if process.gate is not None:
-            shut(process.gate.remove(process))
+            process.gate.remove(process)
         self.cold.pop(process.key, None)
         self.hot.pop(process.key, None)
         process.close()
@@ -196,7 +216,7 @@ class Files:
 def _descriptor_limits() -> tuple[int, int]:
     """How many gates and how many sets of hot descriptors to keep open; raises the limit to what is allowed.
 
-    A set of hot descriptors is three. A quarter of all descriptors is for them, at most 1,024 sets.
+    A quarter of all descriptors is for hot ones, at most 1,024 sets.
     """
     try:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -211,5 +231,5 @@ def _descriptor_limits() -> tuple[int, int]:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     free = max(0, soft - SPARE_FDS)
-    hot = min(1024, ceil(free / 12))
-    return free - 3 * hot, hot
+    hot = min(1024, ceil(free / (4 * HOT_SET)))
+    return free - HOT_SET * hot, hot

@@ -1,17 +1,27 @@
-"""The gate: the one cheap read that proves that a process did not run since its last reading.
+"""The gate: the one cheap question that proves that a process did not run since its last reading.
 
-Measured on 2 shared cores, kernel 6.18: one pread of a kept-open schedstat costs 1.5 us in C and 1.9 us from Python;
-open, read and close of stat, status and io cost 68 us. The reads of one group are made by `map` and compared by
-`map`, so that an idle process costs no bytecode of ours: 1.7 us.
+Where the kernel answers it, that question is the CPU clock of the process (clock_getcpuclockid(3)): the time that all
+its threads have run, to the nanosecond, without a file. Else it is a kept-open file of /proc: schedstat, which tells
+the leader's time only, or stat for several threads.
+
+Measured on 2 shared cores, kernel 6.18, 300 idle processes: the clock costs 0.40 us from Python and 0.23 in C; one
+pread of a kept-open schedstat 1.08 and 0.59; open, read and close of stat, status and io 68. The questions of one gate
+are asked by `map` and compared by `map`, so that an idle process costs no bytecode of ours.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from itertools import compress, count, repeat
 from operator import ne
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from rogue_hunter.host.linux.boot import own_namespace
+from rogue_hunter.host.linux.descriptors import shut
 
 if TYPE_CHECKING:
     from rogue_hunter.host.linux.process import Process
@@ -24,73 +34,162 @@ STAT_BYTES = 470
 allocator serves it; a longer line reads as changed never or always wrong only if it differs beyond this, which none of
 the fields that move does (they stand in the first 24 fields)."""
 
+_CPUCLOCK_SCHED = 2
+"""The clock that counts what the scheduler counts (include/linux/posix-timers_types.h)."""
+
+Said = TypeVar("Said", bytes, int)
 Pread = Callable[[int, int, int], bytes]
+ClockGettime = Callable[[int], int]
 
 
-class Gate:
-    """Descriptors of one kind, what each said last, and whose they are: three lists of one order."""
+class Gate(ABC, Generic[Said]):
+    """Whom to ask, what each said last, and whose it is: lists of one order. `exact` says that nobody runs for however
+    short a time without being noticed."""
 
-    def __init__(self, size: int, pread: Pread = os.pread) -> None:
-        self._size = size
-        self._pread = pread
-        self.fds: list[int] = []
-        self.last: list[bytes] = []
-        self._sizes: list[int] = []
+    def __init__(self, exact: bool) -> None:
+        self.exact = exact
+        self.handles: list[int] = []
+        self.last: list[Said] = []
         self.owners: list[Process] = []
 
     def __len__(self) -> int:
-        return len(self.fds)
+        return len(self.handles)
 
-    def add(self, owner: Process, fd: int, said: bytes) -> None:
-        """Watch `fd`; `said` is what it says now."""
-        owner.gate, owner.at = self, len(self.fds)
-        self.fds.append(fd)
+    @abstractmethod
+    def _ask(self, at: int) -> Iterator[Said]:
+        """What each says, from place `at` on, as far as it shows a change. Raises OSError where one cannot say."""
+
+    @abstractmethod
+    def _whole(self, at: int) -> Said:
+        """All that the one at place `at` says. Raises OSError."""
+
+    def add(self, owner: Process, handle: int, said: Said) -> None:
+        """Watch `handle`; `said` is what it says now."""
+        owner.gate, owner.at = self, len(self.handles)
+        self.handles.append(handle)
         self.last.append(said)
-        self._sizes.append(len(said) + 1)
         self.owners.append(owner)
 
-    def remove(self, owner: Process) -> int:
-        """Stop watching; the descriptor is the caller's to close. The last entry takes the free place."""
-        at, fd = owner.at, self.fds[owner.at]
-        moved = self.fds.pop(), self.last.pop(), self._sizes.pop(), self.owners.pop()
-        if at < len(self.fds):
-            self.fds[at], self.last[at], self._sizes[at], self.owners[at] = moved
+    def remove(self, owner: Process) -> None:
+        """Stop watching. The last entry takes the free place."""
+        at = owner.at
+        moved = self.handles.pop(), self.last.pop(), self.owners.pop()
+        if at < len(self.handles):
+            self.handles[at], self.last[at], self.owners[at] = moved
             self.owners[at].at = at
         owner.gate = None
-        return fd
 
     def poll(self) -> tuple[list[Process], list[tuple[Process, OSError]]]:
-        """Read every descriptor once: the owners whose bytes changed, and those that cannot be read any more.
+        """Ask every handle once: the owners of those that say something else, and those that cannot be asked any more.
 
-        What changed is read a second time, in full: the first reading asks for one byte more than there was, which
-        tells any change and lets Python keep the block it made (0.1 ms a tick at 1,000 processes).
+        Whoever says something else is asked a second time, for all of it.
         """
         changed: list[Process] = []
         failed: list[tuple[Process, OSError]] = []
         at = 0
-        fds, sizes, last = self.fds, self._sizes, self.last
-        while at < len(self.fds):
+        while at < len(self.handles):
             places = count(at)
-            # compress asks `places` before it asks for a reading, so after an error the next place is the next one.
-            differ = map(ne, map(self._pread, fds, sizes, repeat(0)), last)
+            # compress asks `places` before it asks for an answer, so after an error the next place is the next one.
+            differ = map(ne, self._ask(at), self.last[at:] if at else self.last)
             found: list[int] = []
             try:
                 found.extend(compress(places, differ))
-                at = len(self.fds)
+                at = len(self.handles)
             except OSError as error:
                 at = next(places)
                 failed.append((self.owners[at - 1], error))
-                fds, sizes, last = self.fds[at:], self._sizes[at:], self.last[at:]
             for i in found:
                 try:
-                    said = self._pread(self.fds[i], self._size, 0)
+                    self.last[i] = self._whole(i)
                 except OSError as error:
                     failed.append((self.owners[i], error))
                     continue
-                self.last[i], self._sizes[i] = said, len(said) + 1
                 changed.append(self.owners[i])
         return changed, failed
 
-    def said(self, owner: Process) -> bytes:
-        """What the owner's descriptor said when it was polled last."""
+    def said(self, owner: Process) -> Said:
+        """What the owner's handle said when it was polled last."""
         return self.last[owner.at]
+
+
+class FileGate(Gate[bytes]):
+    """The handles are descriptors of one kind of file, and are closed when they are removed.
+
+    A question asks for one byte more than there was: that tells any change, and lets Python keep the block it made
+    (0.1 ms a tick at 1,000 processes). `size` is what a whole answer needs.
+    """
+
+    def __init__(self, size: int, exact: bool, pread: Pread = os.pread) -> None:
+        super().__init__(exact)
+        self.size = size
+        self._pread = pread
+        self._sizes: list[int] = []
+
+    def _ask(self, at: int) -> Iterator[bytes]:
+        fds, sizes = (self.handles[at:], self._sizes[at:]) if at else (self.handles, self._sizes)
+        return map(self._pread, fds, sizes, repeat(0))
+
+    def _whole(self, at: int) -> bytes:
+        said = self._pread(self.handles[at], self.size, 0)
+        self._sizes[at] = len(said) + 1
+        return said
+
+    def add(self, owner: Process, handle: int, said: bytes) -> None:
+        """Watch the descriptor `handle`, which is the gate's from now on."""
+        super().add(owner, handle, said)
+        self._sizes.append(len(said) + 1)
+
+    def remove(self, owner: Process) -> None:
+        """Stop watching, and close the descriptor."""
+        fd, size = self.handles[owner.at], self._sizes.pop()
+        if owner.at < len(self._sizes):
+            self._sizes[owner.at] = size
+        super().remove(owner)
+        shut(fd)
+
+
+class ClockGate(Gate[int]):
+    """The handles are CPU clocks, what they say is nanoseconds. No descriptor, no limit to how many.
+
+    A clock belongs to a pid and not to a process: after the process it tells the time of the next one with that pid,
+    which is another time, so that the full reading that follows meets another start.
+    """
+
+    def __init__(self, gettime: ClockGettime = time.clock_gettime_ns) -> None:
+        super().__init__(exact=True)
+        self._gettime = gettime
+
+    def _ask(self, at: int) -> Iterator[int]:
+        return map(self._gettime, self.handles[at:] if at else self.handles)
+
+    def _whole(self, at: int) -> int:
+        return self._gettime(self.handles[at])
+
+    def watch(self, owner: Process) -> int:
+        """Watch a process; gives what its clock says now. Raises OSError: EINVAL when there is no such process."""
+        clock = cpu_clock(owner.key[0])
+        said = self._gettime(clock)
+        self.add(owner, clock, said)
+        return said
+
+
+def cpu_clock(pid: int) -> int:
+    """The id of a process's CPU clock, for clock_gettime(2): the complement of the pid above three bits that choose
+    the kind of clock."""
+    return ~pid << 3 | _CPUCLOCK_SCHED
+
+
+def clocks_tell(root: Path) -> bool:
+    """True when CPU clocks speak of the processes in `root`: it is this machine's own /proc, and the kernel answers for
+    another process than the one that asks."""
+    try:
+        if os.stat(root).st_dev != os.stat("/proc").st_dev or not own_namespace(root):
+            return False
+        pids = [pid for pid in (os.getppid(), 1) if pid > 0]
+        for pid in pids:
+            time.clock_gettime_ns(cpu_clock(pid))
+        before, now, after = time.process_time_ns(), time.clock_gettime_ns(cpu_clock(os.getpid())), \
+            time.process_time_ns()
+    except OSError:
+        return False
+    return before <= now <= after

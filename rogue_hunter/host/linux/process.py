@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rogue_hunter.host.linux.delay import ThreadDelay
 from rogue_hunter.host.linux.descriptors import shut
 from rogue_hunter.host.linux.parse import (
     HZ,
@@ -25,17 +26,15 @@ from rogue_hunter.tick import Row
 if TYPE_CHECKING:
     from rogue_hunter.host.linux.gate import Gate
 
+Descriptors = tuple[int, int, int, int]
+"""stat, status, io and schedstat, kept open; -1 for what may not be read or is not wanted."""
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STAT_MAX = 1024
 """52 fields of at most 20 digits and a name of 64 bytes are at most 1,172 bytes; real ones are under 400, and only the
 first 24 fields are used."""
 STATUS_MAX = 4096
 IO_MAX = 512
-
-DELAY_THREADS = 32
-"""Run delay of threads is summed over task/*/schedstat only up to this many threads: 12 us each."""
-DELAY_CPU_PERCENT = 1.0
-DELAY_EVERY_NS = 1_000_000_000
 
 _ZERO_RATES = {
     "cpu_percent": 0.0, "pageins_per_s": 0.0, "faults_per_s": 0.0, "disk_bytes_per_s": 0.0,
@@ -48,12 +47,10 @@ class Process:
 
     __slots__ = (
         "at",
+        "clock_ns",
         "comm",
         "cpu",
-        "delay_at_ns",
-        "delay_by_thread",
-        "delay_ns",
-        "delay_rate",
+        "delay",
         "denied",
         "fds",
         "gate",
@@ -82,9 +79,9 @@ class Process:
         self.key = key
         self.own = own
         """It is this very process, which is not read at every tick in which it ran."""
-        self.gate: Gate | None = None
+        self.gate: Gate[int] | Gate[bytes] | None = None
         self.at = -1
-        self.fds: tuple[int, int, int] | None = None
+        self.fds: Descriptors | None = None
         self.started_s = stat.start / HZ
         self.comm = stat.comm
         self.kernel_thread = bool(stat.flags & PF_KTHREAD)
@@ -96,16 +93,14 @@ class Process:
         self.wr = 0
         self.vol: int | None = None
         self.invol = 0
+        self.clock_ns: int | None = None
         self.run_ns: int | None = None
         self.wait_ns = 0
         self.read_ns = 0
         """Clock of the last full reading."""
         self.seen_ns = 0
         """Clock of the last reading of the gate at which the process had run."""
-        self.delay_ns = 0
-        self.delay_at_ns = 0
-        self.delay_by_thread: dict[str, int] | None = None
-        self.delay_rate: float | None = None
+        self.delay: ThreadDelay | None = None
         self.static: Row = {"pid": key[0], "start_ticks": key[1], "start_time": round(boot_time + self.started_s, 2)}
         self.static["command"] = text(stat.comm)
         tty = tty_name(stat.tty)
@@ -113,20 +108,20 @@ class Process:
             self.static["tty"] = tty
         self.row: Row = {}
 
-    def open(self, root: Path) -> tuple[int, int, int]:
-        """Keep stat, status and io open (-1: not allowed). Raises OSError; ProcessLookupError for another process."""
+    def open(self, root: Path, schedstat: bool) -> Descriptors:
+        """Keep stat, status, io, and if wanted schedstat open. Raises OSError."""
         at = os.open(root / str(self.key[0]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         opened: list[int] = []
         try:
-            for name in ("stat", "status", "io"):
+            for name in ("stat", "status", "io", *(["schedstat"] if schedstat else [])):
                 try:
                     opened.append(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=at))
                 except (PermissionError, FileNotFoundError):
                     if name == "stat":
                         raise
                     opened.append(-1)
-            self.io_denied = -1 in opened
-            self.fds = (opened[0], opened[1], opened[2])
+            self.io_denied = -1 in opened[:3]
+            self.fds = (opened[0], opened[1], opened[2], opened[3] if schedstat else -1)
             return self.fds
         except OSError:
             for fd in opened:
@@ -144,16 +139,17 @@ class Process:
                     shut(fd)
             self.fds = None
 
-    def update(self, stat: Stat, status: bytes, io: bytes, sched: bytes, now_ns: int, gate_ns: int, before_ns: int,
-               interval_s: float, uptime_s: float) -> tuple[float, bool]:
+    def update(self, stat: Stat, status: bytes, io: bytes, sched: bytes, clock_ns: int | None, now_ns: int,
+               gate_ns: int, before_ns: int, interval_s: float, uptime_s: float) -> tuple[float, bool]:
         """Take a full reading and make the row of it.
 
-        `now_ns` is the clock of this reading, `gate_ns` that of what the gate said (schedstat of one thread, stat of
-        several): a tick with much to read takes long, and CPU time is divided by the time that it grew in. `before_ns`
-        is the clock of the tick before: a process that did not run between its last reading and that tick has all of
-        its counters' growth in this interval. `interval_s` is the tick's, 0 for the first; `uptime_s` the time since
-        boot, by which the age of a process just seen is known. `status`, `io` and `sched` are empty where not readable.
-        Gives the CPU use in cores, and whether the name or the user changed.
+        `clock_ns` is the CPU clock of the process, None where there is none: then schedstat tells the CPU time of one
+        thread, and stat that of several. `now_ns` is the clock of this reading, `gate_ns` that of what the gate said
+        (CPU clock, schedstat, stat): a tick with much to read takes long, and CPU time is divided by the time that it
+        grew in. `before_ns` is the clock of the tick before: a process that did not run between its last reading and
+        that tick has all of its counters' growth in this interval. `interval_s` is the tick's, 0 for the first;
+        `uptime_s` the time since boot, by which the age of a process just seen is known. `status`, `io` and `sched` are
+        empty where not readable. Gives the CPU use in cores, and whether the name or the user changed.
         """
         uids, peak, vol, invol = parse_status(status) if status else (b"", None, None, None)
         run_ns, wait_ns = parse_schedstat(sched) if sched else (None, 0)
@@ -201,7 +197,9 @@ class Process:
         cores = 0.0
         if since > 0:
             per_s = 1.0 / since
-            if run_ns is not None and self.run_ns is not None and stat.threads == 1 and run_ns >= self.run_ns:
+            if clock_ns is not None and self.clock_ns is not None:
+                cores = max(0, clock_ns - self.clock_ns) * 1e-9 * per_s
+            elif run_ns is not None and self.run_ns is not None and stat.threads == 1 and run_ns >= self.run_ns:
                 cores = (run_ns - self.run_ns) * 1e-9 * per_s
             elif cpu >= self.cpu:
                 cores = (cpu - self.cpu) / HZ * per_s
@@ -209,8 +207,6 @@ class Process:
             if stat.majflt >= self.majflt:
                 row["pageins_per_s"] = round((stat.majflt - self.majflt) * per_s, 1)
                 row["faults_per_s"] = round((stat.minflt + stat.majflt - self.minflt - self.majflt) * per_s, 1)
-            if "run_delay_seconds_total" in row and wait_ns >= self.wait_ns and self.run_ns is not None:
-                row["run_delay_ms_per_s"] = round((wait_ns - self.wait_ns) * 1e-6 * per_s, 2)
         if since_full > 0:
             per_s = 1.0 / since_full
             if rd is not None and self.rd is not None and rd + wr >= self.rd + self.wr:
@@ -218,10 +214,15 @@ class Process:
             if vol is not None and self.vol is not None and invol is not None and vol >= self.vol:
                 row["context_switches_per_s"] = round((vol + invol - self.vol - self.invol) * per_s, 1)
                 row["wakeups_per_s"] = round((vol - self.vol) * per_s, 1)
+        # schedstat is read with the gate where it is the gate, else with all the others.
+        waited = since_full if clock_ns is not None else since
+        if waited > 0 and "run_delay_seconds_total" in row and wait_ns >= self.wait_ns and self.run_ns is not None:
+            row["run_delay_ms_per_s"] = round((wait_ns - self.wait_ns) * 1e-6 / waited, 2)
         self.cpu, self.minflt, self.majflt = cpu, stat.minflt, stat.majflt
         self.rd, self.wr = rd, wr
         self.vol, self.invol = vol, invol or 0
         self.run_ns, self.wait_ns = (run_ns if stat.threads == 1 else None), wait_ns
+        self.clock_ns = clock_ns
         self.threads = stat.threads
         self.read_ns, self.seen_ns = now_ns, gate_ns
         self.row = row
@@ -234,14 +235,14 @@ class Process:
             age = uptime_s - self.started_s
             # Younger than the interval: all it ever used, it used in this interval. Its age is known to 1/HZ only.
             if interval_s > 0 and age <= (now_ns - before_ns) / 1e9 + 1 / HZ:
-                self.rd, self.vol, self.run_ns = 0, 0, 0
+                self.rd, self.vol, self.run_ns, self.clock_ns = 0, 0, 0, 0
                 age = max(age, 1 / HZ)
                 return age, age
             return 0.0, 0.0
         if self.own:
             return (gate_ns - self.seen_ns) / 1e9, (now_ns - self.read_ns) / 1e9
         since = (gate_ns - max(self.seen_ns, before_ns)) / 1e9
-        if self.threads == 1 and self.run_ns is not None:
+        if self.clock_ns is not None or (self.threads == 1 and self.run_ns is not None):
             return since, (now_ns - max(self.read_ns, before_ns)) / 1e9
         # The gate of several threads is their CPU time to 10 ms: other counters may have grown since the last
         # full reading, which may be long ago.
@@ -258,31 +259,9 @@ class Process:
         self.row = row
 
     def thread_delay(self, root: Path, now_ns: int) -> None:
-        """Run delay of a process of several threads: the sum over its threads, those that ended keep their part."""
-        if now_ns - self.delay_at_ns < DELAY_EVERY_NS and self.delay_by_thread is not None:
-            self._tell_delay()
-            return
-        base = root / str(self.key[0]) / "task"
-        before = self.delay_by_thread
-        now: dict[str, int] = {}
-        try:
-            for tid in os.listdir(base):
-                with open(base / tid / "schedstat", "rb", buffering=0) as file:
-                    now[tid] = parse_schedstat(file.read(64))[1]
-        except (OSError, ValueError):
-            return
-        grown = sum(max(0, ns - (before or {}).get(tid, 0)) for tid, ns in now.items())
-        self.delay_ns += grown
-        if before is not None:
-            self.delay_rate = round(grown / 1e6 / ((now_ns - self.delay_at_ns) / 1e9), 2)
-        self.delay_by_thread, self.delay_at_ns = now, now_ns
-        self._tell_delay()
-
-    def _tell_delay(self) -> None:
-        """What was measured last stands until it is measured again, within a second."""
-        self.row["run_delay_seconds_total"] = round(self.delay_ns / 1e9, 6)
-        if self.delay_rate is not None:
-            self.row["run_delay_ms_per_s"] = self.delay_rate
+        """Add the run delay of several threads to the row."""
+        self.delay = self.delay or ThreadDelay()
+        self.delay.tell(self.row, root, self.key, now_ns)
 
 
 _TOTALS = {

@@ -1,13 +1,14 @@
 """Which processes are read although they did not run: for what others can change of them.
 
 That is memory, which the kernel takes when it is short of it. Where it took none (PSI counts the time that tasks, and
-kswapd, spend on it), a process that did not run holds what it held. A process of several threads is read as often as
-ever: its gate is its CPU time to 10 ms, and what took less shows in its other counters.
+kswapd, spend on it), a process that did not run holds what it held. A process whose gate is not exact (stat tells CPU
+time to 10 ms) is read as often as ever: what took less shows in its other counters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from rogue_hunter.host.linux.files import Files
 from rogue_hunter.host.linux.process import Process
@@ -24,16 +25,16 @@ class Sweep:
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._single = _Round()
+        self._exact = _Round()
         self._others = _Round()
 
     def due(self, interval_s: float, calm: bool) -> Iterator[Process]:
         """The processes to read in a tick of this length; some may be gone by now."""
-        yield from self._single.due(self._files.sched.owners, interval_s / (CALM_SWEEP_S if calm else SWEEP_S))
-        others: Sequence[Process] = self._files.stat.owners
-        if self._files.cold:
-            others = [*others, *(process for process, _ in self._files.cold.values())]
-        yield from self._others.due(others, interval_s / SWEEP_S)
+        files = self._files
+        yield from self._exact.due((files.clock.owners, files.sched.owners),
+                                   interval_s / (CALM_SWEEP_S if calm else SWEEP_S))
+        cold = [process for process, _ in files.cold.values()] if files.cold else []
+        yield from self._others.due((files.stat.owners, cold), interval_s / SWEEP_S)
 
 
 class _Round:
@@ -43,12 +44,13 @@ class _Round:
         self._left: Iterator[Process] = iter(())
         self._owed = 0.0
 
-    def due(self, whom: Sequence[Process], part: float) -> Iterator[Process]:
-        self._owed = min(self._owed + len(whom) * part, float(len(whom)))
+    def due(self, whom: Sequence[Sequence[Process]], part: float) -> Iterator[Process]:
+        count = sum(map(len, whom))
+        self._owed = min(self._owed + count * part, float(count))
         while self._owed >= 1.0:
             self._owed -= 1.0
             process = next(self._left, None)
             if process is None:
-                self._left = iter(list(whom))
+                self._left = chain.from_iterable([list(some) for some in whom])
                 process = next(self._left)
             yield process
