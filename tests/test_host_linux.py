@@ -162,8 +162,11 @@ def test_without_a_tree(tmp_path: Path) -> None:
 
 
 def test_empty_tree(tmp_path: Path) -> None:
-    """A tree without anything is a machine without processes; what is not known is left out."""
+    """A tree without anything is no /proc; one process makes it one, whatever else is missing is left out."""
     tmp_path.joinpath("proc").mkdir()
+    with pytest.raises(HostError, match="holds no processes; is /proc mounted"):
+        here(tmp_path / "proc")
+    tmp_path.joinpath("proc", "7").mkdir()
     host = here(tmp_path / "proc")
     assert host.facts().boot_id == "unknown"
     shot = host.snapshot()

@@ -270,3 +270,14 @@ def test_text_never_holds_a_surrogate(data: bytes) -> None:
         assert made == data.decode()
     except UnicodeDecodeError:
         assert "\\x" in made
+
+
+@pytest.mark.parametrize(("at", "value"), [(1, 1 << 40), (1, -1 << 40), (21, 1 << 70), (21, -1), (21, 1 << 50)])
+def test_a_second_look_takes_no_number_that_a_row_cannot_hold(at: int, value: int) -> None:
+    """A recorded tree may hold anything; what others changed of a process is taken only if 64 bits hold it."""
+    line = stat_line(9)
+    assert parse.parse_touched(line) == (1000, 1, 100)
+    fields = line.rpartition(b")")[2].split()
+    fields[at] = b"%d" % value
+    with pytest.raises(ValueError, match="beyond"):
+        parse.parse_touched(b"9 (x) " + b" ".join(fields))

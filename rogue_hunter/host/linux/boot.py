@@ -13,10 +13,12 @@ from rogue_hunter.host.linux.machine import Machine
 
 
 def read_facts(machine: Machine, root: Path, live: bool) -> tuple[Facts, float]:
-    """Facts, and the epoch seconds of the boot. Raises HostError when there is no such tree."""
+    """Facts, and the epoch seconds of the boot. Raises HostError when there is no such tree, or nothing is in it."""
     if not os.path.isdir(root):
         raise HostError(f"{root}: not a directory")
     cpu, memory = machine.cpu(whole=True), machine.memory()
+    if cpu is None and memory is None and not _has_processes(root):
+        raise HostError(f"{root}: holds no processes; is /proc mounted?")
     boot_id = machine.read("sys/kernel/random/boot_id", 64)
     name = machine.read("sys/kernel/hostname", 256)
     facts = Facts("linux", name.decode("utf-8", "backslashreplace").strip() if name else platform.node(),
@@ -25,6 +27,14 @@ def read_facts(machine: Machine, root: Path, live: bool) -> tuple[Facts, float]:
     if live:
         return facts, time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return facts, float(cpu.boot_time) if cpu and cpu.boot_time else 0.0
+
+
+def _has_processes(root: Path) -> bool:
+    """False for a directory that can be listed and in which no process stands."""
+    try:
+        return any(name.isdigit() for name in os.listdir(root))
+    except OSError:
+        return True  # each reading says that
 
 
 def uptime(machine: Machine, live: bool) -> Callable[[], float]:

@@ -55,6 +55,10 @@ def parse_stat(data: bytes) -> Stat:
     )
 
 
+_PAGES = 1 << 47
+"""More pages than that are more bytes than 64 bits count, where a page has 64 KiB."""
+
+
 def parse_touched(data: bytes) -> tuple[int, int, int]:
     """What others can change of a process that does not run, out of its stat: start time (to know it again), parent
     and resident pages. Raises ValueError."""
@@ -62,7 +66,10 @@ def parse_touched(data: bytes) -> tuple[int, int, int]:
     f = data[right + 2:].split(None, 22)
     if right < 0 or len(f) < 22:
         raise ValueError("stat is cut short")
-    return int(f[19]), int(f[1]), int(f[21])
+    start, ppid, pages = int(f[19]), int(f[1]), int(f[21])
+    if not (-1 << 31 <= ppid < 1 << 31 and 0 <= pages < _PAGES):
+        raise ValueError("a number beyond what a kernel has")
+    return start, ppid, pages
 
 
 def parse_schedstat(data: bytes) -> tuple[int, int]:
