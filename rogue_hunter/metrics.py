@@ -86,7 +86,7 @@ class Metrics:
                 self._record(record)
             if tick.row is not None:
                 self._ticks.inc()
-                self._errors.inc(tick.row.get("errors", 0))
+                self._errors.inc(max(0, tick.row.get("errors", 0)))
                 self._levels = tick.row
                 self._count_bands(tick)
                 if not tick.partial:

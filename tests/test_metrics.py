@@ -84,6 +84,14 @@ def test_bands_and_pauses() -> None:
     assert found["errors_total", ()] == 1
 
 
+def test_a_count_of_errors_that_is_below_nothing() -> None:
+    """Records come from whoever writes into the pipe; a counter goes up or stands."""
+    metrics = Metrics()
+    metrics.observe(Tick(closing(3, errors=-5)))
+    metrics.observe(Tick(closing(3, errors=2)))
+    assert b"rogue_hunter_errors_total 2.0" in metrics.render()
+
+
 def test_a_rogue_that_is_gone_or_not_said_again_is_none() -> None:
     now = [0.0]
     m = Metrics(clock=lambda: now[0])
@@ -122,7 +130,10 @@ def test_the_page_is_for_this_machine_only(server: Server) -> None:
     assert status == 200 and b"# TYPE rogue_hunter_processes_killed_total counter" in body
     assert ask(server, "/metrics?x=1", Host="localhost:9090")[0] == 200
     assert ask(server, "/")[0] == 404
-    assert ask(server, Host="evil.example")[0] == 403
+    for host in ("evil.example", "evil.example:9090", "127.0.0.1.evil.example", "localhost.evil.example:80", "[::1",
+                 "127.0.0.1@evil.example", "localhost, evil.example", "0.0.0.0", "2130706433", "", "evil:127.0.0.1"):
+        status, body = ask(server, Host=host)   # a page of that name was made to point here (DNS rebinding)
+        assert (status, b"rogue_hunter_" in body) == (403, False), host
     assert ask(server, method="POST")[0] == 501
     assert server._http.server_address[0] == "127.0.0.1"
 
