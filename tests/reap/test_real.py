@@ -52,6 +52,14 @@ def test_a_stopped_process_can_obey() -> None:
     assert not seen["victim"] and seen["bystander"]
 
 
+def test_a_zombie_whose_other_threads_live_is_alive() -> None:
+    """Its first thread ended, /proc says Z, the process goes on: it is ended like any other."""
+    seen = run(scenarios.one, kind="headless")
+    (action,) = seen["actions"]
+    assert (action["outcome"], action["signals"]) == ("terminated", ["SIGTERM", "SIGCONT"]), action
+    assert not seen["victim"] and seen["bystander"]
+
+
 def test_a_rule_without_sigkill_lets_live_and_disarms() -> None:
     seen = run(scenarios.one, kind="ignore", rule="gentle")
     assert seen["actions"][0]["outcome"] == "survived" and seen["victim"] and seen["bystander"] and seen["exit"] == 1
