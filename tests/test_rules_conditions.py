@@ -105,6 +105,11 @@ class TestLifetime:
         del both["disk_write_bytes_total"]
         assert answer(DISK, 1.0, lifetime=True, **both) is None
 
+    def test_of_a_counter_in_the_unit_of_the_limit(self) -> None:
+        wakeups = Level("wakeups_per_s_min", 50.0, "wakeups_per_s", 1.0, totals=("wakeups_total",))
+        assert answer(wakeups, 100.0, lifetime=True, wakeups_total=5000) is True
+        assert answer(wakeups, 100.0, lifetime=True, wakeups_total=4999) is False
+
     @pytest.mark.parametrize("age_s", [None, 0.0, -1.0])
     def test_of_a_life_of_no_known_length_is_unknown(self, age_s: float | None) -> None:
         assert answer(CPU, age_s, lifetime=True, cpu_seconds_total=50.0) is None
@@ -121,6 +126,11 @@ class TestLifetime:
         done after 33 s. As many as there are cores count, and no fewer than one."""
         known = {} if threads is None else {"threads": threads}
         assert answer(CPU, 100.0, lifetime=True, cpus=cpus, cpu_seconds_total=100.0, **known) is proved
+
+    @pytest.mark.parametrize("known", [{}, {"threads": 0}, {"threads": 1}], ids=str)
+    def test_one_thread_is_one_core(self, known: dict[str, int]) -> None:
+        """As a process of unknown threads, and one whose threads have ended, are."""
+        assert answer(CPU, 100.0, lifetime=True, cpus=8, cpu_seconds_total=99.0, **known) is True
 
     def test_but_not_that_little_was_used_or_anything_else(self) -> None:
         four = {"threads": 4, "cpus": 4, "lifetime": True}

@@ -80,7 +80,7 @@ def with_subcommand(program: Program) -> Program:
 
     For patterns that protect: `^cargo build$` means the build, whatever its options.
     """
-    words = program.line.split(" ", 2)
+    words = program.line.split(" ")
     if len(words) < 3 or words[1].startswith("-"):
         return program
     return Program((*program.names, f"{words[0]} {words[1]}"), program.line)
@@ -122,4 +122,4 @@ def listed(program: Program, entries: Iterable[str]) -> str | None:
 @functools.cache
 def _comm(entry: str) -> str:
     """The kernel's short name of a program of this name: cut by bytes, read as a comm is."""
-    return entry.encode("utf-8", "surrogatepass")[:COMM_LIMIT].decode("utf-8", "backslashreplace").casefold()
+    return entry.encode()[:COMM_LIMIT].decode("utf-8", "backslashreplace").casefold()
