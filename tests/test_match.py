@@ -614,7 +614,7 @@ def test_who_died_while_rows_were_left_out_is_gone() -> None:
     parent = m.set(900, command="bash")
     m.set(1000, command="tail", ppid=900)
     assert m.run(1) == []
-    assert m.tick(hidden=[parent]) == []    # it lives, and is not shown
+    assert [m.tick(hidden=[parent]) for _ in range(3)] == [[], [], []]  # it lives, and is not shown
     assert m.run(1) == []
     m.tick(hidden=[parent])
     m.end(parent)

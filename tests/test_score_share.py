@@ -460,3 +460,289 @@ def test_configured_weights_count() -> None:
     (tick,) = score(stream([[hog(1, 100.0), *crowd(99)]], cpus=4), Share(cpu_weight=0.25, fair_minimum=1))
     assert tick.processes[1, 1000]["disproportionality"] == 25
     assert Config().scoring.share == SETTINGS
+
+
+# -- to the digit ----------------------------------------------------------------------------------------------------
+
+
+def at(seq: int, seconds: float, rows: list[Row], changed: Iterable[Row] = (), of: int | None = None,
+       **fields: Any) -> Tick:
+    """A tick at a moment of one's own, an interval of one second behind the last unless said otherwise; `of` so many
+    processes where not all are shown."""
+    told = {"ts": 1_700_000_000 + seconds, "mono_ns": round((1000 + seconds) * 1e9), "interval_s": 1.0, "cpus": 4}
+    return Tick(closing(seq, of or len(rows), **{**told, **fields}), {key(r): r for r in rows}, {key(r) for r in changed})
+
+
+def fast(**options: Any) -> Share:
+    """Without memory: averages follow at once, and N is the number of active processes."""
+    return Share(**{"tau_s": 0.01, "fair_tau_s": 0.01, "fair_minimum": 1, **options})
+
+
+def test_terms_to_the_digit() -> None:
+    """One row by hand: 12 CPUs (a floor of 3 cores), N 100, a third of memory's scarcity, PSI of cpu and disk.
+
+    cpu 1/3 * 100 * (1 + 3 * 0.12345); gpu 0.5 * 0.2345678 * 100; memory 1/7 * 0.345678 * 100;
+    disk 0.22222222 * 100 * (1 + 3 * 0.25); wakeups 0.5 * 0.1111 * 100.
+    """
+    made = one([row(1, cpu_percent=100.0, gpu_ms_per_s=234.5678, disk_bytes_per_s=22.222222e6, wakeups_per_s=222.2222,
+                    memory_bytes=10**9)], 100, explain=True, cpus=12, memory_total_bytes=7 * 10**9,
+               memory_available_bytes=round((0.5 - 0.4 * 0.345678) * 7e9), pressure_cpu_some_ms_per_s=123.45,
+               pressure_io_full_ms_per_s=250.0)[1]
+    assert made["terms"] == [
+        {"resource": "cpu", "use": 1.0, "share": 0.33333, "pressure": 0.123, "times": 45.678, "points": 55.1},
+        {"resource": "disk", "use": 22222222.0, "share": 0.22222, "pressure": 0.25, "times": 38.889, "points": 52.8},
+        {"resource": "gpu", "use": 0.235, "share": 0.23457, "pressure": 0.0, "times": 11.728, "points": 35.5},
+        {"resource": "wakeups", "use": 222.222, "share": 0.11111, "pressure": 0.0, "times": 5.556, "points": 24.7},
+        {"resource": "memory", "use": 10**9, "share": 0.04938, "pressure": 0.0, "times": 4.938, "points": 23.0}]
+    assert {name: made[name] for name in ("disproportionality", "score", "dominant_resource", "cpu_share", "gpu_share",
+                                          "disk_share", "wakeups_share", "memory_share")} == {
+        "disproportionality": 45.678, "score": 55, "dominant_resource": "cpu", "cpu_share": 0.33333,
+        "gpu_share": 0.23457, "disk_share": 0.22222, "wakeups_share": 0.11111, "memory_share": 0.04938}
+
+
+def test_terms_of_what_is_known() -> None:
+    """What is unknown is passed over, and what comes after it is still told."""
+    made = one([row(1, cpu_percent=50.0, disk_bytes_per_s=None, memory_bytes=None)], 100, explain=True)[1]
+    assert {t["resource"]: t["use"] for t in made["terms"]} == {"cpu": 0.5, "wakeups": 0.0}
+    made = one([row(1, cpu_percent=None, memory_bytes=5)], 100, explain=True)[1]
+    assert [t["resource"] for t in made["terms"]] == ["memory"]
+
+
+def test_no_terms_by_default() -> None:
+    (tick,) = share(SETTINGS, Bands())(stream([[hog(1, 100.0)]]))
+    assert "terms" not in tick.processes[1, 1000]
+
+
+@pytest.mark.parametrize(("rate", "large", "name"), [
+    ("cpu_percent", 1000.0, "cpu"), ("gpu_ms_per_s", 2000.0, "gpu"), ("disk_bytes_per_s", 1e9, "disk"),
+    ("wakeups_per_s", 9000.0, "wakeups")])
+def test_beyond_the_floor_shares_are_of_the_sum(rate: str, large: float, name: str) -> None:
+    """Two that use the same have a half each; three quarters and a quarter where one uses three times as much."""
+    made = one([row(1, **{rate: large}), row(2, **{rate: large})], 100, cpus=4)
+    assert [made[pid][f"{name}_share"] for pid in (1, 2)] == [0.5, 0.5]
+    made = one([row(1, **{rate: 3 * large}), row(2, **{rate: large})], 100, cpus=4)
+    assert [made[pid][f"{name}_share"] for pid in (1, 2)] == [0.75, 0.25]
+
+
+@pytest.mark.parametrize(("rate", "value", "name"), [
+    ("cpu_percent", 50.0, "cpu"), ("gpu_ms_per_s", 500.0, "gpu"), ("disk_bytes_per_s", 50e6, "disk"),
+    ("wakeups_per_s", 1000.0, "wakeups")])
+@pytest.mark.parametrize("weight", [0.25, 2.0, 8.0])
+def test_weights_multiply(rate: str, value: float, name: str, weight: float) -> None:
+    """Half of the floor, N 100: 50 times the weight; without pressure exactly."""
+    (tick,) = score(stream([[row(1, **{rate: value}), *crowd(99)]], cpus=4), Share(**{f"{name}_weight": weight}))
+    assert tick.processes[1, 1000]["disproportionality"] == 50 * weight
+
+
+def test_memory_weight_multiplies() -> None:
+    settings = Share(memory_weight=4.0)
+    (tick,) = score(stream([[row(1, memory_bytes=8 * GIB)]], memory_available_bytes=GIB), settings)
+    assert tick.processes[1, 1000]["disproportionality"] == 200
+
+
+def test_children_are_credited() -> None:
+    """A shell whose short-lived children burn a core is a hog, though it sleeps itself."""
+    made = one([row(1, cpu_percent=0.0, children_cpu_percent=75.0), row(2, cpu_percent=25.0)], 100, cpus=4)
+    assert [made[pid]["cpu_share"] for pid in (1, 2)] == [0.75, 0.25]
+
+
+def test_a_gpu_that_is_not_used_is_a_share_of_0() -> None:
+    made = one([row(1, gpu_ms_per_s=0.0), row(2, gpu_ms_per_s=0.0, cpu_percent=5.0), row(3)], 100)
+    assert made[1]["gpu_share"] == made[2]["gpu_share"] == 0.0 and "gpu_share" not in made[3]
+
+
+@pytest.mark.parametrize("settings", [Share(), Share(pressure_gain=0.0), Share(pressure_gain=2.0)])
+def test_pressure_is_at_most_all_of_the_time(settings: Share) -> None:
+    """PSI and use beyond their scale count as 1, and a gain of 0 means that pressure does not count."""
+    for fields in ({"pressure_cpu_some_ms_per_s": 5000.0, "pressure_io_full_ms_per_s": 5000.0},
+                   {"pressure_cpu_some_ms_per_s": 1000.0, "pressure_io_full_ms_per_s": 1000.0}):
+        (tick,) = score(stream([[row(1, cpu_percent=10.0), row(2, disk_bytes_per_s=10e6)]], cpus=4, **fields),
+                        settings, explain=True)
+        for pid, name in ((1, "cpu"), (2, "disk")):
+            made = tick.processes[pid, 1000]
+            assert made["disproportionality"] == 10 * (1 + settings.pressure_gain)
+            term = next(t for t in made["terms"] if t["resource"] == name)
+            assert term["pressure"] == (1.0 if settings.pressure_gain else 0.0)
+
+
+def test_use_beyond_four_fifths_is_pressure() -> None:
+    """0.9 of one CPU, whose number is unknown, is half of the way; 8 of 8 all of it; below 0.8 none."""
+    for cpus, busy, pressure in ((None, 0.9, 0.5), (8, 8.0, 1.0), (8, 7.2, 0.5), (8, 6.4, 0.0), (8, 1.0, 0.0)):
+        made = one([hog(1, 10.0)], 100, explain=True, cpus=cpus, cpu_busy_cores=busy)[1]
+        assert next(t for t in made["terms"] if t["resource"] == "cpu")["pressure"] == pressure, (cpus, busy)
+
+
+def test_memory_of_an_unknown_size_is_never_scarce() -> None:
+    for fields in ({"memory_total_bytes": None}, {"memory_total_bytes": None, "memory_available_bytes": 0},
+                   {"memory_available_bytes": None}, {"memory_total_bytes": 0, "memory_available_bytes": 0}):
+        made = one([row(1, memory_bytes=8 * GIB)], 100, **fields)[1]
+        assert (made["score"], made["memory_share"], made["disproportionality"]) == (0, 0.0, 0.0), fields
+
+
+# -- averages, to the digit ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tau_s", [0.5, 1.0, 4.0])
+def test_the_time_constant_is_the_configured_one(tau_s: float) -> None:
+    """Flows and pressure, on the way up: 1 - exp(-dt / tau) of the way."""
+    settings, quiet, loud = Share(tau_s=tau_s), hog(1, 0.0), hog(1, 100.0)
+    ticks = score([at(0, 0, [quiet], [quiet]), at(1, 1, [loud], [loud], pressure_cpu_some_ms_per_s=1000.0)], settings,
+                  explain=True)
+    (term,) = [t for t in ticks[1].processes[key(loud)]["terms"] if t["resource"] == "cpu"]
+    way = 1 - exp(-1 / tau_s)
+    assert term["share"] == pytest.approx(way, abs=1e-5) and term["pressure"] == pytest.approx(way, abs=6e-4)
+
+
+@pytest.mark.parametrize("interval_s", [0.0, None, -1.0])
+def test_without_time_between_two_readings_the_last_one_counts(interval_s: float | None) -> None:
+    quiet, loud = hog(1, 0.0), hog(1, 100.0)
+    ticks = score([at(0, 0, [quiet], [quiet]), at(1, 0, [loud], [loud], interval_s=interval_s)])
+    assert ticks[1].processes[key(loud)]["cpu_share"] == 1.0
+
+
+def test_the_first_use_counts_for_the_time_it_lasted() -> None:
+    """Born 0.1 s before the end of an interval of 1 s, and at 100 % since: a tenth of a core. The next reading is of a
+    whole interval; and who was there before, but not to be read, has its first known reading in full."""
+    born = hog(1, 100.0, start_time=1_700_000_000.9, gpu_ms_per_s=None)
+    old = hog(2, 100.0, start_time=1_600_000_000.0)
+    unread = hog(3, 0.0, cpu_percent=None, start_time=1_700_000_000.9)
+    later = hog(3, 300.0, start_time=1_700_000_000.9)
+    ticks = score([at(0, 0, [old], [old], cpus=40), at(1, 1, [old, born, unread], [born, unread], cpus=40),
+                   at(2, 2, [old, born, later], [later], cpus=40)])
+    first, second = (t.processes[key(born)]["cpu_share"] for t in ticks[1:])
+    assert first == 0.1 / 10 and second == pytest.approx((0.1 + 0.9 * (1 - exp(-1))) / 10, abs=1e-5)
+    assert [t.processes[key(old)]["cpu_share"] for t in ticks] == [0.1] * 3
+    assert ticks[2].processes[key(later)]["cpu_share"] == 0.3
+
+
+@pytest.mark.parametrize(("rate", "value", "name"), [
+    ("cpu_percent", 100.0, "cpu"), ("gpu_ms_per_s", 1000.0, "gpu"), ("disk_bytes_per_s", 100e6, "disk"),
+    ("wakeups_per_s", 2000.0, "wakeups")])
+def test_what_falls_below_a_thousandth_of_its_floor_is_0(rate: str, value: float, name: str) -> None:
+    """exp(-6.9) is 0.00101, exp(-7) is 0.00091: after 7 s the share is 0 and the row stands."""
+    loud, quiet = row(1, **{rate: value}), row(1, **{rate: 0.0})
+    ticks = score([at(0, 0, [loud], [loud]), at(1, 6.5, [quiet], [quiet], interval_s=6.5),
+                   at(2, 6.9, [quiet], interval_s=0.4), at(3, 7.0, [quiet], interval_s=0.1), at(4, 8.0, [quiet])])
+    assert [t.processes[key(loud)][f"{name}_share"] for t in ticks] == [1.0, 0.0015, 0.00101, 0.0, 0.0]
+    assert ticks[4].processes[key(loud)] is ticks[3].processes[key(loud)] and ticks[4].changed == set()
+
+
+def test_little_is_not_nothing() -> None:
+    """A process that uses a little all the time keeps its share, however small; only what is over is forgotten."""
+    little = hog(1, 0.05)
+    ticks = score([at(i, i, [little], [little]) for i in range(3)])
+    assert [t.processes[key(little)]["cpu_share"] for t in ticks] == [0.0005] * 3
+
+
+def test_unknown_processes_hide_nobody() -> None:
+    """Among many that may not be read, those that are read get their scores, whatever the order."""
+    rows = [made for i in range(20) for made in (hog(2 * i, 0.0, cpu_percent=None), hog(2 * i + 1, 100.0))]
+    again = [dict(made) for made in rows]
+    ticks = score([at(0, 0, rows, rows), at(1, 1, again, again), at(2, 2, [hog(r["pid"], 50.0) for r in again],
+                                                                   [hog(r["pid"], 50.0) for r in again])])
+    for tick, shares in zip(ticks, ((None, 0.05), (None, 0.05)), strict=False):
+        assert [made.get("cpu_share") for made in tick.processes.values()] == list(shares) * 20
+    assert all(made["score"] for made in ticks[2].processes.values())
+
+
+# -- how many are active ---------------------------------------------------------------------------------------------
+
+
+def fair(ticks: Iterable[Tick], settings: Share) -> list[float]:
+    """N of each tick, told by a process that has the whole of the CPU floor."""
+    return [t.processes[999, 1000]["disproportionality"] for t in score(ticks, settings)]
+
+
+def test_who_ran_counts_for_ten_seconds_and_not_for_longer() -> None:
+    """By CPU or by a context switch alone; to the second."""
+    loud = hog(999, 100.0)
+    runs = [*(row(i, cpu_percent=0.1) for i in range(1, 6)), *(row(i, context_switches_per_s=2.0) for i in range(6, 11))]
+    rests = [row(i) for i in range(1, 11)]
+    found = fair([at(0, 0, [loud, *runs], [loud, *runs], cpus=1), at(1, 1, [loud, *rests], rests, cpus=1),
+                  at(2, 9.999, [loud, *rests], interval_s=8.999, cpus=1), at(3, 10, [loud, *rests], cpus=1)], fast())
+    assert [round(n) for n in found] == [11, 11, 11, 1]
+
+
+def test_who_holds_memory_counts_as_long_as_it_does() -> None:
+    loud = hog(999, 100.0, memory_bytes=1)
+    holds, little = ([row(i, memory_bytes=size) for i in range(1, 11)] for size in (LARGE, LARGE - 1))
+    unknown = [row(i, memory_bytes=None) for i in range(1, 11)]
+    found = fair([at(0, 0, [loud, *holds], [loud, *holds], cpus=1), at(1, 60, [loud, *holds], cpus=1),
+                  at(2, 61, [loud, *little], little, cpus=1), at(3, 62, [loud, *unknown], unknown, cpus=1)], fast())
+    assert [round(n) for n in found] == [11, 11, 1, 1]
+
+
+def test_who_is_gone_counts_no_more() -> None:
+    loud, runs = hog(999, 100.0), [row(i, cpu_percent=0.1, memory_bytes=LARGE) for i in range(1, 11)]
+    last = at(1, 1, [loud], cpus=1)
+    last.exited = tuple(key(r) for r in runs)
+    assert [round(n) for n in fair([at(0, 0, [loud, *runs], [loud, *runs], cpus=1), last], fast())] == [11, 1]
+
+
+def test_n_moves_by_its_own_time_constant() -> None:
+    """From 1 to 11 by 1 - exp(-1 s / tau) of the way, rounded to a whole number of processes."""
+    loud, runs = hog(999, 100.0), [row(i, memory_bytes=LARGE) for i in range(1, 101)]
+    for tau_s in (1.0, 5.0, 20.0):
+        found = fair([at(0, 0, [loud], [loud], cpus=1), at(1, 1, [loud, *runs], runs, cpus=1)],
+                     fast(fair_tau_s=tau_s))
+        assert [round(n) for n in found] == [1, round(1 + 100 * (1 - exp(-1 / tau_s)))]
+
+
+# -- skipping, to the row --------------------------------------------------------------------------------------------
+
+
+def test_an_idle_machine_has_no_score() -> None:
+    (tick,) = score(stream([[row(1), row(2)]]))
+    assert tick.row is not None and tick.row["max_score"] == 0 and tick.scored == set()
+
+
+def test_a_new_row_that_says_the_same_is_no_change() -> None:
+    """A host may read a process again and find nothing new: the scored row stands. What else changed is scored."""
+    rows = [hog(i, 100.0) for i in range(1, 21)]
+    again = [hog(i, 100.0) if i % 2 else hog(i, 0.0) for i in range(1, 21)]
+    first, second = score([at(0, 0, rows, rows, cpus=400), at(1, 1, again, again, cpus=400)])
+    assert second.changed == {key(r) for r in again if r["pid"] % 2 == 0}
+    for made in again:
+        same = second.processes[key(made)] is first.processes[key(made)]
+        assert same is bool(made["pid"] % 2)
+
+
+def test_order_follows_the_input() -> None:
+    """New processes stand where the input has them: at the end, many at once, in front, and in a tick cut short."""
+    rows = [hog(i, float(i % 50)) for i in range(1, 200)]
+    for order in (rows, rows[::-1], rows[100:] + rows[:100]):
+        for begin in (1, 50, 198):
+            first = order[:begin]
+            ticks = score([at(0, 0, first, first), at(1, 1, order, order[begin:]), at(2, 2, rows, []),
+                           at(3, 3, order[:150], [], of=199), at(4, 4, order[::-1], order[150:])])
+            assert list(ticks[0].processes) == [key(r) for r in first]
+            assert list(ticks[1].processes) == [key(r) for r in order]
+            assert list(ticks[3].processes) == [key(r) for r in order[:150]]
+            assert list(ticks[4].processes) == [key(r) for r in order[::-1]]
+            assert [t.processes.keys() for t in ticks[1:3]] == [{key(r) for r in rows}] * 2
+
+
+def test_who_was_left_out_begins_anew() -> None:
+    """What it did meanwhile is not known: its first reading counts in full again."""
+    loud, other = hog(1, 100.0), hog(2, 0.0)
+    quiet = hog(1, 0.0)
+    ticks = score([at(0, 0, [quiet, other], [quiet, other]), at(1, 1, [other], [], of=2),
+                   at(2, 2, [loud, other], [loud])])
+    assert ticks[2].processes[key(loud)]["cpu_share"] == 1.0
+
+
+def test_who_only_holds_memory_follows_it_step_by_step() -> None:
+    """Memory runs out slowly while nobody runs, and N moves too: a row that stands is never more than 1.3 points (half
+    a step of the scale and the rounding) from what the definition says."""
+    big = row(1, memory_bytes=8 * GIB)
+    others = crowd(400)
+    ticks, exact = [], []
+    for i in range(300):
+        available = 8 * GIB - i * 7 * GIB // 299
+        crowded = others[:100 + i]
+        ticks.append(at(i, i, [big, *crowded], [big, *crowded] if i == 0 else crowded[-1:],
+                        memory_available_bytes=available))
+        exact.append(points(0.5 * scarcity(SETTINGS, available, 16 * GIB) * len([big, *crowded])))
+    got = [t.processes[key(big)]["score"] for t in score(ticks, fast())]
+    assert max(abs(a - b) for a, b in zip(got, exact, strict=True)) <= 1.3
+    assert got[0] == 0 and got[-1] == round(points(0.5 * 1.0 * 400)) == 76
