@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
 from ticktools import key, row, stream
 
 from rogue_hunter.config import Config
@@ -91,3 +92,17 @@ def test_rows_are_shared() -> None:
     made = row(1, score=50)
     (tick,) = ticks([[made]])
     assert Selector(SETTINGS).rogues(tick)[key(made)] is made
+
+
+def test_of_equal_scores_the_one_that_runs_comes_first() -> None:
+    """By CPU, which counts as 0 where it is unknown; then by identity, the latest first."""
+    (tick,) = ticks([[row(1, score=70, cpu_percent=5.0), row(2, score=70, cpu_percent=0.5), row(3, score=70),
+                      row(4, score=70, cpu_percent=None), row(5, score=70, cpu_percent=0.0)]])
+    assert pids(Selector(SETTINGS).rogues(tick)) == [1, 2, 5, 4, 3]
+
+
+@pytest.mark.parametrize("minimum", [0.0, 0.5])
+def test_rows_without_categories_have_no_picks_by_category(minimum: float) -> None:
+    """The share model has no categories; a low minimum picks those that have one and no others."""
+    (tick,) = ticks([[row(1, score=70), row(2, score=50), row(3, score=5, blocking_score=0.5), row(4, score=1)]])
+    assert pids(Selector(replace(SETTINGS, top=1, category_minimum=minimum)).rogues(tick)) == [1, 3]

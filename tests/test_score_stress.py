@@ -293,3 +293,111 @@ def test_least_says_what_changed() -> None:
     assert [t.partial for t in ticks] == [False, True, False, False]
     batch = Tick(records=[{"type": "x", "v": 1}])
     assert list(least(top=1)(iter([batch]))) == [batch]
+
+
+# -- to the digit ----------------------------------------------------------------------------------------------------
+
+
+def test_terms_to_the_digit() -> None:
+    """Every known input's points, times the category's weight and the state's multiplier, the largest first."""
+    made = score_row(SETTINGS, {"state": "sleeping", "pageins_per_s": 33.333, "cpu_percent": 0.5, "ipc": 0.4,
+                                "wakeups_per_s": 123.0, "memory_bytes": 1 << 30}, explain=True)
+    assert made["terms"] == [
+        {"category": "blocking", "input": "pageins_per_s", "value": 33.333, "points": 6.67},
+        {"category": "efficiency", "input": "ipc", "value": 0.4, "points": 1.0},
+        {"category": "pressure", "input": "memory_bytes", "value": 1 << 30, "points": 0.73},
+        {"category": "pressure", "input": "wakeups_per_s", "value": 123.0, "points": 0.51},
+        {"category": "contention", "input": "cpu_percent", "value": 0.5, "points": 0.07}]
+    assert [made[f"{name}_score"] for name in ("blocking", "contention", "pressure", "efficiency")] == [
+        33.3, 0.5, 12.4, 20.0]
+    assert made["score"] == 9
+
+
+def test_no_terms_by_default() -> None:
+    assert "terms" not in score_row(SETTINGS, bare(cpu_percent=5.0))
+    assert "terms" in score_row(SETTINGS, bare(cpu_percent=5.0), explain=True)
+    for stage in (stress(SETTINGS), score(Config(), "stress"), score(Config(), "share")):
+        assert "terms" not in next(stage(stream([[row(1, cpu_percent=50.0)]]))).processes[1, 1000]
+    for model in ("stress", "share"):
+        explained = score(Config(), model, explain=True)
+        assert "terms" in next(explained(stream([[row(1, cpu_percent=50.0)]]))).processes[1, 1000]
+
+
+def test_stuck_in_terms() -> None:
+    """Blocking is the state's alone: 100 points, times its weight."""
+    made = scored(state="uninterruptible", disk_bytes_per_s=100e6)
+    assert made["terms"] == [{"category": "blocking", "input": "state", "value": "uninterruptible", "points": 40.0}]
+
+
+def test_the_score_ends_at_100_whatever_the_weights() -> None:
+    heavy = Stress(blocking_weight=1.0, contention_weight=1.0)
+    assert score_row(heavy, bare(state="uninterruptible", cpu_percent=100.0))["score"] == 100
+
+
+@pytest.mark.parametrize(("ipc", "expected"), [(-3.0, 60.0), (0.0, 60.0), (0.375, 15.0), (0.5, 0.0), (2.0, 0.0)])
+def test_instructions_a_cycle(ipc: float, expected: float) -> None:
+    """Nothing lost at half an instruction a cycle, everything at none; less than none is no more than that."""
+    assert scored(ipc=ipc, threads=0)["efficiency_score"] == expected
+
+
+@pytest.mark.parametrize(("cpu", "expected"), [(None, 16), (0.99, 16), (1.0, 33), (50.0, 33)])
+def test_one_percent_of_a_cpu_is_running(cpu: float | None, expected: int) -> None:
+    """A sleeping process below it, or whose CPU use is unknown, counts half of 0.4 x 82.5."""
+    fields = {"disk_bytes_per_s": 100e6, "faults_per_s": 10e3, "pageins_per_s": 50.0, "cpu_percent": cpu}
+    known = {name: value for name, value in fields.items() if value is not None}
+    made = score_row(Stress(contention_weight=0.0), bare(state="sleeping", **known))
+    assert (made["blocking_score"], made["score"]) == (82.5, expected)
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    (412.0, "412"), (412.5, "412.5"), (0.25, "0.25"), (1234.56, "1235"), (1e15, "1000000000000000"), (3, "3")])
+def test_how_a_metric_is_said(value: float, said: str) -> None:
+    """Whole numbers in full, others to four digits; only what contributed."""
+    made = scored(pageins_per_s=value, disk_bytes_per_s=0.0)
+    assert made["dominant_metrics"] == [f"pageins_per_s:{said}"]
+
+
+def test_what_is_small_is_named_too() -> None:
+    made = scored(disk_bytes_per_s=1e6, faults_per_s=0.0, pageins_per_s=0.0)
+    assert (made["blocking_score"], made["score"]) == (0.4, 0)
+    assert (made["dominant_category"], made["dominant_metrics"]) == ("blocking", ["disk_bytes_per_s:1000000"])
+
+
+def test_three_metrics_at_most_the_largest_first() -> None:
+    made = scored(run_delay_ms_per_s=10.0, context_switches_per_s=9e3, cpu_percent=100.0, qos_interactive_ms_per_s=90.0)
+    assert made["dominant_metrics"] == ["context_switches_per_s:9000", "cpu_percent:100", "qos_interactive_ms_per_s:90"]
+
+
+# -- the stage, row by row -------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_stands_is_the_same_object_and_one_that_changed_is_scored() -> None:
+    still, busy = row(1, cpu_percent=10.0), row(2, cpu_percent=10.0)
+    ticks = list(stress(SETTINGS)(stream([[still, busy], [still, row(2, cpu_percent=90.0)], [still]])))
+    assert ticks[1].processes[key(still)] is ticks[0].processes[key(still)]
+    assert ticks[1].changed == {key(busy)} and ticks[2].changed == set()
+    assert ticks[1].processes[key(busy)] == score_row(SETTINGS, row(2, cpu_percent=90.0))
+    assert ticks[2].exited == (key(busy),)
+
+
+def test_an_idle_machine_has_no_score() -> None:
+    (tick,) = stress(SETTINGS)(stream([[row(1, threads=0)]]))
+    assert tick.row is not None and tick.row["max_score"] == 0 and tick.scored == set()
+
+
+@pytest.mark.parametrize("stage", [stress(SETTINGS), least(min_score=1)], ids=["stress", "least"])
+def test_batches_of_records_pass(stage: Any) -> None:
+    """What came between two ticks stays between them."""
+    batch = Tick(records=[{"type": "x", "v": 1}])
+    first, second = stream([[rated(1, 5)], [rated(1, 6)]])
+    got = list(stage(iter([first, batch, second])))
+    assert got[1] is batch and len(got) == 3
+    assert [t.row["seq"] for t in got if t.row] == [0, 1]
+
+
+def test_least_keeps_of_the_scored_who_is_left() -> None:
+    (tick,) = stream([ranked(10, 50, 90, 0)])
+    tick.scored = {(1, 1000), (2, 1000), (3, 1000)}
+    (cut_down,) = least(min_score=50)(iter([tick]))
+    assert cut_down.scored == {(2, 1000), (3, 1000)} and cut_down.records is tick.records
+    assert cut(ranked(1, 0), min_score=0) == [1, 2]

@@ -26,7 +26,8 @@ class Selector:
         picked = {key: rows[key] for key in ranked}
         for name in CATEGORIES:
             field = name + "_score"
-            some = [key for key in tick.scored if rows[key].get(field, 0.0) >= s.category_minimum]
+            # The share model has no categories: its rows have no place here, even where the minimum is 0.
+            some = [key for key in tick.scored if field in rows[key] and rows[key][field] >= s.category_minimum]
             for key in nlargest(s.per_category, some, key=lambda key: (float(rows[key][field]), key)):
                 picked.setdefault(key, rows[key])
         self._keep_states(tick)
