@@ -23,6 +23,7 @@ from rogue_hunter.reload import POLL_S, SETTLE_S, WATCHED_POLL_S, Reloader
 from rogue_hunter.serve import Feed, Place, Server, Taken, broadcast
 from rogue_hunter.serve.requests import Pruner, logging
 from rogue_hunter.store import Writer
+from rogue_hunter.store.wal import WalAlarm
 from rogue_hunter.tick import Stage, Tick
 
 Say = Callable[[str, str], object]
@@ -76,7 +77,7 @@ def background(live: Live, loop: Loop, setting: Setting, say: Say, log: Log | No
             facts: dict[str, Any] = {"config": reloader.status if reloader else {}, "socket": {}, "budget": {},
                                      "log": str(log.path) if log else None}
             stages = [notifying(tell)] if tell.wanted else []
-            stages.append(budgeted(live, budget, warn))
+            stages += [budgeted(live, budget, warn), WalAlarm(setting.database, writer, warn).stage]
             if setting.socket is not None:
                 server, feed = _serving(live, loop, setting, say, log, writer, connection, facts)
                 if server is not None:
@@ -135,7 +136,8 @@ def _serving(live: Live, loop: Loop, setting: Setting, say: Say, log: Log | None
         config = facts["config"]
         return {"pid": os.getpid(), "version": __version__, "started_at": began, "hz": live.hz, "slowed": live.slowed,
                 "model": live.config.scoring.model, "database": os.fsencode(setting.database).decode(
-                    "utf-8", "backslashreplace"), "degraded": writer.degraded, "dropped": writer.dropped,
+                    "utf-8", "backslashreplace"),
+                "degraded": writer.degraded or writer.alarm, "dropped": writer.dropped,
                 "config_file": config.get("file"), "config_error": config.get("error"),
                 "self_cpu_percent_average": facts["budget"].get("used_percent")}
 

@@ -149,7 +149,8 @@ REPORT_STATUS = (
     _f("oldest_event", float, "s", "epoch seconds of the oldest event's beginning"),
     _f("database", str, "", "path of the database", required=True),
     _f("database_bytes", int, "bytes", "size of its files"),
-    _f("degraded", str, "", "why nothing can be written at the moment; left out when all is well"),
+    _f("degraded", str, "", "why nothing can be written at the moment, or what else is wrong with the database; left "
+       "out when all is well"),
     _f("dropped", int, "", "records lost since the start because they could not be written"),
     _f("version", str, "", "version of this command", required=True),
     _f("writer_version", str, "", "version of the rh-pipe that wrote last"),

@@ -24,7 +24,8 @@ INITIAL_STATE = (
     _f("slowed", int, "", "the beat is divided by this, to stay within the budget", required=True),
     _f("model", str, "", "scoring model", required=True, choices=("share", "stress")),
     _f("database", str, "", "path of the database", required=True),
-    _f("degraded", str, "", "why nothing can be written at the moment; left out when all is well"),
+    _f("degraded", str, "", "why nothing can be written at the moment, or what else is wrong with the database; left "
+       "out when all is well"),
     _f("dropped", int, "", "records lost since the start because they could not be written"),
     _f("config_file", str, "", "the configuration file; left out when there is none"),
     _f("config_error", str, "", "why the file as it is now is not in force"),

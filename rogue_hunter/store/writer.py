@@ -29,7 +29,8 @@ UNUSABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, sqli
 class Writer:
     """Writes events and the state of the pipe. `now` is the wall clock, epoch seconds; `warn` takes a line for people.
 
-    `degraded` says why nothing can be written at the moment, None when all is well; `dropped` counts records lost.
+    `degraded` says why nothing can be written at the moment, None when all is well; `alarm` what somebody else finds
+    wrong while writing goes on; `dropped` counts records lost.
     """
 
     def __init__(self, path: Path, settings: Settings, now: Callable[[], float], warn: Callable[[str], None],
@@ -44,6 +45,7 @@ class Writer:
         self._retry_at = 0.0
         self._state_at = 0.0
         self.degraded: str | None = None
+        self.alarm: str | None = None
         self.dropped = 0
         self._connection: sqlite3.Connection | None = None
         self._open()
@@ -173,7 +175,7 @@ class Writer:
         while not self._insert(connection):
             execute("ROLLBACK")
             execute("BEGIN IMMEDIATE")
-        state = {**self._state(), "degraded": None, "dropped": self.dropped, "version": __version__}
+        state = {**self._state(), "degraded": self.alarm, "dropped": self.dropped, "version": __version__}
         for key, value in state.items():
             execute("INSERT INTO daemon_state (key, value, updated_at) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
                     "SET value = excluded.value, updated_at = excluded.updated_at",
