@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -445,7 +446,7 @@ GARBAGE = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(GARBAGE, max_size=12), st.booleans())
 def test_any_bytes(parts: list[bytes], ended: bool) -> None:
     """Any input gives ticks and error records, never an exception, and what comes out can be written and read again."""
@@ -484,3 +485,87 @@ def test_check() -> None:
     with pytest.raises(ValueError, match="pid is text, not int"):
         wire.check("process", {"pid": "1"})
     wire.check("tick", {**closing(0, 0), "boot_id": BOOT, "interval_s": 1})
+
+
+# -- to the byte -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length", "whole"), [(1 << 20, True), ((1 << 20) + 1, False), (3 << 19, False)])
+def test_a_line_holds_a_mebibyte(length: int, whole: bool) -> None:
+    """Its line feed counted; what is longer is refused by its length and not parsed."""
+    head, tail = b'{"type":"x","v":1,"a":"', b'"}\n'
+    got, reader = read(head + b"x" * (length - len(head) - len(tail)) + tail + process() + end())
+    assert got[-1].processes and len(got[0].records) == 1
+    assert got[0].records[0]["type"] == ("x" if whole else "error")
+    assert reader.first_bad == ("" if whole else "line 1: line longer than 1048576 bytes")
+
+
+@pytest.mark.parametrize(("ts", "good"), [(0, True), (0.0, True), (-1e-3, False), (99999999999.9, True), (1e11, False)])
+def test_a_time_is_from_1970_to_5138(ts: float, good: bool) -> None:
+    _, reader = read(process(ts=ts) + end(ts=ts))
+    assert (reader.bad == 0) is good
+    if not good:
+        assert reader.first_bad == "line 1: ts is not a time"
+
+
+@pytest.mark.parametrize(("bad", "said"), [
+    (line({"type": "process", "v": 1, "seq": 0, "pid": 1, "start_ticks": 5}), "process without ts"),
+    (line({"type": "process", "v": 1, "ts": 10.0, "pid": 1, "start_ticks": 5}), "process without seq"),
+    (process(ts="now"), "ts is text, not float"), (process(seq=1.0), "seq is a fraction, not int"),
+    (process(ts=True), "ts is true or false, not float"), (process(ts=-1.0), "ts is not a time"),
+    (process(pid="1"), "pid is text, not int"), (process(pid=[]), "pid is an array, not int"),
+    (process(pid={}), "pid is an object, not int"), (process(start_ticks=1.5), "start_ticks is a fraction, not int"),
+    (process(pid=1 << 63), "pid is beyond 64 bits"), (process(command=7), "command is a whole number, not str"),
+    (process(later="x", nice="y"), "nice is text, not int"), (process(pid=-1), "pid or start_ticks below 0"),
+    (line({"type": "tick", "v": 1, "ts": 10.0, "seq": 0}), "tick without mono_ns"),
+    (line({"v": 1}), "no type"), (line({"type": "x"}), "no v"), (line({"type": "x", "v": 2}), "v is 2; this is version 1"),
+    (b"[1]\n", "not a record but an array"), (b"7\n", "not a record but a whole number"),
+    (b'{"type":"x","v":1,"a":' + b"[" * 400 + b"]" * 400 + b"}\n", "nested too deeply"),
+    (end()[:-2] + b',"a":' + b"[" * 400 + b"]" * 400 + b"}\n", "nested too deeply"),
+])
+def test_what_is_said_of_a_bad_line(bad: bytes, said: str) -> None:
+    """What is wrong, in words that name the field; the type first that the field should have."""
+    got, reader = read(bad)
+    assert reader.first_bad == f"line 1: {said}" and reader.bad == 1
+    assert [t.records for t in got] == [[{"type": "error", "v": 1, "stage": "test", "line": 1, "message": said}]]
+
+
+def test_check_looks_behind_what_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match=r"^pid is text, not int$"):
+        wire.check("process", {"new": object(), "pid": "1", "start_ticks": 1})
+
+
+def test_who_is_scored_is_told_by_the_score() -> None:
+    """A stage behind a pipe knows the scored as one inside of the process does."""
+    (tick,), _ = read(process(1, score=5) + process(2, score=0) + process(3) + end(3))
+    assert tick.scored == {(1, 5)}
+
+
+def test_values_to_json_and_back() -> None:
+    value = {"a": [1, 2.5, None, "\u2028"], "b": {}}
+    assert wire.loads(wire.dumps(value)) == wire.loads(wire.dumps_pretty(value)) == value
+    assert b"\n" not in wire.dumps(value) and wire.dumps_pretty({"a": 1}) == b'{\n  "a": 1\n}'
+    for bad in (b"", b"{", b"NaN", b"\xff"):
+        with pytest.raises(ValueError, match=r"\w"):
+            wire.loads(bad)
+    with pytest.raises(TypeError):
+        wire.dumps("\ud800")
+
+
+def test_rows_of_the_dead_are_let_go() -> None:
+    """A writer remembers bytes of living processes, and of at most twice as many and 64 more."""
+
+    class Owned(dict):  # type: ignore[type-arg]
+        """A row that can be watched."""
+
+    alive: weakref.WeakSet[Owned] = weakref.WeakSet()
+    Owned.__hash__ = object.__hash__  # type: ignore[assignment]
+    Owned.__eq__ = object.__eq__  # type: ignore[assignment]
+    encode, most = wire.Encoder().tick, 0
+    for i in range(500):
+        made = Owned(row(1 + i))
+        alive.add(made)
+        encode(Tick(closing(i, 1), {key(made): made}))
+        del made
+        most = max(most, len(alive))
+    assert 1 <= most <= 2 * 1 + 64
