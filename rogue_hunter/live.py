@@ -62,9 +62,12 @@ class Live:
         return self.tracker.ring.ticks() if self.tracker is not None else []
 
     def rogues(self, tick: Tick) -> dict[Key, Row]:
-        """The rogues of a tick, as configured. The selection keeps account of states, so every tick has to pass."""
+        """The rogues of a tick, as configured: what the tracker picked, where there is one. The selection keeps account
+        of states, so every tick has to pass."""
         if tick.row is None:
             return {}
+        if self.tracker is not None and self.tracker.picked[0] is tick.row:
+            return self.tracker.picked[1]
         if tick.row is not self._picked_of:
             if self.config.rogue_selection != self._selected_by:
                 self._selected_by = self.config.rogue_selection

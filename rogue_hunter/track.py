@@ -70,6 +70,8 @@ class Tracker:
         self._leave = max(1, self._enter - config.tracking.exit_margin)
         self._ring = Ring(config.system.ring_ticks)
         self._selector = Selector(config.rogue_selection)
+        self.picked: tuple[Row | None, dict[Key, Row]] = None, {}
+        """The closing row of the last tick, and its rogues."""
         self._restored = list(restored)
         self._open: dict[Key, Open] = {}
         self._last: Row | None = None
@@ -109,10 +111,9 @@ class Tracker:
             if row["score"] >= self._enter:
                 records.append(self._begin(key, row, closing))
         kept = self._selector.rogues(tick)
-        for key in self._open:
-            if key in rows:
-                kept.setdefault(key, rows[key])
-        self._ring.push(closing, kept)
+        self.picked = closing, kept
+        others = {key: rows[key] for key in self._open if key in rows and key not in kept}
+        self._ring.push(closing, {**kept, **others} if others else kept)
         return records
 
     def stop(self) -> list[Record]:

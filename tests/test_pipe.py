@@ -102,7 +102,7 @@ def test_kill_loses_nothing(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path:
         run.kill()
         run.communicate(timeout=10)
         seen |= committed
-    run = pipe("--quiet", "--for", "1s")
+    run = pipe("--quiet", "--for", "2s")
     run.communicate(timeout=30)
     assert {str(event) for (event,) in wait_for(db, "SELECT event FROM process_events")} >= seen
     told = wait_for(db, f"SELECT count(*), count(DISTINCT event) FROM process_events WHERE pid = {loop.pid}")

@@ -39,6 +39,8 @@ _RATES = {"cpu": "cpu_percent", "gpu": "gpu_ms_per_s", "memory": "memory_bytes",
           "wakeups": "wakeups_per_s"}
 """What must be known for a share of 0 to be known."""
 
+_SHARES = tuple((name + "_share", _RATES[name]) for name in RESOURCES)
+
 _UNKNOWN: Flows = (None, None, None, None)
 _STILL: Flows = (0.0, 0.0, 0.0, 0.0)
 
@@ -250,9 +252,9 @@ class Model:
         out["disproportionality"] = round(best, 3)
         if dominant >= 0:
             out["dominant_resource"] = RESOURCES[dominant]
-        for name, known in zip(RESOURCES, shares, strict=True):
-            if known is not None and (known or _RATES[name] in row):
-                out[name + "_share"] = round(known, 5)
+        for (name, rate), known in zip(_SHARES, shares, strict=True):
+            if known is not None and (known or rate in row):
+                out[name] = round(known, 5)
         if self._explain:
             out["terms"] = _terms(row, flows, shares, scope)
         return out

@@ -13,6 +13,7 @@ import queue
 import threading
 from collections import deque
 from pathlib import Path
+from sys import intern
 
 from rogue_hunter.host.linux.descriptors import shut
 from rogue_hunter.host.linux.parse import parse_stat, split_cmdline, text
@@ -103,7 +104,8 @@ def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bo
     fields: Row = {}
     denied = False
     try:
-        at = os.open(root / str(key[0]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # A joined text: every part of a Path is kept by the interpreter as long as it runs.
+        at = os.open(f"{root}/{key[0]}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
         return fields, True
     except OSError:
@@ -120,7 +122,7 @@ def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bo
                 pass
             argv = split_cmdline(_read(at, "cmdline", CMDLINE_BYTES))
             if argv:
-                fields["cmdline"] = redact(argv)
+                fields["cmdline"] = intern(redact(argv))
         cgroup = cgroup_path(_read(at, "cgroup", 4096))
         if cgroup:
             fields["cgroup"] = cgroup

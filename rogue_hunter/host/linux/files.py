@@ -151,7 +151,7 @@ class Files:
             return said
         gate, name = (self.sched, "schedstat") if stat.threads == 1 and self.has_schedstat else (self.stat, "stat")
         try:
-            fd = os.open(self.root / str(process.key[0]) / name, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"{self.root}/{process.key[0]}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise

@@ -110,7 +110,7 @@ class Process:
 
     def open(self, root: Path, schedstat: bool) -> Descriptors:
         """Keep stat, status, io, and if wanted schedstat open. Raises OSError."""
-        at = os.open(root / str(self.key[0]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        at = os.open(f"{root}/{self.key[0]}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         opened: list[int] = []
         try:
             for name in ("stat", "status", "io", *(["schedstat"] if schedstat else [])):
