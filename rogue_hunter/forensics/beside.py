@@ -31,6 +31,9 @@ from rogue_hunter.forensics.settings import ForensicsSettings
 from rogue_hunter.tick import Record
 
 ANSWER_LIMIT = 1 << 27
+NICENESS = 5
+"""What a capture gives way by: a third of the CPU time of one who competes with it, and it does not hold up the beat on
+a core that both of them are on."""
 GRACE_S = 10.0
 """Seconds that an answer may come later than the timeout of a capture: starting Python on a machine that stalls."""
 
@@ -161,4 +164,5 @@ class Beside:
 
 
 if __name__ == "__main__":
+    os.nice(NICENESS)
     serve(sys.stdin.buffer, sys.stdout.buffer)

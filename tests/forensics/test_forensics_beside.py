@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from spindumptools import Record, check, of
 
-from rogue_hunter.forensics.beside import Beside, parse_request, request_line, serve
+from rogue_hunter.forensics.beside import NICENESS, Beside, parse_request, request_line, serve
 from rogue_hunter.forensics.request import Parts, Request, Target, capture_record
 from rogue_hunter.forensics.settings import ForensicsSettings
 from rogue_hunter.wire import loads
@@ -38,7 +38,7 @@ def test_the_child_answers_each_line() -> None:
 
 
 def test_a_real_capture_and_the_next_one_by_the_same_child() -> None:
-    """The records are those of a capture; the child is kept, and gone at the end."""
+    """The records are those of a capture; the child is kept, gives way to others, and is gone at the end."""
     if sys.platform != "linux":
         pytest.skip("reads the /proc of Linux")
     from rogue_hunter.host.linux.parse import parse_stat
@@ -49,6 +49,7 @@ def test_a_real_capture_and_the_next_one_by_the_same_child() -> None:
         child = beside._child
         second = check(beside(Request("c2", 2.0), threading.Event()))
         assert beside._child is child and child is not None and child.poll() is None
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
     assert first[0]["targets"][0]["outcome"] == "ok" and of(first, "spindump_thread")
     assert second[0]["capture"] == "c2" and child.poll() is not None
 
