@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from rogue_hunter.secret_options import Options, options_of
 
 MASK = "***"
 LIMIT = 4096
@@ -16,28 +19,24 @@ LIMIT = 4096
 
 # Long words may be glued to what stands before them (PGPASSWORD, accessToken), short ones not (--passive, author).
 # The whole name is taken at once and never given back: a hostile argument must not make the search slow.
-_LONG = r"(?:password|passwd|passphrase|passcode|secret|token|api[-_]?key|credential|sshpass)"
+_LONG = r"(?:password|passwd|passphrase|passcode|secret|token|api[-_]?key|credential|sshpass|storepass|keypass)"
 _SHORT = (r"(?:pass|pwd|access[-_]?key(?:[-_]?id)?|private[-_]?key|auth(?:orization)?|cookie|session[-_]?(?:id|key)"
           r"|bearer|client[-_]?secret|signature|sas)")
 _NAME = rf"(?=[a-z0-9_.-]*?(?:{_LONG}|(?<![a-z0-9]){_SHORT})s?(?![a-z0-9]))[a-z0-9_.-]++"
 _ASSIGNED = re.compile(rf"(?is)^(-{{0,2}}{_NAME}\s*[=:]\s*)(.+)$")
+# `--from-literal=password=x`: what the option takes is an assignment itself.
+_NESTED = re.compile(r"(?s)^(--[A-Za-z0-9-]{1,40}=)(?!--)([^=]{1,200}=.+)$")
 _FLAG = re.compile(rf"(?i)^-{{1,2}}{_NAME}$")
 _HEADER = re.compile(r"(?is)^((?:proxy-)?authorization|x-[a-z0-9-]*(?:key|token|secret|auth)[a-z0-9-]*|(?:set-)?cookie)"
                      r"\s*:.+$")
-_INLINE = re.compile(rf"(?i)((?:^|[\s?&;,'\"{{(]){_NAME}['\"]?\s*[=:]\s*(?:(?:bearer|basic|digest)\s+)?)"
+_INLINE = re.compile(rf"(?i)((?:^|[\s?&;,:'\"{{(]){_NAME}['\"]?\s*[=:]\s*(?:(?:bearer|basic|digest)\s+)?)"
                      r"""("[^"]*"|'[^']*'|['"]?[^\s&;,'"})]+)""")
+_URL_TOKEN = re.compile(r"(\bhttps?://)[^\s/:@]{16,}@")
 _URL = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,31}://[^\s/:@]*):([^\s/]+)@")
 _SCHEME = re.compile(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)[^\s'\"]{6,}")
 _KEY_SHAPE = re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|sk-[A-Za-z0-9_-]{16,}"
                         r"|xox[abprs]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}|glpat-[A-Za-z0-9_-]{16,}"
                         r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*)")
-_PROGRAM = re.compile(
-    # -p takes a password glued to it
-    r"(?i)^(?:(?P<glued>mysql\w*|mariadb[\w-]*|7z\w*|zip|unzip|rar|unrar)"
-    # -p takes a word that may be one
-    r"|(?P<spaced>docker|podman|ldapsearch|rdesktop|xfreerdp)|(?P<both>sshpass)"
-    # -u takes user:password
-    r"|(?P<user>curl|wget|https?|xh))$")
 _TOKEN = re.compile(r"""\s+|(?:[^\s"']++|"[^"]*"|'[^']*')+|["']""")
 
 
@@ -64,30 +63,59 @@ def redact(argv: Sequence[str]) -> str:
 def _masked(args: Iterable[str]) -> list[str]:
     """The arguments, secrets masked. The program whose options they are may stand behind another: `sudo mysql -px`."""
     out: list[str] = []
-    takes = ""
-    mask_next = user_next = False
+    takes: Options | None = None
+    mask_next = user_next = rest = False
     for arg in args:
-        if (mask_next and not arg.startswith("--")) or (user_next and ":" in arg):
+        if (mask_next and not arg.startswith("--")) or (rest and not arg.startswith("-")):
             out.append(MASK)
-            mask_next = user_next = False
+            mask_next = False
+            continue
+        if user_next and takes is not None and takes.apart in arg:
+            out.append(MASK)
+            user_next = False
             continue
         mask_next = user_next = False
-        program = _PROGRAM.match(arg.rsplit("/", 1)[-1])
+        program = options_of(arg)
         if program is not None:
-            takes = program.lastgroup or ""
-        elif arg.startswith("-p") and len(arg) > 2 and takes in ("glued", "both"):
-            out.append("-p" + MASK)
-            continue
-        elif _FLAG.match(arg) or (arg == "-p" and takes in ("spaced", "both")):
-            mask_next = True
-        elif takes == "user":
-            if arg in ("-u", "-U", "--user", "--proxy-user"):
-                user_next = True
-            elif ":" in arg and (flag := re.match("-u|-U|--user=|--proxy-user=", arg)):
-                out.append(flag.group() + MASK)
+            takes, rest = program, arg.rsplit("/", 1)[-1] in program.rest
+        elif takes is not None:
+            if takes.after:
+                takes = replace(takes, after="") if arg == takes.after else takes
+            elif (masked := _option(arg, takes)) is not None:
+                out.append(masked)
                 continue
+            else:
+                mask_next, user_next = arg in takes.spaced or bool(_bare(arg, takes)), arg in takes.user
+            rest = rest or arg in takes.rest
+        mask_next = mask_next or _FLAG.match(arg) is not None
         out.append(_in_word(arg))
     return out
+
+
+def _option(arg: str, takes: Options) -> str | None:
+    """One word that holds an option and its secret, masked; None when it does not."""
+    for option in takes.glued:
+        if arg.startswith(option) and len(arg) > len(option) and not (option == "-p" and arg[2] == "="):
+            return option + MASK
+    for option in takes.user:
+        given = option + "=" if option.startswith("--") else option
+        if arg != option and arg.startswith(given) and takes.apart in arg[len(given):] and "://" not in arg:
+            if not option:
+                return _first_of(arg, takes.apart)
+            return given + MASK
+    return None
+
+
+def _first_of(arg: str, apart: str) -> str | None:
+    """`user/secret@place` with the secret masked: the program's own way, without an option before it."""
+    who, _, secret = arg.partition(apart)
+    if not who or who[0] in "-@/." or not secret or "=" in who:
+        return None
+    return f"{who}{apart}{MASK}{''.join(secret.rpartition('@')[1:]) if '@' in secret else ''}"
+
+
+def _bare(arg: str, takes: Options) -> re.Match[str] | None:
+    return re.fullmatch(takes.words, arg, re.IGNORECASE) if takes.words else None
 
 
 def _in_word(word: str) -> str:
@@ -97,10 +125,12 @@ def _in_word(word: str) -> str:
     if _HEADER.match(word):
         return word.split(":", 1)[0] + ": " + MASK
     if "://" in word:
-        word = _URL.sub(rf"\1:{MASK}@", word)
+        word = _URL_TOKEN.sub(rf"\1{MASK}@", _URL.sub(rf"\1:{MASK}@", word))
     blank = any(c.isspace() for c in word)
     if not blank and (found := _ASSIGNED.match(word)):
         return found.group(1) + MASK
+    if not blank and (found := _NESTED.match(word)):
+        return found.group(1) + _in_word(found.group(2))
     if blank:
         # Before the assignments: `Authorization: Bearer x` would else lose the word Bearer and keep the x.
         word = _SCHEME.sub(rf"\1\2{MASK}", word)
