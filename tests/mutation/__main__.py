@@ -20,17 +20,19 @@ from .targets import TARGETS
 
 REPO = Path(__file__).resolve().parents[2]
 PACKAGE = REPO / "rogue_hunter"
-CPU_S = 60
-"""No module's tests need half of it; a change that makes a loop endless is noticed by this."""
+PATIENCE = 5
+"""How many times the CPU time of the tests as they are a changed module may take, and 10 s at the least: a change that
+makes a loop endless is noticed by this."""
 WALL_S = 240
+"""For what waits and takes no CPU time. A change that this ends is noticed as well, so it is far beyond any run."""
 SHOW = "RH_MUTATION_SHOW"
 """Set to see what the tests print."""
 
 
-def _become(module: str, changed: bytes | None, tests: tuple[str, ...]) -> int:
+def _become(module: str, changed: bytes | None, tests: tuple[str, ...], cpu_s: int) -> int:
     """In the forked child: the module as changed, and its tests. pytest's exit code."""
     os.setpgid(0, 0)
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if SHOW not in os.environ:
         null = os.open(os.devnull, os.O_RDWR)
@@ -57,12 +59,12 @@ def _become(module: str, changed: bytes | None, tests: tuple[str, ...]) -> int:
     return int(pytest.main([*args, *(str(REPO / "tests" / test) for test in tests)]))
 
 
-def _start(module: str, changed: bytes | None) -> int:
+def _start(module: str, changed: bytes | None, cpu_s: int) -> int:
     pid = os.fork()
     if pid == 0:
         code = 99
         try:
-            code = _become(module, changed, TARGETS[module])
+            code = _become(module, changed, TARGETS[module], cpu_s)
         except BaseException:
             code = 98       # the changed module cannot even be imported
             if SHOW in os.environ:
@@ -89,24 +91,32 @@ def _ended(running: dict[int, tuple[Mutant | None, float]]) -> Iterator[tuple[Mu
         time.sleep(0.01)
 
 
+def _as_it_is(module: str) -> None:
+    """End the program unless all tests pass without a change."""
+    (_, passed), = _ended({_start(module, None, 600): (None, time.monotonic())})
+    if not passed:
+        sys.exit(f"{module}: its tests fail as it is")
+
+
 def _module(module: str, every: int, jobs: int, show: bool) -> results.Outcome:
     source = (PACKAGE / f"{module}.py").read_bytes()
     chosen = list(mutants(source))[::every]
-    running: dict[int, tuple[Mutant | None, float]] = {_start(module, None): (None, time.monotonic())}
-    (_, passed), = _ended(running)
-    if not passed:
-        sys.exit(f"{module}: its tests fail as it is")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    _as_it_is(module)
+    cpu_s = 10 + int(PATIENCE * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before))
+    running: dict[int, tuple[Mutant | None, float]] = {}
     survived: list[Mutant] = []
     waiting = chosen[::-1]
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
-            running[_start(module, mutant.apply(source))] = (mutant, time.monotonic())
+            running[_start(module, mutant.apply(source), cpu_s)] = (mutant, time.monotonic())
         for ended, alive in _ended(running):
             if alive and ended is not None:
                 survived.append(ended)
                 if show:
                     print(f"  {module}:{ended.line}: {ended.change}", flush=True)
+    _as_it_is(module)   # else somebody changed the tree meanwhile, and it was that what was noticed
     return results.Outcome(module, len(chosen), sorted(survived, key=lambda m: m.start), source.decode().splitlines())
 
 
