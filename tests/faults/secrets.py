@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
@@ -19,6 +20,19 @@ SECRETS = {
     "-H Authorization: Bearer {}": "bea-0ux72nq9zz", "API_KEY={}": "key-11kd93jf02", "postgres://u:{}@h/d": "pgs-8820fkdj31",
     "--client-secret {}": "cls-4481hdkw92",
 }
+OWN_WAYS = {
+    "mysql -u root -p{} db": "mys-71hd02kq5x", "sshpass -p {} ssh h": "ssp-92kd81hf0q", "redis-cli -a {} ping": "red-66fj2ka81z",
+    "curl -u me:{} https://h": "cur-30dk5jd71w", "ldapsearch -w{}": "lda-18fh4kx02p", "smbclient -U me%{}": "smb-55ah1jk93v",
+    "7z x -p{} a.7z": "7zx-20dj4hf66b", "kubectl create --from-literal=password={}": "kub-84hs9dk31n",
+}
+"""Secrets in the way of one program, each command line in a process of its own."""
+
+RULES = """
+[[rules]]
+name = "burner"
+priority = "high"
+conditions = { cpu_percent_min = 1, cmdline_patterns = ["while True: pass|while :; do"] }
+"""
 
 
 def everything(*places: Path) -> dict[Path, bytes]:
@@ -26,17 +40,22 @@ def everything(*places: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for place in places for path in place.rglob("*") if path.is_file()}
 
 
-@case("secrets in arguments", "their bytes are in no database, -wal, log, audit, socket, standard output or error")
+@case("secrets in arguments", "their bytes are in no database, -wal, log, audit, capture, socket, standard output or "
+      "error")
 def secrets(bench: Bench) -> str:
     args = [word.format(secret) for form, secret in SECRETS.items() for word in (
         [form] if form.startswith("-H") else form.split(" "))]
     code = "import sys\nwhile True: pass"
     burner = bench.start([*python(code), "curl", *args])
     shell = bench.start(["/bin/sh", "-c", "while :; do :; done # mysql --password=" + next(iter(SECRETS.values()))])
+    # These wait: eight that burn would keep everything else from running.
+    idle = [bench.start([*python("import signal; signal.pause()"), *line.format(secret).split(" ")])
+            for line, secret in OWN_WAYS.items()]
+    every = (*SECRETS.values(), *OWN_WAYS.values())
     environment = bench.env
     home = Path(environment["HOME"])
     config = bench.tmp / "c.toml"
-    config.write_text('[log]\nlevel = "debug"\n[bands]\ncritical = 65\nhigh = 60\n')
+    config.write_text('[log]\nlevel = "debug"\n[bands]\nelevated = 31\nhigh = 32\ncritical = 33\n')
     with open(bench.tmp / "tee", "wb") as tee, open(bench.tmp / "stderr", "wb") as stderr:
         pipe = bench.start(bench.command("pipe", "--hz", "10", "--tee", "--for", "4s", "-c", config), stdout=tee,
                            stderr=stderr)
@@ -66,20 +85,31 @@ def secrets(bench: Bench) -> str:
                                              f" AND pid IN ({burner.pid}, {shell.pid})")]
     assert len(told) == 2, told
     # What is recorded, what is reported, and what a person sees.
-    recorded = bench.rh("sample", "-n", "2", "--record", bench.tmp / "recording")
-    reports = [bench.rh("report", *view, *form) for view in ((), ("events",), ("timeline",))
-               for form in ((), ("--csv",))]
+    recorded = bench.rh("sample", "-n", "3", "--record", bench.tmp / "recording")
+    reports = [bench.rh("report", *view) for view in (("--table",), ("events", "--csv"), ("captures",))]
+    reports.append(bench.rh("forensics", "capture", str(burner.pid), str(shell.pid), str(idle[0].pid), "--ndjson"))
+    rules = bench.tmp / "rules.toml"
+    rules.write_text(RULES)
+    matched = bench.rh("match", "-c", rules, stdin=recorded.stdout)
+    told_of = {json.loads(line)["pid"] for line in matched.stdout.splitlines()}
+    assert {burner.pid, shell.pid} <= told_of, matched
+    reaped = bench.rh("reap", "-c", rules, "--dry-run", "--yes", stdin=matched.stdout)
+    audit = home / ".local/state/rogue-hunter/audit.log"
+    assert str(burner.pid).encode() in audit.read_bytes() and str(burner.pid).encode() in reaped.stdout
+    reports += [matched, reaped, bench.rh("reap", "--pid", str(idle[0].pid), "--dry-run", "--yes")]
     said = {Path("socket"): heard, Path("sample"): recorded.stdout,
             **{Path(name): (bench.tmp / name).read_bytes() for name in ("tee", "stderr")},
             **{Path(f"report {i}"): done.stdout + done.stderr for i, done in enumerate(reports)}}
     places = {**held, **everything(home, bench.tmp / "recording"), **said}
     assert b'"type":"process"' in heard and str(burner.pid).encode() in heard
-    leaks = [(str(path), secret) for path, data in places.items() for secret in SECRETS.values()
+    leaks = [(str(path), secret) for path, data in places.items() for secret in every
              if secret.encode() in data]
     assert not leaks, leaks
     assert any(b"[REDACTED]" in data or b"***" in data for data in places.values()), told
+    (captures,) = rows(database, "SELECT count(*) FROM forensic_captures")[0]
+    assert captures, "no capture to look into"
     names = sorted({path.name for path in held})
-    return f"{len(SECRETS)} secrets, {len(places)} files and streams ({', '.join(names)[:120]}): 0 bytes of them"
+    return f"{len(every)} secrets, {captures} captures, {len(places)} files and streams ({', '.join(names)[:120]}): 0 bytes of them"
 
 
 @case("umask 000", "nothing that any command makes may be looked into by group or others (systemd's unit: not written)")
