@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -430,3 +431,234 @@ def test_descriptors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         process.open(tree.path, schedstat=False)
     assert process.fds is None
+
+
+# -- to the digit ----------------------------------------------------------------------------------------------------
+
+BEFORE: dict[str, Any] = {"utime": 1000, "stime": 500, "minflt": 70, "majflt": 30, "sched": (10**10, 2 * 10**9),
+                          "status": status_text(1000, 4, 60, 40), "io": io_text(5000, 3000)}
+"""A reading whose counters are all different and none of them 0."""
+
+
+def test_every_total_to_the_digit() -> None:
+    made = Reading(tty=34817).take(
+        first=True, utime=123, stime=45, cutime=6, cstime=7, minflt=800, majflt=90, threads=1, nice=-3, priority=17,
+        ppid=11, session=12, rss=13, tty=34817, state=b"D", sched=(1, 1_234_567_890), status=status_text(501, 3, 21, 22),
+        io=io_text(31, 32))
+    assert made == {
+        "pid": 5, "start_ticks": 1000, "start_time": BOOT + round(1000 / HZ, 2), "command": "x", "tty": "pts/1",
+        "uid": 501, "ppid": 11, "session": 12, "state": "uninterruptible", "state_raw": "D", "priority": 17, "nice": -3,
+        "threads": 1, "cpu_seconds_total": 168 / HZ, "cpu_user_seconds_total": 123 / HZ,
+        "cpu_system_seconds_total": 45 / HZ, "children_cpu_seconds_total": 13 / HZ, "memory_bytes": 13 * PAGE,
+        "memory_peak_bytes": 3072, "pageins_total": 90, "faults_total": 890, "disk_read_bytes_total": 31,
+        "disk_write_bytes_total": 32, "context_switches_total": 43, "wakeups_total": 21,
+        "run_delay_seconds_total": 1.234568}
+
+
+def test_every_rate_to_the_digit() -> None:
+    """What grew in three seconds, a third of it: two digits of percents and delays, one of counts."""
+    reading = Reading()
+    reading.take(first=True, **BEFORE)
+    made = reading.take(3.0, utime=1000, stime=500, minflt=121, majflt=130, sched=(10**10 + 1_234_567_890, 2 * 10**9 + 10**8),
+                        status=status_text(1000, 4, 100, 70), io=io_text(6000, 4000))
+    assert {name: made[name] for name in RATES} == {
+        "cpu_percent": 41.15, "pageins_per_s": 33.3, "faults_per_s": 50.3, "disk_bytes_per_s": 666.7,
+        "context_switches_per_s": 23.3, "wakeups_per_s": 13.3, "run_delay_ms_per_s": 33.33}
+    assert reading.cores == pytest.approx(1.23456789 / 3) and reading.renamed is False
+    again = reading.take(1.0, utime=1000, stime=500, minflt=122, majflt=132, sched=(10**10 + 1_734_567_890, 2 * 10**9 + 10**8),
+                         status=status_text(1000, 4, 101, 75), io=io_text(6001, 4010))
+    assert {name: again[name] for name in RATES} == {
+        "cpu_percent": 50.0, "pageins_per_s": 2.0, "faults_per_s": 3.0, "disk_bytes_per_s": 11.0,
+        "context_switches_per_s": 6.0, "wakeups_per_s": 1.0, "run_delay_ms_per_s": 0.0}
+
+
+def test_nothing_grew() -> None:
+    """A measured 0 is a rate of 0, with any of the three sources of CPU time."""
+    for source in ({}, {"clock": 77}, {"sched": None}):
+        reading = Reading()
+        reading.take(first=True, **{**BEFORE, **source})
+        made = reading.take(**{**BEFORE, **source})
+        wanted = [name for name in RATES if source.get("sched", 1) or name != "run_delay_ms_per_s"]
+        assert {name: made.get(name) for name in wanted} == dict.fromkeys(wanted, 0.0), source
+        assert reading.cores == 0.0
+
+
+def test_cpu_time_of_stat_to_the_digit() -> None:
+    """User and system time together, where neither a clock nor schedstat tells it."""
+    reading = Reading()
+    reading.take(first=True, sched=None, utime=HZ, stime=HZ)
+    made = reading.take(4.0, sched=None, utime=2 * HZ, stime=3 * HZ)
+    assert made["cpu_percent"] == 75.0 and reading.cores == 0.75
+    assert reading.take(1.0, sched=None, utime=2 * HZ, stime=3 * HZ)["cpu_percent"] == 0.0
+
+
+@pytest.mark.parametrize(("name", "fell"), [
+    ("cpu_percent", {"sched": (10**10 - 1, 2 * 10**9), "utime": 999}),
+    ("pageins_per_s", {"majflt": 29}), ("faults_per_s", {"majflt": 29}), ("disk_bytes_per_s", {"io": io_text(5000, 2999)}),
+    ("disk_bytes_per_s", {"io": io_text(4999, 3000)}), ("context_switches_per_s", {"status": status_text(1000, 4, 59, 99)}),
+    ("wakeups_per_s", {"status": status_text(1000, 4, 59, 99)}), ("run_delay_ms_per_s", {"sched": (10**10, 2 * 10**9 - 1)})])
+def test_a_counter_that_fell_has_no_rate(name: str, fell: dict[str, Any]) -> None:
+    """Not even a rate of 0; every other counter has its own. CPU use that cannot be told is none."""
+    reading = Reading()
+    reading.take(first=True, **BEFORE)
+    made = reading.take(**{**BEFORE, **fell})
+    assert made.get(name) == (0.0 if name == "cpu_percent" else None)
+    others = set(RATES) - {name, *({"pageins_per_s", "faults_per_s"} if "majflt" in fell else ()),
+                           *({"context_switches_per_s", "wakeups_per_s"} if "status" in fell else ())}
+    assert all(made[other] == 0.0 for other in others)
+
+
+def test_schedstat_that_fell_leaves_the_word_to_stat() -> None:
+    reading = Reading()
+    reading.take(first=True, **BEFORE)
+    made = reading.take(**{**BEFORE, "sched": (5, 2 * 10**9), "utime": 1000 + HZ // 4})
+    assert made["cpu_percent"] == 25.0
+
+
+def test_a_first_value_makes_no_rate() -> None:
+    """Counters that were not readable a tick ago have a total and no rate yet; then both."""
+    reading = Reading()
+    reading.take(first=True, **{**BEFORE, "status": b"", "io": b"", "sched": None})
+    made = reading.take(**BEFORE)
+    unknown = {"disk_bytes_per_s", "context_switches_per_s", "wakeups_per_s", "run_delay_ms_per_s"}
+    assert {name for name in RATES if name not in made} == unknown
+    assert {"disk_read_bytes_total", "wakeups_total", "run_delay_seconds_total"} <= made.keys()
+    made = reading.take(**{**BEFORE, "status": b"", "io": b"", "sched": None})
+    assert not (unknown | {"disk_read_bytes_total", "wakeups_total", "run_delay_seconds_total"}) & made.keys()
+    assert not unknown & reading.take(**BEFORE).keys(), "what was unknown for a tick begins anew"
+    assert unknown <= reading.take(**BEFORE).keys()
+
+
+def test_all_that_a_newcomer_used_it_used_since_it_began() -> None:
+    """Half a second old, of one that the interval lasts: totals over its age, from nothing."""
+    start = round((OLD - 0.5) * HZ)
+    made = Reading(start=start).take(1.0, start=start, utime=10, stime=5, minflt=3, majflt=1, sched=(2 * 10**8, 10**7),
+                                     status=status_text(1000, 4, 6, 4), io=io_text(50, 30))
+    assert {name: made[name] for name in RATES} == {
+        "cpu_percent": 40.0, "pageins_per_s": 2.0, "faults_per_s": 8.0, "disk_bytes_per_s": 160.0,
+        "context_switches_per_s": 20.0, "wakeups_per_s": 12.0, "run_delay_ms_per_s": 20.0}
+    for clock, sched, cpu in ((10**8, (2 * 10**8, 0), 20.0), (None, None, 30.0 * 100 / HZ)):
+        made = Reading(start=start).take(1.0, start=start, utime=10, stime=5, sched=sched, clock=clock)
+        assert made["cpu_percent"] == pytest.approx(cpu)
+
+
+@pytest.mark.parametrize(("ticks_beyond", "known"), [(0.0, True), (0.9, True), (1.1, False), (2.0, False)])
+def test_a_newcomer_may_look_a_clock_tick_too_old(ticks_beyond: float, known: bool) -> None:
+    """Start times are whole clock ticks: up to one more than the interval, the process began in it."""
+    start = round((OLD - 1.0) * HZ)
+    made = Reading(start=start).take(1.0, start=start, sched=(10**8, 0), uptime=OLD + ticks_beyond / HZ)
+    assert ("cpu_percent" in made) is known
+
+
+def test_our_own_row_is_of_all_the_time_since_its_last_reading() -> None:
+    """This process runs at every beat and is not read at each, so that what it used between belongs to the rate."""
+    for own, percent, waited in ((True, 25.0, 100.0), (False, 100.0, 400.0)):
+        reading = Reading()
+        stat = parse_stat(stat_line(5, start=1000))
+        reading.process = Process((5, 1000), stat, BOOT, own) if own else Process((5, 1000), stat, BOOT)
+        reading.take(first=True, clock=SECOND, io=io_text(0, 0))
+        for _ in range(3):
+            reading.tick()
+        made = reading.take(1.0, clock=2 * SECOND, sched=(0, 4 * 10**8), io=io_text(0, 4000), spent=0.0)
+        assert (made["cpu_percent"], made["run_delay_ms_per_s"]) == (percent, waited)
+        assert made["disk_bytes_per_s"] == (1000.0 if own else 4000.0)
+
+
+@pytest.mark.parametrize(("how", "disk"), [
+    ({"clock": 5}, 4000.0), ({"sched": (5, 5)}, 4000.0), ({"sched": None}, 1000.0), ({"sched": (5, 5), "threads": 2}, 1000.0),
+    ({"clock": 5, "threads": 2, "sched": None}, 4000.0)])
+def test_how_long_counters_had_to_grow(how: dict[str, Any], disk: float) -> None:
+    """With a gate that sees every run of every thread nothing grew before the tick before; stat's clock ticks do not
+    see a short one, so what it wrote may be as old as the last reading."""
+    reading = Reading(**{name: how[name] for name in how if name == "threads"})
+    reading.take(first=True, **how)
+    for _ in range(3):
+        reading.tick()
+    assert reading.take(**{**how, "io": io_text(0, 4000)})["disk_bytes_per_s"] == disk
+
+
+def test_a_reading_late_in_its_tick() -> None:
+    """The gate was asked at the beginning; what is read with everything else is read later, and grew for longer."""
+    reading = Reading()
+    reading.take(first=True, clock=0)
+    made = reading.take(1.0, clock=SECOND // 2, io=io_text(0, 1250), sched=(0, 10**8), spent=0.25)
+    assert (made["cpu_percent"], made["disk_bytes_per_s"], made["run_delay_ms_per_s"]) == (50.0, 1000.0, 80.0)
+    made = reading.take(1.0, clock=SECOND, io=io_text(0, 2000), sched=(0, 175 * 10**6), spent=0.0)
+    assert (made["cpu_percent"], made["disk_bytes_per_s"], made["run_delay_ms_per_s"]) == (50.0, 1000.0, 100.0)
+    old = Reading()
+    old.take(first=True, sched=(0, 0))
+    made = old.take(1.0, sched=(SECOND // 2, 10**8), spent=0.25)  # schedstat is the gate, so both are of the poll
+    assert (made["cpu_percent"], made["run_delay_ms_per_s"]) == (50.0, 100.0)
+
+
+@pytest.mark.parametrize(("total", "rate"), [
+    ("cpu_seconds_total", "cpu_percent"), ("pageins_total", "pageins_per_s"), ("faults_total", "faults_per_s"),
+    ("disk_read_bytes_total", "disk_bytes_per_s"), ("context_switches_total", "context_switches_per_s"),
+    ("wakeups_total", "wakeups_per_s"), ("run_delay_seconds_total", "run_delay_ms_per_s")])
+def test_a_rest_is_a_rate_of_0_where_the_total_is_known(total: str, rate: str) -> None:
+    process = Reading().process
+    process.row = {"state": "sleeping", total: 5}
+    process.rest()
+    assert process.row == {"state": "sleeping", total: 5, rate: 0.0}
+    process.row = {"state": "sleeping", rate: 7.0}
+    process.rest()
+    assert process.row == {"state": "sleeping", rate: 0.0}
+
+
+def test_what_a_new_process_is() -> None:
+    """Nothing is known of it but what its stat says; a kernel thread is told by its flag."""
+    for flags, thread in ((0, False), (0x00200000, True), (0x00400040, False), (0x00208040, True)):
+        stat = parse_stat(stat_line(5, b"new", flags=flags, threads=3, start=777))
+        process = Process((5, 777), stat, BOOT)
+        assert (process.kernel_thread, process.threads, process.comm, process.key) == (thread, 3, b"new", (5, 777))
+        assert process.started_s == 777 / HZ and process.static["start_time"] == round(BOOT + 777 / HZ, 2)
+        assert (process.gate, process.fds, process.delay, process.row) == (None, None, None, {})
+        assert not (process.own or process.denied or process.io_denied)
+
+
+def test_only_another_user_is_news() -> None:
+    """Real and saved ids may change, and ids may be unreadable for a tick: the user is who it is in effect."""
+    reading = Reading()
+
+    def status(*ids: int) -> bytes:
+        return status_text().replace(b"1000\t1000\t1000\t1000", b"\t".join(b"%d" % i for i in ids))
+
+    reading.take(first=True, status=status(1, 2, 3, 4))
+    reading.process.static["user"] = "two"
+    for ids, uid, renamed in (((9, 2, 9, 9), 2, False), ((9, 5, 9, 9), 5, True), ((9, 5, 9, 9), 5, False)):
+        made = reading.take(status=status(*ids))
+        assert (made["uid"], reading.renamed, "user" in made) == (uid, renamed, uid == 2)
+    assert reading.take(status=b"")["uid"] == 5 and not reading.renamed
+    assert reading.take(comm=b"y", status=status(9, 5, 9, 9))["command"] == "y" and reading.renamed
+    assert reading.take(comm=b"y", status=status(9, 5, 9, 9))["command"] == "y" and not reading.renamed
+
+
+def test_descriptors_are_opened_below_their_directory_and_all_given_back(tmp_path: Path) -> None:
+    """Whatever fails on the way; none is left open, and none leaks into a child."""
+    tree = Tree(tmp_path / "proc")
+    tree.process(5)
+    process = Reading().process
+    before = set(os.listdir("/proc/self/fd"))
+    fds = process.open(tree.path, False)
+    assert process.fds == fds and fds[3] == -1 and not any(os.get_inheritable(fd) for fd in fds[:3])
+    assert [os.pread(fd, 4096, 0) for fd in fds[:3]] == [
+        (tree.path / "5" / name).read_bytes() for name in ("stat", "status", "io")]
+    assert {str(fd) for fd in fds[:3]} == set(os.listdir("/proc/self/fd")) - before
+    process.close()
+    process.close()
+    assert set(os.listdir("/proc/self/fd")) == before and process.fds is None
+    (tree.path / "5/status").unlink()
+    assert process.open(tree.path, False)[1] == -1 and process.io_denied
+    process.close()
+    tree.write("5/schedstat", b"1 2 3\n")
+    tree.process(5)
+    assert min(process.open(tree.path, True)) >= 0 and not process.io_denied
+    process.close()
+    (tree.path / "5/schedstat").unlink()
+    assert process.open(tree.path, True)[3] == -1 and not process.io_denied, "it is told without schedstat"
+    process.close()
+    (tree.path / "5/io").unlink()
+    (tree.path / "5/io").symlink_to("io")   # ELOOP: no reason that is known
+    with pytest.raises(OSError, match=r"."):
+        process.open(tree.path, False)
+    assert process.fds is None and set(os.listdir("/proc/self/fd")) == before
