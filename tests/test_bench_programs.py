@@ -69,6 +69,25 @@ def ended(handle: int, within_s: float = 10) -> bool:
 
 @linux
 @compiled
+def test_floor_by_clock_reads_in_full_whose_clock_moved(tools: Tools, tmp_path: Path) -> None:
+    """Three made-up folders with the pids of real processes: one at rest, one that runs, one that is gone."""
+    (tmp_path / "loadavg").write_text("0.1 0.1 0.1 1/5 42\n")
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy, subprocess.Popen(["sleep", "60"]) as idle:
+        try:
+            gone = subprocess.Popen(["true"])
+            gone.wait()
+            for process in (busy, idle, gone):
+                fake_process(tmp_path, process.pid, threads=1, runs=False)
+            said = floor(tools, "--proc", str(tmp_path), "--seconds", "0.5", "--hz", "10", "--gate", "clock")
+        finally:
+            busy.kill()
+            idle.kill()
+    assert (said["ticks"], said["processes"], said["started"]) == (5, 2, 2)
+    assert 1 <= said["active"] == said["full_reads"] <= 5
+
+
+@linux
+@compiled
 def test_floor_reads_each_process_and_in_full_only_those_that_ran(tools: Tools, tmp_path: Path) -> None:
     (tmp_path / "loadavg").write_text("0.1 0.1 0.1 1/5 42\n")
     fake_process(tmp_path, 7, threads=1, runs=False)

@@ -7,7 +7,7 @@
  *   --idle N       N single-threaded processes that sleep for ever
  *   --active N     N single-threaded processes that wake H times a second (10) and compute for U microseconds (50)
  *   --threaded N   N processes of T threads (50, the first one included) that all sleep for ever
- *   --storm R      one process that starts R processes a second, each of which ends at once
+ *   --storm R      one process, named storm, that starts R processes a second, each of which ends at once
  *   run            become COMMAND, which is killed when whoever started it dies
  *
  * All are children of this process. When they stand, it prints "ready" and the number of its children; it ends at the end
@@ -133,6 +133,7 @@ static void be_threaded(long threads)
 static void be_storm(double rate)
 {
 	struct timespec due;
+	prctl(PR_SET_NAME, "storm");             /* so that one can see who is named for it */
 	clock_gettime(CLOCK_MONOTONIC, &due);
 	for (;;) {
 		pid_t pid = fork();

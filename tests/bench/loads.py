@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = ("idle", "active", "threads", "storm")
-"""What `--loads` takes."""
+KINDS = ("idle", "active", "sparse", "threads", "storm")
+"""What `--loads` takes. sparse: a machine at rest, 2 % of its processes active."""
+
+SPARSE = 0.02
 
 THREADED_PROCESSES, THREADS_EACH = 100, 50
 STORM_PER_S = 200
@@ -50,15 +52,20 @@ class Load:
         return [word for name, number in numbers.items() for word in (name, str(number))]
 
 
-def plan(kinds: Sequence[str], sizes: Sequence[int], active_share: float) -> list[Load]:
-    """The loads of a run: all sizes of idle, all sizes with a share of active, then the two others."""
+def _active(size: int, share: float, kind: str) -> Load:
+    active = max(1, round(size * share))
+    return Load(f"{size:,}, {active:,} of them active", kind, idle=size - active, active=active)
+
+
+def plan(kinds: Sequence[str], sizes: Sequence[int], active_sizes: Sequence[int], share: float) -> list[Load]:
+    """The loads of a run: idle ones of all sizes, some with a share of active ones, then those of one size only."""
     loads = []
     if "idle" in kinds:
         loads += [Load(f"{size:,} idle", "idle", idle=size) for size in sizes]
     if "active" in kinds:
-        for size in sizes:
-            active = max(1, round(size * active_share))
-            loads.append(Load(f"{size:,}, {active:,} of them active", "active", idle=size - active, active=active))
+        loads += [_active(size, share, "active") for size in active_sizes]
+    if "sparse" in kinds:
+        loads += [_active(size, SPARSE, "sparse") for size in active_sizes]
     if "threads" in kinds:
         name = f"{THREADED_PROCESSES} processes of {THREADS_EACH} threads"
         loads.append(Load(name, "threads", threaded=THREADED_PROCESSES))

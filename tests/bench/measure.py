@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import signal
-import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.bench.subjects import Context, Running, Subject, SubjectError, started
 
@@ -21,12 +20,19 @@ POLL_S = 0.02
 QUIET_POLLS = 2
 """So many readings in a row without CPU time lie between two ticks."""
 
+REST_S = 0.15
+"""Behind a mark, this long at most is waited for the subject to rest: some print their mark before the work is over."""
+
+PATIENCE_S = 20.0
+"""A subject that prints nothing for so long, beyond what its tick should take, has failed."""
+
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn measured. `tick_cpu_ms` holds each tick's CPU time where the ticks could be told apart."""
+    """What one turn measured. `tick_cpu_ms` holds each tick's CPU time where the ticks could be told apart;
+    `other_cores` is what all others used meanwhile, the load among them, but not this benchmark."""
 
     round: int
     window_s: float
@@ -34,18 +40,11 @@ class Turn:
     cpu_s: float
     memory_bytes: int
     tick_cpu_ms: tuple[float, ...] = ()
+    other_cores: float = 0.0
 
     @property
     def cpu_ms_per_tick(self) -> float:
         return self.cpu_s * 1000 / self.ticks if self.ticks else float("nan")
-
-
-@dataclass(frozen=True, slots=True)
-class Syscalls:
-    """System calls of a subject, by strace: how many a tick, and the most frequent ones."""
-
-    per_tick: float
-    top: tuple[tuple[str, float], ...]
 
 
 def process_cpu_ns(pid: int) -> int | None:
@@ -82,6 +81,13 @@ def parse_rss_bytes(status: bytes) -> int:
     """VmRSS of a /proc/PID/status; 0 for a process without memory of its own."""
     found = re.search(rb"^VmRSS:\s+(\d+) kB", status, re.M)
     return int(found[1]) * 1024 if found else 0
+
+
+def parse_busy_ticks(stat: bytes) -> int:
+    """Clock ticks in which a CPU of the machine was busy, from /proc/stat: all states but idle, iowait and steal; guests
+    are counted within user."""
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, stat.split(b"\n", 1)[0].split()[1:])
+    return user + nice + system + irq + softirq
 
 
 def tree_cpu_ns(pid: int) -> int:
@@ -124,15 +130,53 @@ def split_ticks(increments_ns: Sequence[int]) -> tuple[float, ...]:
     return (*ticks, current / 1e6) if current else tuple(ticks)
 
 
-def count_ticks(subject: Subject, running: Running, from_byte: int, scraped: int, window_s: float, hz: float) -> int:
-    """The ticks of the window: by the marks in the output, by the answers to scrapes, or by the period."""
-    if subject.marker:
-        with running.output.open("rb") as file:
-            file.seek(from_byte)
-            return len(subject.marker.findall(file.read()))
-    if subject.scrape:
-        return running.scraped[0] - scraped
-    return round(window_s / subject.period_s(hz))
+class Marks:
+    """Counts the marks in a subject's output as it grows; a line that is not whole yet waits."""
+
+    def __init__(self, marker: re.Pattern[bytes], output: BinaryIO) -> None:
+        self._marker, self._output, self._rest = marker, output, b""
+        self._count = 0
+
+    def count(self) -> int:
+        """Marks so far."""
+        whole, end, rest = (self._rest + self._output.read()).rpartition(b"\n")
+        self._count += len(self._marker.findall(whole + end))
+        self._rest = rest
+        return self._count
+
+
+class Pace:
+    """How far a subject has got: by the marks in its output, by the answers to scrapes, else by its beat."""
+
+    def __init__(self, subject: Subject, running: Running, hz: float, output: BinaryIO) -> None:
+        self._period_s, self._running = subject.period_s(hz), running
+        self._marks = Marks(subject.marker, output) if subject.marker else None
+        self.told = bool(subject.marker or subject.scrape)
+
+    def ticks(self) -> int:
+        """Ticks so far, of a subject that tells them; else 0."""
+        return self._marks.count() if self._marks else self._running.scraped[0]
+
+    def next(self) -> int:
+        """Wait for the next tick's mark, and then for rest. Raises SubjectError when none comes."""
+        if self.told:
+            before, until = self.ticks(), time.monotonic() + PATIENCE_S + 3 * self._period_s
+            while (now := self.ticks()) == before:
+                if time.monotonic() > until:
+                    raise SubjectError(f"no tick within {PATIENCE_S + 3 * self._period_s:.0f} s")
+                self._running.check()
+                time.sleep(POLL_S / 2)
+            wait_for_rest(self._running.pid, REST_S)
+            return now
+        wait_for_rest(self._running.pid, self._period_s)
+        return 0
+
+
+@contextmanager
+def pace(subject: Subject, running: Running, hz: float) -> Iterator[Pace]:
+    """Follow a subject that runs."""
+    with running.output.open("rb") as output:
+        yield Pace(subject, running, hz, output)
 
 
 def whole_periods(seconds: float, period_s: float) -> float:
@@ -140,98 +184,69 @@ def whole_periods(seconds: float, period_s: float) -> float:
     return max(2, round(seconds / period_s)) * period_s
 
 
-def take_turn(subject: Subject, context: Context, number: int, warmup_s: float, seconds: float) -> Turn:
-    """Start the subject, let it warm up, measure it, end it. Raises SubjectError."""
+def warm_up(subject: Subject, context: Context, running: Running, processes: int) -> None:
+    """Wait until the subject's start is over. Raises SubjectError when it ends meanwhile."""
+    until = time.monotonic() + subject.warm_up_s(processes) * context.warm
+    while time.monotonic() < until:
+        time.sleep(min(0.25, max(0.0, until - time.monotonic())))
+        running.check()
+
+
+def take_turn(subject: Subject, context: Context, number: int, processes: int, seconds: float) -> Turn:
+    """Start the subject among so many processes, let it warm up, measure it, end it. Raises SubjectError.
+
+    The window begins and ends between two ticks. Where the subject tells its ticks, it ends with the first one behind
+    `seconds`: one that cannot keep the beat is measured over whole ticks, too.
+    """
     window_s = whole_periods(seconds, subject.period_s(context.hz))
-    with started(subject, context) as running:
-        _sleep_until(time.monotonic() + warmup_s, running)
+    with started(subject, context) as running, pace(subject, running, context.hz) as steps:
+        warm_up(subject, context, running, processes)
+        first = steps.next()
         family = descendants(running.pid)
-        from_byte, scraped = running.output.stat().st_size, running.scraped[0]
-        begin, before = time.monotonic(), tree_cpu_ns(running.pid)
+        begin, before, others = time.monotonic(), tree_cpu_ns(running.pid), _Others(running.pid)
         readings = [sum(process_cpu_ns(pid) or 0 for pid in family)]
+        # A subject that tells its ticks is asked to stop half a tick early, so that the window does not have one more.
+        until = begin + window_s - (subject.period_s(context.hz) / 2 if steps.told else 0)
         due = begin + POLL_S
-        while due < begin + window_s:
+        while due < until:
             time.sleep(max(0.0, due - time.monotonic()))
             readings.append(sum(process_cpu_ns(pid) or 0 for pid in family))
             due += POLL_S
-        time.sleep(max(0.0, begin + window_s - time.monotonic()))
+        time.sleep(max(0.0, until - time.monotonic()))
+        ticks = steps.next() - first if steps.told else round(window_s / subject.period_s(context.hz))
         cpu_ns, elapsed = tree_cpu_ns(running.pid) - before, time.monotonic() - begin
         running.check()
         memory = tree_memory_bytes(running.pid)
-        ticks = count_ticks(subject, running, from_byte, scraped, elapsed, context.hz)
-    if not ticks:
-        raise SubjectError("no tick within the window")
+        other_cores = others.cores(cpu_ns / 1e9, elapsed)
     parts = split_ticks([b - a for a, b in pairwise(readings)])
     # Where it hardly rests, or threads run in between, the parts are not its ticks: say nothing rather than that.
     told_apart = abs(len(parts) - ticks) <= max(1, ticks // 10)
-    return Turn(number, elapsed, ticks, cpu_ns / 1e9, memory, parts if told_apart else ())
+    return Turn(number, elapsed, ticks, cpu_ns / 1e9, memory, parts if told_apart else (), other_cores)
 
 
-def _sleep_until(when: float, running: Running) -> None:
-    while time.monotonic() < when:
-        time.sleep(min(0.25, max(0.0, when - time.monotonic())))
-        running.check()
+class _Others:
+    """CPUs that anybody but the subject and this benchmark keeps busy."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._busy, self._own = self._now()
+
+    @staticmethod
+    def _now() -> tuple[int, float]:
+        with open("/proc/stat", "rb") as file:
+            return parse_busy_ticks(file.read(4096)), time.process_time()
+
+    def cores(self, subject_s: float, elapsed_s: float) -> float:
+        """Since the beginning; the kernel's ticks are of 10 ms, so a little below 0 is 0."""
+        busy, own = self._now()
+        used = (busy - self._busy) / CLOCK_TICKS - subject_s - (own - self._own)
+        return max(0.0, round(used / elapsed_s, 3))
 
 
-def _wait_for_rest(pid: int, limit_s: float) -> None:
+def wait_for_rest(pid: int, limit_s: float) -> None:
     """Until the subject is between two ticks, so that whole ticks are counted; at most `limit_s`."""
     until, quiet, before = time.monotonic() + limit_s, 0, process_cpu_ns(pid)
     while quiet < QUIET_POLLS and time.monotonic() < until:
         time.sleep(POLL_S)
         used = process_cpu_ns(pid)
         quiet, before = (quiet + 1 if used == before else 0), used
-
-
-def _is_traced(pid: int) -> bool:
-    return b"\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_bytes()
-
-
-def parse_strace(summary: str) -> dict[str, int]:
-    """The table of `strace -c`: name of the system call -> calls. `total` is left out."""
-    counts: dict[str, int] = {}
-    for line in summary.splitlines():
-        words = line.split()
-        # "% time, seconds, usecs/call, calls, errors (may be blank), syscall"
-        if len(words) >= 5 and words[3].isdigit() and words[-1] != "total":
-            counts[words[-1]] = counts.get(words[-1], 0) + int(words[3])
-    return counts
-
-
-def count_syscalls(subject: Subject, context: Context, warmup_s: float, seconds: float) -> Syscalls | None:
-    """System calls a tick, counted by strace attached after the warm-up; None where strace is missing or refused.
-
-    Raises SubjectError.
-    """
-    strace = shutil.which("strace")
-    if strace is None:
-        return None
-    window_s = whole_periods(seconds, subject.period_s(context.hz))
-    summary = context.scratch / f"{subject.name}.strace"
-    with started(subject, context) as running:
-        _sleep_until(time.monotonic() + warmup_s, running)
-        _wait_for_rest(running.pid, subject.period_s(context.hz))
-        attach = [word for pid in descendants(running.pid) for word in ("-p", str(pid))]
-        tracer = subprocess.Popen([strace, "-f", "-q", "-c", "-o", str(summary), *attach],
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            while tracer.poll() is None and not _is_traced(running.pid):
-                time.sleep(0.01)
-            from_byte, scraped = running.output.stat().st_size, running.scraped[0]
-            begin = time.monotonic()
-            while tracer.poll() is None and time.monotonic() < begin + window_s:
-                time.sleep(max(0.0, min(0.1, begin + window_s - time.monotonic())))
-            _wait_for_rest(running.pid, subject.period_s(context.hz))
-            ticks = count_ticks(subject, running, from_byte, scraped, window_s, context.hz)
-            running.check()
-        finally:
-            tracer.send_signal(signal.SIGINT)          # it lets go, and writes the table
-            try:
-                tracer.wait(10)
-            except subprocess.TimeoutExpired:
-                tracer.kill()
-                tracer.wait()
-    counts = parse_strace(summary.read_text(errors="replace")) if summary.exists() else {}
-    if not counts or not ticks:
-        return None
-    top = sorted(counts.items(), key=lambda item: -item[1])[:8]
-    return Syscalls(sum(counts.values()) / ticks, tuple((name, calls / ticks) for name, calls in top))

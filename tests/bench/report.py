@@ -1,4 +1,8 @@
-"""The outcome of a run: medians, ratios within a round, a Markdown table for people, JSON for comparison."""
+"""The outcome of a run: one JSON document with every turn by itself, and the figures derived from it.
+
+Everything that is shown (tables, verdicts, README, chart, comparison) is made from this document, so it can be made
+again later, and a test can hold README to what the command would write.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +10,44 @@ import math
 import os
 import platform
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.bench.beats import Beats
 from tests.bench.loads import Load
-from tests.bench.measure import Syscalls, Turn
+from tests.bench.measure import Turn
+from tests.bench.slope import Slope
+from tests.bench.startup import StartUp
+from tests.bench.syscalls import Syscalls
 
-OURS, FLOOR = "rh-pipe", "floor"
-VERSION = 1
+OURS, FLOOR, FLOOR_CLOCK = "rh-pipe", "floor", "floor-clock"
+VERSION = 2
 """Of the JSON document."""
+
+Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median of several values with the lowest and the highest."""
+    """Median of several values with the lowest and the highest; `count` of them."""
 
     median: float
     low: float
     high: float
+    count: int = 1
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread | None:
         known = [v for v in values if not math.isnan(v)]
-        return cls(median(known), min(known), max(known)) if known else None
+        return cls(median(known), min(known), max(known), len(known)) if known else None
+
+    @classmethod
+    def from_document(cls, found: dict[str, Any] | None) -> Spread | None:
+        return cls(**found) if found else None
 
 
 @dataclass(slots=True)
@@ -43,6 +59,7 @@ class Result:
     turns: dict[str, list[Turn]] = field(default_factory=dict)
     syscalls: dict[str, Syscalls] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    beats: Beats | None = None
 
 
 def cost(turns: Sequence[Turn]) -> Spread | None:
@@ -63,8 +80,9 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def tick_times(turns: Sequence[Turn]) -> list[float]:
-    """CPU ms of every single tick of all rounds; empty unless every round's ticks could be told apart."""
-    return [ms for turn in turns for ms in turn.tick_cpu_ms] if all(turn.tick_cpu_ms for turn in turns) else []
+    """CPU ms of every single tick of those rounds whose ticks could be told apart, if they are half of all at least."""
+    known = [turn for turn in turns if turn.tick_cpu_ms]
+    return [ms for turn in known for ms in turn.tick_cpu_ms] if 2 * len(known) >= len(turns) else []
 
 
 def memory(turns: Sequence[Turn]) -> Spread | None:
@@ -86,6 +104,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def load_average() -> float:
+    """Of the last minute: how many processes ran or wanted to, in the whole machine."""
+    return os.getloadavg()[0]
+
+
 def _text(path: str) -> str:
     try:
         return Path(path).read_text(errors="replace")
@@ -93,97 +116,93 @@ def _text(path: str) -> str:
         return ""
 
 
-def document(results: Sequence[Result], settings: dict[str, Any], missing: dict[str, str]) -> dict[str, Any]:
+@dataclass(slots=True)
+class Outcome:
+    """All that a run found, before it is a document."""
+
+    results: Sequence[Result]
+    settings: dict[str, Any]
+    missing: dict[str, str]
+    left_out: Sequence[str] = ()
+    start_up: Sequence[StartUp] = ()
+    slope: Slope | None = None
+    load_average: dict[str, float] = field(default_factory=dict)
+    took_s: float = 0.0
+
+
+def document(found: Outcome, day: str | None = None) -> Document:
     """Everything measured, every turn by itself, and the figures derived from it."""
+    quiet = [turn.other_cores for result in found.results if result.load.kind == "idle"
+             for turns in result.turns.values() for turn in turns]
     return {
         "version": VERSION,
+        "day": day or time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine(),
-        "settings": settings,
-        "missing": missing,
-        "loads": [_load_document(result) for result in results],
+        "settings": found.settings,
+        "took_s": round(found.took_s),
+        "load_average": found.load_average,
+        "other_cores": round(median(quiet), 3) if quiet else None,
+        "missing": found.missing,
+        "left_out": list(found.left_out),
+        "loads": [_load_document(result) for result in found.results],
+        "start_up": {one.name: {"wall_ms": _spread(Spread.of(one.wall_ms)), "cpu_ms": _spread(Spread.of(one.cpu_ms))}
+                     for one in found.start_up},
+        "slope": asdict(found.slope) if found.slope else None,
     }
 
 
 def _load_document(result: Result) -> dict[str, Any]:
     subjects = {}
     for name, turns in result.turns.items():
+        if not turns:
+            continue
         times = tick_times(turns)
         calls = result.syscalls.get(name)
         subjects[name] = {
             "cpu_ms_per_tick": _spread(cost(turns)),
             "times_floor": _spread(ratio(turns, result.turns.get(FLOOR, []))),
+            "times_floor_clock": _spread(ratio(turns, result.turns.get(FLOOR_CLOCK, []))),
             "times_rh_pipe": _spread(ratio(turns, result.turns.get(OURS, []))),
             "tick_cpu_ms_p50": percentile(times, 0.5),
             "tick_cpu_ms_p99": percentile(times, 0.99),
+            "ticks": sum(turn.ticks for turn in turns),
             "memory_bytes": _spread(memory(turns)),
             "syscalls_per_tick": calls.per_tick if calls else None,
             "syscalls_top": dict(calls.top) if calls else None,
             "turns": [{key: value for key, value in asdict(turn).items() if key != "tick_cpu_ms"} for turn in turns],
         }
     return {"name": result.load.name, "kind": result.load.kind, "size": result.load.size,
-            "processes": result.processes, "failed": result.failed, "subjects": subjects}
+            "processes": result.processes, "failed": result.failed, "subjects": subjects,
+            "beats": _beats(result.beats)}
+
+
+def _beats(found: Beats | None) -> dict[str, Any] | None:
+    if found is None or not found.late_ms:
+        return None
+    leader, led = next(iter(found.leaders.most_common(1)), (None, 0))
+    return {
+        "ticks": len(found.late_ms),
+        **{f"late_ms_{name}": round(percentile(found.late_ms, share) or 0.0, 3) for name, share in SHARES},
+        **{f"took_ms_{name}": round(percentile(found.took_ms, share) or 0.0, 3) for name, share in SHARES},
+        "leader": leader, "leader_ticks": led, "reported": found.reported,
+    }
+
+
+SHARES = (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
 
 
 def _spread(spread: Spread | None) -> dict[str, float] | None:
-    return asdict(spread) if spread else None
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, never an exponent; a dash for what is not known."""
-    if value is None or math.isnan(value):
-        return "-"
-    digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{digits}f}"
-
-
-def span(spread: Spread | None, unit: str = "") -> str:
-    """`median (low to high)`."""
     if spread is None:
-        return "-"
-    return f"{number(spread.median)}{unit} ({number(spread.low)} to {number(spread.high)})"
+        return None
+    return {key: value if isinstance(value, int) else round(value, 6) for key, value in asdict(spread).items()}
 
 
-HEAD = ("", "CPU ms a tick", "p99", "% of a core", "x floor", "x rh-pipe", "RSS MB", "syscalls a tick")
+def of_kind(made: Document, kind: str, size: int | None = None) -> dict[str, Any] | None:
+    """The load of that kind (and size) in a document; None when it was not measured."""
+    return next((load for load in made["loads"] if load["kind"] == kind and size in (None, load["size"])), None)
 
 
-def rows(result: Result, hz: float) -> list[tuple[str, ...]]:
-    """One row of the table for each subject, in the order in which they were asked for."""
-    out: list[tuple[str, ...]] = []
-    for name, turns in result.turns.items():
-        if not turns:
-            continue
-        ms, calls, held = cost(turns), result.syscalls.get(name), memory(turns)
-        out.append((
-            name, span(ms), number(percentile(tick_times(turns), 0.99)), number(ms.median * hz / 10 if ms else None),
-            "1" if name == FLOOR else span(ratio(turns, result.turns.get(FLOOR, []))),
-            "1" if name == OURS else span(ratio(turns, result.turns.get(OURS, []))),
-            number(held.median / 1e6 if held else None), number(calls.per_tick if calls else None),
-        ))
-    return out
-
-
-def markdown(results: Sequence[Result], settings: dict[str, Any], missing: dict[str, str]) -> str:
-    """The tables, one for each load, with the machine they come from and what could not be measured."""
-    where, hz = machine(), float(settings["hz"])
-    held = f", {where['memory_bytes'] / 2**30:.0f} GiB" if where["memory_bytes"] else ""
-    lines = [
-        f"{where['cpu']}, {where['cpus']} cpus{held}, Linux {where['kernel']}, Python {where['python']}; {hz:g} Hz, "
-        f"{settings['rounds']} rounds of {settings['seconds']:g} s each in turns. Median (lowest to highest round); "
-        "ratios are taken within a round. % of a core: at the beat's rate, also for those that cannot run at it. "
-        + ("Seen: the load, the subject and the benchmark." if settings["alone"] else "Seen: the whole machine."),
-    ]
-    for result in results:
-        lines += ["", f"**{result.load.name}** ({result.processes:,} processes seen)", ""]
-        lines += table([HEAD, *rows(result, hz)])
-        lines += [f"\n{name}: failed: {reason}" for name, reason in result.failed.items()]
-    if missing:
-        lines += ["", "Missing: " + "; ".join(f"{name} ({reason})" for name, reason in missing.items()) + "."]
-    return "\n".join(lines) + "\n"
-
-
-def table(cells: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table whose source lines up, too; the first row is its head, the first column its labels."""
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in cells]
-    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    return [lines[0], rule, *lines[1:]]
+def figure(load: dict[str, Any] | None, subject: str, name: str) -> Spread | None:
+    """A figure of a subject on a load; None when there is none."""
+    found = load and load["subjects"].get(subject, {}).get(name)
+    return Spread.from_document(found) if found else None

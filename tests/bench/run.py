@@ -1,48 +1,101 @@
-"""The run itself: every subject in turn on every load, then the system calls in turns of their own."""
+"""The run itself: what is measured in which order, within a time that is not overrun.
+
+It goes round by round over all loads, and within a round every subject takes its turn on the same load: when the time
+is up, every cell has been measured as often as any other of its kind, and what was left out is told. Our own pair, the floor
+and rh-pipe, takes part in every round, because its ratio is the closest; so do all on the load that most goals are
+about; elsewhere the others take part in every third round, from the first one on, with shorter windows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
 
-from tests.bench import loads, measure, report, subjects
+from tests.bench import beats, loads, measure, report, subjects, syscalls, words
+from tests.bench.build import REPO
 from tests.bench.loads import Load
 from tests.bench.subjects import Context, Subject, SubjectError
 
 SYSCALLS_UP_TO = 1000
 """strace makes a system call ten times slower: with more processes a tick no longer fits into its period."""
 
-SYSCALLS_S = 4.0
+SYSCALLS_S = 2.0
+AROUND_S = 0.9
+"""To start and end a subject, and to wait for its mark."""
 
-WARMUP_S_PER_PROCESS = 0.0005
-"""On top of the warm-up: beside its beat, rh-pipe first reads the command lines of all, two seconds for 5,000."""
+OTHERS_EVERY = 3
+OTHERS_SHARE = 0.7
+"""Of our own pair's window: what is ten times as dear need not be known as closely."""
+
+PAIR = (report.FLOOR, report.OURS)
+GRACE_S = 40.0
+"""What hangs is cut off so long behind the end of the time."""
+
+Say = Callable[[str], None]
+
+
+class TimeUp(Exception):
+    """The run took longer than it may: something hung."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run: `seconds` and `warmup_s` are those of one turn."""
+    """What to run: `seconds` is the length of one turn's window of our own pair, `beats_s` how long rh-pipe
+    is listened to (0: never), `until` the end of the time (monotonic clock)."""
 
     loads: Sequence[Load]
     subjects: Sequence[Subject]
     rounds: int
     seconds: float
-    warmup_s: float
     syscalls: bool
+    beats_s: float = 0.0
+    until: float = float("inf")
 
-    def warmup_for(self, load: Load) -> float:
-        """Seconds from a subject's start to the mark."""
-        return self.warmup_s + load.size * WARMUP_S_PER_PROCESS
+    def takes_part(self, subject: Subject, load: Load, number: int) -> bool:
+        """Does the subject take a turn on this load in this round?"""
+        if subject.name in PAIR or len(self.subjects) <= len(PAIR):
+            return True
+        return load.kind != "sparse" and (is_main(load) or number % OTHERS_EVERY == 1)
 
-    def counts_syscalls(self, load: Load) -> bool:
-        return self.syscalls and load.size <= SYSCALLS_UP_TO
+    def counts_syscalls(self, subject: Subject, load: Load) -> bool:
+        """Are its system calls counted on this load? Those of others where all are compared."""
+        wanted = self.syscalls and load.size <= SYSCALLS_UP_TO and load.kind != "sparse"
+        return wanted and (is_main(load) or subject.name in PAIR)
 
-    def duration_s(self) -> float:
-        """Roughly how long it takes: turns, system calls, half a second to start and end each."""
+    def hears_beats(self, load: Load) -> bool:
+        """Is rh-pipe listened to on this load? Where a goal is about its beat, and where it is at rest."""
+        about = load.kind == "storm" or (load.kind == "idle" and load.size in (1000, 10_000))
+        return self.beats_s > 0 and about and report.OURS in {subject.name for subject in self.subjects}
+
+    def window_s(self, subject: Subject) -> float:
+        """Length of one turn's window."""
+        return self.seconds * (1 if subject.name in PAIR else OTHERS_SHARE)
+
+    def turn_s(self, subject: Subject, load: Load, hz: float) -> float:
+        """About how long a turn takes."""
+        window = measure.whole_periods(self.window_s(subject), subject.period_s(hz))
+        return subject.warm_up_s(load.size) + AROUND_S + window
+
+    def duration_s(self, hz: float) -> float:
+        """About how long everything takes."""
         total = 0.0
         for load in self.loads:
-            around = self.warmup_for(load) + 0.5
-            total += self.rounds * (around + self.seconds) + self.counts_syscalls(load) * (around + SYSCALLS_S)
-        return total * len(self.subjects)
+            for subject in self.subjects:
+                rounds = sum(self.takes_part(subject, load, number) for number in range(1, self.rounds + 1))
+                total += rounds * self.turn_s(subject, load, hz)
+                if self.counts_syscalls(subject, load):
+                    total += subject.warm_up_s(load.size) + SYSCALLS_S + 2 * AROUND_S
+            total += (self.beats_s + 5) * self.hears_beats(load) + self.rounds * load.size / 2000
+        return total
+
+
+def is_main(load: Load) -> bool:
+    """The load that most goals are about."""
+    return load.kind == "idle" and load.size == 1000
 
 
 def in_turns(names: Sequence[Subject], number: int) -> Sequence[Subject]:
@@ -50,53 +103,114 @@ def in_turns(names: Sequence[Subject], number: int) -> Sequence[Subject]:
     return names if number % 2 else names[::-1]
 
 
-def run(plan: Plan, context: Context, say: Callable[[str], None]) -> list[report.Result]:
-    """Measure everything; what fails is noted in the results, and `say` tells of the progress."""
-    results = []
-    for load in plan.loads:
-        result = report.Result(load, 0, {subject.name: [] for subject in plan.subjects})
-        results.append(result)
+@contextmanager
+def cut_off(seconds: float) -> Iterator[None]:
+    """Raise TimeUp inside of the block when it lasts longer: the last resort against what hangs."""
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(1.0, seconds) if seconds != float("inf") else 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@dataclass(slots=True)
+class Run:
+    """A run under way. `left_out` tells what there was no time for."""
+
+    plan: Plan
+    context: Context
+    say: Say
+    results: list[report.Result] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def go(self) -> None:
+        """Measure everything; what fails is noted in the results."""
+        self.results = [report.Result(load, 0, {subject.name: [] for subject in self.plan.subjects})
+                        for load in self.plan.loads]
         try:
-            with loads.running(context.tools.load, load):
-                result.processes = loads.count_processes()
-                _on_load(plan, context, result, say)
+            with cut_off(self.plan.until + GRACE_S - time.monotonic()):
+                for number in range(1, self.plan.rounds + 1):
+                    for result in self.results:
+                        self._on_load(result, number)
+        except TimeUp:
+            self.say("the time is up and something hung: showing what there is")
+            self.left_out.append("all behind a turn that hung")
+
+    def _on_load(self, result: report.Result, number: int) -> None:
+        load, plan = result.load, self.plan
+        turns = [s for s in in_turns(plan.subjects, number) if plan.takes_part(s, load, number)
+                 and s.name not in result.failed and "load" not in result.failed]
+        if not turns:
+            return
+        try:
+            with loads.running(self.context.tools.load, load):
+                result.processes = result.processes or loads.count_processes()
+                for subject in turns:
+                    self._turn(result, subject, number)
+                if number == 1:
+                    self._once(result)
         except loads.LoadError as error:
             result.failed["load"] = str(error)
-            say(f"{load.name}: {error}")
-    return results
+            self.say(f"{load.name}: {error}")
 
+    def _has_time(self, seconds: float, what: str) -> bool:
+        if time.monotonic() + seconds <= self.plan.until:
+            return True
+        self.left_out.append(what)
+        return False
 
-def _on_load(plan: Plan, context: Context, result: report.Result, say: Callable[[str], None]) -> None:
-    warmup_s = plan.warmup_for(result.load)
-    for number in range(1, plan.rounds + 1):
-        for subject in in_turns(plan.subjects, number):
-            if subject.name in result.failed:
-                continue
-            where = f"{result.load.name}, round {number} of {plan.rounds}: {subject.name}"
-            try:
-                turn = measure.take_turn(subject, context, number, warmup_s, plan.seconds)
-            except SubjectError as error:
-                result.failed[subject.name] = str(error)
-                say(f"{where} failed: {error}")
-                continue
-            result.turns[subject.name].append(turn)
-            say(f"{where} {report.number(turn.cpu_ms_per_tick)} ms a tick")
-    if not plan.counts_syscalls(result.load):
-        return
-    for subject in plan.subjects:
-        if subject.name in result.failed:
-            continue
+    def _turn(self, result: report.Result, subject: Subject, number: int) -> None:
+        load, plan = result.load, self.plan
+        where = f"{load.name}, round {number} of {plan.rounds}: {subject.name}"
+        if not self._has_time(plan.turn_s(subject, load, self.context.hz), where):
+            return
         try:
-            counted = measure.count_syscalls(subject, context, warmup_s, SYSCALLS_S)
+            turn = measure.take_turn(subject, self.context, number, load.size, plan.window_s(subject))
         except SubjectError as error:
-            say(f"{result.load.name}: {subject.name} under strace failed: {error}")
-            continue
-        if counted:
-            result.syscalls[subject.name] = counted
-            say(f"{result.load.name}: {subject.name} {report.number(counted.per_tick)} system calls a tick")
+            result.failed[subject.name] = self._nameless(error)
+            self.say(f"{where} failed: {error}")
+            return
+        result.turns[subject.name].append(turn)
+        self.say(f"{where} {words.number(turn.cpu_ms_per_tick)} ms a tick")
+
+    def _once(self, result: report.Result) -> None:
+        load = result.load
+        for subject in self.plan.subjects:
+            if not self.plan.counts_syscalls(subject, load) or subject.name in result.failed:
+                continue
+            where = f"{load.name}: system calls of {subject.name}"
+            if not self._has_time(subject.warm_up_s(load.size) + SYSCALLS_S + 2 * AROUND_S, where):
+                continue
+            try:
+                counted = syscalls.count_syscalls(subject, self.context, load.size, SYSCALLS_S)
+            except SubjectError as error:
+                self.say(f"{where} failed: {error}")
+                continue
+            if counted:
+                result.syscalls[subject.name] = counted
+                self.say(f"{where} {words.number(counted.per_tick)} a tick")
+        if self.plan.hears_beats(load) and self._has_time(self.plan.beats_s + 10, f"{load.name}: the beat"):
+            try:
+                result.beats = beats.take_beats(self.context, load.size, self.plan.beats_s, ask=load.kind == "storm")
+            except SubjectError as error:
+                result.failed["beat"] = self._nameless(error)
+                self.say(f"{load.name}: the beat failed: {error}")
+                return
+            self.say(f"{load.name}: {len(result.beats.late_ms)} beats, latest {max(result.beats.late_ms, default=0):.1f} "
+                     f"ms late, the slowest tick {max(result.beats.took_ms, default=0):.1f} ms")
+
+    def _nameless(self, error: SubjectError) -> str:
+        """What failed, without anything that names this machine."""
+        return str(error).replace(str(self.context.scratch), "SCRATCH").replace(str(REPO), "CHECKOUT")
 
 
-def prepared(wanted: Sequence[Subject], say: Callable[[str], None]) -> tuple[list[Subject], dict[str, str]]:
+def prepared(wanted: Sequence[Subject], say: Say) -> tuple[list[Subject], dict[str, str]]:
     """The subjects that can run here, ready to be started, and why the others cannot."""
     ready, missing = [], {}
     for subject in wanted:
@@ -105,7 +219,7 @@ def prepared(wanted: Sequence[Subject], say: Callable[[str], None]) -> tuple[lis
             try:
                 subjects.prepare(subject)
             except SubjectError as error:
-                reason = str(error)
+                reason = str(error).replace(str(REPO), "CHECKOUT")
         if reason:
             missing[subject.name] = reason
             say(f"missing: {subject.name}: {reason}")

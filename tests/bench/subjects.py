@@ -27,6 +27,10 @@ LONG_S = 86_400
 """For programs that want to know how long they shall run: until they are ended."""
 
 STOP_S = 5
+PREPARE_S = 300
+ASK_S = 10
+"""tmux answers at once, or not at all."""
+
 EXPORTER = "127.0.0.1:19256"
 
 
@@ -36,12 +40,16 @@ class SubjectError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a subject's command needs: compiled tools, a scratch directory, the beat in Hz, the floor's sweep in s."""
+    """What a subject's command needs: compiled tools, a scratch directory, the beat in Hz, the floor's sweep in s.
+
+    `warm` stretches every subject's warm-up by that factor.
+    """
 
     tools: Tools
     scratch: Path
     hz: float
     sweep_s: float = 0
+    warm: float = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class Subject:
 
     `command(context)` is its argv. `period_s(hz)` is the time between its ticks: that of the beat, or the nearest that
     it can be told. `marker` occurs once in its output for each tick; None: it keeps its beat, its ticks
-    are window / period.
+    are window / period. `warm_s` and `warm_ms_each`, for each process: from its start to the first tick that counts.
     `terminal`: it draws on a terminal, and gets one from tmux. `scrape`: an address that must be fetched once a tick.
     `prepare` is run once before the first turn, in the user's own environment.
     """
@@ -65,6 +73,12 @@ class Subject:
     needs: tuple[str, ...] = ()
     prepare: tuple[str, ...] = ()
     keeps_home: bool = False
+    warm_s: float = 0.5
+    warm_ms_each: float = 0.0
+
+    def warm_up_s(self, processes: int) -> float:
+        """Seconds from its start among so many processes to the mark."""
+        return self.warm_s + self.warm_ms_each * processes / 1000
 
     def missing(self) -> str:
         """Why it cannot run here; empty when it can."""
@@ -83,14 +97,23 @@ def _exporter_config(context: Context) -> str:
     return str(path)
 
 
+def _floor(context: Context, gate: str) -> list[str]:
+    return [str(context.tools.floor), "--seconds", str(LONG_S), "--hz", str(context.hz), "--sweep",
+            str(context.sweep_s), "--gate", gate]
+
+
 def _exporter() -> str:
     return shutil.which("prometheus-process-exporter") or "process-exporter"
 
 
 SUBJECTS: dict[str, Subject] = {subject.name: subject for subject in (
     Subject(
-        "floor", "the same reads in C, nothing else",
-        lambda c: [str(c.tools.floor), "--seconds", str(LONG_S), "--hz", str(c.hz), "--sweep", str(c.sweep_s)],
+        "floor", "the least in C by the files of /proc: one pread a process, a full read of those that ran",
+        lambda c: _floor(c, "file"), warm_ms_each=0.1,
+    ),
+    Subject(
+        "floor-clock", "the same, but each process is asked for its CPU clock, as rh-pipe does",
+        lambda c: _floor(c, "clock"), warm_ms_each=0.1,
     ),
     Subject(
         "rh-pipe", "all of rh-pipe: reading, scoring, tracking, SQLite",
@@ -99,6 +122,8 @@ SUBJECTS: dict[str, Subject] = {subject.name: subject for subject in (
         needs=(RH_PIPE,),
         prepare=(RH_PIPE, "--version"),        # the first use makes its environment
         keeps_home=True,                       # which may lie there
+        # Beside its beat it first reads the command lines of all, two seconds for 5,000.
+        warm_s=2.5, warm_ms_each=0.5,
     ),
     Subject(
         "top", "top -b -d 0.333",
@@ -126,9 +151,9 @@ SUBJECTS: dict[str, Subject] = {subject.name: subject for subject in (
         period_s=lambda hz: max(1, round(10 / hz)) / 10, terminal=True, needs=("htop", "tmux"),
     ),
     Subject(
-        "glances", "glances --stdout at its own rate of 2 s",
-        lambda c: ["glances", "--disable-check-update", "--time", "2", "--stdout", "cpu.user,processcount.total"],
-        period_s=lambda hz: 2.0, marker=re.compile(rb"^processcount\.total", re.M), needs=("glances",),
+        "glances", "glances in a terminal of 50 lines, at its own rate of 2 s",
+        lambda c: ["glances", "--disable-check-update", "--time", "2"],
+        period_s=lambda hz: 2.0, terminal=True, needs=("glances", "tmux"), warm_s=3.0, warm_ms_each=0.5,
     ),
     Subject(
         "process-exporter", "process-exporter scraped at the beat",
@@ -148,14 +173,18 @@ def added(text: str) -> Subject:
         raise ValueError(f"{text}: NAME=COMMAND with a new name was expected")
     words = shlex.split(command)
     return Subject(name, command, lambda c: [w.format(hz=c.hz, scratch=c.scratch) for w in words], needs=(words[0],),
-                   keeps_home=True)
+                   keeps_home=True, warm_s=2.5, warm_ms_each=0.5)
 
 
 def prepare(subject: Subject) -> None:
     """What must be done once before the first turn. Raises SubjectError."""
     if not subject.prepare:
         return
-    done = subprocess.run(subject.prepare, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(subject.prepare, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                              timeout=PREPARE_S)
+    except subprocess.TimeoutExpired:
+        raise SubjectError(f"{subject.prepare[0]}: not ready within {PREPARE_S} s") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise SubjectError(f"{' '.join(subject.prepare)}: {lines[-1] if lines else f'ended with {done.returncode}'}")
@@ -224,7 +253,11 @@ def _in_terminal(subject: Subject, context: Context) -> Iterator[Running]:
     environment.pop("TMUX", None)
 
     def ask(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*tmux, *words], env=environment, capture_output=True, text=True, check=False)
+        try:
+            return subprocess.run([*tmux, *words], env=environment, capture_output=True, text=True, check=False,
+                                  timeout=ASK_S)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(words, 1, "", "no answer")
 
     made = ask("new-session", "-d", "-P", "-F", "#{pane_pid}", "-x", "160", "-y", "50", "exec " +
                " ".join(subject.command(context)))
