@@ -145,9 +145,9 @@ class Log:
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
                      0o600)
         info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
+        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
             os.close(fd)
-            raise OSError("not a regular file")
+            raise OSError("not a file of ours")
         self._fd, self._inode = fd, (info.st_dev, info.st_ino)
 
     def _rotate(self) -> None:

@@ -80,7 +80,8 @@ class AuditLog:
         """The open file, while nobody else writes. Raises AuditError."""
         try:
             private_dir(self.path.parent)
-            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                           0o600)
         except (OSError, PathError) as error:
             raise AuditError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from None
         try:
@@ -181,7 +182,8 @@ class AuditLog:
 
     def _note_head(self, seq: int, link: str) -> None:
         """The last link, beside the file. It may lag behind by a crash, and never runs ahead."""
-        fd = os.open(f"{self.path}.head", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(f"{self.path}.head", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                     0o600)
         try:
             os.pwrite(fd, f"{seq:020d} {link}\n".encode(), 0)
         finally:

@@ -74,6 +74,7 @@ def open_writer(path: Path, *, check: bool = True, apart: bool = False) -> tuple
     name given as the second value. Raises DatabaseError. The caller holds the Lock.
     """
     _regular(path)
+    _ours(path)
     moved = None
     for attempt in (1, 2):
         try:
@@ -216,6 +217,19 @@ def _regular(path: Path) -> None:
         raise DatabaseError(f"{path}: is a symbolic link", 74)
     if not stat.S_ISREG(info.st_mode):
         raise DatabaseError(f"{path}: not a regular file", 74)
+
+
+def _ours(path: Path) -> None:
+    """Refuse to write what others could read: a file that another user made, who may have put it in our way. Root may
+    write to a user's own, which that user keeps in a directory of their own."""
+    try:
+        owner, directory = os.stat(path, follow_symlinks=False).st_uid, os.stat(path.parent)
+    except OSError:
+        return  # there is none, or opening it says why not
+    me = os.geteuid()
+    theirs = me == 0 and directory.st_uid == owner and not directory.st_mode & 0o022
+    if owner != me and not theirs:
+        raise DatabaseError(f"{path}: belongs to user {owner}", 74)
 
 
 def _refusal(path: Path, error: sqlite3.Error) -> DatabaseError:
