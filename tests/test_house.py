@@ -22,7 +22,7 @@ PACKAGE = Path(rogue_hunter.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("schema", "text", "redact", "timespec", "paths", "__version__"),
+    ("schema", "text", "redact", "secret_options", "timespec", "paths", "__version__"),
     ("config", "tick"),
     ("wire", "beat", "ring", "own", "rules"),
     ("host", "score", "track", "pause", "match", "lineage", "minutes"),

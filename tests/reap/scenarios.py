@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,25 @@ def many(arena: Arena, count: int) -> Any:
         actions = arena.as_user(lambda: reap_batch([judged(v) for v in victims], setup(arena)))
     return {"actions": brief(actions), "took": took[0], "alive": [arena.alive(v) for v in victims],
             "bystander": arena.alive(bystander)}
+
+
+USUAL = parse(RULES.partition(b"[safety]")[0] + b"[safety]\nmax_per_rule_per_hour = 1000\n")
+"""At most 20 in one run, as without any word on it."""
+
+
+def crowd(arena: Arena, count: int) -> Any:
+    """So many rogues at once that do not hear SIGTERM, and what two runs of the reaper leave of them."""
+    victims = [arena.victim("ignore") for _ in range(count)]
+    bystander = arena.victim("ignore", name="bystander")
+    with wall() as took:
+        actions = arena.as_user(lambda: reap_batch([judged(v, "hasty") for v in victims], setup(arena, USUAL)))
+    first = {a["pid"] for a in actions if a["outcome"] == "killed"}
+    audit = arena.as_user(lambda: [e["kind"] for e in setup(arena, USUAL).audit.recent(1000)])
+    lines = arena.as_user(lambda: list(setup(arena).audit.verify()))
+    return {"outcomes": Counter(a["outcome"] for a in actions), "took": took[0], "audit": Counter(audit),
+            "refusals": Counter(code for a in actions for code in a.get("refusals", ())),
+            "alive": [v for v in victims if arena.alive(v)] == [v for v in victims if v not in first],
+            "bystander": arena.alive(bystander), "exit": exit_code(actions), "verdict": lines}
 
 
 def named(arena: Arena, by_rule: bool) -> Any:

@@ -72,6 +72,14 @@ def test_many_die_side_by_side() -> None:
     assert all(5.0 <= a["wait_s"] < 6.5 for a in seen["actions"]) and seen["took"] < 10
 
 
+def test_of_a_crowd_twenty_are_ended() -> None:
+    """Side by side, not one after the other; the others are refused by the budget, each with its line of the audit."""
+    seen = run(scenarios.crowd, count=60)
+    assert seen["outcomes"] == {"killed": 20, "refused": 40} and seen["refusals"] == {"over_budget": 40}
+    assert seen["alive"] and seen["bystander"] and seen["exit"] == 1
+    assert seen["audit"] == {"intent": 20, "escalate": 20, "outcome": 60} and seen["verdict"] == [100, []]
+
+
 @pytest.mark.parametrize("by_rule", [False, True], ids=["by pid", "by rule"])
 def test_every_refusal(by_rule: bool) -> None:
     seen = run(scenarios.named, by_rule=by_rule)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import threading
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,25 @@ def test_twenty_in_one_run(tmp_path: Path) -> None:
     assert outcomes == ["terminated"] * 20 + ["refused"] * 10
     dry = [a["outcome"] for a in reap_batch(matches[20:], setup(tmp_path, machine, dry_run=True))]
     assert dry == ["dry_run"] * 10
+
+
+def test_a_thousand_at_once(tmp_path: Path) -> None:
+    """Twenty are signalled, and all of them before any is waited for; of the others each gets its answer and its line."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("may not open so many descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    machine = FakeMachine(*(FakeProcess(2000 + i) for i in range(1000)))
+    chosen = setup(tmp_path, machine)
+    actions = reap_batch([manual(machine, pid, NOW) for pid in machine.processes], chosen)
+    assert [a["outcome"] for a in actions] == ["terminated"] * 20 + ["refused"] * 980
+    assert {tuple(a["refusals"]) for a in actions[20:]} == {("over_budget",)}
+    assert machine.sent == [(2000 + i, 15) for i in range(20)] and exit_code(actions) == 1
+    assert all(h.closed for h in machine.handles) and len(chosen.audit.recent(1e10)) == 1020
+    for process in machine.processes.values():
+        process.die()
+        os.close(process.end_r)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_failure_disarms_until_a_person_looks(tmp_path: Path) -> None:
