@@ -23,6 +23,7 @@ from tests.bench import __main__ as command
 from tests.bench import chart, compare, goals, loads, measure, readme, report, run, slope, startup, subjects, words
 from tests.bench.beats import Beats
 from tests.bench.build import Tools, build, compiler
+from tests.bench.lateness import Late, loops
 from tests.bench.loads import Load
 from tests.bench.measure import Marks, Turn
 from tests.bench.report import Outcome, Spread
@@ -182,10 +183,10 @@ def test_what_there_is_no_time_for_is_left_out_and_told(tools: Tools, tmp_path: 
 @compiled
 def test_what_hangs_is_cut_off_and_ended(tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A subject whose mark never comes: the run ends, and so does the subject."""
-    monkeypatch.setattr(run, "GRACE_S", 0.0)
+    monkeypatch.setattr(run, "GRACE_S", -98.0)
     mute = replace(subjects.added("mute=sh -c 'echo $$ > {scratch}/pid; exec sleep 60'"), marker=re.compile(b"never"),
                    warm_s=0.0, warm_ms_each=0.0)
-    plan = Plan(loads.plan(["idle"], [3], [], 0.05), [mute], 1, 0.1, False, until=time.monotonic() + 1.2)
+    plan = Plan(loads.plan(["idle"], [3], [], 0.05), [mute], 1, 0.1, False, until=time.monotonic() + 100)
     going = run.Run(plan, context(tools, tmp_path), lambda _: None)
     going.go()
     assert going.left_out == ["all behind a turn that hung"]
@@ -364,6 +365,22 @@ def test_the_chart_is_a_picture_with_a_line_for_each_subject() -> None:
 
 def test_the_slope_is_that_of_a_line() -> None:
     assert slope.fit([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]) == 2
+
+
+def test_lateness_is_told_in_percentiles() -> None:
+    assert Late([float(n) for n in range(1, 101)], 7).line("captures on") == (
+        "captures on    ticks   100  captures   7  late in ms: p50 50.000  p90 90.000  p99 99.000  max 100.000")
+    assert Late().line("x").endswith("p50 -  p90 -  p99 -  max -")
+
+
+@linux
+def test_a_loop_takes_a_core_and_is_gone_afterwards() -> None:
+    """One after another, none of which is left."""
+    with loops(0.1):
+        time.sleep(0.3)
+        assert len(measure.descendants(os.getpid())) >= 2
+    assert not [pid for pid in measure.descendants(os.getpid())[1:] if b"while :; do" in
+                Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @linux
