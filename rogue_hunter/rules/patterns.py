@@ -88,14 +88,13 @@ def _trim(text: str) -> str:
     pass over the text from every position: `.*_test.*` takes 5 ms on 4,096 characters, `_test` 3 us."""
     while text.startswith(".*") and text[2:3] not in ("?", "+", "*", "{"):
         text = text[2:]
-    while text.endswith(".*") and _backslashes(text[:-2]) % 2 == 0:
-        text = text[:-2]
+    while (end := _FREE_END.search(text)) is not None:
+        text = text[:end.start(1)]
     return text or ".*"
 
 
-def _backslashes(text: str) -> int:
-    """How many backslashes `text` ends with; after an odd number the next character is meant literally."""
-    return len(text) - len(text.rstrip("\\"))
+_FREE_END = re.compile(r"(?<!\\)(?:\\\\)*(\.\*)\Z")
+"""`.*` at the end; after an odd number of backslashes its dot is meant literally."""
 
 
 class Patterns:
