@@ -19,7 +19,7 @@ from rogue_hunter import pipe
 from rogue_hunter.beat import Clock
 from rogue_hunter.config import Config, Store
 from rogue_hunter.host import Facts, Snapshot
-from rogue_hunter.store import DatabaseError
+from rogue_hunter.store import DatabaseError, database, migrations
 
 from .calls import EVER, ONCE, WHILE
 from .table import SEED, Bench, case
@@ -85,8 +85,16 @@ def failing(faults: Faults) -> Iterator[None]:
         made: sqlite3.Connection = real(*args, **{**more, "factory": Connection})
         return made
 
-    with mock.patch.object(sqlite3, "connect", connect):
+    # The process of its own that migrates would know nothing of the faults, and take longer than all the ticks.
+    with mock.patch.object(sqlite3, "connect", connect), mock.patch.object(database, "migrate_apart", _migrated):
         yield
+
+
+def _migrated(path: Path) -> None:
+    """migrate_apart, here. Raises sqlite3.Error."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrations.prepare(connection)
+        migrations.migrate(connection)
 
 
 class Scripted:
@@ -120,7 +128,7 @@ class Outcome:
     refused: str = ""
 
 
-def run(database: Path, faults: Faults) -> Outcome:
+def run(file: Path, faults: Faults) -> Outcome:
     """rh-pipe's loop on a scripted machine. Raises what is not handled."""
     host = Scripted()
     beats = 0
@@ -137,7 +145,7 @@ def run(database: Path, faults: Faults) -> Outcome:
     config = Config(store=Store(retry_s=1.0, state_every_s=2.0))
     with failing(faults):
         try:
-            ticks = pipe.run(config, host, database, hz=3.0, sleep=sleep, clock=host.clock, warn=said.append)
+            ticks = pipe.run(config, host, file, hz=3.0, sleep=sleep, clock=host.clock, warn=said.append)
         except DatabaseError as error:
             return Outcome(0, said, str(error))
         finally:
@@ -145,9 +153,9 @@ def run(database: Path, faults: Faults) -> Outcome:
     return Outcome(ticks, said)
 
 
-def contents(database: Path) -> dict[str, Any]:
+def contents(file: Path) -> dict[str, Any]:
     """What the file holds, by table, without numbers that depend on the order of writing."""
-    with closing(sqlite3.connect(database)) as connection:
+    with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         return {
             "events": sorted(connection.execute(
@@ -222,7 +230,7 @@ def _check(place: Path, outcome: Outcome, faults: Faults, truth: dict[str, Any],
 @case("database/a new file", "every tick is taken, degraded is said and its end is said, what is lost is counted, "
       "nothing twice, nothing open")
 def new_file(bench: Bench) -> str:
-    return _sweep(bench, lambda database: None, 0)
+    return _sweep(bench, lambda file: None, 0)
 
 
 @case("database/a file with history", "the same, and events that the last run left open are closed once")
@@ -233,4 +241,4 @@ def old_file(bench: Bench) -> str:
         # As a crash leaves it: two events of processes that are gone by now.
         connection.execute("UPDATE process_events SET exit_time = NULL, reason = NULL WHERE id IN (1, 3)")
         connection.commit()
-    return _sweep(bench, lambda database: shutil.copyfile(template, database), 40)
+    return _sweep(bench, lambda file: shutil.copyfile(template, file), 40)
