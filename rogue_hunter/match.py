@@ -34,8 +34,7 @@ COPIED = ("pid", "start_ticks", "start_time", "ppid", "uid", "user", "command", 
           "wakeups_per_s", "score", "band")
 """Fields of the process row that a match record carries."""
 
-NS = 1e9
-"""Nanoseconds of a second."""
+NS = 1e9  # nanoseconds of a second
 
 KTHREADD = 2
 """Linux: the pid of the parent of all kernel threads. No rule is about those."""
@@ -111,7 +110,7 @@ class Matcher:
             if process is not None:
                 self._ask(key, process, processes)
         if tick.partial:
-            self._unwatched(processes)
+            self._unwatched(processes, tick.row["processes"])
         return [*self._tell(tick.row, processes), *self._disabled()]
 
     def _clock(self, row: Row) -> None:
@@ -166,14 +165,21 @@ class Matcher:
             self._matched.pop(key, None)
         return self._family.buried(gone)
 
-    def _unwatched(self, processes: dict[Key, Row]) -> None:
-        """Rows that were left out of the tick: what those processes do is not known, so nothing is held."""
-        for key, seen in self._seen.items():
-            if key not in processes:
-                for window in seen.windows.values():
-                    window.note(False, self._begin)
-                self._matched.pop(key, None)
-                seen.rules = ()
+    def _unwatched(self, processes: dict[Key, Row], alive: int) -> None:
+        """Rows that were left out of the tick: what those processes do is not known, so nothing is held.
+
+        Nobody tells which of them die. When more are remembered than are alive, all of them are forgotten.
+        """
+        hidden = self._seen.keys() - processes.keys()
+        for key in hidden:
+            for window in self._seen[key].windows.values():
+                window.note(False, self._begin)
+            self._matched.pop(key, None)
+            self._seen[key].rules = ()
+        if len(self._seen) > alive:
+            self._family.forget(hidden)
+            for key in hidden:
+                del self._seen[key]
 
     def _ask(self, key: Key, row: Row, processes: dict[Key, Row]) -> None:
         """Ask every rule about one process, and note when to ask again."""

@@ -622,6 +622,34 @@ def test_who_died_while_rows_were_left_out_is_gone() -> None:
     assert [r["orphan_of"] for r in m.tick()] == ["bash[900]"]
 
 
+def test_a_row_left_out_once_is_not_forgotten() -> None:
+    """Nine seconds of ten, with one between in which the process was not shown."""
+    m = steady(*LASTS_TEN, score=5, age_s=100)
+    m.set(1001)
+    assert when(m, 8) == []
+    m.tick(hidden=[(1000, 7)])
+    assert when(m, 3) == [1, 2, 3]
+
+
+def test_a_stream_of_rows_that_ran_remembers_no_more_than_there_are() -> None:
+    """Nobody tells who died among those that are not shown. Their memory is given back, and nobody is thought an
+    orphan by it: the parent of who is shown sleeps, and is not."""
+    m = Machine(rules("orphan = true"))
+    parent, child = m.set(900, command="bash"), m.set(1000, command="tail", ppid=900)
+    m.tick()
+    for i in range(200):
+        short, shown = m.set(2000 + i, ppid=900), m.set(5000 + i, ppid=2000 + i)
+        assert m.tick(hidden=[parent]) == []
+        m.changed.add(child)
+        assert m.tick(hidden=[parent, short]) == []
+        del m.rows[short], m.rows[shown]    # and nobody says so
+        assert len(m.matcher._seen) <= len(m.rows) + 4
+    family = m.matcher._family
+    assert len(family._by_pid) < 8 and len(family._parents) < 8 and sum(map(len, family._children.values())) < 8
+    m.set(1000, ppid=1)
+    assert [r["orphan_of"] for r in m.tick()] == ["bash[900]"]
+
+
 def test_kernel_threads_are_kthreadd_and_its_children_on_linux_only() -> None:
     def told(os: str) -> list[int]:
         m = Machine(rules("score_min = 1"))

@@ -77,6 +77,17 @@ class Family:
         kin.told(row)
         return kin
 
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Nothing more is to be known of these. They may live: nobody is bereaved by it."""
+        for key in keys:
+            if self._by_pid.get(key[0]) == key:
+                del self._by_pid[key[0]]
+            parent = self._parents.pop(key, None)
+            if parent in self._children:
+                self._children[parent].pop(key, None)
+            for child in self._children.pop(key, {}):
+                del self._parents[child]
+
     def buried(self, keys: Iterable[Key]) -> set[Key]:
         """These are gone. Gives their children, whose rows need not say so yet: a process that does not run is not
         read again."""
