@@ -714,10 +714,10 @@ def test_order_follows_the_input() -> None:
         for begin in (1, 50, 198):
             first = order[:begin]
             ticks = score([at(0, 0, first, first), at(1, 1, order, order[begin:]), at(2, 2, rows, []),
-                           at(3, 3, order[:150], [], of=199), at(4, 4, order[::-1], order[150:])])
+                           at(3, 3, order[149::-1], [], of=199), at(4, 4, order[::-1], order[150:])])
             assert list(ticks[0].processes) == [key(r) for r in first]
             assert list(ticks[1].processes) == [key(r) for r in order]
-            assert list(ticks[3].processes) == [key(r) for r in order[:150]]
+            assert list(ticks[3].processes) == [key(r) for r in order[149::-1]]
             assert list(ticks[4].processes) == [key(r) for r in order[::-1]]
             assert [t.processes.keys() for t in ticks[1:3]] == [{key(r) for r in rows}] * 2
 
