@@ -596,8 +596,8 @@ def test_the_time_constant_is_the_configured_one(tau_s: float) -> None:
 @pytest.mark.parametrize("interval_s", [0.0, None, -1.0])
 def test_without_time_between_two_readings_the_last_one_counts(interval_s: float | None) -> None:
     quiet, loud = hog(1, 0.0), hog(1, 100.0)
-    ticks = score([at(0, 0, [quiet], [quiet]), at(1, 0, [loud], [loud], interval_s=interval_s)])
-    assert ticks[1].processes[key(loud)]["cpu_share"] == 1.0
+    ticks = score([at(0, 0, [quiet], [quiet], cpus=16), at(1, 0, [loud], [loud], cpus=16, interval_s=interval_s)])
+    assert ticks[1].processes[key(loud)]["cpu_share"] == 0.25
 
 
 def test_the_first_use_counts_for_the_time_it_lasted() -> None:
