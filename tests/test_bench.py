@@ -249,7 +249,7 @@ def test_the_table_lines_up_and_names_what_failed_or_is_missing() -> None:
     assert "**1,000 idle** (1,080 processes seen)" in text
     assert "atop: failed: ended with 1: no" in text
     assert "Missing: glances (glances is not installed)." in text
-    assert "Left out, because the time was up (1): round 3." in text
+    assert "Left out, because the time was up: 1 turns, of which the first was round 3." in text
     assert "NOT QUIET" not in text
 
 

@@ -18,10 +18,13 @@ from typing import Any, NoReturn
 import tests.bench as package
 from tests.bench import chart, compare, goals, loads, readme, report, slope, startup, subjects, words
 from tests.bench.build import REPO, BuildError, Tools, build
-from tests.bench.run import Plan, Run, prepared
+from tests.bench.run import Plan, Run, by_weight, prepared
 
 ALONE = "RH_BENCH_ALONE"
 """Set in the environment of the benchmark's second self, which runs in a pid namespace of its own."""
+
+MOST_STRETCH = 4.0
+"""Of the warm-up on a machine that others use; the time would not suffice for more."""
 
 QUICK_SUBJECTS = ["floor", "rh-pipe", "top", "psutil"]
 
@@ -203,9 +206,12 @@ def measured(options: argparse.Namespace, settings: dict[str, Any], tools: Tools
         say(f"WARNING: the load average is {before:.2f}: others use this machine, the figures are not to be quoted")
     wanted = [subjects.SUBJECTS[name] for name in settings["subjects"]] + options.add
     ready, missing = prepared(wanted, say)
-    context = subjects.Context(tools, scratch, settings["hz"], settings["sweep"], settings["warmup"])
-    plan = Plan(loads.plan(settings["loads"], settings["sizes"], settings["active_sizes"], settings["active"]), ready,
-                settings["rounds"], settings["seconds"], settings["syscalls"], settings["beats_s"], until)
+    # Where all must wait for a CPU, what a subject does at its start takes as much longer.
+    stretch = settings["warmup"] * min(MOST_STRETCH, max(1.0, before / (os.cpu_count() or 1)))
+    context = subjects.Context(tools, scratch, settings["hz"], settings["sweep"], stretch)
+    chosen = loads.plan(settings["loads"], settings["sizes"], settings["active_sizes"], settings["active"])
+    plan = Plan(by_weight(chosen), ready, settings["rounds"], settings["seconds"], settings["syscalls"],
+                settings["beats_s"], until)
     say(f"{len(plan.loads)} loads, {len(ready)} subjects: about {plan.duration_s(context.hz) / 60:.0f} minutes of turns; "
         f"all ends within {settings['minutes'] + 1:g} minutes")
     start_up = []

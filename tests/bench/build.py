@@ -31,17 +31,24 @@ def compiler() -> str | None:
     return shutil.which(wanted) if wanted else shutil.which("cc") or shutil.which("gcc")
 
 
-def build(directory: Path) -> Tools:
-    """Compile all of them into `directory`. Raises BuildError."""
+def _compile(name: str, target: Path, *flags: str) -> Path:
     cc = compiler()
     if cc is None:
         raise BuildError("no C compiler found (cc, gcc or $CC): the floor and the loads are compiled on the spot")
-    made = {}
-    for name in ("floor", "load", "isolate"):
-        target = directory / name
-        command = [cc, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread", "-o", str(target), str(HERE / f"{name}.c")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BuildError(f"{name}.c: {done.stderr.strip() or f'compiler ended with {done.returncode}'}")
-        made[name] = target
-    return Tools(made["floor"], made["load"], made["isolate"])
+    command = [cc, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread", *flags, "-o", str(target),
+               str(HERE / f"{name}.c")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{name}.c: {done.stderr.strip() or f'compiler ended with {done.returncode}'}")
+    return target
+
+
+def build(directory: Path) -> Tools:
+    """Compile all programs into `directory`. Raises BuildError."""
+    floor, load, isolate = (_compile(name, directory / name) for name in ("floor", "load", "isolate"))
+    return Tools(floor, load, isolate)
+
+
+def build_library(directory: Path, name: str) -> Path:
+    """Compile a shared library into `directory`. Raises BuildError."""
+    return _compile(name, directory / f"{name}.so", "-shared", "-fPIC")

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench.beats import Beats
-from tests.bench.loads import Load
+from tests.bench.loads import KINDS, Load
 from tests.bench.measure import Turn
 from tests.bench.slope import Slope
 from tests.bench.startup import StartUp
@@ -144,7 +144,8 @@ def document(found: Outcome, day: str | None = None) -> Document:
         "other_cores": round(median(quiet), 3) if quiet else None,
         "missing": found.missing,
         "left_out": list(found.left_out),
-        "loads": [_load_document(result) for result in found.results],
+        "loads": [_load_document(result) for result in
+                  sorted(found.results, key=lambda one: (KINDS.index(one.load.kind), one.load.size))],
         "start_up": {one.name: {"wall_ms": _spread(Spread.of(one.wall_ms)), "cpu_ms": _spread(Spread.of(one.cpu_ms))}
                      for one in found.start_up},
         "slope": asdict(found.slope) if found.slope else None,

@@ -98,6 +98,12 @@ def is_main(load: Load) -> bool:
     return load.kind == "idle" and load.size == 1000
 
 
+def by_weight(found: Sequence[Load]) -> list[Load]:
+    """What goals are about comes first, and the largest numbers of processes last: should the time not suffice, it is
+    they that are measured less often."""
+    return sorted(found, key=lambda load: (not is_main(load), load.size > 1000, load.size if load.kind == "idle" else 0))
+
+
 def in_turns(names: Sequence[Subject], number: int) -> Sequence[Subject]:
     """The order of a round: every other round runs backwards, so that nobody always follows the same neighbour."""
     return names if number % 2 else names[::-1]
@@ -168,7 +174,8 @@ class Run:
     def _turn(self, result: report.Result, subject: Subject, number: int) -> None:
         load, plan = result.load, self.plan
         where = f"{load.name}, round {number} of {plan.rounds}: {subject.name}"
-        if not self._has_time(plan.turn_s(subject, load, self.context.hz), where):
+        longer = (self.context.warm - 1) * subject.warm_up_s(load.size)
+        if not self._has_time(plan.turn_s(subject, load, self.context.hz) + longer, where):
             return
         try:
             turn = measure.take_turn(subject, self.context, number, load.size, plan.window_s(subject))

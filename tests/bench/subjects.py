@@ -31,6 +31,9 @@ PREPARE_S = 300
 ASK_S = 10
 """tmux answers at once, or not at all."""
 
+SCRAPE_S = 20
+"""An answer about 10,000 processes takes it four seconds of CPU time."""
+
 EXPORTER = "127.0.0.1:19256"
 
 
@@ -282,7 +285,7 @@ def _scraping(address: str, hz: float, fetched: list[int]) -> Iterator[None]:
         while not done.wait(max(0.0, due - time.monotonic())):
             due = max(due + 1 / hz, time.monotonic())
             try:
-                with urllib.request.urlopen(address, timeout=5) as answer:
+                with urllib.request.urlopen(address, timeout=SCRAPE_S) as answer:
                     answer.read()
                 fetched[0] += 1
             except OSError:
@@ -294,4 +297,4 @@ def _scraping(address: str, hz: float, fetched: list[int]) -> Iterator[None]:
         yield
     finally:
         done.set()
-        thread.join(6)
+        thread.join(SCRAPE_S + 1)

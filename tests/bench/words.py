@@ -102,7 +102,8 @@ def markdown(made: Document) -> str:
     if made["missing"]:
         lines += ["", "Missing: " + "; ".join(f"{name} ({why})" for name, why in made["missing"].items()) + "."]
     if made["left_out"]:
-        lines += ["", f"Left out, because the time was up ({len(made['left_out'])}): " + "; ".join(made["left_out"]) + "."]
+        lines += ["", f"Left out, because the time was up: {len(made['left_out'])} turns, of which the first was "
+                  f"{made['left_out'][0]}. --json names all."]
     return "\n".join(lines) + "\n"
 
 
