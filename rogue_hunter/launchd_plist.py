@@ -58,15 +58,18 @@ def agent(program: Sequence[str], log: str, label: str = LABEL) -> dict[str, Any
         "StandardOutPath": "/dev/null",
         "StandardErrorPath": log,
     }
-    if wrong := problems(plistlib.dumps(plist)):
+    data = plistlib.dumps(plist)
+    if wrong := problems(data):
         raise ValueError("; ".join(wrong))
+    if plistlib.loads(data) != plist:  # a carriage return comes back as a line feed
+        raise ValueError("a property list cannot hold these characters")
     return plist
 
 
 def render(plist: dict[str, Any]) -> bytes:
     """The property list as XML, each key under a comment that gives its reason."""
     lines = []
-    for line in plistlib.dumps(plist, sort_keys=False).decode().splitlines():
+    for line in plistlib.dumps(plist, sort_keys=False).decode().removesuffix("\n").split("\n"):
         # One tab deep: a key of the job itself, not of a dict within.
         if line.startswith("\t<key>") and (reason := REASONS.get(line[6:].removesuffix("</key>"))):
             lines.append(f"\t<!-- {reason.replace('--', '- -')} -->")
