@@ -86,7 +86,7 @@ def plist(bench: Bench) -> str:
         assert held["ProgramArguments"] == argv and held["StandardErrorPath"] == f"/{path}", path
         assert set(held) <= set(launchd_plist.REASONS) and not launchd_plist.problems(made), path
         taken += 1
-    assert taken > 20 and refused > 5
+    assert taken > 20 and refused >= 4
     return f"{len(PATHS)} paths: {taken} written as they are, {refused} refused"
 
 
