@@ -20,7 +20,8 @@ from proctools import HZ, PAGE, PYTHON, REPO, Tree, by_pid, stat_line, status_te
 
 from rogue_hunter import wire
 from rogue_hunter.host import HostError, Snapshot, here, linux
-from rogue_hunter.host.linux import LIST_EVERY, LinuxHost
+from rogue_hunter.host.linux import LinuxHost
+from rogue_hunter.host.linux.newcomers import LIST_EVERY
 from rogue_hunter.host.linux.process import Descriptors, Process
 from rogue_hunter.host.linux.sweep import SWEEP_S
 from rogue_hunter.schema import PROCESS
@@ -530,7 +531,7 @@ def test_least_recently_used_descriptors_are_closed(kept: Watch) -> None:
         assert by_pid(shot)[pid]["cpu_seconds_total"] == ticks / HZ and shot.active == 1
         order = [other for other in order if other != pid] + [pid]
         assert [k[0] for k in kept.host._files.hot][-len(order[-2:]) :] == order[-2:]
-        assert {p.key for p in kept.host._processes.values() if p.fds is not None} == set(kept.host._files.hot)
+        assert {p.key for p in kept.host._table.processes.values() if p.fds is not None} == set(kept.host._files.hot)
         assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -557,7 +558,7 @@ def test_pid_that_changes_hands_within_a_tick(kept: Watch) -> None:
     """The gate said that the process ran; when its other files are opened they are another's. Nothing of that one is
     told as if it were the first."""
     kept.take()
-    pid = next(p.key[0] for p in kept.host._processes.values() if p.fds is None)
+    pid = next(p.key[0] for p in kept.host._table.processes.values() if p.fds is None)
     ran(kept, pid, 5)
     (kept.tree.path / str(pid)).rename(kept.tree.path / "dead")
     kept.tree.process(pid, comm=b"other", start=2000, utime=900)

@@ -87,7 +87,7 @@ def settle(host: LinuxHost, clock: Clock, *pids: int) -> Snapshot:
 
 
 def process(host: LinuxHost, pid: int) -> Process:
-    return next(p for k, p in host._processes.items() if k[0] == pid)
+    return next(p for k, p in host._table.processes.items() if k[0] == pid)
 
 
 def sleeper(spawn: Spawn, **options: Any) -> subprocess.Popen[bytes]:
@@ -379,14 +379,14 @@ def test_several_threads(gated: LinuxHost, clock: Clock, spawn: Spawn) -> None:
     wait_for(lambda: len(os.listdir(f"/proc/{child.pid}/task")) == 1)
     settle(gated, clock, child.pid)
     assert gate_of(gated, child.pid) is one
-    assert len(files.clock) + len(files.sched) + len(files.stat) + len(files.cold) == len(gated._processes)
+    assert len(files.clock) + len(files.sched) + len(files.stat) + len(files.cold) == len(gated._table.processes)
 
 
 def test_exit_is_seen_by_its_gate(gated: LinuxHost, clock: Clock, spawn: Spawn) -> None:
     """The clock or descriptor of a process that was waited for fails: gone in the next tick, once, silently."""
     child = sleeper(spawn)
     settle(gated, clock, child.pid)
-    k = next(k for k in gated._processes if k[0] == child.pid)
+    k = next(k for k in gated._table.processes if k[0] == child.pid)
     child.kill()
     child.wait(10)
     shot = take(gated, clock)
@@ -544,7 +544,7 @@ def test_hot_descriptors_are_few(host: LinuxHost, clock: Clock, spawn: Spawn) ->
         made = by_pid(take(host, clock))[child.pid]
         assert made["context_switches_total"] > before
         # Whatever else runs on this machine has its place among the two.
-        assert {p.key for p in host._processes.values() if p.fds is not None} == set(host._files.hot)
+        assert {p.key for p in host._table.processes.values() if p.fds is not None} == set(host._files.hot)
         assert len(host._files.hot) <= 2
 
 
@@ -567,10 +567,10 @@ def test_nothing_leaks(clock: Clock, spawn: Spawn) -> None:
         shot = take(host, clock)
         assert child.pid not in by_pid(shot)
     kept = host._files
-    assert len(host._processes) == len(shot.processes) == len(kept.clock)
+    assert len(host._table.processes) == len(shot.processes) == len(kept.clock)
     assert {p.key for p in host._restless} - shot.processes.keys() <= set(shot.exited)
-    assert set(host._files.hot) <= set(host._processes) and len([p for p in host._names.values() if p]) == len(
-        host._processes
+    assert set(host._files.hot) <= set(host._table.processes) and len([p for p in host._table.names.values() if p]) == len(
+        host._table.processes
     )
     host.close()
     assert len(descriptors()) == before and threading.active_count() == threads

@@ -24,6 +24,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "score/__init__": ("test_score_stress.py",),
     "wire": ("test_wire.py",),
     "host/linux/__init__": _LINUX,
+    "host/linux/table": _LINUX,
+    "host/linux/newcomers": _LINUX,
     "host/linux/process": (_LINUX[1], _LINUX[0]),
     "host/linux/boot": ("test_host_linux_machine.py", "test_host_linux.py"),
 }
