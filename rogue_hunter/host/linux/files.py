@@ -27,6 +27,7 @@ HOT_SET = 4
 """stat, status, io and schedstat."""
 
 GONE = (errno.ESRCH, errno.ENOENT)
+_NO_MORE = (errno.EMFILE, errno.ENFILE)
 
 Said = bytes | int
 """What a gate says: the bytes of its file, or the nanoseconds of its clock."""
@@ -86,19 +87,21 @@ class Files:
 
         Raises OSError.
         """
-        if not self.live and isinstance(said, bytes):
-            return said, self.optional(process, "status"), self.optional(process, "io"), \
-                self.optional(process, "schedstat")
-        fds = process.fds or self.open(process)
         data, sched = b"", b""
-        if isinstance(said, int):
-            if fds[3] >= 0 and process.threads == 1:
-                sched = os.pread(fds[3], SCHEDSTAT_BYTES, 0)
-        elif process.gate is self.sched:
-            sched = said
-        else:
-            data = said
+        if not isinstance(said, int):
+            data, sched = (b"", said) if process.gate is self.sched else (said, b"")
+        try:
+            fds = process.fds or (self.open(process) if self.live else None)
+        except OSError as error:
+            if error.errno not in _NO_MORE:
+                raise
+            fds = None
+        if fds is None:
+            return data or self.read(process, "stat", STAT_MAX), self.optional(process, "status"), \
+                self.optional(process, "io"), sched or self.optional(process, "schedstat")
         data = data or os.pread(fds[0], STAT_MAX, 0)
+        if fds[3] >= 0 and process.threads == 1:
+            sched = os.pread(fds[3], SCHEDSTAT_BYTES, 0)
         status = os.pread(fds[1], STATUS_MAX, 0) if fds[1] >= 0 else b""
         io = b""
         if fds[2] >= 0:
@@ -132,7 +135,7 @@ class Files:
             try:
                 return process.open(self.root, self.clocks and self.has_schedstat)
             except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.hot:
+                if error.errno not in _NO_MORE or not self.hot:
                     raise
                 self.hot_limit = len(self.hot)
                 self.cool()
@@ -153,7 +156,7 @@ class Files:
         try:
             fd = os.open(f"{self.root}/{process.key[0]}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
+            if error.errno not in _NO_MORE:
                 raise
             self.gate_limit = len(self.sched) + len(self.stat)
             self.cold[process.key] = (process, said)
