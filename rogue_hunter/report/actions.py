@@ -33,10 +33,11 @@ def actions(source: Source, asked: Asked) -> Answer:
         if not found:
             return empty
         recovered = sum(cpu or 0.0 for _, _, cpu in counts)
-        head = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count, _ in counts)
+        head = ", ".join(f"{count} {visible(outcome).replace('_', ' ')}" for outcome, count, _ in counts)
         head += f"; {recovered:.0f} % CPU given back" if recovered > 0 else ""
-        rows = [[str(a["id"]), moment(a["ts"], look.now), a["outcome"], visible(a["rule"]),
-                 " ".join(a.get("signals", ())), str(a["pid"]), clip(str(a.get("command", "?")), 20), _why(a)]
+        rows = [[str(a["id"]), moment(a["ts"], look.now), visible(a["outcome"]), visible(a["rule"]),
+                 visible(" ".join(map(str, a.get("signals", ())))), str(a["pid"]),
+                 clip(str(a.get("command", "?")), 20), _why(a)]
                 for a in found]
         heads = ["ID", "AT", "OUTCOME", "RULE", "SIGNALS", "PID", "COMMAND", "WHY"]
         return f"{head}\n\n" + table(heads, rows, look, right="ID PID") + more(len(found), total)
@@ -59,8 +60,8 @@ def matches(source: Source, asked: Asked) -> Answer:
         if not found:
             return empty
         rows = [[str(m["id"]), moment(m["first_seen"], look.now), duration(m["last_seen"] - m["first_seen"]),
-                 visible(m["rule"]), m["priority"], m["action"], str(m["pid"]), clip(command_line(m), 40),
-                 str(m["reason"])] for m in found]
+                 visible(m["rule"]), visible(m["priority"]), visible(m["action"]), str(m["pid"]),
+                 clip(command_line(m), 40), str(m["reason"])] for m in found]
         heads = ["ID", "SINCE", "FOR", "RULE", "PRIORITY", "ASKS", "PID", "COMMAND", "WHY"]
         return table(heads, rows, look, right="ID FOR PID") + more(len(found), total)
 

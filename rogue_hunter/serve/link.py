@@ -56,6 +56,17 @@ def heard(receive: Callable[[], bytes], limit: int = wire.MAX_LINE) -> Iterator[
             raise SocketError("rh-pipe sent a line without end", 74)
 
 
+def _record(line: bytes) -> dict[str, Any]:
+    """Raises SocketError for what is none."""
+    try:
+        found = wire.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise SocketError("rh-pipe sent what is no record", 74)
+    return found
+
+
 def ask(path: Path, request: Record, answer: str, timeout: float = 600.0,
         clock: Callable[[], float] = time.monotonic) -> Record:
     """Send one request and wait for the record of type `answer`; ticks that come meanwhile are passed over.
@@ -76,7 +87,7 @@ def ask(path: Path, request: Record, answer: str, timeout: float = 600.0,
         try:
             connection.sendall(wire.dumps({"type": request["type"], "v": VERSION, **request}) + b"\n")
             for line in heard(receive):
-                found: Any = wire.loads(line)
+                found = _record(line)
                 if found.get("type") == answer:
                     return dict(found)
                 if found.get("type") == "error":
