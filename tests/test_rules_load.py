@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,19 +196,6 @@ class TestReading:
         with pytest.raises(RuleError) as error:
             load(link)
         assert str(error.value) == f"{link}: No such file or directory"
-
-    @pytest.fixture
-    def patience(self) -> Iterator[None]:
-        """Who waits for the other end of a fifo is woken."""
-
-        def waited(*_: object) -> None:
-            raise AssertionError("it waits")
-
-        before = signal.signal(signal.SIGALRM, waited)
-        signal.alarm(10)
-        yield
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
     @pytest.mark.parametrize("what", ["directory", "fifo"])
     @pytest.mark.usefixtures("patience")

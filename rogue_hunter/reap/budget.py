@@ -19,6 +19,9 @@ from rogue_hunter.text import visible
 
 HOUR_S = 3600.0
 
+NOTE_LIMIT = 4096
+"""Bytes of the note that are read; ours are a line."""
+
 MANUAL = "manual"
 """The rule of what a person named by pid. It has no hourly budget: the person is there."""
 
@@ -54,8 +57,7 @@ def _file(state_dir: Path) -> Path:
 def disarm(state_dir: Path, why: str) -> None:
     """From now on nothing is ended without a person: a kill failed, so something is not as believed."""
     with contextlib.suppress(OSError):
-        fd = os.open(_file(state_dir), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-                     | os.O_NONBLOCK, 0o600)
+        fd = os.open(_file(state_dir), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(visible(why) + "\n")
 
@@ -64,9 +66,11 @@ def disarmed(state_dir: Path) -> str | None:
     """Why nothing is ended without a person; None when it may be."""
     try:
         # Whatever stands there disarms: a pipe that nobody fills must not keep us waiting.
-        fd = os.open(_file(state_dir), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with os.fdopen(fd, "rb") as file:
-            return (file.read(4096) or b"").decode("utf-8", "replace").strip() or "a kill failed"
+        fd = os.open(_file(state_dir), os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            return os.read(fd, NOTE_LIMIT).decode("utf-8", "replace").strip() or "a kill failed"
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return None
     except OSError as error:

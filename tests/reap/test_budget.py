@@ -79,11 +79,46 @@ class TestTheNote:
         assert stat.S_IMODE((tmp_path / "disarmed").stat().st_mode) == 0o600
 
     def test_is_not_written_through_a_link(self, tmp_path: Path) -> None:
-        """The file at its end is somebody else's choice. What cannot be read then disarms as well."""
+        """The file at its end is somebody else's choice. A note that cannot be read disarms as well."""
         (tmp_path / "precious").write_text("precious")
         (tmp_path / "disarmed").symlink_to(tmp_path / "precious")
         disarm(tmp_path, "x")
         assert (tmp_path / "precious").read_text() == "precious"
+
+        assert disarmed(tmp_path) == "the note that disarms cannot be read: Too many levels of symbolic links"
+
+    @pytest.mark.usefixtures("patience")
+    def test_in_the_place_of_a_pipe_keeps_nobody_waiting(self, tmp_path: Path) -> None:
+        """Nobody writes into it; somebody holds it open and writes nothing; something is written."""
+        os.mkfifo(tmp_path / "disarmed")
+        disarm(tmp_path, "x")
+        assert disarmed(tmp_path) == "a kill failed"
+        other = os.open(tmp_path / "disarmed", os.O_RDWR)
+        try:
+            assert disarmed(tmp_path) == (
+                "the note that disarms cannot be read: Resource temporarily unavailable")
+            disarm(tmp_path, "why")
+            assert disarmed(tmp_path) == "why"
+        finally:
+            os.close(other)
+
+    def test_is_read_as_far_as_a_note_of_ours_goes(self, tmp_path: Path) -> None:
+        (tmp_path / "disarmed").write_bytes(b"x" * 5000)
+        assert disarmed(tmp_path) == "x" * 4096
+
+    def test_leaves_no_descriptor_open(self, tmp_path: Path) -> None:
+        free = os.dup(0)
+        os.close(free)
+        disarm(tmp_path, "x")
+        disarmed(tmp_path)
+        rearm(tmp_path)
+        (tmp_path / "disarmed").mkdir()
+        for _ in range(2):
+            disarm(tmp_path, "x")
+            disarmed(tmp_path)
+        again = os.dup(0)
+        os.close(again)
+        assert again == free
 
     @pytest.mark.parametrize(("found", "said"), [
         (b"", "a kill failed"), (b" \n", "a kill failed"), (b"why\xff\n", "why\ufffd")], ids=repr)
