@@ -500,6 +500,16 @@ def test_terms_to_the_digit() -> None:
         "gpu_share": 0.23457, "disk_share": 0.22222, "wakeups_share": 0.11111, "memory_share": 0.04938}
 
 
+@pytest.mark.parametrize("disk", [99_999_501.0, 100e6])
+def test_the_first_term_is_the_dominant_resource(disk: float) -> None:
+    """Also where two say the same, or the same to the digits that are shown."""
+    made = one([row(1, disk_bytes_per_s=disk, memory_bytes=17_179_783_285 if disk < 100e6 else 16 * GIB)], 100,
+               explain=True, memory_available_bytes=0)[1]
+    assert [t["times"] for t in made["terms"][:2]] == [made["disproportionality"]] * 2
+    assert made["terms"][0]["resource"] == made["dominant_resource"] == "disk"
+    assert [t["resource"] for t in made["terms"]] == ["disk", "memory", "cpu", "wakeups"]
+
+
 def test_terms_of_what_is_known() -> None:
     """What is unknown is passed over, and what comes after it is still told."""
     made = one([row(1, cpu_percent=50.0, disk_bytes_per_s=None, memory_bytes=None)], 100, explain=True)[1]
@@ -731,18 +741,30 @@ def test_who_was_left_out_begins_anew() -> None:
     assert ticks[2].processes[key(loud)]["cpu_share"] == 1.0
 
 
-def test_who_only_holds_memory_follows_it_step_by_step() -> None:
-    """Memory runs out slowly while nobody runs, and N moves too: a row that stands is never more than 1.3 points (half
-    a step of the scale and the rounding) from what the definition says."""
-    big = row(1, memory_bytes=8 * GIB)
-    others = crowd(400)
+@pytest.mark.parametrize("course", ["scarcer", "more of them", "both in step"])
+def test_who_only_holds_memory_follows_it_step_by_step(course: str) -> None:
+    """Memory runs out slowly while nobody runs, or others appear, or both: a row that stands is never more than two
+    points (a step of the scale and the rounding) from what the definition says, whether it holds much or little."""
+    total = 1 << 40
+    holders = [row(1 + i, memory_bytes=total // part) for i, part in enumerate((2, 16, 64, 128))]
+    others = [row(1000 + i, memory_bytes=LARGE) for i in range(800)]
     ticks, exact = [], []
-    for i in range(300):
-        available = 8 * GIB - i * 7 * GIB // 299
-        crowded = others[:100 + i]
-        ticks.append(at(i, i, [big, *crowded], [big, *crowded] if i == 0 else crowded[-1:],
+    for i in range(1, 401):
+        count, scarce = {"scarcer": (400, i / 400), "more of them": (2 * i, 0.5), "both in step": (i, i / 400)}[course]
+        available = round(total * (0.5 - 0.4 * scarce))
+        crowded = others[:max(0, count - len(holders))]
+        rows = [*holders, *crowded]
+        ticks.append(at(i, i, rows, rows if i == 1 else crowded[-2:], memory_total_bytes=total,
                         memory_available_bytes=available))
-        exact.append(points(0.5 * scarcity(SETTINGS, available, 16 * GIB) * len([big, *crowded])))
-    got = [t.processes[key(big)]["score"] for t in score(ticks, fast())]
-    assert max(abs(a - b) for a, b in zip(got, exact, strict=True)) <= 1.3
-    assert got[0] == 0 and got[-1] == round(points(0.5 * 1.0 * 400)) == 76
+        scarce = scarcity(SETTINGS, available, total)
+        exact.append([points(made["memory_bytes"] / total * scarce * len(rows)) for made in holders])
+    for tick, wanted in zip(score(ticks, fast()), exact, strict=True):
+        got = [tick.processes[key(made)]["score"] for made in holders]
+        assert max(abs(a - b) for a, b in zip(got, wanted, strict=True)) <= 2.0, (got, wanted)
+
+
+def test_a_byte_of_disk_is_counted() -> None:
+    """No part of the sum is made up: with a floor of one byte two that write ten each have half."""
+    rows = [row(1, disk_bytes_per_s=10.0), row(2, disk_bytes_per_s=10.0)]
+    (tick,) = score(stream([rows]), Share(disk_floor_bytes_per_s=1.0))
+    assert [made["disk_share"] for made in tick.processes.values()] == [0.5, 0.5]

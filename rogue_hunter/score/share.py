@@ -256,7 +256,7 @@ class Model:
             if known is not None and (known or rate in row):
                 out[name] = round(known, 5)
         if self._explain:
-            out["terms"] = _terms(row, flows, shares, scope)
+            out["terms"] = _terms(row, flows, shares, scope, dominant)
         return out
 
     def _forget(self, key: Key) -> None:
@@ -296,16 +296,16 @@ def _use(row: Row) -> Flows:
     return cpu / 100.0, None if gpu is None else gpu / 1000.0, disk, wakeups
 
 
-def _terms(row: Row, flows: Flows, shares: list[float | None], scope: Scope) -> list[dict[str, Any]]:
+def _terms(row: Row, flows: Flows, shares: list[float | None], scope: Scope, dominant: int) -> list[dict[str, Any]]:
     """What each resource contributed, the largest first; the largest one's points are the score."""
     uses = (flows[0], flows[1], row.get("memory_bytes"), flows[2], flows[3])
-    terms = []
+    ranked = []
     for i, name in enumerate(RESOURCES):
         part, use = shares[i], uses[i]
         if part is None or use is None:
             continue
         times = part * scope.factors[i]
-        terms.append({"resource": name, "use": round(use, 3), "share": round(part, 5),
-                      "pressure": round(scope.pressures[i], 3), "times": round(times, 3),
-                      "points": round(points(times), 1)})
-    return sorted(terms, key=lambda t: -t["times"])
+        ranked.append((-times, i != dominant, i, {
+            "resource": name, "use": round(use, 3), "share": round(part, 5), "pressure": round(scope.pressures[i], 3),
+            "times": round(times, 3), "points": round(points(times), 1)}))
+    return [term for _, _, _, term in sorted(ranked)]
