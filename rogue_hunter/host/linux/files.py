@@ -200,13 +200,15 @@ class Files:
             shut(fd)
 
     def optional(self, process: Process, name: str) -> bytes:
-        """The same; empty where it cannot be read. An io that is denied is remembered."""
+        """The same; empty where it cannot be read. An io that is denied is remembered. Raises OSError without a free
+        descriptor: who does not run again would never get the rest of its row."""
         try:
             return self.read(process, name, STATUS_MAX)
         except PermissionError:
             process.io_denied = process.io_denied or name == "io"
-        except OSError:
-            pass
+        except OSError as error:
+            if error.errno in _NO_MORE:
+                raise
         return b""
 
     def _schedstat_works(self) -> bool:
