@@ -332,7 +332,7 @@ def _every_call(bench: Bench, clocks: bool, step: int = 1) -> str:
     while True:
         nth += step
         touched = False
-        codes = ERRORS if bench.long else rng.sample(ERRORS, 2)
+        codes = ERRORS if bench.long else rng.sample(ERRORS, 1)
         for code in codes:
             for how in (ONCE, WHILE, EVER) if bench.long else (rng.choice((ONCE, WHILE, EVER)),):
                 faults = Faults(nth, code, how)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ticktools
@@ -82,18 +83,21 @@ def streams(bench: Bench) -> str:
     source = bench.tmp / "in.ndjson"
     source.write_bytes(ticks)
     seen = []
+    environment = {**bench.env, "LANG": "C", "PYTHONIOENCODING": "ascii"}
     for name, args in (("sample", "-n 1"), ("score", ""), ("track", ""), ("config", "show"), ("match", "")):
         if name not in names():
             continue
         command = " ".join([*map(str, bench.command(name)), args])
         codes = []
-        for shell in (f"{command} < {source} > /dev/full", f"{command} < {source} >&-", f"{command} <&- > /dev/null",
-                      f"{command} < {source} 2>&- > /dev/null", f"{command} < {source} 2> /dev/full > /dev/null",
-                      f"{{ {command} < {source}; echo $? >&3; }} 3>{bench.tmp}/code | head -c 1 > /dev/null"):
-            done = subprocess.run(["/bin/sh", "-c", shell], env={**bench.env, "LANG": "C", "PYTHONIOENCODING": "ascii"},
-                                  stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
-            clean(done.stderr)
-            codes.append(done.returncode)
+        shells = (f"{command} < {source} > /dev/full", f"{command} < {source} >&-", f"{command} <&- > /dev/null",
+                  f"{command} < {source} 2>&- > /dev/null", f"{command} < {source} 2> /dev/full > /dev/null",
+                  f"{{ {command} < {source}; echo $? >&3; }} 3>{bench.tmp}/code | head -c 1 > /dev/null")
+        with ThreadPoolExecutor(2) as two:
+            for done in two.map(lambda shell: subprocess.run(
+                    ["/bin/sh", "-c", shell], env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                    timeout=60), shells):
+                clean(done.stderr)
+                codes.append(done.returncode)
         usual = bench.rh(name, *args.split(), stdin=ticks)
         assert codes[0] == (74 if usual.stdout else usual.returncode), (name, codes)
         last = (bench.tmp / "code").read_text().strip()

@@ -57,7 +57,7 @@ def secrets(bench: Bench) -> str:
     config = bench.tmp / "c.toml"
     config.write_text('[log]\nlevel = "debug"\n[bands]\nelevated = 31\nhigh = 32\ncritical = 33\n')
     with open(bench.tmp / "tee", "wb") as tee, open(bench.tmp / "stderr", "wb") as stderr:
-        pipe = bench.start(bench.command("pipe", "--hz", "10", "--tee", "--for", "4s", "-c", config), stdout=tee,
+        pipe = bench.start(bench.command("pipe", "--hz", "10", "--tee", "--for", "3s", "-c", config), stdout=tee,
                            stderr=stderr)
     run = home / ".local/state/rogue-hunter/run"
     end = time.monotonic() + 10
@@ -85,9 +85,8 @@ def secrets(bench: Bench) -> str:
                                              f" AND pid IN ({burner.pid}, {shell.pid})")]
     assert len(told) == 2, told
     # What is recorded, what is reported, and what a person sees.
-    recorded = bench.rh("sample", "-n", "3", "--record", bench.tmp / "recording")
-    reports = [bench.rh("report", *view) for view in (("--table",), ("events", "--csv"), ("captures",))]
-    reports.append(bench.rh("forensics", "capture", str(burner.pid), str(shell.pid), str(idle[0].pid), "--ndjson"))
+    recorded = bench.rh("sample", "-n", "2", "--record", bench.tmp / "recording")
+    captured = bench.rh("forensics", "capture", str(burner.pid), str(shell.pid), str(idle[0].pid), "--ndjson")
     rules = bench.tmp / "rules.toml"
     rules.write_text(RULES)
     matched = bench.rh("match", "-c", rules, stdin=recorded.stdout)
@@ -96,7 +95,10 @@ def secrets(bench: Bench) -> str:
     reaped = bench.rh("reap", "-c", rules, "--dry-run", "--yes", stdin=matched.stdout)
     audit = home / ".local/state/rogue-hunter/audit.log"
     assert str(burner.pid).encode() in audit.read_bytes() and str(burner.pid).encode() in reaped.stdout
-    reports += [matched, reaped, bench.rh("reap", "--pid", str(idle[0].pid), "--dry-run", "--yes")]
+    for child in (burner, shell):
+        child.kill()    # they have been seen by everybody; what follows reads what was written
+    reports = [bench.rh("report", *view) for view in (("--table",), ("events", "--csv"), ("captures",))]
+    reports += [captured, matched, reaped]
     said = {Path("socket"): heard, Path("sample"): recorded.stdout,
             **{Path(name): (bench.tmp / name).read_bytes() for name in ("tee", "stderr")},
             **{Path(f"report {i}"): done.stdout + done.stderr for i, done in enumerate(reports)}}

@@ -128,7 +128,7 @@ class Outcome:
     refused: str = ""
 
 
-def run(file: Path, faults: Faults) -> Outcome:
+def run(file: Path, faults: Faults, until: int = BEATS) -> Outcome:
     """rh-pipe's loop on a scripted machine. Raises what is not handled."""
     host = Scripted()
     beats = 0
@@ -139,7 +139,7 @@ def run(file: Path, faults: Faults) -> Outcome:
         host.mono_ns += round(seconds * 1e9) + 1
         if beats >= MENDED and faults.how != EVER:
             faults.armed = False
-        return beats < BEATS
+        return beats < until
 
     said: list[str] = []
     config = Config(store=Store(retry_s=1.0, state_every_s=2.0))
