@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 from rogue_hunter.beat import Clock
 from rogue_hunter.host import Facts, Snapshot
 from rogue_hunter.host.darwin_abi import ESRCH, QOS_CLASS_USER_INITIATED
+from rogue_hunter.host.darwin_gate import Gate
 from rogue_hunter.host.darwin_look import DENIED, Gone, Looker, Unclear
 from rogue_hunter.host.darwin_machine import Machine, darwin_clock, monotonic_ns, read_facts
 from rogue_hunter.host.darwin_process import Process
+from rogue_hunter.host.darwin_readers import PidLister
 from rogue_hunter.host.darwin_slow import Slow
 from rogue_hunter.host.iokit import GpuReader
-from rogue_hunter.host.libproc import Library, PidLister, load, seconds_per_tick, set_thread_qos
+from rogue_hunter.host.libproc import Library, load, seconds_per_tick, set_thread_qos
 from rogue_hunter.schema import Key
 from rogue_hunter.tick import Row
 
@@ -37,7 +39,8 @@ FIRST_WAIT_S = 2.0
 
 @dataclass(slots=True)
 class _Round:
-    """What one snapshot gathers."""
+    """What one snapshot gathers. `reused` are pids that belong to another process by now; `leaving` and `arriving` wait
+    for the gates until these are through."""
 
     rows: dict[Key, Row]
     changed: set[Key] = field(default_factory=set)
@@ -47,6 +50,9 @@ class _Round:
     active: int = 0
     errors: int = 0
     cpu_percent: float = 0.0
+    reused: list[int] = field(default_factory=list)
+    leaving: list[Process] = field(default_factory=list)
+    arriving: list[Process] = field(default_factory=list)
 
 
 class DarwinHost:
@@ -66,6 +72,8 @@ class DarwinHost:
         self._machine = Machine(self._library)
         self._list = PidLister(self._library)
         self._looker = Looker(self._library)
+        self._own, self._denied = Gate(self._looker.rusage, self._mono), Gate(self._looker.unique, self._mono)
+        self._listed: list[int] = []
         self._slow = Slow(self._library, self._mono, gpu)
         self._refresh_ns = int(refresh_s * 1e9)
         self._first_wait_s = first_wait_s
@@ -108,7 +116,7 @@ class DarwinHost:
         self._rows, self._before_ns = r.rows, now
         return Snapshot(
             now, r.rows, r.changed & r.rows.keys(), tuple(r.exited), r.started, r.active,
-            unreadable=sum(p.usage is None for p in self._by_pid.values()), errors=r.errors + self._slow.failed,
+            unreadable=len(self._denied), errors=r.errors + self._slow.failed,
             cpu_cores=None if first else r.cpu_percent / 100, machine=machine)
 
     def _raise_priority(self) -> None:
@@ -118,38 +126,49 @@ class DarwinHost:
             set_thread_qos(self._library, QOS_CLASS_USER_INITIATED)
 
     def _visit_all(self, r: _Round) -> None:
-        pids = self._list()
-        new = [pid for pid in pids if (known := self._by_pid.get(pid)) is None or not self._visit(known, r)]
-        listed = set(pids)
-        for gone in [process for pid, process in self._by_pid.items() if pid not in listed]:
-            self._forget(gone, r)
-        for pid in sorted(new):
+        pids, before = self._list(), self._listed
+        self._listed = pids
+        # The list is the same object while nothing changed; a pid that could not be met before is tried again.
+        same = pids is before and len(pids) == len(self._by_pid)
+        new = [] if same else [pid for pid in pids if pid not in self._by_pid]
+        for process, raw, errno in self._own.poll():
+            self._visit(process, raw, errno, r)
+        for process, raw, _ in self._denied.poll():
+            self._visit_denied(process, raw, r)
+        if not same:
+            listed = set(pids)
+            for gone in [process for pid, process in self._by_pid.items() if pid not in listed]:
+                self._forget(gone, r)
+        for pid in sorted(new + r.reused):
             self._meet(pid, r)
+        for process in r.leaving:
+            if process.place >= 0:
+                self._gate(process).remove(process)
+        for process in r.arriving:
+            if self._by_pid.get(process.key[0]) is process:     # it may have come and gone within the round
+                self._gate(process).add(process)
+
+    def _gate(self, process: Process) -> Gate:
+        return self._denied if process.usage is None else self._own
 
     # -- one process -----------------------------------------------------------------------------------------------
 
-    def _visit(self, process: Process, r: _Round) -> bool:
-        """Read a known process. False when its pid belongs to another by now, which is still to be met."""
+    def _visit(self, process: Process, raw: bytes | None, errno: int, r: _Round) -> None:
+        """Read a known process that said something else than before, or is due."""
         try:
-            if process.usage is None:
-                return self._visit_denied(process, r)
-            raw, errno = self._looker.counters(process.key[0])
-            now = self._mono()
-            if raw == process.pulse and process.settled and now < process.refresh_ns:
-                process.read_ns = now
-                return True
             if raw is not None:
-                return self._reread(process, raw, now, r)
-            if errno in DENIED or errno == ESRCH:
-                return self._look_again(process, r)
-            r.errors += 1
+                self._reread(process, raw, self._mono(), r)
+                self._own.keep(process)
+            elif errno in DENIED or errno == ESRCH:
+                self._look_again(process, r)
+            else:
+                r.errors += 1
         except Gone:
             self._forget(process, r)
         except Unclear:
             r.errors += 1
-        return True
 
-    def _reread(self, process: Process, raw: bytes, now: int, r: _Round) -> bool:
+    def _reread(self, process: Process, raw: bytes, now: int, r: _Round) -> None:
         before = process.usage
         usage = before if before is not None and raw == process.pulse else self._looker.decode(raw)
         who, task = process.who, process.task
@@ -157,7 +176,8 @@ class DarwinHost:
             who, task = self._looker.who_and_task(process.key[0], usage)
             if (who.pid, who.start_us or 0) != process.key:
                 self._forget(process, r)
-                return False
+                r.reused.append(process.key[0])
+                return
             process.refresh_ns = now + self._refresh_ns
         told = (process.who.command, process.who.uid, before.uuid if before else b"")
         process.pulse = raw
@@ -168,30 +188,35 @@ class DarwinHost:
             self._slow.note(process)
         r.cpu_percent += process.rates.get("cpu_percent", 0.0)
         self._show(process, r)
-        return True
 
-    def _visit_denied(self, process: Process, r: _Round) -> bool:
-        now = self._mono()
-        if now < process.refresh_ns and self._looker.pulse(process.key[0]) == process.pulse:
-            process.read_ns = now
-            return True
-        return self._look_again(process, r)
+    def _visit_denied(self, process: Process, raw: bytes | None, r: _Round) -> None:
+        try:
+            if raw is None and self._mono() < process.refresh_ns and \
+                    self._looker.poor_pulse(process.key[0]) == process.pulse:
+                return
+            self._look_again(process, r)
+        except Gone:
+            self._forget(process, r)
+        except Unclear:
+            r.errors += 1
 
-    def _look_again(self, process: Process, r: _Round) -> bool:
+    def _look_again(self, process: Process, r: _Round) -> None:
         """Take a known process as if it were new: what may be read of it has changed, or might have."""
         look = self._looker.look(process.key[0])
         again = Process(look, self._mono())
         if again.key != process.key:
             self._forget(process, r)
-            return False
+            r.reused.append(process.key[0])
+            return
         again.refresh_ns = 1 if look.passing else again.read_ns + self._refresh_ns
         again.extra, again.gpu, again.row = process.extra, process.gpu, process.row
         self._by_pid[process.key[0]] = again
+        r.leaving.append(process)
+        r.arriving.append(again)
         if (again.who.command, again.who.uid, again.usage is None) != (
                 process.who.command, process.who.uid, process.usage is None):
             self._describe(again)
         self._show(again, r)
-        return True
 
     def _meet(self, pid: int, r: _Round) -> None:
         try:
@@ -214,11 +239,13 @@ class DarwinHost:
                 r.cpu_percent += process.rates.get("cpu_percent", 0.0) * age_s / interval_s
         r.started += 1
         self._by_pid[pid] = process
+        r.arriving.append(process)
         self._describe(process)
         self._show(process, r)
 
     def _forget(self, process: Process, r: _Round) -> None:
         self._by_pid.pop(process.key[0], None)
+        r.leaving.append(process)
         r.dead_pids.add(process.key[0])
         if r.rows.pop(process.key, None) is not None:
             r.exited.append(process.key)

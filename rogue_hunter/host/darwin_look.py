@@ -29,7 +29,8 @@ from rogue_hunter.host.darwin_decode import (
     decode_taskallinfo,
     text,
 )
-from rogue_hunter.host.libproc import Answer, Library, PidInfo, RusageReader, process_kinfo, process_path
+from rogue_hunter.host.darwin_readers import PidInfo, RusageReader
+from rogue_hunter.host.libproc import Library, process_kinfo, process_path
 
 DENIED = (EPERM, EACCES)
 
@@ -56,27 +57,24 @@ class Look:
 
 
 class Looker:
-    """The calls that read one process, with their buffers: for one thread."""
+    """The calls that read one process, with their buffers: for one thread. At the gate, a process that may be read is
+    asked by `rusage`, any other by `unique`."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._rusage = RusageReader(library)
+        self.rusage = RusageReader(library)
         self._taskall = PidInfo(library, PROC_PIDTASKALLINFO, ProcTaskAllInfo)
         self._bsd = PidInfo(library, PROC_PIDTBSDINFO, ProcBsdInfo)
         self._short = PidInfo(library, PROC_PIDT_SHORTBSDINFO, ProcBsdShortInfo)
-        self._unique = PidInfo(library, PROC_PIDUNIQIDENTIFIERINFO, ProcUniqIdentifierInfo)
-
-    def counters(self, pid: int) -> Answer:
-        """The gate: raw counters, in the newest form that this kernel knows."""
-        return self._rusage(pid)
+        self.unique = PidInfo(library, PROC_PIDUNIQIDENTIFIERINFO, ProcUniqIdentifierInfo)
 
     def decode(self, raw: bytes) -> Usage:
-        """What `counters` gave, decoded."""
-        return decode_rusage(raw, self._rusage.version)
+        """What `rusage` gave, decoded."""
+        return decode_rusage(raw, self.rusage.version)
 
     def look(self, pid: int) -> Look:
         """Everything about a process. Raises Gone or Unclear."""
-        raw, errno = self._rusage(pid)
+        raw, errno = self.rusage(pid)
         if raw is not None:
             usage = self.decode(raw)
             who, task = self.who_and_task(pid, usage)
@@ -132,10 +130,13 @@ class Looker:
 
     def pulse(self, pid: int) -> object:
         """What changes when a process that may not be read calls exec, or its pid is given to another. Raises Gone."""
-        raw, _ = self._unique(pid, 1)
+        raw, _ = self.unique(pid, 1)
         if raw is not None:
             return raw
-        # An old kernel, or a process in exec: what sysctl says of it.
+        return self.poor_pulse(pid)
+
+    def poor_pulse(self, pid: int) -> object:
+        """The same by sysctl, where `unique` gave nothing: an old kernel, a process in exec. Raises Gone."""
         kinfo, errno = process_kinfo(self._library, pid)
         if kinfo is not None:
             return decode_kinfo(kinfo)

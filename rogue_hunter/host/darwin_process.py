@@ -24,10 +24,11 @@ class Process:
 
     `pulse` is what the cheap reading of a tick gave last; as long as it gives the same, nothing was counted. `settled`
     says that the row already is that of a process at rest. `usage` is None for a process that may not be read.
+    `place` is where it stands in its gate, -1 for nowhere; `read_ns` is when it was read, or was last seen at rest.
     `extra` holds what the worker found out; it is added to the row as it comes.
     """
 
-    __slots__ = ("delay_since_ns", "delay_ticks", "extra", "gpu", "key", "pulse", "rates", "read_ns",
+    __slots__ = ("delay_since_ns", "delay_ticks", "extra", "gpu", "key", "place", "pulse", "rates", "read_ns",
                  "refresh_ns", "row", "settled", "task", "thread_state", "usage", "who")
 
     def __init__(self, look: Look, now_ns: int) -> None:
@@ -36,6 +37,7 @@ class Process:
         self.pulse = look.pulse
         self.usage = usage = look.usage
         self.task = look.task
+        self.place = -1
         self.read_ns = now_ns
         self.refresh_ns = 0
         self.settled = usage is None

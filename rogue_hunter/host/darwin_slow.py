@@ -26,16 +26,9 @@ from rogue_hunter.host.darwin_decode import decode_arguments, decode_bsdinfo
 from rogue_hunter.host.darwin_fields import threads_state
 from rogue_hunter.host.darwin_offbeat import Done, OffBeat
 from rogue_hunter.host.darwin_process import Process
+from rogue_hunter.host.darwin_readers import PidInfo
 from rogue_hunter.host.iokit import GpuReader, recorded_reader, system_reader
-from rogue_hunter.host.libproc import (
-    Library,
-    PidInfo,
-    device_name,
-    list_threads,
-    process_arguments,
-    set_thread_qos,
-    sysctl_int,
-)
+from rogue_hunter.host.libproc import Library, device_name, list_threads, process_arguments, set_thread_qos, sysctl_int
 from rogue_hunter.redact import redact
 from rogue_hunter.schema import Key
 

@@ -41,12 +41,10 @@ from rogue_hunter.host.darwin_decode import (
     decode_uniqidentifier,
 )
 from rogue_hunter.host.darwin_machine import boot_time, darwin_clock, monotonic_ns
+from rogue_hunter.host.darwin_readers import PidInfo, PidLister, RusageReader
 from rogue_hunter.host.darwin_slow import default_gpu_reader
 from rogue_hunter.host.libproc import (
     Library,
-    PidInfo,
-    PidLister,
-    RusageReader,
     list_threads,
     load,
     process_arguments,

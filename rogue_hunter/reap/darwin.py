@@ -26,10 +26,9 @@ from rogue_hunter.host.darwin_abi import (
 )
 from rogue_hunter.host.darwin_decode import decode_arguments, decode_kinfo, decode_rusage, decode_uniqidentifier, text
 from rogue_hunter.host.darwin_machine import read_facts
+from rogue_hunter.host.darwin_readers import PidInfo, RusageReader
 from rogue_hunter.host.libproc import (
     Library,
-    PidInfo,
-    RusageReader,
     device_name,
     load,
     process_arguments,
