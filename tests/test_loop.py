@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from rogue_hunter.loop import READ, Loop
+from rogue_hunter.loop import READ, SWITCH_S, Loop
 
 
 class Clock:
@@ -144,6 +144,14 @@ def test_a_second_signal_ends_the_process() -> None:
             "    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(60)\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"False\n")
+
+
+def test_threads_give_way_to_the_beat() -> None:
+    """Inside, another thread keeps the interpreter no longer than SWITCH_S; behind it, as long as before."""
+    before = sys.getswitchinterval()
+    with Loop():
+        assert sys.getswitchinterval() == SWITCH_S < before
+    assert sys.getswitchinterval() == before
 
 
 def test_descriptors_are_given_back() -> None:

@@ -5,8 +5,8 @@ each of its system calls, a hundred a tick, and would wait 5 ms after each: meas
 lateness at 10 Hz went from 0.1 to 8 ms while such a thread ran. A process of its own costs 20 MB while it lives.
 
 It is started with the first request and kept: the next one finds it warm, which matters on a machine that thrashes.
-A request is one line of JSON on its standard input, an answer one line on its standard output. When its input ends,
-so does it.
+A request is one line of JSON on its standard input, an answer a line for each record and an empty one on its standard
+output: read line by line, it never keeps the interpreter from the beat for long. When its input ends, so does it.
 """
 
 from __future__ import annotations
@@ -59,13 +59,14 @@ def parse_request(line: bytes) -> tuple[Request, ForensicsSettings]:
 
 
 def serve(source: BinaryIO, sink: BinaryIO, make: Callable[[ForensicsSettings], Capturer] = capturer) -> None:
-    """The child: answer each request with one line, a JSON array of records, until the input ends."""
+    """The child: answer each request with its records, a line each, and an empty line, until the input ends."""
     from rogue_hunter.wire import dumps
 
     for line in source:
         request, settings = parse_request(line)
         records = make(settings)(request, threading.Event())
-        sink.write(dumps(records) + b"\n")
+        sink.writelines(dumps(each) + b"\n" for each in records)
+        sink.write(b"\n")
         sink.flush()
 
 
@@ -97,7 +98,7 @@ class Beside:
             try:
                 child = self._running()
                 answer = self._ask(child, request_line(request, self.settings), cancel)
-                records: list[Record] = loads(answer)
+                records: list[Record] = [loads(line) for line in answer.split(b"\n") if line]
             except (OSError, ValueError) as error:
                 self._stop()
                 # Cut off, dead, or no answer: said as a capture that brought nothing; the next request starts anew.
@@ -125,7 +126,8 @@ class Beside:
         return self._child
 
     def _ask(self, child: subprocess.Popen[bytes], line: bytes, cancel: threading.Event) -> bytes:
-        """Write one line, read one line. Raises OSError when the child ends, is late, or nobody waits any more."""
+        """Write one line, read up to an empty one. Raises OSError when the child ends, is late, or nobody waits any
+        more."""
         assert child.stdin is not None and child.stdout is not None  # noqa: S101 - made with pipes
         child.stdin.write(line)
         child.stdin.flush()
@@ -134,7 +136,7 @@ class Beside:
         size = 0
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)
-            while not parts or not parts[-1].endswith(b"\n"):
+            while not b"".join(parts[-2:]).endswith(b"\n\n"):
                 if cancel.is_set():
                     raise OSError("cancelled")
                 if self._clock() > deadline:

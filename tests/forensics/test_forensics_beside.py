@@ -27,14 +27,13 @@ def test_a_request_and_its_settings_survive_the_way() -> None:
 
 
 def test_the_child_answers_each_line() -> None:
-    """Two requests, two lines; the end of the input is the end."""
+    """Two requests, two answers: a line for each record, and an empty one; the end of the input is the end."""
     def made(request: Request, cancel: threading.Event) -> list[Record]:
-        return [capture_record(request, Parts({"threads": "ok"}), "linux", 0.0, [])]
+        return [capture_record(request, Parts({"threads": "ok"}), "linux", 0.0, [])] * 2
 
     sink = io.BytesIO()
     serve(io.BytesIO(request_line(REQUEST, QUICK) * 2), sink, lambda settings: made)
-    lines = sink.getvalue().splitlines()
-    assert [loads(line)[0]["capture"] for line in lines] == ["c1", "c1"]
+    assert [line and loads(line)["capture"] for line in sink.getvalue().split(b"\n")] == ["c1", "c1", b""] * 2 + [b""]
 
 
 def test_a_real_capture_and_the_next_one_by_the_same_child() -> None:
