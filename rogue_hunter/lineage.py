@@ -64,7 +64,7 @@ class Family:
         reaped = self._bury(tick)
         for key in tick.changed:
             self._by_pid[key[0]] = key
-        rows = self._rows.copy()
+        rows = self._rows.copy() if tick.exited else self._rows
         for key in tick.exited:
             rows.pop(key, None)
         changed = set()
@@ -73,7 +73,10 @@ class Family:
         cap = interval * (closing.get("cpus") or 1)
         cores = 0.0
         new = None if tick.partial else newcomers(tick.processes, rows)
-        for key in (*(new or ()), *(tick.changed | self._credited.keys()).difference(new or ())):
+        asked = [*(new or ()), *(tick.changed | self._credited.keys()).difference(new or ())]
+        if asked and not tick.exited:
+            rows = rows.copy()  # which takes 0.05 ms at 1,000 processes, and as much when it is thrown away
+        for key in asked:
             row = tick.processes.get(key)
             if row is None:
                 continue

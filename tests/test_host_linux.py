@@ -145,12 +145,16 @@ def test_facts(recorded: Watch) -> None:
 
 
 def test_rows_that_say_the_same_are_the_same(recorded: Watch) -> None:
-    """An idle tick changes no row object but those that rest for the first time, and the one after it none at all."""
+    """An idle tick changes no row object but those that rest for the first time, and the one after it none at all: not
+    even the mapping is made anew. A mapping that was given out is never changed."""
     first, second, third = (recorded.take() for _ in range(3))
     assert {k for k in second.processes if second.processes[k] is not first.processes[k]} == second.changed
     assert third.changed == set() and (third.active, third.started, third.exited) == (0, 0, ())
-    assert all(third.processes[k] is made for k, made in second.processes.items())
-    assert third.processes is not second.processes
+    assert third.processes is second.processes is not first.processes
+    pid = next(iter(third.processes))[0]
+    before = dict(third.processes)
+    recorded.tree.remove(pid)
+    assert recorded.take().processes.keys() < before.keys() and third.processes == before
 
 
 def test_without_a_tree(tmp_path: Path) -> None:

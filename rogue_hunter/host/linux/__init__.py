@@ -79,7 +79,7 @@ class LinuxHost:
         now = self._mono()
         before = self._before_ns
         self._table.errors = self._files.errors = 0
-        shot = Snapshot(now, self._rows.copy(), set())
+        shot = Snapshot(now, self._rows, set())
         interval_s = 0.0 if before is None else (now - before) / 1e9
         tick = Reading(shot, before if before is not None else now, interval_s, self._uptime())
         ran, gone = self._files.poll()

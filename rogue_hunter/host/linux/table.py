@@ -13,12 +13,13 @@ from rogue_hunter.host.linux.files import GONE, Files, Said
 from rogue_hunter.host.linux.parse import fits, parse_stat, parse_touched
 from rogue_hunter.host.linux.process import PAGE, STAT_MAX, Process
 from rogue_hunter.schema import Key
+from rogue_hunter.tick import Row
 
 
 class Reading:
     """What the parts of one snapshot share: the snapshot, its time, and what was found so far."""
 
-    __slots__ = ("active", "before_ns", "cores", "gone", "interval_s", "shot", "unsettled", "uptime_s")
+    __slots__ = ("_copied", "active", "before_ns", "cores", "gone", "interval_s", "shot", "unsettled", "uptime_s")
 
     def __init__(self, shot: Snapshot, before_ns: int, interval_s: float, uptime_s: float) -> None:
         self.shot = shot
@@ -29,6 +30,14 @@ class Reading:
         self.unsettled: set[Process] = set()
         self.active = 0
         self.cores = 0.0
+        self._copied = False
+
+    def rows(self) -> dict[Key, Row]:
+        """The snapshot's rows, to be changed: they are those of the last one until somebody does."""
+        if not self._copied:
+            self._copied = True
+            self.shot.processes = self.shot.processes.copy()
+        return self.shot.processes
 
 
 class Table:
@@ -128,7 +137,8 @@ class Table:
         self._files.unwatch(process)
         self.names.pop(str(key[0]), None)
         self.denied.discard(key)
-        if tick.shot.processes.pop(key, None) is not None:
+        if key in tick.shot.processes:
+            del tick.rows()[key]
             tick.gone.append(key)
 
     def publish(self, process: Process, tick: Reading) -> None:
@@ -142,5 +152,5 @@ class Table:
         if before is not None and before == process.row:
             process.row = before
             return
-        tick.shot.processes[key] = process.row
+        tick.rows()[key] = process.row
         tick.shot.changed.add(key)
