@@ -54,12 +54,12 @@ def test_a_client_that_never_reads(serve: Callable[..., Served]) -> None:
 
 
 def test_clients_that_vanish(serve: Callable[..., Served]) -> None:
-    """A hundred come and go, half of them in the middle of a line: no descriptor stays."""
+    """A thousand come and go, half of them in the middle of a line: no descriptor stays."""
     served = serve()
     served.connect().close()
     served.turn()
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else len(os.listdir("/dev/fd"))
-    for n in range(100):
+    for n in range(1000):
         client = served.connect()
         if n % 2:
             client.sendall(b'{"type":"log","v":1,"level":"inf')
@@ -69,7 +69,7 @@ def test_clients_that_vanish(serve: Callable[..., Served]) -> None:
     served.server.broadcast(b"x\n")
     served.turn()
     assert served.server.clients == 0
-    assert served.server.state()["clients_total"] == 101
+    assert served.server.state()["clients_total"] == 1001
     after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else len(os.listdir("/dev/fd"))
     assert after == before
 

@@ -40,14 +40,18 @@ sed "s|^ExecStart=.*|ExecStart=$python -P -m rogue_hunter pipe --quiet|; s|^UMas
 systemctl --user daemon-reload
 systemctl --user restart rogue-hunter.service || { systemctl --user status rogue-hunter.service; exit 1; }
 cp /run/unit "$unit"
+# READY comes with the first tick, and with it what it found.
 echo "INSTALLED $(status)"
-sleep 6
-echo "SETTLED $(status)"
 mkdir -p "$HOME/.config/rogue-hunter"
 printf '[system]\nhz = 5.0\n' >"$HOME/.config/rogue-hunter/config.toml"
 systemctl --user reload rogue-hunter.service
-sleep 2
-echo "RELOADED $("$python" -P -m rogue_hunter service logs -n 100 | grep -o 'configuration read again: system[^"]*')"
+n=0
+while [ "$n" -lt 50 ]; do
+    said=$("$python" -P -m rogue_hunter service logs -n 100 | grep -o 'configuration read again: system[^"]*') && break
+    n=$((n + 1))
+    sleep 0.1
+done
+echo "RELOADED $said"
 first=$(pid)
 kill -9 "$first"
 other_than "$first"
