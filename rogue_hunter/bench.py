@@ -5,13 +5,14 @@ The comparison with other tools is in tests/bench; this is the short answer for 
 
 from __future__ import annotations
 
-import os
+import re
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from rogue_hunter import wire
 from rogue_hunter.beat import Beat
@@ -41,85 +42,115 @@ class Measure:
     ms: tuple[float, ...]
 
     def as_record(self, processes: int, hz: float) -> Record:
-        """The `bench` record: median, least and most; for a part of a tick, its share of one core at `hz`."""
+        """The `bench` record: median, average, least and most; for a part of a tick, its share of one core at `hz`."""
         middle = statistics.median(self.ms)
         return record("bench", part=self.part, meaning=self.doc, median_ms=round(middle, 3),
+                      mean_ms=round(statistics.fmean(self.ms), 3),
                       min_ms=round(min(self.ms), 3), max_ms=round(max(self.ms), 3), runs=len(self.ms),
                       processes=processes,
                       us_per_process=round(1000 * middle / max(1, processes), 2),
                       core_percent=round(middle * hz / 10, 3) if self.part in TICK_PARTS else None)
 
 
-TICK_PARTS = ("tick", "gate", "score", "match")
+TICK_PARTS = ("tick", "gate")
 """Parts that a running rh-pipe pays at every beat."""
 
 
-def measures(make: Callable[[], Host], rules: RuleSet, config: Config, seconds: float, cpu: Cpu = time.thread_time,
-             sleep: Callable[[float], object] = time.sleep) -> Iterator[Record]:
-    """Measure for about `seconds` and give a `bench` record for each part, as it is known."""
-    hz = config.system.hz
-    runs = max(3, round(seconds / 5))
-    full, tick = _cold(make, runs, cpu)
-    count = len(tick.processes)
-    yield Measure("enumerate", "list the processes", _times(_enumerate, runs * 5, cpu)).as_record(count, hz)
-    yield Measure("full_read", "read every process in full, as at the start", full).as_record(count, hz)
-    host = make()
-    try:
-        host.snapshot()
-        gate = []
-        for _ in range(max(3, round(seconds * 0.3 * hz))):
-            sleep(1 / hz)
+ITERATIONS = 1000
+"""Runs of one part at most: more say nothing new about its median."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how often: `seconds` for everything, `runs` of one part at most, three at least."""
+
+    seconds: float = 10.0
+    runs: int = ITERATIONS
+
+    def times(self, work: Callable[[], object], share: float, cpu: Cpu) -> tuple[float, ...]:
+        """Milliseconds of each run, in a share of the time."""
+        times: list[float] = []
+        used = 0.0
+        while len(times) < min(3, self.runs) or (len(times) < self.runs and used < share * self.seconds):
             before = cpu()
-            host.snapshot()
-            gate.append(1000 * (cpu() - before))
-        yield Measure("gate", "one reading at the beat: idle processes by the gate, others in full",
-                      tuple(gate)).as_record(count, hz)
-    finally:
-        host.close()
+            work()
+            taken = cpu() - before
+            used += taken
+            times.append(1000 * taken)
+        return tuple(times)
+
+    def beats(self, share: float, hz: float) -> int:
+        """Beats in a share of the time."""
+        return min(self.runs, max(3, round(self.seconds * share * hz)))
+
+
+def measures(make: Callable[[], Host], listed: Callable[[], int], rules: RuleSet, config: Config, limits: Limits,
+             cpu: Cpu = time.thread_time, sleep: Callable[[float], object] = time.sleep) -> Iterator[Record]:
+    """Measure for about as long as `limits` say, and give a `bench` record for each part as it is known. `make` makes a
+    host, `listed` lists the processes and does nothing else."""
+    hz = config.system.hz
+    full, scan, tick = _cold(make, rules, config, limits, cpu)
+    count = len(tick.processes)
     fresh = _as_tick(tick)
+    yield Measure("enumerate", "list the processes", limits.times(listed, 0.02, cpu)).as_record(count, hz)
+    yield Measure("full_read", "read every process in full, as at the start", full).as_record(count, hz)
+    yield Measure("gate", "one reading at the beat: idle processes by the gate, others in full",
+                  _gate(make, limits.beats(0.3, hz), 1 / hz, cpu, sleep)).as_record(count, hz)
     yield Measure("score_all", "score every process from nothing",
-                  _times(lambda: list(score(config)(iter([fresh]))), runs, cpu)).as_record(count, hz)
+                  limits.times(lambda: list(score(config)(iter([fresh]))), 0.04, cpu)).as_record(count, hz)
     yield Measure("match_all", "ask every process every rule, from nothing",
-                  _times(lambda: list(match(iter([fresh]), rules)), runs, cpu)).as_record(count, hz)
+                  limits.times(lambda: list(match(iter([fresh]), rules)), 0.04, cpu)).as_record(count, hz)
+    yield Measure("scan", "a full scan: list, read, score and ask the rules about every process, from nothing",
+                  scan).as_record(count, hz)
     yield Measure("serialise", "write every process as NDJSON",
-                  _times(lambda: wire.Encoder().tick(fresh), runs, cpu)).as_record(count, hz)
+                  limits.times(lambda: wire.Encoder().tick(fresh), 0.02, cpu)).as_record(count, hz)
     yield Measure("tick", "a whole tick of rh-pipe: read, score, track, judge, keep; without the database",
-                  _whole(make, rules, config, max(3, round(seconds * 0.4 * hz)), cpu, sleep)).as_record(count, hz)
+                  _whole(make, rules, config, limits.beats(0.4, hz), cpu, sleep)).as_record(count, hz)
     yield record("bench", part="memory", meaning="resident memory of this command, at its highest",
                  memory_bytes=_peak_memory(), processes=count)
 
 
-def _cold(make: Callable[[], Host], runs: int, cpu: Cpu) -> tuple[tuple[float, ...], Snapshot]:
-    times = []
-    for _ in range(runs):
+def _cold(make: Callable[[], Host], rules: RuleSet, config: Config, limits: Limits,
+          cpu: Cpu) -> tuple[tuple[float, ...], tuple[float, ...], Snapshot]:
+    """Milliseconds of readings from nothing, and of whole scans; what was read last."""
+    read: list[float] = []
+    shots: list[Snapshot] = []
+
+    def scan() -> None:
+        before = cpu()
         host = make()
         try:
-            before = cpu()
-            shot = host.snapshot()
-            times.append(1000 * (cpu() - before))
+            shots[:] = [host.snapshot()]
+            read.append(1000 * (cpu() - before))
+            for _ in match(score(config)(iter([_as_tick(shots[0])])), rules):
+                pass
         finally:
             host.close()
-    return tuple(times), shot
+
+    scans = limits.times(scan, 0.08, cpu)
+    return tuple(read), scans, shots[0]
 
 
-def _enumerate() -> int:
-    """The number of processes that this system lists; through /proc where there is one."""
-    return len(os.listdir("/proc")) if os.path.isdir("/proc/self") else 0
+def _gate(make: Callable[[], Host], beats: int, period: float, cpu: Cpu,
+          sleep: Callable[[float], object]) -> tuple[float, ...]:
+    host = make()
+    try:
+        host.snapshot()
+        times = []
+        for _ in range(beats):
+            sleep(period)
+            before = cpu()
+            host.snapshot()
+            times.append(1000 * (cpu() - before))
+        return tuple(times)
+    finally:
+        host.close()
 
 
 def _as_tick(shot: Snapshot) -> Tick:
     row = {"ts": time.time(), "seq": 0, "mono_ns": shot.mono_ns, "boot_id": "bench", "os": sys.platform,
            "interval_s": 1.0, "late_s": 0.0, "processes": len(shot.processes), **shot.machine}
     return Tick(row, shot.processes, set(shot.processes))
-
-
-def _times(work: Callable[[], object], runs: int, cpu: Cpu) -> tuple[float, ...]:
-    times = []
-    for _ in range(runs):
-        before = cpu()
-        work()
-        times.append(1000 * (cpu() - before))
-    return tuple(times)
 
 
 def _whole(make: Callable[[], Host], rules: RuleSet, config: Config, ticks: int, cpu: Cpu,
@@ -153,5 +184,12 @@ def _beats(count: int, period: float, sleep: Callable[[float], object]) -> Itera
 
 
 def _peak_memory() -> int:
+    """Bytes. Linux counts a program's ru_maxrss from the program before exec on; VmHWM is its own."""
+    try:
+        status = Path("/proc/self/status").read_bytes()
+    except OSError:
+        status = b""
+    if own := re.search(rb"^VmHWM:\s+(\d+) kB", status, re.M):
+        return int(own[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

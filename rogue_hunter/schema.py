@@ -310,6 +310,7 @@ BENCH = (
     _f("part", str, "", "what was measured", stage="bench", required=True),
     _f("meaning", str, "", "in words", stage="bench", required=True),
     _f("median_ms", float, "ms", "CPU time, median of the runs", stage="bench"),
+    _f("mean_ms", float, "ms", "the same, their average", stage="bench"),
     _f("min_ms", float, "ms", "least", stage="bench"),
     _f("max_ms", float, "ms", "most", stage="bench"),
     _f("runs", int, "", "how often it was done", stage="bench"),

@@ -11,7 +11,7 @@ import click
 from rogue_hunter import bench
 from rogue_hunter.cli import common
 from rogue_hunter.config import Config
-from rogue_hunter.host import here
+from rogue_hunter.host import here, lister
 from rogue_hunter.report.render import FORMS, Answer, Style, render, style, table
 from rogue_hunter.rules import load
 from rogue_hunter.tick import Record
@@ -24,17 +24,21 @@ Examples:
 """)
 @click.option("--seconds", type=click.FloatRange(1, 600), default=10.0, show_default=True, metavar="N",
               help="Measure for about so long.")
+@click.option("--iterations", type=click.IntRange(1, 1_000_000), default=bench.ITERATIONS, show_default=True,
+              metavar="N", help="Runs of one part at most, within that time.")
 @click.option("--table", "form", flag_value="table", help="A table for people (the default on a terminal).")
 @click.option("--json", "form", flag_value="json", help="One JSON array.")
 @click.option("--ndjson", "form", flag_value="ndjson", help="One JSON object a line (the default in a pipe).")
 @click.option("--csv", "form", flag_value="csv", help="Comma-separated values.")
 @common.host_options
 @common.config_option
-def command(seconds: float, form: str | None, proc_root: Path, libproc: str | None, config: Config) -> int:
+def command(seconds: float, iterations: int, form: str | None, proc_root: Path, libproc: str | None,
+            config: Config) -> int:
     """Measure what each part of rogue-hunter costs here, in CPU time, on the processes that run now."""
     out = common.output()
     found = []
-    for made in bench.measures(lambda: here(proc_root, libproc), load(), config, seconds):
+    for made in bench.measures(lambda: here(proc_root, libproc), lister(proc_root, libproc), load(), config,
+                               bench.Limits(seconds, iterations)):
         found.append(made)
         if sys.stderr is not None and sys.stderr.isatty():
             common.say(f"{made['part']} measured")
@@ -45,13 +49,14 @@ def command(seconds: float, form: str | None, proc_root: Path, libproc: str | No
 
 
 def _text(found: list[Record], look: Style) -> str:
-    rows = [[r["part"], f"{r['median_ms']:.2f}", f"{r['min_ms']:.2f}", f"{r['max_ms']:.2f}",
-             f"{r['us_per_process']:.1f}", f"{r['core_percent']:.2f} %" if "core_percent" in r else "", r["meaning"]]
+    rows = [[r["part"], f"{r['median_ms']:.2f}", f"{r['mean_ms']:.2f}", f"{r['min_ms']:.2f}", f"{r['max_ms']:.2f}",
+             f"{r['runs']}", f"{r['us_per_process']:.1f}",
+             f"{r['core_percent']:.2f} %" if "core_percent" in r else "", r["meaning"]]
             for r in found if "median_ms" in r]
     memory = next(r["memory_bytes"] for r in found if "memory_bytes" in r)
-    head = ["PART", "MS", "LEAST", "MOST", "US/PROC", "CORE", "WHAT"]
-    return (f"{found[0]['processes']} processes; CPU time, median of {found[0]['runs']} and more runs\n\n"
-            + table(head, rows, look, right="MS LEAST MOST US/PROC CORE")
+    head = ["PART", "MEDIAN", "AVERAGE", "LEAST", "MOST", "RUNS", "US/PROC", "CORE", "WHAT"]
+    return (f"{found[0]['processes']} processes; milliseconds of CPU time\n\n"
+            + table(head, rows, look, right="MEDIAN AVERAGE LEAST MOST RUNS US/PROC CORE")
             + f"\nmemory {memory / 1e6:.1f} MB at its highest\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,7 +73,7 @@ def here(proc_root: str | Path = "/proc", libproc: str | None = None) -> Host:
     `libproc` (or ROGUE_HUNTER_LIBPROC) names a library from which every libproc and libSystem function is taken; the
     macOS host is then chosen on any platform. Raises HostError where neither host fits.
     """
-    library = libproc or os.environ.get("ROGUE_HUNTER_LIBPROC") or None
+    library = _library(libproc)
     if library or sys.platform == "darwin":
         from rogue_hunter.host.darwin import DarwinHost
 
@@ -83,3 +84,21 @@ def here(proc_root: str | Path = "/proc", libproc: str | None = None) -> Host:
 
         return Replay(Path(proc_root)) if is_recording(Path(proc_root)) else LinuxHost(Path(proc_root))
     raise HostError(f"cannot read processes on {sys.platform}")
+
+
+def lister(proc_root: str | Path = "/proc", libproc: str | None = None) -> Callable[[], int]:
+    """What only lists the processes, and gives their number. Raises HostError where there is no list."""
+    library = _library(libproc)
+    if library or sys.platform == "darwin":
+        from rogue_hunter.host.darwin_readers import PidLister
+        from rogue_hunter.host.libproc import load
+
+        pids = PidLister(load(library))
+        return lambda: len(pids())
+    if not os.path.isdir(proc_root):
+        raise HostError(f"{proc_root} is no directory")
+    return lambda: sum(name.isdigit() for name in os.listdir(proc_root))
+
+
+def _library(libproc: str | None) -> str | None:
+    return libproc or os.environ.get("ROGUE_HUNTER_LIBPROC") or None
