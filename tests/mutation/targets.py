@@ -17,6 +17,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "rules/narrow": ("test_rules_narrow.py", "test_rules.py"),
     "rules/parse": ("test_rules_parse.py", "test_rules.py", "test_match.py"),
     "rules/load": ("test_rules_load.py", "test_rules.py"),
+    **{f"rules/{name}": (f"test_rules_{name}.py",) for name in ("backtest", "examples", "explain", "user")},
     "match": ("test_match.py",),
     "score/share": ("test_score_share.py",),
     "score/stress": ("test_score_stress.py",),
