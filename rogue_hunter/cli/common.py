@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 
 import click
 
-from rogue_hunter import __version__, wire
-from rogue_hunter.config import Config, ConfigError, load
-from rogue_hunter.tick import Tick
+from rogue_hunter import __version__
+
+if TYPE_CHECKING:
+    from rogue_hunter.config import Config
+    from rogue_hunter.tick import Tick
 
 OK, FOUND, USAGE, BAD_INPUT, UNAVAILABLE, IO_ERROR, CONFIG_ERROR = 0, 1, 2, 65, 69, 74, 78
 
@@ -90,11 +92,12 @@ def run(made: click.Command, args: list[str] | None = None, *, prints: bool = Tr
 def _expected(error: Exception) -> tuple[str, int] | None:
     """The line and the exit code of an error that is not a fault of the program."""
     code = getattr(error, "code", None)
-    if isinstance(error, ConfigError):
+    # By name: an error's module is loaded by what raises it, and not for --help.
+    kind = type(error).__name__
+    if kind == "ConfigError":
         return str(error), CONFIG_ERROR
     if isinstance(code, int):
         return str(error), code
-    kind = type(error).__name__
     if kind == "HostError":
         return str(error), UNAVAILABLE
     if kind == "PathError":
@@ -166,6 +169,8 @@ def output() -> BinaryIO:
 
 def read_ticks(name: str) -> tuple[Iterator[Tick], Callable[[], int]]:
     """The ticks of standard input, and a function for the end: it says what was wrong and gives the exit code."""
+    from rogue_hunter import wire
+
     try:
         os.fstat(0)
     except OSError:
@@ -193,6 +198,7 @@ def config_option(function: _F) -> _F:
 
 
 def _load_config(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Config:
+    from rogue_hunter.config import load
     from rogue_hunter.paths import config_file
 
     return load(value, config_file())

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from rogue_hunter import wire
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config
-from rogue_hunter.host import here
-from rogue_hunter.lineage import lineage
-from rogue_hunter.sample import beats_of, sample, select
+
+if TYPE_CHECKING:
+    from rogue_hunter.config import Config
 
 
 @common.command("rh-sample", """
@@ -44,6 +43,11 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
     """
     if self_check:
         return _self_check(libproc)
+    from rogue_hunter import wire
+    from rogue_hunter.host import here
+    from rogue_hunter.lineage import lineage
+    from rogue_hunter.sample import beats_of, sample, select
+
     out = common.output()
     host = here(proc_root, libproc)
     beat = beats_of(host, hz or config.system.hz, _sleep, count=None if count is None else count + 1)

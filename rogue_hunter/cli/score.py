@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from rogue_hunter import wire
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config
-from rogue_hunter.score import least, score
+
+if TYPE_CHECKING:
+    from rogue_hunter.config import Config
 
 
 @common.command("rh-score", """
@@ -25,6 +27,9 @@ Examples:
 @common.config_option
 def command(model: str | None, explain: bool, min_score: int | None, top: int | None, config: Config) -> int:
     """Read ticks, add a score from 0 to 100, its band and its reasons to every process, and print the ticks."""
+    from rogue_hunter import wire
+    from rogue_hunter.score import least, score
+
     out = common.output()
     ticks, finish = common.read_ticks("rh-score")
     ticks = score(config, model, explain)(ticks)
