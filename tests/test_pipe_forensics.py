@@ -150,7 +150,7 @@ def test_a_storm_stays_within_its_budget(pipe: Pipe, spawn: Spawn, db: Path) -> 
     """One capture an hour, many that ask for one: what was skipped is said, with the reason."""
     for _ in range(3):
         spawn(["/bin/sh", "-c", "while :; do :; done"])
-    pipe("--for", "8s", config="per_hour = 1\nlog_entries = 0").communicate(timeout=60)
+    pipe("--for", "5s", config="per_hour = 1\nlog_entries = 0").communicate(timeout=60)
     found = {row["reason"]: row["n"] for row in wait_for(
         db, "SELECT coalesce(reason, 'made') AS reason, sum(coalesce(skipped, 1)) AS n FROM forensic_captures GROUP BY 1")}
     assert found["made"] == 1 and set(found) - {"made"} <= {"busy", "debounce", "hour_budget"} and len(found) > 1

@@ -279,7 +279,7 @@ def test_two_migrations_at_once(tmp_path: Path) -> None:
     assert results == [(b"", 0)] * 5
 
 
-def test_migration_apart(db: Path) -> None:
+def test_migration_apart(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Migrated by a process of its own, the file is the same and sqlite_utils is not in this one; its error is ours."""
     code = ("import sys; from pathlib import Path; from rogue_hunter.store import open_writer\n"
             "open_writer(Path(sys.argv[1]), apart=True)[0].close(); print('sqlite_utils' in sys.modules)")
@@ -293,6 +293,7 @@ def test_migration_apart(db: Path) -> None:
     assert rows(db, "PRAGMA auto_vacuum") == [(2,)]
     held = sqlite3.connect(db.with_name("z.db"), isolation_level=None)
     held.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr("rogue_hunter.store.database.MAKING_MS", 50)
     with pytest.raises(DatabaseError, match="locked") as refusal:
         open_writer(db.with_name("z.db"), apart=True)
     assert refusal.value.code == 69

@@ -241,4 +241,4 @@ def old_file(bench: Bench) -> str:
         # As a crash leaves it: two events of processes that are gone by now.
         connection.execute("UPDATE process_events SET exit_time = NULL, reason = NULL WHERE id IN (1, 3)")
         connection.commit()
-    return _sweep(bench, lambda file: shutil.copyfile(template, file), 40)
+    return _sweep(bench, lambda file: shutil.copyfile(template, file), 24)

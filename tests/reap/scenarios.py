@@ -34,6 +34,10 @@ name = "quick"
 conditions = { command_patterns = ["^victim"] }
 action = { signal = "SIGKILL" }
 [[rules]]
+name = "brisk"
+conditions = { command_patterns = ["^victim"] }
+action = { timeout_seconds = 1.0 }
+[[rules]]
 name = "hasty"
 conditions = { command_patterns = ["^victim"] }
 action = { timeout_seconds = 0.1 }
@@ -130,7 +134,7 @@ def many(arena: Arena, count: int) -> Any:
     victims = [arena.victim("ignore") for _ in range(count)]
     bystander = arena.victim("ignore", name="bystander")
     with wall() as took:
-        actions = arena.as_user(lambda: reap_batch([judged(v) for v in victims], setup(arena)))
+        actions = arena.as_user(lambda: reap_batch([judged(v, "brisk") for v in victims], setup(arena)))
     return {"actions": brief(actions), "took": took[0], "alive": [arena.alive(v) for v in victims],
             "bystander": arena.alive(bystander)}
 

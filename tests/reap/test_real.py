@@ -69,7 +69,7 @@ def test_a_rule_without_sigkill_lets_live_and_disarms() -> None:
 def test_many_die_side_by_side() -> None:
     seen = run(scenarios.many, count=12)
     assert {a["outcome"] for a in seen["actions"]} == {"killed"} and not any(seen["alive"]) and seen["bystander"]
-    assert all(5.0 <= a["wait_s"] < 6.5 for a in seen["actions"]) and seen["took"] < 10
+    assert all(1.0 <= a["wait_s"] < 6 for a in seen["actions"]) and seen["took"] < 12   # not one second after the other
 
 
 def test_of_a_crowd_twenty_are_ended() -> None:
