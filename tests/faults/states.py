@@ -35,7 +35,7 @@ def headless(bench: Bench) -> str:
     if b") Z " not in held:
         raise Skip("the first thread did not end")
     database = bench.tmp / "x.db"
-    done = bench.rh("pipe", "--quiet", "--for", "2s", "--hz", "5", "--tee", "--no-socket", "--db", database)
+    done = bench.rh("pipe", "--quiet", "--for", "1s", "--hz", "5", "--tee", "--no-socket", "--db", database)
     clean(done.stderr, lines=0)
     assert done.returncode == 0
     read = [json.loads(line) for line in done.stdout.splitlines()]
