@@ -34,7 +34,7 @@ def init(file: Path | None, force: bool) -> int:
     if (target.exists() or target.is_symlink()) and not force:
         raise common.Failure(f"{target}: exists; --force writes over it", common.FOUND)
     _write(target, cfg.to_toml(cfg.Config(), comment_defaults=True))
-    click.echo(str(target))
+    _place(str(target))
     return common.OK
 
 
@@ -58,7 +58,7 @@ def path() -> int:
     """Print where configuration, database, logs and socket are."""
     for name, place in (("config", paths.config_file()), ("database", paths.database()), ("state", paths.state_dir()),
                         ("runtime", paths.runtime_dir())):
-        click.echo(f"{name}\t{place}")
+        _place(f"{name}\t{place}")
     return common.OK
 
 
@@ -73,15 +73,15 @@ def validate(file: Path | None) -> int:
 
     target = file or paths.config_file()
     if file is None and not target.exists():
-        click.echo(f"{target}: there is none; the defaults are in force")
+        _word(f"{target}: there is none; the defaults are in force")
     else:
         cfg.load(target)
-        click.echo(f"{target}: ok")
+        _word(f"{target}: ok")
     _rules_ok(str(user_file(file) or "built-in rules"), user_rules(file))
     project = find_project(Path.cwd()) if file is None else None
     if project is not None:
         narrowed = user_rules(None, project)
-        click.echo(f"{project}: ok, narrows the rules to {len(narrowed.enabled)} that are enabled")
+        _word(f"{project}: ok, narrows the rules to {len(narrowed.enabled)} that are enabled")
     return common.OK
 
 
@@ -95,7 +95,7 @@ def _rules_ok(source: str, rules: RuleSet) -> None:
     if wrong:
         raise common.Failure(wrong[0], common.CONFIG_ERROR)
     examples = sum(len(rule.examples) for rule in rules.rules)
-    click.echo(f"{source}: {len(rules.rules)} rules, {len(rules.enabled)} enabled, {examples} examples: ok")
+    _word(f"{source}: {len(rules.rules)} rules, {len(rules.enabled)} enabled, {examples} examples: ok")
 
 
 @command.command("edit")
@@ -112,7 +112,7 @@ def edit() -> int:
     cfg.parse(changed.encode(), "the edited text")
     _rules_ok("the edited text", rules.parse(changed.encode(), "the edited text"))
     _write(target, changed)
-    click.echo(str(target))
+    _place(str(target))
     return common.OK
 
 
@@ -150,6 +150,23 @@ def completion(shell: str) -> int:
         # source() would start bash to ask its version first; the text is the same.
         click.echo(one.source_template % one.source_vars())
     return common.OK
+
+
+def _word(line: str) -> None:
+    """A line for people: a file's name may hold anything."""
+    from rogue_hunter.text import visible
+
+    click.echo(visible(line))
+
+
+def _place(line: str) -> None:
+    """A line with a path: made harmless on a terminal; byte for byte in a pipe, whose reader is going to open it."""
+    if os.isatty(1):
+        _word(line)
+    else:
+        out = common.output()
+        out.write(os.fsencode(line) + b"\n")
+        out.flush()
 
 
 def _target(file: Path | None) -> Path:
