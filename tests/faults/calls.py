@@ -361,7 +361,7 @@ def _checked(place: Path, faults: Faults, template: Path, usual: int, truth: Out
 
     try:
         outcome = run(place, faults, template, clocks)
-    except BaseException as error:
+    except (Exception, SystemExit) as error:
         place_of = traceback.extract_tb(error.__traceback__)
         ours = [f"{Path(f.filename).name}:{f.lineno}" for f in place_of if "rogue_hunter" in f.filename][-2:]
         raise AssertionError(f"{where()}: {type(error).__name__} unhandled: {' '.join(ours)}") from error
