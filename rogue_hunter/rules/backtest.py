@@ -105,7 +105,7 @@ def _replay(rules: RuleSet, snapshots: list[Row], patterns: Patterns) -> Iterato
     before: Row | None = None
     for snapshot in snapshots:
         row, begin = _between(before, snapshot)
-        if before is not None and begin > before["captured_at"]:
+        if before is not None and begin != before["captured_at"]:
             for window in windows.values():
                 window.note(False, _ns(before["captured_at"]))
         subject = _subject(rules, row, begin, windows, patterns)
@@ -122,9 +122,9 @@ def _between(before: Row | None, now: Row) -> tuple[Row, float]:
     if before is None or now["captured_at"] - before["captured_at"] > GAP_S:
         return now, now["captured_at"]
     seconds = now["captured_at"] - before["captured_at"]
-    used = now.get("cpu_seconds_total", 0.0) - before.get("cpu_seconds_total", 0.0)
-    if seconds > 0 and "cpu_seconds_total" in now and "cpu_seconds_total" in before and used >= 0:
-        now = {**now, "cpu_percent": 100 * used / seconds}
+    total, earlier = now.get("cpu_seconds_total"), before.get("cpu_seconds_total")
+    if seconds > 0 and total is not None and earlier is not None and total >= earlier:
+        now = {**now, "cpu_percent": 100 * (total - earlier) / seconds}
     return now, before["captured_at"]
 
 
@@ -160,11 +160,13 @@ def _ns(seconds: float) -> int:
 
 def _firing(rule: Rule, subject: Subject, now: Row, last: Row) -> Firing:
     terms = list(rule.condition.explain(subject))
-    saved = last.get("cpu_seconds_total", 0.0) - now.get("cpu_seconds_total", 0.0)
+    total, saved = last.get("cpu_seconds_total"), 0.0
+    if total is not None and "cpu_seconds_total" in now:
+        saved = max(saved, total - now["cpu_seconds_total"])
     return Firing(
         rule.name, rule.priority, rule.action.type, now["boot_id"], now["pid"], now["start_ticks"],
         str(now.get("command", "")), now["captured_at"], reason(terms, subject.age_s), evidence(terms),
-        round(max(0.0, saved), 2), str(last.get("ended", "")), _regret(now, last))
+        round(saved, 2), str(last.get("ended", "")), _regret(now, last))
 
 
 def _regret(now: Row, last: Row) -> str:
