@@ -67,3 +67,12 @@ def test_a_record_replaces_its_own_module_and_keeps_the_others(tmp_path: Path, m
                                        "| wire | 12 | 10 | 83.3 % |", "| all | 42 | 40 | 95.2 % |"]
     assert [line for line in text.splitlines() if "`" in line and line.startswith("|")] == [
         "| wire | `x = 5 ¦ 6` | 5 -> 6 | because |", "| wire | `x = 5 ¦ 6` | 7 -> 8 |  |"]
+
+
+def test_a_record_keeps_modules_that_are_newer_than_its_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "PATH", tmp_path / "RESULTS.md")
+    results.keep(outcome("brand/new", 10, "5 -> 6"))
+    results.keep(outcome("wire", 10, "a -> b"))
+    text = results.PATH.read_text()
+    assert text.index("| wire | 10 |") < text.index("| brand/new | 10 | 9 |") < text.index("| all | 20 | 18 |")
+    assert text.index("| wire | `") < text.index("| brand/new | `")
