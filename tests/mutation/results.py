@@ -70,6 +70,7 @@ def keep(outcome: Outcome) -> None:
             rows.setdefault(row.split(" ")[1], []).append(row)
             key, _, reason = row.removesuffix(" |").rpartition(" | ")
             why[f"{key} |"] = reason
+        counts.pop("all", None)
         counts[outcome.module] = outcome.line()
         rows[outcome.module] = outcome.survivors(why)
         # One that is not in TARGETS may be from a run that began later than this one, with a longer list.
