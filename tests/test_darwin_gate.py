@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -148,3 +149,18 @@ def test_a_tick_at_rest_is_one_call_a_process_and_no_object(tmp_path: Path) -> N
     finally:
         tracemalloc.stop()
         made.host.close()
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C compiler")
+def test_the_benchmark_s_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                               capsys: pytest.CaptureFixture[str]) -> None:
+    """Small machines: a call for each process, one more for each that ran."""
+    from tests.bench import darwin
+
+    monkeypatch.setattr(darwin, "SIZES", (40, 80))
+    assert darwin.main(["--ticks", "3", "--json", str(tmp_path / "out.json")]) == 0
+    said = capsys.readouterr().out
+    assert "proc_listallpids 1, proc_pid_rusage 80, proc_pidinfo 4, others 2" in said
+    assert "us for each process: idle" in said
+    cells = json.loads((tmp_path / "out.json").read_text())["cells"]
+    assert [(cell["processes"], cell["active"]) for cell in cells] == [(40, 0), (40, 2), (80, 0), (80, 4)]

@@ -1,8 +1,14 @@
 """What watching every process costs: rh-pipe beside a C floor and the tools people run today.
 
-    python -m tests.bench                      everything; it says first how long that takes, up to an hour
-    python -m tests.bench --quick              100 and 1,000 processes, idle and active, three minutes
-    python -m tests.bench --sizes 1000 --subjects floor,rh-pipe --seconds 60 --json out.json
+    python -m tests.bench                      everything, in 15 minutes at most
+    python -m tests.bench --quick              100 and 1,000 processes, idle and active: under four minutes
+    python -m tests.bench --long               more and longer rounds, an hour
+    python -m tests.bench --readme             and write README's block on cost, the chart and the document it is of
+    python -m tests.bench --compare tests/bench/overhead.json          beside the run that README tells of
+    python -m tests.bench --sizes 1000 --loads idle --subjects floor,rh-pipe --rounds 9 --ticks-only
+
+Run alone: `python -m tests.bench.lateness` (the beat while captures are taken), `tests.bench.slope` (memory over hours),
+`tests.bench.darwin` (the macOS sampler beside a library that answers at once), `tests.bench.rules` (what rules cost).
 
 How it measures, and why so:
 
@@ -13,11 +19,15 @@ How it measures, and why so:
   machine (they still share its CPUs). `--whole-machine` measures among all processes instead.
 - In turns: each round runs every subject once on the same load, the next round in the reverse order. A ratio is taken
   within a round, never across rounds, and reported as the median with the lowest and the highest round.
-- A tick is counted, not assumed, wherever the subject prints something for each (top, pidstat, the psutil loop).
-  Elsewhere the window is a whole number of periods of a subject that keeps its beat.
+- A tick is counted, not assumed, wherever the subject prints something for each (top, pidstat, the psutil loop), and the
+  window goes from one to another. Elsewhere it is a whole number of periods of a subject that keeps its beat.
 - System calls are counted in a turn of their own, because strace makes everything slow.
 - The loads are C programs too, built on the spot from load.c: cheap, and they die with the benchmark.
+- In the time that there is: round by round over all loads, so that every cell is measured as often as the others when the
+  time is up; what was left out is told, and what hangs is cut off.
+- With its circumstances: load average, and how many CPUs others kept busy. On a machine that is not quiet it says so.
 
-`build` compiles, `loads` starts what is watched, `subjects` knows the watchers, `measure` takes a turn, `report` and
-`chart` show the outcome.
+`build` compiles, `loads` starts what is watched, `subjects` knows the watchers, `measure` takes a turn, `syscalls` counts
+under strace, `beats` listens to rh-pipe's socket, `startup` and `slope` do what no load is needed for; `run` puts them
+in order. `report` makes the document of a run, from which `words`, `goals`, `chart`, `readme` and `compare` are made.
 """

@@ -67,9 +67,9 @@ def busy(made: Document) -> str:
     before, others = made["load_average"].get("before", 0.0), made["other_cores"]
     if before <= BUSY_LOAD and (others or 0.0) <= BUSY_CORES:
         return ""
-    return (f"NOT QUIET: load average {before:.2f} before the run, others kept {number(others)} of "
-            f"{made['machine']['cpus']} CPUs busy meanwhile. CPU time and its ratios suffer a little by it, wall time, "
-            "lateness and start-up much: do not quote them.")
+    kept = f", others kept {number(others)} of {made['machine']['cpus']} CPUs busy meanwhile" if others else ""
+    return (f"NOT QUIET: load average {before:.2f} before the run{kept}. CPU time and its ratios suffer a little by it, "
+            "wall time, lateness and start-up much: do not quote them.")
 
 
 BUSY_LOAD, BUSY_CORES = 0.5, 0.1
