@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from proctools import dies_with_us
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -25,6 +26,11 @@ settings.register_profile(
 settings.load_profile("house")
 
 
+def pytest_configure() -> None:
+    """Whoever ends the run by SIGTERM ends it as Ctrl-C does: what tests began is taken down, directories are removed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest --golden` writes what the commands say now into the golden cases; read git diff afterwards."""
     parser.addoption("--golden", action="store_true", help="rewrite the expected output of the golden cases")
@@ -36,6 +42,7 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(args: Sequence[str | Path], **options: object) -> subprocess.Popen[bytes]:
+        options.setdefault("preexec_fn", dies_with_us)
         process = subprocess.Popen(args, **options)  # type: ignore[call-overload]
         started.append(process)
         return process  # type: ignore[no-any-return]

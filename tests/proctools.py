@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +19,16 @@ FIXTURE = Path(__file__).parent / "fixtures/proc/machine"
 REPO = Path(__file__).resolve().parent.parent
 HZ = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def dies_with_us() -> None:
+    """For preexec_fn: the child ends when this process ends, however it ends. A loop that a killed test run left
+    behind would burn a core for ever."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)     # PR_SET_PDEATHSIG
+
 
 # The link /proc/PID/exe of the recorded processes: a link that leads nowhere is no good guest in a repository.
 EXE = {

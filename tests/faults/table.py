@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proctools import dies_with_us
+
 REPO = Path(__file__).resolve().parents[2]
 SEED = 20_310_716
 """Of every random choice in every case."""
@@ -51,6 +53,7 @@ class Bench:
     def start(self, args: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
         """Start a process that is killed, by its own id, when the case is over."""
         options.setdefault("env", self.env)
+        options.setdefault("preexec_fn", dies_with_us)
         process = subprocess.Popen(list(map(str, args)), **options)
         self.started.append(process)
         return process
