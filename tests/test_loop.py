@@ -122,6 +122,7 @@ def test_pieces_of_work_are_done_when_there_is_time() -> None:
 
 def test_signals_wake_it() -> None:
     """One that was asked for calls back; a first TERM ends the waiting at once."""
+    before = signal.getsignal(signal.SIGTERM)
     with Loop() as loop:
         calls: list[str] = []
         loop.on(signal.SIGHUP, lambda: calls.append("hup"))
@@ -134,7 +135,7 @@ def test_signals_wake_it() -> None:
         assert time.monotonic() - began < 30
         assert loop.sleep(60) is False
         timer.join()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_second_signal_ends_the_process() -> None:
