@@ -163,4 +163,5 @@ def test_the_benchmark_s_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     assert "proc_listallpids 1, proc_pid_rusage 80, proc_pidinfo 4, others 2" in said
     assert "us for each process: idle" in said
     cells = json.loads((tmp_path / "out.json").read_text())["cells"]
-    assert [(cell["processes"], cell["active"]) for cell in cells] == [(40, 0), (40, 2), (80, 0), (80, 4)]
+    assert [(cell["processes"], cell["active"]) for cell in cells] == [(40, 0), (40, 2), (40, 0), (80, 0), (80, 4), (80, 0)]
+    assert cells[5]["denied"] and cells[5]["calls"]["proc_pidinfo"] == 80 and cells[5]["calls"]["proc_pid_rusage"] == 0

@@ -38,13 +38,14 @@ START_S = 1_700_000_000
 
 
 class Instant:
-    """The library, and a host on it. `running` of the processes run in each tick."""
+    """The library, and a host on it. `running` of the processes run in each tick; when they are `denied`, all are another
+    user's, of whom only little may be read."""
 
-    def __init__(self, path: Path, processes: int, running: int) -> None:
+    def __init__(self, path: Path, processes: int, running: int, denied: bool = False) -> None:
         self.library = Library(str(path))
         self._handle = self.library.handle
         self._handle.instant_calls.restype = ctypes.c_long
-        self._handle.instant_machine(processes, running)
+        self._handle.instant_machine(processes, running, denied)
         rusage = abi.RUSAGE[-1](ri_user_time=24_000_000, ri_phys_footprint=1 << 24, ri_proc_start_abstime=1,
                                 ri_instructions=10**9, ri_cycles=10**9, ri_energy_nj=10**9)
         self._template(-1, rusage, -1, abi.RUSAGE[-1].ri_user_time.offset)
@@ -55,6 +56,10 @@ class Instant:
         pid_at = abi.ProcBsdInfo.pbi_pid.offset
         self._template(abi.PROC_PIDTASKALLINFO, both, pid_at, -1)
         self._template(abi.PROC_PIDTBSDINFO, both.pbsd, pid_at, -1)
+        short = abi.ProcBsdShortInfo(pbsi_status=abi.SRUN, pbsi_comm=b"Example")
+        self._template(abi.PROC_PIDT_SHORTBSDINFO, short, abi.ProcBsdShortInfo.pbsi_pid.offset, -1)
+        unique = abi.ProcUniqIdentifierInfo(p_uniqueid=1)
+        self._template(abi.PROC_PIDUNIQIDENTIFIERINFO, unique, abi.ProcUniqIdentifierInfo.p_puniqueid.offset, -1)
         self.host = DarwinHost(self.library, mono=time.monotonic_ns, refresh_s=3600.0)
 
     def _template(self, flavor: int, made: ctypes.Structure, pid_at: int, cpu_at: int) -> None:
@@ -88,14 +93,15 @@ class Cell:
 
     processes: int
     active: int
+    denied: bool
     us: float
     calls: dict[str, int]
     bytes_each: float
 
 
-def measure(path: Path, processes: int, active: int, ticks: int) -> Cell:
+def measure(path: Path, processes: int, active: int, denied: bool, ticks: int) -> Cell:
     """One machine of so many processes."""
-    made = Instant(path, processes, active)
+    made = Instant(path, processes, active, denied)
     try:
         made.settle()
         made.reset()
@@ -108,7 +114,7 @@ def measure(path: Path, processes: int, active: int, ticks: int) -> Cell:
             took = [made.tick() for _ in range(ticks)]
         finally:
             gc.enable()
-        return Cell(processes, active, median(took), calls, taken)
+        return Cell(processes, active, denied, median(took), calls, taken)
     finally:
         made.host.close()
 
@@ -145,35 +151,39 @@ def bare_call_us(path: Path, calls: int = 20_000) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`idle_us` and `active_us` are for each process."""
+    """`idle_us`, `denied_us` (another user's, at rest) and `active_us` are for each process."""
 
     cells: tuple[Cell, ...]
     bare_us: float
     idle_us: float
+    denied_us: float
     active_us: float
 
 
 def outcome(path: Path, ticks: int) -> Outcome:
     """All machines."""
-    cells = [measure(path, size, active, ticks) for size in SIZES for active in (0, round(size * ACTIVE_SHARE))]
-    by = {(cell.processes, cell.active): cell.us for cell in cells}
+    kinds = [(size, active, denied) for size in SIZES
+             for active, denied in ((0, False), (round(size * ACTIVE_SHARE), False), (0, True))]
+    cells = [measure(path, size, active, denied, ticks) for size, active, denied in kinds]
+    by = {(cell.processes, cell.active, cell.denied): cell.us for cell in cells}
     few, many = SIZES
     running = round(many * ACTIVE_SHARE)
-    return Outcome(tuple(cells), bare_call_us(path), (by[many, 0] - by[few, 0]) / (many - few),
-                   (by[many, running] - by[many, 0]) / running)
+    idle, denied = ((by[many, 0, kind] - by[few, 0, kind]) / (many - few) for kind in (False, True))
+    return Outcome(tuple(cells), bare_call_us(path), idle, denied,
+                   (by[many, running, False] - by[many, 0, False]) / running)
 
 
 def text(found: Outcome) -> str:
     """The table."""
-    cells = [("processes", "active", "us a tick", "library calls", "of these", "bytes taken each")]
+    cells = [("processes", "active", "another's", "us a tick", "library calls", "of these", "bytes taken each")]
     for cell in found.cells:
         of_these = ", ".join(f"{name} {calls:,}" for name, calls in cell.calls.items() if calls)
-        cells.append((f"{cell.processes:,}", f"{cell.active:,}", f"{cell.us:,.0f}", f"{sum(cell.calls.values()):,}",
+        cells.append((f"{cell.processes:,}", f"{cell.active:,}", "all" if cell.denied else "0", f"{cell.us:,.0f}", f"{sum(cell.calls.values()):,}",
                       of_these, number(cell.bytes_each)))
     return "\n".join([
         *table(cells), "",
         f"us for each process: idle {found.idle_us:.2f} (a bare ctypes call {found.bare_us:.2f}), "
-        f"active {found.active_us:.1f} more",
+        f"another user's {found.denied_us:.2f}, active {found.active_us:.1f} more",
     ]) + "\n"
 
 

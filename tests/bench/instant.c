@@ -5,7 +5,8 @@
  * rogue-hunter's own cost and that of ctypes. It knows no layout: the answers are templates that the benchmark fills
  * through rogue-hunter's own structures, and where a number in them changes is told it with them.
  *
- * Processes are the pids FIRST .. FIRST + count - 1; the first `active` of them have run since the last tick.
+ * Processes are the pids FIRST .. FIRST + count - 1; the first `active` of them have run since the last tick. When they are
+ * `denied`, all belong to another user: their counters may not be read.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -17,7 +18,7 @@ enum function { LIST, RUSAGE, INFO, PATH, OTHER, FUNCTIONS };
 
 struct template { int size, pid_at, cpu_at; unsigned char bytes[TEMPLATE]; };
 
-static int count, active;
+static int count, active, denied;
 static uint64_t cpu;                        /* grows with each tick: what the active ones have used */
 static long calls[FUNCTIONS];
 static struct template rusage, info[FLAVORS];
@@ -35,8 +36,9 @@ static struct template *template_of(int flavor) { return flavor < 0 ? &rusage : 
 
 /* ---- for the benchmark ---- */
 
-void instant_machine(int processes, int running)
+void instant_machine(int processes, int running, int of_another)
 {
+	denied = of_another;
 	count = processes < MOST ? processes : MOST;
 	active = running;
 }
@@ -74,6 +76,10 @@ int proc_pid_rusage(int pid, int flavor, void *buffer)
 	calls[RUSAGE]++;
 	if (pid < FIRST || pid >= FIRST + count) {
 		errno = ESRCH;
+		return -1;
+	}
+	if (denied) {
+		errno = EPERM;
 		return -1;
 	}
 	fill(&rusage, pid, buffer);
