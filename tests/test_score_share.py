@@ -266,12 +266,19 @@ def test_rows_are_not_changed() -> None:
     machine = Machine(5)
     ticks = list(machine.ticks(40))
     copies = [{k: dict(made) for k, made in t.processes.items()} for t in ticks]
-    given_out, sizes = [], []
+    given_out, said = [], []
     for tick in share(SETTINGS, Bands())(iter(ticks)):
         given_out.append(tick)
-        sizes.append(len(tick.processes))
+        said.append({k: dict(made) for k, made in tick.processes.items()})
     assert [t.processes for t in ticks] == copies
-    assert [len(t.processes) for t in given_out] == sizes == [len(c) for c in copies]
+    assert [t.processes for t in given_out] == said and [len(t) for t in said] == [len(c) for c in copies]
+
+
+def test_a_tick_in_which_nobody_did_anything_is_the_one_before() -> None:
+    """Row for row and as a mapping: 1,000 idle processes are not even copied."""
+    rows = crowd(50)
+    first, second, third = score([at(0, 0, rows, rows), at(1, 1, rows), at(2, 2, rows)])
+    assert second.processes is first.processes is third.processes and second.changed == set()
 
 
 # -- skipping --------------------------------------------------------------------------------------------------------
