@@ -51,7 +51,7 @@ class LinuxMachine:
         except OSError as error:
             raise Unreadable(f"{folder}: {error.strerror}") from None
         try:
-            stat, session = parse_stat(raw), int(raw[raw.rfind(b")") + 2:].split(None, 4)[3])
+            stat, session = parse_stat(raw), int(raw[raw.rfind(b")") + 2:].split()[3])
             uids = tuple(int(uid) for uid in status[b"Uid"].split())
             leader = int(status[b"Tgid"])
         except (ValueError, KeyError, IndexError):
@@ -83,7 +83,7 @@ class LinuxMachine:
             try:
                 parent = parse_stat(_read(self._root / str(parent) / "stat")).ppid
             except (OSError, ValueError):
-                break
+                parent = 0
         return Me(pid, my_uids(), frozenset(ancestors), os.getsid(0))
 
     def bundle(self, pid: int) -> Row:
@@ -114,7 +114,7 @@ class LinuxMachine:
 
 def _read(path: Path, size: int = TEXT_MAX) -> bytes:
     """Up to `size` bytes. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY)
     try:
         return os.read(fd, size)
     finally:

@@ -8,7 +8,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "reap/guards": ("reap/test_guards.py", "reap/test_run.py"),
     "reap/identity": ("reap/test_identity.py", "reap/test_guards.py", "reap/test_run.py"),
     "reap/judge": ("reap/test_judge.py", "reap/test_run.py"),
-    "reap/linux": ("reap/test_linux.py", "reap/test_real.py"),
+    "reap/linux": ("reap/test_linux.py",),
     "reap/candidate": ("reap/test_candidate.py", "reap/test_run.py"),
     "reap/escalate": ("reap/test_run.py", "reap/test_escalate.py"),
     "reap/budget": ("reap/test_budget.py", "reap/test_run.py"),
