@@ -17,6 +17,9 @@ MASK = "***"
 LIMIT = 4096
 """Bytes of a command line that are kept: enough to tell two runs apart, and one page of the kernel's memory."""
 
+NAMED = 8
+"""Programs of one command line whose options are looked for."""
+
 # Long words may be glued to what stands before them (PGPASSWORD, accessToken), short ones not (--passive, author).
 # The whole name is taken at once and never given back: a hostile argument must not make the search slow.
 _LONG = r"(?:password|passwd|passphrase|passcode|secret|token|api[-_]?key|credential|sshpass|storepass|keypass)"
@@ -61,33 +64,36 @@ def redact(argv: Sequence[str]) -> str:
 
 
 def _masked(args: Iterable[str]) -> list[str]:
-    """The arguments, secrets masked. The program whose options they are may stand behind another: `sudo mysql -px`."""
+    """The arguments, secrets masked. The program whose options they are may stand behind another (`sudo mysql -px`),
+    and a word may only look like a program's name: the options of all that were named count."""
     out: list[str] = []
-    takes: Options | None = None
-    mask_next = user_next = rest = False
+    named: list[Options] = []
+    mask_next = rest = False
+    apart = ""
     for arg in args:
-        if (mask_next and not arg.startswith("--")) or (rest and not arg.startswith("-")):
+        if (mask_next and not arg.startswith("--")) or (rest and not arg.startswith("-")) or (apart and apart in arg):
             out.append(MASK)
-            mask_next = False
+            mask_next, apart = False, ""
             continue
-        if user_next and takes is not None and takes.apart in arg:
-            out.append(MASK)
-            user_next = False
-            continue
-        mask_next = user_next = False
-        program = options_of(arg)
-        if program is not None:
-            takes, rest = program, arg.rsplit("/", 1)[-1] in program.rest
-        elif takes is not None:
+        mask_next, apart = _FLAG.match(arg) is not None, ""
+        masked = None
+        for i, takes in enumerate(named):
             if takes.after:
-                takes = replace(takes, after="") if arg == takes.after else takes
-            elif (masked := _option(arg, takes)) is not None:
-                out.append(masked)
+                if arg == takes.after:
+                    named[i] = replace(takes, after="")
                 continue
-            else:
-                mask_next, user_next = arg in takes.spaced or bool(_bare(arg, takes)), arg in takes.user
+            masked = masked or _option(arg, takes)
+            mask_next = mask_next or arg in takes.spaced or _bare(arg, takes) is not None
+            apart = apart or (takes.apart if arg in takes.user else "")
             rest = rest or arg in takes.rest
-        mask_next = mask_next or _FLAG.match(arg) is not None
+        if masked is not None:
+            out.append(masked)
+            mask_next, apart = False, ""
+            continue
+        program = options_of(arg)
+        if program is not None and len(named) < NAMED and program not in named:
+            named.append(program)
+            rest = rest or arg.rsplit("/", 1)[-1] in program.rest
         out.append(_in_word(arg))
     return out
 
