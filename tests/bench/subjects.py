@@ -250,8 +250,9 @@ def _plain(subject: Subject, context: Context) -> Iterator[Running]:
 
 @contextmanager
 def _in_terminal(subject: Subject, context: Context) -> Iterator[Running]:
-    """In a tmux server of its own, on a socket in the scratch directory."""
-    tmux = ["tmux", "-S", str(context.scratch / "tmux"), "-f", "/dev/null"]
+    """In a tmux server of its own, on a socket in the scratch directory; each turn has another, because the one before
+    may still be on its way out."""
+    tmux = ["tmux", "-S", str(context.scratch / f"tmux-{time.monotonic_ns()}"), "-f", "/dev/null"]
     environment = _environment(subject, context)
     environment.pop("TMUX", None)
 
