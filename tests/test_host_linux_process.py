@@ -662,3 +662,36 @@ def test_descriptors_are_opened_below_their_directory_and_all_given_back(tmp_pat
     with pytest.raises(OSError, match=r"."):
         process.open(tree.path, False)
     assert process.fds is None and set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_newcomer_late_in_the_life_of_the_machine() -> None:
+    """The interval is what lies between two ticks, whatever the clock has counted before."""
+    for age, known in ((0.5, True), (1.5, False), (100.0, False)):
+        start = round((OLD - age) * HZ)
+        reading = Reading(start=start)
+        for _ in range(500):
+            reading.tick()
+        assert ("cpu_percent" in reading.take(1.0, start=start, sched=(10**8, 0))) is known
+
+
+def test_schedstat_is_believed_before_stat() -> None:
+    """It counts nanoseconds: where it says that a process did not run, a clock tick of stat is one of before."""
+    reading = Reading()
+    reading.take(first=True, sched=(10**9, 0), utime=100)
+    assert reading.take(sched=(10**9, 0), utime=101)["cpu_percent"] == 0.0
+
+
+def test_two_readings_at_one_time_have_no_rates() -> None:
+    """Nothing can be divided by no time; what was read is the baseline of the next."""
+    reading = Reading()
+    reading.take(first=True, **BEFORE)
+    made = reading.take(0.0, **{**BEFORE, "sched": (10**10 + 10**8, 3 * 10**9), "threads": 1})
+    assert not set(RATES) & made.keys()
+    made = reading.take(1.0, **{**BEFORE, "sched": (10**10 + 2 * 10**8, 3 * 10**9 + 10**8)})
+    assert (made["cpu_percent"], made["run_delay_ms_per_s"]) == (10.0, 100.0)
+
+
+def test_the_number_of_threads_is_that_of_the_last_reading() -> None:
+    reading = Reading()
+    for threads in (1, 5, 2):
+        assert reading.take(threads=threads)["threads"] == threads == reading.process.threads
