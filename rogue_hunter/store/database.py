@@ -166,6 +166,8 @@ def _connect(path: Path, check: bool, apart: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         # A reader that stays in a transaction lets the WAL grow; afterwards it is cut back to this size.
         connection.execute("PRAGMA journal_size_limit = 8388608")
+        # KiB. SQLite would keep 2 MB, which fill in three days and look like a leak until then; we append.
+        connection.execute("PRAGMA cache_size = -512")
         if version < VERSION:
             migrate(connection)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
