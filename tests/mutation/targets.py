@@ -24,9 +24,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "score/select": ("test_score_select.py",),
     "score/__init__": ("test_score_stress.py",),
     "wire": ("test_wire.py",),
-    "host/linux/__init__": _LINUX,
-    "host/linux/table": _LINUX,
-    "host/linux/newcomers": _LINUX,
+    "host/linux/__init__": ("test_host_linux_table.py", *_LINUX),
+    "host/linux/table": ("test_host_linux_table.py", "test_host_linux.py"),
+    "host/linux/newcomers": ("test_host_linux_table.py", "test_host_linux.py"),
     "host/linux/process": (_LINUX[1], _LINUX[0]),
     "host/linux/boot": ("test_host_linux_machine.py", "test_host_linux.py"),
 }
