@@ -254,8 +254,6 @@ class Process:
         for name, zero in _ZERO_RATES.items():
             if name in row or _total_of(name) in row:
                 row[name] = zero
-        if row["state"] == "running" and "cpu_percent" not in self.row:
-            row["cpu_percent"] = 0.0
         self.row = row
 
     def thread_delay(self, root: Path, now_ns: int) -> None:
