@@ -20,7 +20,21 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.bench import __main__ as command
-from tests.bench import chart, compare, goals, loads, measure, readme, report, run, slope, startup, subjects, words
+from tests.bench import (
+    chart,
+    compare,
+    goals,
+    loads,
+    measure,
+    memory,
+    readme,
+    report,
+    run,
+    slope,
+    startup,
+    subjects,
+    words,
+)
 from tests.bench.beats import Beats
 from tests.bench.build import Tools, build, compiler
 from tests.bench.lateness import Late, loops
@@ -446,3 +460,17 @@ def test_quick_is_less_than_everything_and_options_win() -> None:
     assert settings("--quick", "--sizes", "7", "--rounds", "9")["sizes"] == [7]
     assert settings("--quick")["minutes"] < settings()["minutes"] <= 14 < settings("--long")["minutes"]
     assert settings("--ticks-only")["start_ups"] == settings("--ticks-only")["beats_s"] == 0
+
+
+@linux
+def test_memory_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines are the largest of all, the rest and the sum stand below, and rows are what most of it is."""
+    monkeypatch.setattr(memory, "TICKS", 3)
+    monkeypatch.setattr(memory, "INTERVAL_S", 0.0)
+    count, found = memory.profile(12)
+    *shown, others, together = found
+    assert count >= 1 and len(shown) == 12 and (others[0], together[0]) == ("all others", "together")
+    sizes = [size for _, size, _ in shown]
+    assert sizes == sorted(sizes, reverse=True)
+    assert together[1] == sum(sizes) + others[1]
+    assert any(place.startswith("lineage.py:") for place, _, _ in shown)
