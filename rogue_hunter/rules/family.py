@@ -80,25 +80,26 @@ class Family:
     def forget(self, keys: Iterable[Key]) -> None:
         """Nothing more is to be known of these. They may live: nobody is bereaved by it."""
         for key in keys:
-            if self._by_pid.get(key[0]) == key:
-                del self._by_pid[key[0]]
-            parent = self._parents.pop(key, None)
-            if parent in self._children:
-                self._children[parent].pop(key, None)
-            for child in self._children.pop(key, {}):
-                del self._parents[child]
+            self._leave(key)
 
     def buried(self, keys: Iterable[Key]) -> set[Key]:
         """These are gone. Gives their children, whose rows need not say so yet: a process that does not run is not
         read again."""
         orphans: set[Key] = set()
         for key in keys:
-            if self._by_pid.get(key[0]) == key:
-                del self._by_pid[key[0]]
-            parent = self._parents.pop(key, None)
-            if parent in self._children:
-                self._children[parent].pop(key, None)
-            for child, kin in self._children.pop(key, {}).items():
+            for child, kin in self._leave(key).items():
                 kin.bereaved()
                 orphans.add(child)
         return orphans
+
+    def _leave(self, key: Key) -> dict[Key, Kin]:
+        """Take one out of the family; gives its children, who have no parent in it any more."""
+        if self._by_pid.get(key[0]) == key:
+            del self._by_pid[key[0]]
+        parent = self._parents.pop(key, None)
+        if parent in self._children:
+            self._children[parent].pop(key, None)
+        children = self._children.pop(key, {})
+        for child in children:
+            del self._parents[child]
+        return children
