@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 
 from rogue_hunter.host.linux.descriptors import shut
-from rogue_hunter.host.linux.gate import SCHEDSTAT_BYTES, STAT_BYTES, ClockGate, FileGate
+from rogue_hunter.host.linux.gate import GONE, SCHEDSTAT_BYTES, STAT_BYTES, ClockGate, FileGate
 from rogue_hunter.host.linux.parse import Stat, parse_stat
 from rogue_hunter.host.linux.process import IO_MAX, STAT_MAX, STATUS_MAX, Process
 from rogue_hunter.schema import Key
@@ -26,7 +26,6 @@ SPARE_FDS = 64
 HOT_SET = 4
 """stat, status, io and schedstat."""
 
-GONE = (errno.ESRCH, errno.ENOENT)
 _NO_MORE = (errno.EMFILE, errno.ENFILE)
 
 Said = bytes | int
@@ -58,8 +57,7 @@ class Files:
             changed, failed = gate.poll()
             ran += [(process, gate.said(process)) for process in changed]
             for process, error in failed:
-                # A clock of nobody is no valid clock (kernel/time/posix-cpu-timers.c, pid_for_clock).
-                if error.errno in GONE or (gate is self.clock and error.errno == errno.EINVAL):
+                if error.errno in gate.gone:
                     gone.append(process)
                 else:
                     self.errors += 1

@@ -11,6 +11,7 @@ are asked by `map` and compared by `map`, so that an idle process costs no bytec
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from abc import ABC, abstractmethod
@@ -34,6 +35,9 @@ STAT_BYTES = 470
 allocator serves it; a longer line reads as changed never or always wrong only if it differs beyond this, which none of
 the fields that move does (they stand in the first 24 fields)."""
 
+GONE = (errno.ESRCH, errno.ENOENT)
+"""What a file of /proc answers for a process that is no more."""
+
 _CPUCLOCK_SCHED = 2
 """The clock that counts what the scheduler counts (include/linux/posix-timers_types.h)."""
 
@@ -44,10 +48,11 @@ ClockGettime = Callable[[int], int]
 
 class Gate(ABC, Generic[Said]):
     """Whom to ask, what each said last, and whose it is: lists of one order. `exact` says that nobody runs for however
-    short a time without being noticed."""
+    short a time without being noticed, `gone` are the errors that say that a process is no more."""
 
-    def __init__(self, exact: bool) -> None:
+    def __init__(self, exact: bool, gone: tuple[int, ...] = GONE) -> None:
         self.exact = exact
+        self.gone = gone
         self.handles: list[int] = []
         self.last: list[Said] = []
         self.owners: list[Process] = []
@@ -156,7 +161,8 @@ class ClockGate(Gate[int]):
     """
 
     def __init__(self, gettime: ClockGettime = time.clock_gettime_ns) -> None:
-        super().__init__(exact=True)
+        # A clock of nobody is no valid clock (kernel/time/posix-cpu-timers.c, pid_for_clock).
+        super().__init__(exact=True, gone=(*GONE, errno.EINVAL))
         self._gettime = gettime
 
     def _ask(self, at: int) -> Iterator[int]:

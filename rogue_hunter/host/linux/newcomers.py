@@ -10,7 +10,8 @@ from pathlib import Path
 from rogue_hunter.host import HostError
 from rogue_hunter.host.linux.boot import own_namespace
 from rogue_hunter.host.linux.describe import Describer
-from rogue_hunter.host.linux.files import GONE, Files
+from rogue_hunter.host.linux.files import Files
+from rogue_hunter.host.linux.gate import GONE
 from rogue_hunter.host.linux.machine import Machine
 from rogue_hunter.host.linux.parse import PF_KTHREAD, parse_loadavg_last_pid, parse_stat
 from rogue_hunter.host.linux.process import STAT_MAX, Process
