@@ -12,7 +12,6 @@ from typing import Any
 from rogue_hunter.config import Config, settings
 from rogue_hunter.schema import Key
 from rogue_hunter.score import score
-from rogue_hunter.score.select import Selector
 from rogue_hunter.tick import Row, Stage, Tick
 from rogue_hunter.track import Open, Tracker
 
@@ -30,10 +29,6 @@ class Live:
         self.tracker: Tracker | None = None
         """The one that is at work, once there is one."""
         self._given_hz = hz
-        self._selector = Selector(config.rogue_selection)
-        self._selected_by = config.rogue_selection
-        self._picked: dict[Key, Row] = {}
-        self._picked_of: Row | None = None
 
     @property
     def hz(self) -> float:
@@ -62,20 +57,10 @@ class Live:
         return self.tracker.ring.ticks() if self.tracker is not None else []
 
     def rogues(self, tick: Tick) -> dict[Key, Row]:
-        """The rogues of a tick, as configured: what the tracker picked, where there is one. The selection keeps account
-        of states, so every tick has to pass."""
-        if tick.row is None:
+        """What the tracker picked of a tick, the highest score first; nothing for a tick that is not its last."""
+        if tick.row is None or self.tracker is None or self.tracker.picked[0] is not tick.row:
             return {}
-        if self.tracker is not None and self.tracker.picked[0] is tick.row:
-            return self.tracker.picked[1]
-        if tick.row is not self._picked_of:
-            if self.config.rogue_selection != self._selected_by:
-                self._selected_by = self.config.rogue_selection
-                self._selector = Selector(self._selected_by)
-                tick = Tick(tick.row, tick.processes, set(tick.processes), scored=tick.scored)
-            self._picked = self._selector.rogues(tick)
-            self._picked_of = tick.row
-        return self._picked
+        return self.tracker.picked[1]
 
 
 def rebuilt(live: Live, make: Callable[[Config], Stage], key: Callable[[Config], Any]) -> Stage:

@@ -84,7 +84,7 @@ def received(client: socket.socket, served: Served, until: Callable[[list[Any]],
     return [json.loads(line) for line in data.split(b"\n")[:-1]]
 
 
-def ticks(count: int) -> Iterator[Tick]:
-    """Ticks of a machine with something going on, scored and tracked."""
-    live = Live(Config())
+def ticks(count: int, live: Live | None = None) -> Iterator[Tick]:
+    """Ticks of a machine with something going on, scored and tracked; by a Live of their own where none is given."""
+    live = live or Live(Config())
     return chain(Machine(5, processes=40).ticks(count), scoring(live), tracking(live))

@@ -236,13 +236,16 @@ def test_the_selection_can_change() -> None:
     """Another number of rogues; a state that is of interest now is found among those that do not change."""
     live = Live(Config())
     rows = [*burning(1, 2, 3), row(4, state="stopped")]
-    ticks = list(chain(stream([rows] * 4), scoring(live)))
-    assert len(live.rogues(ticks[0])) == 3
+    ticks = chain(stream([rows] * 4), scoring(live), tracking(live))
+    first = next(ticks)
+    assert len(live.rogues(first)) == 3
     live.use(config('[rogue_selection]\ntop = 1\nstates = ["stopped"]\n'))
-    picked = [key(r) for r in live.rogues(ticks[1]).values()]
+    second = next(ticks)
+    picked = [key(r) for r in live.rogues(second).values()]
     assert len(picked) == 2 and (4, 1000) in picked
-    assert live.rogues(ticks[1]) is live.rogues(ticks[1])
+    assert live.rogues(second) is live.rogues(second)
     assert live.rogues(Tick()) == {}
+    assert live.rogues(first) == {}, "only of the tick that is under way"
 
 
 def test_a_rebuilt_stage_is_told_of_every_row() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -10,15 +10,15 @@ from servetools import Served, received, ticks
 from ticktools import key, row, stream
 
 from rogue_hunter.docs import json_schema
-from rogue_hunter.live import scoring
+from rogue_hunter.live import scoring, tracking
 from rogue_hunter.serve import broadcast
-from rogue_hunter.tick import chain
+from rogue_hunter.tick import Tick, chain
 
 
 def test_a_client_gets_the_state_and_then_every_tick(serve: Callable[..., Served]) -> None:
     """initial_state, the last tick, and each tick with its rogues and events; every record is valid."""
     served = serve(queue_ticks=100)
-    stage = broadcast(served.feed, served.server)(ticks(60))
+    stage = broadcast(served.feed, served.server)(ticks(60, served.live))
     for _ in range(20):
         next(stage)
     client = served.connect()
@@ -42,10 +42,14 @@ def test_only_rogues_are_sent_and_bulky_records_are_not(serve: Callable[..., Ser
     served = serve()
     client = served.connect()
     rows = [row(n) for n in range(100, 400)] + [row(7, cpu_percent=100.0, state="running")]
-    made = list(chain(stream([rows, rows]), scoring(served.live)))
-    made[1].records.append({"type": "spindump_thread", "v": 1})
-    made[1].records.append({"type": "capture", "v": 1})
-    list(broadcast(served.feed, served.server)(iter(made)))
+
+    def captured(ticks: Iterator[Tick]) -> Iterator[Tick]:
+        for number, tick in enumerate(ticks):
+            tick.records = [{"type": "spindump_thread", "v": 1}, {"type": "capture", "v": 1}] if number == 1 else []
+            yield tick
+
+    live = served.live
+    list(chain(stream([rows, rows]), scoring(live), tracking(live), captured, broadcast(served.feed, served.server)))
     got = received(client, served)
     assert [each["pid"] for each in got if each["type"] == "process"] == [7, 7]
     assert [each["processes"] for each in got if each["type"] == "tick"] == [301, 301]
@@ -56,7 +60,7 @@ def test_nothing_is_encoded_for_nobody(serve: Callable[..., Served]) -> None:
     """Without a client a tick is not turned into bytes."""
     served = serve()
     served.feed.frame = lambda tick: pytest.fail("encoded")  # type: ignore[method-assign,misc]
-    assert len(list(broadcast(served.feed, served.server)(ticks(5)))) >= 5
+    assert len(list(broadcast(served.feed, served.server)(ticks(5, served.live)))) >= 5
 
 
 def test_rows_are_sorted_as_selected(serve: Callable[..., Served]) -> None:
@@ -64,6 +68,6 @@ def test_rows_are_sorted_as_selected(serve: Callable[..., Served]) -> None:
     served = serve()
     client = served.connect()
     rows = [row(11, cpu_percent=20.0), row(12, cpu_percent=100.0), row(13, cpu_percent=60.0)]
-    list(broadcast(served.feed, served.server)(chain(stream([rows]), scoring(served.live))))
+    list(broadcast(served.feed, served.server)(chain(stream([rows]), scoring(served.live), tracking(served.live))))
     got = received(client, served)
     assert [key(each) for each in got if each["type"] == "process"] == [(12, 1000), (13, 1000), (11, 1000)]
