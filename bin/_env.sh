@@ -111,7 +111,7 @@ rh_clear() {
 rh_by_uv() {
     command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1 || return 1    # a shim may stand for no uv at all
     uv venv -q --no-project --allow-existing --python "$rh_base" "$rh_venv" &&
-        uv pip install -q --compile-bytecode --python "$rh_venv/bin/python" --require-hashes -r "$rh_lock"
+        uv pip install -q --compile-bytecode --python "$rh_venv/bin/python" --no-deps --require-hashes -r "$rh_lock"
 }
 
 # Without ensurepip where the interpreter has a pip (22.3 or newer) of its own: 3 s less, and Debian's python3 has no ensurepip
@@ -138,7 +138,7 @@ rh_by_pip() {
 rh_pip_install() {
     unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN
     PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 "$@" install -q --compile --disable-pip-version-check --no-input \
-        --require-hashes -r "$rh_lock"
+        --no-deps --require-hashes -r "$rh_lock"
 }
 
 # The package runs from the checkout: a .pth file leads there, and nothing is built.
