@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from proctools import wait_for
 from spindumptools import Record, check, of
 
 from rogue_hunter.forensics.blame import blame
@@ -143,18 +144,19 @@ def test_a_process_in_uninterruptible_wait(spawn: Spawn) -> None:
 def test_pipes_and_sockets(spawn: Spawn) -> None:
     """Who reads waits for the only one who could write; the peer of a socket is known."""
     pipe = spawn(["sh", "-c", "sleep 600 | exec cat"], stdout=subprocess.DEVNULL)
-    children = []
-    for _ in range(200):
-        children = Index(Path("/proc")).children(pipe.pid)
-        if len(children) == 2 or (children and Path(f"/proc/{pipe.pid}/comm").read_text() == "cat\n"):
-            break
-    names = {Path(f"/proc/{c}/comm").read_text().strip(): c for c in [*children, pipe.pid]}
+
+    def names() -> dict[str, int]:
+        """The processes of the pipeline by name: `sh` until each has become what it runs."""
+        return {Path(f"/proc/{pid}/comm").read_text().strip(): pid
+                for pid in [*Index(Path("/proc")).children(pipe.pid), pipe.pid]}
+
     try:
-        cat = names.get("cat", pipe.pid)
+        wait_for(lambda: {"cat", "sleep"} <= names().keys())
+        cat, sleep = (names()[name] for name in ("cat", "sleep"))
         records = until(cat, lambda r: any(e[0] == cat and e[1] == "pipe read" for e in edges(r)))
-        assert (cat, "pipe read", names["sleep"]) in edges(records)
+        assert (cat, "pipe read", sleep) in edges(records)
     finally:
-        for child in children:
+        for child in Index(Path("/proc")).children(pipe.pid):
             with suppress(ProcessLookupError):  # the end of one may have ended the other
                 os.kill(child, 9)
     code = ("import socket, sys\ns = socket.socket(fileno=int(sys.argv[1]))\nprint('x', flush=True)\ns.recv(1)")
