@@ -1,12 +1,14 @@
-"""What every test may ask for: `--golden`, a bounded hypothesis profile, children that never outlive a test."""
+"""How a run goes (workers, order, `serial`, `--golden`), and what every test may ask for."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,57 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest --golden` writes what the commands say now into the golden cases; read git diff afterwards."""
     parser.addoption("--golden", action="store_true", help="rewrite the expected output of the golden cases")
+    parser.addoption("--random-order", metavar="SEED", help="run the tests in an order drawn from SEED")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`, which pyproject.toml sets: one worker for each CPU, none when files were named (their start costs more)."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long tests first, so that no worker is left alone with one; those that need the machine for themselves last."""
+    seed = config.getoption("--random-order")
+    if seed is not None:
+        random.Random(seed).shuffle(items)
+    else:
+        items.sort(key=lambda item: -1 if item.get_closest_marker("slow") else 0)
+    items.sort(key=lambda item: item.get_closest_marker("serial") is not None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """While a `serial` test runs in one worker, the others wait: it holds this file's lock alone, every other test shares it."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    with Path(__file__).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("serial") else fcntl.LOCK_SH)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)    # said, not left to close(): a child that a test forked holds the file too
+
+
+@pytest.fixture(scope="session")
+def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """once(name, make): the directory that `make` fills, filled once in a run: workers share it and only read it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if hasattr(request.config, "workerinput") else base
+
+    def filled(name: str, make: Callable[[Path], object]) -> Path:
+        place = shared / name
+        with (shared / f"{name}.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not place.exists():
+                part = shared / f"{name}.part"
+                part.mkdir()
+                make(part)
+                part.rename(place)
+        return place
+
+    return filled
 
 
 @pytest.fixture
