@@ -539,9 +539,9 @@ case "$*" in "-m $STUB_FAILS"*) exit 1 ;; esac
 """)
     check = checkout.root / "bin" / "rh-check"
 
-    def run(fails: str) -> subprocess.CompletedProcess[str]:
+    def run(fails: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         environ = checkout.environ(STUB_PYTHON=str(stub), STUB_FAILS=fails)
-        return checkout.run(check, "tests/test_wire.py", "-k", "a b", cwd=checkout.root, environ=environ)
+        return checkout.run(check, *(arguments or ("tests/test_wire.py", "-k", "a b")), cwd=checkout.root, environ=environ)
 
     good = run("nothing")
     assert good.returncode == 0, good.stderr
@@ -552,6 +552,13 @@ case "$*" in "-m $STUB_FAILS"*) exit 1 ;; esac
     assert "== shellcheck: SKIPPED, not installed" in good.stdout
     assert "== mandoc: SKIPPED, not installed" in good.stdout
     assert (checkout.root / ".venv-test").is_dir() and not (checkout.root / ".venv").exists()
+    assert good.stdout.startswith("rh-check: ruff, mypy, shellcheck and mandoc")
+    quick = run("nothing", "--quick", "-x").stdout.splitlines()
+    assert quick[0].startswith("rh-check: ruff, mypy and the fast tests; less than a minute")
+    assert [line.split()[2] for line in quick if line.startswith("ran ")] == ["ruff", "mypy", "pytest"]
+    assert quick[-1] == "ran -m pytest -m not slow -x"
+    helped = run("nothing", "--help")
+    assert helped.returncode == 0 and "--quick" in helped.stdout and "ran " not in helped.stdout
     for part in ("ruff", "mypy", "pytest"):
         bad = run(part)
         assert bad.returncode == 1
