@@ -77,9 +77,11 @@ def config_text(settings: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def named_paths(settings: Mapping[str, Mapping[str, str]]) -> list[Path]:
-    """The files and directories of this machine that the settings name, as paths or file URLs."""
+    """The files and directories of this machine that the settings name: paths, and for a file URL of an index, whose pages
+    link to files beside it, the directory above.
+    """
     words = [word for options in settings.values() for value in options.values() for word in value.split()]
-    paths = [Path(unquote(urlsplit(word).path) if word.startswith("file:") else word) for word in words]
+    paths = [Path(unquote(urlsplit(word).path)).parent if word.startswith("file:") else Path(word) for word in words]
     return sorted({path for path in paths if path.is_absolute() and path.exists()})
 
 
