@@ -134,7 +134,7 @@ def try_cell(cell: Cell, root: Path, scratch: Path, check: Sequence[str], settin
         outcome.verdict = f"first command: status {done.status}"
         return outcome
     done, outcome.second_s = run(f"cd rogue-hunter && exec {shlex.join([SECOND, *check])}")
-    outcome.tests = next((line.strip("= ") for line in reversed(done.output.splitlines()) if " passed" in line), "")
+    outcome.tests = next((line.strip("= ") for line in reversed(done.output.splitlines()) if re.search(r"\d passed", line)), "")
     outcome.good = done.status == 0
     outcome.verdict = "green" if outcome.good else f"second command: status {done.status}"
     return outcome
