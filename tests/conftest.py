@@ -39,11 +39,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--random-order", metavar="SEED", help="run the tests in an order drawn from SEED")
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """`-n auto`, which pyproject.toml sets: one worker for each CPU, none when files were named (their start costs more)."""
-    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
-        return 0
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite runs in a worker for each CPU; files that are named run here, as the start of workers costs more.
+
+    worksteal keeps the tests of a file together, which share what the file prepares. `-n` on the command line comes first.
+    """
+    option = config.option
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not option.usepdb and getattr(option, "numprocesses", 0) is None:
+        option.numprocesses = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        option.dist = "worksteal"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
