@@ -29,8 +29,12 @@ settings.load_profile("house")
 
 
 def pytest_configure() -> None:
-    """Whoever ends the run by SIGTERM ends it as Ctrl-C does: what tests began is taken down, directories are removed."""
+    """SIGTERM ends the run as Ctrl-C does: what tests began is taken down, directories are removed.
+
+    SIGINT too: a shell that starts the run in the background has it ignored, and every child would inherit that.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,7 +50,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     worksteal keeps the tests of a file together, which share what the file prepares. `-n` on the command line comes first.
     """
     option = config.option
-    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not option.usepdb and getattr(option, "numprocesses", 0) is None:
+    if hasattr(config, "workerinput") or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return      # a worker that began workers would never come to an end of them
+    if not option.usepdb and getattr(option, "numprocesses", 0) is None:
         option.numprocesses = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         option.dist = "worksteal"
 
