@@ -121,8 +121,8 @@ rh_by_pip() {
         if "$rh_base" -m pip --python "$rh_venv/bin/python" --version >/dev/null 2>&1; then
             rh_pip_install "$rh_base" -m pip --python "$rh_venv/bin/python"
             return
-        elif "$rh_venv/bin/python" -m ensurepip >/dev/null 2>&1; then
-            rh_pip_install "$rh_venv/bin/python" -m pip
+        elif "$rh_venv/bin/python" -c 'import ensurepip' 2>/dev/null; then
+            "$rh_venv/bin/python" -m ensurepip >/dev/null && rh_pip_install "$rh_venv/bin/python" -m pip
             return
         fi
     fi

@@ -340,20 +340,26 @@ def test_two_runs_are_compared_and_only_what_moved_is_marked() -> None:
 
 
 def test_readme_says_what_the_kept_run_found() -> None:
-    """The block, the picture and the document are of one run, and of this form."""
+    """Both blocks, the picture and the document are of one run, and of this form."""
     kept = json.loads(readme.DOCUMENT.read_bytes())
-    text = readme.README.read_text()
+    text, tables = readme.README.read_text(), readme.TABLES.read_text()
     assert kept["version"] == report.VERSION
-    assert readme.replaced(text, kept) == text, "stale: python -m tests.bench --readme --from tests/bench/overhead.json"
+    stale = "stale: python -m tests.bench --readme --from tests/bench/overhead.json"
+    assert readme.replaced(text, readme.summary(kept)) == text, stale
+    assert readme.replaced(tables, readme.block(kept)) == tables, stale
     assert readme.CHART.read_text() == chart.svg(kept)
-    assert readme.CHART.relative_to(readme.REPO).as_posix() in text
+    assert f"({readme.CHART.relative_to(readme.REPO).as_posix()})" in text and f"({readme.CHART.name})" in tables
+    assert "|---" not in readme.summary(kept) and readme.summary(kept).count("\n- ") < 4
 
 
 def test_the_block_is_written_between_its_markers(tmp_path: Path) -> None:
-    page, document, picture = tmp_path / "README.md", tmp_path / "o.json", tmp_path / "c.svg"
-    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
-    readme.write(whole(), page, document, picture)
+    front, page, document, picture = (tmp_path / name for name in ("front.md", "README.md", "o.json", "c.svg"))
+    for each in (front, page):
+        each.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    readme.write(whole(), front, page, document, picture)
     text = page.read_text()
+    assert front.read_text().startswith(f"before\n{readme.BEGIN}\n- ") and "of CPU time a tick" in front.read_text()
+    assert "\nold\n" not in front.read_text() and front.read_text().endswith(f"{readme.END}\nafter\n")
     assert text.startswith(f"before\n{readme.BEGIN}\nWhole processes at 3 Hz") and text.endswith(f"{readme.END}\nafter\n")
     assert "old" not in text.splitlines() and "2026-11-21" in text and platform.release() in text
     assert os.uname().nodename not in text
@@ -364,7 +370,7 @@ def test_the_block_is_written_between_its_markers(tmp_path: Path) -> None:
     assert json.loads(document.read_text()) == whole() and picture.read_text() == chart.svg(whole())
     page.write_text("nothing")
     with pytest.raises(readme.ReadmeError, match="lacks"):
-        readme.write(whole(), page, document, picture)
+        readme.write(whole(), front, page, document, picture)
 
 
 def test_the_chart_is_a_picture_with_a_line_for_each_subject() -> None:

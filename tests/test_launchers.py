@@ -212,6 +212,20 @@ def test_a_python_without_pip_and_ensurepip_is_explained(checkout: Checkout) -> 
     assert "apt install python3-venv" in done.stderr
 
 
+def test_a_failure_of_ensurepip_is_not_taken_for_its_absence(checkout: Checkout) -> None:
+    """A full disk or memory: what ensurepip printed is shown, and no package is recommended that is installed already."""
+    (checkout.programs / "uv").unlink()
+    broken = """\
+*'-m venv'*) for place; do :; done; mkdir -p "$place/bin"
+             printf '#!/bin/sh\ncase "$*" in *"-m ensurepip"*) echo no memory >&2; exit 1 ;; esac\n' >"$place/bin/python"
+             "$0" -c 'import os, sys; os.chmod(sys.argv[1], 0o755)' "$place/bin/python" ;;
+*'-m pip'*|*'-m virtualenv'*) exit 1 ;;"""
+    write_program(checkout.programs / "python3", PYTHON.format(python=BASE_PYTHON, cases=broken))
+    done = checkout.run(checkout.sample)
+    assert done.returncode == 69
+    assert "no memory" in done.stderr and "apt install" not in done.stderr
+
+
 @pytest.mark.parametrize("link", ["absolute", "relative", "chain"])
 def test_a_symbolic_link_from_elsewhere_finds_the_checkout(checkout: Checkout, tmp_path: Path, link: str) -> None:
     """`ln -s CHECKOUT/bin/rh-sample ~/bin/any-name` is an installation."""

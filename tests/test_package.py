@@ -10,6 +10,7 @@ import tomllib
 import zipfile
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,14 @@ def test_the_wheel_holds_the_package_the_commands_and_the_pages(wheel: Path) -> 
     version = import_module("rogue_hunter").__version__
     assert f"\nVersion: {version}\n" in described
     assert "\nRequires-Python: >=3.11\n" in described
+    assert "\nLicense-Expression: MIT\n" in described
+    assert f"{info}.dist-info/licenses/rogue_hunter/LICENSE" in names
+
+
+def test_the_readme_ends_with_the_licence_that_the_package_carries() -> None:
+    licence = (REPO / "rogue_hunter" / "LICENSE").read_text()
+    assert licence.startswith("MIT License\n\nCopyright (c)")
+    assert (REPO / "README.md").read_text().endswith(licence.partition("\n\n")[2])
 
 
 def install_by_pip(wheel: Path, place: Path) -> tuple[Path, Path]:
@@ -175,7 +184,9 @@ def install_by_pip(wheel: Path, place: Path) -> tuple[Path, Path]:
 
 
 def install_by_pipx(wheel: Path, place: Path) -> tuple[Path, Path]:
-    """With its commands and pages linked into the user's directories."""
+    """With its commands and pages linked into the user's directories. Skips where pipx has no ensurepip to start from."""
+    if find_spec("ensurepip") is None:
+        pytest.skip("pipx needs ensurepip (Debian: python3-venv)")
     environ = {"PIPX_HOME": place / "home", "PIPX_BIN_DIR": place / "bin", "PIPX_MAN_DIR": place / "man"}
     run([sys.executable, "-m", "pipx", "install", "--backend", "pip", "--python", sys.executable, str(wheel)], environ)
     return place / "bin", place / "man"

@@ -1,7 +1,7 @@
-"""README's figures on cost: a block between two marker comments, made from the document of a run.
+"""The figures on cost: a block of four lines in README.md and one of tables in tests/bench/README.md.
 
-The document itself (`overhead.json`) and the chart (`cost.svg`) are kept beside this file, so that everything that
-README says can be made again, and a test sees when it was not.
+Both stand between two marker comments and are made from the document of a run. The document (`overhead.json`) and the
+chart (`cost.svg`) are kept beside this file, so that the figures can be made again and a test finds stale ones.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from typing import Any
 
 from tests.bench import chart, goals
 from tests.bench.build import HERE, REPO
-from tests.bench.report import OURS, Document, Spread, of_kind
+from tests.bench.report import FLOOR, FLOOR_CLOCK, OURS, Document, Spread, of_kind
 from tests.bench.words import busy, machine, number, span, table
 
 README = REPO / "README.md"
+TABLES = HERE / "README.md"
 DOCUMENT = HERE / "overhead.json"
 CHART = HERE / "cost.svg"
 BEGIN, END = (f"<!-- {word} overhead (python -m tests.bench --readme) -->" for word in ("begin", "end"))
 
 
 class ReadmeError(Exception):
-    """README lacks the markers."""
+    """A page lacks the markers."""
 
 
 def fill(text: str) -> str:
@@ -31,8 +32,40 @@ def fill(text: str) -> str:
     return "\n".join(wrap(text, 120, break_on_hyphens=False))
 
 
+def summary(made: Document) -> str:
+    """The block of README.md: at most four lines, and the chart."""
+    hz = float(made["settings"]["hz"])
+    lines: list[str] = []
+    if main := of_kind(made, "idle", 1000):
+        found = main["subjects"]
+        if own := found.get(OURS):
+            ms, held = Spread.from_document(own["cpu_ms_per_tick"]), Spread.from_document(own["memory_bytes"])
+            others = [(name, Spread.from_document(one["times_rh_pipe"])) for name, one in found.items()
+                      if name not in (OURS, *FLOORS)]
+            times = ", ".join(f"`{name}` {number(spread.median)}" for name, spread in others if spread)
+            if ms and held:
+                lines.append(f"- 1,000 idle processes at {hz:g} Hz: {number(ms.median)} ms of CPU time a tick "
+                             f"({number(ms.median * hz / 10)} % of a core), {number(held.median / 1e6)} MB.")
+            if times:
+                lines.append(f"- CPU time of others for the same, as a multiple: {times}.")
+    rows = [(load["name"], Spread.from_document(load["subjects"][OURS]["cpu_ms_per_tick"]))
+            for load in made["loads"] if OURS in load["subjects"] and load is not main]
+    if more := "; ".join(f"{name}, {number(spread.median)} ms" for name, spread in rows if spread):
+        lines.append(f"- Other loads: {more}.")
+    lines.append(f"- {machine(made)}. [All figures]({TABLES.relative_to(REPO).as_posix()}).")
+    shown = "\n".join(fill_item(line) for line in lines)
+    if chart.lines_of(made):
+        shown += f"\n\n![CPU time a tick against the number of processes]({CHART.relative_to(REPO).as_posix()})"
+    return shown + "\n"
+
+
+def fill_item(text: str) -> str:
+    """A list item in lines of 120 at most."""
+    return "\n".join(wrap(text, 120, break_on_hyphens=False, subsequent_indent="  "))
+
+
 def block(made: Document) -> str:
-    """What stands between the markers."""
+    """The block of tests/bench/README.md: conditions, tables, chart, goals."""
     settings, hz = made["settings"], float(made["settings"]["hz"])
     parts = [fill(
         f"Whole processes at {hz:g} Hz, in turns within one run of {made['took_s'] / 60:.0f} minutes, up to "
@@ -47,11 +80,12 @@ def block(made: Document) -> str:
         parts.append("`rh-pipe` alone, on other loads:")
         parts.append("\n".join(table([OURS_HEAD, *filter(None, (_ours(load) for load in made["loads"]))])))
     if chart.lines_of(made):
-        parts.append(f"![CPU time a tick against the number of processes]({CHART.relative_to(REPO).as_posix()})")
+        parts.append(f"![CPU time a tick against the number of processes]({CHART.name})")
     parts += [fill(sentence) for sentence in (_start_up(made), _growth(made), _goals(made), _missing(made)) if sentence]
     return "\n\n".join(parts) + "\n"
 
 
+FLOORS = (FLOOR, FLOOR_CLOCK)
 MAIN_HEAD = ("1,000 idle processes", "CPU ms a tick", "% of a core", "x floor", "x rh-pipe", "RSS MB",
              "system calls a tick")
 OURS_HEAD = ("load", "CPU ms a tick", "x floor", "slowest 1 % of ticks", "latest beat", "RSS MB", "system calls a tick")
@@ -110,18 +144,20 @@ def _missing(made: Document) -> str:
     return f"Missing: {'; '.join(told)}." if told else ""
 
 
-def replaced(readme: str, made: Document) -> str:
-    """README with its block made anew. Raises ReadmeError."""
-    before, found, rest = readme.partition(BEGIN + "\n")
+def replaced(page: str, body: str) -> str:
+    """The page with this text between its markers. Raises ReadmeError."""
+    before, found, rest = page.partition(BEGIN + "\n")
     _, ended, after = rest.partition(END)
     if not found or not ended:
-        raise ReadmeError(f"README.md lacks {BEGIN} or {END}")
-    return before + found + block(made) + ended + after
+        raise ReadmeError(f"a page lacks {BEGIN} or {END}")
+    return before + found + body + ended + after
 
 
-def write(made: Document, readme: Path = README, document: Path = DOCUMENT, picture: Path = CHART) -> None:
-    """Write all three. Raises ReadmeError, OSError."""
-    text = replaced(readme.read_text(), made)
+def write(made: Document, readme: Path = README, tables: Path = TABLES, document: Path = DOCUMENT,
+          picture: Path = CHART) -> None:
+    """Write both blocks, the document and the chart. Raises ReadmeError (nothing is written then), OSError."""
+    pages = {readme: replaced(readme.read_text(), summary(made)), tables: replaced(tables.read_text(), block(made))}
     document.write_text(json.dumps(made, indent=1) + "\n")
     picture.write_text(chart.svg(made))
-    readme.write_text(text)
+    for page, text in pages.items():
+        page.write_text(text)
