@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pathlib import Path
+
+from rogue_hunter.cli import names
 
 
 def main() -> None:
@@ -16,12 +17,6 @@ def main() -> None:
         sys.exit(2)
     del sys.argv[1]
     import_module(f"rogue_hunter.cli.{name}").main()
-
-
-def names() -> list[str]:
-    """The commands, without rh-."""
-    files = (Path(__file__).parent / "cli").glob("[a-z]*.py")
-    return sorted(file.stem for file in files if file.stem != "common")
 
 
 if __name__ == "__main__":

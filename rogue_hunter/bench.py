@@ -14,19 +14,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rogue_hunter import wire
-from rogue_hunter.beat import Beat
-from rogue_hunter.config import Config
-from rogue_hunter.host import Host, Snapshot
-from rogue_hunter.lineage import lineage
-from rogue_hunter.match import match
-from rogue_hunter.minutes import minutes
-from rogue_hunter.pause import pauses
+from rogue_hunter.config.options import Config
+from rogue_hunter.host.protocol import Host, Snapshot
+from rogue_hunter.rules.matcher import match
 from rogue_hunter.rules.model import RuleSet
-from rogue_hunter.sample import sample
-from rogue_hunter.score import score
-from rogue_hunter.tick import Record, Tick, chain, record
-from rogue_hunter.track import track
+from rogue_hunter.sampling.lineage import lineage
+from rogue_hunter.sampling.sample import sample
+from rogue_hunter.scoring.stage import score
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.clock import Beat
+from rogue_hunter.stream.tick import Record, Tick, chain, record
+from rogue_hunter.tracking.events import track
+from rogue_hunter.tracking.minutes import minutes
+from rogue_hunter.tracking.pauses import pauses
 
 Cpu = Callable[[], float]
 """CPU time of this thread, seconds. That of the process turns coarse (4 ms) for a while after a CPU timer was set, as

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rogue_hunter.rules.model import PRIORITIES
-from rogue_hunter.schema import BANDS
-from rogue_hunter.tick import Record, Row, Tick
+from rogue_hunter.schema.field import BANDS
+from rogue_hunter.stream.tick import Record, Row, Tick
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

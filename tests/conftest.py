@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from proctools import dies_with_us
+
+from tests.tools.processes import dies_with_us
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -14,11 +14,16 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from rogue_hunter import docs, wire
-from rogue_hunter.config import Config, settings
-from rogue_hunter.schema import EVENT, METRICS, RECORDS, SNAPSHOT, Field
+from rogue_hunter.config.options import Config
+from rogue_hunter.config.toml import settings
+from rogue_hunter.schema import RECORDS
+from rogue_hunter.schema.events import EVENT
+from rogue_hunter.schema.field import Field
+from rogue_hunter.schema.sampling import METRICS, SNAPSHOT
 from rogue_hunter.store.database import open_writer
 from rogue_hunter.store.tables import TABLES
+from rogue_hunter.stream import wire
+from tests.tools import docs
 
 REPO = Path(__file__).resolve().parent.parent
 RECORDED = REPO / "tests" / "fixtures" / "recorded.ndjson"
@@ -32,7 +37,7 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
 def test_what_is_committed_is_what_the_declarations_say() -> None:
-    """`python -m rogue_hunter.docs` brings up to date what is named here."""
+    """`python -m tests.tools.docs` brings up to date what is named here."""
     assert [str(path.relative_to(REPO)) for path in docs.stale()] == []
 
 

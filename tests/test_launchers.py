@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launchertools import (
+
+from tests.tools.launchers import (
     BASE_PYTHON,
     PYTHON,
     REPO,

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from ticktools import Machine, lines, read
 
-from rogue_hunter import wire
-from rogue_hunter.config import Config
-from rogue_hunter.score import least, score
-from rogue_hunter.tick import Stage, Tick, chain
-from rogue_hunter.track import track
+from rogue_hunter.config.options import Config
+from rogue_hunter.scoring.stage import least, score
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Stage, Tick, chain
+from rogue_hunter.tracking.events import track
+from tests.tools.ticks import Machine, lines, read
 
 CONFIG = Config()
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import click
 import pytest
-from ticktools import closing, key, row
 
 from rogue_hunter.__main__ import names
-from rogue_hunter.config import Config
-from rogue_hunter.score import score
+from rogue_hunter.config.options import Config
+from rogue_hunter.scoring.stage import score
 from rogue_hunter.store.database import open_writer
-from rogue_hunter.tick import Tick
+from rogue_hunter.stream.tick import Tick
+from tests.tools.ticks import closing, key, row
 
 REPO = Path(__file__).resolve().parent.parent
 PAGES = sorted((REPO / "man").glob("*.[1-9]"))

@@ -17,7 +17,7 @@ pytest.importorskip("prometheus_client")
 from prometheus_client.parser import text_string_to_metric_families
 
 from rogue_hunter.metrics import Metrics, Server, write_textfile
-from rogue_hunter.tick import Tick
+from rogue_hunter.stream.tick import Tick
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

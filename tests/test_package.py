@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launchertools import REPO, need_registry
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from tests.tools.launchers import REPO, need_registry
 
 PROJECT: dict[str, Any] = tomllib.loads((REPO / "pyproject.toml").read_text())
 SCRIPTS: dict[str, str] = PROJECT["project"]["scripts"]

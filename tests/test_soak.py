@@ -16,15 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from soaktools import FastHost, memory
 
-from rogue_hunter import pipe
-from rogue_hunter.background import Setting, background
-from rogue_hunter.beat import NS, Clock
-from rogue_hunter.config import parse
-from rogue_hunter.live import Live
-from rogue_hunter.logs import Log
-from rogue_hunter.loop import Loop
+from rogue_hunter.config.toml import parse
+from rogue_hunter.daemon import pipe
+from rogue_hunter.daemon.live import Live
+from rogue_hunter.daemon.log import Log
+from rogue_hunter.daemon.loop import Loop
+from rogue_hunter.daemon.services import Setting, background
+from rogue_hunter.stream.clock import NS, Clock
+from tests.tools.soak import FastHost, memory
 
 TICKS = 7_776_000 if "RH_LONG" in os.environ else 100_000
 WARM = TICKS // 5

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from proctools import HZ, by_pid, python, ready, state_of, wait_for
 
-from rogue_hunter.beat import Beat
-from rogue_hunter.config import Config
-from rogue_hunter.host import Snapshot
-from rogue_hunter.host.linux import LinuxHost
-from rogue_hunter.sample import sample
-from rogue_hunter.score import score
-from rogue_hunter.tick import Row, chain
+from rogue_hunter.config.options import Config
+from rogue_hunter.host.linux.host import LinuxHost
+from rogue_hunter.host.protocol import Snapshot
+from rogue_hunter.sampling.sample import sample
+from rogue_hunter.scoring.stage import score
+from rogue_hunter.stream.clock import Beat
+from rogue_hunter.stream.tick import Row, chain
+from tests.tools.processes import HZ, by_pid, python, ready, state_of, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads a live /proc")
 

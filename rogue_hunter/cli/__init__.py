@@ -1,1 +1,13 @@
-"""The commands: one thin click command a file, and the only importers of click."""
+"""The commands: one thin click command a module, and the only importers of click."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SHARED = ("common",)
+"""Modules of this folder that are no commands; those whose names begin with an underscore are none either."""
+
+
+def names() -> list[str]:
+    """The commands, without rh-."""
+    return sorted(file.stem for file in Path(__file__).parent.glob("[a-z]*.py") if file.stem not in SHARED)

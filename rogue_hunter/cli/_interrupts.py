@@ -7,8 +7,8 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 
-from rogue_hunter.reap.candidate import Candidate
-from rogue_hunter.tick import Tick
+from rogue_hunter.reaper.candidate import Candidate
+from rogue_hunter.stream.tick import Tick
 
 Ask = Callable[[Sequence[Candidate]], bool]
 

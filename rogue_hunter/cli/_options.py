@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from rogue_hunter.cli.common import USAGE, Failure
-from rogue_hunter.config import load
+from rogue_hunter.config.toml import load
 from rogue_hunter.paths import config_file as users_file
-from rogue_hunter.rules import find_project, user_rules
+from rogue_hunter.rules.load import find_project
+from rogue_hunter.rules.user import user_rules
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -65,7 +66,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Epoch seconds of the text; a usage error names the forms."""
-        from rogue_hunter.timespec import parse_time
+        from rogue_hunter.text.timespec import parse_time
 
         try:
             seconds = parse_time(str(value), time.time())

@@ -10,11 +10,11 @@ import click
 
 from rogue_hunter import bench
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config
-from rogue_hunter.host import here, lister
+from rogue_hunter.config.options import Config
+from rogue_hunter.host.platform import here, lister
 from rogue_hunter.report.render import FORMS, Answer, Style, render, style, table
-from rogue_hunter.rules import load
-from rogue_hunter.tick import Record
+from rogue_hunter.rules.load import load
+from rogue_hunter.stream.tick import Record
 
 
 @common.command("rh-bench", """

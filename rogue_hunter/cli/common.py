@@ -15,8 +15,8 @@ import click
 from rogue_hunter import __version__
 
 if TYPE_CHECKING:
-    from rogue_hunter.config import Config
-    from rogue_hunter.tick import Tick
+    from rogue_hunter.config.options import Config
+    from rogue_hunter.stream.tick import Tick
 
 OK, FOUND, USAGE, BAD_INPUT, UNAVAILABLE, IO_ERROR, CONFIG_ERROR = 0, 1, 2, 65, 69, 74, 78
 
@@ -33,7 +33,7 @@ class Failure(Exception):
 
 def say(message: str) -> None:
     """One line for people. Names of processes and files in it are made harmless."""
-    from rogue_hunter.text import visible
+    from rogue_hunter.text.format import visible
 
     command = click.get_current_context(silent=True)
     name = command.find_root().info_name if command else None
@@ -109,7 +109,7 @@ def _expected(error: Exception) -> tuple[str, int] | None:
 
 
 def _say_of(made: click.Command, message: str) -> None:
-    from rogue_hunter.text import visible
+    from rogue_hunter.text.format import visible
 
     with suppress(OSError, AttributeError, ValueError):  # nobody is listening
         sys.stderr.write(f"{made.name}: {visible(message)}\n")
@@ -169,7 +169,7 @@ def output() -> BinaryIO:
 
 def read_ticks(name: str) -> tuple[Iterator[Tick], Callable[[], int]]:
     """The ticks of standard input, and a function for the end: it says what was wrong and gives the exit code."""
-    from rogue_hunter import wire
+    from rogue_hunter.stream import wire
 
     try:
         os.fstat(0)
@@ -198,7 +198,7 @@ def config_option(function: _F) -> _F:
 
 
 def _load_config(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Config:
-    from rogue_hunter.config import load
+    from rogue_hunter.config.toml import load
     from rogue_hunter.paths import config_file
 
     return load(value, config_file())
@@ -246,7 +246,7 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic from click 
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds of the text; a usage error names the forms."""
-        from rogue_hunter.timespec import parse_duration
+        from rogue_hunter.text.timespec import parse_duration
 
         try:
             seconds = parse_duration(str(value))

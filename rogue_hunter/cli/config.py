@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rogue_hunter import __version__, paths, wire
-from rogue_hunter import config as cfg
+from rogue_hunter import __version__, paths
 from rogue_hunter.cli import common
+from rogue_hunter.config.options import Config
+from rogue_hunter.config.toml import load, parse, settings, to_toml
+from rogue_hunter.stream import wire
 
 if TYPE_CHECKING:
-    from rogue_hunter.rules import RuleSet
+    from rogue_hunter.rules.model import RuleSet
 
 
 @click.group("rh-config", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -33,7 +35,7 @@ def init(file: Path | None, force: bool) -> int:
     target = _target(file)
     if (target.exists() or target.is_symlink()) and not force:
         raise common.Failure(f"{target}: exists; --force writes over it", common.FOUND)
-    _write(target, cfg.to_toml(cfg.Config(), comment_defaults=True))
+    _write(target, to_toml(Config(), comment_defaults=True))
     _place(str(target))
     return common.OK
 
@@ -41,15 +43,15 @@ def init(file: Path | None, force: bool) -> int:
 @command.command("show")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @common.config_option
-def show(as_json: bool, config: cfg.Config) -> int:
+def show(as_json: bool, config: Config) -> int:
     """Print the configuration in force, defaults included."""
     if as_json:
         tables: dict[str, dict[str, object]] = {}
-        for s in cfg.settings(config):
+        for s in settings(config):
             tables.setdefault(s.table, {})[s.name] = list(s.value) if isinstance(s.value, tuple) else s.value
         click.echo(wire.dumps_pretty(tables).decode())
     else:
-        click.echo(cfg.to_toml(config), nl=False)
+        click.echo(to_toml(config), nl=False)
     return common.OK
 
 
@@ -69,13 +71,14 @@ def validate(file: Path | None) -> int:
 
     Without FILE: the user's files, or the built-in rules, and a project's file here or above.
     """
-    from rogue_hunter.rules import find_project, user_file, user_rules
+    from rogue_hunter.rules.load import find_project
+    from rogue_hunter.rules.user import user_file, user_rules
 
     target = file or paths.config_file()
     if file is None and not target.exists():
         _word(f"{target}: there is none; the defaults are in force")
     else:
-        cfg.load(target)
+        load(target)
         _word(f"{target}: ok")
     _rules_ok(str(user_file(file) or "built-in rules"), user_rules(file))
     project = find_project(Path.cwd()) if file is None else None
@@ -87,7 +90,7 @@ def validate(file: Path | None) -> int:
 
 def _rules_ok(source: str, rules: RuleSet) -> None:
     """Say that the rules can be used, and do what their examples say; raise Failure when they do not."""
-    from rogue_hunter.rules import check_examples
+    from rogue_hunter.rules.examples import check_examples
 
     wrong = check_examples(rules)
     for sentence in wrong[1:]:
@@ -101,16 +104,16 @@ def _rules_ok(source: str, rules: RuleSet) -> None:
 @command.command("edit")
 def edit() -> int:
     """Open the file in $VISUAL or $EDITOR; what cannot be used is not put in place."""
-    from rogue_hunter import rules
+    from rogue_hunter.rules.load import parse as parse_rules
 
     target = paths.config_file()
-    text = target.read_text("utf-8") if target.exists() else cfg.to_toml(cfg.Config(), comment_defaults=True)
+    text = target.read_text("utf-8") if target.exists() else to_toml(Config(), comment_defaults=True)
     changed = click.edit(text, extension=".toml")
     if changed is None or changed == text:
         common.say("nothing changed")
         return common.OK
-    cfg.parse(changed.encode(), "the edited text")
-    _rules_ok("the edited text", rules.parse(changed.encode(), "the edited text"))
+    parse(changed.encode(), "the edited text")
+    _rules_ok("the edited text", parse_rules(changed.encode(), "the edited text"))
     _write(target, changed)
     _place(str(target))
     return common.OK
@@ -138,7 +141,7 @@ def completion(shell: str) -> int:
 
     from click.shell_completion import get_completion_class
 
-    from rogue_hunter.__main__ import names
+    from rogue_hunter.cli import names
 
     made = get_completion_class(shell)
     if made is None:
@@ -154,7 +157,7 @@ def completion(shell: str) -> int:
 
 def _word(line: str) -> None:
     """A line for people: a file's name may hold anything."""
-    from rogue_hunter.text import visible
+    from rogue_hunter.text.format import visible
 
     click.echo(visible(line))
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
-from rogue_hunter import __version__, paths, wire
+from rogue_hunter import __version__, paths
 from rogue_hunter.cli import common
-from rogue_hunter.config import load
-from rogue_hunter.schema import BANDS
-from rogue_hunter.schema_forensics import RECORDS
-from rogue_hunter.tick import Record, Tick
+from rogue_hunter.config.toml import load
+from rogue_hunter.schema.capture import RECORDS
+from rogue_hunter.schema.field import BANDS
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record, Tick
 
 if TYPE_CHECKING:
     from rogue_hunter.report.render import Style
@@ -67,10 +68,10 @@ def command(context: click.Context, tee: bool, band: str | None, config_file: Pa
     """
     if context.invoked_subcommand is not None:
         return common.OK
-    from rogue_hunter.forensics.beside import Beside
-    from rogue_hunter.forensics.stage import forensics
-    from rogue_hunter.host import here
-    from rogue_hunter.pump import pumped
+    from rogue_hunter.capture.stage import forensics
+    from rogue_hunter.capture.worker import Beside
+    from rogue_hunter.host.platform import here
+    from rogue_hunter.stream.batches import pumped
 
     config = load(config_file, paths.config_file())
     # Whoever types the command wants captures, whatever rh-pipe is told to do.
@@ -122,7 +123,7 @@ def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> in
             else:
                 kept.append(each)
         if form == "table":
-            from rogue_hunter.report.capture_words import report_text
+            from rogue_hunter.report.capture_text import report_text
 
             _words(out, lambda look, kept=kept: report_text(kept, look))  # type: ignore[misc]
     if form == "json":
@@ -133,7 +134,7 @@ def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> in
 
 def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
     """The records of one file; of each that says an error a line on standard error."""
-    from rogue_hunter.forensics.reread import read
+    from rogue_hunter.capture.recheck import read
 
     name = "standard input" if file == "-" else file
     with _opened(file) as stream:
@@ -175,10 +176,10 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
 
     Reads the same files as parse, and records of captures as rh-forensics and rh-report print them.
     """
-    from rogue_hunter.forensics.answer import blame_lines, blame_records
-    from rogue_hunter.forensics.blame import blame as judge
-    from rogue_hunter.forensics.reread import reports
-    from rogue_hunter.text import visible
+    from rogue_hunter.capture.recheck import reports
+    from rogue_hunter.capture.waitgraph.blame import blame as judge
+    from rogue_hunter.capture.waitgraph.records import blame_lines, blame_records
+    from rogue_hunter.text.format import visible
 
     form = form or _usual_form()
     code, out = common.OK, common.output()
@@ -226,9 +227,9 @@ def capture(pids: tuple[int, ...], form: str | None, config_file: Path | None) -
 
     Without a PID: at whoever cannot be interrupted or waits for a file lock. Exit 69 if a process is not there.
     """
-    from rogue_hunter.forensics.capture import capturer, new_capture_key
-    from rogue_hunter.forensics.request import Request, Target
-    from rogue_hunter.host import here
+    from rogue_hunter.capture.platform import capturer, new_capture_key
+    from rogue_hunter.capture.request import Request, Target
+    from rogue_hunter.host.platform import here
 
     settings = load(config_file, paths.config_file()).forensics
     out = common.output()
@@ -250,7 +251,7 @@ def capture(pids: tuple[int, ...], form: str | None, config_file: Path | None) -
                                  threading.Event())
     form = form or _usual_form()
     if form == "table":
-        from rogue_hunter.report.capture_words import capture_text
+        from rogue_hunter.report.capture_text import capture_text
 
         _words(out, lambda look: capture_text(records[0], records[1:], look))
     elif form == "json":

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rogue_hunter import __version__, wire
+from rogue_hunter import __version__
 from rogue_hunter.cli import common
 from rogue_hunter.cli._options import Moment, form_options, rules_options
-from rogue_hunter.config import Config
-from rogue_hunter.match import match
-from rogue_hunter.rules import Rule, RuleSet
-from rogue_hunter.text import duration, visible
-from rogue_hunter.tick import Record, Tick, record
+from rogue_hunter.config.options import Config
+from rogue_hunter.rules.matcher import match
+from rogue_hunter.rules.model import Rule, RuleSet
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record, Tick, record
+from rogue_hunter.text.format import duration, visible
 
 if TYPE_CHECKING:
     from rogue_hunter.report.render import Style
@@ -123,7 +124,7 @@ def backtest_(db: Path | None, since: float, until: float | None, form: str | No
     from contextlib import closing
 
     from rogue_hunter.rules.backtest import backtest, history, summary
-    from rogue_hunter.store import DatabaseError, open_reader
+    from rogue_hunter.store.database import DatabaseError, open_reader
 
     until = time.time() if until is None else until
     if since > until:
@@ -141,7 +142,7 @@ def backtest_(db: Path | None, since: float, until: float | None, form: str | No
 
 def _backtest_text(firings: list[Record], sums: list[Record], look: Style) -> str:
     from rogue_hunter.report.render import table
-    from rogue_hunter.report.words import moment
+    from rogue_hunter.report.sentences import moment
 
     if not firings:
         return "The rules would have matched nothing that was recorded.\n"

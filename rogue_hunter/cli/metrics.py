@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config
-from rogue_hunter.tick import Tick
+from rogue_hunter.config.options import Config
+from rogue_hunter.stream.tick import Tick
 
 if TYPE_CHECKING:
     from rogue_hunter.metrics import Page
@@ -102,7 +102,7 @@ class _Recorded:
         self._database = database
 
     def render(self) -> bytes:
-        from rogue_hunter.recorded_metrics import recorded
+        from rogue_hunter.report.metrics_page import recorded
 
         return recorded(self._database)
 

@@ -8,19 +8,21 @@ from pathlib import Path
 
 import click
 
-from rogue_hunter import paths, pipe
-from rogue_hunter.background import Setting, background
-from rogue_hunter.capturing import capturing
+from rogue_hunter import paths
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config, load
-from rogue_hunter.host import here
-from rogue_hunter.judging import judging
-from rogue_hunter.live import Live
-from rogue_hunter.logs import Log, log_path
-from rogue_hunter.loop import Loop
-from rogue_hunter.notify_socket import Notifier
-from rogue_hunter.reap import here as machine
-from rogue_hunter.serve import socket_path
+from rogue_hunter.config.options import Config
+from rogue_hunter.config.toml import load
+from rogue_hunter.daemon import pipe
+from rogue_hunter.daemon.capturing import capturing
+from rogue_hunter.daemon.live import Live
+from rogue_hunter.daemon.log import Log, log_path
+from rogue_hunter.daemon.loop import Loop
+from rogue_hunter.daemon.rules_stage import judging
+from rogue_hunter.daemon.sd_notify import Notifier
+from rogue_hunter.daemon.services import Setting, background
+from rogue_hunter.daemon.socket.address import socket_path
+from rogue_hunter.host.platform import here
+from rogue_hunter.reaper.platform import here as machine
 
 PATIENCE_S = 0.5
 """What is not urgent is done right behind a beat, when the beat is at most this far away."""
@@ -92,7 +94,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
         if log is not None:
             log.close()
     if report:
-        from rogue_hunter.report import print_summary
+        from rogue_hunter.report.views.summary import print_summary
 
         print_summary(database, began, time.time())
     return common.OK

@@ -11,12 +11,12 @@ from typing import Any, BinaryIO
 
 import click
 
-from rogue_hunter import prune as pruning
-from rogue_hunter import wire
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config
-from rogue_hunter.store import DatabaseError, Lock, open_reader, open_writer
-from rogue_hunter.tick import record
+from rogue_hunter.config.options import Config
+from rogue_hunter.store import prune as pruning
+from rogue_hunter.store.database import DatabaseError, Lock, open_reader, open_writer
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import record
 
 
 class InUse(DatabaseError):
@@ -110,8 +110,8 @@ def _prune(database: Path, before: float, limit: int) -> tuple[pruning.Removed, 
 
 def _through_pipe(database: Path, age: float, limit: int, config: Config, refused: InUse, out: BinaryIO) -> int:
     """Have the rh-pipe that writes to this database prune it, between its beats. It answers with the same record."""
-    from rogue_hunter.serve.link import ask
-    from rogue_hunter.serve.place import SocketError, socket_path
+    from rogue_hunter.daemon.socket.address import SocketError, socket_path
+    from rogue_hunter.daemon.socket.framing import ask
 
     request = record("prune_request", older_than_s=age, max_bytes=limit,
                      database=os.fsencode(os.path.realpath(database)).decode("utf-8", "backslashreplace"))

@@ -10,19 +10,26 @@ from pathlib import Path
 
 import click
 
-from rogue_hunter import paths, wire
+from rogue_hunter import paths
 from rogue_hunter.cli import common
 from rogue_hunter.cli._interrupts import Interrupts
 from rogue_hunter.cli._options import rules_options
-from rogue_hunter.config import Config
-from rogue_hunter.pump import gathered
-from rogue_hunter.reap import Notifier, Setup, confirm_on_tty, exit_code, here, manual, reap, rearm
-from rogue_hunter.reap.identity import Machine, Unreadable
-from rogue_hunter.reap.places import audit_log
-from rogue_hunter.reap.signals import Gone
-from rogue_hunter.reap.words import sentence, summary
-from rogue_hunter.rules import RuleSet
-from rogue_hunter.tick import Record, Tick, record
+from rogue_hunter.config.options import Config
+from rogue_hunter.reaper.candidate import manual
+from rogue_hunter.reaper.confirm import confirm_on_tty
+from rogue_hunter.reaper.limits import rearm
+from rogue_hunter.reaper.notify import Notifier
+from rogue_hunter.reaper.places import audit_log
+from rogue_hunter.reaper.platform import here
+from rogue_hunter.reaper.process import Machine, Unreadable
+from rogue_hunter.reaper.run import Setup, exit_code
+from rogue_hunter.reaper.signals import Gone
+from rogue_hunter.reaper.stage import reap
+from rogue_hunter.reaper.words import sentence, summary
+from rogue_hunter.rules.model import RuleSet
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.batches import gathered
+from rogue_hunter.stream.tick import Record, Tick, record
 
 PID_MAX = 1 << 22
 
@@ -122,12 +129,12 @@ def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Calla
 
 def _scanned(config: Config, rules: RuleSet, setup: Setup) -> Iterator[Tick]:
     """One look at all processes, a second after a silent one, with the matches of the rules."""
-    from rogue_hunter import host
-    from rogue_hunter.lineage import lineage
-    from rogue_hunter.match import match
-    from rogue_hunter.sample import beats_of, sample
-    from rogue_hunter.score import score
-    from rogue_hunter.tick import chain
+    from rogue_hunter.host import platform as host
+    from rogue_hunter.rules.matcher import match
+    from rogue_hunter.sampling.lineage import lineage
+    from rogue_hunter.sampling.sample import beats_of, sample
+    from rogue_hunter.scoring.stage import score
+    from rogue_hunter.stream.tick import chain
 
     def sleep(seconds: float) -> bool:
         time.sleep(seconds)
@@ -145,7 +152,8 @@ def _kept(ticks: Iterator[Tick], actions: list[Record], database: Path, config: 
           must: bool) -> Iterator[Tick]:
     """Note the actions, and store them. The user's own database is written only if it is there and nobody else writes
     to it: rh-pipe takes them over from the audit file. One that was named must take them."""
-    from rogue_hunter.store import DatabaseError, Lock, Writer
+    from rogue_hunter.store.database import DatabaseError, Lock
+    from rogue_hunter.store.writer import Writer
 
     for tick in ticks:
         new = [each for each in tick.records if each["type"] == "action"]
@@ -181,7 +189,7 @@ def _verify(config: Config, rules: RuleSet) -> int:
 
 
 def _rearm() -> int:
-    from rogue_hunter.reap import disarmed
+    from rogue_hunter.reaper.limits import disarmed
 
     why = disarmed(paths.state_dir())
     lifted = rearm(paths.state_dir())

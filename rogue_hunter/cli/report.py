@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import click
 
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config
-from rogue_hunter.report.asking import Asked, View
+from rogue_hunter.config.options import Config
+from rogue_hunter.report.database import Source, source
 from rogue_hunter.report.queries import BY, Period
 from rogue_hunter.report.render import Answer, render, style
-from rogue_hunter.report.source import Source, source
-from rogue_hunter.report.status import healthy
-from rogue_hunter.report.views import VIEWS
-from rogue_hunter.report.words import moment
+from rogue_hunter.report.sentences import moment
+from rogue_hunter.report.views.catalogue import VIEWS
+from rogue_hunter.report.views.status import healthy
+from rogue_hunter.report.views.view import Asked, View
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -32,7 +32,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Epoch seconds of the text; a usage error names the forms."""
-        from rogue_hunter.timespec import parse_time
+        from rogue_hunter.text.timespec import parse_time
 
         try:
             return parse_time(str(value), time.time())
@@ -123,7 +123,7 @@ def command(view: str, which: tuple[str, ...], since: float | None, until: float
 
 def _damaged(database: Path, error: Exception) -> Exception:
     """What to say of an answer that could not be made: that the file is damaged if it is, else the error itself."""
-    from rogue_hunter.store.misfit import misfit
+    from rogue_hunter.store.damage import misfit
 
     wrong = misfit(database) if database.exists() else None
     return error if wrong is None else common.Failure(f"{database}: damaged: {wrong}", common.IO_ERROR)

@@ -11,7 +11,7 @@ import click
 from rogue_hunter.cli import common
 
 if TYPE_CHECKING:
-    from rogue_hunter.config import Config
+    from rogue_hunter.config.options import Config
 
 
 @common.command("rh-sample", """
@@ -43,16 +43,16 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
     """
     if self_check:
         return _self_check(libproc)
-    from rogue_hunter import wire
-    from rogue_hunter.host import here
-    from rogue_hunter.lineage import lineage
-    from rogue_hunter.sample import beats_of, sample, select
+    from rogue_hunter.host.platform import here
+    from rogue_hunter.sampling.lineage import lineage
+    from rogue_hunter.sampling.sample import beats_of, sample, select
+    from rogue_hunter.stream import wire
 
     out = common.output()
     host = here(proc_root, libproc)
     beat = beats_of(host, hz or config.system.hz, _sleep, count=None if count is None else count + 1)
     if record is not None:
-        from rogue_hunter.host.linux.record import recorded
+        from rogue_hunter.host.linux.recording import recorded
 
         beat = recorded(beat, proc_root, record)
     try:
@@ -66,8 +66,8 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
 
 
 def _self_check(libproc: str | None) -> int:
-    from rogue_hunter.host.selfcheck import self_check
-    from rogue_hunter.text import visible
+    from rogue_hunter.host.macos.selfcheck import self_check
+    from rogue_hunter.text.format import visible
 
     found = self_check(libproc)
     click.echo("\n".join(visible(line) for line in found.lines()))

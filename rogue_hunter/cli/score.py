@@ -9,7 +9,7 @@ import click
 from rogue_hunter.cli import common
 
 if TYPE_CHECKING:
-    from rogue_hunter.config import Config
+    from rogue_hunter.config.options import Config
 
 
 @common.command("rh-score", """
@@ -27,8 +27,8 @@ Examples:
 @common.config_option
 def command(model: str | None, explain: bool, min_score: int | None, top: int | None, config: Config) -> int:
     """Read ticks, add a score from 0 to 100, its band and its reasons to every process, and print the ticks."""
-    from rogue_hunter import wire
-    from rogue_hunter.score import least, score
+    from rogue_hunter.scoring.stage import least, score
+    from rogue_hunter.stream import wire
 
     out = common.output()
     ticks, finish = common.read_ticks("rh-score")

@@ -12,11 +12,15 @@ from typing import Any
 
 import click
 
-from rogue_hunter import __version__, logs, paths, wire
+from rogue_hunter import __version__, paths
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config
-from rogue_hunter.service import Manager, ServiceError, here, program
-from rogue_hunter.tick import record
+from rogue_hunter.config.options import Config
+from rogue_hunter.daemon import log
+from rogue_hunter.service.manager import Manager, ServiceError
+from rogue_hunter.service.platform import here
+from rogue_hunter.service.program import program
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import record
 
 _manager_option = click.option(
     "--manager", type=click.Choice(["systemd", "launchd"]), help="Which one (default: this machine's).")
@@ -127,7 +131,7 @@ def status(as_json: bool, config: Config, manager: str | None) -> int:
     if as_json or not os.isatty(1):
         click.echo(wire.dumps(record("service", **fields)))
     else:
-        from rogue_hunter.text import visible
+        from rogue_hunter.text.format import visible
 
         for name, value in fields.items():
             if value is not None:
@@ -145,15 +149,15 @@ def status(as_json: bool, config: Config, manager: str | None) -> int:
 @common.config_option
 def show_logs(lines: int, follow: bool, as_json: bool, config: Config) -> int:
     """Print the log of rh-pipe: records in a pipe, lines for people on a terminal."""
-    file = logs.log_path(config.log)
+    file = log.log_path(config.log)
     out = common.output()
     people = os.isatty(1) and not as_json
-    for line in logs.last(file, config.log.keep, lines):
+    for line in log.last(file, config.log.keep, lines):
         out.write(_for_people(line) if people else line)
     out.flush()
     if not follow:
         return common.OK
-    for line in logs.follow(file):
+    for line in log.follow(file):
         if line:
             out.write(_for_people(line) if people else line)
             out.flush()
@@ -161,7 +165,7 @@ def show_logs(lines: int, follow: bool, as_json: bool, config: Config) -> int:
 
 
 def _for_people(line: bytes) -> bytes:
-    from rogue_hunter.text import visible
+    from rogue_hunter.text.format import visible
 
     try:
         entry = wire.loads(line)
@@ -178,7 +182,7 @@ def _say(lines: Sequence[str]) -> None:
 
 
 def _config(file: Path | None) -> Config:
-    from rogue_hunter.config import load
+    from rogue_hunter.config.toml import load
 
     return load(file, paths.config_file())
 
@@ -196,7 +200,7 @@ def _sudoers(config: Config) -> Any:
     """The rule for tailspin, for the user who is here; under sudo, for the one who called it."""
     import pwd
 
-    from rogue_hunter.forensics.settings import ForensicsSettings
+    from rogue_hunter.capture.settings import ForensicsSettings
     from rogue_hunter.service.sudoers import Sudoers
 
     caller = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""

@@ -14,13 +14,13 @@ from typing import BinaryIO
 
 import click
 
-from rogue_hunter import wire
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config
+from rogue_hunter.config.options import Config
+from rogue_hunter.daemon.socket.address import socket_path
+from rogue_hunter.daemon.socket.follow import Batch, Output, follow, kind_of, since
 from rogue_hunter.schema import RECORDS
-from rogue_hunter.serve.place import socket_path
-from rogue_hunter.tail import Batch, Output, follow, kind_of, since
-from rogue_hunter.timespec import parse_time
+from rogue_hunter.stream import wire
+from rogue_hunter.text.timespec import parse_time
 
 
 class Since(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
@@ -76,7 +76,7 @@ def _hush(_message: str) -> None:
 
 def _before(start: float, db: Path | None, config: Config, out: BinaryIO, types: tuple[str, ...]) -> frozenset[object]:
     """Print what the database has; gives the keys of what was printed, for it may come again."""
-    from rogue_hunter.store import open_reader
+    from rogue_hunter.store.database import open_reader
 
     connection = open_reader(common.database_path(db, config, make=False))
     try:
@@ -112,7 +112,7 @@ def _again(line: bytes, seen: frozenset[object]) -> bool:
 
 
 def _draw(batches: Iterator[Batch], count: int | None, out: BinaryIO) -> int:
-    from rogue_hunter.tail_view import View
+    from rogue_hunter.report.live_view import View
 
     screen = os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb"
     colour = screen and not os.environ.get("NO_COLOR")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from rogue_hunter import wire
 from rogue_hunter.cli import common
-from rogue_hunter.config import Config
-from rogue_hunter.track import track
+from rogue_hunter.config.options import Config
+from rogue_hunter.stream import wire
+from rogue_hunter.tracking.events import track
 
 
 @common.command("rh-track", """
@@ -33,8 +33,9 @@ def command(db: Path | None, tee: bool, model: str | None, config: Config) -> in
     if db is None:
         wire.write(track(config, model)(ticks), out, encode=encode)
         return finish()
-    from rogue_hunter.score.select import Selector
-    from rogue_hunter.store import Lock, Writer, store
+    from rogue_hunter.scoring.selection import Selector
+    from rogue_hunter.store.database import Lock
+    from rogue_hunter.store.writer import Writer, store
 
     lock = Lock(db)
     writer = Writer(db, config.store, time.time, common.say)

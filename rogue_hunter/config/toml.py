@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.schema import BANDS
+from rogue_hunter.schema.field import BANDS
 
 _SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]')
 """What a text of TOML may not hold as it is."""
@@ -156,3 +158,27 @@ def _toml(value: Any) -> str:
 def _escape(found: re.Match[str]) -> str:
     char = found.group()
     return "\\" + char if char in '"\\' else f"\\u{ord(char):04x}"
+
+
+def load(path: Path | None, default: Path | None = None) -> Config:
+    """The configuration of a file.
+
+    `path` must exist; `default` is read if it exists, else the defaults stand. Raises ConfigError.
+    """
+    file = path or default
+    if file is None or (path is None and not _is_there(file)):
+        return Config()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    return parse(data, str(file))
+
+
+def _is_there(file: Path) -> bool:
+    """False also where this user may not even look: a home that belongs to somebody else holds nothing of ours."""
+    try:
+        os.lstat(file)
+    except OSError:
+        return False
+    return True

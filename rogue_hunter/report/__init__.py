@@ -1,5 +1,1 @@
-"""Reading the database: the views of rh-report, and the summary at the end of a run."""
-
-from rogue_hunter.report.summary import print_summary
-
-__all__ = ["print_summary"]
+"""Reading the database: queries, evidence, sentences and tables of rh-report."""

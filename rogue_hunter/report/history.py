@@ -9,10 +9,11 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rogue_hunter import wire
 from rogue_hunter.report.queries import END, OVERLAPS, Period, Watched, bind, group_of, inside, known
-from rogue_hunter.schema import COMMAND_MINUTE, MACHINE_MINUTE, RECORDS
-from rogue_hunter.tick import Record, record
+from rogue_hunter.schema import RECORDS
+from rogue_hunter.schema.events import COMMAND_MINUTE, MACHINE_MINUTE
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record, record
 
 Minute = dict[str, Any]
 """The known columns of a row of machine_minutes or command_minutes."""

@@ -10,9 +10,11 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from rogue_hunter import wire
-from rogue_hunter.schema import METRICS, RECORDS, RESOURCES
-from rogue_hunter.tick import Record, record
+from rogue_hunter.schema import RECORDS
+from rogue_hunter.schema.field import RESOURCES
+from rogue_hunter.schema.sampling import METRICS
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record, record
 
 FULL_WEIGHT_S = 10.0
 """An event that lasted less than this ranks lower: starting a program pegs a core for a moment, and is no hog."""

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from rogue_hunter import text, wire
-from rogue_hunter.tick import Record
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record
+from rogue_hunter.text import format as text
 
 FORMS = ("table", "json", "ndjson", "csv")
 

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rogue_hunter.rules.explain import evidence, reason
-from rogue_hunter.rules.logic import Held
 from rogue_hunter.rules.model import Rule, RuleSet
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.rules.program import listed
-from rogue_hunter.rules.subject import HELD_SHARE, NEVER, Subject, Verdict
+from rogue_hunter.rules.subject import HELD_SHARE, NEVER, Held, Subject, Verdict
 from rogue_hunter.rules.window import Window
-from rogue_hunter.tick import Row
+from rogue_hunter.stream.tick import Row
 
 BY_ITSELF_S = 300.0
 """A process that ended so soon after a rule would have ended it was about to be done."""

@@ -9,7 +9,7 @@ from typing import Any
 from rogue_hunter.rules.patterns import PatternSet
 from rogue_hunter.rules.program import with_subcommand
 from rogue_hunter.rules.subject import NEVER, Subject, Term, Verdict
-from rogue_hunter.schema import BANDS
+from rogue_hunter.schema.field import BANDS
 
 
 class _Leaf:

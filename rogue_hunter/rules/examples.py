@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from rogue_hunter.rules.logic import Held
 from rogue_hunter.rules.model import Example, Rule, RuleSet
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.rules.program import listed
-from rogue_hunter.rules.subject import HELD_SHARE, NEVER, Subject, Verdict
+from rogue_hunter.rules.subject import HELD_SHARE, NEVER, Held, Subject, Verdict
 
 
 def check_examples(rules: RuleSet) -> list[str]:

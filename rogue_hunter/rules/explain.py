@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rogue_hunter.rules.subject import Term
-from rogue_hunter.text import duration
+from rogue_hunter.text.format import duration
 
 
 def evidence(terms: list[Term]) -> str:

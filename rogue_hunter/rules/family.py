@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rogue_hunter.schema import Key
-from rogue_hunter.tick import Row
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Row
 
 SERVICE_MANAGERS = frozenset({"systemd", "launchd"})
 """What else than pid 1 takes in orphans: systemd --user does."""

@@ -16,7 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.config import RULE_TABLES, Config
+from rogue_hunter.config.options import Config
+from rogue_hunter.config.toml import RULE_TABLES
 from rogue_hunter.rules.model import (
     LOG_LEVELS,
     MIN_PID,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rogue_hunter.rules.conditions import Age, Band, Called, Level, Orphan, State, User
-from rogue_hunter.rules.subject import NEVER, Node, Subject, Term, Verdict
+from rogue_hunter.rules.subject import NEVER, Held, Node, Subject, Term, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,30 +83,6 @@ class NoneOf:
 
     def explain(self, s: Subject) -> Iterator[Term]:
         return iter(())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """What is in it held in at least nine tenths of the last `seconds`, and holds now. Compared by object: each has
-    its own window for each process."""
-
-    node: Node
-    seconds: float
-
-    def verdict(self, s: Subject) -> Verdict:
-        return s.held(self, s)
-
-    def walk(self) -> Iterator[Node]:
-        yield self
-        yield from self.node.walk()
-
-    def explain(self, s: Subject) -> Iterator[Term]:
-        proof, held_s = s.proofs.get(self, ("reading", 0.0))
-        s.lifetime = proof == "lifetime"
-        terms = list(self.node.explain(s))
-        s.lifetime = False
-        for term in terms:
-            yield {**term, "evidence": proof, "window_s": self.seconds, "held_s": round(held_s, 2)}
 
 
 def cost(node: Node) -> int:

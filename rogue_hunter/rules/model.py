@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rogue_hunter.rules.logic import AllOf, Held
+from rogue_hunter.rules.logic import AllOf
+from rogue_hunter.rules.subject import Held
 
 PRIORITIES = ("critical", "high", "medium", "low")
 """From the first to the last that is evaluated."""

@@ -14,7 +14,7 @@ from typing import Any
 from rogue_hunter.rules.logic import AllOf
 from rogue_hunter.rules.model import PRIORITIES, Action, Rule, RuleSet, Safety
 from rogue_hunter.rules.parse import Place, flag, known, number, rule_of, tables, text
-from rogue_hunter.schema import BANDS
+from rogue_hunter.schema.field import BANDS
 
 _LEAST = ("cpu_percent_min", "duration_seconds", "age_seconds", "memory_mb_min", "disk_mb_per_s_min",
           "gpu_percent_min", "wakeups_per_s_min", "score_min")

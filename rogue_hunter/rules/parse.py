@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 from rogue_hunter.rules.conditions import Age, Band, Called, Level, Orphan, State, User
-from rogue_hunter.rules.logic import AllOf, AnyOf, Held, NoneOf, cost
+from rogue_hunter.rules.logic import AllOf, AnyOf, NoneOf, cost
 from rogue_hunter.rules.model import ACTIONS, LOG_LEVELS, PRIORITIES, SIGNALS, Action, Example, Rule, RuleError
 from rogue_hunter.rules.patterns import PatternError, PatternSet, Probe, compile_pattern
-from rogue_hunter.rules.subject import Node
-from rogue_hunter.schema import BANDS, PROCESS, STATES
+from rogue_hunter.rules.subject import Held, Node
+from rogue_hunter.schema.field import BANDS, STATES
+from rogue_hunter.schema.sampling import PROCESS
 
 DEPTH = 8
 """How deep any, all and not may be nested."""

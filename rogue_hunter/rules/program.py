@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from rogue_hunter.tick import Row
+from rogue_hunter.stream.tick import Row
 
 SUBJECT_LIMIT = 4096
 """Characters of a name or line that patterns see. The wire carries no more of a command line."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.rules.program import Program, program_of
-from rogue_hunter.tick import Row
-
-if TYPE_CHECKING:
-    from rogue_hunter.rules.logic import Held
+from rogue_hunter.stream.tick import Row
 
 NEVER = math.inf
 
@@ -78,3 +76,27 @@ class Node(Protocol):
     def explain(self, s: Subject) -> Iterator[Term]:
         """What held, for people; only asked of a condition that holds."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """What is in it held in at least nine tenths of the last `seconds`, and holds now. Compared by object: each has
+    its own window for each process."""
+
+    node: Node
+    seconds: float
+
+    def verdict(self, s: Subject) -> Verdict:
+        return s.held(self, s)
+
+    def walk(self) -> Iterator[Node]:
+        yield self
+        yield from self.node.walk()
+
+    def explain(self, s: Subject) -> Iterator[Term]:
+        proof, held_s = s.proofs.get(self, ("reading", 0.0))
+        s.lifetime = proof == "lifetime"
+        terms = list(self.node.explain(s))
+        s.lifetime = False
+        for term in terms:
+            yield {**term, "evidence": proof, "window_s": self.seconds, "held_s": round(held_s, 2)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from rogue_hunter.config import RULE_TABLES
+from rogue_hunter.config.toml import RULE_TABLES
 from rogue_hunter.paths import config_file, rules_file
 from rogue_hunter.rules.load import load
 from rogue_hunter.rules.model import RuleError, RuleSet

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
-from rogue_hunter.launchd_plist import LABEL, agent, problems, render
 from rogue_hunter.paths import private_dir
+from rogue_hunter.service.launchd_plist import LABEL, agent, problems, render
 from rogue_hunter.service.manager import Done, Run, ServiceError, State, put, read, run_command, take_away
 from rogue_hunter.service.program import QUIET, Program
 

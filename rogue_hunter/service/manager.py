@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-from rogue_hunter.service.program import Program
 
 TIMEOUT_S = 60.0
 
@@ -107,19 +104,6 @@ class Manager(Protocol):
     def state(self) -> State:
         """How it is."""
         ...
-
-
-def here(program: Program, log: Path, run: Run = run_command, platform: str = sys.platform) -> Manager:
-    """This machine's service manager. `log` is where a manager without a journal keeps standard error."""
-    if platform == "darwin":
-        from rogue_hunter.service.launchd import Launchd
-
-        return Launchd(program, log, run)
-    if platform == "linux":
-        from rogue_hunter.service.systemd import Systemd
-
-        return Systemd(program, run)
-    raise ServiceError(f"no service manager is known for {platform}")
 
 
 def put(file: Path, text: bytes, mark: bytes) -> bool:

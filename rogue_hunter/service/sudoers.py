@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from rogue_hunter.forensics.macos import Tools, save_argv
+from rogue_hunter.capture.macos import Tools, save_argv
 from rogue_hunter.service.manager import Run, ServiceError, run_command
 
 FILE = "/etc/sudoers.d/rogue-hunter"

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from rogue_hunter import wire
 from rogue_hunter.service.manager import Done, Run, ServiceError, State, put, read, run_command, take_away
 from rogue_hunter.service.program import QUIET, Program
+from rogue_hunter.stream import wire
 
 UNIT = "rogue-hunter.service"
 

@@ -6,8 +6,6 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from rogue_hunter import wire
-from rogue_hunter.minutes import AVERAGES
 from rogue_hunter.store import rows_forensics, rows_reap
 from rogue_hunter.store.tables import (
     COMMAND_MINUTES,
@@ -17,7 +15,9 @@ from rogue_hunter.store.tables import (
     PROCESS_EVENTS,
     PROCESS_SNAPSHOTS,
 )
-from rogue_hunter.tick import Record
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record
+from rogue_hunter.tracking.minutes import AVERAGES
 
 _EVENT_COLUMNS = tuple(c.name for c in PROCESS_EVENTS.columns if c.name != "id")
 _SNAPSHOT_COLUMNS = tuple(c.name for c in PROCESS_SNAPSHOTS.columns if c.name != "id")

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from rogue_hunter import wire
 from rogue_hunter.store.table import Table
 from rogue_hunter.store.tables_forensics import CHILDREN, FORENSIC_CAPTURES
-from rogue_hunter.tick import Record
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record
 
 
 def _insert_capture() -> str:

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from rogue_hunter import wire
 from rogue_hunter.store.tables_reap import ACTIONS, MATCHES
-from rogue_hunter.tick import Record
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record
 
 _ACTION = ACTIONS.insert().replace("INSERT", "INSERT OR IGNORE", 1)
 _ACTION_NAMES = tuple(c.name for c in ACTIONS.columns if c.name != "id")

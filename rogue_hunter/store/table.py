@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rogue_hunter.schema import Field
+from rogue_hunter.schema.field import Field
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rogue_hunter.schema import COMMAND_MINUTE, EVENT, MACHINE_MINUTE, SNAPSHOT
+from rogue_hunter.schema.events import COMMAND_MINUTE, EVENT, MACHINE_MINUTE
+from rogue_hunter.schema.sampling import SNAPSHOT
 from rogue_hunter.store.table import Table
 from rogue_hunter.store.table import column as _c
 from rogue_hunter.store.tables_forensics import FORENSICS

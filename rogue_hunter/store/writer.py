@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter import __version__, wire
-from rogue_hunter.config import Store as Settings
-from rogue_hunter.schema import Key
+from rogue_hunter import __version__
+from rogue_hunter.config.options import Store as Settings
+from rogue_hunter.schema.field import Key
 from rogue_hunter.store.database import DatabaseError, is_corrupt, move_aside, open_writer
 from rogue_hunter.store.rows import WRITES
-from rogue_hunter.tick import Record, Row, Stage, Tick
-from rogue_hunter.track import Open
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record, Row, Stage, Tick
+from rogue_hunter.tracking.events import Open
 
 Batch = list[Record]
 

@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from rogue_hunter.host import darwin_abi as abi
-from rogue_hunter.host.darwin import DarwinHost
-from rogue_hunter.host.libproc import Library
+from rogue_hunter.host.macos import abi
+from rogue_hunter.host.macos.host import DarwinHost
+from rogue_hunter.host.macos.libproc import Library
 from tests.bench.build import BuildError, build_library
 from tests.bench.words import number, table
 

@@ -18,18 +18,18 @@ import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rogue_hunter.beat import Beat
-from rogue_hunter.config import Config
-from rogue_hunter.host import here
-from rogue_hunter.lineage import lineage
-from rogue_hunter.match import match
-from rogue_hunter.minutes import minutes
-from rogue_hunter.pause import pauses
+from rogue_hunter.config.options import Config
+from rogue_hunter.host.platform import here
+from rogue_hunter.rules.matcher import match
 from rogue_hunter.rules.user import user_rules
-from rogue_hunter.sample import sample
-from rogue_hunter.score import score
-from rogue_hunter.tick import Stage, chain
-from rogue_hunter.track import track
+from rogue_hunter.sampling.lineage import lineage
+from rogue_hunter.sampling.sample import sample
+from rogue_hunter.scoring.stage import score
+from rogue_hunter.stream.clock import Beat
+from rogue_hunter.stream.tick import Stage, chain
+from rogue_hunter.tracking.events import track
+from rogue_hunter.tracking.minutes import minutes
+from rogue_hunter.tracking.pauses import pauses
 from tests.bench.build import build
 from tests.bench.loads import Load, running
 from tests.bench.words import table

@@ -16,16 +16,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ticktools import closing, key, row
-
-from rogue_hunter.match import Matcher
-from rogue_hunter.reap import Setup, here, manual
-from rogue_hunter.reap.audit import AuditLog
-from rogue_hunter.reap.identity import Machine as Actual
-from rogue_hunter.reap.run import reap_batch
-from rogue_hunter.rules import RuleSet, builtin, parse
-from rogue_hunter.schema import Key
-from rogue_hunter.tick import Row, Tick
+from rogue_hunter.reaper.audit import AuditLog
+from rogue_hunter.reaper.candidate import manual
+from rogue_hunter.reaper.platform import here
+from rogue_hunter.reaper.process import Machine as Actual
+from rogue_hunter.reaper.run import Setup, reap_batch
+from rogue_hunter.rules.load import builtin, parse
+from rogue_hunter.rules.matcher import Matcher
+from rogue_hunter.rules.model import RuleSet
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Row, Tick
+from tests.tools.ticks import closing, key, row
 
 PROCESSES = 1000
 RULES = 20

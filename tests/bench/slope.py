@@ -53,12 +53,11 @@ def fit(points: list[tuple[float, float]]) -> float:
 def take(ticks: int) -> Slope:
     """Run so many ticks of the pipe in this process."""
     sys.path.insert(0, str(REPO / "tests"))
-    from soaktools import FastHost, memory
-
-    from rogue_hunter import pipe
-    from rogue_hunter.beat import NS, Clock
-    from rogue_hunter.config import Config
-    from rogue_hunter.live import Live
+    from rogue_hunter.config.options import Config
+    from rogue_hunter.daemon import pipe
+    from rogue_hunter.daemon.live import Live
+    from rogue_hunter.stream.clock import NS, Clock
+    from tests.tools.soak import FastHost, memory
 
     now, done = [10**12], [0]
     clock = Clock(lambda: now[0], lambda: 1_700_000_000.0 + now[0] / NS - 1000, lambda: now[0])

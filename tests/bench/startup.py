@@ -27,7 +27,7 @@ _MONTH = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from historytools import CASES, build_month, planted
+from tests.tools.history import CASES, build_month, planted
 build_month(Path(sys.argv[2]))
 print(round(planted(0) + CASES[0].at))
 """

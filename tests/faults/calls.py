@@ -24,19 +24,19 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from proctools import Tree
-
-from rogue_hunter import pipe
-from rogue_hunter.beat import Clock
-from rogue_hunter.config import Config
-from rogue_hunter.host import HostError, linux
-from rogue_hunter.host.linux import LinuxHost
+from rogue_hunter.config.options import Config
+from rogue_hunter.daemon import pipe
+from rogue_hunter.daemon.loop import Loop
+from rogue_hunter.host.linux import host as linux
 from rogue_hunter.host.linux.describe import Describer
 from rogue_hunter.host.linux.gate import ClockGate, FileGate, cpu_clock
 from rogue_hunter.host.linux.gpu import Gpu
-from rogue_hunter.loop import Loop
-from rogue_hunter.store import DatabaseError
-from rogue_hunter.tick import Row, Tick
+from rogue_hunter.host.linux.host import LinuxHost
+from rogue_hunter.host.protocol import HostError
+from rogue_hunter.store.database import DatabaseError
+from rogue_hunter.stream.clock import Clock
+from rogue_hunter.stream.tick import Row, Tick
+from tests.tools.processes import Tree
 
 from .table import SEED, Bench, case
 

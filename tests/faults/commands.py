@@ -9,11 +9,10 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import ticktools
-
 from rogue_hunter.__main__ import names
-from rogue_hunter.config import Config
-from rogue_hunter.score import score
+from rogue_hunter.config.options import Config
+from rogue_hunter.scoring.stage import score
+from tests.tools import ticks as ticktools
 
 from .mutate import mutate
 from .table import REPO, SEED, Bench, Skip, case, clean

@@ -7,12 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from rogue_hunter import wire
-from rogue_hunter.config import Config, Store
-from rogue_hunter.score import score
-from rogue_hunter.store import Lock, Writer, store
-from rogue_hunter.tick import chain
-from rogue_hunter.track import track
+from rogue_hunter.config.options import Config, Store
+from rogue_hunter.scoring.stage import score
+from rogue_hunter.store.database import Lock
+from rogue_hunter.store.writer import Writer, store
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import chain
+from rogue_hunter.tracking.events import track
 
 
 def main() -> None:

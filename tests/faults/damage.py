@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import ticktools
-
-from rogue_hunter import wire
+from rogue_hunter.stream import wire
+from tests.tools import ticks as ticktools
 
 from .statements import BEATS, Faults, contents, run
 from .table import REPO, SEED, Bench, Skip, case, clean

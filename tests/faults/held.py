@@ -12,13 +12,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter import pipe
-from rogue_hunter.background import Around
-from rogue_hunter.config import Config, Store
-from rogue_hunter.store import Writer, open_reader, open_writer
+from rogue_hunter.config.options import Config, Store
+from rogue_hunter.daemon import pipe
+from rogue_hunter.daemon.services import Around
+from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.migrations import VERSION
-from rogue_hunter.store.wal import WalAlarm
-from rogue_hunter.tick import Tick
+from rogue_hunter.store.wal_watch import WalAlarm
+from rogue_hunter.store.writer import Writer
+from rogue_hunter.stream.tick import Tick
 
 from .limits import state
 from .statements import Faults, Scripted, contents, run

@@ -11,18 +11,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ticktools
-
-from rogue_hunter.config import Log as LogSettings
-from rogue_hunter.logs import Log
+from rogue_hunter.config.options import Log as LogSettings
+from rogue_hunter.daemon.log import Log
 from rogue_hunter.metrics import Metrics
-from rogue_hunter.reap.notify import Notifier
-from rogue_hunter.rules import RuleError
-from rogue_hunter.rules import parse as parse_rules
-from rogue_hunter.rules.model import Settings
-from rogue_hunter.tail_view import View
-from rogue_hunter.tick import Tick, record
-from rogue_hunter.wire import Encoder
+from rogue_hunter.reaper.notify import Notifier
+from rogue_hunter.report.live_view import View
+from rogue_hunter.rules.load import parse as parse_rules
+from rogue_hunter.rules.model import RuleError, Settings
+from rogue_hunter.stream.tick import Tick, record
+from rogue_hunter.stream.wire import Encoder
+from tests.tools import ticks as ticktools
 
 from . import statements
 from .table import Bench, Skip, case, clean

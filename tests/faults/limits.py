@@ -14,13 +14,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import ticktools
-from proctools import PYTHON, python
-
-from rogue_hunter import pipe
-from rogue_hunter.beat import Clock
-from rogue_hunter.config import Config
-from rogue_hunter.store import open_reader
+from rogue_hunter.config.options import Config
+from rogue_hunter.daemon import pipe
+from rogue_hunter.store.database import open_reader
+from rogue_hunter.stream.clock import Clock
+from tests.tools import ticks as ticktools
+from tests.tools.processes import PYTHON, python
 
 from .statements import Scripted
 from .table import REPO, Bench, Skip, case, clean

@@ -9,17 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from reap.fakes import FakeMachine, setup
-
-from rogue_hunter.config import Log as LogSettings
-from rogue_hunter.logs import Log
+from rogue_hunter.config.options import Log as LogSettings
+from rogue_hunter.daemon.log import Log
+from rogue_hunter.daemon.socket.address import Place, SocketError
 from rogue_hunter.paths import PathError, private_dir
-from rogue_hunter.reap import disarm, disarmed
-from rogue_hunter.reap.audit import AuditError, AuditLog
-from rogue_hunter.reap.run import _alone
-from rogue_hunter.serve import Place
-from rogue_hunter.serve.place import SocketError
-from rogue_hunter.store import DatabaseError, Lock, open_writer
+from rogue_hunter.reaper.audit import AuditError, AuditLog
+from rogue_hunter.reaper.limits import disarm, disarmed
+from rogue_hunter.reaper.run import _alone
+from rogue_hunter.store.database import DatabaseError, Lock, open_writer
+from tests.reaper.fakes import FakeMachine, setup
 
 from .table import Bench, case, clean
 

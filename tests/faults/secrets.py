@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from proctools import python
+from tests.tools.processes import python
 
 from .limits import rows, state
 from .table import Bench, case, clean

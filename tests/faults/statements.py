@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import ticktools
-
-from rogue_hunter import pipe
-from rogue_hunter.beat import Clock
-from rogue_hunter.config import Config, Store
-from rogue_hunter.host import Facts, Snapshot
-from rogue_hunter.store import DatabaseError, database, migrations
+from rogue_hunter.config.options import Config, Store
+from rogue_hunter.daemon import pipe
+from rogue_hunter.host.protocol import Facts, Snapshot
+from rogue_hunter.store import database, migrations
+from rogue_hunter.store.database import DatabaseError
+from rogue_hunter.stream.clock import Clock
+from tests.tools import ticks as ticktools
 
 from .calls import EVER, ONCE, WHILE
 from .table import SEED, Bench, case

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from proctools import python
+from tests.tools.processes import python
 
 from .limits import _works, state
 from .table import Bench, Skip, case, clean

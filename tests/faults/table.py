@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proctools import dies_with_us
+from tests.tools.processes import dies_with_us
 
 REPO = Path(__file__).resolve().parents[2]
 SEED = 20_310_716

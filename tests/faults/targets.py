@@ -14,41 +14,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ticktools
-from proctools import io_text, stat_line, status_text
-
-from rogue_hunter import wire
-from rogue_hunter.config import Config, ConfigError
+from rogue_hunter.capture.spindump.detect import parse_file
+from rogue_hunter.capture.waitgraph.blame import blame
+from rogue_hunter.capture.waitgraph.records import blame_records
+from rogue_hunter.config.options import Config
+from rogue_hunter.config.toml import ConfigError, to_toml
 from rogue_hunter.config.toml import parse as parse_config
-from rogue_hunter.config.toml import to_toml
-from rogue_hunter.forensics.answer import blame_records
-from rogue_hunter.forensics.blame import blame
-from rogue_hunter.forensics.parse import parse_file
-from rogue_hunter.host import darwin_abi as abi
-from rogue_hunter.host import darwin_decode as darwin
-from rogue_hunter.host.iokit import parse_ioreg
 from rogue_hunter.host.linux import parse as linux
 from rogue_hunter.host.linux.describe import cgroup_path
 from rogue_hunter.host.linux.gpu import parse_fdinfo
-from rogue_hunter.host.sleepwake import get_recent_sleep_events, parse_boottime, parse_pmset_log
-from rogue_hunter.lineage import lineage
-from rogue_hunter.match import match
-from rogue_hunter.minutes import minutes
-from rogue_hunter.pause import pauses
-from rogue_hunter.prune import parse_size
-from rogue_hunter.reap.audit import AuditError, AuditLog
-from rogue_hunter.reap.budget import Budget
-from rogue_hunter.reap.candidate import check_match
-from rogue_hunter.redact import LIMIT, redact
-from rogue_hunter.rules import RuleError, builtin
-from rogue_hunter.rules import parse as parse_rules
-from rogue_hunter.rules.load import _toml
+from rogue_hunter.host.macos import abi
+from rogue_hunter.host.macos import decode as darwin
+from rogue_hunter.host.macos.iokit import parse_ioreg
+from rogue_hunter.host.macos.sleepwake import get_recent_sleep_events, parse_boottime, parse_pmset_log
+from rogue_hunter.reaper.audit import AuditError, AuditLog
+from rogue_hunter.reaper.candidate import check_match
+from rogue_hunter.reaper.limits import Budget
+from rogue_hunter.rules.load import _toml, builtin
+from rogue_hunter.rules.load import parse as parse_rules
+from rogue_hunter.rules.matcher import match
+from rogue_hunter.rules.model import RuleError
 from rogue_hunter.rules.narrow import narrow
-from rogue_hunter.score import score
-from rogue_hunter.text import clip, csv_cell, visible
-from rogue_hunter.tick import Tick, chain
-from rogue_hunter.timespec import parse_duration, parse_time
-from rogue_hunter.track import track
+from rogue_hunter.sampling.lineage import lineage
+from rogue_hunter.scoring.stage import score
+from rogue_hunter.store.prune import parse_size
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Tick, chain
+from rogue_hunter.text.format import clip, csv_cell, visible
+from rogue_hunter.text.redact import LIMIT, redact
+from rogue_hunter.text.timespec import parse_duration, parse_time
+from rogue_hunter.tracking.events import track
+from rogue_hunter.tracking.minutes import minutes
+from rogue_hunter.tracking.pauses import pauses
+from tests.tools import ticks as ticktools
+from tests.tools.processes import io_text, stat_line, status_text
 
 from .table import REPO
 

@@ -13,14 +13,14 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from rogue_hunter import docs, launchd_plist
-from rogue_hunter.config import Config
-from rogue_hunter.forensics import logs
-from rogue_hunter.schema import Field
-from rogue_hunter.service import sudoers, systemd
+from rogue_hunter.capture import logs
+from rogue_hunter.config.options import Config
+from rogue_hunter.schema.field import Field
+from rogue_hunter.service import launchd_plist, sudoers, systemd
 from rogue_hunter.service.manager import ServiceError
 from rogue_hunter.service.program import QUIET, Program
-from rogue_hunter.text import visible
+from rogue_hunter.text.format import visible
+from tests.tools import docs
 
 from .hostile import _OBEYED, NAMES, _history
 from .table import REPO, Bench, Skip, case, clean
@@ -174,8 +174,8 @@ def sql(bench: Bench) -> str:
     texts = [*NAMES, "%", "_", "' OR 1=1 --", '" OR ""="', "x'; DELETE FROM process_events; --", "1); DROP VIEW v_pauses; --",
              "1 UNION SELECT * FROM actions", "\\"]
     from rogue_hunter.report import queries
+    from rogue_hunter.report.database import source
     from rogue_hunter.report.queries import Period
-    from rogue_hunter.report.source import source
 
     found = 0
     with source(database, 1_700_000_500.0, Config()) as held:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from launchertools import BASE_PYTHON, PYTHON, REPO, Checkout, make_checkout, write_program
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.tools.launchers import BASE_PYTHON, PYTHON, REPO, Checkout, make_checkout, write_program
 
 RUN, TESTS = REPO / "bin" / "requirements.lock", REPO / "tests" / "requirements.lock"
 

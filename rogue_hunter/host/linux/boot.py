@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rogue_hunter.host import Facts, HostError
 from rogue_hunter.host.linux.machine import Machine
+from rogue_hunter.host.protocol import Facts, HostError
 
 
 def read_facts(machine: Machine, root: Path, live: bool) -> tuple[Facts, float]:

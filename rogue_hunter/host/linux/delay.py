@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from rogue_hunter.host.linux.parse import parse_schedstat
-from rogue_hunter.schema import Key
-from rogue_hunter.tick import Row
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Row
 
 DELAY_THREADS = 32
 """Run delay of threads is summed over task/*/schedstat only up to this many threads: 12 us each."""

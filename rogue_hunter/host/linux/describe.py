@@ -17,9 +17,9 @@ from sys import intern
 
 from rogue_hunter.host.linux.descriptors import shut
 from rogue_hunter.host.linux.parse import parse_stat, split_cmdline, text
-from rogue_hunter.redact import LIMIT, redact
-from rogue_hunter.schema import Key
-from rogue_hunter.tick import Row
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Row
+from rogue_hunter.text.redact import LIMIT, redact
 
 CMDLINE_BYTES = 2 * LIMIT
 """Read twice what is kept: redaction shortens."""

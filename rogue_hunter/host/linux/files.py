@@ -18,7 +18,7 @@ from rogue_hunter.host.linux.descriptors import shut
 from rogue_hunter.host.linux.gate import GONE, SCHEDSTAT_BYTES, STAT_BYTES, ClockGate, FileGate
 from rogue_hunter.host.linux.parse import Stat, parse_stat
 from rogue_hunter.host.linux.process import IO_MAX, STAT_MAX, STATUS_MAX, Process
-from rogue_hunter.schema import Key
+from rogue_hunter.schema.field import Key
 
 SPARE_FDS = 64
 """Descriptors left for everything that is not a process: database, socket, standard streams, the machine's files."""

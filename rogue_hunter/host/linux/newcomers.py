@@ -7,7 +7,6 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from rogue_hunter.host import HostError
 from rogue_hunter.host.linux.boot import own_namespace
 from rogue_hunter.host.linux.describe import Describer
 from rogue_hunter.host.linux.files import Files
@@ -16,6 +15,7 @@ from rogue_hunter.host.linux.machine import Machine
 from rogue_hunter.host.linux.parse import PF_KTHREAD, parse_loadavg_last_pid, parse_stat
 from rogue_hunter.host.linux.process import STAT_MAX, Process
 from rogue_hunter.host.linux.table import Reading, Table
+from rogue_hunter.host.protocol import HostError
 
 LIST_EVERY = 30
 """Ticks after which /proc is listed even when no pid was given out: 10 s at 3 Hz, against what the last pid hides."""

@@ -20,8 +20,8 @@ from rogue_hunter.host.linux.parse import (
     text,
     tty_name,
 )
-from rogue_hunter.schema import Key
-from rogue_hunter.tick import Row
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Row
 
 if TYPE_CHECKING:
     from rogue_hunter.host.linux.gate import Gate

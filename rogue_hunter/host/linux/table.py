@@ -6,15 +6,15 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
-from rogue_hunter.host import Snapshot
 from rogue_hunter.host.linux.delay import DELAY_CPU_PERCENT, DELAY_THREADS
 from rogue_hunter.host.linux.describe import Describer
 from rogue_hunter.host.linux.files import Files, Said
 from rogue_hunter.host.linux.gate import GONE
 from rogue_hunter.host.linux.parse import fits, parse_stat, parse_touched
 from rogue_hunter.host.linux.process import PAGE, STAT_MAX, Process
-from rogue_hunter.schema import Key
-from rogue_hunter.tick import Row
+from rogue_hunter.host.protocol import Snapshot
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Row
 
 
 class Reading:

@@ -1,0 +1,1 @@
+"""Captures: what the machine was doing during a stall, from /proc, from spindump and from logs."""

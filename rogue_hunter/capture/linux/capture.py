@@ -1,0 +1,254 @@
+"""One capture on Linux, from the first look to the records."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rogue_hunter.capture.command import RunCommand, default_runner
+from rogue_hunter.capture.linux import logs
+from rogue_hunter.capture.linux.convoy import mutex_waits
+from rogue_hunter.capture.linux.lookups import Index
+from rogue_hunter.capture.linux.read import Gone, Late, bounded, parse_pressure_avg10, read_or
+from rogue_hunter.capture.linux.records import process_records, report_record
+from rogue_hunter.capture.linux.threads import Process, look_again, proportional, read_process, uptime
+from rogue_hunter.capture.linux.waits import Wait, waits_of
+from rogue_hunter.capture.request import Parts, Request, Sleep, capture_record
+from rogue_hunter.capture.settings import ForensicsSettings
+from rogue_hunter.host.linux.parse import PF_KTHREAD
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Record
+
+PSS_LIMIT_BYTES = 1 << 30
+"""Pss is read of smaller processes only: the kernel walks every page for it and holds the memory map meanwhile."""
+
+
+@dataclass(slots=True)
+class _Scene:
+    """What was read so far."""
+
+    root: Path
+    machine: str
+    settings: ForensicsSettings
+    parts: Parts
+    processes: dict[int, Process] = field(default_factory=dict)
+    outcomes: dict[Key, str] = field(default_factory=dict)
+    denied: set[str] = field(default_factory=set)
+
+
+def capture_linux(request: Request, cancel: threading.Event | None = None, *,
+                  settings: ForensicsSettings | None = None, root: Path = Path("/proc"), sleep: Sleep = time.sleep,
+                  clock: Callable[[], float] = time.monotonic, make: RunCommand | None = None,
+                  kmsg: str = "/dev/kmsg") -> list[Record]:
+    """Look at the targets, at whoever waits not to be interrupted, and at whoever stands in the way of any of them.
+
+    Returns the capture record, the report, processes with threads and waits, log entries. Raises nothing for what the
+    machine does; `make` starts journalctl.
+    """
+    settings = settings or ForensicsSettings()
+    cancel = cancel or threading.Event()
+    start = clock()
+    deadline = start + settings.timeout_s
+    parts = Parts()
+    scene = _Scene(root, os.uname().machine, settings, parts)
+    pressure = _pressure(root, parts)
+    index = Index(root, clock)
+
+    def going_on() -> bool:
+        return not cancel.is_set() and clock() < deadline
+
+    for target in request.targets:
+        if going_on():
+            scene.outcomes[target.key] = _read(scene, target.key, target.role)
+    # Half of the room is left to those who turn out to be in the way of the others.
+    crowd = max(len(scene.processes) + 1, settings.processes // 2)
+    for pid, role in _bystanders(index, scene.machine):
+        if going_on() and len(scene.processes) < crowd:
+            _read(scene, pid, role)
+    _follow(scene, index, going_on)
+    for _ in range(settings.rounds - 1):
+        if not going_on():
+            break
+        sleep(settings.round_s)
+        for process in scene.processes.values():
+            _guarded(scene, process, lambda process=process: look_again(root, process, scene.machine))  # type: ignore[misc]
+    index.forget_locks()
+    waits = _follow(scene, index, going_on)
+    _weigh_memory(scene, request, going_on)
+    parts.done("threads", _threads_status(scene, request), _threads_problem(scene))
+    parts.done("waits", "partial" if index.incomplete or "memory" in scene.denied else "ok",
+               "not every process's descriptors may be read: some waits have no name" if index.incomplete else None)
+    children = list(_process_records(scene, request, waits, uptime(root)))
+    children.insert(0, report_record(request, children, settings, clock() - start, root))
+    entries, left = _logs(request, settings, parts, make or default_runner(), cancel, kmsg) if going_on() else ([], 0)
+    for process in scene.processes.values():
+        parts.problems.extend(process.problems[: max(0, 32 - len(parts.problems))])
+    everything = [*children, *entries]
+    targets = [{"pid": t.key[0], "start_ticks": t.key[1], "command": t.command,
+                "outcome": scene.outcomes.get(t.key, "skipped")} for t in request.targets]
+    return [capture_record(request, parts, "linux", clock() - start, everything, targets=targets or None,
+                           log_entries_left_out=left or None, **pressure), *everything]
+
+
+def _read(scene: _Scene, key: Key | int, role: str) -> str:
+    """Read one process into the scene; says ok, gone, timeout (then less of it was read) or left_out."""
+    pid = key if isinstance(key, int) else key[0]
+    if pid in scene.processes:
+        return "ok"
+    if len(scene.processes) >= scene.settings.processes:
+        return "left_out"
+    limit, seconds = scene.settings.threads, scene.settings.process_timeout_s
+    outcome = "ok"
+    try:
+        try:
+            process = bounded(lambda: read_process(scene.root, key, role, scene.machine, limit), seconds)
+        except Late:
+            outcome = "timeout"
+            scene.parts.problems.append(f"process {pid} could not be read within {seconds:g} s: it holds a lock that "
+                                        f"reading needs; its stacks and system calls are left out")
+            process = bounded(lambda: read_process(scene.root, key, role, scene.machine, limit, without_locks=True),
+                              seconds)
+    except Gone:
+        return "gone"
+    except Late:
+        return "timeout"
+    except OSError as error:
+        scene.parts.problems.append(f"process {pid}: {error.strerror}")
+        return "failed"
+    scene.processes[pid] = process
+    scene.denied |= process.denied
+    return outcome
+
+
+def _guarded(scene: _Scene, process: Process, call: Callable[[], None]) -> None:
+    try:
+        bounded(call, scene.settings.process_timeout_s)
+    except Late:
+        process.problems.append(f"process {process.key[0]} no longer answers")
+    except OSError:
+        pass
+
+
+def _bystanders(index: Index, machine: str) -> Iterator[tuple[int, str]]:
+    """Processes that wait not to be interrupted, and both sides of every file lock and of every mutex between
+    processes that is waited for."""
+    for pid, stat in index.stats().items():
+        if stat.state == b"D" and not stat.flags & PF_KTHREAD:
+            yield pid, "uninterruptible"
+    for wait in index.locks():
+        yield wait.waiter, "waiter"
+        if wait.holder is not None:
+            yield wait.holder, "holder"
+    for waiter, owner in mutex_waits(index.root, index.stats().items(), machine):
+        yield waiter, "waiter"
+        holder = index.thread_owner(owner)
+        if holder is not None:
+            yield holder, "holder"
+
+
+def _follow(scene: _Scene, index: Index, going_on: Callable[[], bool]) -> dict[int, list[Wait]]:
+    """The waits of everybody in the scene, with the holders read in as they are met."""
+    found: dict[int, list[Wait]] = {}
+    try:
+        namespace: str | None = os.readlink(scene.root / "self" / "ns" / "pid")
+    except OSError:
+        namespace = None
+    queue = list(scene.processes)
+    for pid in queue:
+        if not going_on():
+            break
+        process = scene.processes[pid]
+        try:
+            found[pid] = bounded(lambda p=process: list(waits_of(p, index, namespace)),  # type: ignore[misc]
+                                 scene.settings.process_timeout_s)
+        except (Late, OSError):
+            process.problems.append(f"process {pid}: what it waits for could not be found out in time")
+            continue
+        scene.denied |= process.denied
+        for wait in found[pid]:
+            if wait.on_pid is not None and wait.on_pid not in scene.processes and \
+                    _read(scene, wait.on_pid, "holder") in ("ok", "timeout") and wait.on_pid in scene.processes:
+                queue.append(wait.on_pid)
+    return found
+
+
+def _weigh_memory(scene: _Scene, request: Request, going_on: Callable[[], bool]) -> None:
+    """Pss of the culprit."""
+    culprit = request.culprit
+    process = scene.processes.get(culprit.key[0]) if culprit else None
+    if process is None or not going_on() or process.fields.get("memory_bytes", 0) > PSS_LIMIT_BYTES:
+        return
+    try:
+        process.fields["memory_proportional_bytes"] = bounded(lambda: proportional(scene.root, process.key), 1.0)
+    except Late:
+        process.problems.append(f"process {process.key[0]}: its memory map is locked for more than a second")
+    except OSError:
+        pass
+
+
+def _threads_status(scene: _Scene, request: Request) -> str:
+    outcomes = [scene.outcomes.get(t.key, "skipped") for t in request.targets]
+    if outcomes and all(o != "ok" for o in outcomes) and not scene.processes:
+        return "failed"
+    if scene.denied & {"kernel stack", "system call"} or any(o != "ok" for o in outcomes):
+        return "partial"
+    return "ok"
+
+
+def _threads_problem(scene: _Scene) -> str | None:
+    gone = [str(key[0]) for key, how in scene.outcomes.items() if how == "gone"]
+    words = [f"may not be read of every process: {', '.join(sorted(scene.denied))}"] if scene.denied else []
+    if gone:
+        words.append(f"gone before they could be looked at: {', '.join(gone[:20])}")
+    return "; ".join(words) or None
+
+
+def _process_records(scene: _Scene, request: Request, waits: dict[int, list[Wait]],
+                     uptime_s: float | None) -> Iterable[Record]:
+    threads = {tid for found in waits.values() for wait in found for tid in (wait.tid, wait.on_tid)}
+    for number, process in enumerate(scene.processes.values(), 1):
+        yield from process_records(number, process, waits.get(process.key[0], []), scene.processes, threads,
+                                   request.capture, uptime_s, keep_idle=scene.settings.keep_idle)
+
+
+def _pressure(root: Path, parts: Parts) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    hows: list[str] = []
+    for resource in ("cpu", "memory", "io"):
+        data, how = read_or(None, root / "pressure" / resource, 4096)
+        hows.append(how)
+        averages = parse_pressure_avg10(data)
+        found[f"pressure_{resource}_some_percent"] = averages.some
+        found[f"pressure_{resource}_full_percent"] = averages.full
+    if all(how == "ok" for how in hows):
+        parts.done("pressure", "ok")
+    elif "denied" in hows:
+        parts.done("pressure", "denied")
+    else:
+        # A kernel without PSI has no such files; one booted with psi=0 has them and answers EOPNOTSUPP.
+        parts.done("pressure", "partial" if "ok" in hows else "unavailable")
+    return found
+
+
+def _logs(request: Request, settings: ForensicsSettings, parts: Parts, make: RunCommand, cancel: threading.Event,
+          kmsg: str) -> tuple[list[Record], int]:
+    since = request.ts - settings.log_seconds
+    entries: list[Record] = []
+    left = 0
+    for part, wanted in (("kernel_log", settings.kernel_log), ("journal", settings.journal)):
+        if not wanted or not settings.log_entries:
+            parts.done(part, "skipped")
+            continue
+        if part == "kernel_log":
+            kept, more = logs.kernel_log(since, request.capture, parts, settings.log_entries, kmsg)
+        else:
+            kept, more = logs.journal(since, request.capture, parts, settings.log_entries, make,
+                                      min(10.0, settings.timeout_s), cancel)
+        entries += kept
+        left += more
+    entries.sort(key=lambda each: each.get("ts", 0.0))
+    return entries, left

@@ -1,0 +1,244 @@
+"""One process as it stands: its own figures, and each of its threads with state, wait channel, system call, stack."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rogue_hunter.capture.linux.read import Gone, is_native, pinned, read, read_or, still
+from rogue_hunter.capture.linux.syscalls import Call, parse_syscall
+from rogue_hunter.capture.spindump.stacks import FRAME_LIMIT, MAX_FRAMES
+from rogue_hunter.host.linux.describe import cgroup_path
+from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, Stat, effective_uid, parse_stat, parse_status, text
+from rogue_hunter.schema.field import Key
+
+_MEMORY = {
+    b"VmSize": "memory_mapped_bytes", b"VmHWM": "memory_peak_bytes", b"VmRSS": "memory_bytes",
+    b"RssAnon": "memory_anonymous_bytes", b"RssFile": "memory_file_bytes", b"RssShmem": "memory_shared_bytes",
+    b"VmSwap": "memory_swap_bytes",
+}
+
+
+@dataclass(slots=True)
+class Thread:
+    """One thread. `looks` holds what each look at it saw: (state letter, wait channel, call)."""
+
+    tid: int
+    name: str
+    priority: int
+    cpu_seconds: float
+    stack: tuple[str, ...] = ()
+    looks: list[tuple[str, str | None, Call | None]] = field(default_factory=list)
+
+    @property
+    def last(self) -> tuple[str, str | None, Call | None]:
+        """What the last look saw."""
+        return self.looks[-1]
+
+    def same_wait(self) -> int:
+        """In how many looks, counted back from the last, the thread sat in the same wait."""
+        _, wchan, call = self.last
+        count = 0
+        for state, channel, other in reversed(self.looks):
+            if state == "R" or channel != wchan or other != call:
+                break
+            count += 1
+        return max(1, count)
+
+
+@dataclass(slots=True)
+class Process:
+    """One process. `fields` are those of its record; `denied` names what may not be read."""
+
+    key: Key
+    command: str
+    role: str
+    stat: Stat
+    fields: dict[str, Any]
+    threads: dict[int, Thread]
+    threads_total: int
+    native: bool
+    pid_namespace: str | None
+    denied: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+    stuck: bool = False
+
+
+def parse_stack(data: bytes) -> tuple[str, ...]:
+    """/proc/PID/stack: `[<0>] futex_wait+0xb1/0x150` a line, innermost first; names without offsets."""
+    frames: list[str] = []
+    for line in data.splitlines()[:MAX_FRAMES]:
+        _, _, rest = line.partition(b"] ")
+        name = rest.strip().split(b"+0x", 1)[0]
+        if name and not name.startswith(b"0xffffffffffffffff"):
+            frames.append(text(name)[:FRAME_LIMIT])
+    return tuple(frames)
+
+
+def parse_memory(status: bytes) -> dict[str, int]:
+    """The memory lines of /proc/PID/status, bytes. They are counters: no lock of the process is needed for them."""
+    found: dict[str, int] = {}
+    for line in status.splitlines():
+        name, _, rest = line.partition(b":")
+        known = _MEMORY.get(name)
+        if known is not None:
+            number = rest.split(None, 1)[0] if rest.strip() else b""
+            if number.isdigit() and len(number) < 16:
+                found[known] = int(number) * 1024
+    return found
+
+
+def parse_wchan(data: bytes) -> str | None:
+    """/proc/PID/wchan: a kernel function, or 0 when the thread runs or may not be looked at."""
+    name = data.strip()
+    return None if name in (b"", b"0") else text(name)[:FRAME_LIMIT]
+
+
+def read_process(root: Path, key: Key | int, role: str, machine: str, limit: int, *,
+                 without_locks: bool = False) -> Process:
+    """One process and at most `limit` of its threads. Raises Gone.
+
+    The identity is looked at before and after: what was read belongs to it, or Gone is raised. Stacks, system calls
+    and the auxiliary vector need a lock that a process holds while it runs another program (exec): `without_locks`
+    leaves them out, for a process that is stuck there.
+    """
+    with pinned(root, key) as (at, stat):
+        pid = key if isinstance(key, int) else key[0]
+        denied: set[str] = set()
+        status, _ = read_or(at, "status")
+        auxv = b"" if without_locks else read_or(at, "auxv", 64)[0]
+        native = bool(stat.flags & PF_KTHREAD) or not auxv or is_native(auxv)
+        fields = _fields(at, stat, status, denied, without_locks)
+        try:
+            namespace: str | None = os.readlink("ns/pid", dir_fd=at)
+        except OSError:
+            namespace = None
+        tids = _tids(at)
+        threads: dict[int, Thread] = {}
+        for tid in tids[:limit]:
+            thread = _thread(at, tid, machine if native else "", denied, without_locks)
+            if thread is not None:
+                threads[tid] = thread
+        process = Process((pid, stat.start), text(stat.comm), role, stat, fields, threads, len(tids), native, namespace,
+                          denied, stuck=without_locks)
+        if len(tids) > limit:
+            process.problems.append(f"process {pid} has {len(tids)} threads; the first {limit} were read")
+        if not still(at, stat.start):
+            raise Gone(f"process {pid} ended while it was read")
+        return process
+
+
+def _tids(at: int) -> list[int]:
+    try:
+        return sorted(int(name) for name in _listdir(at, "task") if name.isdigit())
+    except OSError:
+        return []
+
+
+def _listdir(at: int, name: str) -> list[str]:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
+
+
+def _fields(at: int, stat: Stat, status: bytes, denied: set[str], without_locks: bool) -> dict[str, Any]:
+    fields: dict[str, Any] = {"parent_pid": stat.ppid or None, "threads": stat.threads or None,
+                              "cpu_seconds": (stat.utime + stat.stime) / HZ}
+    fields["state"] = STATES.get(stat.state)
+    if stat.state in (b"Z", b"X", b"x"):
+        fields["defunct"] = True
+    fields.update(parse_memory(status))
+    with suppress(ValueError, IndexError):
+        fields["uid"] = effective_uid(parse_status(status)[0])
+    group, _ = read_or(at, "cgroup", 4096)
+    if group:
+        fields["cgroup"] = cgroup_path(group)
+    if without_locks:
+        return fields
+    try:
+        fields["path"] = text(os.fsencode(os.readlink("exe", dir_fd=at)))[:1024]
+    except PermissionError:
+        denied.add("exe")
+    except OSError:
+        pass
+    try:
+        fields["open_files"] = len(_listdir(at, "fd"))
+    except PermissionError:
+        denied.add("open files")
+    except OSError:
+        pass
+    return fields
+
+
+def _thread(at: int, tid: int, machine: str, denied: set[str], without_locks: bool) -> Thread | None:
+    try:
+        stat = parse_stat(read(at, f"task/{tid}/stat", 4096))
+    except (OSError, ValueError):
+        return None
+    thread = Thread(tid, text(stat.comm), stat.priority, (stat.utime + stat.stime) / HZ)
+    if without_locks:
+        wchan, _ = read_or(at, f"task/{tid}/wchan", 256)
+        thread.looks.append((stat.state.decode("ascii", "replace"), parse_wchan(wchan), None))
+        return thread
+    stack, how = read_or(at, f"task/{tid}/stack", 16384)
+    if how == "denied":
+        denied.add("kernel stack")
+    thread.stack = parse_stack(stack)
+    _look(at, thread, stat, machine, denied)
+    return thread
+
+
+def _look(at: int, thread: Thread, stat: Stat, machine: str, denied: set[str]) -> None:
+    wchan, _ = read_or(at, f"task/{thread.tid}/wchan", 256)
+    call, how = read_or(at, f"task/{thread.tid}/syscall", 256)
+    if how == "denied":
+        denied.add("system call")
+    thread.looks.append((stat.state.decode("ascii", "replace"), parse_wchan(wchan), parse_syscall(call, machine)))
+
+
+def look_again(root: Path, process: Process, machine: str) -> None:
+    """One more look at the threads of `process`. A thread or a process that is gone is left as it was seen last."""
+    if process.stuck:
+        return
+    try:
+        with pinned(root, process.key) as (at, _):
+            for thread in process.threads.values():
+                try:
+                    stat = parse_stat(read(at, f"task/{thread.tid}/stat", 4096))
+                except (OSError, ValueError):
+                    continue
+                _look(at, thread, stat, machine if process.native else "", process.denied)
+    except Gone:
+        process.problems.append(f"process {process.key[0]} ended while it was looked at")
+
+
+def proportional(root: Path, key: Key) -> int | None:
+    """Pss in bytes, from smaps_rollup. Takes the memory lock of the process: call it through `bounded`."""
+    try:
+        with pinned(root, key) as (at, _):
+            for line in read(at, "smaps_rollup", 65536).splitlines():
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except (Gone, OSError, ValueError, IndexError):
+        return None
+    return None
+
+
+def age(process: Process, uptime_s: float | None) -> float | None:
+    """Seconds since the process started."""
+    return None if uptime_s is None else round(max(0.0, uptime_s - process.stat.start / HZ), 2)
+
+
+def uptime(root: Path) -> float | None:
+    """Seconds since boot, sleep included."""
+    try:
+        return float(read(None, root / "uptime", 128).split()[0])
+    except (OSError, ValueError, IndexError):
+        boottime = getattr(time, "CLOCK_BOOTTIME", None)
+        return None if boottime is None else time.clock_gettime(boottime)

@@ -1,0 +1,207 @@
+"""What a thread waits for, and who could end the wait, where the kernel tells."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rogue_hunter.capture.linux import futex
+from rogue_hunter.capture.linux.lookups import End, Index
+from rogue_hunter.capture.linux.read import Late, bounded, read_or
+from rogue_hunter.capture.linux.sockets import inode_of
+from rogue_hunter.capture.linux.syscalls import FORKS, LOCKS, READS, WRITES, Call
+from rogue_hunter.capture.linux.threads import Process, Thread
+
+MAX_CANDIDATES = 8
+"""Processes of which each could end a wait, and which are all named. A pipe with more writers blames nobody."""
+MEMORY_S = 1.0
+"""Seconds for reading a futex word out of another process's memory."""
+
+FREEZERS = frozenset(("__refrigerator", "refrigerator", "do_freezer_trap"))
+"""Where a thread sits whose control group was frozen: the first two of version 1 (and of a machine that is about to
+sleep), the last of version 2."""
+
+_ACCESS = 0o3
+_LOCK_WORDS = ("lock", "flock", "posix", "fcntl")
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One wait of one thread; `on_pid` None: nobody can be named, `on_what` says what is waited for."""
+
+    tid: int
+    kind: str
+    on_pid: int | None
+    on_tid: int | None
+    on_what: str | None
+    certainty: str
+    evidence: str
+
+
+def waits_of(process: Process, index: Index, own_namespace: str | None) -> Iterator[Wait]:
+    """Every wait of the threads of `process` that is more than sleeping."""
+    locks = {wait.waiter: wait for wait in index.locks()}
+    lock = locks.get(process.key[0])
+    if lock is not None:
+        yield from _lock(process, lock.kind, lock.mode, lock.holder, lock.file)
+    for thread in process.threads.values():
+        state, wchan, call = thread.last
+        if state in ("R", "Z", "X", "T", "t", "I"):
+            continue
+        if wchan in FREEZERS:
+            # Whatever it waited for before, what it waits for now is to be thawed.
+            yield Wait(thread.tid, "freezer", None, None, "whoever froze its control group", "proven",
+                       f"state {state} in {wchan}")
+            continue
+        name = call.name if call else None
+        if name in LOCKS and lock is not None:
+            continue
+        found = list(_by_call(process, thread, call, index, own_namespace)) if call and call.name else []
+        yield from found
+        if not found and state == "D":
+            yield Wait(thread.tid, "uninterruptible", None, None, wchan or "the kernel", "proven",
+                       f"state D in {wchan or 'the kernel'}" + (f", {call.words()}" if call else ""))
+
+
+def _by_call(process: Process, thread: Thread, call: Call, index: Index, own_namespace: str | None) -> Iterator[Wait]:
+    name = call.name or ""
+    if name in READS or name in WRITES:
+        yield from _descriptor(process, thread, call, index)
+    elif name in ("futex", "futex_wait"):
+        yield from _futex(process, thread, call, index, own_namespace)
+    elif name in ("wait4", "waitid"):
+        yield from _child(process, thread, call, index)
+    elif name in FORKS and thread.last[0] == "D":
+        yield from _vfork(process, thread, index)
+
+
+def _lock(process: Process, kind: str, mode: str, holder: int | None, file: str) -> Iterator[Wait]:
+    """/proc/locks names the process; which of its threads waits is seen from where they sleep."""
+    threads = list(process.threads.values())
+    asleep = [t for t in threads if t.last[2] is not None and t.last[2].name in LOCKS] or \
+             [t for t in threads if any(w in (t.last[1] or "") for w in _LOCK_WORDS)]
+    tid = (asleep or threads)[0].tid if threads else process.key[0]
+    known = "proven" if len(threads) == 1 or len(asleep) == 1 else "guessed"
+    evidence = f"/proc/locks: {mode} {kind} on {file}"
+    if len(asleep) != 1 and len(threads) > 1:
+        evidence += "; which of its threads waits is a guess"
+    yield Wait(tid, kind, holder, None, None if holder else f"file {file}", known, evidence)
+
+
+def _descriptor(process: Process, thread: Thread, call: Call, index: Index) -> Iterator[Wait]:
+    """A pipe or socket: whoever has the other end open."""
+    pid = process.key[0]
+    number = call.args[0] & 0xFFFFFFFF if call.args else 0
+    try:
+        link = os.readlink(index.root / str(pid) / "fd" / str(number))
+    except OSError:
+        return
+    end = inode_of(link)
+    if end is None:
+        return
+    kind, inode = end
+    reading = call.name in READS
+    if kind == "pipe":
+        way = os.O_WRONLY if reading else os.O_RDONLY
+        others = [end for end in index.ends("pipe", inode) if _opens(index.root, end, way)]
+        role = "writer" if reading else "reader"
+    else:
+        peer = index.socket_peer(pid, inode)
+        if not peer:
+            return
+        others, role = index.ends("socket", peer), "peer"
+    wait = f"{kind} read" if reading else f"{kind} write"
+    yield from _candidates(process, thread, wait, others, f"{link}, {call.name}", role, index.incomplete)
+
+
+def _opens(root: Path, end: End, wanted: int) -> bool:
+    """That descriptor is open for `wanted`, or for both ways."""
+    data, how = read_or(None, root / str(end[0]) / "fdinfo" / str(end[1]), 4096)
+    if how != "ok":
+        return False
+    for line in data.splitlines():
+        if line.startswith(b"flags:"):
+            try:
+                access = int(line[6:].strip(), 8) & _ACCESS
+            except ValueError:
+                return False
+            return access in (wanted, os.O_RDWR)
+    return False
+
+
+def _candidates(process: Process, thread: Thread, kind: str, others: list[End], what: str, role: str,
+                incomplete: bool) -> Iterator[Wait]:
+    pids = sorted({pid for pid, _ in others} - {process.key[0]})
+    if not pids:
+        if others:
+            yield Wait(thread.tid, kind, process.key[0], None, None, "proven", f"{what}: only itself is its {role}")
+        return
+    if len(pids) > MAX_CANDIDATES:
+        yield Wait(thread.tid, kind, None, None, f"{what}: {len(pids)} processes could be its {role}", "guessed", what)
+        return
+    alone = len(pids) == 1 and len({pid for pid, _ in others}) == 1 and not incomplete
+    for pid in pids:
+        yield Wait(thread.tid, kind, pid, None, None, "proven" if alone else "guessed",
+                   f"{what}: its only {role}" if alone else f"{what}: one of those that could be its {role}")
+
+
+def _child(process: Process, thread: Thread, call: Call, index: Index) -> Iterator[Wait]:
+    pid = process.key[0]
+    wanted = 0
+    if call.name == "wait4" and call.args:
+        wanted = call.args[0] & 0xFFFFFFFF
+        wanted = wanted - (1 << 32) if wanted >> 31 else wanted
+    elif len(call.args) > 1 and call.args[0] == 1:  # P_PID
+        wanted = call.args[1] & 0xFFFFFFFF
+    if wanted > 0:
+        if process.pid_namespace is None or wanted in index.stats():
+            yield Wait(thread.tid, call.name or "wait", wanted, None, None, "proven", f"{call.words()}: that child")
+        return
+    children = index.children(pid)
+    if len(children) == 1:
+        yield Wait(thread.tid, call.name or "wait", children[0], None, None, "proven", "its only child")
+
+
+def _vfork(process: Process, thread: Thread, index: Index) -> Iterator[Wait]:
+    """The maker of a process by vfork sleeps, not to be interrupted, until that process runs a program or ends."""
+    children = index.children(process.key[0])
+    if children:
+        alone = len(children) == 1
+        yield Wait(thread.tid, "vfork", children[-1], None, None, "proven" if alone else "guessed",
+                   "its only child" if alone else "its youngest child")
+
+
+def _futex(process: Process, thread: Thread, call: Call, index: Index, own_namespace: str | None) -> Iterator[Wait]:
+    where = futex.address(call)
+    pid = process.key[0]
+    if where is None or "memory" in process.denied:
+        return
+    try:
+        memory = bounded(lambda: futex.read_memory(index.root, pid, where[0]), MEMORY_S)
+    except Late:
+        process.denied.add("memory")
+        process.problems.append(f"process {pid}: its memory could not be read within {MEMORY_S:g} s: its memory map "
+                                f"is locked, by itself or by whoever changes it")
+        return
+    except OSError:
+        process.denied.add("memory")
+        return
+    owner = futex.owner(where[1], memory)
+    if owner is None or (owner.tid == thread.tid and owner.certainty == "guessed"):
+        return
+    evidence = f"{owner.evidence} at {where[0]:#x}"
+    if owner.tid in process.threads:
+        yield Wait(thread.tid, "futex", pid, owner.tid, None, owner.certainty, evidence)
+        return
+    if own_namespace is not None and process.pid_namespace not in (None, own_namespace):
+        yield Wait(thread.tid, "futex", None, None, f"thread {owner.tid} of its pid namespace", owner.certainty,
+                   evidence)
+        return
+    home = index.thread_owner(owner.tid)
+    if home is None:
+        yield Wait(thread.tid, "futex", None, None, f"a mutex whose owner, thread {owner.tid}, is gone",
+                   owner.certainty, evidence)
+    elif home == pid or owner.shared or owner.certainty == "proven":
+        yield Wait(thread.tid, "futex", home, owner.tid, None, owner.certainty, evidence)

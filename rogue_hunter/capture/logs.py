@@ -1,0 +1,211 @@
+"""Logs as records: the unified log of macOS, the journal of systemd, the ring buffer of the Linux kernel.
+
+Each parser takes lines of bytes and gives `log_entry` records; what is no entry becomes an `error` record with its
+line number. `log show --style ndjson` ends with `{"count":N,"finished":1}`; `log stream` begins with a line that is no
+JSON (`Filtering the log data using ...`). Keys may be missing, and entries other than log events (activities,
+signposts) have no messageType. Messages hold what programs wrote into them: secrets are masked as in command lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rogue_hunter.capture.spindump.decode import NAME_LIMIT, TEXT_LIMIT, timestamp
+from rogue_hunter.stream.tick import Record, record
+from rogue_hunter.text.redact import redact
+
+MESSAGE_LIMIT = 4096
+MAX_ERRORS = 20
+"""Error records of one log: a file that is something else has an error on every line. The rest is counted."""
+
+PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
+"""syslog(3)'s words for the numbers 0 to 7."""
+
+_I64 = 1 << 63
+_KMSG = re.compile(rb"([0-9]{1,9}),([0-9]{1,18}),([0-9]{1,18}),[^;]{0,64};(.*)$", re.DOTALL)
+
+
+def _loads(data: bytes) -> Any:
+    from rogue_hunter.stream.wire import loads
+
+    return loads(data)
+
+
+def _text(value: object, limit: int = TEXT_LIMIT) -> str | None:
+    """A text field; lone surrogates cannot come out of the JSON reader, numbers are not texts."""
+    return value[:limit] if isinstance(value, str) and value else None
+
+
+def _int(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        value = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
+    return value if isinstance(value, int) and -_I64 <= value < _I64 else None
+
+
+def _message(value: object) -> str | None:
+    return redact([value[: 2 * MESSAGE_LIMIT]])[:MESSAGE_LIMIT] if isinstance(value, str) else None
+
+
+class _Errors:
+    """Error records, the first few; `rest` counts what is beyond."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, line: int, message: str) -> Iterator[Record]:
+        self.count += 1
+        if self.count <= MAX_ERRORS:
+            yield record("error", stage="forensics", line=line, message=message)
+
+    def rest(self) -> Iterator[Record]:
+        if self.count > MAX_ERRORS:
+            yield record("error", stage="forensics",
+                         message=f"{self.count - MAX_ERRORS} more lines that are no entries")
+
+
+def unified(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Record]:
+    """Entries of `log show --style ndjson`, `--style json` or `log stream --style ndjson`."""
+    errors = _Errors()
+    entries = 0
+    finished: int | None = None
+    for number, data in _objects(lines):
+        if data.startswith(b"Filtering the log data using"):
+            continue
+        try:
+            value = _loads(data)
+        except (ValueError, RecursionError):
+            yield from errors.add(number, "not JSON: the entry is cut off or no entry of a log")
+            continue
+        if not isinstance(value, dict):
+            yield from errors.add(number, "not an entry of a log")
+        elif "finished" in value and "eventMessage" not in value:
+            finished = _int(value.get("count"))
+        elif "timestamp" not in value and "eventMessage" not in value and "processID" not in value:
+            yield from errors.add(number, "JSON, but not an entry of a log")
+        else:
+            entries += 1
+            yield _unified_entry(value, capture)
+    yield from errors.rest()
+    if finished is not None and finished != entries + errors.count:
+        yield record("error", stage="forensics",
+                     message=f"the log says that it has {finished} entries, {entries} could be read")
+
+
+def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """JSON texts with the number of their first line: one a line, or spread as `--style json` does.
+
+    That style prints one array: `[{` or `},{` begins an entry, `}` at the left margin ends one.
+    """
+    held: list[bytes] = []
+    first, size = 0, 0
+    for number, line in enumerate(lines, 1):
+        bare = line.strip()
+        if not bare:
+            continue
+        if held:
+            if line.startswith(b"}"):
+                yield first, b"{" + b"".join(held[1:]) + b"}"
+                held, size = ([b"{"], 1) if bare.endswith(b"{") else ([], 0)
+                first = number
+            else:
+                held.append(line)
+                size += len(line)
+                if size > 1 << 20:
+                    yield first, b"".join(held)
+                    held, size = [], 0
+        elif bare in (b"[{", b"{", b"},{"):
+            held, first, size = [b"{"], number, 1
+        elif bare not in (b"[", b"]", b"[]"):
+            yield number, bare
+    if held:
+        yield first, b"".join(held)
+
+
+def _unified_entry(value: dict[str, Any], capture: str | None) -> Record:
+    path = _text(value.get("processImagePath"))
+    stamp = value.get("timestamp")
+    ts = timestamp(stamp.encode("utf-8", "replace")) if isinstance(stamp, str) else None
+    level, kind = _text(value.get("messageType"), 32), _text(value.get("eventType"), 64)
+    thread = _int(value.get("threadID"))
+    sender = _text(value.get("senderImagePath"))
+    return record(
+        "log_entry", capture=capture, ts=ts, source="unified", level=level.lower() if level else None,
+        kind=None if kind in ("logEvent", None) else str(kind).removesuffix("Event"),
+        pid=_int(value.get("processID")), thread_id=None if thread is None else hex(thread),
+        uid=_int(value.get("userID")), command=path.rsplit("/", 1)[-1][:NAME_LIMIT] if path else None, path=path,
+        sender=sender.rsplit("/", 1)[-1] if sender else None, subsystem=_text(value.get("subsystem"), NAME_LIMIT),
+        category=_text(value.get("category"), NAME_LIMIT), mach_ticks=_int(value.get("machTimestamp")),
+        message=_message(value.get("eventMessage")),
+    )
+
+
+def journal(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Record]:
+    """Entries of `journalctl -o json`. A message with bytes that are no UTF-8 comes as an array of numbers."""
+    errors = _Errors()
+    for number, line in enumerate(lines, 1):
+        bare = line.strip()
+        if not bare or bare.startswith(b"-- "):
+            continue
+        try:
+            value = _loads(bare)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict) or not any(k in value for k in ("__REALTIME_TIMESTAMP", "MESSAGE", "__CURSOR")):
+            yield from errors.add(number, "not an entry of a journal")
+            continue
+        yield _journal_entry(value, capture)
+    yield from errors.rest()
+
+
+def _journal_entry(value: dict[str, Any], capture: str | None) -> Record:
+    micros = _int(value.get("__REALTIME_TIMESTAMP")) or _int(value.get("_SOURCE_REALTIME_TIMESTAMP"))
+    priority = _int(value.get("PRIORITY"))
+    message = value.get("MESSAGE")
+    if isinstance(message, list):
+        numbers = [b for b in message[: 4 * MESSAGE_LIMIT] if isinstance(b, int) and 0 <= b < 256]
+        message = bytes(numbers).decode("utf-8", "backslashreplace")
+    kernel = value.get("_TRANSPORT") == "kernel"
+    return record(
+        "log_entry", capture=capture, ts=None if micros is None else micros / 1e6,
+        source="kernel" if kernel else "journal",
+        level=PRIORITIES[priority] if priority is not None and 0 <= priority < 8 else None,
+        pid=_int(value.get("_PID")), uid=_int(value.get("_UID")), command=_text(value.get("_COMM"), NAME_LIMIT),
+        path=_text(value.get("_EXE")), sender=_text(value.get("_SYSTEMD_UNIT") or value.get("SYSLOG_IDENTIFIER")),
+        message=_message(message),
+    )
+
+
+def kernel(lines: Iterable[bytes], boot_ts: float | None, capture: str | None = None) -> Iterator[Record]:
+    """Entries of /dev/kmsg, one record of the device a line: `priority,sequence,microseconds,flags;message`.
+
+    `boot_ts` is the epoch second at which the kernel's clock was 0. Lines that begin with a space carry key=value
+    pairs of the entry before and are left out.
+    """
+    errors = _Errors()
+    for number, line in enumerate(lines, 1):
+        if line.startswith(b" ") or not line.strip():
+            continue
+        found = _KMSG.match(line.rstrip(b"\n")[: 2 * MESSAGE_LIMIT])
+        if found is None:
+            yield from errors.add(number, "not an entry of the kernel's log")
+            continue
+        facility, level = divmod(int(found.group(1)), 8)
+        seconds = int(found.group(3)) / 1e6
+        yield record(
+            "log_entry", capture=capture, ts=None if boot_ts is None else round(boot_ts + seconds, 6),
+            source="kernel", level=PRIORITIES[level], sender=None if facility == 0 else f"facility {facility}",
+            message=_message(_unescape(found.group(4))),
+        )
+    yield from errors.rest()
+
+
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+def _unescape(data: bytes) -> str:
+    """The kernel writes bytes outside of printable ASCII as `\\xNN`."""
+    return _ESCAPED.sub(lambda m: bytes([int(m.group(1), 16)]), data).decode("utf-8", "backslashreplace")

@@ -1,0 +1,92 @@
+"""What a capture is asked for, and what it answers with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Record, record
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A process to look at: its identity, its name as it was known, and why."""
+
+    key: Key
+    command: str = ""
+    role: str = "culprit"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One capture to make. `capture` is its key, `ts` the epoch second of what asked for it; the first target is the
+    culprit, if there is one."""
+
+    capture: str
+    ts: float
+    trigger: str = "manual"
+    targets: tuple[Target, ...] = ()
+    event: str | None = None
+    boot_id: str | None = None
+    pause: str | None = None
+
+    @property
+    def culprit(self) -> Target | None:
+        """The first target, when it is one."""
+        return self.targets[0] if self.targets and self.targets[0].role == "culprit" else None
+
+
+class Capturer(Protocol):
+    """Makes one capture; returns its records, the `capture` record first. Never raises for what the machine does.
+
+    `cancel` is set when nobody waits for the answer any more.
+    """
+
+    def __call__(self, request: Request, cancel: threading.Event) -> list[Record]: ...
+
+
+@dataclass(slots=True)
+class Parts:
+    """How the parts of a capture went. `status[part]` becomes the field `part_status`."""
+
+    status: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def done(self, part: str, status: str, problem: str | None = None) -> None:
+        """`part` ended as `status`; `problem` says why it is not ok."""
+        self.status[part] = status
+        if problem and len(self.problems) < 32:
+            self.problems.append(problem[:512])
+
+    @property
+    def overall(self) -> str:
+        """ok: every part is; failed: none gave anything; partial: the rest. A part that this machine does not have,
+        or that was not asked for, does not count."""
+        counted = [s for s in self.status.values() if s not in ("unavailable", "skipped")]
+        if counted and all(s == "ok" for s in counted):
+            return "ok"
+        return "partial" if any(s in ("ok", "partial") for s in counted) else "failed"
+
+
+def capture_record(request: Request, parts: Parts, os: str, duration_s: float, children: Sequence[Record],
+                   **more: object) -> Record:
+    """The record of a capture that was made; counts are taken from its children."""
+    counts: dict[str, int] = {}
+    for each in children:
+        counts[each["type"]] = counts.get(each["type"], 0) + 1
+    culprit = request.culprit
+    return record(
+        "capture", ts=round(request.ts, 3), capture=request.capture, trigger=request.trigger, status=parts.overall,
+        event=request.event, pause=request.pause, boot_id=request.boot_id, pid=culprit.key[0] if culprit else None,
+        start_ticks=culprit.key[1] if culprit else None, command=(culprit.command or None) if culprit else None,
+        os=os, duration_s=round(duration_s, 3), processes=counts.get("spindump_process", 0),
+        threads=counts.get("spindump_thread", 0), blockers=counts.get("spindump_blocker", 0),
+        log_entries=counts.get("log_entry", 0), **{f"{k}_status": v for k, v in parts.status.items()},
+        problems=list(parts.problems) or None, **more,
+    )
+
+
+Sleep = Callable[[float], object]

@@ -1,0 +1,1 @@
+"""Reading a spindump report into records."""

@@ -1,0 +1,203 @@
+"""What is known so far of the report, the process and the thread that are being read, and the records made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from rogue_hunter.capture.spindump.decode import named
+from rogue_hunter.capture.spindump.stacks import MAX_FRAMES, Stack, frame_text
+from rogue_hunter.capture.spindump.threads import ThreadLine, thread_line
+from rogue_hunter.capture.spindump.waits import State, Wait
+from rogue_hunter.stream.tick import Record, record
+
+MAX_PENDING = 20_000
+"""Records of one process that are held back until it ends. The largest real process (kernel_task) has under 1,000."""
+MAX_LISTED = 32
+"""Entries of a list in one record: notes, problems, sections."""
+
+
+
+@dataclass(slots=True)
+class Thread:
+    line: ThreadLine
+    main: bool
+    stack: Stack
+    qos: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    blocked_by: str | None = None
+    blocked_most: int = 0
+
+
+@dataclass(slots=True)
+class Process:
+    number: int
+    fields: dict[str, object]
+    frames_wanted: bool
+    pending: list[Record] = field(default_factory=list)
+    listed: int = 0
+    images: bool = False
+    flushed: bool = False
+    after_blank: bool = False
+
+
+@dataclass(slots=True)
+class Report:
+    fields: dict[str, object] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
+    heaviest: list[bytes] | None = None
+    seen_key: bool = False
+    processes: int = 0
+    threads: int = 0
+    aggregated: int = 0
+    blockers: int = 0
+    edges: int = 0
+    with_images: int = 0
+    last_images: bool = True
+    powerstats: int = 0
+    lines: int = 0
+    page_bytes: int = 4096
+    sections: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def open_process(report: Report, line: bytes, frames_wanted: Callable[[int | None], bool]) -> Process:
+    report.processes += 1
+    who = named(line[len(b"Process:") :])
+    fields: dict[str, object] = {
+        "pid": who.pid, "unique_pid": who.unique_pid, "command": who.command, "display_name": who.display,
+        "suspended": True if "suspended" in who.flags else None, "defunct": True if "zombie" in who.flags else None,
+    }
+    return Process(report.processes, fields, frames_wanted(who.pid))
+
+
+def open_thread(report: Report, process: Process, line: bytes) -> Thread:
+    parts = thread_line(line)
+    report.threads += 1
+    report.aggregated += parts.aggregated
+    process.listed += 1
+    main = process.listed == 1
+    return Thread(parts, main, Stack(main and process.frames_wanted))
+
+
+def note_state(report: Report, process: Process, thread: Thread, state: State, bare: bytes,
+                capture: str | None) -> None:
+    weight = _leading_count(bare)
+    counts = thread.counts
+    for word, key in ((b"running", "running"), (b"runnable", "runnable"), (b"suspended", "suspended")):
+        if word in state.words:
+            counts[key] = counts.get(key, 0) + weight
+    wait = state.wait
+    if wait is None:
+        return
+    counts["blocked"] = counts.get("blocked", 0) + weight
+    if weight > thread.blocked_most or thread.blocked_by is None:
+        thread.blocked_by, thread.blocked_most = wait.detail, weight
+    report.blockers += 1
+    own = wait.on_self
+    report.edges += own or wait.on_pid is not None
+    process.pending.append(_blocker(process, thread, wait, weight, state, capture))
+
+
+def _blocker(process: Process, thread: Thread, wait: Wait, weight: int, state: State,
+             capture: str | None) -> Record:
+    own, fields = wait.on_self, process.fields
+    return record(
+        "spindump_blocker", capture=capture, process=process.number, pid=fields.get("pid"), command=fields["command"],
+        thread_id=thread.line.thread_id, blocked_by=wait.kind,
+        on_pid=fields.get("pid") if own else wait.on_pid,
+        on_command=fields["command"] if own else wait.on_command,
+        on_thread_id=thread.line.thread_id if own else wait.on_thread_id,
+        on_self=True if own else None, on_what=wait.on_what, hops=wait.hops, deadlock=True if wait.deadlock else None,
+        samples=weight, sample_first=state.first, sample_last=state.last, certainty="proven", detail=wait.detail,
+    )
+
+
+def _leading_count(bare: bytes) -> int:
+    """The samples of a frame, `*12  name ...`; 1 where no number stands."""
+    digits = bare[1:14] if bare[:1] == b"*" else bare[:13]
+    head = digits.split(b" ", 1)[0]
+    return int(head) if head.isdigit() else 1
+
+
+def close_thread(report: Report, process: Process | None, thread: Thread | None,
+                  capture: str | None) -> Iterator[Record]:
+    if thread is None or process is None:
+        return
+    line, counts = thread.line, thread.counts
+    samples = line.samples
+    frames, leaf = thread.stack.heaviest()
+    waits = len(process.pending)
+    at = waits
+    while at and process.pending[at - 1]["type"] == "spindump_blocker" and \
+            process.pending[at - 1]["thread_id"] == line.thread_id:
+        at -= 1
+    # A thread stands before its own waits.
+    process.pending.insert(at, record(
+        "spindump_thread", capture=capture, process=process.number, pid=process.fields.get("pid"),
+        command=process.fields["command"], thread_id=line.thread_id, main=thread.main or None, thread_name=line.name,
+        queue=line.queue, state=_dominant(counts, samples), samples=samples, sample_first=line.first,
+        sample_last=line.last, running_samples=counts.get("running"), runnable_samples=counts.get("runnable"),
+        blocked_samples=counts.get("blocked"), suspended_samples=counts.get("suspended"),
+        priority=line.priority, priority_high=line.priority_high, base_priority=line.base_priority,
+        cpu_seconds=line.cpu_seconds, idle_seconds=line.idle_seconds, last_ran_s=line.last_ran_s, qos=thread.qos,
+        blocked_by=thread.blocked_by, frames=frames or None, leaf=leaf,
+    ))
+    if len(process.pending) >= MAX_PENDING:
+        yield from _flush(process, capture)
+
+
+def _dominant(counts: dict[str, int], samples: int | None) -> str:
+    """The state with the most samples; those without a bracket were asleep."""
+    known = sum(counts.values())
+    asleep = max(0, (samples or 0) - known)
+    best = max(counts, key=lambda k: counts[k], default="sleeping")
+    return best if counts.get(best, 0) >= asleep and counts else "sleeping"
+
+
+def _flush(process: Process, capture: str | None) -> Iterator[Record]:
+    if not process.flushed:
+        process.flushed = True
+        if process.number:
+            yield record("spindump_process", capture=capture, process=process.number, **process.fields,
+                         threads_listed=process.listed)
+    yield from process.pending
+    process.pending.clear()
+
+
+def close_process(report: Report, process: Process | None, capture: str | None) -> Iterator[Record]:
+    if process is None:
+        return
+    report.with_images += process.images
+    # One that had ended before the first sample has no threads, and so no images either.
+    gone = not process.listed and process.after_blank and process.fields.get("defunct") is True
+    report.last_images = process.images or gone
+    if process.number == 0 and process.listed:
+        problem(report, f"{process.listed} threads stand before the first process")
+    yield from _flush(process, capture)
+
+
+def problem(report: Report, words: str) -> None:
+    if len(report.problems) < MAX_LISTED:
+        report.problems.append(words)
+
+
+def finish(report: Report, capture: str | None, *, ended: bool) -> Record:
+    complete: bool | None = True
+    if not report.last_images:
+        # Every process of a whole report ends with its binary images; an excerpt may have left them out everywhere.
+        complete = None if ended and not report.with_images else False
+        problem(report, "ends inside of a process")
+    if report.powerstats:
+        report.fields["format"] = "microstackshots"
+        problem(report, f"a microstackshots report: {report.powerstats} sections `Powerstats for`, no threads")
+    elif not report.processes:
+        complete = False
+        problem(report, "no line `Process:`")
+    if report.heaviest:
+        report.fields["frames"] = [frame_text(f) for f in reversed(report.heaviest[-MAX_FRAMES:])]
+    return record(
+        "spindump_report", capture=capture, **report.fields, header=report.extra or None, processes=report.processes,
+        threads=report.threads, threads_aggregated=report.aggregated, blockers=report.blockers, edges=report.edges,
+        sections=report.sections or None, lines=report.lines, complete=complete, problems=report.problems or None,
+    )

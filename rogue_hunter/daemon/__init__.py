@@ -1,0 +1,1 @@
+"""The background pipe: its stages in order, its loop, and the services around it."""

@@ -1,0 +1,137 @@
+"""Reading the configuration again when its file changes, or on SIGHUP. A file that cannot be used keeps the old one.
+
+watchdog looks at the directories (an editor replaces a file rather than writing to it); its threads only wake the
+loop, and everything else happens there, between two beats.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rogue_hunter.config.options import Config
+from rogue_hunter.config.toml import ConfigError, load
+from rogue_hunter.daemon.live import Live
+
+SETTLE_S = 0.2
+"""Seconds of quiet after a change: an editor writes, renames and sets times one after the other."""
+
+POLL_S = 0.5
+"""Seconds between two looks at the file where its directory cannot be watched."""
+
+WATCHED_POLL_S = 2.0
+"""The same where it is watched: a directory may be replaced, and then nothing is told any more."""
+
+Stamp = tuple[tuple[int, ...] | None, ...]
+
+
+class Reloader:
+    """Takes up changes of one configuration file. `file` need not exist; `must` says that it has to."""
+
+    def __init__(self, live: Live, file: Path, must: bool, say: Callable[[str, str], object],
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._live = live
+        self._file = file
+        self._must = must
+        self._say = say
+        self._clock = clock
+        self._stamp = self._seen = stamp(file)
+        self._moved_at = clock()
+        self._observer: Any = None
+        self.status: dict[str, Any] = {"file": str(file) if self._stamp[0] else None, "read_at": time.time(),
+                                       "error": None}
+
+    def look(self) -> bool:
+        """Read the file again if it has changed and has come to rest; True when it was read."""
+        now, seen = self._clock(), stamp(self._file)
+        if seen != self._seen:
+            self._seen, self._moved_at = seen, now
+        if seen == self._stamp or now - self._moved_at < SETTLE_S:
+            return False
+        self.read()
+        return True
+
+    @property
+    def unsettled(self) -> bool:
+        """True while a change that was seen has not come to rest."""
+        return self._seen != self._stamp
+
+    def read(self) -> bool:
+        """Read the file now; False when it cannot be used, and the old configuration stays."""
+        self._stamp = self._seen = stamp(self._file)
+        try:
+            config = load(self._file) if self._must else load(None, self._file)
+        except ConfigError as error:
+            self.status["error"] = str(error)
+            self._say("error", f"the configuration stays as it was: {error}")
+            return False
+        self._use(config)
+        return True
+
+    def _use(self, config: Config) -> None:
+        at_once, later = self._live.use(config)
+        self.status.update(file=str(self._file) if self._stamp[0] else None, read_at=time.time(), error=None)
+        said = f"configuration read again: {', '.join(at_once) or 'nothing changed'}"
+        if later:
+            said += f"; at the next start: {', '.join(later)}"
+        self._say("info", said)
+
+    # -- watching ----------------------------------------------------------------------------------------------------
+
+    def watch(self, hurry: Callable[[], object]) -> bool:
+        """Have watchdog call `hurry`, on a thread of its own, when something happened to the file or, if it is a link,
+        to its target. False when it cannot watch; who calls `look` from time to time finds the change anyway."""
+        try:
+            import logging
+
+            from watchdog.events import FileSystemEvent, FileSystemEventHandler
+            from watchdog.observers import Observer
+        except ImportError as error:
+            self._say("debug", f"the configuration file is looked at twice a second: {error}")
+            return False
+        # Its threads warn on standard error of what they find half closed at the end.
+        logging.getLogger("watchdog").addHandler(logging.NullHandler())
+        names = {self._file.absolute(), Path(os.path.realpath(self._file))}
+        wanted = {os.fsencode(name) for name in names}
+
+        class Handler(FileSystemEventHandler):
+            """Opening and reading are events too: taken for changes, they would go round for ever."""
+
+            def on_any_event(self, event: FileSystemEvent) -> None:
+                if event.event_type not in ("opened", "closed_no_write"):
+                    places = {os.fsencode(event.src_path), os.fsencode(event.dest_path or "")}
+                    if places & wanted:
+                        hurry()
+
+        try:
+            observer = Observer()
+            for directory in {name.parent for name in names}:
+                observer.schedule(Handler(), str(directory))
+            observer.start()
+        except (OSError, RuntimeError) as error:
+            self._say("debug", f"the configuration file is looked at twice a second: {error}")
+            return False
+        self._observer = observer
+        return True
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(1.0)
+            self._observer = None
+
+
+def stamp(file: Path) -> Stamp:
+    """What tells one state of the file from another: the file that the path leads to, and the link itself."""
+    found: list[tuple[int, ...] | None] = []
+    for look in (os.stat, os.lstat):
+        try:
+            info = look(file)
+            found.append((info.st_mtime_ns, info.st_size, info.st_ino, info.st_dev))
+        except OSError:
+            found.append(None)
+    return tuple(found)

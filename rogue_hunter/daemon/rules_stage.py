@@ -1,0 +1,274 @@
+"""Rules in rh-pipe: what they match is told and kept; when the configuration says armed, it is ended.
+
+The rules in force follow their files as the configuration does: a file that cannot be used keeps the old rules.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rogue_hunter.config.options import Reap
+from rogue_hunter.config.toml import ConfigError, load
+from rogue_hunter.daemon.live import Live
+from rogue_hunter.daemon.reload import SETTLE_S, stamp
+from rogue_hunter.paths import config_file, rules_file, state_dir
+from rogue_hunter.reaper.audit_follow import follow
+from rogue_hunter.reaper.notify import Notifier
+from rogue_hunter.reaper.places import audit_log, audit_path
+from rogue_hunter.reaper.process import Machine
+from rogue_hunter.reaper.run import Setup
+from rogue_hunter.reaper.signals import Stop
+from rogue_hunter.reaper.stage import reap_behind
+from rogue_hunter.reaper.words import sentence
+from rogue_hunter.rules.matcher import Matcher
+from rogue_hunter.rules.model import LOG_LEVELS, RuleError, RuleSet, Settings
+from rogue_hunter.rules.patterns import Patterns
+from rogue_hunter.rules.user import user_rules
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Record, Row, Stage, Tick
+
+Say = Callable[[str, str], object]
+"""(level, message)."""
+
+LOOK_S = 2.0
+"""Seconds between two looks at the rule files; once one has changed, every tick looks until it has come to rest."""
+
+END_S = 1.5
+"""Seconds that the end of rh-pipe waits for the reaper, which is told to stop: rh-pipe is to end within two."""
+
+TOLD = 10_000
+"""Matches that are remembered as told."""
+
+
+class Rules:
+    """The rules in force. `file` is the one that was named; else the user's are looked for. Raises RuleError."""
+
+    def __init__(self, file: Path | None, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file, self._say, self._clock = file, say, clock
+        self._files = (file,) if file is not None else (config_file(), rules_file())
+        self._stamps = self._seen = [stamp(each) for each in self._files]
+        self._looked = self._moved = clock()
+        self.now = user_rules(file)
+
+    def look(self) -> RuleSet:
+        """The rules, read again when a file has changed and has come to rest."""
+        now = self._clock()
+        if now - self._looked >= LOOK_S or self._seen != self._stamps:
+            self._looked = now
+            stamps = [stamp(each) for each in self._files]
+            if stamps != self._seen:
+                self._seen, self._moved = stamps, now
+            if stamps != self._stamps and now - self._moved >= SETTLE_S:
+                self._stamps = stamps
+                self._read()
+        return self.now
+
+    def _read(self) -> None:
+        try:
+            load(self._file, config_file())
+            rules = user_rules(self._file)
+        except ConfigError:
+            return  # who reads the configuration says so
+        except RuleError as error:
+            self._say("error", f"the rules stay as they were: {error}")
+            return
+        if rules != self.now:
+            self.now = rules
+            self._say("info", f"rules read again: {len(rules.enabled)} in force, from {', '.join(rules.sources)}")
+
+
+@contextmanager
+def judging(live: Live, file: Path | None, say: Say, machine: Callable[[], Machine] | None = None) -> Iterator[Stage]:
+    """The stage. `machine` is that of this process; without one (a recording) nothing is ever ended. Raises
+    RuleError."""
+    with ExitStack() as stack:
+        made = _Judging(live, Rules(file, say), say, machine)
+        stack.callback(made.teller.close)
+        stages = [made.match, *made.reaping(), made.tell, *_metrics(made.rules.now.settings, say, stack)]
+
+        def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
+            for each in stages:
+                ticks = each(ticks)
+            return ticks
+
+        yield stage
+
+
+class _Judging:
+    def __init__(self, live: Live, rules: Rules, say: Say, machine: Callable[[], Machine] | None) -> None:
+        self.live, self.rules, self.say = live, rules, say
+        self.teller = Teller()
+        self._machine = machine() if machine is not None else None
+        self._run, self._stop = os.urandom(6).hex(), Stop()
+        self._setup: Setup | None = None
+        self._made_of: tuple[RuleSet, Reap] | None = None
+        self._told: dict[tuple[Key, str], None] = {}
+
+    # -- stages ------------------------------------------------------------------------------------------------------
+
+    def match(self, ticks: Iterator[Tick]) -> Iterator[Tick]:
+        """Add match records. New rules have seen nothing yet: what has to last, lasts from then on."""
+        matcher: Matcher | None = None
+        used: RuleSet | None = None
+        patterns = Patterns()
+        for tick in ticks:
+            rules = self.rules.look()
+            if rules is not used and tick.row is not None:
+                used, patterns = rules, Patterns()
+                matcher = Matcher(rules, lifetime=False, patterns=patterns) if rules.settings.enabled else None
+                asked = Tick(tick.row, tick.processes, set(tick.processes), tick.exited, tick.scored)
+            else:
+                asked = tick
+            self._arm(rules, patterns)
+            if matcher is not None:
+                tick.records.extend(matcher.tick(asked))
+            yield tick
+
+    def reaping(self) -> list[Stage]:
+        """The reaper and what others reap; nothing where there is no machine to act on."""
+        machine = self._machine
+        if machine is None:
+            return []
+        rules, reap = self.rules.now, self.live.config.reap
+        first = self._made(machine, rules, reap, Patterns())
+
+        def path() -> Path:
+            setup = self._setup
+            return setup.audit.path if setup is not None else _path(self.live.config.reap, self.rules.now)
+
+        return [lambda ticks: reap_behind(ticks, first, wait_s=END_S, current=lambda: self._setup),
+                follow(path, self._run)]
+
+    def tell(self, ticks: Iterator[Tick]) -> Iterator[Tick]:
+        """Log what matched and what was done, and show it where the rule wants that."""
+        for tick in ticks:
+            for each in tick.records:
+                if each["type"] == "match":
+                    self._match(each)
+                elif each["type"] == "action":
+                    self._action(each)
+            yield tick
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _made(self, machine: Machine, rules: RuleSet, reap: Reap, patterns: Patterns) -> Setup:
+        return Setup(rules, machine, audit_log(reap, rules.settings), state_dir(), host=platform.node(),
+                     dry_run=rules.settings.dry_run, samples=self._samples, patterns=patterns, stop=self._stop,
+                     run=self._run)
+
+    def _arm(self, rules: RuleSet, patterns: Patterns) -> None:
+        """The setup that is in force from this tick on."""
+        reap = self.live.config.reap
+        if self._machine is None or self._made_of == (rules, reap):
+            return
+        was = self._setup is not None
+        self._setup = None
+        if reap.mode == "armed":
+            try:
+                self._setup = self._made(self._machine, rules, reap, patterns)
+            except ConfigError as error:
+                self.say("error", f"nothing is ended: {error}")
+        if self._setup is not None and not was:
+            self.say("warning", "armed: what the rules ask to end is ended without a question"
+                     + (" (but daemon.dry_run is true)" if rules.settings.dry_run else ""))
+        elif was and self._setup is None:
+            self.say("info", "no longer armed: matches are told and kept")
+        self._made_of = rules, reap
+
+    def _samples(self, key: Key) -> list[Row]:
+        try:
+            return [rows[key] for _, rows in self.live.before() if key in rows]
+        except RuntimeError:  # asked by the reaper's thread while a tick was added
+            return []
+
+    def _loud(self, level: str, message: str) -> None:
+        if LOG_LEVELS.index(level) >= LOG_LEVELS.index(self.rules.now.settings.log_level):
+            self.say(level, message)
+
+    def _match(self, match: Record) -> None:
+        key = (match["pid"], match["start_ticks"]), match["rule"]
+        if key in self._told:
+            return
+        self._told[key] = None
+        if len(self._told) > TOLD:
+            del self._told[next(iter(self._told))]
+        self._loud(match.get("log_level", "warning"), f"rule {match['rule']} matches {match.get('command', '?')} "
+                                                      f"[{match['pid']}]: {match['reason']}")
+        settings = self.rules.now.settings
+        if match.get("notify") and (self._setup is None or settings.dry_run or match["action"] != "kill"):
+            self.teller.tell(settings, lambda notifier: notifier.match(match))
+
+    def _action(self, action: Record) -> None:
+        if "not_a_kill" in action.get("refusals", ()):
+            return  # the match was told
+        rules = self.rules.now
+        rule = rules.rule(action["rule"])
+        self._loud(rule.action.log_level if rule is not None else "warning", sentence(action))
+        if action.get("run") == self._run and not action["dry_run"]:
+            self.teller.tell(rules.settings, lambda notifier: notifier.action(action, rules))
+
+
+def _path(reap: Reap, rules: RuleSet) -> Path:
+    try:
+        return audit_path(reap, rules.settings)
+    except ConfigError:
+        return audit_path(Reap(), Settings())
+
+
+class Teller:
+    """Shows notifications on a thread of its own: a desktop may take seconds, a beat may not."""
+
+    def __init__(self) -> None:
+        self._todo: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._notifier = Notifier(Settings())
+        self._settings = Settings()
+
+    def tell(self, settings: Settings, show: Callable[[Notifier], object]) -> None:
+        """Have `show` called with a notifier of these settings."""
+        if not settings.notify:
+            return
+        if settings != self._settings:
+            self._settings, self._notifier = settings, Notifier(settings)
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="notify", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # none to be had; what was to be shown is in the log
+            self._thread = thread
+        notifier = self._notifier
+        self._todo.put(lambda: show(notifier))
+
+    def _work(self) -> None:
+        while (show := self._todo.get()) is not None:
+            show()
+
+    def close(self) -> None:
+        """Wait for nothing: what was not shown by now is in the log."""
+        self._todo.put(None)
+
+
+def _metrics(settings: Settings, say: Say, stack: ExitStack) -> list[Stage]:
+    """The stage that counts for the metrics page, if the rule file wants that; what hinders it is said."""
+    if not settings.metrics:
+        return []
+    from rogue_hunter.metrics import Metrics, Server
+
+    try:
+        metrics = Metrics()
+        server = Server(metrics, settings.metrics_port, settings.metrics_path)
+        stack.callback(server.close)
+        server.start()
+    except (OSError, ImportError, RuntimeError) as error:
+        say("warning", f"no metrics are served on port {settings.metrics_port}: {error}")
+        return []
+    say("info", f"metrics are on http://127.0.0.1:{server.port}{settings.metrics_path}")
+    return [metrics.stage]

@@ -1,0 +1,103 @@
+"""sd_notify: what a service tells systemd, one datagram a message.
+
+Protocol: sd_notify(3). Does nothing where nobody asked (no NOTIFY_SOCKET).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from rogue_hunter.stream.tick import Stage, Tick
+from rogue_hunter.text.format import visible
+
+STATUS_S = 5.0
+"""Seconds between two status lines: each is a signal on the bus."""
+
+
+class Notifier:
+    """Tells the service manager. Never waits and never raises: a manager that does not listen is no reason to stop."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self.watchdog_s = _watchdog(environment)
+        self._socket: socket.socket | None = None
+        address = environment.get("NOTIFY_SOCKET", "")
+        if not address.startswith(("/", "@")):
+            return
+        self._address = "\0" + address[1:] if address[0] == "@" else address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    @property
+    def wanted(self) -> bool:
+        """True when somebody asked to be told."""
+        return self._socket is not None
+
+    def tell(self, **words: object) -> bool:
+        """Send `NAME=value` lines; False when nobody took them."""
+        if self._socket is None:
+            return False
+        text = "\n".join(f"{name}={visible(str(value))}" for name, value in words.items())
+        try:
+            self._socket.sendto(text.encode("utf-8", "backslashreplace"), self._address)
+        except OSError:
+            return False
+        return True
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        self.tell(WATCHDOG=1)
+
+    def reloading(self) -> None:
+        """A reload begins; READY=1 ends it."""
+        self.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _watchdog(environment: Mapping[str, str]) -> float | None:
+    """Seconds after which the service manager gives us up, if it is us that it watches."""
+    usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+    if not (usec.isascii() and usec.isdigit()) or int(usec) <= 0:
+        return None
+    if pid and pid != str(os.getpid()):
+        return None
+    return int(usec) / 1e6
+
+
+def notifying(notifier: Notifier, now: Callable[[], float] = time.monotonic) -> Stage:
+    """The stage: the first tick that was taken says READY, the watchdog is fed with every one, and the status says the
+    highest score. Readiness is not said before: who is stopped then has not yet taken up the events that the last run
+    left open."""
+
+    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
+        told_at = float("-inf")
+        ready: dict[str, object] = {"READY": 1}
+        for tick in ticks:
+            yield tick
+            if not notifier.wanted or tick.row is None:
+                continue
+            if now() - told_at >= STATUS_S:
+                told_at = now()
+                if notifier.tell(**ready, WATCHDOG=1, STATUS=status(tick)):
+                    ready = {}
+            else:
+                notifier.alive()
+
+    return stage
+
+
+def status(tick: Tick) -> str:
+    """The state of the machine in one line."""
+    row = tick.row or {}
+    text = f"score {row.get('max_score', 0)}, {row.get('processes', 0)} processes"
+    if not tick.scored:
+        return text
+    top = tick.processes[max(tick.scored, key=lambda key: (tick.processes[key]["score"], key))]
+    return f"{text}; highest: {top.get('command', '?')} ({top['pid']})"

@@ -1,0 +1,90 @@
+"""What clients are sent: `initial_state` when they connect, then every tick, its rogues only.
+
+A tick becomes bytes once, however many clients there are, and not at all when there is none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record, Row, Stage, Tick, record
+
+HISTORY = 120
+"""Ticks whose highest score a new client is told: 40 s at 3 Hz, the width of a terminal's sparkline."""
+
+BULKY = frozenset({"spindump_report", "spindump_process", "spindump_thread", "spindump_blocker", "log_entry",
+                   "buffer_context"})
+"""Rows of a capture: thousands of lines that are in the database, and of which the record `capture` tells."""
+
+_TOLD = ("event", "boot_id", "pid", "start_ticks", "command", "user", "entered", "peak_score", "peak_band", "band")
+
+
+class Clients(Protocol):
+    """Whom a feed sends to."""
+
+    @property
+    def clients(self) -> int:
+        """How many there are."""
+        ...
+
+    def broadcast(self, frame: bytes) -> None:
+        """Send to all of them; returns at once."""
+        ...
+
+
+class Feed:
+    """What has been going on, for whoever connects. `rogues` picks the rows that are sent; `state` gives what
+    initial_state says of the pipe itself."""
+
+    def __init__(self, rogues: Callable[[Tick], dict[Key, Row]], state: Callable[[], dict[str, Any]]) -> None:
+        self._rogues = rogues
+        self._state = state
+        self._encode = wire.Encoder().tick
+        self._history: deque[tuple[float, int | None]] = deque(maxlen=HISTORY)
+        self._events: dict[str, Record] = {}
+        self._last: Tick | None = None
+
+    def take(self, tick: Tick) -> None:
+        """Remember what a client is told when it connects."""
+        for each in tick.records:
+            if each["type"] == "event":
+                if each["kind"] == "exit":
+                    self._events.pop(each["event"], None)
+                else:
+                    self._events[each["event"]] = {name: each[name] for name in _TOLD if name in each}
+        if tick.row is not None:
+            self._history.append((tick.row["ts"], tick.row.get("max_score")))
+            self._last = Tick(tick.row, self._rogues(tick))
+
+    def frame(self, tick: Tick) -> bytes:
+        """The lines of a tick as clients get them."""
+        kept = [each for each in tick.records if each["type"] not in BULKY]
+        return self._encode(Tick(tick.row, self._rogues(tick), records=kept))
+
+    def greeting(self) -> bytes:
+        """The `initial_state` record, and the last tick."""
+        last = self._last
+        row = (last.row if last is not None else None) or {}
+        known = {name: row.get(name) for name in ("ts", "host", "boot_id", "os", "cpus", "memory_total_bytes")}
+        lines = wire.dumps(record("initial_state", **known, **self._state(), events=list(self._events.values()),
+                                  history=[{"ts": ts, "max_score": score} for ts, score in self._history])) + b"\n"
+        return lines + (self._encode(last) if last is not None else b"")
+
+
+def broadcast(feed: Feed, clients: Clients) -> Stage:
+    """The stage: every tick is sent to whoever is connected, and passed on."""
+
+    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
+        for tick in ticks:
+            feed.take(tick)
+            if clients.clients:
+                frame = feed.frame(tick)
+                if frame:
+                    clients.broadcast(frame)
+            yield tick
+
+    return stage

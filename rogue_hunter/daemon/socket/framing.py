@@ -1,0 +1,99 @@
+"""The other end of the socket: connecting to rh-pipe, hearing it, asking it for something."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rogue_hunter.daemon.socket.address import SocketError, check_length
+from rogue_hunter.daemon.socket.peer import Peer, peer_of
+from rogue_hunter.schema.field import VERSION
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record
+
+CHUNK = 1 << 16
+
+
+def connect(path: Path, timeout: float | None = 5.0,
+            peer: Callable[[socket.socket], Peer | None] = peer_of) -> socket.socket:
+    """A connection to the rh-pipe that serves `path`. Raises SocketError: 69 when nobody does, 74 when it is somebody
+    else's or may not be used, 78 for a path that no socket can have."""
+    check_length(path)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout)
+    try:
+        connection.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        connection.close()
+        raise SocketError(f"{path}: no rh-pipe serves it", 69) from None
+    except TimeoutError:
+        connection.close()
+        raise SocketError(f"{path}: rh-pipe does not answer", 69) from None
+    except OSError as error:
+        connection.close()
+        raise SocketError(f"{path}: {error.strerror}", 74) from None
+    who = peer(connection)
+    # What another user says could be anything; root may look at it all the same.
+    if os.geteuid() != 0 and (who is None or not who.trusted):
+        connection.close()
+        raise SocketError(f"{path}: served by {f'user {who.uid}' if who else 'nobody knows whom'}", 74)
+    return connection
+
+
+def heard(receive: Callable[[], bytes], limit: int = wire.MAX_LINE) -> Iterator[bytes]:
+    """The whole lines, with their line feeds, until `receive` gives nothing. Raises SocketError for an endless one."""
+    held = b""
+    while data := receive():
+        held += data
+        *lines, held = held.split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+        if len(held) > limit:
+            raise SocketError("rh-pipe sent a line without end", 74)
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """Raises SocketError for what is none."""
+    try:
+        found = wire.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise SocketError("rh-pipe sent what is no record", 74)
+    return found
+
+
+def ask(path: Path, request: Record, answer: str, timeout: float = 600.0,
+        clock: Callable[[], float] = time.monotonic) -> Record:
+    """Send one request and wait for the record of type `answer`; ticks that come meanwhile are passed over.
+
+    Raises SocketError: 69 when no rh-pipe serves the socket, goes away or takes longer than `timeout`, 74 when it says
+    that it cannot.
+    """
+    deadline = clock() + timeout
+    with connect(path) as connection:
+
+        def receive() -> bytes:
+            left = deadline - clock()
+            if left <= 0:
+                raise TimeoutError
+            connection.settimeout(left)
+            return connection.recv(CHUNK)
+
+        try:
+            connection.sendall(wire.dumps({"type": request["type"], "v": VERSION, **request}) + b"\n")
+            for line in heard(receive):
+                found = _record(line)
+                if found.get("type") == answer:
+                    return dict(found)
+                if found.get("type") == "error":
+                    raise SocketError(f"rh-pipe: {found.get('message')}", 74)
+        except TimeoutError:
+            raise SocketError(f"{path}: no answer in {timeout:g} s", 69) from None
+        except OSError as error:
+            raise SocketError(f"{path}: {error.strerror}", 69) from None
+    raise SocketError(f"{path}: rh-pipe ended before it answered", 69)

@@ -1,0 +1,112 @@
+"""What clients may ask: a line in the log, and pruning through the one connection that writes."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rogue_hunter.daemon.log import LEVELS
+from rogue_hunter.daemon.loop import Loop
+from rogue_hunter.daemon.socket.client import Bucket
+from rogue_hunter.daemon.socket.peer import Peer
+from rogue_hunter.daemon.socket.server import Handler, Reply
+from rogue_hunter.store import prune as pruning
+from rogue_hunter.stream.tick import Record, record
+
+LOGS_PER_S, LOGS_BURST = 5.0, 100.0
+"""Entries of all clients together: a day of them at the full rate would still leave our own in four files of 5 MB."""
+
+BITE = 20
+"""Rows removed in one piece of work: 20 events have about 80 snapshots, some 5 ms."""
+
+_SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+
+Write = Callable[..., bool]
+"""Log.write: (level, message, source, **more)."""
+
+
+def logging(write: Write, clock: Callable[[], float] = time.monotonic) -> Handler:
+    """Write what clients say into the log, under their name and pid, at a bounded rate."""
+    bucket = Bucket.full(LOGS_PER_S, LOGS_BURST, clock())
+    dropped = 0
+
+    def handle(asked: Record, peer: Peer, _reply: Reply) -> None:
+        nonlocal dropped
+        level = asked.get("level")
+        if level not in LEVELS:
+            raise ValueError(f"level is none of {', '.join(LEVELS)}")
+        if not bucket.take(clock()):
+            dropped += 1
+            return
+        if dropped:
+            write("warning", f"{dropped} log entries of clients were dropped: too many")
+            dropped = 0
+        source = str(asked.get("source", ""))
+        # rh-pipe itself is not to be spoken for.
+        name = source if _SOURCE.fullmatch(source) and source != "rh-pipe" else "client"
+        write(level, str(asked["message"]), name, pid=peer.pid)
+
+    return handle
+
+
+class Pruner:
+    """Prunes in pieces between the beats, one request after the other. `connection` gives the writing connection, None
+    while there is none."""
+
+    def __init__(self, loop: Loop, connection: Callable[[], sqlite3.Connection | None], database: Path,
+                 say: Callable[[str, str], object], now: Callable[[], float] = time.time) -> None:
+        self._loop = loop
+        self._connection = connection
+        self._database = database
+        self._say = say
+        self._now = now
+        self._jobs: list[Iterator[None]] = []
+
+    def handle(self, asked: Record, _peer: Peer, reply: Reply) -> None:
+        """Begin with a `prune_request`; the answer is a `prune` record, or an `error`. Raises ValueError."""
+        age, limit = asked["older_than_s"], asked["max_bytes"]
+        if not 0 <= age < 1e11 or not pruning.MINIMUM_BYTES <= limit < 1 << 62:
+            raise ValueError("older_than_s or max_bytes is out of bounds")
+        meant = asked.get("database")
+        if meant is not None and os.path.realpath(meant) != os.path.realpath(self._database):
+            raise ValueError("writes to another database")
+        if len(self._jobs) >= 4:
+            raise ValueError("is pruning already")
+        self._jobs.append(self._job(float(age), int(limit), reply))
+        if len(self._jobs) == 1:
+            self._loop.soon(self._step)
+
+    def _step(self) -> None:
+        if next(self._jobs[0], True):
+            self._jobs.pop(0)
+        if self._jobs:
+            self._loop.soon(self._step)
+
+    def _job(self, age: float, limit: int, reply: Reply) -> Iterator[None]:
+        """Yields after each piece."""
+        connection = self._connection()
+        if connection is None:
+            reply(record("error", stage="rh-pipe", message="the database cannot be written at the moment"))
+            return
+        now, before = self._now(), pruning.files_size(self._database)
+        done = pruning.Removed({}, 0)
+        try:
+            for sofar in pruning.prune(connection, now - age, limit, BITE):
+                done = sofar
+                yield
+            left = connection.execute(
+                "SELECT count(*), count(*) - count(exit_time), min(entry_time) FROM process_events").fetchone()
+        except sqlite3.Error as error:
+            reply(record("error", stage="rh-pipe", message=f"pruning ended early: {error}"))
+            self._say("warning", f"pruning ended early: {error}")
+            return
+        after = pruning.files_size(self._database)
+        answer: dict[str, Any] = dict(zip(("events_left", "open_events", "oldest_event"), left, strict=True))
+        reply(record("prune", ts=now, database=str(self._database), dry_run=False, older_than_s=age, max_bytes=limit,
+                     removed=done.rows, before_bytes=before, after_bytes=after, below_limit=after <= limit, **answer))
+        self._say("info", f"pruned: {sum(done.rows.values())} rows, {before} bytes before, {after} after")

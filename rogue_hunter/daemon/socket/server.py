@@ -1,0 +1,250 @@
+"""The socket's server: accepts, sends, listens to what clients say; all of it while the beat waits.
+
+Nothing here blocks, and nothing a client does raises: whoever misbehaves is disconnected with a reason in the log.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from rogue_hunter.config.options import Socket as Settings
+from rogue_hunter.daemon.loop import READ, WRITE, Loop
+from rogue_hunter.daemon.socket.address import Place, SocketError
+from rogue_hunter.daemon.socket.client import LINES_BURST, LINES_PER_S, Bucket, Client, Gone, line_of
+from rogue_hunter.daemon.socket.peer import Peer, peer_of
+from rogue_hunter.paths import PathError
+from rogue_hunter.schema.field import VERSION
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record
+
+LOOK_S = 1.0
+"""Seconds between two looks at who is stuck, who was held back, and whether the socket still stands."""
+
+BAD_LINES = 20
+"""Lines that are no requests, after which a client is disconnected."""
+
+Say = Callable[[str, str], object]
+"""(level, message) for the log."""
+
+Reply = Callable[[Record], None]
+"""Sends a record to the client that asked, if it is still there; now or later."""
+
+Handler = Callable[[Record, Peer, Reply], None]
+"""What is done with an inbound record of one type. Must return soon: work that takes long is done in pieces."""
+
+
+class Server:
+    """Serves one socket from a loop. `greet` gives the bytes that a new client gets first."""
+
+    def __init__(self, place: Place, loop: Loop, settings: Settings, greet: Callable[[], bytes], say: Say,
+                 handlers: Mapping[str, Handler] | None = None, clock: Callable[[], float] = time.monotonic,
+                 peer: Callable[[socket.socket], Peer | None] = peer_of) -> None:
+        self._place = place
+        self._loop = loop
+        self._set = settings
+        self._greet = greet
+        self._say = say
+        self._handlers = dict(handlers or {})
+        self._clock = clock
+        self._peer = peer
+        self._clients: dict[int, Client] = {}
+        self._count = 0
+        self._refused = 0
+        self._dropped = 0
+        self._complained = Bucket.full(0.2, 10, clock())
+        self._lost = False
+        self._listener: socket.socket | None = place.listen()
+        loop.watch(self._listener, READ, self._accept)
+        loop.every(LOOK_S, self.look)
+
+    # -- for the pipe ------------------------------------------------------------------------------------------------
+
+    @property
+    def clients(self) -> int:
+        """How many are connected."""
+        return len(self._clients)
+
+    def state(self) -> dict[str, Any]:
+        """What daemon_state says of the socket."""
+        return {"path": str(self._place.path), "clients": self.clients, "clients_total": self._count,
+                "refused": self._refused,
+                "dropped_ticks": self._dropped + sum(c.dropped_total for c in self._clients.values())}
+
+    def broadcast(self, frame: bytes) -> None:
+        """Give `frame`, whole lines, to every client; returns at once."""
+        now = self._clock()
+        for client in list(self._clients.values()):
+            client.push(frame)
+            self._send(client, now)
+
+    def handle(self, kind: str, handler: Handler) -> None:
+        """Have inbound records of a type answered by `handler`."""
+        self._handlers[kind] = handler
+
+    def close(self) -> None:
+        """Send what the kernel still takes, disconnect everybody, remove the socket."""
+        now = self._clock()
+        for client in list(self._clients.values()):
+            with suppress(Gone):
+                client.send(now)
+            self._drop(client, "")
+        if self._listener is not None:
+            self._loop.watch(self._listener, 0, self._accept)
+            self._listener.close()
+            self._listener = None
+        self._place.leave()
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    def _accept(self, _events: int) -> None:
+        if self._listener is None:
+            return
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            # No descriptors left: the listener stays ready and would spin; look() takes it up again.
+            self._complain(f"cannot accept clients: {error.strerror}")
+            self._loop.watch(self._listener, 0, self._accept)
+            return
+        connection.setblocking(False)
+        peer = self._peer(connection)
+        if peer is None or not peer.trusted:
+            self._refuse(connection, f"of user {peer.uid}" if peer else "of nobody knows whom", "not for this user")
+        elif len(self._clients) >= self._set.clients:
+            self._refuse(connection, f"process {peer.pid}", f"{self._set.clients} clients are connected already")
+        else:
+            self._admit(connection, peer)
+
+    def _admit(self, connection: socket.socket, peer: Peer) -> None:
+        now = self._clock()
+        self._count += 1
+        client = Client(self._count, connection, peer, self._set.queue_ticks, now,
+                        Bucket.full(LINES_PER_S, LINES_BURST, now))
+        self._clients[client.number] = client
+        client.answers.append(self._greet())
+        self._send(client, now)
+
+    def _refuse(self, connection: socket.socket, who: str, why: str) -> None:
+        self._refused += 1
+        with suppress(OSError):
+            connection.send(line_of("error", stage="rh-pipe", message=why))
+        connection.close()
+        self._complain(f"client refused ({who}): {why}")
+
+    def _drop(self, client: Client, reason: str) -> None:
+        if self._clients.pop(client.number, None) is None:
+            return
+        self._dropped += client.dropped_total
+        with suppress(OSError, ValueError, KeyError):
+            self._loop.watch(client.connection, 0, self._accept)
+        client.close()
+        if reason:
+            self._complain(f"client disconnected (process {client.peer.pid}): {reason}")
+
+    def _complain(self, message: str) -> None:
+        """A line in the log for what clients do, but not more of them than anybody reads."""
+        if self._complained.take(self._clock()):
+            self._say("warning", message)
+
+    # -- sending and hearing -----------------------------------------------------------------------------------------
+
+    def _send(self, client: Client, now: float) -> None:
+        try:
+            client.send(now)
+        except Gone as reason:
+            self._drop(client, str(reason))
+            return
+        self._watch(client)
+
+    def _watch(self, client: Client) -> None:
+        events = (0 if client.held_back else READ) | (WRITE if client.waiting else 0)
+        self._loop.watch(client.connection, events, lambda came: self._ready(client, came))
+
+    def _ready(self, client: Client, events: int) -> None:
+        try:
+            if events & READ:
+                client.receive()
+                self._hear(client)
+            if events & WRITE:
+                client.send(self._clock())
+        except Gone as reason:
+            self._drop(client, str(reason))
+        else:
+            self._watch(client)
+
+    def _hear(self, client: Client) -> None:
+        for line in client.said(self._clock):
+            try:
+                self._request(client, line)
+            except ValueError as error:
+                client.bad += 1
+                client.answer(line_of("error", stage="rh-pipe", message=str(error)[:200]))
+                if client.bad >= BAD_LINES:
+                    raise Gone(f"sent {BAD_LINES} lines that are no requests") from None
+        client.send(self._clock())
+
+    def _request(self, client: Client, line: bytes) -> None:
+        """Raises ValueError for a line that is no request."""
+        try:
+            value = wire.loads(line)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        if not isinstance(value, dict) or value.get("v") != VERSION:
+            raise ValueError(f"not a record of version {VERSION}")
+        handler = self._handlers.get(str(value.get("type")))
+        if handler is None:
+            raise ValueError(f"takes records of the types {', '.join(sorted(self._handlers))}")
+        wire.check(str(value["type"]), {k: v for k, v in value.items() if k not in ("type", "v")})
+        number = client.number
+
+        def reply(answer: Record) -> None:
+            asked = self._clients.get(number)
+            if asked is not None:
+                try:
+                    asked.answer(wire.dumps(answer) + b"\n")
+                    asked.send(self._clock())
+                    self._watch(asked)
+                except Gone as reason:
+                    self._drop(asked, str(reason))
+
+        handler(value, client.peer, reply)
+
+    # -- from time to time -------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Disconnect who is stuck, hear who was held back, take up the listener again, mend a socket that is gone."""
+        now = self._clock()
+        for client in list(self._clients.values()):
+            if client.waiting and now - client.moved >= self._set.stall_s:
+                self._drop(client, f"took nothing for {self._set.stall_s:g} s")
+            elif client.held_back:
+                try:
+                    self._hear(client)
+                except Gone as reason:
+                    self._drop(client, str(reason))
+                else:
+                    self._watch(client)
+        if self._listener is not None and self._place.standing():
+            self._loop.watch(self._listener, READ, self._accept)
+            return
+        if self._listener is not None:
+            self._loop.watch(self._listener, 0, self._accept)
+            self._listener.close()
+            self._listener = None
+        try:
+            self._place = self._place.anew()
+            self._listener = self._place.listen()
+        except (SocketError, PathError) as error:
+            if not self._lost:
+                self._say("warning", f"the socket is gone and cannot be made again: {error}")
+            self._lost = True
+            return
+        self._lost = False
+        self._loop.watch(self._listener, READ, self._accept)
+        self._say("warning", f"{self._place.path} was removed; it is made again")

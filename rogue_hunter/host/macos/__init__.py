@@ -1,0 +1,1 @@
+"""macOS: processes and machine through libproc, sysctl and the IORegistry."""

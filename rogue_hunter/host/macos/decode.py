@@ -1,0 +1,202 @@
+"""Bytes of the macOS kernel in, numbers out. Pure: nothing here calls anything.
+
+A counter that this kernel or machine does not keep is None; 0 was counted.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Any, NamedTuple
+
+from rogue_hunter.host.macos.abi import (
+    INT32_MAX,
+    RUSAGE,
+    HostCpuLoadInfo,
+    KinfoProc,
+    ProcBsdInfo,
+    ProcBsdShortInfo,
+    ProcTaskAllInfo,
+    ProcUniqIdentifierInfo,
+    Timeval,
+    VmStatistics64,
+)
+
+MAX_COMMAND_LINE = 4096
+
+
+def text(raw: bytes) -> str:
+    """Bytes chosen by a process as text, whatever they are."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+class Usage(NamedTuple):
+    """What proc_pid_rusage counted. `*_ticks` are ticks of the process counters (`seconds_per_tick`)."""
+
+    cpu_user_ticks: int
+    cpu_system_ticks: int
+    wakeups: int
+    pageins: int
+    memory_bytes: int
+    start_abstime: int
+    exit_abstime: int
+    uuid: bytes
+    children_ticks: int | None = None
+    disk_read_bytes: int | None = None
+    disk_write_bytes: int | None = None
+    qos_interactive_ticks: int | None = None
+    memory_peak_bytes: int | None = None
+    instructions: int | None = None
+    cycles: int | None = None
+    runnable_ticks: int | None = None
+    energy_nj: int | None = None
+
+    @property
+    def cpu_ticks(self) -> int:
+        return self.cpu_user_ticks + self.cpu_system_ticks
+
+
+def decode_rusage(raw: bytes, version: int) -> Usage:
+    """The raw structure RUSAGE[version].
+
+    Instructions, cycles and energy read 0 on machines that do not count them (Intel: no energy; virtual machines:
+    none of the three). No process uses CPU time without all three, so 0 beside CPU time means unknown.
+    """
+    r = RUSAGE[version].from_buffer_copy(raw)
+    ran = r.ri_user_time + r.ri_system_time > 0
+
+    def counted(value: int) -> int | None:
+        return value if value or not ran else None
+
+    return Usage(
+        r.ri_user_time, r.ri_system_time, r.ri_interrupt_wkups, r.ri_pageins, r.ri_phys_footprint,
+        r.ri_proc_start_abstime, r.ri_proc_exit_abstime, bytes(r.ri_uuid),
+        r.ri_child_user_time + r.ri_child_system_time if version >= 1 else None,
+        r.ri_diskio_bytesread if version >= 2 else None,
+        # The kernel's difference of two counters that are not read at once: it can come out just below zero.
+        r.ri_diskio_byteswritten if version >= 2 and r.ri_diskio_byteswritten < 2**63 else None,
+        r.ri_cpu_time_qos_user_interactive if version >= 3 else None,
+        r.ri_lifetime_max_phys_footprint if version >= 4 else None,
+        counted(r.ri_instructions) if version >= 4 else None,
+        counted(r.ri_cycles) if version >= 4 else None,
+        r.ri_runnable_time if version >= 4 else None,
+        counted(r.ri_energy_nj) if version >= 6 else None,
+    )
+
+
+class Task(NamedTuple):
+    """What PROC_PIDTASKALLINFO counted of the task. A counter that stopped at INT32_MAX is None."""
+
+    threads: int
+    running: int
+    priority: int
+    faults: int | None = None
+    context_switches: int | None = None
+    syscalls: int | None = None
+    mach_messages: int | None = None
+
+
+def _unsaturated(*values: int) -> int | None:
+    return None if INT32_MAX in values else sum(values)
+
+
+class Who(NamedTuple):
+    """Who a process is. `start_us` is microseconds since the epoch, None where it may not be read; `tty_device` is
+    None without a terminal."""
+
+    pid: int
+    ppid: int
+    uid: int
+    command: str
+    status: int
+    nice: int | None = None
+    tty_device: int | None = None
+    start_us: int | None = None
+
+
+def _who(b: Any) -> Who:
+    # pbi_name holds twice as much as pbi_comm and is empty for what never had an exec.
+    return Who(b.pbi_pid, b.pbi_ppid, b.pbi_uid, text(b.pbi_name or b.pbi_comm), b.pbi_status, b.pbi_nice,
+               b.e_tdev if b.e_tdev != 0xFFFFFFFF else None, b.pbi_start_tvsec * 1_000_000 + b.pbi_start_tvusec)
+
+
+def decode_bsdinfo(raw: bytes) -> Who:
+    """A raw ProcBsdInfo."""
+    return _who(ProcBsdInfo.from_buffer_copy(raw))
+
+
+def decode_taskallinfo(raw: bytes) -> tuple[Who, Task]:
+    """A raw ProcTaskAllInfo."""
+    both = ProcTaskAllInfo.from_buffer_copy(raw)
+    t = both.ptinfo
+    return _who(both.pbsd), Task(
+        t.pti_threadnum, t.pti_numrunning, t.pti_priority, _unsaturated(t.pti_faults), _unsaturated(t.pti_csw),
+        _unsaturated(t.pti_syscalls_mach, t.pti_syscalls_unix),
+        _unsaturated(t.pti_messages_sent, t.pti_messages_received))
+
+
+def decode_shortinfo(raw: bytes) -> Who:
+    """A raw ProcBsdShortInfo: another user's process, no start time."""
+    b = ProcBsdShortInfo.from_buffer_copy(raw)
+    return Who(b.pbsi_pid, b.pbsi_ppid, b.pbsi_uid, text(b.pbsi_comm), b.pbsi_status)
+
+
+def decode_kinfo(raw: bytes) -> Who:
+    """A raw KinfoProc."""
+    k = KinfoProc.from_buffer_copy(raw)
+    start = k.p_starttime
+    return Who(k.p_pid, k.e_ppid, k.cr_uid, text(k.p_comm), k.p_stat, k.p_nice,
+               k.e_tdev if k.e_tdev != -1 else None, start.tv_sec * 1_000_000 + start.tv_usec)
+
+
+def decode_uniqidentifier(raw: bytes) -> tuple[int, int]:
+    """A raw ProcUniqIdentifierInfo: (p_uniqueid, p_idversion)."""
+    u = ProcUniqIdentifierInfo.from_buffer_copy(raw)
+    return u.p_uniqueid, u.p_idversion
+
+
+def decode_timeval(raw: bytes) -> float:
+    """A raw Timeval, seconds."""
+    t = Timeval.from_buffer_copy(raw)
+    return float(t.tv_sec + t.tv_usec / 1e6)
+
+
+_ENVIRONMENT = re.compile(rb"[A-Z_][A-Z0-9_]*=")
+
+
+def decode_arguments(raw: bytes) -> list[str]:
+    """argv out of what KERN_PROCARGS2 gives: argc, the program's path, padding, then argc strings. The environment
+    follows them and is never given out. Empty when nothing can be told; raises ValueError for what cannot be one."""
+    if len(raw) < 5:
+        raise ValueError("arguments cut short")
+    (argc,) = struct.unpack_from("=i", raw)
+    path_end = raw.find(b"\0", 4)
+    if argc <= 0 or path_end < 0:
+        return []
+    start = path_end
+    while start < len(raw) and raw[start] == 0:
+        start += 1
+    # 16 KiB: room for secrets to be seen as such before the text is cut to its 4 KiB.
+    parts = raw[start : start + 4 * MAX_COMMAND_LINE].split(b"\0", argc)[:argc]
+    # A program may blank its own first arguments. They then look like padding, and the count of strings would reach
+    # into the environment: where the first string is not the program's name, the last ones are not trusted.
+    if parts and parts[0].rsplit(b"/", 1)[-1].lstrip(b"-") != raw[4:path_end].rsplit(b"/", 1)[-1]:
+        while parts and _ENVIRONMENT.match(parts[-1]):
+            parts.pop()
+    return [text(part) for part in parts]
+
+
+def decode_cpu_load(raw: bytes) -> tuple[int, int]:
+    """A raw HostCpuLoadInfo: 10 ms ticks (busy, idle), each modulo 2**32 as the kernel keeps them apart."""
+    user, system, idle, nice = HostCpuLoadInfo.from_buffer_copy(raw).cpu_ticks
+    return user + system + nice, idle
+
+
+def decode_available_pages(raw: bytes) -> int:
+    """Pages that can be had without compressing or swapping: free, file-backed and purgeable ones.
+
+    The complement of what Activity Monitor calls memory used (app memory, wired, compressed). Speculative pages are
+    both free and file-backed and are counted once.
+    """
+    v = VmStatistics64.from_buffer_copy(raw)
+    return int(max(0, v.free_count - v.speculative_count) + v.external_page_count + v.purgeable_count)

@@ -1,0 +1,236 @@
+"""What is read off the beat: command lines, user and terminal names, thread states, GPU time.
+
+Any of these can hang for seconds: a user name asks a directory service, a command line copies a process's memory, the
+GPU walks a registry. The beat never waits for them, except once, bounded, for the first snapshot.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import heapq
+import os
+import pwd
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rogue_hunter.host.macos.abi import (
+    PROC_PIDLISTTHREADS,
+    PROC_PIDTBSDINFO,
+    PROC_PIDTHREADINFO,
+    QOS_CLASS_UTILITY,
+    ProcBsdInfo,
+    ProcThreadInfo,
+)
+from rogue_hunter.host.macos.background import Done, OffBeat
+from rogue_hunter.host.macos.decode import decode_arguments, decode_bsdinfo
+from rogue_hunter.host.macos.fields import threads_state
+from rogue_hunter.host.macos.iokit import GpuReader, recorded_reader, system_reader
+from rogue_hunter.host.macos.libproc import (
+    Library,
+    device_name,
+    list_threads,
+    process_arguments,
+    set_thread_qos,
+    sysctl_int,
+)
+from rogue_hunter.host.macos.process import Process
+from rogue_hunter.host.macos.readers import PidInfo
+from rogue_hunter.schema.field import Key
+from rogue_hunter.text.redact import redact
+
+EVERY_NS = 1_000_000_000
+"""GPU time and thread states are read once a second: the registry walk was measured at 10 ms and more."""
+PROBED = 16
+"""Processes whose threads are looked at in each such round: the busiest of late that do not run now."""
+FADE = 0.9
+"""What is left of a process's interest after each round: one that used a whole core is looked at for 40 s more."""
+
+
+class SlowReader:
+    """The readings themselves. The buffers belong to the worker's thread."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._bsd = PidInfo(library, PROC_PIDTBSDINFO, ProcBsdInfo)
+        self._thread = PidInfo(library, PROC_PIDTHREADINFO, ProcThreadInfo)
+        self._buffer: ctypes.Array[ctypes.c_char] | None = None
+
+    def start(self) -> None:
+        """For the thread's beginning: nobody waits for what it reads."""
+        set_thread_qos(self._library, QOS_CLASS_UTILITY)
+
+    def command_line(self, key: Key) -> str | None:
+        """Command line of one process, secrets masked; None when it may not be read."""
+        if self._buffer is None:
+            self._buffer = ctypes.create_string_buffer(sysctl_int(self._library, "kern.argmax") or 1 << 20)
+        raw, _ = process_arguments(self._library, key[0], self._buffer)
+        if raw is None:
+            return None
+        # The pid may be another process's by now: it is taken only if what answers began when this process did.
+        who, _ = self._bsd(key[0], 1)
+        if who is None or decode_bsdinfo(who).start_us != key[1]:
+            return None
+        return redact(argv) if (argv := decode_arguments(raw)) else None
+
+    def threads(self, key: Key) -> str | None:
+        """State of a process from the states of its threads (256 at most)."""
+        states = []
+        for handle in list_threads(self._library, key[0], PROC_PIDLISTTHREADS):
+            raw, _ = self._thread(key[0], handle)
+            if raw is not None:
+                states.append(ProcThreadInfo.from_buffer_copy(raw).pth_run_state)
+        return threads_state(states)
+
+    def terminal(self, device: int) -> str | None:
+        """Name of a terminal."""
+        return device_name(self._library, device)
+
+
+def user_name(uid: int) -> str | None:
+    """Name of a user. May ask a directory service over the network."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
+def default_gpu_reader(library: Library) -> GpuReader | None:
+    """The frameworks of this Mac; with ROGUE_HUNTER_IOREG the recorded `ioreg -a` output of another; else none."""
+    if recorded := os.environ.get("ROGUE_HUNTER_IOREG"):
+        return recorded_reader(Path(recorded))
+    return system_reader() if sys.platform == "darwin" and not library.injected else None
+
+
+class Slow:
+    """What is asked for and what has come back, seen from the beat."""
+
+    def __init__(self, library: Library, mono: Callable[[], int], gpu: GpuReader | None) -> None:
+        self._mono = mono
+        self._reader = SlowReader(library)
+        self._worker = OffBeat(self._reader.start)
+        self._users: dict[int, str | None] = {}
+        self._terminals: dict[int, str | None] = {}
+        self._gpu = gpu or default_gpu_reader(library)
+        self._gpu_before: tuple[int, dict[int, tuple[Key, int]]] | None = None
+        self._interest: dict[Key, float] = {}
+        self._under_way: set[str] = set()
+        self._due_ns = 0
+        self.failed = 0
+
+    def wait(self, seconds: float) -> None:
+        """Wait until all is done, at most so long."""
+        self._worker.wait(seconds)
+
+    def close(self) -> None:
+        """End the worker."""
+        self._worker.close()
+
+    def describe(self, process: Process) -> None:
+        """Ask for the command line of a new process, or of one that called exec."""
+        process.extra.pop("cmdline", None)
+        self._submit("cmdline", process.key, self._reader.command_line)
+
+    def user(self, uid: int) -> str | None:
+        """Name of a user if it is known already."""
+        if uid not in self._users:
+            self._users[uid] = None
+            self._submit("user", uid, user_name)
+        return self._users[uid]
+
+    def terminal(self, device: int | None) -> str | None:
+        """Name of a terminal if it is known already."""
+        if device is None:
+            return None
+        if device not in self._terminals:
+            self._terminals[device] = None
+            self._submit("terminal", device, self._reader.terminal)
+        return self._terminals[device]
+
+    def _submit(self, kind: str, subject: object, job: Callable[..., object]) -> None:
+        self.failed += not self._worker.submit(kind, subject, job)
+
+    def note(self, process: Process) -> None:
+        """Remember how busy a process is, so that its threads are looked at when it stands still."""
+        rates = process.rates
+        busy = (rates.get("cpu_percent", 0.0) + rates.get("pageins_per_s", 0.0)
+                + rates.get("disk_bytes_per_s", 0.0) / 1e6)
+        if busy >= 1:
+            self._interest[process.key] = max(busy, self._interest.get(process.key, 0.0))
+
+    def ask(self, now: int, by_pid: dict[int, Process]) -> None:
+        """Once a second: GPU time, and the threads of processes that were busy and now stand still. A process whose
+        threads wait for the disk uses nothing, so its counters cannot tell it from one that sleeps."""
+        if now < self._due_ns:
+            return
+        self._due_ns = now + EVERY_NS
+        if self._gpu is not None and "gpu" not in self._under_way:
+            self._under_way.add("gpu")
+            gpu = self._gpu
+            self._submit("gpu", None, lambda _: (self._mono(), gpu()))
+        if "threads" in self._under_way:
+            return
+        self._interest = {key: busy * FADE for key, busy in self._interest.items()
+                          if busy >= 1 and (p := by_pid.get(key[0])) is not None and p.key == key}
+        still = {key: busy for key, busy in self._interest.items()
+                 if (p := by_pid[key[0]]).task is not None and not p.restless}
+        still |= {p.key: float("inf") for p in by_pid.values() if p.thread_state is not None}
+        for key in heapq.nlargest(PROBED, still, key=still.__getitem__):
+            self._under_way.add("threads")
+            self._submit("threads", key, self._reader.threads)
+        if "threads" in self._under_way:
+            self._submit("threads-end", None, lambda _: None)
+
+    def take(self, by_pid: dict[int, Process]) -> dict[Key, Process]:
+        """Hand what has come back to the processes; gives those whose row is to be composed anew."""
+        stale: dict[Key, Process] = {}
+        for done in self._worker.collect():
+            self.failed += done.failed
+            if done.kind == "user":
+                self._users[done.subject] = done.value
+                stale |= {p.key: p for p in by_pid.values() if p.who.uid == done.subject}
+            elif done.kind == "terminal":
+                self._terminals[done.subject] = done.value
+                stale |= {p.key: p for p in by_pid.values() if p.who.tty_device == done.subject}
+            elif done.kind == "threads-end":
+                self._under_way.discard("threads")
+            elif done.kind == "gpu":
+                self._under_way.discard("gpu")
+                if done.value is not None:
+                    stale |= self._take_gpu(by_pid, *done.value)
+            elif (process := by_pid.get(done.subject[0])) is not None and process.key == done.subject:
+                _take_one(process, done)
+                stale[process.key] = process
+        return stale
+
+    def _take_gpu(self, by_pid: dict[int, Process], read_ns: int, used: dict[int, int] | None) -> dict[Key, Process]:
+        """GPU time since the reading before. A client that closed takes its time with it: a sum that fell is a new
+        beginning, its rate unknown. Processes without a client carry no GPU fields."""
+        if used is None:
+            return {}
+        before_ns, before = self._gpu_before or (None, {})
+        now: dict[int, tuple[Key, int]] = {}
+        stale: dict[Key, Process] = {}
+        for pid, ns in used.items():
+            if (process := by_pid.get(pid)) is None:
+                continue
+            now[pid] = (process.key, ns)
+            process.gpu = {"gpu_seconds_total": round(ns / 1e9, 6)}
+            key, ns_before = before.get(pid, (process.key, 0))
+            if before_ns is not None and key == process.key and ns >= ns_before and read_ns > before_ns:
+                process.gpu["gpu_ms_per_s"] = round((ns - ns_before) * 1000 / (read_ns - before_ns), 2)
+            stale[process.key] = process
+        for pid in before.keys() - now.keys():
+            if (process := by_pid.get(pid)) is not None and process.gpu:
+                process.gpu = {}
+                stale[process.key] = process
+        self._gpu_before = (read_ns, now)
+        return stale
+
+
+def _take_one(process: Process, done: Done) -> None:
+    if done.kind == "threads":
+        # Running or asleep is told by fresher counters; only what they cannot tell is taken.
+        process.thread_state = done.value if done.value in ("uninterruptible", "stopped", "halted") else None
+    elif done.value is not None:
+        process.extra["cmdline"] = done.value

@@ -1,0 +1,47 @@
+"""Picking the host of this platform."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rogue_hunter.host.protocol import Host, HostError
+
+
+def here(proc_root: str | Path = "/proc", libproc: str | None = None) -> Host:
+    """The host of this machine.
+
+    `libproc` (or ROGUE_HUNTER_LIBPROC) names a library from which every libproc and libSystem function is taken; the
+    macOS host is then chosen on any platform. Raises HostError where neither host fits.
+    """
+    library = _library(libproc)
+    if library or sys.platform == "darwin":
+        from rogue_hunter.host.macos.host import DarwinHost
+
+        return DarwinHost(library=library)
+    if sys.platform == "linux" or str(proc_root) != "/proc":
+        from rogue_hunter.host.linux.host import LinuxHost
+        from rogue_hunter.host.linux.recording import Replay, is_recording
+
+        return Replay(Path(proc_root)) if is_recording(Path(proc_root)) else LinuxHost(Path(proc_root))
+    raise HostError(f"cannot read processes on {sys.platform}")
+
+
+def lister(proc_root: str | Path = "/proc", libproc: str | None = None) -> Callable[[], int]:
+    """What only lists the processes, and gives their number. Raises HostError where there is no list."""
+    library = _library(libproc)
+    if library or sys.platform == "darwin":
+        from rogue_hunter.host.macos.libproc import load
+        from rogue_hunter.host.macos.readers import PidLister
+
+        pids = PidLister(load(library))
+        return lambda: len(pids())
+    if not os.path.isdir(proc_root):
+        raise HostError(f"{proc_root} is no directory")
+    return lambda: sum(name.isdigit() for name in os.listdir(proc_root))
+
+
+def _library(libproc: str | None) -> str | None:
+    return libproc or os.environ.get("ROGUE_HUNTER_LIBPROC") or None

@@ -1,0 +1,63 @@
+"""What a host is: facts of the machine, and a snapshot of all processes every beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Row
+
+
+class HostError(Exception):
+    """The operating system cannot be read at all: no /proc, no libproc. A command exits 69 with this text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What does not change while the machine is up. `os` is linux or macos."""
+
+    os: str
+    host: str
+    boot_id: str
+    cpus: int
+    memory_total_bytes: int
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """One reading of every process.
+
+    `processes` maps identity to row; a row that says the same as in the snapshot before is the same object. `changed`
+    holds the identities with another row than before, the started ones included; `exited` the identities gone.
+    `active` counts the processes that ran, `cpu_cores` is the CPU use of all processes seen (None before rates are
+    known). `machine` holds fields of the closing row that the host knows: cpus, cpu_busy_cores,
+    memory_available_bytes, pressure_*; absent where unknown. `mono_ns` is the clock at the reading.
+    """
+
+    mono_ns: int
+    processes: dict[Key, Row]
+    changed: set[Key]
+    exited: tuple[Key, ...] = ()
+    started: int = 0
+    active: int = 0
+    unreadable: int = 0
+    errors: int = 0
+    cpu_cores: float | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+class Host(Protocol):
+    """A machine whose processes can be read. All conversion of units is inside."""
+
+    def facts(self) -> Facts:
+        """Facts of this boot. Raises HostError."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """Read every process now. Never raises for a single process: what fails is counted. Raises HostError."""
+        ...
+
+    def close(self) -> None:
+        """Give back descriptors and threads."""
+        ...

@@ -1,0 +1,1 @@
+"""The reaper: ends the processes that match a rule, and only those."""

@@ -1,0 +1,224 @@
+"""The audit file: one JSON line for everything that is about to be done and for what came of it, on disk before it is
+done.
+
+Each line ends with the SHA-256 of itself and of the line before, so a line that is changed, taken out or put in
+breaks the chain from there on; a small file beside it holds the last link, so that a cut-off end is seen too. Whoever
+may write to the file can also rewrite all of it: the chain shows accidents and clumsy hands, not a determined owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rogue_hunter.paths import PathError, private_dir
+from rogue_hunter.reaper.audit_chain import START, TAIL, Verdict, entry_of, link_of, numbered, own_link, sha256, verify
+
+LOCK_WAIT_S = 10.0
+"""A line takes milliseconds to write; whoever holds the lock for this long hangs."""
+
+
+class AuditError(Exception):
+    """Nothing can be audited, so nothing may be done; the text says why."""
+
+
+class AuditLog:
+    """Appends to `path`. At `max_bytes` the file becomes `path.1`, and so on up to `keep` files."""
+
+    def __init__(self, path: Path, *, max_bytes: int = 100_000_000, keep: int = 5,
+                 now: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._now = now
+        self._repaired = False
+
+    def check(self) -> None:
+        """Raise AuditError unless a line could be written now."""
+        with self._locked() as fd:
+            self._last(fd)
+            if os.fstatvfs(fd).f_bavail == 0:
+                raise AuditError(f"{self.path}: no space left on the disk")
+
+    def append(self, **entry: Any) -> int:
+        """Write a line, have it on the disk, and give its number. Raises AuditError."""
+        with self._locked() as fd:
+            seq, link = self._last(fd)
+            if os.fstat(fd).st_size >= self._max_bytes:
+                self._rotate()
+                with self._opened() as fresh:
+                    return self._write(fresh, seq + 1, link, entry)
+            return self._write(fd, seq + 1, link, entry)
+
+    def recent(self, seconds: float) -> list[dict[str, Any]]:
+        """The entries of the last `seconds`, oldest first. Raises AuditError."""
+        since = self._now() - seconds
+        found: list[dict[str, Any]] = []
+        with self._locked():
+            for file in (self.path, numbered(self.path, 1)):
+                entries, whole = _newer(file, since)
+                found = entries + found
+                if not whole:
+                    break
+        return found
+
+    def verify(self) -> Verdict:
+        """Check every line of every file, from the oldest."""
+        return verify(self.path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The open file, while nobody else writes. Raises AuditError."""
+        try:
+            private_dir(self.path.parent)
+            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                           0o600)
+        except (OSError, PathError) as error:
+            raise AuditError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from None
+        try:
+            self._wait_for(lock)
+            with self._opened() as fd:
+                yield fd
+        finally:
+            os.close(lock)
+
+    def _wait_for(self, lock: int) -> None:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise AuditError(f"{self.path}: somebody else has held it for {LOCK_WAIT_S:.0f} s") from None
+                time.sleep(0.005)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                         0o600)
+        except OSError as error:
+            raise AuditError(f"{self.path}: {error.strerror}") from None
+        try:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise AuditError(f"{self.path}: not a regular file")
+            if info.st_uid != os.geteuid():
+                raise AuditError(f"{self.path}: belongs to user {info.st_uid}")
+            if info.st_mode & 0o077:
+                os.fchmod(fd, 0o600)
+            yield fd
+        except OSError as error:
+            raise AuditError(f"{self.path}: {error.strerror}") from None
+        finally:
+            os.close(fd)
+
+    def _last(self, fd: int) -> tuple[int, str]:
+        """Number and link of the last line; a torn one (a crash while it was written) is set aside first."""
+        size = os.fstat(fd).st_size
+        if size == 0:
+            return self._before()
+        tail = os.pread(fd, min(size, 1 << 20), max(0, size - (1 << 20)))
+        if not tail.endswith(b"\n"):
+            torn = tail[tail.rfind(b"\n") + 1:]
+            self._set_aside(fd, size, torn)
+            return self._last(fd)
+        line = tail[:-1].rsplit(b"\n", 1)[-1]
+        entry, link = entry_of(line), own_link(line)
+        if entry is None or link is None or type(entry.get("seq")) is not int:
+            raise AuditError(f"{self.path}: its last line is damaged; look at it with --verify and move it away")
+        return entry["seq"], link
+
+    def _before(self) -> tuple[int, str]:
+        """Where the chain stands when the file is new: at the end of the one that was rotated away, if any."""
+        rotated = numbered(self.path, 1)
+        if not rotated.exists():
+            return 0, START
+        line = rotated.read_bytes().rstrip(b"\n").rsplit(b"\n", 1)[-1]
+        entry, link = entry_of(line), own_link(line)
+        if entry is None or link is None or type(entry.get("seq")) is not int:
+            raise AuditError(f"{rotated}: its last line is damaged; look at it with --verify and move it away")
+        return entry["seq"], link
+
+    def _set_aside(self, fd: int, size: int, torn: bytes) -> None:
+        with open(f"{self.path}.torn", "ab", opener=_private) as file:
+            file.write(torn + b"\n")
+        os.ftruncate(fd, size - len(torn))
+        seq, link = self._last(fd)
+        self._write(fd, seq + 1, link, {"kind": "repair", "torn_bytes": len(torn),
+                                        "torn_sha256": sha256(torn)})
+
+    def _write(self, fd: int, seq: int, link: str, entry: dict[str, Any]) -> int:
+        now = self._now()
+        head = {"seq": seq, "prev": link, "ts": round(now, 3),
+                "timestamp": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+        try:
+            body = json.dumps({**head, **entry}, separators=(",", ":"), allow_nan=False).encode()
+        except (ValueError, TypeError) as error:
+            raise AuditError(f"{self.path}: an entry that is no JSON: {error}") from None
+        new = link_of(link, body)
+        line = body[:-1] + TAIL + new.encode() + b'"}\n'
+        size = os.fstat(fd).st_size
+        try:
+            if os.write(fd, line) != len(line):
+                raise OSError(28, "No space left on device")
+            os.fsync(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, size)  # half a line would be taken for a crash
+            raise
+        self._note_head(seq, new)
+        return seq
+
+    def _note_head(self, seq: int, link: str) -> None:
+        """The last link, beside the file. It may lag behind by a crash, and never runs ahead."""
+        fd = os.open(f"{self.path}.head", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                     0o600)
+        try:
+            os.pwrite(fd, f"{seq:020d} {link}\n".encode(), 0)
+        finally:
+            os.close(fd)
+
+    def _rotate(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(numbered(self.path, self._keep))
+        for number in range(self._keep - 1, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(numbered(self.path, number), numbered(self.path, number + 1))
+        os.rename(self.path, numbered(self.path, 1))
+
+
+def _newer(file: Path, since: float) -> tuple[list[dict[str, Any]], bool]:
+    """The entries of a file from `since` on, read from its end, and whether all of the file was so new."""
+    size = file.stat().st_size if file.exists() else 0
+    take = 1 << 16
+    while size:
+        with open(file, "rb") as stream:
+            stream.seek(max(0, size - take))
+            lines = stream.read(take).split(b"\n")[:-1]
+        entries = [entry for entry in map(entry_of, lines if take >= size else lines[1:]) if entry is not None]
+        newer = [entry for entry in entries if _time(entry) >= since]
+        if len(newer) < len(entries) or take >= size:
+            return newer, len(newer) == len(entries)
+        take *= 4
+    return [], True
+
+
+def _time(entry: dict[str, Any]) -> float:
+    """When it was written; a damaged line counts as new, which can only make a budget smaller."""
+    ts = entry.get("ts")
+    return ts if isinstance(ts, (int, float)) else math.inf
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,0 +1,130 @@
+"""Linux: looking at a process through /proc for the decision whether it may be signalled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rogue_hunter.host.linux.describe import describe
+from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, parse_stat, text, tty_name
+from rogue_hunter.reaper.process import ANCESTORS_MAX, Live, Me, Unreadable, live, my_uids
+from rogue_hunter.reaper.signals import Gone, Handle, Pidfd
+from rogue_hunter.stream.tick import Row
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+THREADS_SHOWN = 16
+TEXT_MAX = 4096
+
+
+def _boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class LinuxMachine:
+    """Reads `root`; signals go to the live kernel. `boottime` gives the seconds since boot, which start times count
+    in."""
+
+    def __init__(self, root: Path = Path("/proc"), boottime: Callable[[], float] = _boottime) -> None:
+        self._root = root
+        self._boottime = boottime
+
+    def boot_id(self) -> str:
+        return _read(self._root / "sys/kernel/random/boot_id").decode("utf-8", "replace").strip()
+
+    def open(self, pid: int) -> Handle:
+        return Pidfd(pid)
+
+    def read(self, pid: int) -> Live:
+        folder = self._root / str(pid)
+        try:
+            raw = _read(folder / "stat")
+            status = _status(_read(folder / "status", 2 * TEXT_MAX))
+        except (FileNotFoundError, ProcessLookupError):
+            raise Gone from None
+        except OSError as error:
+            raise Unreadable(f"{folder}: {error.strerror}") from None
+        try:
+            stat, session = parse_stat(raw), int(raw[raw.rfind(b")") + 2:].split()[3])
+            uids = tuple(int(uid) for uid in status[b"Uid"].split())
+            leader = int(status[b"Tgid"])
+        except (ValueError, KeyError, IndexError):
+            raise Unreadable(f"{folder}: not understood") from None
+        key = (pid, stat.start)
+        kernel = bool(stat.flags & PF_KTHREAD) or pid == 2 or stat.ppid == 2
+        row: Row = {
+            "pid": pid, "start_ticks": stat.start, "ppid": stat.ppid, "uid": uids[1], "command": text(stat.comm),
+            "state": STATES.get(stat.state, "sleeping"), "threads": stat.threads, "memory_bytes": stat.rss * PAGE,
+            "cpu_seconds_total": (stat.utime + stat.stime) / HZ,
+        }
+        if (tty := tty_name(stat.tty)) is not None:
+            row["tty"] = tty
+        with contextlib.suppress(KeyError, OverflowError):
+            row["user"] = pwd.getpwuid(uids[1]).pw_name
+        fields, denied = describe(self._root, key, kernel)
+        row.update(fields)
+        if denied and "cmdline" not in fields and row["state"] != "defunct":
+            raise Unreadable(f"{folder}: program and arguments may not be read")
+        return live(key, row, uids, leader=leader, session=session, kernel_thread=kernel,
+                    age_s=max(0.0, self._boottime() - stat.start / HZ))
+
+    def me(self) -> Me:
+        pid = os.getpid()
+        ancestors: set[int] = set()
+        parent = os.getppid()
+        while parent > 0 and parent not in ancestors and len(ancestors) < ANCESTORS_MAX:
+            ancestors.add(parent)
+            try:
+                parent = parse_stat(_read(self._root / str(parent) / "stat")).ppid
+            except (OSError, ValueError):
+                parent = 0
+        return Me(pid, my_uids(), frozenset(ancestors), os.getsid(0))
+
+    def bundle(self, pid: int) -> Row:
+        folder = self._root / str(pid)
+        found: Row = {}
+        for name in ("wchan", "syscall", "stack"):
+            with contextlib.suppress(OSError):
+                words = text(_read(folder / name, TEXT_MAX)).strip()
+                if words and words != "0":
+                    found[name] = words
+        with contextlib.suppress(OSError):
+            found["open_files"] = len(os.listdir(folder / "fd"))
+        with contextlib.suppress(OSError):
+            tasks = sorted(os.listdir(folder / "task"), key=int)
+            found["threads"] = [t for t in map(self._thread, (folder / "task" / n for n in tasks[:THREADS_SHOWN])) if t]
+        return found
+
+    @staticmethod
+    def _thread(folder: Path) -> Row | None:
+        try:
+            stat = parse_stat(_read(folder / "stat"))
+            wchan = text(_read(folder / "wchan")).strip()
+        except (OSError, ValueError):
+            return None
+        thread = {"tid": int(folder.name), "command": text(stat.comm), "state": STATES.get(stat.state, "sleeping")}
+        return {**thread, "wchan": wchan} if wchan not in ("", "0") else thread
+
+
+def _read(path: Path, size: int = TEXT_MAX) -> bytes:
+    """Up to `size` bytes. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, size)
+    finally:
+        os.close(fd)
+
+
+def _status(data: bytes) -> dict[bytes, bytes]:
+    """/proc/PID/status by key. The name is the first line and its line feeds are escaped; the last of a key that
+    stands twice would be a forgery's, so the first counts."""
+    found: dict[bytes, bytes] = {}
+    for line in data.split(b"\n"):
+        key, colon, value = line.partition(b":")
+        if colon:
+            found.setdefault(key, value.strip())
+    return found

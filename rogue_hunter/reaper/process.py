@@ -1,0 +1,94 @@
+"""A process as it is at this moment, read for the decision whether it may be signalled."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rogue_hunter.reaper.signals import Handle
+from rogue_hunter.rules.program import Program, program_of
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Row
+
+ANCESTORS_MAX = 1000
+"""A chain of parents is never this long; a broken /proc must not hold anybody up."""
+
+
+class Unreadable(Exception):
+    """Something that a decision needs may not be read; the text says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One process now.
+
+    `row` holds the fields of a process record that one reading gives (no rates). `uids` are real, effective, saved
+    and file system user. `leader` is the process that the pid's thread belongs to; the pid itself unless it is a
+    thread's. `session` is the pid of the session's leader, 0 if unknown. `age_s` counts on the clock that start times
+    count on, so setting the wall clock does not change it.
+    """
+
+    key: Key
+    row: Row
+    uids: tuple[int, ...]
+    leader: int
+    session: int = 0
+    kernel_thread: bool = False
+    age_s: float = 0.0
+    program: Program = field(default=Program((), ""))
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.key[0]
+
+    @property
+    def dead(self) -> bool:
+        """Ended, and waiting for its parent to collect it."""
+        return self.row.get("state") == "defunct" and self.row.get("threads", 1) <= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """Who is about to send signals. `uids` are real, effective and saved user; `ancestors` every parent up to the
+    first process; `session` the leader of the session."""
+
+    pid: int
+    uids: tuple[int, ...]
+    ancestors: frozenset[int]
+    session: int
+
+
+class Machine(Protocol):
+    """Processes of this machine that can be looked at and signalled."""
+
+    def boot_id(self) -> str:
+        """Identity of this boot."""
+        ...
+
+    def open(self, pid: int) -> Handle:
+        """Take hold of a process. Raises Gone, NotAProcess, Unsupported."""
+        ...
+
+    def read(self, pid: int) -> Live:
+        """Look at a process. Raises Gone, Unreadable."""
+        ...
+
+    def me(self) -> Me:
+        """Who asks, and of whom they are a child."""
+        ...
+
+    def bundle(self, pid: int) -> Row:
+        """What the process is doing, as evidence; what may not be read is left out. Never raises."""
+        ...
+
+
+def live(key: Key, row: Row, uids: tuple[int, ...], **more: object) -> Live:
+    """A Live with the names that are in `row`."""
+    return Live(key, row, uids, program=program_of(row), **more)  # type: ignore[arg-type]
+
+
+def my_uids() -> tuple[int, ...]:
+    """Real, effective and, where the system tells it, saved user id."""
+    return os.getresuid() if hasattr(os, "getresuid") else (os.getuid(), os.geteuid())

@@ -1,0 +1,268 @@
+"""One run of the reaper: matches in, action records out.
+
+The order binds: take hold of the process, look at it, ask the guards and the rule, ask the person, lock out other
+reapers, ask the budget, collect evidence, look again, write the intent to the audit file, and only then signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rogue_hunter.paths import PathError, private_dir
+from rogue_hunter.reaper.audit import AuditError, AuditLog
+from rogue_hunter.reaper.candidate import Candidate, Court, distinct
+from rogue_hunter.reaper.escalate import KILL_WAIT_S, QUICK_WAIT_S, Veto, Victim, escalate
+from rogue_hunter.reaper.evidence import bundle, cpu_percent
+from rogue_hunter.reaper.guards import Refusal
+from rogue_hunter.reaper.limits import HOUR_S, Budget, disarm, disarmed
+from rogue_hunter.reaper.process import Machine, Unreadable
+from rogue_hunter.reaper.signals import KILL, TERM, Gone, Stop
+from rogue_hunter.rules.model import Action, RuleSet
+from rogue_hunter.rules.patterns import Patterns
+from rogue_hunter.schema.field import Key
+from rogue_hunter.schema.rules import ACTION
+from rogue_hunter.stream.tick import Record, Row, record
+
+LOCK_WAIT_S = 15.0
+"""Another reaper needs at most 8 s for its victims."""
+
+_FROM_MATCH = frozenset(f.name for f in ACTION) - {"ts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a run needs.
+
+    `confirm` is asked about the candidates that may be signalled and says yes or no; without it nobody is asked
+    (--yes, the pipe), and a reaper that was disarmed by a failure then does nothing. `told` gets each action record as
+    it is decided. `samples` gives the last readings of an identity. `state_dir` holds the lock.
+    """
+
+    rules: RuleSet
+    machine: Machine
+    audit: AuditLog
+    state_dir: Path
+    host: str = ""
+    dry_run: bool = False
+    confirm: Callable[[Sequence[Candidate]], bool] | None = None
+    told: Callable[[Record], None] = lambda _: None
+    samples: Callable[[Key], list[Row]] = lambda _: []
+    patterns: Patterns = field(default_factory=Patterns)
+    stop: Stop = field(default_factory=Stop)
+    now: Callable[[], float] = time.time
+    kill_wait_s: float = KILL_WAIT_S
+    run: str = field(default_factory=lambda: os.urandom(6).hex())
+
+
+def reap_batch(matches: Sequence[Record], setup: Setup) -> list[Record]:
+    """Judge, and unless it is a dry run, end the processes of `matches`. Gives one action record for each process, in
+    their order. Never raises for one process; a broken audit file refuses all. Matches must have passed
+    `check_match`."""
+    if not matches:
+        return []
+    court = Court(setup.machine, setup.machine.me(), setup.rules, setup.patterns)
+    candidates = [court.assess(match, setup.now()) for match in distinct(matches)]
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            _judge_and_act(candidates, court, setup)
+        for candidate in candidates:
+            if not candidate.outcome:
+                setup.stop.set()
+                candidate.outcome, candidate.text = "interrupted", "before anything was sent"
+        return [_told(candidate, setup) for candidate in candidates]
+    finally:
+        for candidate in candidates:
+            candidate.close()
+
+
+def _judge_and_act(candidates: Sequence[Candidate], court: Court, setup: Setup) -> None:
+    _refuse_all(candidates, _unauditable(setup))
+    if setup.confirm is None and (why := disarmed(setup.state_dir)) is not None:
+        _refuse_all(candidates, Refusal("disarmed", f"disarmed: {why}"))
+    if setup.dry_run:
+        _budget(_open(candidates), setup)
+        for candidate in _open(candidates):
+            candidate.outcome, candidate.text = "dry_run", "nothing was sent"
+    elif _open(candidates):
+        if setup.confirm is not None and not setup.confirm(_open(candidates)):
+            for candidate in _open(candidates):
+                candidate.outcome, candidate.text = "declined", "not confirmed"
+        elif not setup.stop:
+            _act(_open(candidates), court, setup)
+
+
+def _open(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [candidate for candidate in candidates if not candidate.outcome]
+
+
+def _refuse_all(candidates: Sequence[Candidate], reason: Refusal | None) -> None:
+    """Refuse everything that is not decided for another reason."""
+    for candidate in candidates:
+        if reason is not None and candidate.outcome in ("", "refused"):
+            candidate.refuse(reason)
+
+
+def _unauditable(setup: Setup) -> Refusal | None:
+    try:
+        setup.audit.check()
+    except AuditError as error:
+        return Refusal("no_audit", f"no audit is possible: {error}")
+    return None
+
+
+@contextlib.contextmanager
+def _alone(setup: Setup) -> Iterator[bool]:
+    """While no other reaper acts; False when another one would not end."""
+    path = setup.state_dir / "reap.lock"
+    try:
+        private_dir(setup.state_dir)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except (OSError, PathError):
+        yield False
+        return
+    try:
+        yield _lock(fd, setup.stop)
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, stop: Stop) -> bool:
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while not stop:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+    return False
+
+
+def _budget(candidates: Sequence[Candidate], setup: Setup) -> None:
+    """Refuse what is beyond the budget."""
+    try:
+        budget = Budget(setup.rules.safety, setup.audit.recent(HOUR_S), setup.run)
+    except AuditError as error:
+        _refuse_all(candidates, Refusal("no_audit", str(error)))
+        return
+    for candidate in candidates:
+        reason = budget.refusal(candidate.match["rule"])
+        if reason is not None:
+            candidate.refuse(reason)
+        else:
+            budget.spend(candidate.match["rule"])
+
+
+def _act(candidates: Sequence[Candidate], court: Court, setup: Setup) -> None:
+    with _alone(setup) as alone:
+        if not alone:
+            _refuse_all(candidates, None if setup.stop else Refusal("busy", "another reaper is at work"))
+            return
+        _budget(candidates, setup)
+        pairs = [(candidate, _victim(candidate, court, setup)) for candidate in _open(candidates)]
+        escalate([victim for _, victim in pairs], setup.stop, kill_wait_s=setup.kill_wait_s)
+        for candidate, victim in pairs:
+            _conclude(candidate, victim, setup)
+
+
+def _victim(candidate: Candidate, court: Court, setup: Setup) -> Victim:
+    action = candidate.rule.action if candidate.rule is not None else Action()
+    if candidate.handle is None or candidate.live is None:
+        raise ValueError("a candidate without a process")
+    candidate.bundle = bundle(setup.machine, candidate.live, candidate.match, setup.samples(candidate.key))
+    candidate.cpu_before = cpu_percent(candidate.match, candidate.live, setup.now())
+    candidate.cpu_at, candidate.cpu_seconds = time.monotonic(), candidate.live.row.get("cpu_seconds_total", 0.0)
+
+    def guard(number: int) -> None:
+        """Look again, and put the signal on record before it is sent."""
+        court.look(candidate, setup.now(), levels=number != KILL)
+        if candidate.outcome:
+            outcome, text = candidate.outcome, candidate.text
+            candidate.outcome = ""
+            raise Gone if outcome in ("already_gone", "zombie") and number == KILL else Veto(outcome, text)
+        entry = _entry(candidate, setup, kind="intent" if number == TERM else "escalate",
+                       signal=signal.Signals(number).name)
+        try:
+            candidate.audit_seq = setup.audit.append(**entry)
+        except AuditError as error:
+            reason = Refusal("no_audit", f"no audit is possible: {error}")
+            candidate.refusals.append(reason)
+            raise Veto("refused" if number == TERM else "survived", reason.text) from None
+
+    quick = action.signal == "SIGKILL"
+    return Victim(candidate.handle, guard, min(action.timeout_s, QUICK_WAIT_S) if quick else action.timeout_s,
+                  kill=action.fallback or quick)
+
+
+def _conclude(candidate: Candidate, victim: Victim, setup: Setup) -> None:
+    """Take over what became of it, and measure what that gave back."""
+    candidate.outcome, candidate.text = victim.outcome, victim.text
+    candidate.signals, candidate.wait_s = victim.signals, victim.wait_s
+    candidate.race_window_s = victim.race_window_s
+    if victim.outcome in ("terminated", "killed") and candidate.cpu_before is not None:
+        candidate.cpu_recovered = candidate.cpu_before
+    elif victim.outcome == "survived":
+        disarm(setup.state_dir, f"pid {candidate.match['pid']} survived: {victim.text}")
+        with contextlib.suppress(Gone, Unreadable):
+            spent = setup.machine.read(candidate.match["pid"]).row.get("cpu_seconds_total", 0.0) - candidate.cpu_seconds
+            passed = time.monotonic() - candidate.cpu_at
+            if candidate.cpu_before is not None and passed > 0:
+                candidate.cpu_recovered = max(0.0, round(candidate.cpu_before - 100 * spent / passed, 2))
+
+
+def _entry(candidate: Candidate, setup: Setup, **more: object) -> Record:
+    """A line of the audit file. The words of the specification's own log stand first."""
+    action = _record(candidate, setup)
+    match = candidate.match
+    age_s = candidate.live.age_s if candidate.live is not None else match.get("age_s")
+    spoken = {"action": "kill", "hostname": setup.host,
+              "memory_mb": round(action["memory_bytes"] / 1e6, 2) if "memory_bytes" in action else None,
+              "age_hours": None if age_s is None else round(age_s / 3600, 2)}
+    return {**more, **{k: v for k, v in spoken.items() if v is not None},
+            **{k: v for k, v in action.items() if k not in ("type", "v", "ts", "host") and k not in more}}
+
+
+def _told(candidate: Candidate, setup: Setup) -> Record:
+    """The action record of a decided candidate, after its line in the audit file."""
+    try:
+        candidate.audit_seq = setup.audit.append(**_entry(candidate, setup, kind="outcome"))
+    except AuditError as error:
+        if not any(reason.code == "no_audit" for reason in candidate.refusals):
+            candidate.text = f"{candidate.text}; not in the audit file: {error}".lstrip("; ")
+    action = _record(candidate, setup)
+    setup.told(action)
+    return action
+
+
+def _record(candidate: Candidate, setup: Setup) -> Record:
+    """The action record, as far as it is decided."""
+    fields = {name: value for name, value in candidate.match.items() if name in _FROM_MATCH}
+    if candidate.live is not None:
+        fields.update({k: v for k, v in candidate.live.row.items() if k in _FROM_MATCH})
+        fields["age_s"] = round(candidate.live.age_s, 2)
+    signals = candidate.signals
+    fields.update(
+        ts=round(setup.now(), 3), outcome=candidate.outcome or None,
+        refusals=[reason.code for reason in candidate.refusals] or None, detail=candidate.text or None,
+        signals=signals or None, signal=next((s for s in reversed(signals) if s != "SIGCONT"), None),
+        method=candidate.handle.method if signals and candidate.handle is not None else None,
+        race_window_s=candidate.race_window_s, wait_s=round(candidate.wait_s, 3) if signals else None,
+        dry_run=setup.dry_run, cpu_percent=fields.get("cpu_percent") if candidate.cpu_before is None
+        else candidate.cpu_before, cpu_recovered_percent=candidate.cpu_recovered, bundle=candidate.bundle or None,
+        host=setup.host or None, config_file=", ".join(setup.rules.sources) or None, run=setup.run,
+        audit_seq=candidate.audit_seq)
+    return record("action", **fields)
+
+
+def exit_code(actions: Sequence[Record]) -> int:
+    """0: all that was to be done is done. 1: something was refused or survived. 130: interrupted."""
+    outcomes = {action["outcome"] for action in actions}
+    return 130 if "interrupted" in outcomes else 1 if outcomes & {"refused", "survived", "declined"} else 0

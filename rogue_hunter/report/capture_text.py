@@ -1,0 +1,205 @@
+"""A capture, or a report that somebody sent, in words: from its records, wherever they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rogue_hunter.capture.waitgraph.blame import blame
+from rogue_hunter.capture.waitgraph.records import blame_lines
+from rogue_hunter.report.render import Style, pairs, table
+from rogue_hunter.report.sentences import measure, moment
+from rogue_hunter.stream.tick import Record
+from rogue_hunter.text.format import clip, duration, size, visible
+
+GRAVE = frozenset({"error", "fault", "emerg", "alert", "crit", "err", "warning"})
+"""Levels of log entries that are shown first."""
+
+_CALM = ("sleeping", "idle")
+_PROCESSES, _LOG = 12, 5
+"""How many of each a summary shows."""
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], look: Style, *, right: str) -> str:
+    """A table without colours, in which every cell is made harmless: records may come from anybody's file."""
+    return table(heads, [[visible(cell) for cell in row] for row in rows], look, right=right)
+
+
+def _pairs(facts: Sequence[tuple[str, str]], look: Style) -> str:
+    return pairs([(name, visible(words)) for name, words in facts], look)
+
+
+def of(records: Iterable[Record], kind: str) -> list[Record]:
+    """The records of one type."""
+    return [each for each in records if each["type"] == kind]
+
+
+def status_words(own: Record) -> str:
+    """`ok`, or why there is no more: `skipped 3: debounce`; harmless."""
+    if own["status"] != "skipped":
+        return visible(own["status"])
+    return visible(f"skipped {own.get('skipped', 1)}: {own.get('reason', '')}")
+
+
+def capture_text(own: Record, children: Sequence[Record], look: Style) -> str:
+    """The capture at a glance: who asked, how it went, who holds up whom, who did what, what was logged."""
+    lines = [f"Capture {own['id']}, {visible(own['capture'])}" if "id" in own else f"Capture {visible(own['capture'])}",
+             _asked(own, look)]
+    if own["status"] == "skipped":
+        return "\n".join([*lines, *_left_out(own)]) + "\n"
+    facts = [("parts", ", ".join(f"{k.removesuffix('_status').replace('_', ' ')} {v}" for k, v in own.items()
+                                 if k.endswith("_status")))]
+    facts += [("pressure", words)] if (words := _pressure(own)) else []
+    facts += [("problem", str(p)) for p in own.get("problems", ())]
+    facts += [("raw file", f"{own['raw_path']} ({size(own.get('raw_bytes'))})")] if "raw_path" in own else []
+    lines += [_pairs([f for f in facts if f[1]], look).rstrip("\n")]
+    for context in of(children, "buffer_context"):
+        lines += ["", _before(context, look)]
+    lines += ["", blame_text(children).rstrip("\n")]
+    processes = of(children, "spindump_process")
+    if processes:
+        lines += ["", _processes(processes, of(children, "spindump_thread"), look).rstrip("\n")]
+    lines += _log_part(of(children, "log_entry"), look)
+    return "\n".join(lines) + "\n"
+
+
+def _asked(own: Record, look: Style) -> str:
+    who = f"{clip(str(own.get('command') or '?'), 40)} (pid {own['pid']})" if "pid" in own else ""
+    about = {"event": "for an event", "pause": "for a pause"}.get(own["trigger"], "asked for")
+    about += f"{', first' if own['trigger'] == 'pause' else ' of'} {who}" if who else ""
+    took = f", took {duration(own['duration_s'])}" if "duration_s" in own else ""
+    return f"{status_words(own)}, {moment(own['ts'], look.now)}, {about}{took}"
+
+
+def _left_out(own: Record) -> list[str]:
+    names = [f"{clip(str(t.get('command') or '?'), 40)} (pid {t.get('pid')})" for t in own.get("targets", ())
+             if isinstance(t, dict)]
+    return [f"of {', '.join(names)}"] if names else []
+
+
+def _pressure(own: Record) -> str:
+    parts = []
+    for name in ("cpu", "memory", "io"):
+        known = [f"{kind} {own[key]:g} %" for kind in ("some", "full")
+                 if own.get(key := f"pressure_{name}_{kind}_percent") is not None]
+        parts += [f"{name} {', '.join(known)}"] if known else []
+    return "; ".join(parts)
+
+
+def _before(context: Record, look: Style) -> str:
+    ticks, lasted = context["sample_count"], context["ts"] - context.get("first_ts", context["ts"])
+    span = f"the {duration(lasted)} before it, {ticks} ticks" if ticks > 1 else "the tick that asked for it"
+    rows = [[str(c.get("score", "")), str(c.get("band", "")), str(c.get("dominant_resource", "")),
+             measure(c.get("cpu_percent"), "%"), size(c.get("memory_bytes")), str(c.get("pid", "")),
+             str(c.get("command", ""))] for c in context.get("culprits", ()) if isinstance(c, dict)]
+    head = f"In {span}:"
+    made = _table(["PEAK", "BAND", "CAUSE", "CPU", "MEMORY", "PID", "COMMAND"], rows, look, right="PEAK CPU MEMORY PID")
+    return f"{head}\n{made}".rstrip("\n") if rows else head + " nobody stood out"
+
+
+def blame_text(records: Iterable[Record]) -> str:
+    """Who holds up whom, the one that holds up most first."""
+    return "\n".join(blame_lines(blame(records))) + "\n"
+
+
+def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Style) -> str:
+    states: dict[int, dict[str, int]] = {}
+    for thread in threads:
+        counts = states.setdefault(thread["process"], {})
+        counts[thread.get("state", "?")] = counts.get(thread.get("state", "?"), 0) + 1
+    # Whoever did something or stood in somebody's way comes first, then by the CPU time used.
+    order = sorted(processes, key=lambda p: (p.get("role") != "culprit", not _busy(states.get(p["process"], {})),
+                                             -(p.get("cpu_seconds") or 0.0)))
+    rows = [[str(p.get("pid", "")), str(p.get("role", "")), _state_words(states.get(p["process"], {})),
+             str(p.get("threads", p.get("threads_listed", ""))), measure(p.get("cpu_seconds"), "s"),
+             size(p.get("memory_bytes")), str(p.get("open_files", "")), str(p["command"])] for p in order[:_PROCESSES]]
+    heads = ["PID", "ROLE", "THREADS SEEN", "THREADS", "CPU-TIME", "MEMORY", "FILES", "COMMAND"]
+    keep = [i for i, h in enumerate(heads) if h not in ("ROLE", "FILES") or any(row[i] for row in rows)]
+    made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look,
+                 right="PID THREADS CPU-TIME MEMORY FILES")
+    return made + (f"... and {len(order) - _PROCESSES} more processes\n" if len(order) > _PROCESSES else "")
+
+
+def _busy(states: dict[str, int]) -> bool:
+    return any(state not in _CALM for state in states)
+
+
+def _state_words(states: dict[str, int]) -> str:
+    order = sorted(states.items(), key=lambda item: (item[0] in _CALM, -item[1]))
+    return ", ".join(f"{n} {state}" for state, n in order)
+
+
+def threads_text(threads: Sequence[Record], look: Style, limit: int = 0) -> str:
+    """A table of threads: what each did, in which call and where, and by whom it was blocked."""
+    if not threads:
+        return "No threads.\n"
+    order = sorted(threads, key=lambda t: (t.get("state") in _CALM, t["process"])) if limit else list(threads)
+    shown = order[:limit] if limit else order
+    rows = [[str(t.get("pid", "")), str(t["thread_id"]), str(t.get("state", "")), _samples(t),
+             clip(str(t.get("leaf") or t.get("wchan") or ""), 32), clip(str(t.get("syscall", "")), 28),
+             clip(str(t.get("thread_name") or t.get("queue") or t.get("command") or ""), 24),
+             str(t.get("blocked_by", ""))] for t in shown]
+    heads = ["PID", "THREAD", "STATE", "SAMPLES", "IN", "SYSCALL", "NAME", "BLOCKED BY"]
+    keep = [i for i, h in enumerate(heads) if h not in ("SYSCALL", "BLOCKED BY") or any(row[i] for row in rows)]
+    made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look, right="PID THREAD SAMPLES")
+    return made + (f"... and {len(order) - len(shown)} more: -n 0 shows all\n" if len(order) > len(shown) else "")
+
+
+def _samples(thread: Record) -> str:
+    """`3 of 3` in its state, where it is known how many were."""
+    count = thread.get(f"{thread.get('state')}_samples")
+    return f"{count}/{thread['samples']}" if count is not None and "samples" in thread else str(
+        thread.get("samples", ""))
+
+
+def logs_text(entries: Sequence[Record], look: Style, limit: int = 0) -> str:
+    """A table of log entries in the order of time; when not all fit, the last ones."""
+    if not entries:
+        return "No log entries.\n"
+    shown = entries[-limit:] if limit else entries
+    rows = [[moment(e.get("ts"), look.now), str(e.get("level", "")), str(e["source"]), str(e.get("pid", "")),
+             clip(str(e.get("command") or e.get("sender") or ""), 24), str(e.get("message", ""))] for e in shown]
+    made = _table(["AT", "LEVEL", "LOG", "PID", "BY", "MESSAGE"], rows, look, right="PID")
+    return (f"... {len(entries) - len(shown)} earlier: -n 0 shows all\n" if len(entries) > len(shown) else "") + made
+
+
+def _log_part(entries: Sequence[Record], look: Style) -> list[str]:
+    if not entries:
+        return []
+    grave = [e for e in entries if e.get("level") in GRAVE]
+    head = f"{len(entries)} log entries, {len(grave)} of them warnings or worse" + (
+        f"; the last {min(_LOG, len(grave))}:" if grave else "")
+    return ["", head] + ([logs_text(grave[-_LOG:], look).rstrip("\n")] if grave else [])
+
+
+def report_text(records: Sequence[Record], look: Style) -> str:
+    """A report that was read from a file, or a log, at a glance."""
+    parts = []
+    for report in of(records, "spindump_report"):
+        parts.append(_report(report, look))
+    processes = of(records, "spindump_process")
+    if processes:
+        parts.append(_processes(processes, of(records, "spindump_thread"), look))
+    if of(records, "spindump_blocker"):
+        parts.append(blame_text(records))
+    entries = of(records, "log_entry")
+    if entries:
+        parts.append("\n".join(_log_part(entries, look)[1:]) + "\n")
+    return "\n".join(parts)
+
+
+def _report(report: Record, look: Style) -> str:
+    who = f"{clip(str(report.get('command') or '?'), 40)} (pid {report.get('pid', '?')})"
+    made = [("report", f"{report.get('file', '')} {report.get('format', '')}, version "
+                       f"{report.get('report_version', '?')}".strip()),
+            ("about", ", ".join(str(w) for w in (report.get("event"), who if "command" in report else "",
+                                                 report.get("reason")) if w)),
+            ("at", moment(report.get("ts"), look.now)), ("machine", ", ".join(str(w) for w in (
+                report.get("os_version"), report.get("hardware"), report.get("architecture")) if w)),
+            ("sampled", ", ".join(w for w in (
+                duration(report.get("duration_s")), f"{report['steps']} steps" if "steps" in report else "",
+                f"CPU time {duration(report['cpu_seconds'])}" if "cpu_seconds" in report else "") if w)),
+            ("holds", f"{report['processes']} processes, {report['threads']} threads, {report['blockers']} waits, "
+                      f"{report['edges']} of them name the process waited for"),
+            ("not whole" if report.get("complete") is False else "note",
+             "; ".join(map(str, report.get("problems", ()))))]
+    return _pairs([(name, words) for name, words in made if words], look)

@@ -1,0 +1,115 @@
+"""What a view is asked and what it may look at: the database in one reading transaction, and who writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rogue_hunter.config.options import Config
+from rogue_hunter.report import queries
+from rogue_hunter.report.queries import Watched
+from rogue_hunter.store.database import DatabaseError, open_reader
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds the database for writing: nobody, or the process `pid` (None when that cannot be known)."""
+
+    held: bool
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The database as one view sees it. `now` in epoch seconds; `state` is the table daemon_state.
+
+    `connection` is None when there is no file; only the view status can do without.
+    """
+
+    path: Path
+    now: float
+    config: Config
+    connection: sqlite3.Connection | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+    holder: Holder = field(default_factory=lambda: Holder(False))
+
+    @property
+    def reader(self) -> sqlite3.Connection:
+        """The connection. Raises DatabaseError, 69, when there is no database."""
+        if self.connection is None:
+            raise DatabaseError(f"{self.path}: no such database; rh-pipe makes it", 69)
+        return self.connection
+
+    @property
+    def last_tick(self) -> dict[str, Any]:
+        """The closing row of the last tick that was written down; empty before the first."""
+        return self.state.get("last_tick") or {}
+
+    @property
+    def stale_after_s(self) -> float:
+        """Without news for so long a running rh-pipe is called stale: three updates of its state, or beats."""
+        return 3 * (self.config.store.state_every_s + 1 / (self.state.get("hz") or self.config.system.hz))
+
+    @property
+    def watch(self) -> str:
+        """running, stale, busy or stopped: see the record report_status."""
+        if not self.holder.held:
+            return "stopped"
+        if self.holder.pid is not None and self.holder.pid != self.state.get("pid"):
+            return "busy"
+        return "running" if self.now - float(self.last_tick.get("ts", 0.0)) <= self.stale_after_s else "stale"
+
+    @property
+    def watched(self) -> Watched:
+        """Until when there is something to tell: now while rh-pipe runs, whose last tick is written now and then."""
+        last = self.last_tick
+        seen = float(last.get("ts", 0.0))
+        bands = self.config.bands_of(self.state.get("model") or self.config.scoring.model)
+        return Watched(last.get("boot_id", ""), max(seen, self.now) if self.watch == "running" else seen,
+                       bands.start(bands.tracking) - self.config.tracking.exit_margin)
+
+
+@contextlib.contextmanager
+def source(path: Path, now: float, config: Config, *, needed: bool = True) -> Iterator[Source]:
+    """The database, read in one transaction so that all numbers of a view agree. Raises DatabaseError.
+
+    Without a file: an error, or with `needed` False a source without a connection.
+    """
+    if not needed and not path.exists():
+        yield Source(path, now, config, holder=holder(path))
+        return
+    connection = open_reader(path)
+    try:
+        held = holder(path)
+        connection.execute("BEGIN")
+        yield Source(path, now, config, connection, queries.state(connection), held)
+    except sqlite3.DatabaseError as error:
+        busy = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+        raise DatabaseError(f"{path}: {error}", 69 if busy else 74) from None
+    finally:
+        connection.close()
+
+
+def holder(database: Path) -> Holder:
+    """Who holds the lock of `database`. Nothing is written and nobody is kept waiting.
+
+    The look itself is a shared lock, asked for without waiting and given back at once.
+    """
+    try:
+        fd = os.open(database.with_name(database.name + ".lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return Holder(False)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return Holder(False)
+    except OSError:
+        text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        return Holder(True, int(text) if text.isdecimal() and text.isascii() else None)
+    finally:
+        os.close(fd)

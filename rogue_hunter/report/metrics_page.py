@@ -1,0 +1,63 @@
+"""The metrics page of what is in the database: for a scrape that nobody pipes ticks into."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from rogue_hunter.metrics import Metrics
+from rogue_hunter.store.database import DatabaseError, open_reader
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record, Row, Tick, record
+
+STALE_S = 60.0
+"""A last tick that is older says nothing about now: rh-pipe writes it down every ten seconds."""
+
+
+def recorded(path: Path, now: float | None = None) -> bytes:
+    """The page: levels of the last tick if it is recent, and counters of all that the database still holds, which fall
+    when history is pruned, as after a restart. Raises DatabaseError."""
+    now = time.time() if now is None else now
+    try:
+        with closing(open_reader(path)) as connection:
+            connection.execute("BEGIN")
+            return _page(connection, now)
+    except sqlite3.Error as error:
+        raise DatabaseError(f"{path}: {error}", 74) from None
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        from rogue_hunter.store.damage import misfit
+
+        wrong = misfit(path)
+        if wrong is None:
+            raise
+        raise DatabaseError(f"{path}: damaged: {wrong}", 74) from error
+
+
+def _page(connection: sqlite3.Connection, now: float) -> bytes:
+    state = {key: wire.loads(value.encode())
+             for key, value in connection.execute("SELECT key, value FROM daemon_state").fetchall()}
+    last: Row = state.get("last_tick") or {}
+    running = state.get("stopped_at") is None and "started_at" in state
+    clock = [float(state["started_at"]) if running else now]
+    metrics = Metrics(lambda: clock[0])
+    for ts, each in _records(connection):
+        clock[0] = ts
+        metrics.observe(Tick(records=[each]))
+    clock[0] = now
+    metrics.restore(last if now - float(last.get("ts", 0.0)) <= STALE_S else None, int(state.get("ticks") or 0))
+    return metrics.render()
+
+
+def _records(connection: sqlite3.Connection) -> Iterator[tuple[float, Record]]:
+    """Everything that is counted, and when it was said last."""
+    for kind, sql in (
+        ("pause", "SELECT end_time AS at, cause, duration_s FROM pauses"),
+        ("match", "SELECT last_seen AS at, boot_id, pid, start_ticks, rule, priority FROM matches ORDER BY last_seen"),
+        ("action", "SELECT ts AS at, boot_id, pid, start_ticks, rule, outcome, cpu_recovered_percent FROM actions"),
+    ):
+        for row in connection.execute(sql):
+            fields = dict(row)
+            yield float(fields.pop("at")), record(kind, **fields)

@@ -1,0 +1,101 @@
+"""The views pauses and pause: when the machine stood still, for want of what, and who is behind it."""
+
+from __future__ import annotations
+
+from rogue_hunter.report import history
+from rogue_hunter.report.database import Source
+from rogue_hunter.report.evidence import as_minute
+from rogue_hunter.report.pause_text import culprit_words, pause_words
+from rogue_hunter.report.queries import Period, events
+from rogue_hunter.report.render import Answer, Style, pairs, table
+from rogue_hunter.report.sentences import command_line, measure, moment, name, percent
+from rogue_hunter.report.views.view import Asked, columns, more, nothing, spark
+from rogue_hunter.schema.sampling import TICK
+from rogue_hunter.store.database import DatabaseError
+from rogue_hunter.stream.tick import Record
+from rogue_hunter.text.format import clip, duration, size, visible
+from rogue_hunter.verdict import shortage
+
+_UNITS = {field.name: field.unit for field in TICK}
+_IO = {"io": "disk"}
+
+
+def pauses(source: Source, asked: Asked) -> Answer:
+    """The pauses of the period, the newest first."""
+    found = history.pauses(source.reader, asked.period, asked.rows(20))
+    times = history.pause_times(source.reader, asked.period) if asked.people else []
+    empty = "" if found else nothing(source, asked, "pause", earlier=False)
+
+    def text(look: Style) -> str:
+        if not found:
+            return empty
+        by: dict[str, float] = {}
+        for _, length, cause in times:
+            by[cause] = by.get(cause, 0.0) + length
+        total = sum(by.values())
+        causes = ", ".join(f"{cause} {duration(s)}" for cause, s in sorted(by.items(), key=lambda one: -one[1]))
+        head = f"{len(times)} pause{'' if len(times) == 1 else 's'}, {duration(total)} in all: {causes}\n" \
+               f"{spark(asked.period, ((at, length) for at, length, _ in times))}\n" \
+               f"{moment(asked.period.since, look.now)} to {moment(asked.period.until, look.now)}\n\n"
+        rows = []
+        for p in found:
+            first = p["culprits"][0] if p["culprits"] else {}
+            rows.append([str(p["id"]), moment(p["start"], look.now), duration(p["duration_s"]), p["cause"],
+                         percent(first.get("share")), percent(p.get("unexplained_share")), str(first.get("pid", "")),
+                         str(first.get("command", "")) if first else f"({_nobody(p['cause'])})"])
+        heads = ["ID", "AT", "FOR", "CAUSE", "SHARE", "NOBODY'S", "PID", "CULPRIT"]
+        return head + table(heads, rows, look, right="ID FOR SHARE NOBODY'S PID") + more(len(found), len(times))
+
+    return Answer(found, text, columns=columns("report_pause"))
+
+
+def _nobody(cause: str) -> str:
+    """Why a pause has no culprit."""
+    return {"steal": "the hypervisor", "stopped": "only rh-pipe was stopped"}.get(cause, "no evidence")
+
+
+def pause(source: Source, asked: Asked) -> Answer:
+    """One pause: what was short, who used it, what it was not, and the readings by which that was decided."""
+    (which,) = asked.which
+    found = history.pause(source.reader, which)
+    if found is None:
+        raise DatabaseError(f"{which}: no such pause; `rh-report pauses` lists them", 65)
+    open_then = events(source.reader, Period(found["start"], found["end"]), source.watched, 10)
+    return Answer([found], lambda look: _text(found, open_then, look), single=True,
+                  csv_rows=[{"rank": rank, **c} for rank, c in enumerate(found["culprits"], 1)],
+                  columns=["rank", "pid", "start_ticks", "command", "unit", "resource", "amount", "share"])
+
+
+def _text(p: Record, open_then: list[Record], look: Style) -> str:
+    evidence = p["evidence"]
+    lines = [f"Pause {p['id']}, {visible(p['pause'])}",
+             f"paused {duration(p['duration_s'])} from {moment(p['start'], look.now)} to {moment(p['end'], look.now)}"
+             f"{pause_words(p)}"]
+    if p["culprits"]:
+        rows = [[str(rank), percent(c.get("share")), _amount(c), str(c["pid"]), clip(str(c.get("unit", "")), 30),
+                 str(c.get("command", "?"))] for rank, c in enumerate(p["culprits"], 1)]
+        lines += ["", f"First: {culprit_words(p['culprits'][0])}.",
+                  table(["RANK", "SHARE", "AMOUNT", "PID", "UNIT", "COMMAND"], rows, look,
+                        right="RANK SHARE AMOUNT PID").rstrip("\n")]
+    else:
+        lines += ["", f"Nobody is named: {_nobody(p['cause'])}."]
+    if "unexplained_share" in p:
+        lines.append(f"{percent(p['unexplained_share'])} of it is of no process that was seen.")
+    judged = shortage.judge(as_minute(evidence), {}) if evidence else {}
+    out = [(f"not {_IO.get(cause, cause)}", one.words) for cause, one in judged.items()
+           if cause not in (p["cause"], "unknown") and one.points < shortage.NOTICED]
+    if out:
+        lines += ["", pairs(out, look).rstrip("\n")]
+    if open_then:
+        lines += ["", "At or above the tracking band at that time:"]
+        lines += [clip(f"  {name(e)} score {e['peak_score']} {e.get('peak_band', '')}: {command_line(e)}", look.width)
+                  for e in open_then]
+    if evidence:
+        lines += ["", "Evidence:", pairs([(f"  {k}", measure(v, _UNITS.get(k, ""))) for k, v in evidence.items()
+                                         if isinstance(v, (int, float))], look).rstrip("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def _amount(culprit: Record) -> str:
+    amount = culprit.get("amount")
+    return "" if amount is None else duration(amount) if culprit.get("resource") == "cpu" else size(amount)

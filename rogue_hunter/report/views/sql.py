@@ -1,0 +1,125 @@
+"""The view sql: one SELECT of the user's own. It cannot write, and it cannot run for ever."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rogue_hunter.report.database import Source
+from rogue_hunter.report.render import Answer, Style, table
+from rogue_hunter.report.sentences import number
+from rogue_hunter.report.views.view import Asked
+from rogue_hunter.store.database import DatabaseError
+from rogue_hunter.stream.tick import Record
+from rogue_hunter.text.format import clip, visible
+
+LIMIT_S = 10.0
+"""A query that takes longer is ended: a whole scan of a month's history takes half a second."""
+MOST_ROWS = 200_000
+"""Rows that are held in memory at most: 200 MB or so."""
+LONGEST = 10 << 20
+"""Bytes of one value, and of the statement, at most."""
+
+_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_LOOKS = {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "user_version"}
+"""Pragmas that only tell what there is."""
+
+
+def sql(source: Source, asked: Asked, clock: Callable[[], float] = time.monotonic) -> Answer:
+    """The rows of one SELECT. Raises DatabaseError: 65 for what is no such statement, 69 when it takes too long."""
+    (statement,) = asked.which
+    limit = asked.rows(20)
+    names, rows = run(source.reader, statement, limit + 1 if limit else 0, clock)
+    shown = rows[:limit] if limit else rows
+    records: list[Record] = [{"type": "report_row", "v": 1, **{n: v for n, v in zip(names, row, strict=True)
+                                                              if v is not None}} for row in shown]
+
+    def text(look: Style) -> str:
+        if not shown:
+            return "No rows.\n"
+        body = [[*(clip(_word(v), 60) for v in row[:-1]), _word(row[-1])] for row in shown]
+        numeric = [n for i, n in enumerate(names) if all(isinstance(row[i], (int, float, type(None))) for row in shown)]
+        heads = [visible(n) for n in names]
+        made = table(heads, body, look, right=" ".join(n for n in numeric if " " not in n))
+        return made + ("... and more: -n 0 shows all\n" if len(rows) > len(shown) else "")
+
+    return Answer(records, text, columns=names)
+
+
+def run(connection: sqlite3.Connection, statement: str, limit: int,
+        clock: Callable[[], float] = time.monotonic) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Names of the columns, and the rows, `limit` of them at most (0: all). Raises DatabaseError."""
+    deadline = clock() + LIMIT_S
+    connection.set_authorizer(_allow)
+    connection.set_progress_handler(lambda: clock() > deadline, 10_000)
+    # What was written to the file with half a character in it is no reason to answer nothing.
+    connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+    try:
+        cursor = connection.execute(statement)
+        if cursor.description is None:
+            raise DatabaseError("that is no SELECT: it has no rows", 65)
+        names = _distinct([column[0] for column in cursor.description])
+        rows = cursor.fetchmany(limit or MOST_ROWS + 1)
+        if len(rows) > MOST_ROWS:
+            raise DatabaseError(f"more than {MOST_ROWS} rows; put a LIMIT into the query", 69)
+        cursor.close()
+        return names, [tuple(_plain(value) for value in tuple(row)) for row in rows]
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        raise _refusal(error) from None
+    finally:
+        connection.set_progress_handler(None, 0)
+        connection.set_authorizer(None)
+
+
+def _allow(action: int, first: str | None, second: str | None, _db: str | None, _trigger: str | None) -> int:
+    if action in _ALLOWED and not (action == sqlite3.SQLITE_FUNCTION and second == "load_extension"):
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_PRAGMA and first in _LOOKS and (second is None or first != "user_version"):
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_DENY
+
+
+def _refusal(error: Exception) -> DatabaseError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_INTERRUPT":
+        return DatabaseError(f"the query took longer than {LIMIT_S:.0f} s and was ended", 69)
+    if name in ("SQLITE_AUTH", "SQLITE_READONLY") or "not authorized" in str(error) or "prohibited" in str(error):
+        return DatabaseError("only reading is allowed: one SELECT", 65)
+    if "one statement" in str(error):
+        return DatabaseError("one statement at a time", 65)
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return DatabaseError(f"the database is locked: {error}", 69)
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")):
+        return DatabaseError(str(error), 74)
+    return DatabaseError(f"SQL: {error}", 65)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Names of fields: no two alike, none of those that every record begins with."""
+    taken = {"type", "v"}
+    made = []
+    for name in names:
+        found, n = name, 1
+        while found in taken:
+            n += 1
+            found = f"{name}_{n}"
+        taken.add(found)
+        made.append(found)
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: bytes as hexadecimal digits; what is no number is unknown."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return ""
+    return number(value) if isinstance(value, float) and abs(value) < 1e9 else str(value)

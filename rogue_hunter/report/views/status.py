@@ -1,0 +1,120 @@
+"""The view status: whether rh-pipe runs, how fresh and how large its database is."""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from rogue_hunter import __version__, paths
+from rogue_hunter.report import queries
+from rogue_hunter.report.database import Source
+from rogue_hunter.report.render import Answer, Style, pairs
+from rogue_hunter.report.sentences import ago, cause, measure, moment, name, percent
+from rogue_hunter.schema import RECORDS
+from rogue_hunter.stream.tick import Record, record
+from rogue_hunter.text.format import duration, size, visible
+
+
+def healthy(found: Record) -> bool:
+    """True when rh-pipe runs and what it writes is fresh."""
+    return found["watch"] == "running" and "degraded" not in found
+
+
+def status(source: Source) -> Answer:
+    """The answer, of one record report_status. Works without a database too: nothing runs, then."""
+    state, last, watch = source.state, source.last_tick, source.watch
+    running = watch in ("running", "stale")
+    pid = source.holder.pid
+    started = state.get("started_at")
+    seen = last.get("ts")
+    degraded = state.get("degraded")
+    if watch == "stale" and seen is not None:
+        degraded = degraded or f"nothing was written for {duration(source.now - seen)}"
+    midnight = datetime.fromtimestamp(source.now).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+    found = record(
+        "report_status", watch=watch, last_tick=seen, processes=last.get("processes"),
+        last_tick_age_s=None if seen is None else round(max(0.0, source.now - seen), 3), running=running, pid=pid,
+        started_at=started, stopped_at=None if running else state.get("stopped_at"),
+        uptime_s=round(max(0.0, source.now - started), 3) if running and started is not None else None,
+        hz=state.get("hz"), model=state.get("model"), ticks=state.get("ticks"),
+        self_cpu_percent=last.get("self_cpu_percent"), self_memory_bytes=last.get("self_memory_bytes"),
+        rogues=state.get("rogues") if running else None,
+        **(queries.totals(source.connection, midnight) if source.connection else {}),
+        database=str(source.path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+        database_bytes=files_size(source.path), degraded=degraded, dropped=state.get("dropped"), version=__version__,
+        writer_version=state.get("version"), schema_version=_schema(source), sqlite_version=sqlite3.sqlite_version,
+        python_version=platform.python_version(), config_file=_config_file())
+    return Answer([found], lambda look: _text(found, look), single=True,
+                  columns=[f.name for f in RECORDS["report_status"] if f.name != "rogues"])
+
+
+def files_size(database: Path) -> int | None:
+    """Bytes of the database with its write-ahead log; None when there is no file."""
+    total = None
+    for tail in ("", "-wal"):
+        with suppress(OSError):
+            total = (total or 0) + database.with_name(database.name + tail).stat().st_size
+    return total
+
+
+def _schema(source: Source) -> int | None:
+    if source.connection is None:
+        return None
+    version: int = source.connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _config_file() -> str | None:
+    file = paths.config_file()
+    return str(file) if file.exists() else None
+
+
+def sentence(found: Record, now: float) -> str:
+    """Whether rh-pipe runs, in one sentence."""
+    watch, pid = found["watch"], found.get("pid")
+    seen = f"its last tick was {ago(found['last_tick'], now)}" if "last_tick" in found else "it has written no tick yet"
+    who = f" (pid {pid})" if pid else ""
+    if watch == "running":
+        return f"rh-pipe is running{who} since {moment(found.get('started_at'), now)}; {seen}"
+    if watch == "stale":
+        return f"rh-pipe holds the database{who} but does not write: {seen}"
+    if watch == "busy":
+        return f"another command writes to the database{who}; no rh-pipe is running"
+    return "rh-pipe is not running" + (f"; {seen}" if "last_tick" in found else "")
+
+
+def _text(s: Record, look: Style) -> str:
+    facts = [("state", f"{s['watch']}: {sentence(s, look.now)}")]
+
+    def fact(label: str, words: str) -> None:
+        if words:
+            facts.append((label, words))
+
+    fact("uptime", duration(s.get("uptime_s")))
+    if "hz" in s:
+        fact("beat", f"{s['hz']:g} Hz, {s.get('ticks', 0)} ticks, model {s.get('model')}")
+    if "processes" in s:
+        fact("processes", str(s["processes"]))
+    if s.get("rogues"):
+        fact("rogues now", "; ".join(
+            f"{name(r)} {look.band(str(r['score']), r.get('band'))} {cause(r)} {percent(r.get(cause(r) + '_share'))}"
+            for r in s["rogues"][:3] if "score" in r))
+    if "self_cpu_percent" in s:
+        fact("own cost", f"{measure(s['self_cpu_percent'], '%')} of a core, {size(s.get('self_memory_bytes'))}")
+    if "events_total" in s:
+        oldest = f", the oldest of {moment(s['oldest_event'], look.now)}" if "oldest_event" in s else ""
+        fact("events", f"{s['open_events']} open, {s['events_today']} today, {s['events_total']} in all{oldest}")
+    fact("database", visible(s["database"])
+         + (f", {size(s['database_bytes'])}" if "database_bytes" in s else ": none yet"))
+    fact("degraded", visible(s.get("degraded", "no")))
+    if s.get("dropped"):
+        fact("dropped", f"{s['dropped']} records were lost")
+    versions = [f"rogue-hunter {s['version']}", f"SQLite {s['sqlite_version']}", f"Python {s['python_version']}"]
+    if s.get("writer_version", s["version"]) != s["version"]:
+        versions.insert(1, f"written by {visible(s['writer_version'])}")
+    fact("versions", ", ".join(versions))
+    fact("configuration", visible(s.get("config_file", "none: the defaults")))
+    return pairs(facts, look)

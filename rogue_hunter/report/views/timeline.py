@@ -1,0 +1,124 @@
+"""The views timeline, offenders and minutes: what happened, who owes how much of it, the machine minute by minute."""
+
+from __future__ import annotations
+
+from rogue_hunter.report import history
+from rogue_hunter.report.database import Source
+from rogue_hunter.report.render import Answer, Style, table
+from rogue_hunter.report.sentences import moment, number, percent
+from rogue_hunter.report.views.view import SLOTS, Asked, columns, more, nothing, spark
+from rogue_hunter.stream.tick import Record
+from rogue_hunter.text.format import duration, size, sparkline, visible
+from rogue_hunter.verdict.shortage import part, rate
+
+OWED_SLOTS = 24
+"""Blocks of the sparkline in a table's row."""
+
+
+def timeline(source: Source, asked: Asked) -> Answer:
+    """What happened in the period, the newest first."""
+    found = history.timeline(source.reader, asked.period, asked.rows(40))
+    total = history.timeline_count(source.reader, asked.period) if asked.people else 0
+    empty = "" if found else nothing(source, asked)
+
+    def text(look: Style) -> str:
+        if not found:
+            return empty
+        rows = [[moment(t["ts"], look.now), t["what"], str(t.get("id", "")), str(t.get("score", "")),
+                 visible(str(t.get("detail", ""))), str(t.get("command", ""))] for t in found]
+        head = "".join(f"{what + 's':<8}{line}\n" for what, kind in (("pause", "pause"), ("event", "enter"))
+                       if (line := spark(asked.period, ((t["ts"], 1.0) for t in found if t["what"] == kind))))
+        return ((head + "\n" if head and len(found) == total else "")
+                + table(["TIME", "WHAT", "ID", "SCORE", "DETAIL", "COMMAND"], rows, look, right="ID SCORE")
+                + more(len(found), total))
+
+    return Answer(found, text, columns=columns("report_timeline"))
+
+
+def offenders(source: Source, asked: Asked) -> Answer:
+    """The commands, or units of work, by the minutes of pause that they owe."""
+    found = history.offenders(source.reader, asked.period, source.watched, asked.by)
+    total, limit = len(found), asked.rows(20)
+    found = found[:limit] if limit else found
+    times = history.owed_times(source.reader, asked.period, asked.by) if asked.people else []
+    paused = history.pause_times(source.reader, asked.period) if asked.people else []
+    empty = "" if found else nothing(source, asked, "pause or event", earlier=False)
+
+    def text(look: Style) -> str:
+        if not found:
+            return empty
+        rows = [[duration(60 * o["pause_minutes"] or None), percent(o.get("pause_share") or None),
+                 str(o["pauses"] or ""), duration(o.get("longest_s")), duration(60 * o["rogue_minutes"] or None),
+                 str(o["events"] or ""),
+                 str(o.get("peak_score", "")), moment(o["last_seen"], look.now),
+                 spark(asked.period, ((at, owed) for name, at, owed in times if name == o.get(asked.by)), OWED_SLOTS),
+                 str(o.get(asked.by) or "?")] for o in found]
+        heads = ["OWES", "OF-ALL", "PAUSES", "LONGEST", "ROGUE-FOR", "EVENTS", "PEAK", "LAST", "WHEN", asked.by.upper()]
+        nobody = sum(length for _, length, cause in paused if cause in ("steal", "stopped", "unknown"))
+        total_s = sum(length for _, length, _ in paused)
+        foot = f"{len(paused)} pause{'' if len(paused) == 1 else 's'}, " \
+               f"{duration(total_s)} in all; nobody is named for {duration(nobody)} of it\n"
+        return (table(heads, rows, look, right="OWES OF-ALL PAUSES LONGEST ROGUE-FOR EVENTS PEAK")
+                + more(len(found), total) + foot)
+
+    return Answer(found, text, columns=columns("report_offender"))
+
+
+def minutes(source: Source, asked: Asked) -> Answer:
+    """The machine minute by minute, the newest first, each with its top commands."""
+    found = history.minutes(source.reader, asked.period, asked.rows(20))
+    total = history.minute_count(source.reader, asked.period) if asked.people and not asked.period.text else len(found)
+    whole = history.machine(source.reader, asked.period.since - 60, asked.period.until) if asked.people else []
+    empty = "" if found else nothing(source, asked, "minute", earlier=False)
+
+    def text(look: Style) -> str:
+        if not found:
+            return empty
+        rows = []
+        for m in found:
+            first: Record = m["commands"][0] if m["commands"] else {}
+            cpus, memory = m.get("cpus") or 1, m.get("memory_total_bytes")
+            available = m.get("memory_available_bytes")
+            busy = m.get("cpu_busy_cores")
+            rows.append([
+                moment(m["minute"], look.now), "" if busy is None else percent(busy / cpus),
+                sparkline([busy], cpus), _waited(m.get("pressure_cpu_some_ms_per_s")),
+                percent(available / memory) if available is not None and memory else "",
+                f"{size(rate(m, 'disk_bytes'))}/s", _waited(m.get("pressure_io_full_ms_per_s")),
+                duration(m.get("late_s")), duration(m["pause_s"]) if m.get("pause_s") else "",
+                str(m.get("max_score", "")),
+                f"{number(round(first['cpu_seconds'] / max(m['seconds'], 1), 2))} {first['command']}"
+                if first.get("cpu_seconds") else ""])
+        heads = ["MINUTE", "CPU", "LEVEL", "CPU-WAIT", "AVAIL", "DISK", "DISK-WAIT", "LATE", "PAUSED", "PEAK",
+                 "CORES, TOP"]
+        return (_sparks(whole, asked, look)
+                + table(heads, rows, look, right="CPU CPU-WAIT AVAIL DISK DISK-WAIT LATE PAUSED PEAK")
+                + more(len(found), total))
+
+    return Answer(found, text, columns=columns("report_minute", "commands"))
+
+
+def _waited(ms_per_s: float | None) -> str:
+    return "" if ms_per_s is None else part(ms_per_s)
+
+
+def _sparks(whole: list[history.Minute], asked: Asked, look: Style) -> str:
+    """CPU, memory and pauses over the whole period: the worst minute of each block."""
+    period = asked.period
+    width = max(60.0, (period.until - period.since) / SLOTS)
+    slots = max(1, min(SLOTS, int((period.until - period.since) / width) + 1))
+    rows = (("cpu", "cpu_busy_cores", "cpus"), ("memory", "memory_available_bytes", "memory_total_bytes"),
+            ("pauses", "pause_s", ""))
+    lines = []
+    for label, name, of in rows:
+        held: list[float | None] = [None] * slots
+        for m in whole:
+            if name not in m or (of and not m.get(of)):
+                continue
+            value = m[name] / m[of] if of else m[name]
+            at = min(slots - 1, max(0, int((m["minute"] - period.since) / width)))
+            held[at] = max(held[at] or 0.0, 1 - value if label == "memory" else value)
+        if any(held):
+            lines.append(f"{label:<8}{sparkline(held, 1.0 if of else None).rstrip()}\n")
+    span = f"{'':<8}{moment(period.since, look.now)} to {moment(period.until, look.now)}, {duration(width)} each\n\n"
+    return "".join(lines) + span if lines else ""

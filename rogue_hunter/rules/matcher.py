@@ -1,0 +1,298 @@
+"""Ticks in, ticks out, with a `match` record for each process that a rule is about.
+
+Nothing is asked of a process whose row stands, until the moment at which time alone can change the answer: its age
+reaches a limit, or what it does has lasted long enough. So a tick in which nobody ran costs a look at a heap.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import ceil
+
+from rogue_hunter.rules.explain import evidence, reason
+from rogue_hunter.rules.family import Family, Kin
+from rogue_hunter.rules.model import PRIORITIES, Rule, RuleSet
+from rogue_hunter.rules.patterns import Patterns
+from rogue_hunter.rules.program import listed
+from rogue_hunter.rules.subject import HELD_SHARE, NEVER, Held, Subject, Verdict
+from rogue_hunter.rules.window import Window
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Record, Row, Tick, record
+
+REPEAT_S = 60.0
+"""A match that lasts is said again this often, for a reader that came later or could not act."""
+
+CLOCK_STEP_S = 1.0
+"""The wall clock was set when it moved so much more or less than the time that passed."""
+
+COPIED = ("pid", "start_ticks", "start_time", "ppid", "uid", "user", "command", "exe", "cmdline", "cgroup", "tty",
+          "state", "threads", "cpu_seconds_total", "cpu_percent", "memory_bytes", "disk_bytes_per_s", "gpu_ms_per_s",
+          "wakeups_per_s", "score", "band")
+"""Fields of the process row that a match record carries."""
+
+NS = 1e9  # nanoseconds of a second
+
+KTHREADD = 2
+"""Linux: the pid of the parent of all kernel threads. No rule is about those."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is remembered of one process.
+
+    `stepped_s` is by how much the wall clock had been set when it was first seen. `due` is when it must be asked again,
+    ns, 0 for never. `since` is when the rules in `rules` began to match, `told` when that was last said and
+    `told_rule` of which rule.
+    """
+
+    stepped_s: float
+    kin: Kin
+    due: int = 0
+    windows: dict[Held, Window] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    since: int = field(init=False)
+    told: int = field(init=False)
+    told_rule: str = ""
+
+
+def match(ticks: Iterator[Tick], rules: RuleSet, *, lifetime: bool = True, repeat_s: float = REPEAT_S,
+          patterns: Patterns | None = None) -> Iterator[Tick]:
+    """Append `match` records to the ticks, and an `error` record for a rule that had to be disabled.
+
+    With `lifetime` a window longer than what was seen of the stream may be proved by the average over the process's
+    life; the record says so. A pipe that watches all the time has no need of it. Must run on the main thread, where
+    the time of patterns can be bounded: elsewhere rules with patterns match nothing.
+    """
+    matcher = Matcher(rules, lifetime=lifetime, repeat_s=repeat_s, patterns=patterns)
+    for tick in ticks:
+        tick.records.extend(matcher.tick(tick))
+        yield tick
+
+
+class Matcher:
+    """The state between ticks, for one stream."""
+
+    def __init__(self, rules: RuleSet, *, lifetime: bool = True, repeat_s: float = REPEAT_S,
+                 patterns: Patterns | None = None) -> None:
+        self._rules = rules.enabled
+        self._windows = tuple((rule, node) for rule in self._rules for node in rule.windows)
+        self._whitelist = rules.safety.whitelist
+        self._lifetime = lifetime
+        self._repeat_ns = int(repeat_s * NS)
+        self._patterns = patterns or Patterns()
+        self._reported: set[str] = set()
+        self._boot: str | None = None  # the first tick's is another than that, so it begins the stream
+
+    def _restart(self) -> None:
+        self._seen: dict[Key, Seen] = {}
+        self._family = Family()
+        self._due: list[tuple[int, Key]] = []
+        self._matched: dict[Key, Seen] = {}
+        self._began = self._now = self._begin = 0
+        self._ts = self._stepped_s = 0.0
+        self._was_partial = False
+
+    def tick(self, tick: Tick) -> list[Record]:
+        """The records that this tick gives rise to, the highest priority first."""
+        if tick.row is None:
+            return []
+        self._clock(tick.row)
+        self._patterns.new_tick()
+        processes = tick.processes
+        self._family.born(tick.changed)
+        todo = tick.changed | self._gone(tick) | self._are_due()
+        for key in todo:
+            process = processes.get(key)
+            if process is not None:
+                self._ask(key, process, processes)
+        if tick.partial:
+            self._unwatched(processes, tick.row["processes"])
+        return [*self._tell(tick.row, processes), *self._disabled()]
+
+    def _clock(self, row: Row) -> None:
+        """Follow the clocks. Another boot, or a monotonic clock that went back, is another stream."""
+        now = row["mono_ns"]
+        if row["boot_id"] != self._boot or now < self._now:
+            self._boot = row["boot_id"]
+            self._restart()
+        begin = now - int(row["interval_s"] * NS)
+        if self._now == 0:
+            self._began = begin
+        elif begin > self._now + 1_000_000:
+            self._break(self._now, begin)
+        else:
+            step = row["ts"] - self._ts - row["interval_s"] - row.get("asleep_s", 0.0)
+            if abs(step) > CLOCK_STEP_S:
+                self._stepped_s += step
+        self._now, self._begin, self._ts = now, begin, row["ts"]
+        self._linux = row["os"] == "linux"
+        self._cpus = row.get("cpus", sys.maxsize)  # unknown: then an average must do for every thread there is
+
+    def _break(self, end: int, begin: int) -> None:
+        """Ticks are missing: what happened in between is not known and counts as not held."""
+        for seen in self._seen.values():
+            for window in seen.windows.values():
+                if window.since is not None:
+                    window.note(False, end)
+                    window.note(True, begin)
+
+    def _are_due(self) -> set[Key]:
+        """The processes for which time alone may have changed an answer."""
+        found: set[Key] = set()
+        while self._due and self._due[0][0] <= self._now:
+            due, key = heapq.heappop(self._due)
+            seen = self._seen.get(key)
+            if seen is not None and seen.due == due:
+                seen.due = 0
+                found.add(key)
+        if len(self._due) > 2 * len(self._seen) + 64:  # what died long before its time
+            self._due = [(seen.due, key) for key, seen in self._seen.items() if seen.due]
+            heapq.heapify(self._due)
+        return found
+
+    def _gone(self, tick: Tick) -> set[Key]:
+        """Forget what exited. Gives its children: they are orphans now, whether or not their rows say so yet."""
+        gone = set(tick.exited)
+        if self._was_partial and not tick.partial:  # nobody told who died while rows were left out
+            gone |= self._seen.keys() - tick.processes.keys()
+        self._was_partial = tick.partial
+        for key in gone:
+            self._seen.pop(key, None)
+            self._matched.pop(key, None)
+        return self._family.buried(gone)
+
+    def _unwatched(self, processes: dict[Key, Row], alive: int) -> None:
+        """Rows that were left out of the tick: what those processes do is not known, so nothing is held.
+
+        Nobody tells which of them die. When more are remembered than are alive, all of them are forgotten.
+        """
+        hidden = self._seen.keys() - processes.keys()
+        for key in hidden:
+            for window in self._seen[key].windows.values():
+                window.note(False, self._begin)
+            self._matched.pop(key, None)
+            self._seen[key].rules = ()
+        if len(self._seen) > alive:
+            self._family.forget(hidden)
+            for key in hidden:
+                del self._seen[key]
+
+    def _ask(self, key: Key, row: Row, processes: dict[Key, Row]) -> None:
+        """Ask every rule about one process, and note when to ask again."""
+        if self._linux and (key[0] == KTHREADD or row.get("ppid") == KTHREADD):
+            return
+        seen = self._seen.get(key)
+        if seen is None:
+            seen = self._seen[key] = Seen(self._stepped_s, self._family.meet(key, row, processes))
+        else:
+            seen.kin.told(row)
+        subject = self._subject(seen, row)
+        when = NEVER
+        found: list[Rule] = []
+        for rule in self._rules:
+            subject.rule = rule.name
+            value, stands = rule.condition.verdict(subject)
+            when = min(when, stands)
+            if value:
+                found.append(rule)
+        if found and listed(subject.program, self._whitelist) is not None:
+            found = []
+        if found and not seen.rules:
+            seen.since = self._now
+        seen.rules = tuple(found)
+        if found:
+            self._matched[key] = seen
+        else:
+            self._matched.pop(key, None)
+        if when < NEVER:
+            self._ask_again(key, seen, self._now + ceil(when * NS))
+
+    def _ask_again(self, key: Key, seen: Seen, due: int) -> None:
+        """An earlier appointment stands: it is cheaper to come once too early than to keep two."""
+        if not seen.due or due < seen.due:
+            seen.due = due
+            heapq.heappush(self._due, (due, key))
+
+    def _subject(self, seen: Seen, row: Row) -> Subject:
+        """The process as the rules see it now, its windows brought up to date."""
+        age_s = None
+        if "start_time" in row:
+            # Start times are the wall clock's of before it was set, for those that were there before.
+            age_s = max(0.0, self._ts - row["start_time"] - (self._stepped_s - seen.stepped_s))
+        holds: dict[Held, Verdict] = {}
+
+        def held(node: Held, s: Subject) -> Verdict:
+            return self._held(node, s, seen, holds[node])
+
+        subject = Subject(row, age_s, self._patterns, held, orphan=seen.kin.orphan, cpus=self._cpus)
+        begin = self._begin if age_s is None else max(self._begin, self._now - int(age_s * NS))
+        for rule, node in self._windows:
+            subject.rule = rule.name
+            holds[node] = node.node.verdict(subject)
+            value = holds[node][0]
+            window = seen.windows.get(node)
+            if window is None:
+                if not value:
+                    continue
+                window = seen.windows[node] = Window()
+            window.note(value is True, begin)
+        return subject
+
+    def _held(self, node: Held, s: Subject, seen: Seen, now: Verdict) -> Verdict:
+        """Has the condition held for long enough?"""
+        value, stands = now
+        if not value:
+            return value, stands
+        length = int(node.seconds * NS)
+        has, needs = seen.windows[node].held(self._now, length), int(HELD_SHARE * length)
+        if has >= needs:
+            s.proofs[node] = "window", has / NS
+            return True, stands
+        wait = min(stands, (needs - has) / NS)
+        if self._lifetime and self._now - self._began < length and s.age_s is not None:
+            if s.age_s < node.seconds:
+                return False, min(wait, node.seconds - s.age_s)
+            s.lifetime = True
+            value, stands = node.node.verdict(s)
+            s.lifetime = False
+            if value:
+                s.proofs[node] = "lifetime", s.age_s
+                return True, wait
+            wait = min(wait, stands)
+        return False, wait
+
+    def _tell(self, row: Row, processes: dict[Key, Row]) -> list[Record]:
+        """The records of what matches and was not said lately."""
+        news: list[Key] = []
+        for key, seen in self._matched.items():
+            rule = seen.rules[0]
+            if rule.name != seen.told_rule or self._now - seen.told >= self._repeat_ns:
+                seen.told, seen.told_rule = self._now, rule.name
+                news.append(key)
+        news.sort(key=lambda key: (PRIORITIES.index(self._matched[key].rules[0].priority), key))
+        return [self._record(row, processes[key], self._matched[key]) for key in news]
+
+    def _record(self, tick: Row, row: Row, seen: Seen) -> Record:
+        rule = seen.rules[0]
+        subject = self._subject(seen, row)
+        subject.rule = rule.name
+        rule.condition.verdict(subject)  # for its proofs
+        terms = list(rule.condition.explain(subject))
+        return record(
+            "match", ts=tick["ts"], seq=tick["seq"], boot_id=tick["boot_id"],
+            **{name: row[name] for name in COPIED if name in row},
+            age_s=None if subject.age_s is None else round(subject.age_s, 2),
+            rule=rule.name, priority=rule.priority, also=[r.name for r in seen.rules[1:]] or None,
+            action=rule.action.type, notify=rule.action.notify, log_level=rule.action.log_level,
+            reason=reason(terms, subject.age_s), evidence=evidence(terms), evidence_terms=terms,
+            matched_s=round((self._now - seen.since) / NS, 2), orphan=seen.kin.orphan,
+            orphan_of=seen.kin.orphan_of or None)
+
+    def _disabled(self) -> list[Record]:
+        new = self._patterns.disabled.keys() - self._reported
+        self._reported |= new
+        return [record("error", stage="rh-match", message=f"rule {rule} is disabled: {self._patterns.disabled[rule]}")
+                for rule in sorted(new)]

@@ -1,0 +1,141 @@
+"""Beats in, ticks out: read the host once a beat and say what the reading cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+from rogue_hunter.host.protocol import Facts, Host, Snapshot
+from rogue_hunter.sampling.self_usage import Own, OwnUse
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.clock import Beat, Clock, beats
+from rogue_hunter.stream.tick import Row, Stage, Tick
+
+
+def beats_of(host: Host, hz: float, sleep: Callable[[float], bool], *, count: int | None = None,
+             seconds: float | None = None, clock: Clock | None = None) -> Iterator[Beat]:
+    """The beat for a host: the recorded one of a recording, else the clock's."""
+    replay = getattr(host, "beats", None)
+    if replay is not None:
+        return islice(replay(), count)
+    return beats(hz, sleep, clock or getattr(host, "clock", None), count=count, seconds=seconds)
+
+
+CLOCK_STEP_S = 0.5
+"""The wall clock counts as set when it and the monotonic clock differ by this much in one interval: NTP slews by at
+most 0.5 ms a second, and steps from 0.128 s on; between lies what a loaded machine adds between two readings."""
+
+
+def sample(host: Host, beat_stream: Iterable[Beat], *, silent_first: bool = False,
+           own: Callable[[], Own] | None = None) -> Iterator[Tick]:
+    """Read `host` at every beat.
+
+    With `silent_first` the first reading is taken and not given out, so that the first tick carries rates. `own` reads
+    what rogue-hunter itself uses.
+    """
+    if own is None:
+        used = OwnUse()
+        try:
+            yield from sample(host, beat_stream, silent_first=silent_first, own=used)
+        finally:
+            used.close()
+        return
+    facts = host.facts()
+    then = own()
+    last: Beat | None = None
+    own_key: Key | None = None
+    pageins = None
+    for beat in beat_stream:
+        shot = host.snapshot()
+        now = own()
+        if own_key not in shot.processes:
+            own_key = _own_key(shot)
+        if not (silent_first and last is None):
+            row = _closing_row(facts, beat, beat.seq - silent_first, shot)
+            if last is not None:
+                _own_account(row, beat, last, then, now)
+            if own_key is not None:
+                pageins = _own_row(row, shot.processes[own_key], pageins)
+            yield Tick(row, shot.processes, shot.changed, shot.exited)
+        then, last = now, beat
+
+
+def _own_key(shot: Snapshot) -> Key | None:
+    pid = os.getpid()
+    return next((key for key in shot.processes if key[0] == pid), None)
+
+
+def _own_row(row: Row, own: Row, pageins: int | None) -> int | None:
+    """What the toolkit's own row says of it; gives its page-ins so far."""
+    if "memory_bytes" in own:
+        row["self_memory_bytes"] = own["memory_bytes"]
+    now: int | None = own.get("pageins_total")
+    if now is not None and pageins is not None:
+        row["self_pageins"] = now - pageins
+    return now
+
+
+def _own_account(row: Row, beat: Beat, last: Beat, then: Own, now: Own) -> None:
+    """What the toolkit used and waited for in the interval, and whether the clock was set."""
+    interval = beat.interval_s
+    if interval > 0:
+        row["self_cpu_percent"] = round(100 * (now.cpu_s - then.cpu_s) / interval, 2)
+    if now.run_delay_s is not None and then.run_delay_s is not None:
+        row["self_run_delay_ms"] = round(1000 * (now.run_delay_s - then.run_delay_s), 2)
+    if now.continued != then.continued:
+        row["continued"] = now.continued - then.continued
+    step = beat.ts - last.ts - interval - beat.asleep_s
+    if abs(step) >= CLOCK_STEP_S:
+        row["clock_step_s"] = round(step, 3)
+
+
+def _closing_row(facts: Facts, beat: Beat, seq: int, shot: Snapshot) -> Row:
+    row: Row = {
+        "ts": round(beat.ts, 3), "seq": seq, "mono_ns": beat.mono_ns, "host": facts.host,
+        "boot_id": facts.boot_id, "os": facts.os, "interval_s": round(beat.interval_s, 6),
+        "late_s": round(beat.late_s, 6), "asleep_s": round(beat.asleep_s, 3), "cpus": facts.cpus,
+        "memory_total_bytes": facts.memory_total_bytes,
+    }
+    row.update(shot.machine)
+    row.update(processes=len(shot.processes), active=shot.active, started=shot.started, exited=len(shot.exited),
+               unreadable=shot.unreadable, errors=shot.errors)
+    busy = row.get("cpu_busy_cores")
+    if busy is not None and shot.cpu_cores is not None:
+        row["unattributed_cpu_cores"] = round(max(0.0, busy - shot.cpu_cores), 3)
+    return row
+
+
+def select(*, active: bool = False, pids: Iterable[int] = (), users: Iterable[str] = (),
+           top: int | None = None) -> Stage:
+    """A stage that leaves out rows: only the processes that ran, of these pids, of these users, the `top` by CPU."""
+    wanted_pids, wanted_users = frozenset(pids), frozenset(users)
+
+    def keep(row: Row) -> bool:
+        ran = any(map(row.get, ("cpu_percent", "children_cpu_percent", "context_switches_per_s"))) \
+            or row.get("state") == "running"
+        if active and not ran:
+            return False
+        if wanted_pids and row["pid"] not in wanted_pids:
+            return False
+        return not wanted_users or row.get("user") in wanted_users or str(row.get("uid")) in wanted_users
+
+    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
+        before: dict[Key, Row] = {}
+        for tick in ticks:
+            if tick.row is None:
+                yield tick
+                continue
+            kept = {key: row for key, row in tick.processes.items() if keep(row)}
+            if top is not None:
+                ranked = sorted(kept.items(), key=lambda item: -(item[1].get("cpu_percent") or 0.0))
+                kept = dict(ranked[:top])
+            changed = {key for key, row in kept.items() if before.get(key) is not row}
+            made = Tick(tick.row, kept, changed, (), tick.scored & kept.keys(), tick.records)
+            if not made.partial:
+                made.exited = tick.exited
+            # Else nobody can tell a process that is gone from one that is left out: the records do not say it either.
+            yield made
+            before = kept
+
+    return stage

@@ -1,0 +1,90 @@
+"""The records of the socket: what rh-pipe says to its clients beside the ticks, and what they may say to it.
+
+"""
+
+from __future__ import annotations
+
+from rogue_hunter.schema.field import Field
+
+LEVELS = ("debug", "info", "warning", "error")
+STATES = ("running", "stopped", "failed", "starting", "stopping", "unknown")
+
+
+def _f(name: str, kind: type, unit: str, doc: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> Field:
+    return Field(name, kind, unit, doc, "pipe", required=required, choices=choices)
+
+
+INITIAL_STATE = (
+    _f("ts", float, "s", "epoch seconds of the last tick; left out before the first"),
+    _f("pid", int, "", "process id of rh-pipe", required=True),
+    _f("version", str, "", "its version", required=True),
+    _f("started_at", float, "s", "epoch seconds of its start", required=True),
+    _f("hz", float, "1/s", "beats a second, as asked for", required=True),
+    _f("slowed", int, "", "the beat is divided by this, to stay within the budget", required=True),
+    _f("model", str, "", "scoring model", required=True, choices=("share", "stress")),
+    _f("database", str, "", "path of the database", required=True),
+    _f("degraded", str, "", "why nothing can be written at the moment, or what else is wrong with the database; left "
+       "out when all is well"),
+    _f("dropped", int, "", "records lost since the start because they could not be written"),
+    _f("config_file", str, "", "the configuration file; left out when there is none"),
+    _f("config_error", str, "", "why the file as it is now is not in force"),
+    _f("self_cpu_percent_average", float, "%", "CPU use of rh-pipe over the last minute; 100 = one core"),
+    _f("host", str, "", "host name"),
+    _f("boot_id", str, "", "identity of this boot"),
+    _f("os", str, "", "linux or macos"),
+    _f("cpus", int, "", "CPUs online"),
+    _f("memory_total_bytes", int, "bytes", "memory of the machine"),
+    _f("events", list, "", "open events: event, identity, command, user, entered, peak_score, peak_band, band",
+       required=True),
+    _f("history", list, "", "the last ticks, oldest first: ts, max_score", required=True),
+)
+
+DROPPED = (
+    _f("ticks", int, "", "ticks left out here, because this client was slow", required=True),
+    _f("total", int, "", "all that were left out for this client", required=True),
+)
+
+LOG = (
+    _f("ts", float, "s", "epoch seconds; left out by a client"),
+    _f("level", str, "", "how serious it is", required=True, choices=LEVELS),
+    _f("source", str, "", "the command that says it"),
+    _f("message", str, "", "what is said", required=True),
+    _f("pid", int, "", "the client's process id, as the kernel knows it"),
+    _f("lost", int, "", "entries before this one that could not be written"),
+)
+
+PRUNE_REQUEST = (
+    _f("older_than_s", float, "s", "remove what ended longer ago than this", required=True),
+    _f("max_bytes", int, "bytes", "then remove the oldest until the file is not larger", required=True),
+    _f("database", str, "", "the file that is meant; a pipe that writes to another refuses"),
+)
+
+SERVICE = (
+    _f("manager", str, "", "what runs the service", required=True, choices=("systemd", "launchd")),
+    _f("name", str, "", "its name there", required=True),
+    _f("file", str, "", "the unit or property list", required=True),
+    _f("installed", bool, "", "true when that file is there", required=True),
+    _f("current", bool, "", "true when the file is what install would write"),
+    _f("enabled", bool, "", "true when it starts at login"),
+    _f("state", str, "", "what the manager says", required=True, choices=STATES),
+    _f("pid", int, "", "its process"),
+    _f("exit_code", int, "", "the last exit code, if it is not running"),
+    _f("says", str, "", "the status line of rh-pipe, or the manager's own word for the state"),
+    _f("sudoers", bool, "", "macOS: true when the rule for tailspin is there"),
+)
+
+RECORDS: dict[str, tuple[Field, ...]] = {
+    "initial_state": INITIAL_STATE,
+    "dropped": DROPPED,
+    "log": LOG,
+    "prune_request": PRUNE_REQUEST,
+    "service": SERVICE,
+}
+
+SUMMARY: dict[str, str] = {
+    "initial_state": "what a client of the socket is told first",
+    "dropped": "a gap: ticks that a slow client was not sent",
+    "log": "an entry of the log; a client may send one",
+    "prune_request": "what rh-prune asks a running rh-pipe for; answered with a record prune",
+    "service": "rh-pipe as a service: what rh-service status prints",
+}

@@ -1,0 +1,314 @@
+"""Disproportionate share: how many times its fair share of what is scarce does a process use?
+
+    share   = use / max(use of all processes, floor)          cpu, gpu, disk, wakeups
+    share   = memory / memory of the machine * scarcity       memory
+    times   = weight * share * N * (1 + gain * pressure)      N: active processes; 1/N is the fair share
+    score   = 10 * log2(max of times)                         clamped to 0..100
+
+The floor keeps an idle machine's only process from being a hog at 3 %; scarcity keeps a resident editor from being
+critical for ever; averages over a second keep the score from jumping while the process does nothing new; pressure
+tells a hog on a starved machine from the same hog on an idle one.
+
+Only what can have changed is scored again: rows that changed, and processes whose averages still fall. A process
+that does nothing and holds less memory than its fair share keeps its row until the row changes or the scale (scarcity
+times N) has moved by a twelfth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import exp, log2
+from typing import Any
+
+from rogue_hunter.config.options import Bands, Share
+from rogue_hunter.schema.field import RESOURCES, Key
+from rogue_hunter.stream.tick import Row, Stage, Tick, lived, newcomers
+
+_CPU, _GPU, _MEMORY, _DISK, _WAKEUPS = range(5)
+
+_NOTHING = 1e-3
+"""An average below this part of its floor is 0: with tau 1 s a pegged core is forgotten 7 s after it stops."""
+
+_SCALE_STEPS = 8
+"""Steps of the scale of memory in one doubling: 2 ** (1/8) is 1.09, or 1.25 points."""
+
+Flows = tuple[float | None, float | None, float | None, float | None]
+"""Averages of cpu (cores), gpu (s/s), disk (bytes/s), wakeups (1/s)."""
+
+_RATES = {"cpu": "cpu_percent", "gpu": "gpu_ms_per_s", "memory": "memory_bytes", "disk": "disk_bytes_per_s",
+          "wakeups": "wakeups_per_s"}
+"""What must be known for a share of 0 to be known."""
+
+_SHARES = tuple((name + "_share", _RATES[name]) for name in RESOURCES)
+
+_UNKNOWN: Flows = (None, None, None, None)
+_STILL: Flows = (0.0, 0.0, 0.0, 0.0)
+
+
+def share(settings: Share, bands: Bands, explain: bool = False) -> Stage:
+    """The share model as a stage."""
+
+    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
+        model = Model(settings, bands, explain)
+        for tick in ticks:
+            yield tick if tick.row is None else model.score(tick, tick.row)
+
+    return stage
+
+
+def scarcity(settings: Share, available: float | None, total: float | None) -> float:
+    """0 while at least `memory_free_at` of memory is available, 1 from `memory_scarce_at` down, linear between."""
+    if not total or available is None:
+        return 0.0
+    part = available / total
+    return min(1.0, max(0.0, (settings.memory_free_at - part) / (settings.memory_free_at - settings.memory_scarce_at)))
+
+
+def points(times: float) -> float:
+    """10 * log2, clamped to 0..100."""
+    return min(100.0, 10.0 * log2(times)) if times > 1.0 else 0.0
+
+
+class Model:
+    """The averages between ticks. One instance for one stream."""
+
+    def __init__(self, settings: Share, bands: Bands, explain: bool) -> None:
+        self._set = settings
+        self._bands = bands
+        self._explain = explain
+        self._flows: dict[Key, Flows] = {}
+        self._known: set[Key] = set()
+        self._ran: dict[Key, float] = {}
+        self._large: set[Key] = set()
+        self._scored: set[Key] = set()
+        self._rows: dict[Key, Row] = {}
+        self._n: float | None = None
+        self._pressures: dict[str, float] = {}
+        self._scale = 0
+
+    def score(self, tick: Tick, closing: Row) -> Tick:
+        """The tick with every process scored."""
+        processes = tick.processes
+        gone = [key for key in self._rows if key not in processes] if tick.partial else tick.exited
+        for key in gone:
+            self._forget(key)
+        dt = max(0.0, closing.get("interval_s") or 0.0)
+        moved = self._average(tick, dt)
+        n = self._fair(tick, closing, dt)
+        scope = self._scope(closing, n, dt)
+        before = self._rows
+        # A process that did nothing costs nothing below but a place in the copy of a dict, in ticks where others did.
+        every = scope.scale != self._scale or tick.partial or not before
+        self._scale = scope.scale
+        rows: dict[Key, Row] = {} if every else before.copy() if gone else before
+        for key in () if every else gone:
+            rows.pop(key, None)
+        new = [] if every else newcomers(processes, rows)
+        changed: set[Key] = set()
+        asked = [*(new or ()), *(moved | self._scored).difference(new or ())]
+        if asked and not every and not gone:
+            rows = rows.copy()
+        for key in processes if every else asked:
+            row = processes.get(key)
+            if row is None:
+                continue
+            scored = self._row(row, self._flows.get(key, _STILL if key in self._known else _UNKNOWN), scope)
+            known = before.get(key)
+            if known is not None and known == scored:
+                rows[key] = known
+                continue
+            rows[key] = scored
+            changed.add(key)
+            (self._scored.add if scored["score"] else self._scored.discard)(key)
+        if new is None:
+            rows = {key: rows[key] for key in processes}
+        self._rows = rows
+        top = max((rows[key]["score"] for key in self._scored), default=0)
+        return Tick({**closing, "max_score": top}, rows, changed, tick.exited, self._scored.copy(), tick.records)
+
+    # -- averages ------------------------------------------------------------------------------------------------
+
+    def _average(self, tick: Tick, dt: float) -> set[Key]:
+        """Move the averages of every process that used something, now or lately; gives those processes."""
+        factor = 1.0 - exp(-dt / self._set.tau_s) if dt > 0 else 1.0
+        flows, known = self._flows, self._known
+        ts = tick.row["ts"] if tick.row else 0.0
+        moved = tick.changed | flows.keys()
+        for key in moved:
+            row = tick.processes.get(key)
+            if row is None:
+                continue
+            use = _use(row)
+            if key not in known and use is not _UNKNOWN:
+                part = lived(row, ts, dt)
+                use = use if part == 1.0 else tuple(None if x is None else x * part for x in use)  # type: ignore[assignment]
+            old = flows.get(key, _STILL if key in known else _UNKNOWN)
+            if use is _UNKNOWN:
+                continue
+            known.add(key)
+            if use == _STILL and old is _STILL:
+                continue
+            new: Flows = tuple(  # type: ignore[assignment]
+                a if x is None else x if a is None else a + factor * (x - a) for a, x in zip(old, use, strict=True)
+            )
+            if self._still(new, use):
+                flows.pop(key, None)
+            else:
+                flows[key] = new
+        return moved
+
+    def _still(self, flows: Flows, use: Flows) -> bool:
+        """True when nothing is used and what was used is forgotten."""
+        if any(use):
+            return False
+        floors = (self._set.cpu_floor_cores, self._set.gpu_floor, self._set.disk_floor_bytes_per_s,
+                  self._set.wakeups_floor_per_s)
+        return all(not x or x < _NOTHING * floor for x, floor in zip(flows, floors, strict=True))
+
+    def _fair(self, tick: Tick, closing: Row, dt: float) -> int:
+        """N: the average of active processes, at least `fair_minimum`."""
+        now = closing.get("mono_ns", 0) / 1e9
+        ran, large = self._ran, self._large
+        # A row that says that its process ran may say so twice in the same words: its averages are above 0 then.
+        for key in tick.changed | self._flows.keys():
+            row = tick.processes.get(key)
+            if row is None:
+                continue
+            if row.get("cpu_percent") or row.get("context_switches_per_s"):
+                ran.pop(key, None)
+                ran[key] = now
+            if row.get("memory_bytes", 0) >= self._set.active_memory_bytes:
+                large.add(key)
+            else:
+                large.discard(key)
+        while ran:
+            key = next(iter(ran))
+            if ran[key] > now - self._set.active_within_s:
+                break
+            del ran[key]
+        active = len(ran.keys() | large)
+        if self._n is None:
+            self._n = float(active)
+        else:
+            self._n += (1.0 - exp(-dt / self._set.fair_tau_s)) * (active - self._n)
+        return max(self._set.fair_minimum, round(self._n))
+
+    def _pressure(self, name: str, value: float, dt: float) -> float:
+        old = self._pressures.get(name)
+        new = value if old is None else old + (1.0 - exp(-dt / self._set.tau_s)) * (value - old)
+        self._pressures[name] = new
+        return new if new > 1e-4 else 0.0
+
+    def _scope(self, closing: Row, n: int, dt: float) -> Scope:
+        """What all processes of this tick are measured by."""
+        s = self._set
+        cpus = closing.get("cpus") or 1
+        busy = closing.get("cpu_busy_cores")
+        cpu = max(closing.get("pressure_cpu_some_ms_per_s", 0.0) / 1000,
+                  0.0 if busy is None else (busy / cpus - 0.8) / 0.2)
+        disk = closing.get("pressure_io_full_ms_per_s", 0.0) / 1000
+        sums = [0.0, 0.0, 0.0, 0.0]
+        for flows in self._flows.values():
+            for i, x in enumerate(flows):
+                if x:
+                    sums[i] += x
+        total = closing.get("memory_total_bytes") or 0
+        scarce = scarcity(s, closing.get("memory_available_bytes"), total)
+        floors = (max(s.cpu_floor_cores, cpus / 4), s.gpu_floor, s.disk_floor_bytes_per_s, s.wakeups_floor_per_s)
+        cpu_up = 1.0 + s.pressure_gain * self._pressure("cpu", min(1.0, max(0.0, cpu)), dt)
+        disk_up = 1.0 + s.pressure_gain * self._pressure("disk", min(1.0, max(0.0, disk)), dt)
+        return Scope(
+            n, tuple(max(x, floor) for x, floor in zip(sums, floors, strict=True)),
+            scarce / total if total else 0.0,
+            (n * s.cpu_weight * cpu_up, n * s.gpu_weight, n * s.memory_weight, n * s.disk_weight * disk_up,
+             n * s.wakeups_weight),
+            ((cpu_up - 1.0) / (s.pressure_gain or 1.0), 0.0, 0.0, (disk_up - 1.0) / (s.pressure_gain or 1.0), 0.0),
+            round(_SCALE_STEPS * log2(scarce * n)) if scarce * n >= 1e-3 else -1000,
+        )
+
+    # -- one row -------------------------------------------------------------------------------------------------
+
+    def _row(self, row: Row, flows: Flows, scope: Scope) -> Row:
+        memory = row.get("memory_bytes")
+        shares: list[float | None] = [None] * 5
+        best, dominant = 0.0, -1
+        cpu, gpu, disk, wakeups = flows
+        factors = scope.factors
+        denominators = scope.denominators
+        for i, x in ((_CPU, cpu), (_GPU, gpu), (_DISK, disk), (_WAKEUPS, wakeups)):
+            if x is None:
+                continue
+            part = x / denominators[i if i < _MEMORY else i - 1]
+            shares[i] = part
+            if part * factors[i] > best:
+                best, dominant = part * factors[i], i
+        if memory is not None:
+            part = memory * scope.memory_factor
+            shares[_MEMORY] = part
+            if part * factors[_MEMORY] > best:
+                best, dominant = part * factors[_MEMORY], _MEMORY
+        value = round(points(best))
+        out = row.copy()
+        out["model"] = "share"
+        out["score"] = value
+        out["band"] = self._bands.of(value)
+        out["disproportionality"] = round(best, 3)
+        if dominant >= 0:
+            out["dominant_resource"] = RESOURCES[dominant]
+        for (name, rate), known in zip(_SHARES, shares, strict=True):
+            if known is not None and (known or rate in row):
+                out[name] = round(known, 5)
+        if self._explain:
+            out["terms"] = _terms(row, flows, shares, scope, dominant)
+        return out
+
+    def _forget(self, key: Key) -> None:
+        self._flows.pop(key, None)
+        self._known.discard(key)
+        self._ran.pop(key, None)
+        self._large.discard(key)
+        self._scored.discard(key)
+
+
+class Scope:
+    """What all processes of one tick are measured by: `n` (1/n is the fair share), `denominators` of the four flows,
+    `memory_factor` (scarcity / total), `factors` (weight * n * (1 + gain * pressure)) and `pressures` by resource, and
+    the step `scale` of scarcity * n."""
+
+    __slots__ = ("denominators", "factors", "memory_factor", "n", "pressures", "scale")
+
+    def __init__(self, n: int, denominators: tuple[float, ...], memory_factor: float, factors: tuple[float, ...],
+                 pressures: tuple[float, ...], scale: int) -> None:
+        self.n = n
+        self.denominators = denominators
+        self.memory_factor = memory_factor
+        self.factors = factors
+        self.pressures = pressures
+        self.scale = scale
+
+
+def _use(row: Row) -> Flows:
+    cpu = row.get("cpu_percent")
+    if cpu is None:
+        return _UNKNOWN
+    # A shell that burns the CPU through short-lived children is as much of a hog as one that burns it itself.
+    cpu += row.get("children_cpu_percent", 0.0)
+    gpu, disk, wakeups = row.get("gpu_ms_per_s"), row.get("disk_bytes_per_s"), row.get("wakeups_per_s")
+    if not cpu and not gpu and not disk and not wakeups:
+        return _STILL
+    return cpu / 100.0, None if gpu is None else gpu / 1000.0, disk, wakeups
+
+
+def _terms(row: Row, flows: Flows, shares: list[float | None], scope: Scope, dominant: int) -> list[dict[str, Any]]:
+    """What each resource contributed, the largest first; the largest one's points are the score."""
+    uses = (flows[0], flows[1], row.get("memory_bytes"), flows[2], flows[3])
+    ranked = []
+    for i, name in enumerate(RESOURCES):
+        part, use = shares[i], uses[i]
+        if part is None or use is None:
+            continue
+        times = part * scope.factors[i]
+        ranked.append((-times, i != dominant, i, {
+            "resource": name, "use": round(use, 3), "share": round(part, 5), "pressure": round(scope.pressures[i], 3),
+            "times": round(times, 3), "points": round(points(times), 1)}))
+    return [term for _, _, _, term in sorted(ranked)]

@@ -1,0 +1,51 @@
+"""Scoring: how rogue is a process? Two models, both pure functions of the ticks, so a recording can be scored again.
+
+`share` asks how many times its fair share of a scarce resource a process uses; `stress` adds up what it does to the
+machine. Both explain themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rogue_hunter.config.options import Config
+from rogue_hunter.schema.field import Key
+from rogue_hunter.scoring.share import share
+from rogue_hunter.scoring.stress import stress
+from rogue_hunter.stream.tick import Row, Stage, Tick
+
+__all__ = ["least", "score", "share", "stress"]
+
+
+def score(config: Config, model: str | None = None, explain: bool = False) -> Stage:
+    """The stage of a model: the configured one, unless another is named."""
+    model = model or config.scoring.model
+    if model == "stress":
+        return stress(config.scoring.stress, explain)
+    return share(config.scoring.share, config.bands, explain)
+
+
+def least(min_score: int | None = None, top: int | None = None) -> Stage:
+    """A stage that leaves out rows: scores below `min_score`, and all but the `top` highest, highest first."""
+
+    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
+        before: dict[Key, Row] = {}
+        for tick in ticks:
+            if tick.row is None:
+                yield tick
+                continue
+            kept = tick.processes
+            if min_score is not None:
+                kept = {key: row for key, row in kept.items() if row.get("score", 0) >= min_score}
+            if top is not None:
+                ranked = sorted(kept.items(), key=lambda item: -item[1].get("score", 0))
+                kept = dict(ranked[:top])
+            changed = {key for key, row in kept.items() if before.get(key) is not row}
+            made = Tick(tick.row, kept, changed, (), tick.scored & kept.keys(), tick.records)
+            if not made.partial:
+                made.exited = tick.exited
+            # Else nobody can tell a process that is gone from one that is left out: the records do not say it either.
+            yield made
+            before = kept
+
+    return stage

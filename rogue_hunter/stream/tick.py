@@ -1,0 +1,83 @@
+"""What travels between stages: one beat's reading of the whole machine.
+
+A stage is a function from an iterator of ticks to an iterator of ticks. It may add records and fields, replace rows
+by new ones and leave rows out; it never changes a row that it was handed, because the same row object stands in many
+ticks: the row of a process that did not run is not built anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from rogue_hunter.schema.field import VERSION, Key
+
+Row = dict[str, Any]
+"""The fields of one process without `type`, `v` and what the writer adds: `ts`, `seq`, `age_s`."""
+
+Record = dict[str, Any]
+"""One whole record of another type, beginning with `type` and `v`."""
+
+
+@dataclass(slots=True)
+class Tick:
+    """One beat.
+
+    `row` holds the fields of the closing row (without `type` and `v`). It is None for a batch that carries `records`
+    only: what came between ticks, or the last words of a stage. `processes` maps identity to row, in the order of
+    output. `changed` holds the identities whose row is not the one of the tick before; `exited` those that were in
+    the tick before and are gone; `scored` those whose score is above 0, once a score stage has run.
+    """
+
+    row: dict[str, Any] | None = None
+    processes: dict[Key, Row] = field(default_factory=dict)
+    changed: set[Key] = field(default_factory=set)
+    exited: tuple[Key, ...] = ()
+    scored: set[Key] = field(default_factory=set)
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def partial(self) -> bool:
+        """True when rows were left out (`--active`, `--pid`, ...): a missing process is then not a gone one."""
+        return self.row is not None and len(self.processes) < self.row.get("processes", 0)
+
+
+def lived(row: Row, ts: float, interval_s: float) -> float:
+    """The part of the interval before `ts` in which the process lived, 0.01 s at the least of it.
+
+    The rates of a process that began in the interval are of its own lifetime; what it used in the interval is its
+    rate times this: 3 ms of `ls` are no core, though it had one for 3 ms.
+    """
+    age = ts - row.get("start_time", 0.0)
+    # A process of the future: the wall clock was set back since, and its age is not known by it.
+    known = -1.0 < age < interval_s and interval_s > 0
+    return max(age, 0.01) / interval_s if known else 1.0
+
+
+def newcomers(now: dict[Key, Row], known: dict[Key, Row]) -> list[Key] | None:
+    """The identities of `now` that `known` lacks, in order, when they stand behind all others; else None.
+
+    A host appends new processes, so a stage that keeps a mapping of its own can keep its order without walking through
+    all of it. `known` holds nothing that `now` lacks.
+    """
+    new = list(islice(reversed(now), len(now) - len(known)))
+    new.reverse()
+    return None if any(key in known for key in new) else new
+
+
+Stage = Callable[[Iterator[Tick]], Iterator[Tick]]
+
+
+def record(kind: str, /, **fields: Any) -> Record:
+    """A record of type `kind`; fields that are None are unknown and left out."""
+    return {"type": kind, "v": VERSION, **{k: v for k, v in fields.items() if v is not None}}
+
+
+def chain(ticks: Iterable[Tick], *stages: Stage) -> Iterator[Tick]:
+    """The stages applied in order: the in-process form of a shell pipeline."""
+    stream = iter(ticks)
+    for stage in stages:
+        stream = stage(stream)
+    return stream

@@ -1,0 +1,231 @@
+"""Pauses: stretches in which the machine did not let the beat run, each with its cause and its culprits.
+
+A beat that comes a second late was not let run, and so was nobody else who waited for the same. Counters are
+cumulative: the first tick after the gap holds exactly who used what during it. Suspension is no lateness (the clock of
+the beat stands still), SIGSTOP of the toolkit, the hypervisor and a set clock are told apart and never blamed on a
+process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rogue_hunter.config.options import Pause
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Record, Row, Stage, Tick, record
+
+EVIDENCE = (
+    "late_s", "interval_s", "asleep_s", "clock_step_s", "continued", "cpus", "cpu_busy_cores", "cpu_steal_cores",
+    "cpu_counted_cores", "unattributed_cpu_cores", "memory_total_bytes", "memory_available_bytes",
+    "pressure_cpu_some_ms_per_s", "pressure_memory_some_ms_per_s", "pressure_memory_full_ms_per_s",
+    "pressure_io_some_ms_per_s", "pressure_io_full_ms_per_s", "self_run_delay_ms", "self_pageins", "self_cpu_percent",
+)
+"""Fields of the closing row that are kept with a pause."""
+
+STOOD_STILL = 0.5
+"""Of the CPU time that should have passed, less than this was counted: the virtual machine itself stood still."""
+STOLEN = 0.25
+"""Part of the CPUs that the hypervisor gave to others."""
+MEMORY_FULL_MS = 200.0
+IO_FULL_MS = 300.0
+"""Rates at which all tasks waited, over the whole gap, ms/s. Reclaim needs storage, so memory is asked first."""
+SCARCE = 0.05
+"""Part of memory available below which a machine that pages in is short of memory (where there is no PSI)."""
+WAITED = 0.5
+"""Part of the gap that the sampling thread itself stood in the run queue."""
+BUSY = 0.9
+
+
+def pauses(settings: Pause) -> Stage:
+    """The stage: appends a `pause` record to the tick in which a pause is known."""
+
+    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
+        detector = Detector(settings)
+        for tick in ticks:
+            if tick.row is not None:
+                tick.records.extend(detector.update(tick, tick.row))
+            yield tick
+
+    return stage
+
+
+def cause(evidence: Row, gap_s: float) -> str:
+    """What was short in a gap of `gap_s` seconds, judged by the readings of the tick that ended it."""
+    cpus = evidence.get("cpus") or 1
+    counted = evidence.get("cpu_counted_cores")
+    if evidence.get("continued"):
+        return "stopped"
+    if (counted is not None and counted < STOOD_STILL * cpus) or \
+            evidence.get("cpu_steal_cores", 0.0) >= STOLEN * cpus:
+        return "steal"
+    if evidence.get("pressure_memory_full_ms_per_s", 0.0) >= MEMORY_FULL_MS:
+        return "memory"
+    available, total = evidence.get("memory_available_bytes"), evidence.get("memory_total_bytes")
+    if available is not None and total and available < SCARCE * total and evidence.get("self_pageins"):
+        return "memory"
+    if evidence.get("self_run_delay_ms", 0.0) >= WAITED * 1000 * gap_s:
+        return "cpu"
+    if evidence.get("pressure_io_full_ms_per_s", 0.0) >= IO_FULL_MS:
+        return "io"
+    busy = evidence.get("cpu_busy_cores", 0.0) >= BUSY * cpus
+    # Where the run queue tells how long we stood in it, a busy machine that did not make us wait is not the cause.
+    if busy and "self_run_delay_ms" not in evidence:
+        return "cpu"
+    return "unknown"
+
+
+@dataclass(slots=True)
+class Stall:
+    """All tasks wait for memory or storage, since `start`; `before` are the rows then, `lost` those gone since."""
+
+    resource: str
+    start: float
+    mono_ns: int
+    before: Mapping[Key, Row]
+    lost: dict[Key, Row] = field(default_factory=dict)
+    worst: float = 0.0
+    children: dict[Key, float] = field(default_factory=dict)
+
+
+class Detector:
+    """What is remembered between ticks."""
+
+    def __init__(self, settings: Pause) -> None:
+        self._set = settings
+        self._rows: Mapping[Key, Row] = {}
+        self._closing: Row | None = None
+        self._stall: Stall | None = None
+
+    def update(self, tick: Tick, closing: Row) -> list[Record]:
+        """The pauses that ended with this tick."""
+        found: list[Record] = []
+        before = self._closing
+        if before is not None and before.get("boot_id") == closing.get("boot_id"):
+            if closing.get("late_s", 0.0) >= self._set.late_s:
+                found.append(self._late(tick, closing))
+                self._stall = None
+            else:
+                found += self._stalls(tick, closing, before)
+        else:
+            self._stall = None
+        self._rows, self._closing = tick.processes, closing
+        return found
+
+    def _late(self, tick: Tick, closing: Row) -> Record:
+        late, ts = closing["late_s"], closing["ts"]
+        evidence = {name: closing[name] for name in EVIDENCE if name in closing}
+        why = cause(evidence, late)
+        lost = {key: self._rows[key] for key in tick.exited if key in self._rows}
+        used = {key: row["children_cpu_percent"] / 100 * closing["interval_s"]
+                for key in tick.changed if (row := tick.processes[key]).get("children_cpu_percent")}
+        start = self._stall.start if self._stall is not None and why in ("memory", "io") else ts - late
+        return self._record(closing, start, why, evidence, self._rows, tick.processes, lost, used,
+                            closing["interval_s"])
+
+    def _stalls(self, tick: Tick, closing: Row, before: Row) -> list[Record]:
+        """Follow a stall, begin one, or end one."""
+        full = {name: closing.get(f"pressure_{name}_full_ms_per_s", 0.0) for name in ("memory", "io")}
+        resource = max(full, key=lambda name: (full[name] >= self._set.full_ms_per_s, name == "memory", full[name]))
+        stalled = full[resource] >= self._set.full_ms_per_s
+        stall = self._stall
+        found: list[Record] = []
+        if stall is not None:
+            stall.lost.update((key, self._rows[key]) for key in tick.exited if key in self._rows)
+            lasted = (closing["mono_ns"] - stall.mono_ns) / 1e9
+            if not stalled or lasted >= self._set.longest_s:
+                end = closing if stalled else before
+                lasted = (end["mono_ns"] - stall.mono_ns) / 1e9
+                if lasted >= self._set.full_s:
+                    evidence = {name: end[name] for name in EVIDENCE if name in end}
+                    evidence[f"pressure_{stall.resource}_full_ms_per_s"] = stall.worst
+                    evidence["interval_s"] = round(lasted, 3)
+                    found.append(self._record(end, stall.start, stall.resource, evidence, stall.before,
+                                              tick.processes, stall.lost, {}, lasted))
+                self._stall = stall = None
+        if stalled:
+            if stall is None:
+                self._stall = stall = Stall(resource, before["ts"], before["mono_ns"], self._rows)
+            stall.worst = max(stall.worst, full[resource])
+            if resource == "memory":
+                stall.resource = "memory"
+        return found
+
+    def _record(self, closing: Row, start: float, why: str, evidence: Row, before: Mapping[Key, Row],
+                after: Mapping[Key, Row], lost: Mapping[Key, Row], children: Mapping[Key, float],
+                seconds: float) -> Record:
+        ts = closing["ts"]
+        named: list[Row] = []
+        unexplained: float | None = None
+        if why in ("cpu", "memory", "io"):
+            named, unexplained = culprits(why, before, {**lost, **after}, children, evidence, seconds)
+        return record("pause", ts=ts, pause=f"{closing['boot_id'][:8]}-{round(start * 1000)}",
+                      boot_id=closing["boot_id"], start=round(start, 3), end=ts, duration_s=round(ts - start, 3),
+                      cause=why, culprits=named[: self._set.culprits],
+                      unexplained_share=None if unexplained is None else round(unexplained, 4), evidence=evidence)
+
+
+def culprits(resource: str, before: Mapping[Key, Row], after: Mapping[Key, Row], children: Mapping[Key, float],
+             evidence: Row, seconds: float) -> tuple[list[Row], float | None]:
+    """Who used `resource` (cpu, memory, io) between two sets of rows, most first, and the part nobody explains.
+
+    `children` is CPU time (s) of short-lived children, by parent. Amounts are CPU seconds or bytes; a share is of the
+    machine's total, or of all that processes are seen to have used where that is more or the total is not known.
+    """
+    amounts: dict[Key, float] = {}
+    measure = _MEASURES[resource]
+    for key, row in after.items():
+        was = before.get(key)
+        if was is row:
+            continue
+        amount = measure(row, was) + (children.get(key, 0.0) if resource == "cpu" else 0.0)
+        if amount > 0:
+            amounts[key] = amount
+    total: float | None = None
+    if resource == "cpu" and "cpu_busy_cores" in evidence:
+        total = evidence["cpu_busy_cores"] * seconds
+    elif resource == "memory" and not _grew(amounts, evidence):
+        # Nobody took much just now: those who hold it are what the others have to do without.
+        amounts = {key: float(row["memory_bytes"]) for key, row in after.items() if row.get("memory_bytes")}
+        total = evidence.get("memory_total_bytes")
+    seen = sum(amounts.values())
+    whole = max(seen, total or 0.0) or 1.0
+    ranked = sorted(amounts.items(), key=lambda item: -item[1])
+    named = [_named(key, after[key], resource, amount, amount / whole) for key, amount in ranked[:100]]
+    return named, None if total is None else max(0.0, 1.0 - seen / whole)
+
+
+def _grew(amounts: Mapping[Key, float], evidence: Row) -> bool:
+    """Somebody's memory grew by a hundredth of the machine's."""
+    return max(amounts.values(), default=0.0) >= 0.01 * (evidence.get("memory_total_bytes") or 0)
+
+
+def _named(key: Key, row: Row, resource: str, amount: float, share: float) -> Row:
+    named: Row = {"pid": key[0], "start_ticks": key[1], "command": row.get("command", "?")}
+    for name in ("unit", "user", "orphan_of"):
+        if name in row:
+            named[name] = row[name]
+    named.update(resource={"io": "disk"}.get(resource, resource), amount=round(amount, 3), share=round(share, 4))
+    return named
+
+
+def _delta(name: str, row: Row, was: Row | None) -> float:
+    """Growth of a counter; a process that began in between used all of it in between."""
+    if name not in row or (was is not None and name not in was):
+        return 0.0
+    return float(max(0.0, row[name] - (was[name] if was is not None else 0)))
+
+
+def _cpu(row: Row, was: Row | None) -> float:
+    return _delta("cpu_seconds_total", row, was)
+
+
+def _disk(row: Row, was: Row | None) -> float:
+    return _delta("disk_read_bytes_total", row, was) + _delta("disk_write_bytes_total", row, was)
+
+
+def _memory(row: Row, was: Row | None) -> float:
+    return _delta("memory_bytes", row, was)
+
+
+_MEASURES: dict[str, Callable[[Row, Row | None], float]] = {"cpu": _cpu, "memory": _memory, "io": _disk}

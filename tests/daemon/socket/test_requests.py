@@ -1,0 +1,76 @@
+"""Pruning that clients ask for."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from rogue_hunter.daemon.socket.requests import Pruner
+from rogue_hunter.store.database import open_writer
+from tests.tools.docs import json_schema
+from tests.tools.sockets import Served, received
+
+
+def test_prune_through_the_socket(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """In pieces between the beats; the answer says what rh-prune would say."""
+    database = tmp_path / "x.db"
+    connection, _ = open_writer(database)
+    for n in range(100):
+        connection.execute(
+            "INSERT INTO process_events (event, boot_id, pid, start_ticks, entry_time, exit_time, last_seen)"
+            " VALUES (?, 'b', ?, 1, ?, ?, ?)", (f"e{n}", n, n, None if n < 3 else n + 1, n + 1))
+    served = serve()
+    served.server.handle("prune_request", Pruner(served.loop, lambda: connection, database,
+                                                 lambda level, message: None).handle)
+    client = served.connect()
+    received(client, served)
+    client.setblocking(True)
+    client.sendall(b'{"type":"prune_request","v":1,"older_than_s":60.0,"max_bytes":100000000}\n')
+    deadline = time.monotonic() + 20
+    while connection.execute("SELECT count(*) FROM process_events").fetchone()[0] > 3 and time.monotonic() < deadline:
+        served.loop.sleep(0.03)
+    served.loop.sleep(0.1)
+    (answer,) = received(client, served)
+    Draft202012Validator(json_schema("prune")).validate(answer)
+    assert answer["removed"] == {"process_events": 97} and answer["open_events"] == 3
+    connection.close()
+
+
+@pytest.mark.parametrize("request_", [
+    {"older_than_s": -1.0, "max_bytes": 10**9}, {"older_than_s": 1.0, "max_bytes": 5},
+    {"older_than_s": 1.0}, {"older_than_s": "1", "max_bytes": 10**9},
+])
+def test_a_wrong_prune_request_is_refused(serve: Callable[..., Served], tmp_path: Path,
+                                          request_: dict[str, Any]) -> None:
+    """Nothing is pruned by numbers that make no sense."""
+    served = serve()
+    pruner = Pruner(served.loop, lambda: pytest.fail("asked"), tmp_path / "x", lambda level, message: None)
+    served.server.handle("prune_request", pruner.handle)
+    client = served.connect()
+    client.sendall(json.dumps({"type": "prune_request", "v": 1, **request_}).encode() + b"\n")
+    served.turn()
+    served.loop.sleep(0.1)
+    assert received(client, served)[-1]["type"] == "error"
+
+
+def test_prune_without_a_connection(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """The disk is full: the answer is an error, and so it is when the file gives up in the middle."""
+    served = serve()
+    closed = sqlite3.connect(":memory:")
+    closed.close()
+    for connection in (None, closed):
+        served.server.handle("prune_request", Pruner(served.loop, lambda c=connection: c, tmp_path / "x",
+                                                     lambda level, message: None).handle)
+        client = served.connect()
+        client.sendall(b'{"type":"prune_request","v":1,"older_than_s":60.0,"max_bytes":100000000}\n')
+        served.turn()
+        for _ in range(3):
+            served.loop.sleep(0.1)
+        assert received(client, served)[-1]["type"] == "error"

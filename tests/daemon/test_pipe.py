@@ -1,0 +1,212 @@
+"""rh-pipe as a process: it watches, is stopped, is killed, and its database says what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from rogue_hunter.store.database import Lock, open_reader, open_writer
+
+REPO = Path(__file__).resolve().parent.parent.parent
+Pipe = Callable[..., "subprocess.Popen[bytes]"]
+Rh = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+LONG = "RH_LONG" in os.environ
+
+
+@pytest.fixture
+def pipe(spawn: Spawn, clean_env: Mapping[str, str], tmp_path: Path) -> Pipe:
+    """Start `rh-pipe --db tmp/x.db ...`."""
+    def start(*args: str, **options: object) -> subprocess.Popen[bytes]:
+        return spawn([sys.executable, "-P", "-m", "rogue_hunter", "pipe", "--db", str(tmp_path / "x.db"), *args],
+                     env=dict(clean_env), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
+    return start
+
+
+@pytest.fixture
+def loop(spawn: Spawn) -> subprocess.Popen[bytes]:
+    """A shell that burns a core."""
+    return spawn(["/bin/sh", "-c", "while :; do :; done"])
+
+
+def wait_for(db: Path, sql: str, seconds: float = 20) -> list[tuple[object, ...]]:
+    """Ask the database until it answers with a row."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            connection = open_reader(db)
+        except Exception:
+            time.sleep(0.05)
+            continue
+        try:
+            connection.row_factory = None
+            found = connection.execute(sql).fetchall()
+        except sqlite3.Error:
+            found = []
+        finally:
+            connection.close()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"no answer to {sql}")
+
+
+def test_loop_is_an_event(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """A busy loop that runs while rh-pipe watches is in the database, with its resource and its command line."""
+    run = pipe("--for", "3s", "--quiet")
+    _, err = run.communicate(timeout=60)
+    assert (run.returncode, err) == (0, b"")
+    (row,) = wait_for(tmp_path / "x.db",
+                      "SELECT dominant_resource, reason, cmdline, peak_score >= 45 FROM process_events"
+                                         f" WHERE pid = {loop.pid}")
+    assert row == ("cpu", "stopped", "/bin/sh -c while :; do :; done", 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_it_cleanly(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path: Path,
+                                number: int) -> None:
+    """SIGTERM and SIGINT: open events are closed as stopped, exit code 0, the lock is free."""
+    run = pipe("--quiet")
+    wait_for(tmp_path / "x.db", f"SELECT 1 FROM process_events WHERE pid = {loop.pid}")
+    run.send_signal(number)
+    _, err = run.communicate(timeout=10)
+    assert (run.returncode, err) == (0, b"")
+    assert wait_for(tmp_path / "x.db", f"SELECT reason FROM process_events WHERE pid = {loop.pid}") == [("stopped",)]
+    assert wait_for(tmp_path / "x.db", "SELECT count(*) FROM process_events WHERE exit_time IS NULL") == [(0,)]
+    ((stopped,),) = wait_for(tmp_path / "x.db", "SELECT value FROM daemon_state WHERE key = 'stopped_at'")
+    assert json.loads(str(stopped)) > 0
+
+
+def test_kill_loses_nothing(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """kill -9 at random moments: what was committed stays, the event of a living process is one event through all
+    runs, and no process has two open events."""
+    db = tmp_path / "x.db"
+    random.seed(23)
+    seen: set[str] = set()
+    for _ in range(50 if LONG else 8):
+        run = pipe("--quiet", "--hz", "20")
+        wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {loop.pid} AND exit_time IS NULL")
+        time.sleep(random.uniform(0, 0.5))
+        committed = {str(event) for (event,) in wait_for(db, "SELECT event FROM process_events")}
+        run.kill()
+        run.communicate(timeout=10)
+        seen |= committed
+    run = pipe("--quiet", "--for", "2s")
+    run.communicate(timeout=30)
+    assert {str(event) for (event,) in wait_for(db, "SELECT event FROM process_events")} >= seen
+    told = wait_for(db, f"SELECT count(*), count(DISTINCT event) FROM process_events WHERE pid = {loop.pid}")
+    assert told == [(1, 1)]
+    assert wait_for(db, "SELECT count(*) FROM process_events WHERE exit_time IS NULL") == [(0,)]
+    assert wait_for(db, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_second_pipe_is_refused(pipe: Pipe, tmp_path: Path) -> None:
+    """Two rh-pipe on one database: the second exits 69 and names the first, which goes on."""
+    first = pipe("--quiet")
+    wait_for(tmp_path / "x.db", "SELECT 1 FROM daemon_state")
+    second = pipe("--quiet")
+    _, err = second.communicate(timeout=30)
+    assert second.returncode == 69
+    assert str(first.pid).encode() in err and err.count(b"\n") == 1
+    assert first.poll() is None
+
+
+def test_tee_goes_on_without_its_reader(pipe: Pipe, tmp_path: Path) -> None:
+    """Whoever reads --tee may go; the pipe stays."""
+    run = pipe("--quiet", "--tee", "--for", "3s", stdout=subprocess.PIPE)
+    assert run.stdout is not None
+    first = json.loads(run.stdout.readline())
+    assert first["type"] == "process"
+    run.stdout.close()
+    run.stdout = None
+    assert run.wait(30) == 0
+    assert int(str(wait_for(tmp_path / "x.db", "SELECT value FROM daemon_state WHERE key = 'ticks'")[0][0])) >= 6
+
+
+def test_report_names_the_loop_first(pipe: Pipe, loop: subprocess.Popen[bytes]) -> None:
+    """`rh-pipe --for 3s --report`: the first line names a process with score, resource and share; the loop is it, or
+    among the first when something else burns this machine too."""
+    run = pipe("--quiet", "--for", "3s", "--report", stdout=subprocess.PIPE)
+    out, _ = run.communicate(timeout=60)
+    first, *others = out.decode().splitlines()
+    assert run.returncode == 0
+    assert "cpu" in first and "%" in first and "score" in first, first
+    assert str(loop.pid) in first or any(f" {loop.pid} " in line for line in others[:7]), out.decode()
+
+
+def test_prune_goes_through_the_running_pipe(spawn: Spawn, clean_env: Mapping[str, str], rh: Rh,
+                                             tmp_path: Path) -> None:
+    """rh-prune has the rh-pipe that writes to the database prune it; one that writes to another is not touched."""
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    env = {**clean_env, "XDG_RUNTIME_DIR": str(run)}
+    spawn([sys.executable, "-P", "-m", "rogue_hunter", "pipe", "--quiet", "--db", str(tmp_path / "x.db")], env=env)
+    wait_for(tmp_path / "x.db", "SELECT 1 FROM daemon_state WHERE key = 'last_tick'")
+    done = rh("prune", "--older-than", "1d", "--db", tmp_path / "x.db", XDG_RUNTIME_DIR=str(run))
+    assert (done.returncode, done.stderr) == (0, b"")
+    answer = json.loads(done.stdout)
+    assert (answer["type"], answer["database"], answer["removed"]) == ("prune", str(tmp_path / "x.db"), {})
+    lock = Lock(tmp_path / "other.db")
+    open_writer(tmp_path / "other.db")[0].close()
+    done = rh("prune", "--db", tmp_path / "other.db", XDG_RUNTIME_DIR=str(run))
+    lock.release()
+    assert done.returncode == 69 and b"another database" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(("make", "code"), [
+    (lambda db: db.parent.rmdir(), 74),
+    (lambda db: db.mkdir(), 74),
+    (lambda db: db.symlink_to("/etc/passwd"), 74),
+    (lambda db: sqlite3.connect(db).execute("CREATE TABLE theirs (x)").connection.close(), 78),
+], ids=["no directory", "a directory", "a link", "another program's"])
+def test_unusable_database(rh: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path,
+                           make: Callable[[Path], object], code: int) -> None:
+    """One line, the exit code, nothing sampled."""
+    db = tmp_path / "sub" / "x.db"
+    db.parent.mkdir()
+    make(db)
+    done = rh("pipe", "--quiet", "--for", "5s", "--db", db)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_full_disk_degrades_and_recovers(pipe: Pipe, loop: subprocess.Popen[bytes],
+                                         tmp_path: Path) -> None:
+    """On a file system that is full, sampling goes on; when there is room again, everything is written."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)], check=False).returncode:
+        pytest.skip("cannot mount here")
+    try:
+        filler = place / "filler"
+        run = pipe("--db", str(place / "x.db"), "--hz", "10", "--for", "6s")
+        wait_for(place / "x.db", "SELECT 1 FROM process_events")
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        extra = subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"])
+        time.sleep(2)
+        extra.kill()
+        extra.wait()
+        filler.unlink()
+        _, err = run.communicate(timeout=60)
+        assert run.returncode == 0
+        assert b"Traceback" not in err
+        assert wait_for(place / "x.db", f"SELECT count(*) FROM process_events WHERE pid IN ({loop.pid}, {extra.pid})"
+                                        " AND exit_time IS NOT NULL") == [(2,)]
+        assert wait_for(place / "x.db", "PRAGMA integrity_check") == [("ok",)]
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False)

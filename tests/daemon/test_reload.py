@@ -1,0 +1,322 @@
+"""The configuration changes while rh-pipe runs: in force with the next tick, no open event lost, a bad file refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rogue_hunter.config.options import Config
+from rogue_hunter.config.toml import parse
+from rogue_hunter.daemon.live import Live, rebuilt, scoring, tracking
+from rogue_hunter.daemon.reload import SETTLE_S, Reloader
+from rogue_hunter.store.database import open_reader
+from rogue_hunter.stream.tick import Tick, chain
+from rogue_hunter.tracking.events import track
+from rogue_hunter.tracking.pauses import pauses
+from tests.tools.ticks import Machine, key, row, stream
+
+REPO = Path(__file__).resolve().parent.parent.parent
+
+
+def config(text: str) -> Config:
+    """A configuration of TOML."""
+    return parse(text.encode())
+
+
+class Reloading:
+    """A reloader whose clock moves when told."""
+
+    def __init__(self, file: Path, must: bool = True) -> None:
+        self.now = 0.0
+        self.said: list[tuple[str, str]] = []
+        self.live = Live(Config())
+        self.reloader = Reloader(self.live, file, must, lambda level, text: self.said.append((level, text)),
+                                 lambda: self.now)
+
+    def looks(self) -> bool:
+        """Look now, and once more when the file has come to rest; True when it was read."""
+        first = self.reloader.look()
+        self.now += SETTLE_S + 0.01
+        return self.reloader.look() or first
+
+
+def test_a_changed_file_is_read_once(tmp_path: Path) -> None:
+    """After it has come to rest; what changed is said."""
+    file = tmp_path / "c.toml"
+    file.write_text("")
+    made = Reloading(file)
+    assert not made.looks()
+    file.write_text("[bands]\nelevated = 40\n[system]\nhz = 5.0\n[store]\nqueue_ticks = 7\n")
+    assert made.looks() and not made.looks()
+    assert (made.live.config.bands.elevated, made.live.rate) == (40, 5.0)
+    assert made.said == [("info", "configuration read again: system.hz 3.0 -> 5.0, bands.elevated 45 -> 40; "
+                                  "at the next start: store.queue_ticks 1000 -> 7")]
+    assert made.reloader.status["error"] is None
+
+
+def test_a_file_in_the_making_is_not_read(tmp_path: Path) -> None:
+    """An editor writes, and writes on: only when it has been quiet for a moment is it looked into."""
+    file = tmp_path / "c.toml"
+    file.write_text("")
+    made = Reloading(file)
+    for n in range(10):
+        file.write_text("[bands]\nelevated = 4" + "0" * (n % 2) + " # " + "x" * n)
+        made.now += 0.1
+        assert not made.reloader.look()
+    made.now += SETTLE_S
+    assert made.reloader.look()
+
+
+@pytest.mark.parametrize("text", ["[bands", "[bands]\nelevated = 1000\n", "[bands]\nunknown = 1\n", "\udcff"])
+def test_a_bad_file_keeps_the_old_one(tmp_path: Path, text: str) -> None:
+    """And says so once, until it is good again."""
+    file = tmp_path / "c.toml"
+    file.write_text("[bands]\nelevated = 40\n")
+    made = Reloading(file)
+    assert made.reloader.read()
+    before = made.live.config
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert made.looks() and not made.looks()
+    assert made.live.config is before
+    assert [level for level, _ in made.said] == ["info", "error"]
+    assert "stays as it was" in made.said[-1][1] and str(file) in made.said[-1][1]
+    assert made.reloader.status["error"] in made.said[-1][1]
+    file.write_text("[bands]\nelevated = 41\n")
+    assert made.looks()
+    assert made.live.config.bands.elevated == 41 and made.reloader.status["error"] is None
+
+
+def test_a_file_that_comes_and_goes(tmp_path: Path) -> None:
+    """The user's file need not be there: then the defaults stand. One that was named has to be."""
+    file = tmp_path / "sub" / "c.toml"
+    made, named = Reloading(file, must=False), Reloading(file)
+    file.parent.mkdir()
+    file.write_text("[system]\nhz = 7.0\n")
+    assert made.looks() and named.looks()
+    assert (made.live.hz, named.live.hz) == (7.0, 7.0)
+    file.unlink()
+    assert made.looks() and named.looks()
+    assert (made.live.hz, named.live.hz) == (3.0, 7.0)
+    assert named.said[-1][0] == "error"
+
+
+def test_a_linked_file_is_followed(tmp_path: Path) -> None:
+    """Its target changes, or it is made to lead elsewhere."""
+    for n in (1, 2):
+        (tmp_path / f"{n}.toml").write_text(f"[system]\nhz = {n}.0\n")
+    link = tmp_path / "c.toml"
+    link.symlink_to("1.toml")
+    made = Reloading(link)
+    link.unlink()
+    link.symlink_to("2.toml")
+    assert made.looks() and made.live.hz == 2.0
+    (tmp_path / "2.toml").write_text("[system]\nhz = 22.0\n")
+    assert made.looks() and made.live.hz == 22.0
+
+
+def test_the_directory_is_watched(tmp_path: Path) -> None:
+    """Writing, replacing and touching the file wake us; reading it, and other files, do not."""
+    file = tmp_path / "c.toml"
+    file.write_text("")
+    made = Reloading(file)
+    woken = threading.Event()
+    if not made.reloader.watch(woken.set):
+        pytest.skip(f"no directory can be watched here: {made.said}")
+    try:
+        for change in (lambda: file.write_text("[system]\nhz = 4.0\n"),
+                       lambda: ((tmp_path / "new").write_text("x"), os.replace(tmp_path / "new", file))):
+            woken.clear()
+            change()  # type: ignore[no-untyped-call]
+            assert woken.wait(20)
+            time.sleep(0.3)
+        woken.clear()
+        file.read_text()
+        (tmp_path / "other").write_text("x")
+        assert not woken.wait(0.5)
+    finally:
+        made.reloader.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("Thread-") and t.is_alive() and t.daemon]
+
+
+def test_a_directory_that_cannot_be_watched(tmp_path: Path) -> None:
+    """Is no reason to stop: the file is looked at from time to time."""
+    made = Reloading(tmp_path / "none" / "c.toml", must=False)
+    assert not made.reloader.watch(lambda: None)
+    assert made.said[-1][0] == "debug"
+
+
+# -- stages that follow ------------------------------------------------------------------------------------------------
+
+def changing(live: Live, ticks: Iterator[Tick], at: int, config: Config) -> Iterator[Tick]:
+    """The ticks; before tick `at` the configuration changes."""
+    for tick in ticks:
+        if tick.row is not None and tick.row["seq"] == at:
+            live.use(config)
+        yield tick
+
+
+def events(ticks: Iterator[Tick]) -> list[Any]:
+    """(seq of the tick or None, kind, pid, reason) of every event record."""
+    return [(tick.row["seq"] if tick.row else None, r["kind"], r["pid"], r.get("reason"))
+            for tick in ticks for r in tick.records if r["type"] == "event"]
+
+
+def burning(*pids: int) -> list[dict[str, Any]]:
+    """Rows of processes that each burn a core."""
+    return [row(pid, cpu_percent=100.0, state="running") for pid in pids]
+
+
+def test_stages_without_a_change_are_the_plain_ones() -> None:
+    """The same ticks, the same records, whether they could follow or not."""
+    live = Live(Config())
+    plain = chain(Machine(3).ticks(200), scoring(live), tracking(live))
+    from rogue_hunter.scoring.stage import score
+
+    other = chain(Machine(3).ticks(200), score(Config()), track(Config()))
+    for a, b in zip(plain, other, strict=True):
+        assert (a.row, a.processes, a.records) == (b.row, b.processes, b.records)
+
+
+def test_open_events_stay_open() -> None:
+    """Bands, margins and the model's numbers change; the event that was open goes on, with its peak and beginning."""
+    live = Live(Config())
+    rows = burning(7)
+    new = config("[bands]\nhigh = 65\n[tracking]\ncheckpoint_s = 0.5\n[scoring.share]\ntau_s = 2.0\n")
+    ticks = list(chain(changing(live, stream([rows] * 40), 20, new), scoring(live), tracking(live)))
+    told = events(iter(ticks))
+    assert told[0][1:] == ("enter", 7, None) and told[-1] == (None, "exit", 7, "stopped")
+    assert {kind for _, kind, *_ in told} == {"enter", "checkpoint", "exit"}
+    assert min(seq for seq, kind, *_ in told if kind == "checkpoint") > 20
+    records = [r for tick in ticks for r in tick.records]
+    assert len({r["event"] for r in records}) == 1
+    assert records[-1]["duration_s"] == pytest.approx(39 / 3, abs=0.01)
+    # The low and high still look back over the ticks from before the change.
+    first = next(r for r in records if r["kind"] == "checkpoint")
+    assert "cpu_percent_low" in first
+
+
+def test_a_higher_band_ends_what_is_below_it() -> None:
+    """As a falling score would: after so many ticks."""
+    live = Live(Config())
+    new = config("[bands]\nelevated = 85\nhigh = 90\ncritical = 95\n")
+    told = events(chain(changing(live, stream([burning(7)] * 60), 20, new), scoring(live), tracking(live)))
+    assert told[-1] == (20 + 14, "exit", 7, "below_threshold")
+
+
+def test_a_process_that_is_gone_at_the_change() -> None:
+    """Ends as exited, or replaced, and not as lost in a crash."""
+    live = Live(Config())
+    made = stream([burning(7, 8, 9)] * 20 + [[*burning(7), row(8, start=5000)]] * 10)
+    new = config("[tracking]\nexit_ticks = 10\n")
+    told = events(chain(changing(live, made, 20, new), scoring(live), tracking(live)))
+    assert sorted(t[2:] for t in told if t[1] == "exit" and t[0] == 20) == [(8, "replaced"), (9, "exited")]
+    assert (None, "exit", 7, "stopped") in told and not [t for t in told if t[3] == "crashed"]
+
+
+def test_the_model_can_change() -> None:
+    """From share to stress: every process is scored by the new one with the next tick, the idle ones too."""
+    live = Live(Config())
+    rows = [*burning(7), row(8, state="uninterruptible")]
+    ticks = list(chain(changing(live, stream([rows] * 6), 3, config('[scoring]\nmodel = "stress"\n')), scoring(live)))
+    models = [{r["model"] for r in tick.processes.values()} for tick in ticks]
+    assert models == [{"share"}] * 3 + [{"stress"}] * 3
+    assert ticks[3].processes[8, 1000]["score"] == 40
+
+
+def test_the_selection_can_change() -> None:
+    """Another number of rogues; a state that is of interest now is found among those that do not change."""
+    live = Live(Config())
+    rows = [*burning(1, 2, 3), row(4, state="stopped")]
+    ticks = chain(stream([rows] * 4), scoring(live), tracking(live))
+    first = next(ticks)
+    assert len(live.rogues(first)) == 3
+    live.use(config('[rogue_selection]\ntop = 1\nstates = ["stopped"]\n'))
+    second = next(ticks)
+    picked = [key(r) for r in live.rogues(second).values()]
+    assert len(picked) == 2 and (4, 1000) in picked
+    assert live.rogues(second) is live.rogues(second)
+    assert live.rogues(Tick()) == {}
+    assert live.rogues(first) == {}, "only of the tick that is under way"
+
+
+def test_a_rebuilt_stage_is_told_of_every_row() -> None:
+    """Once, when it begins anew; and it passes on batches that carry records only."""
+    live = Live(Config())
+    seen: list[int] = []
+
+    def look(ticks: Iterator[Tick]) -> Iterator[Tick]:
+        for tick in ticks:
+            seen.append(len(tick.changed))
+            yield tick
+
+    rows = burning(1, 2)
+    made = [*stream([rows] * 3), Tick(records=[{"type": "x"}]), *list(stream([rows] * 6))[4:]]
+    out = list(rebuilt(live, lambda c: look, lambda c: c.pause)(changing(live, iter(made), 4, config(
+        "[pause]\nlate_s = 2.0\n"))))
+    assert seen == [2, 0, 0, 0, 2, 0]
+    assert [len(tick.records) for tick in out] == [0, 0, 0, 1, 0, 0]
+    assert list(rebuilt(live, lambda c: pauses(c.pause), lambda c: c.pause)(iter([]))) == []
+
+
+# -- rh-pipe -----------------------------------------------------------------------------------------------------------
+
+def said(log: Path, *words: str, seconds: float = 20) -> dict[str, Any]:
+    """The last entry of the log that has all the words; waits for it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if log.exists():
+            for line in reversed(log.read_bytes().split(b"\n")[:-1]):
+                entry: dict[str, Any] = json.loads(line)
+                if all(word in entry["message"] for word in words):
+                    return entry
+        time.sleep(0.02)
+    raise AssertionError(f"the log does not say {words}: {log.read_text() if log.exists() else 'none'}")
+
+
+def test_rh_pipe_follows_its_file(spawn: Callable[..., subprocess.Popen[bytes]], clean_env: Mapping[str, str],
+                                  tmp_path: Path) -> None:
+    """A changed file, a broken one, SIGHUP, and the end: one event of the loop through all of it, closed as stopped."""
+    loop = spawn(["/bin/sh", "-c", "while :; do :; done"])
+    file, log, db = tmp_path / "c.toml", tmp_path / "pipe.log", tmp_path / "x.db"
+    base = f'[log]\npath = "{log}"\n[store]\nstate_every_s = 0.1\n'
+    file.write_text(base)
+    run = spawn([sys.executable, "-P", "-m", "rogue_hunter", "pipe", "--quiet", "--no-socket", "--db", str(db),
+                 "-c", str(file)], env=dict(clean_env), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    said(log, "watching at 3 Hz")
+    time.sleep(1.5)
+    changed = time.time()
+    file.write_text(base + "[system]\nhz = 8.0\n[tracking]\ncheckpoint_s = 1.0\n")
+    entry = said(log, "read again", "system.hz 3.0 -> 8.0")
+    assert entry["ts"] - changed < 10  # within 2 s on a machine that is not overloaded
+    new = tmp_path / "new"
+    new.write_text("[bands\n")
+    os.replace(new, file)
+    assert said(log, "stays as it was")["level"] == "error"
+    file.write_text(base + "[system]\nhz = 9.0\n")
+    said(log, "hz 8.0 -> 9.0")
+    run.send_signal(signal.SIGHUP)
+    said(log, "nothing changed")
+    time.sleep(0.5)
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 0
+    assert err.count(b"\n") == 1 and b"stays as it was" in err
+    reader = open_reader(db)
+    try:
+        state = {k: json.loads(v) for k, v in reader.execute("SELECT key, value FROM daemon_state").fetchall()}
+        rows = reader.execute(f"SELECT event, reason FROM process_events WHERE pid = {loop.pid}").fetchall()
+    finally:
+        reader.close()
+    assert [r["reason"] for r in rows] == ["stopped"]
+    assert state["hz"] == 9.0 and state["config"] == {"file": str(file), "read_at": state["config"]["read_at"],
+                                                      "error": None}

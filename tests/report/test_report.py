@@ -1,0 +1,512 @@
+"""rh-report as it is called: what it prints in each form, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rogue_hunter.cli import common
+from rogue_hunter.cli.report import command
+from rogue_hunter.report.database import source
+from rogue_hunter.report.queries import Period
+from rogue_hunter.report.render import Style, render
+from rogue_hunter.report.views.summary import print_summary, summary
+from rogue_hunter.schema import RECORDS
+from rogue_hunter.store.database import Lock
+from rogue_hunter.stream import wire
+from rogue_hunter.text.format import columns
+from tests.tools.reports import CONFIG, connect, hog, record_run, seconds, ticks_of
+from tests.tools.ticks import START, row
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+REPO = Path(__file__).resolve().parent.parent.parent
+SINCE = f"@{START:.0f}"
+UNTIL = f"@{START + 61:.0f}"
+HOSTILE = "evil\x1b[2J\u202e\n=1+1"
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute with a compiler, a loop that goes on, and a process with a hostile name."""
+    path = tmp_path_factory.mktemp("report") / "x.db"
+    record_run(path, ticks_of(
+        60, seconds(5, 25, hog(100, 85, command="cc1", cmdline="/usr/lib/cc1 -O2 big.c")),
+        seconds(30, 99, hog(200, 66, command="sh", cmdline="sh -c while :; do :; done", cpu_share=0.97)),
+        seconds(40, 55, hog(300, 62, command=HOSTILE, cmdline=HOSTILE, user="=cmd"))))
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> Iterator[Run]:
+    """Run rh-report in this process, in UTC, without a configuration: a start of Python for each would take long."""
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    time.tzset()
+    mask = os.umask(0o077)
+
+    def run(*args: str | Path, **env: str) -> subprocess.CompletedProcess[bytes]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            code = common.run(command, [str(arg) for arg in args])
+        printed = capfdbinary.readouterr()
+        return subprocess.CompletedProcess(args, code, printed.out, printed.err)
+
+    yield run
+    os.umask(mask)
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def report(call: Run, database: Path) -> Run:
+    """The same, on the database."""
+    return partial(call, "--db", database)
+
+
+def said(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Standard output of a run that went well."""
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout.decode()
+
+
+PERIOD = ("--since", SINCE, "--until", UNTIL)
+
+
+# -- the summary -------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_line_names_who_hogs_it(report: Run) -> None:
+    """Name, resource, score, band, share, time, command line: in the first line, in the present while it goes on."""
+    first, second, *_ = said(report("--table", *PERIOD)).splitlines()
+    assert first == ("sh (pid 200) hogs the cpu: score 66 high, cpu share 97 % (98 % of a core), for 30s; "
+                     "sh -c while :; do :; done")
+    assert second == "3 events of 3 processes from 2023-11-14 22:13:20 to 2023-11-14 22:14:21, 0 open."
+
+
+def test_the_summary_is_one_object(report: Run) -> None:
+    """In JSON and as the one line of NDJSON; the worst come first, as in the table."""
+    one = json.loads(said(report("--json", *PERIOD)))
+    (line,) = said(report("--ndjson", *PERIOD)).splitlines()
+    assert [w["pid"] for w in one["worst"]] == [w["pid"] for w in json.loads(line)["worst"]] == [200, 100, 300]
+    assert one["type"] == "report_summary"
+    assert one["headline"].startswith("sh (pid 200) hogs the cpu: score 66 high")
+    assert (one["events"], one["rogue_processes"], one["watch"]) == (3, 3, "stopped")
+
+
+def test_what_is_over_is_told_in_the_past(report: Run) -> None:
+    """With the time of its end."""
+    first = said(report("--table", "--since", SINCE, "--until", f"@{START + 28:.0f}")).splitlines()[0]
+    assert first == ("cc1 (pid 100) hogged the cpu: score 85 critical, cpu share 82 % (98 % of a core), for 20s, "
+                     "until 2023-11-14 22:13:45; /usr/lib/cc1 -O2 big.c")
+
+
+def test_what_went_on_when_the_watch_ended_long_ago_is_past(report: Run) -> None:
+    """Nobody knows whether it still does."""
+    first = said(report("--table", "--since", SINCE)).splitlines()[0]
+    assert "sh (pid 200) hogged the cpu" in first and ", when the watch ended; " in first
+
+
+def test_print_summary_ends_a_run(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same first line; nothing about rh-pipe, which has just ended."""
+    monkeypatch.setenv("COLUMNS", "90")
+    out = io.BytesIO()
+    print_summary(database, START, START + 60.2, CONFIG, out)
+    lines = out.getvalue().decode().splitlines()
+    assert lines[0].startswith("sh (pid 200) hogs the cpu: score 66 high, cpu share 97 % (98 % of a core), for 30s; sh")
+    assert "rh-pipe" not in out.getvalue().decode()
+    assert [line.split()[-1] for line in lines[4:6]] == ["done", "big.c"]
+    assert max(map(len, lines[3:])) <= 90
+
+
+@pytest.mark.parametrize(("lives", "first"), [
+    ((seconds(3, 9, hog(7, 28, command="tar", cpu_share=0.05)),),
+     r"Nothing reached the tracking band since .*\. The highest was tar \(pid 7\): score 28 low, cpu share 5 % "
+     r"\(98 % of a core\), at .*22:13:23; tar: /usr/bin/p7 --work"),
+    ((), r"Nothing reached the tracking band since [-0-9: ]*\."),
+])
+def test_a_quiet_machine(call: Run, tmp_path: Path, lives: Any, first: str) -> None:
+    """Nothing reached the band: said, with what came nearest; exit 0 and an object all the same."""
+    record_run(tmp_path / "x.db", ticks_of(12, *lives))
+    args = ("--since", SINCE, "--until", f"@{START + 13:.0f}", "--db", tmp_path / "x.db")
+    assert re.fullmatch(first, said(call("--table", *args)).splitlines()[0])
+    one = json.loads(said(call("--json", *args)))
+    assert (one["events"], one["worst"]) == (0, [])
+    assert one.get("highest", {}).get("pid") == (7 if lives else None)
+
+
+def test_a_period_without_a_watch_is_not_called_quiet(report: Run) -> None:
+    """Nobody watched: that is no statement about the machine."""
+    first = said(report("--table", "--since", "1h")).splitlines()[0]
+    assert re.fullmatch(r"Nothing was recorded since .*: the last tick was \d+d \d\dh ago\.", first)
+    last = said(report("events", "--table", "--since", "1h"))
+    assert re.fullmatch(r"Nothing was recorded since .*\. The last one before that began 2023-11-14 22:14:00\.\n", last)
+
+
+def test_a_database_without_a_tick(call: Run, tmp_path: Path) -> None:
+    """Made, and nothing written yet."""
+    record_run(tmp_path / "x.db", ticks_of(5))
+    connection = connect(tmp_path / "x.db")
+    connection.execute("DELETE FROM daemon_state")
+    connection.commit()
+    connection.close()
+    for view in ("summary", "events", "top"):
+        assert said(call(view, "--table", "--db", tmp_path / "x.db")).startswith("Nothing was recorded yet.\n")
+    assert said(call("status", "--table", "--db", tmp_path / "x.db")).startswith("state ")
+
+
+@pytest.mark.parametrize(("fields", "words"), [
+    ({"dominant_resource": "memory", "memory_share": 0.4, "memory_bytes": 6 << 30},
+     "hogs memory: score 70 high, memory share 40 % (6.0 GiB)"),
+    ({"dominant_resource": "disk", "disk_share": 0.9, "disk_bytes_per_s": 3e8},
+     "hogs the disk: score 70 high, disk share 90 % (286 MiB/s)"),
+    ({"dominant_resource": "gpu", "gpu_share": 0.004}, "hogs the gpu: score 70 high, gpu share <1 %"),
+    ({"dominant_resource": "wakeups", "wakeups_share": 0.5, "wakeups_per_s": 9000.0},
+     "wakes the cpu: score 70 high, wakeups share 50 % (9000/s)"),
+    ({"dominant_resource": None, "model": "stress", "dominant_category": "blocking",
+      "dominant_metrics": ["pageins_per_s:412", "faults_per_s:9000"]},
+     "makes others wait: score 70 high, pageins_per_s:412, faults_per_s:9000"),
+    ({"dominant_resource": None}, "is rogue: score 70 high"),
+    ({"cpu_share": None}, "hogs the cpu: score 70 high, 98 % of a core"),
+    ({"cpu_share": None, "cpu_percent": None}, "hogs the cpu: score 70 high"),
+])
+def test_every_cause_has_its_words(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
+    """What is unknown is left out of the sentence."""
+    record_run(tmp_path / "x.db", ticks_of(15, seconds(0, 99, hog(7, 70, **fields))))
+    with source(tmp_path / "x.db", START + 15, CONFIG) as found:
+        (one,) = summary(found, Period(START, START + 15), 5).records
+    assert one["headline"].startswith(f"p7 (pid 7) {words}, for 15s; /usr/bin/p7 --work")
+
+
+# -- the other views ---------------------------------------------------------------------------------------------------
+
+
+def test_events_table(report: Run) -> None:
+    """The newest first, one a line, what is too long cut at the width of the terminal."""
+    head, *lines = said(report("events", "--table", *PERIOD, COLUMNS="110")).splitlines()
+    assert head.split() == ["ID", "ENTERED", "FOR", "END", "PEAK", "BAND", "CAUSE", "SHARE", "PID", "USER", "COMMAND"]
+    assert [line.split()[0] for line in lines] == ["3", "2", "1"]
+    assert re.search(r"20s\s+exited\s+85\s+critical\s+cpu\s+82 %\s+100\s+ada\s+/usr/lib/cc1 -O2 big.c$", lines[2])
+    assert max(map(len, [head, *lines])) <= 110
+    narrow = said(report("events", "--table", *PERIOD, COLUMNS="40")).splitlines()
+    assert all(line.endswith("…") for line in narrow[1:]) and max(map(len, narrow)) < 110
+
+
+@pytest.mark.parametrize("view", ["events", "top", "summary", "event"])
+def test_a_hostile_name_never_reaches_a_terminal(report: Run, view: str) -> None:
+    """Escapes, line feeds and marks that turn the order of text are made visible."""
+    args = ("event", "3") if view == "event" else (view, *PERIOD)
+    text = said(report(*args, "--table"))
+    assert r"evil\x1b[2J\u202e\n=1+1" in text
+    assert not set(text) & {"\x1b", "\u202e"}
+    if view != "event":
+        headline = json.loads(said(report("--json", *PERIOD, "--command", "evil")))["headline"]
+        assert not set(headline) & {"\x1b", "\u202e", "\n"}
+
+
+def test_one_event(report: Run) -> None:
+    """Its story, its snapshots, and low, peak and high of each metric."""
+    text = said(report("event", "1", "--table"))
+    assert "cc1 (pid 100) of ada: /usr/lib/cc1 -O2 big.c\n" in text
+    assert "with score 85 critical, ended 2023-11-14 22:13:45, exited, lasted 20s\n" in text
+    assert re.search(r"^2023-11-14 22:13:25 +enter +85 +critical +cpu +98.4 % ", text, re.MULTILINE)
+    assert re.search(r"^cpu_percent +98.4 % +98.4 % +98.4 %$", text, re.MULTILINE)
+    assert re.search(r"^always 0: .*wakeups_per_s", text, re.MULTILINE)
+    whole = json.loads(said(report("event", "1", "--json")))
+    by_key = json.loads(said(report("event", whole["event"], "--json")))
+    assert whole == by_key and whole["snapshots"][0]["type"] == "report_snapshot"
+    lines = [json.loads(line) for line in said(report("event", "1")).splitlines()]
+    assert [line["type"] for line in lines] == ["report_event", "report_snapshot", "report_snapshot"]
+    assert lines[0] == {key: value for key, value in whole.items() if key != "snapshots"}
+    assert lines[1:] == whole["snapshots"]
+    table = list(csv.DictReader(io.StringIO(said(report("event", "1", "--csv")))))
+    assert [line["snapshot_type"] for line in table] == ["enter", "exit"]
+
+
+def test_top(report: Run) -> None:
+    """By time, with events, processes, peak, cause and CPU time."""
+    head, *lines = said(report("top", "--table", *PERIOD)).splitlines()
+    assert head.split() == ["TIME", "EVENTS", "PROCESSES", "PEAK", "BAND", "CAUSE", "CPU-TIME", "LAST", "COMMAND"]
+    assert [re.split(" {2,}", line.strip())[:6] for line in lines] == [
+        ["30s", "1", "1", "66", "high", "cpu"], ["20s", "1", "1", "85", "critical", "cpu"],
+        ["15s", "1", "1", "62", "high", "cpu"]]
+    assert "20s" in lines[1] and re.search(r"  (19|20)s  ", lines[1])
+
+
+@pytest.mark.parametrize("view", ["events", "top"])
+def test_lists_in_all_forms_say_the_same(report: Run, view: str) -> None:
+    """One array, one object a line, one row a line with a header of fixed names."""
+    listed = json.loads(said(report(view, "--json", *PERIOD)))
+    assert len(listed) == 3
+    assert [json.loads(line) for line in said(report(view, "--ndjson", *PERIOD)).splitlines()] == listed
+    assert said(report(view, *PERIOD)) == said(report(view, "--ndjson", *PERIOD))
+    kind = listed[0]["type"]
+    rows = list(csv.DictReader(io.StringIO(said(report(view, "--csv", *PERIOD)), newline="")))
+    assert list(rows[0]) == [f.name for f in RECORDS[kind] if f.name not in ("snapshots", "ranges")]
+    assert [row["command"] for row in rows] == [e["command"] for e in listed]
+    assert [float(row["duration_s"]) for row in rows] == [e["duration_s"] for e in listed]
+
+
+def test_csv_holds_no_formula(report: Run) -> None:
+    """A cell that a spreadsheet would compute begins with an apostrophe; numbers stay numbers."""
+    rows = list(csv.DictReader(io.StringIO(said(report("events", "--csv", *PERIOD)), newline="")))
+    assert rows[0]["user"] == "'=cmd"
+    assert (rows[0]["command"], rows[0]["peak_score"], rows[0]["open"]) == (HOSTILE, "62", "false")
+
+
+@pytest.mark.parametrize(("view", "json_", "ndjson", "rows"), [("events", "[]\n", "", 1), ("top", "[]\n", "", 1)])
+def test_nothing_found_is_no_error(report: Run, view: str, json_: str, ndjson: str, rows: int) -> None:
+    """A sentence for people; an empty list, no line, and a header alone for programs."""
+    args = (view, *PERIOD, "--command", "no such thing")
+    assert said(report(*args, "--json")) == json_
+    assert said(report(*args, "--ndjson")) == ndjson
+    assert len(said(report(*args, "--csv")).splitlines()) == rows
+    assert said(report(*args, "--table")) == "No event of a command like 'no such thing' since 2023-11-14 22:13:20.\n"
+
+
+def test_limit(report: Run) -> None:
+    """Tables say what they left out; programs get all unless they ask for less."""
+    text = said(report("events", "--table", "-n", "1", *PERIOD))
+    assert text.splitlines()[-1] == "... and 2 more: -n 0 shows all"
+    assert len(said(report("events", "-n", "2", *PERIOD)).splitlines()) == 2
+    assert len(said(report("top", "-n", "1", *PERIOD)).splitlines()) == 1
+    assert "... and 1 more" in said(report("--table", "-n", "2", *PERIOD))
+    assert "more" not in said(report("events", "--table", "-n", "0", *PERIOD))
+
+
+@pytest.mark.parametrize("args", [(), ("events",), ("event", "3"), ("top",), ("status",)])
+def test_every_record_keeps_its_declaration(report: Run, args: tuple[str, ...]) -> None:
+    """The fields that are declared, with their types, none that is not, none that is null."""
+    period = () if args and args[0] in ("event", "status") else PERIOD
+    lines = [json.loads(line) for line in said(report(*args, *period)).splitlines()]
+    assert lines
+    for record in [*lines, *lines[0].get("worst", [])]:
+        kind = record.pop("type")
+        assert record.pop("v") == 1
+        wire.check(kind, record)
+        known = {f.name for f in RECORDS[kind]}
+        if kind == "report_snapshot":
+            known |= {f.name for f in RECORDS["event"]}
+        assert record.keys() <= known
+
+
+# -- status ------------------------------------------------------------------------------------------------------------
+
+
+def test_status_of_a_pipe_that_ended(report: Run, database: Path) -> None:
+    """Not running, and what is known of its end; exit 1 only on request."""
+    text = said(report("status", "--table"))
+    assert text.startswith("state          stopped: rh-pipe is not running; its last tick was ")
+    one = json.loads(said(report("status", "--json")))
+    assert (one["watch"], one["running"], one["events_total"], one["open_events"]) == ("stopped", False, 3, 0)
+    assert one["stopped_at"] == pytest.approx(START + 60, abs=0.01)
+    assert one["database_bytes"] == database.stat().st_size
+    assert one["sqlite_version"].startswith("3.") and "config_file" not in one and "degraded" not in one
+    assert report("status", "--exit-code").returncode == 1
+
+
+def test_status_without_a_database(call: Run, tmp_path: Path) -> None:
+    """A machine on which rh-pipe has never run: an answer, no error, and nothing made."""
+    path = tmp_path / "none" / "x.db"
+    one = json.loads(said(call("status", "--json", "--db", path)))
+    assert (one["watch"], one["running"], one["database"]) == ("stopped", False, str(path))
+    assert "database_bytes" not in one and "events_total" not in one
+    assert "none yet" in said(call("status", "--table", "--db", path))
+    assert call("status", "--exit-code", "--db", path).returncode == 1
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize(("age", "watch", "code"), [(1, "running", 0), (600, "stale", 1)])
+def test_status_while_the_lock_is_held(call: Run, tmp_path: Path, age: float, watch: str, code: int) -> None:
+    """A fresh tick and a holder: running. An old one: it holds the database and does not write."""
+    path = tmp_path / "x.db"
+    record_run(path, ticks_of(5), pid=os.getpid())
+    connection = connect(path)
+    tick = json.loads(connection.execute("SELECT value FROM daemon_state WHERE key = 'last_tick'").fetchone()[0])
+    now = time.time()
+    for name, value in (("last_tick", {**tick, "ts": now - age}), ("started_at", now - 700)):
+        connection.execute("UPDATE daemon_state SET value = ? WHERE key = ?", (json.dumps(value), name))
+    connection.commit()
+    connection.close()
+    lock = Lock(path)
+    try:
+        done = call("status", "--json", "--exit-code", "--db", path)
+        words = said(call("status", "--table", "--db", path))
+    finally:
+        lock.release()
+    one = json.loads(done.stdout)
+    assert (done.returncode, one["watch"], one["running"], one["pid"]) == (code, watch, True, os.getpid())
+    assert one["uptime_s"] == pytest.approx(700, abs=60)
+    assert ("degraded" in one) == (watch == "stale")
+    assert f"(pid {os.getpid()})" in words and ("does not write" in words) == (watch == "stale")
+
+
+# -- forms, errors, endings --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("args", "code", "words"), [
+    (("nonsense",), 2, "nonsense"),
+    (("event",), 2, "event: which? give its ID"),
+    (("events", "7"), 2, "events takes no argument"),
+    (("event", "1", "--since", "1h"), 2, "takes no --since"),
+    (("pause",), 2, "pause: which? give its ID"),
+    (("diff", "a"), 2, "diff: which? give its B"),
+    (("sql", "SELECT 1", "SELECT 2"), 2, "sql takes 1 argument; 'SELECT 2' is one too many"),
+    (("sql", "SELECT 1", "--since", "1h"), 2, "takes no --since"),
+    (("top", "--at", "14:32"), 2, "--at belongs to the view why"),
+    (("events", "--by", "unit"), 2, "--by belongs to the view offenders and top"),
+    (("why", "--at", "1h", "--since", "2h"), 2, "--at is a point of time"),
+    (("pause", "99"), 65, "99: no such pause"),
+    (("top", "--exit-code"), 2, "belongs to the view status"),
+    (("--since", "soon"), 2, "'soon' is not a time"),
+    (("--since", "1h", "--until", "2h"), 2, ") is later than --until (20"),
+    (("-n", "-1"), 2, "-1"),
+    (("event", "99"), 65, "99: no such event"),
+    (("event", "\x1b[2J"), 65, r"\x1b[2J: no such event"),
+    (("-c", "/nonexistent/c.toml"), 78, "/nonexistent/c.toml"),
+])
+def test_mistakes(report: Run, args: tuple[str, ...], code: int, words: str) -> None:
+    """One clear line, the exit code of its kind, nothing on standard output."""
+    done = report(*args)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert words in done.stderr.decode() and b"Traceback" not in done.stderr and b"\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(("content", "code"), [(None, 69), (b"no database at all " * 99, 74), (b"", 78)])
+def test_no_database(call: Run, tmp_path: Path, content: bytes | None, code: int) -> None:
+    """Absent, another kind of file, empty: said, never made or changed."""
+    path = tmp_path / "x.db"
+    if content is not None:
+        path.write_bytes(content)
+    for view in ("summary", "events", "top"):
+        done = call(view, "--db", path)
+        assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (code, b"", 1)
+    assert [p.name for p in tmp_path.iterdir()] == ([] if content is None else ["x.db"])
+
+
+def on_terminal(clean_env: dict[str, str], *args: str | Path, **env: str) -> str:
+    """What rh-report prints on a terminal of 100 columns."""
+    main, side = pty.openpty()
+    try:
+        environ = {**clean_env, "TERM": "xterm", "TZ": "UTC", "COLUMNS": "100", **env}
+        child = subprocess.Popen([sys.executable, "-P", "-m", "rogue_hunter", "report", *args], stdout=side,
+                                 stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environ)
+        os.close(side)
+        side = -1
+        data = b""
+        while True:
+            try:
+                more = os.read(main, 65536)
+            except OSError:
+                break
+            if not more:
+                break
+            data += more
+        _, errors = child.communicate(timeout=60)
+        assert (child.returncode, errors) == (0, b"")
+        return data.decode().replace("\r\n", "\n")
+    finally:
+        os.close(main)
+        if side >= 0:
+            os.close(side)
+
+
+def test_a_terminal_gets_a_table_in_colour(clean_env: dict[str, str], database: Path) -> None:
+    """Bands are coloured on a terminal, unless NO_COLOR or a dumb one; columns stand as without colour."""
+    args = ("events", *PERIOD, "--db", database)
+    coloured = on_terminal(clean_env, *args)
+    assert "\x1b[1;31mcritical\x1b[0m" in coloured
+    plain = on_terminal(clean_env, *args, NO_COLOR="1")
+    assert "\x1b" not in plain and on_terminal(clean_env, *args, TERM="dumb") == plain
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+    assert max(len(line) for line in plain.splitlines()) <= 100
+    assert "\x1b[31m66 high\x1b[0m" in on_terminal(clean_env, *PERIOD, "--db", database).splitlines()[0]
+    assert json.loads(on_terminal(clean_env, *args, "--json"))
+
+
+def test_wide_and_combining_letters_keep_the_columns(tmp_path: Path) -> None:
+    """The command is the last column: nothing stands behind it; cut by the columns that it takes."""
+    record_run(tmp_path / "x.db", ticks_of(12, seconds(0, 99, hog(7, 70, command="数据处理程序", cmdline="数据" * 40)),
+                                           seconds(0, 11, hog(8, 60, command="é́", cmdline=None))))
+    out = io.BytesIO()
+    print_summary(tmp_path / "x.db", START, START + 12, CONFIG, out)
+    lines = out.getvalue().decode().splitlines()
+    assert lines[4].endswith("数据…") or lines[4].endswith("数…")
+    assert 118 <= columns(lines[4]) <= 120 and lines[5].endswith("[é́]")
+
+
+def test_a_closed_pipe_is_quiet_and_a_full_disk_is_said(database: Path, clean_env: dict[str, str]) -> None:
+    """141 without a word; 74 with one line."""
+    line = [sys.executable, "-P", "-m", "rogue_hunter", "report", "events", "--db", str(database), *PERIOD]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, env=clean_env, timeout=60, check=False,
+                          preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_IGN))
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+    if Path("/dev/full").exists():
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, env=clean_env, timeout=60, check=False)
+        assert (done.returncode, done.stderr.count(b"\n")) == (74, 1)
+
+
+def test_reading_disturbs_no_writer(call: Run, tmp_path: Path) -> None:
+    """While a writer is in the middle of a transaction, every view answers from before it."""
+    path = tmp_path / "x.db"
+    record_run(path, ticks_of(20, seconds(5, 15, hog(100, 85))))
+    writer = connect(path)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("UPDATE process_events SET peak_score = 99")
+    try:
+        for view in ("summary", "events", "top", "status"):
+            done = call(view, *(() if view == "status" else PERIOD), "--db", path)
+            assert done.returncode == 0, done.stderr
+        assert json.loads(call("events", *PERIOD, "--db", path).stdout)["peak_score"] == 85
+        writer.execute("COMMIT")
+    finally:
+        writer.close()
+    assert json.loads(call("events", *PERIOD, "--db", path).stdout)["peak_score"] == 99
+
+
+def test_costly_imports_wait(clean_env: dict[str, str], database: Path) -> None:
+    """Only a table needs tabulate; nothing here needs sqlite_utils or jsonschema."""
+    program = ("import sys; from rogue_hunter.cli import common, report\n"
+               "code = common.run(report.command, sys.argv[1:])\n"
+               "sys.stderr.write(','.join(sorted({'tabulate', 'sqlite_utils', 'watchdog'} & set(sys.modules))))\n"
+               "sys.exit(code)")
+    for form, modules in (("--json", b""), ("--csv", b""), ("--table", b"tabulate")):
+        done = subprocess.run([sys.executable, "-P", "-c", program, "events", form, "--db", str(database), *PERIOD],
+                              capture_output=True, env=clean_env, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, modules)
+
+
+@pytest.mark.parametrize("form", ["table", "json", "ndjson", "csv"])
+def test_what_no_encoding_can_hold_is_escaped(tmp_path: Path, form: str) -> None:
+    """A name that was written to the database with half a character does not end the report."""
+    record_run(tmp_path / "x.db", ticks_of(12, seconds(0, 99, hog(7, 70, command="caf\\xe9"))))
+    with source(tmp_path / "x.db", START + 12, CONFIG) as found:
+        answer = summary(found, Period(START, START + 12), 5)
+    assert rb"caf\\xe9" in (data := render(answer, form, Style(100, False, START))) or rb"caf\xe9" in data
+
+
+def test_idle_rows_are_no_events(tmp_path: Path) -> None:
+    """A process that scores nothing is in no list."""
+    record_run(tmp_path / "x.db", [[row(5, score=0, band="low")]] * 9)
+    with source(tmp_path / "x.db", START + 3, CONFIG) as found:
+        (one,) = summary(found, Period(START, START + 3), 5).records
+    assert (one["events"], one["worst"], "highest" in one) == (0, [], False)

@@ -1,0 +1,137 @@
+"""Who has lost a parent, as far as that can be known."""
+
+from __future__ import annotations
+
+import pytest
+
+from rogue_hunter.rules.family import SERVICE_MANAGERS, SHELLS, Family, Kin
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Row
+
+CHILD: Key = (1000, 7)
+
+
+def met(row: Row, others: dict[Key, Row], *, listed: bool = True) -> Kin:
+    """A process that is seen for the first time, among others."""
+    family = Family()
+    family.born([*others, CHILD])
+    return family.meet(CHILD, row, {**others, CHILD: row} if listed else {CHILD: row})
+
+
+class TestFirstSight:
+    def test_a_child_of_somebody_is_no_orphan(self) -> None:
+        kin = met({"ppid": 900}, {(900, 5): {"command": "bash"}})
+        assert (kin.ppid, kin.parent, kin.orphan, kin.orphan_of) == (900, "bash[900]", False, "")
+        assert met({"ppid": 900}, {(900, 5): {}}).parent == "[900]"
+
+    def test_a_child_of_pid_1_was_somebody_elses(self) -> None:
+        kin = met({"ppid": 1}, {(1, 0): {"command": "init"}})
+        assert (kin.orphan, kin.orphan_of, kin.parent) == (True, "", "init[1]")
+        assert met({"ppid": 1}, {}).orphan is True
+
+    @pytest.mark.parametrize(("cgroup", "orphan"), [
+        ("/system.slice/cron.service", False), ("/user.slice/user-1000.slice/session-2.scope", True),
+        ("/service.slice", True), ("", True)])
+    @pytest.mark.parametrize("parent", [(1, 0), (800, 3)])
+    def test_unless_it_is_a_service(self, parent: Key, cgroup: str, orphan: bool) -> None:
+        """A service is its manager's child by design."""
+        assert met({"ppid": parent[0], "cgroup": cgroup}, {parent: {"command": "systemd"}}).orphan is orphan
+
+    @pytest.mark.parametrize("name", ["systemd", "launchd"])
+    def test_the_managers_that_take_in_orphans(self, name: str) -> None:
+        """`systemd --user` is not pid 1 and does."""
+        assert met({"ppid": 800}, {(800, 3): {"command": name}}).orphan is True
+        assert met({"ppid": 800}, {(800, 3): {"command": name + "x"}}).orphan is False
+        assert sorted(SERVICE_MANAGERS) == ["launchd", "systemd"]
+
+    @pytest.mark.parametrize("shell", [
+        "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh"])
+    def test_where_pid_1_is_a_shell_nobody_knows(self, shell: str) -> None:
+        """In a container its children are its own or orphans that fell to it."""
+        assert met({"ppid": 1}, {(1, 0): {"command": shell}}).orphan is None
+        assert met({"ppid": 900}, {(900, 0): {"command": shell}}).orphan is False
+        assert len(SHELLS) == 11
+
+    def test_a_parent_that_is_not_known_says_nothing(self) -> None:
+        for kin in (met({}, {}), met({"ppid": 0}, {(0, 0): {"command": "x"}})):
+            assert (kin.ppid, kin.orphan, kin.orphan_of) == (0, None, "")
+        unseen = met({"ppid": 900}, {(900, 5): {"command": "bash"}}, listed=False)
+        assert (unseen.parent, unseen.orphan) == ("", False)
+        assert met({"ppid": 900}, {}).orphan is False
+
+    def test_nobody_is_its_own_parent(self) -> None:
+        kin = met({"ppid": 1000, "command": "x"}, {})
+        assert (kin.parent, kin.orphan) == ("", False)
+
+    def test_what_somebody_saw_before_is_believed(self) -> None:
+        kin = met({"ppid": 1, "orphan_of": "make[77]", "cgroup": "/x.service"}, {(1, 0): {"command": "sh"}})
+        assert (kin.orphan, kin.orphan_of) == (True, "make[77]")
+
+
+class TestLosingAParent:
+    def test_another_parent_means_that_the_first_died(self) -> None:
+        kin = Kin(900, "bash[900]", False)
+        kin.told({"ppid": 900})
+        assert (kin.orphan, kin.orphan_of) == (False, "")
+        kin.told({})
+        assert kin.orphan is False
+        kin.told({"ppid": 1})
+        assert (kin.ppid, kin.orphan, kin.orphan_of) == (1, True, "bash[900]")
+
+    def test_the_first_one_is_the_one_that_is_told(self) -> None:
+        """From a subreaper to pid 1: whose child it was is not forgotten."""
+        kin = Kin(900, "bash[900]", False)
+        kin.told({"ppid": 800})
+        kin.parent = "systemd[800]"
+        kin.told({"ppid": 1})
+        assert kin.orphan_of == "bash[900]"
+
+    def test_pid_1_too_can_be_lost(self) -> None:
+        kin = Kin(1, "init[1]", None)
+        kin.told({"ppid": 700})
+        assert (kin.orphan, kin.orphan_of) == (True, "init[1]")
+
+    def test_a_parent_that_was_not_known_is_not_lost_and_the_next_one_is(self) -> None:
+        kin = Kin(0)
+        kin.told({"ppid": 900})
+        assert (kin.ppid, kin.orphan) == (900, None)
+        kin.told({"ppid": 1})
+        assert (kin.orphan, kin.orphan_of) == (True, "")
+
+    def test_a_parent_that_is_gone_leaves_orphans_whose_rows_say_nothing_yet(self) -> None:
+        family, rows = Family(), {(900, 5): {"command": "bash"}, CHILD: {"ppid": 900}, (1001, 8): {"ppid": 900}}
+        family.born(rows)
+        first, second = (family.meet(key, rows[key], rows) for key in (CHILD, (1001, 8)))
+        assert family.buried([(1001, 8)]) == set()
+        assert family.buried([(900, 5)]) == {CHILD}
+        assert (first.orphan, first.orphan_of, second.orphan) == (True, "bash[900]", False)
+
+    def test_a_child_may_be_listed_before_its_parent(self) -> None:
+        rows: dict[Key, Row] = {CHILD: {"ppid": 2000}, (2000, 5): {"command": "make"}}
+        family = Family()
+        family.born(rows)
+        assert family.meet(CHILD, rows[CHILD], rows).parent == "make[2000]"
+
+    def test_a_pid_that_changed_hands_is_its_new_owners(self) -> None:
+        """The new one is born before the old one is buried; a child of it is not the old one's."""
+        family = Family()
+        old: dict[Key, Row] = {(900, 5): {"command": "old"}}
+        family.born(old)
+        new: dict[Key, Row] = {(900, 6): {"command": "new"}, CHILD: {"ppid": 900}}
+        family.born(new)
+        assert family.buried(old) == set()
+        kin = family.meet(CHILD, new[CHILD], new)
+        assert kin.parent == "new[900]" and family.buried([(900, 6)]) == {CHILD}
+        late = family.meet((1001, 8), {"ppid": 900}, new)
+        assert late.parent == ""
+
+    def test_nothing_is_kept_of_who_is_gone(self) -> None:
+        family = Family()
+        for start in range(3):
+            rows: dict[Key, Row] = {(900, start): {"command": "bash"}, (1000, start): {"ppid": 900}}
+            family.born(rows)
+            for key, row in rows.items():
+                family.meet(key, row, rows)
+            for key in reversed(list(rows)):
+                family.buried([key])
+        assert not any((family._by_pid, family._children, family._parents))

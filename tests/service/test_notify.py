@@ -1,0 +1,51 @@
+"""What systemd is told by rh-pipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from rogue_hunter.daemon.sd_notify import Notifier, notifying, status
+from rogue_hunter.stream.tick import Tick
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told(tmp_path: Path, abstract: bool) -> None:
+    """READY with the first tick, the watchdog with every one, the status now and then; no name can add a line."""
+    if abstract and sys.platform != "linux":
+        pytest.skip("abstract sockets are Linux's")
+    name = f"@rh-test-{os.getpid()}" if abstract else str(tmp_path / "n")
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind("\0" + name[1:] if abstract else name)
+    manager.settimeout(5)
+    notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": str(os.getpid())})
+    assert notifier.wanted and notifier.watchdog_s == 10.0
+    now = [0.0]
+    row = {"pid": 7, "command": "a\nREADY=0\x1b[2J", "score": 70}
+    tick = Tick({"max_score": 70, "processes": 3}, {(7, 1): row}, scored={(7, 1)})
+    for _ in notifying(notifier, lambda: now[0])(iter([tick, tick, Tick(records=[]), tick])):
+        now[0] += 2.6
+    got = [manager.recv(4096).decode() for _ in range(3)]
+    assert got == ["READY=1\nWATCHDOG=1\nSTATUS=score 70, 3 processes; highest: a\\nREADY=0\\x1b[2J (7)", "WATCHDOG=1",
+                   "WATCHDOG=1\nSTATUS=score 70, 3 processes; highest: a\\nREADY=0\\x1b[2J (7)"]
+    notifier.reloading()
+    assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(4096).decode())
+    manager.close()
+    assert notifier.tell(READY=1) is False
+    notifier.close()
+    assert notifier.tell(READY=1) is False
+
+
+@pytest.mark.parametrize("environment", [
+    {}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "relative"}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "-1"},
+    {"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "²"}])
+def test_nobody_asked(environment: dict[str, str]) -> None:
+    """Nothing is sent, and no watchdog is fed."""
+    notifier = Notifier(environment)
+    assert (notifier.wanted, notifier.watchdog_s, notifier.tell(READY=1)) == (False, None, False)
+    assert status(Tick({})) == "score 0, 0 processes"

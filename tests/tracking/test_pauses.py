@@ -1,0 +1,181 @@
+"""Pauses: what is one, what caused it, and who is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rogue_hunter.config.options import Pause
+from rogue_hunter.stream.tick import Record, Row, Tick
+from rogue_hunter.tracking.pauses import cause, culprits, pauses
+from tests.tools.ticks import GIB, START, row, stream
+
+SETTINGS = Pause()
+
+
+def run(ticks: list[list[Row]], rows: dict[int, dict[str, Any]]) -> list[Record]:
+    """The pauses of ticks whose closing rows are changed as `rows` says, by tick; time passes as they say."""
+    made = []
+    ts, mono = START, 10**12
+    for tick in stream(ticks):
+        assert tick.row is not None
+        more = rows.get(tick.row["seq"], {})
+        interval = more.get("interval_s", 0.333333)
+        ts, mono = ts + interval + more.get("asleep_s", 0.0), mono + int(interval * 1e9)
+        tick.row.update({"ts": round(ts, 3), "mono_ns": mono, **more})
+        made.append(tick)
+    return [r for t in pauses(SETTINGS)(iter(made)) for r in t.records if r["type"] == "pause"]
+
+
+def hog(cpu: float, pid: int = 7, **more: Any) -> Row:
+    return row(pid, command=f"hog{pid}", cpu_seconds_total=cpu, **more)
+
+
+LATE = {"late_s": 2.0, "interval_s": 2.333}
+
+
+def test_starved_of_cpu() -> None:
+    """The beat stood in the run queue: cause cpu, the one that used most first, with its share of the busy cores."""
+    found = run([[hog(1.0), hog(1.0, 8)]] * 2 + [[hog(3.0), hog(2.0, 8)]],
+                {2: {**LATE, "cpus": 2, "cpu_busy_cores": 1.9, "self_run_delay_ms": 1900.0}})
+    (pause,) = found
+    assert (pause["cause"], pause["duration_s"]) == ("cpu", 2.0)
+    named = [(c["command"], c["resource"], c["amount"]) for c in pause["culprits"]]
+    assert named == [("hog7", "cpu", 2.0), ("hog8", "cpu", 1.0)]
+    assert pause["culprits"][0]["share"] == pytest.approx(2 / (1.9 * 2.333), abs=1e-3)
+    assert pause["unexplained_share"] == pytest.approx(1 - 3 / (1.9 * 2.333), abs=1e-3)
+    assert pause["end"] - pause["start"] == pytest.approx(2.0)
+
+
+def test_stopped_itself_blames_nobody() -> None:
+    """SIGSTOP and SIGCONT of the toolkit: cause stopped, no culprit, whatever the others did meanwhile."""
+    (pause,) = run([[hog(1.0)]] * 2 + [[hog(3.0)]], {2: {**LATE, "continued": 1, "self_run_delay_ms": 1900.0}})
+    assert (pause["cause"], pause["culprits"], "unexplained_share" in pause) == ("stopped", [], False)
+
+
+def test_suspension_is_no_pause() -> None:
+    """An hour asleep: the beat is not late, there is no pause, only asleep_s."""
+    assert run([[hog(1.0)]] * 4, {2: {"asleep_s": 3600.0}}) == []
+
+
+def test_a_clock_that_is_set_is_no_pause() -> None:
+    """A step of the wall clock by a day, either way, makes no pause."""
+    assert run([[hog(1.0)]] * 4, {2: {"clock_step_s": 86400.0}, 3: {"clock_step_s": -86400.0}}) == []
+
+
+@pytest.mark.parametrize("more", [{"cpu_steal_cores": 1.0}, {"cpu_counted_cores": 0.5}])
+def test_the_hypervisor_is_never_a_process(more: dict[str, Any]) -> None:
+    """Stolen CPUs, or a machine that stood still: cause steal, no culprit."""
+    (pause,) = run([[hog(1.0)]] * 2 + [[hog(3.0)]], {2: {**LATE, "cpus": 2, "cpu_busy_cores": 2.0, **more}})
+    assert (pause["cause"], pause["culprits"]) == ("steal", [])
+
+
+def test_memory_that_grew() -> None:
+    """All tasks waited for memory: the one that took it is named."""
+    (pause,) = run([[hog(1.0, memory_bytes=GIB), hog(1.0, 8, memory_bytes=4 * GIB)]] * 2
+                   + [[hog(1.0, memory_bytes=9 * GIB), hog(1.0, 8, memory_bytes=4 * GIB)]],
+                   {2: {**LATE, "pressure_memory_full_ms_per_s": 600.0, "pressure_io_full_ms_per_s": 700.0}})
+    assert pause["cause"] == "memory"
+    assert [(c["command"], c["resource"], c["amount"]) for c in pause["culprits"]] == [("hog7", "memory", 8 * GIB)]
+
+
+def test_memory_that_is_held() -> None:
+    """When nobody's memory grew, those who hold most of it are named, with their share of all memory."""
+    rows = [hog(1.0, memory_bytes=GIB), hog(1.0, 8, memory_bytes=8 * GIB)]
+    (pause,) = run([rows] * 3, {2: {**LATE, "pressure_memory_full_ms_per_s": 600.0}})
+    assert [(c["command"], c["share"]) for c in pause["culprits"]] == [("hog8", 0.5), ("hog7", 0.0625)]
+
+
+def test_storage() -> None:
+    """All tasks waited for storage: who moved the bytes is named; a process begun meanwhile counts in full."""
+    dd = row(9, 2000, command="dd", disk_write_bytes_total=10**9)
+    (pause,) = run([[hog(1.0, disk_write_bytes_total=10**6)]] * 2 + [[hog(1.0, disk_write_bytes_total=5 * 10**6), dd]],
+                   {2: {**LATE, "pressure_io_full_ms_per_s": 700.0}})
+    assert pause["cause"] == "io"
+    assert [(c["command"], c["amount"]) for c in pause["culprits"]] == [("dd", 10**9), ("hog7", 4 * 10**6)]
+
+
+def test_no_evidence_is_said() -> None:
+    """Late, and nothing was short: unknown, nobody is blamed."""
+    (pause,) = run([[hog(1.0)]] * 2 + [[hog(1.1)]], {2: {**LATE, "self_run_delay_ms": 3.0, "cpu_busy_cores": 0.1}})
+    assert (pause["cause"], pause["culprits"]) == ("unknown", [])
+    assert pause["evidence"]["self_run_delay_ms"] == 3.0
+
+
+def test_stall_without_a_late_beat() -> None:
+    """All tasks waiting for storage for two seconds is a pause though the beat was on time, once, with its culprit."""
+    busy = {"pressure_io_full_ms_per_s": 900.0}
+    ticks = [[hog(1.0, disk_write_bytes_total=i * 10**6)] for i in range(12)]
+    (pause,) = run(ticks, dict.fromkeys(range(3, 9), busy))
+    assert pause["cause"] == "io"
+    assert pause["duration_s"] == pytest.approx(2.0, abs=0.01)
+    assert pause["culprits"][0]["command"] == "hog7"
+
+
+def test_short_stall_is_none() -> None:
+    """Two thirds of a second of full pressure are no pause."""
+    assert run([[hog(1.0)]] * 9, {i: {"pressure_io_full_ms_per_s": 1000.0} for i in (3, 4)}) == []
+
+
+def test_long_stall_is_told_in_parts() -> None:
+    """A stall that goes on for minutes is told every minute, not only at its end."""
+    found = run([[hog(1.0)]] * 600, {i: {"pressure_memory_full_ms_per_s": 950.0} for i in range(10, 500)})
+    assert [round(p["duration_s"]) for p in found] == [60, 60, 43]
+
+
+def test_a_stall_that_makes_the_beat_late_is_one_pause() -> None:
+    """A stall that ends in a late beat is one pause from the stall's beginning."""
+    full = {"pressure_memory_full_ms_per_s": 900.0}
+    (pause,) = run([[hog(1.0)]] * 8, {3: full, 4: full, 5: {**LATE, **full}})
+    assert pause["cause"] == "memory"
+    assert pause["duration_s"] == pytest.approx(2.333 + 2 / 3, abs=0.01)
+
+
+def test_another_boot_is_no_gap() -> None:
+    """The first tick after a reboot is compared with nothing."""
+    assert run([[hog(1.0)]] * 3, {2: {**LATE, "boot_id": "other"}}) == []
+
+
+def test_at_most_five_are_named() -> None:
+    """Many small users: five are named, the shares of all count as explained."""
+    before = [hog(1.0, pid) for pid in range(10, 40)]
+    after = [hog(1.1, pid) for pid in range(10, 40)]
+    starved = {**LATE, "cpus": 2, "cpu_busy_cores": 3.0 / 2.333, "self_run_delay_ms": 2000.0}
+    (pause,) = run([before, before, after], {2: starved})
+    assert len(pause["culprits"]) == 5
+    assert pause["unexplained_share"] == pytest.approx(0.0, abs=0.01)
+
+
+@given(st.dictionaries(st.integers(1, 20), st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), max_size=10),
+       st.sampled_from(["cpu", "memory", "io"]), st.floats(0, 64))
+def test_shares_are_parts(use: dict[int, tuple[float, float]], resource: str, busy: float) -> None:
+    """Shares are between 0 and 1, sum to at most 1, and what is unexplained is the rest."""
+    before = {(pid, 1): hog(a, pid, memory_bytes=int(a), disk_write_bytes_total=int(a)) for pid, (a, _) in use.items()}
+    after = {(pid, 1): hog(b, pid, memory_bytes=int(b), disk_write_bytes_total=int(b)) for pid, (_, b) in use.items()}
+    evidence = {"cpu_busy_cores": busy, "memory_total_bytes": 1 << 20}
+    named, unexplained = culprits(resource, before, after, {}, evidence, 2.0)
+    total = sum(c["share"] for c in named)
+    assert all(0 <= c["share"] <= 1 for c in named)
+    assert total <= 1.001
+    assert unexplained is None or 0 <= unexplained <= 1
+    assert [c["amount"] for c in named] == sorted((c["amount"] for c in named), reverse=True)
+
+
+READINGS = ("cpus", "cpu_busy_cores", "cpu_steal_cores", "cpu_counted_cores", "self_run_delay_ms", "self_pageins",
+            "pressure_memory_full_ms_per_s", "pressure_io_full_ms_per_s", "memory_available_bytes", "memory_total_bytes")
+
+
+@given(st.dictionaries(st.sampled_from(READINGS), st.floats(0, 1e6)), st.floats(1, 100))
+def test_every_evidence_has_a_cause(evidence: Row, gap: float) -> None:
+    """Whatever is known or not, one of the causes is given; stopped needs a SIGCONT."""
+    assert cause(evidence, gap) in ("cpu", "memory", "io", "steal", "unknown")
+
+
+def test_ticks_pass_unchanged() -> None:
+    """The stage adds records and changes nothing else; batches of records pass."""
+    ticks = list(stream([[hog(1.0)]] * 2))
+    batch = Tick(records=[{"type": "x", "v": 1}])
+    assert list(pauses(SETTINGS)(iter([*ticks, batch]))) == [*ticks, batch]
