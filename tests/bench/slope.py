@@ -2,7 +2,7 @@
 
     python -m tests.bench.slope [TICKS]
 
-100,000 ticks are nine hours at 3 Hz. The machine is a small made-up one (tests/soaktools.py) on which processes come,
+100,000 ticks are nine hours at 3 Hz. The machine is a small made-up one (tests/tools/soak.py) on which processes come,
 go and burn a core now and then; everything else is rh-pipe's: stages, database, events, minutes. Prints one JSON object.
 
 SQLite keeps the pages that it writes until they are 2 MB, which at 3 Hz takes three days, so before the ticks that are

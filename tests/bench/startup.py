@@ -1,7 +1,7 @@
 """How long the commands take from their start to their end: the median of several runs, in turns.
 
 Wall time is what a user waits, so the goals are about it; a machine that does other things makes it longer, which the
-CPU time beside it shows. `rh-report why` is asked about a trouble in a month's database (tests/historytools.py).
+CPU time beside it shows. `rh-report why` is asked about a trouble in a month's database (tests/tools/history.py).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter import config as cfg
+from rogue_hunter.config import toml as cfg
 from rogue_hunter.config.options import Bands, Config
 from rogue_hunter.config.toml import ConfigError
 from rogue_hunter.schema.field import BANDS, STATES

@@ -129,7 +129,7 @@ class Connection(sqlite3.Connection):
         return super().execute(*args)
 sqlite3.connect = lambda *args, **more: real(*args, **{**more, "factory": Connection})
 import sqlite_utils
-from rogue_hunter.store import open_writer
+from rogue_hunter.store.database import open_writer
 for at in range(at, at + 1000, int(sys.argv[3])):
     child = os.fork()
     if child == 0:

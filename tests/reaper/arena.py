@@ -48,13 +48,13 @@ def unshare() -> list[str]:
 
 def environment() -> dict[str, str]:
     """In which an interpreter finds the package, these tests and what they import."""
-    path = os.pathsep.join([str(REPO), str(REPO / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def run(scenario: Callable[..., Any], timeout_s: float = 120, **arguments: Any) -> Any:
     """Run `scenario(arena, **arguments)` as the first process of a new namespace; its result must be JSON."""
-    command = [*unshare(), sys.executable, "-m", "reap.inside", scenario.__module__, scenario.__name__,
+    command = [*unshare(), sys.executable, "-m", "tests.reaper.inside", scenario.__module__, scenario.__name__,
                json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, cwd=REPO, env=environment())
     if b"NOT TESTED: " in done.stderr:

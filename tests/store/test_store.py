@@ -271,7 +271,7 @@ def test_corruption_while_running_begins_a_new_file(db: Path, clock: Clock, said
 
 def test_two_migrations_at_once(tmp_path: Path) -> None:
     """Five processes that open an empty file at the same moment all succeed."""
-    code = ("import sys; from pathlib import Path; from rogue_hunter.store import open_writer\n"
+    code = ("import sys; from pathlib import Path; from rogue_hunter.store.database import open_writer\n"
             "open_writer(Path(sys.argv[1]))[0].close()")
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
     args = [sys.executable, "-P", "-c", code, str(tmp_path / "x.db")]
@@ -282,7 +282,7 @@ def test_two_migrations_at_once(tmp_path: Path) -> None:
 
 def test_migration_apart(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Migrated by a process of its own, the file is the same and sqlite_utils is not in this one; its error is ours."""
-    code = ("import sys; from pathlib import Path; from rogue_hunter.store import open_writer\n"
+    code = ("import sys; from pathlib import Path; from rogue_hunter.store.database import open_writer\n"
             "open_writer(Path(sys.argv[1]), apart=True)[0].close(); print('sqlite_utils' in sys.modules)")
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
     run = subprocess.run([sys.executable, "-P", "-c", code, str(db)], env=env, capture_output=True, check=True)

@@ -129,7 +129,7 @@ def test_rows_carry_gpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     monkeypatch.setattr(gpu_module, "start", lambda root: Thread())
-    monkeypatch.setattr("rogue_hunter.host.linux.gpu.start_gpu", lambda root: Thread())
+    monkeypatch.setattr("rogue_hunter.host.linux.host.start_gpu", lambda root: Thread())
     host = LinuxHost()
     try:
         seen = []

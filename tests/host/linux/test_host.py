@@ -409,7 +409,7 @@ def test_tree_that_cannot_be_listed_at_first(watch: Watch) -> None:
 CHILD = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from rogue_hunter.host.linux import LinuxHost
+from rogue_hunter.host.linux.host import LinuxHost
 host = LinuxHost(Path(sys.argv[2]))
 for _ in range(3):
     shot = host.snapshot()

@@ -260,7 +260,7 @@ def test_one_question_by_the_gate(gated: LinuxHost, clock: Clock, spawn: Spawn) 
 IDLE = """
 import sys; sys.path.insert(0, sys.argv[1])
 import os
-from rogue_hunter.host.linux import LinuxHost
+from rogue_hunter.host.linux.host import LinuxHost
 now = [10**15]
 def mono():
     now[0] += 1000
@@ -400,7 +400,7 @@ REUSE = """
 import sys; sys.path.insert(0, sys.argv[1])
 import os, time
 from rogue_hunter.host import linux
-from rogue_hunter.host.linux import LinuxHost
+from rogue_hunter.host.linux.host import LinuxHost
 if sys.argv[2] == "files":
     linux.clocks_tell = lambda root: False
 def child():
@@ -496,7 +496,7 @@ import resource, sys; sys.path.insert(0, sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
 import os
 from rogue_hunter.host import linux
-from rogue_hunter.host.linux import LinuxHost
+from rogue_hunter.host.linux.host import LinuxHost
 if sys.argv[3] == "files":
     linux.clocks_tell = lambda root: False
 host = LinuxHost()
@@ -584,7 +584,7 @@ NOBODY = """
 import sys; sys.path.insert(0, sys.argv[1])
 import os
 from pathlib import Path
-from rogue_hunter.host.linux import LinuxHost
+from rogue_hunter.host.linux.host import LinuxHost
 host = LinuxHost(Path(sys.argv[2]))
 host.snapshot()
 shot = host.snapshot()
