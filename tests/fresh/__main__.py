@@ -34,8 +34,8 @@ REPO = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 FIRST = "bin/rh-pipe --for 20s --report"
 SECOND = "bin/rh-check"
-SOURCE, PYTHON = Path("/srv/rogue-hunter.git"), Path("/opt/python")
-"""Where the repository and pyenv's Python appear in a root."""
+SOURCE = Path("/srv/rogue-hunter.git")
+"""Where the repository appears in a root."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ADVICE = "apt install python3-venv"
 """What set-up has to print on a machine whose Python has neither pip nor ensurepip."""
@@ -87,10 +87,10 @@ def other_python(version: str) -> Path | None:
     return found[-1] if found else None
 
 
-def environment(cell: Cell) -> dict[str, str]:
+def environment(cell: Cell, python: Path | None) -> dict[str, str]:
     """The variables of a first login, and nothing of this machine's."""
     home = "/home/user" if cell.user else "/root"
-    path = f"{PYTHON}/bin:{PATH}" if cell.python else PATH
+    path = f"{python}/bin:{PATH}" if python else PATH
     return {"HOME": home, "PATH": path, "LANG": "C.UTF-8", "TERM": "dumb", "USER": "user" if cell.user else "root"}
 
 
@@ -104,8 +104,8 @@ def try_cell(cell: Cell, root: Path, scratch: Path, check: Sequence[str], settin
     (scratch / "upper" / "etc" / "pip.conf").write_text(config_text(settings))
     shared = {path: path for path in named_paths(settings)} | {Path(git("--git-common-dir")): SOURCE}
     if python:
-        shared[python] = PYTHON
-    environ = environment(cell)
+        shared[python] = python     # its libraries are found by absolute paths
+    environ = environment(cell, python)
 
     def run(command: str, user: int = cell.user, timeout_s: float = 1800) -> tuple[Result, float]:
         began = time.monotonic()

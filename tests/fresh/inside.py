@@ -33,6 +33,10 @@ def prepare(root: str, scratch: str, shared: dict[str, str]) -> str:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.touch()
+        above = target.parent
+        while above != Path(merged):    # a Python below /root, which is closed to others
+            above.chmod(above.stat().st_mode | 0o111)
+            above = above.parent
         mount("--bind", path, str(target))
         mount("-o", "remount,bind,ro", str(target))
     for name in ("/etc/resolv.conf", "/etc/hosts"):
