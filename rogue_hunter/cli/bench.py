@@ -12,7 +12,7 @@ from rogue_hunter import bench
 from rogue_hunter.cli import common
 from rogue_hunter.config.options import Config
 from rogue_hunter.host.platform import here, lister
-from rogue_hunter.report.render import FORMS, Answer, Style, render, style, table
+from rogue_hunter.report.render import Answer, Style, render, style, table
 from rogue_hunter.rules.load import load
 from rogue_hunter.stream.tick import Record
 
@@ -43,7 +43,7 @@ def command(seconds: float, iterations: int, form: str | None, proc_root: Path, 
         if sys.stderr is not None and sys.stderr.isatty():
             common.say(f"{made['part']} measured")
     answer = Answer(found, lambda look: _text(found, look))
-    out.write(render(answer, form or (FORMS[0] if sys.stdout.isatty() else "ndjson"), style(sys.stdout, time.time())))
+    out.write(render(answer, common.output_form(form, sys.stdout.isatty()), style(sys.stdout, time.time())))
     out.flush()
     return common.OK
 

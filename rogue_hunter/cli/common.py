@@ -189,6 +189,19 @@ def read_ticks(name: str) -> tuple[Iterator[Tick], Callable[[], int]]:
     return reader.ticks(), finish
 
 
+def output_form(form: str | None, terminal: bool) -> str:
+    """The form that was chosen by an option, else by RH_FORMAT, else a table on a terminal and NDJSON in a pipe.
+
+    Raises Failure for a form that does not exist.
+    """
+    from rogue_hunter.report.render import FORMS
+
+    wanted = form or os.environ.get("RH_FORMAT") or ("table" if terminal else "ndjson")
+    if wanted not in FORMS:
+        raise Failure(f"RH_FORMAT={wanted}: must be one of {', '.join(FORMS)}", USAGE)
+    return wanted
+
+
 # -- options ---------------------------------------------------------------------------------------------------------
 
 def config_option(function: _F) -> _F:

@@ -158,7 +158,7 @@ def _answer(records: list[Record], form: str | None, text: Any) -> int:
     from rogue_hunter.report.render import Answer, render, style
 
     out = common.output()
-    out.write(render(Answer(records, text), form or ("table" if out.isatty() else "ndjson"),
+    out.write(render(Answer(records, text), common.output_form(form, out.isatty()),
                      style(sys.stdout, time.time())))
     out.flush()
     return common.OK

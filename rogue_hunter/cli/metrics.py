@@ -44,7 +44,7 @@ Examples:
   rh-metrics                                             the page, from the database of rh-pipe
   rh-metrics --serve 127.0.0.1:9090                      a page for Prometheus to scrape
   rh-sample | rh-score | rh-match --tee | rh-metrics --serve :9090
-  * * * * *  rh-metrics --textfile /var/lib/node_exporter/rogue-hunter.prom
+  * * * * *  /path/to/rh-metrics --textfile /var/lib/node_exporter/rh.prom
 """)
 @click.option("--serve", "port", type=Address(), metavar="ADDRESS",
               help="Serve the page over HTTP on 127.0.0.1 (127.0.0.1:9090, :9090 or 9090).")
@@ -68,7 +68,7 @@ def command(port: int | None, path: str, textfile: Path | None, every: float, db
 
         metrics = Metrics()
     except ImportError:
-        raise common.Failure("prometheus-client is not installed: pip install 'rogue-hunter[metrics]'",
+        raise common.Failure("prometheus-client is not installed; in the checkout: pip install '.[metrics]'",
                              common.UNAVAILABLE) from None
     if db is not None or not _piped():
         return _of_database(common.database_path(db, config, make=False), port, path, textfile)

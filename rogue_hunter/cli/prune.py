@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
+import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +16,7 @@ import click
 
 from rogue_hunter.cli import common
 from rogue_hunter.config.options import Config
+from rogue_hunter.service.program import XDG, command_line
 from rogue_hunter.store import prune as pruning
 from rogue_hunter.store.database import DatabaseError, Lock, open_reader, open_writer
 from rogue_hunter.stream import wire
@@ -41,20 +45,25 @@ Examples:
   rh-prune                             as the configuration says: 30 days, 500 MB
   rh-prune --older-than 7d --dry-run   what would go?
   rh-prune --max-size 100MB
-  0 4 * * *  rh-prune                  in a crontab
+  rh-prune --print-cron                a line for your crontab
 """)
 @click.option("--older-than", type=common.Seconds(), metavar="TIME",
               help="Remove what ended longer ago than this (default: retention.days of the configuration).")
 @click.option("--max-size", type=Size(), metavar="SIZE",
               help="Then remove the oldest until the file is not larger (default: retention.max_size_mb).")
 @click.option("--dry-run", is_flag=True, help="Remove nothing, say what would be removed.")
+@click.option("--print-cron", is_flag=True, help="Print a crontab line that runs this daily, with full paths.")
 @common.db_option
 @common.config_option
-def command(older_than: float | None, max_size: int | None, dry_run: bool, db: Path | None, config: Config) -> int:
+def command(older_than: float | None, max_size: int | None, dry_run: bool, print_cron: bool, db: Path | None,
+            config: Config) -> int:
     """Remove old history from the database and make its file smaller. Open events stay.
 
     Prints one record `prune`. While rh-pipe writes to the database, it is asked to do it, over its socket.
     """
+    if print_cron:
+        click.echo(_cron_line(sys.argv[1:]))
+        return common.OK
     age = config.retention.days * 86400 if older_than is None else older_than
     limit = config.retention.max_size_mb * 1_000_000 if max_size is None else max_size
     database = common.database_path(db, config, make=False)
@@ -79,6 +88,17 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, db: P
             "a reader keeps the file from shrinking" if removed.size_bytes <= limit else "what is open is not removed"))
         return common.FOUND
     return common.OK
+
+
+def _cron_line(arguments: Sequence[str]) -> str:
+    """A crontab line for 4:00 that runs this rh-prune with these arguments. Cron has a PATH of its own and reads % as
+    the end of the line. Raises Failure for what a line cannot hold."""
+    words = [*command_line("rh-prune"), *(word for word in arguments if word != "--print-cron")]
+    places = [f"{name}={shlex.quote(os.environ[name])}" for name in XDG if os.environ.get(name, "").startswith("/")]
+    line = " ".join(["0 4 * * * ", *places, shlex.join(words), ">/dev/null"])
+    if not line.isprintable():
+        raise common.Failure("a crontab line cannot hold control characters", common.USAGE)
+    return line.replace("%", "\\%")
 
 
 def _prune(database: Path, before: float, limit: int) -> tuple[pruning.Removed, dict[str, Any]]:

@@ -106,7 +106,7 @@ def command(view: str, which: tuple[str, ...], since: float | None, until: float
         raise common.Failure(f"--since ({moment(period.since, 0)}) is later than --until ({moment(period.until, 0)})",
                              common.USAGE)
     out = common.output()
-    form = form or ("table" if out.isatty() else "ndjson")
+    form = common.output_form(form, out.isatty())
     database = common.database_path(db, config, make=False)
     try:
         answer = _answer(chosen, Asked(period, limit, which, form == "table", at, by or BY[0], part or ""), database,

@@ -33,12 +33,13 @@ def program(arguments: Sequence[str] = (), environment: Mapping[str, str] = os.e
     interpreter, else the interpreter itself.
     """
     places = tuple((name, environment[name]) for name in XDG if environment.get(name, "").startswith("/"))
-    return Program((*_command(), QUIET, *arguments), places)
+    return Program((*command_line("rh-pipe"), QUIET, *arguments), places)
 
 
-def _command() -> list[str]:
+def command_line(name: str) -> list[str]:
+    """The words that start rh-NAME of this installation, whatever PATH is. The first is an absolute path."""
     package = Path(rogue_hunter.__file__).resolve().parent
-    for place in (package.parent / "bin" / "rh-pipe", Path(sys.executable).parent / "rh-pipe"):
+    for place in (package.parent / "bin" / name, Path(sys.executable).parent / name):
         if place.is_file() and os.access(place, os.X_OK):
             return [str(place)]
-    return [sys.executable, "-P", "-m", "rogue_hunter", "pipe"]
+    return [sys.executable, "-P", "-m", "rogue_hunter", name.removeprefix("rh-")]

@@ -82,6 +82,14 @@ def quoted(word: str, dollar: bool = False) -> str:
     return text if plain else f'"{text}"'
 
 
+INSTEAD = "start it without one: rh-pipe --quiet &, or in a crontab: @reboot rh-pipe --quiet (both by its full path)"
+"""What to do where no user manager runs: in a container, after su."""
+
+
+class NoManager(ServiceError):
+    """No user manager runs or can be reached."""
+
+
 class Systemd:
     """The user manager, through systemctl."""
 
@@ -110,7 +118,8 @@ class Systemd:
 
     def install(self) -> list[str]:
         """Write, enable, start; a unit that changed while it runs is restarted."""
-        self._ask("is-system-running", fine=range(256))
+        if self._ask("is-system-running", fine=range(256)).out.strip() == "offline":
+            raise NoManager(f"there is no systemd user manager here; {INSTEAD}", 69)
         said = [f"wrote {self.file}"] if put(self.file, self.text(), MARK) else []
         self._ask("daemon-reload")
         self._ask("enable", UNIT)
@@ -128,7 +137,13 @@ class Systemd:
             raise ServiceError(f"{self.file}: was not written by rh-service; it is left alone", 1)
         if before is None:
             return [f"{UNIT} is not installed"]
-        self._ask("disable", "--now", UNIT)
+        try:
+            self._ask("disable", "--now", UNIT)
+        except NoManager:       # then it runs nothing either, and at the next login the unit must not be found
+            for link in self.file.parent.glob(f"*.wants/{UNIT}"):
+                link.unlink(missing_ok=True)
+            take_away(self.file, MARK)
+            return [f"removed {self.file}"]
         take_away(self.file, MARK)
         self._ask("daemon-reload")
         self._ask("reset-failed", UNIT, fine=range(256))
@@ -174,7 +189,7 @@ class Systemd:
         """Run systemctl. Raises ServiceError when it fails in a way that is not fine, or cannot be reached."""
         done = self._run(["systemctl", "--user", "--no-pager", *words])
         if done.code == 127 or "connect to bus" in done.error.lower():
-            raise ServiceError(f"there is no systemd user manager here: {done.words}", 69)
+            raise NoManager(f"there is no systemd user manager here ({done.words}); {INSTEAD}", 69)
         if done.code not in fine:
             raise ServiceError(f"systemctl {' '.join(words)}: {done.words}", 69)
         return done

@@ -171,15 +171,36 @@ def test_somebody_elses_unit_is_left_alone(systemd: tuple[Systemd, Systemctl]) -
     assert "disable" not in fake.calls
 
 
-@pytest.mark.parametrize("done", [Done(127, "", "systemctl: not found"),
-                                  Done(1, "", "Failed to connect to bus: No medium found")])
-def test_no_user_manager(systemd: tuple[Systemd, Systemctl], done: Done) -> None:
-    """69, and no file is written for nobody."""
+UNREACHABLE = Done(1, "", "Failed to connect to bus: No medium found")
+
+
+@pytest.mark.parametrize(("probe", "done"), [
+    (Done(127, "", "systemctl: not found"), Done(127, "", "systemctl: not found")), (UNREACHABLE, UNREACHABLE),
+    (Done(1, "offline\n", ""), UNREACHABLE)])
+def test_no_user_manager(systemd: tuple[Systemd, Systemctl], probe: Done, done: Done) -> None:
+    """69, no file is written, and the message says what to do instead."""
     service, fake = systemd
-    fake.fails = dict.fromkeys(("is-system-running", "daemon-reload", "show"), done)
-    with pytest.raises(ServiceError) as caught:
+    fake.fails = {**dict.fromkeys(("daemon-reload", "show", "disable"), done), "is-system-running": probe}
+    with pytest.raises(ServiceError, match="@reboot rh-pipe --quiet") as caught:
         service.install()
     assert caught.value.code == 69 and not service.file.exists()
+
+
+def test_uninstall_removes_the_unit_without_a_user_manager(systemd: tuple[Systemd, Systemctl]) -> None:
+    """The file and the link that starts it at login; another failure of systemctl still keeps both."""
+    service, fake = systemd
+    service.install()
+    link = service.file.parent / "default.target.wants" / UNIT
+    link.parent.mkdir()
+    link.symlink_to(service.file)
+    fake.fails = {"disable": Done(1, "", "Access denied")}
+    with pytest.raises(ServiceError, match="Access denied"):
+        service.uninstall()
+    assert service.file.exists()
+    fake.fails = dict.fromkeys(("is-system-running", "daemon-reload", "show", "disable"), UNREACHABLE)
+    assert service.uninstall() == [f"removed {service.file}"]
+    assert not service.file.exists() and not link.is_symlink()
+    assert service.uninstall() == [f"{UNIT} is not installed"]
 
 
 def test_a_start_that_fails_is_said(systemd: tuple[Systemd, Systemctl]) -> None:
