@@ -20,7 +20,8 @@ The rooms of the package. Each imports from itself and from those above it in th
     service     rh-pipe under systemd and launchd
     cli         one click command a module
 
-At the top: paths (where files lie), metrics (the Prometheus page), bench (rh-bench), __main__ (python -m rogue_hunter).
+At the top: paths (where files lie), files (locks, private and trusted files), worker (a thread with a queue),
+metrics (the Prometheus page), bench (rh-bench), __main__ (python -m rogue_hunter).
 """
 
 __version__ = "0.1.0"

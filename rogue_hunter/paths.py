@@ -10,11 +10,15 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from rogue_hunter.text.errors import IO_ERROR, RogueHunterError
+
 NAME = "rogue-hunter"
 
 
-class PathError(Exception):
-    """A directory that must be ours is not: another owner, open to others, a link, or it cannot be made."""
+class PathError(RogueHunterError):
+    """A directory that must be this user's alone has another owner, is open to others, is a link, or cannot be made."""
+
+    code = IO_ERROR
 
 
 def _base(variable: str, default: str) -> Path:

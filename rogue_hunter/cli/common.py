@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 import click
 
 from rogue_hunter import __version__
+from rogue_hunter.text import errors
+from rogue_hunter.text.errors import RogueHunterError
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
     from rogue_hunter.stream.tick import Tick
 
-OK, FOUND, USAGE, BAD_INPUT, UNAVAILABLE, IO_ERROR, CONFIG_ERROR = 0, 1, 2, 65, 69, 74, 78
+OK, FOUND, USAGE = errors.OK, errors.FOUND, errors.USAGE
+BAD_INPUT, UNAVAILABLE = errors.BAD_INPUT, errors.UNAVAILABLE
+IO_ERROR, CONFIG_ERROR = errors.IO_ERROR, errors.CONFIG_ERROR
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class Failure(Exception):
+class Failure(RogueHunterError):
     """Ends a command with one line on standard error and an exit code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def say(message: str) -> None:
@@ -91,17 +91,8 @@ def run(made: click.Command, args: list[str] | None = None, *, prints: bool = Tr
 
 def _expected(error: Exception) -> tuple[str, int] | None:
     """The line and the exit code of an error that is not a fault of the program."""
-    code = getattr(error, "code", None)
-    # By name: an error's module is loaded by what raises it, and not for --help.
-    kind = type(error).__name__
-    if kind == "ConfigError":
-        return str(error), CONFIG_ERROR
-    if isinstance(code, int):
-        return str(error), code
-    if kind == "HostError":
-        return str(error), UNAVAILABLE
-    if kind == "PathError":
-        return str(error), IO_ERROR
+    if isinstance(error, RogueHunterError):
+        return str(error), error.code
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", IO_ERROR

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from rogue_hunter.config.options import Config
+from rogue_hunter.files import FileError, read_trusted
 from rogue_hunter.schema.field import BANDS
+from rogue_hunter.text.errors import CONFIG_ERROR, RogueHunterError
 
 _SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]')
 """What a text of TOML may not hold as it is."""
@@ -21,8 +23,14 @@ RULE_TABLES = ("daemon", "logging", "notifications", "metrics", "safety", "rules
 """Tables of a rule file, which may stand in the configuration file too; rogue_hunter.rules reads them."""
 
 
-class ConfigError(Exception):
-    """A configuration that cannot be used; the text names file, key and reason. A command exits 78."""
+FILE_LIMIT = 256 * 1024
+"""Bytes of a configuration file. One with every key and its comment has 20 KB."""
+
+
+class ConfigError(RogueHunterError):
+    """A configuration that cannot be used; the message names file, key and reason."""
+
+    code = CONFIG_ERROR
 
 
 def parse(data: bytes, name: str = "configuration") -> Config:
@@ -169,9 +177,9 @@ def load(path: Path | None, default: Path | None = None) -> Config:
     if file is None or (path is None and not _is_there(file)):
         return Config()
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
+        data = read_trusted(file, FILE_LIMIT)
+    except FileError as error:
+        raise ConfigError(str(error)) from None
     return parse(data, str(file))
 
 

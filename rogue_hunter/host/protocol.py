@@ -7,10 +7,13 @@ from typing import Any, Protocol
 
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
+from rogue_hunter.text.errors import UNAVAILABLE, RogueHunterError
 
 
-class HostError(Exception):
-    """The operating system cannot be read at all: no /proc, no libproc. A command exits 69 with this text."""
+class HostError(RogueHunterError):
+    """The operating system cannot be read at all: no /proc, no libproc."""
+
+    code = UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True)

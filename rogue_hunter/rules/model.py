@@ -8,6 +8,7 @@ from typing import Any
 
 from rogue_hunter.rules.logic import AllOf
 from rogue_hunter.rules.subject import Held
+from rogue_hunter.text.errors import CONFIG_ERROR, RogueHunterError
 
 PRIORITIES = ("critical", "high", "medium", "low")
 """From the first to the last that is evaluated."""
@@ -23,11 +24,11 @@ MIN_PID = 1000
 """Below this a process belongs to the system; a configuration may raise it."""
 
 
-class RuleError(Exception):
+class RuleError(RogueHunterError):
     """A rule file that cannot be used; the text names file, rule, key and reason. A command exits 78 (`code`) and
     scans nothing."""
 
-    code = 78
+    code = CONFIG_ERROR
 
 
 @dataclass(frozen=True, slots=True)

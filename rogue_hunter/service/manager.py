@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rogue_hunter.text.errors import RogueHunterError
+
 TIMEOUT_S = 60.0
 
 
-class ServiceError(Exception):
+class ServiceError(RogueHunterError):
     """The service manager cannot do it. `code` is the exit code: 1 refused, 69 not available, 74 a file."""
 
     def __init__(self, message: str, code: int = 69) -> None:

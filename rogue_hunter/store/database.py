@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rogue_hunter.store.migrations import VERSION, migrate, migrate_apart, prepare
 from rogue_hunter.store.tables import APPLICATION_ID
+from rogue_hunter.text.errors import IO_ERROR, RogueHunterError
 
 BUSY_MS = 20
 """The writer waits this long for a lock. We own the only writing connection, so a lock is somebody's short visit; the
@@ -24,12 +25,10 @@ CHECK_S = 2.0
 """The check of a file at start is given up after this time: 500 MB take longer."""
 
 
-class DatabaseError(Exception):
+class DatabaseError(RogueHunterError):
     """The database cannot be used. `code` is the exit code: 69 in use, 74 cannot be read or written, 78 not ours."""
 
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+    code = IO_ERROR
 
 
 class Lock:

@@ -211,7 +211,7 @@ def test_load(tmp_path: Path) -> None:
 
 def test_load_what_is_no_file(tmp_path: Path) -> None:
     """A directory, or a link that leads nowhere, in the place of the file is said, not ignored."""
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(ConfigError, match="a directory, not a file"):
         cfg.load(None, tmp_path)
     link = tmp_path / "config.toml"
     link.symlink_to(tmp_path / "nowhere")
@@ -234,9 +234,27 @@ def test_file_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "config.toml"
     file.write_text("")
 
-    def denied(self: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(self))
+    def denied(path: Path, *_: object, **_more: object) -> int:
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(os, "open", denied)
     with pytest.raises(ConfigError, match="Permission denied"):
         cfg.load(None, file)
+
+
+def test_file_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    """What rh-pipe does, and kills, must not be decided by another user."""
+    file = tmp_path / "config.toml"
+    file.write_text("")
+    file.chmod(0o666)
+    with pytest.raises(ConfigError, match="other users may write to the file"):
+        cfg.load(file)
+
+
+def test_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
+    """A reader must not wait for a writer of the fifo, nor read a device for ever."""
+    os.mkfifo(tmp_path / "config.toml")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        cfg.load(tmp_path / "config.toml")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        cfg.load(Path("/dev/zero"))

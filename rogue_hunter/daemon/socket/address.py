@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rogue_hunter.paths import private_dir, runtime_dir
+from rogue_hunter.text.errors import UNAVAILABLE, RogueHunterError
 
 NAME = "rh-pipe.sock"
 
@@ -24,13 +25,11 @@ SUN_PATH = 104 if sys.platform == "darwin" else 108
 BACKLOG = 32
 
 
-class SocketError(Exception):
+class SocketError(RogueHunterError):
     """The socket cannot be served or reached. `code` is the exit code: 69 nobody there or taken, 74 a directory or file
     that is not as it must be, 78 a path that cannot be one."""
 
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+    code = UNAVAILABLE
 
 
 class Taken(SocketError):

@@ -1,0 +1,20 @@
+"""The base class of the package's errors: a message for people and an exit code."""
+
+from __future__ import annotations
+
+OK, FOUND, USAGE, BAD_INPUT, UNAVAILABLE, IO_ERROR, CONFIG_ERROR = 0, 1, 2, 65, 69, 74, 78
+"""Exit codes of every command; those above 64 are from sysexits.h."""
+
+
+class RogueHunterError(Exception):
+    """An error that a command reports in one line and ends with. `code` is the exit code.
+
+    A subclass sets its own `code`, or each instance gets one.
+    """
+
+    code = FOUND
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
