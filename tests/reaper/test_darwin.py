@@ -166,8 +166,9 @@ def test_a_run_end_to_end_by_token(tmp_path: Any) -> None:
 
 def test_our_own_ancestors_by_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = answers(monkeypatch, {})
-    parents = {os.getppid(): 40, 40: 1, 1: 0}
+    monkeypatch.setattr(os, "getppid", lambda: 50)
+    parents = {50: 40, 40: 1, 1: 0}
     monkeypatch.setattr(macos, "process_kinfo", lambda _, pid: (str(parents[pid]).encode(), 0))
     monkeypatch.setattr(macos, "decode_kinfo", lambda raw: SimpleNamespace(ppid=int(raw)))
     me = machine.me()
-    assert me.ancestors == {os.getppid(), 40, 1} and me.pid == os.getpid() and machine.bundle(1) == {}
+    assert me.ancestors == {50, 40, 1} and me.pid == os.getpid() and machine.bundle(1) == {}

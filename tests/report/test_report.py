@@ -439,8 +439,9 @@ def test_a_terminal_gets_a_table_in_colour(clean_env: dict[str, str], database: 
     assert json.loads(on_terminal(clean_env, *args, "--json"))
 
 
-def test_wide_and_combining_letters_keep_the_columns(tmp_path: Path) -> None:
+def test_wide_and_combining_letters_keep_the_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command is the last column: nothing stands behind it; cut by the columns that it takes."""
+    monkeypatch.setenv("COLUMNS", "120")
     record_run(tmp_path / "x.db", ticks_of(12, seconds(0, 99, hog(7, 70, command="数据处理程序", cmdline="数据" * 40)),
                                            seconds(0, 11, hog(8, 60, command="é́", cmdline=None))))
     out = io.BytesIO()

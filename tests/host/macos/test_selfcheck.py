@@ -47,8 +47,8 @@ def test_sound() -> None:
 def test_lies_are_named(machine: str, me: str, status: str, name: str) -> None:
     """Each thing that would make the numbers wrong fails by its name; each that makes one missing is warned of."""
     result = check(machine, me)
-    assert name in told(result, status)
-    assert result.verdict == {"fail": "broken", "warn": "degraded"}[status]
+    assert name in told(result, status), result.lines()
+    assert result.verdict == {"fail": "broken", "warn": "degraded"}[status], result.lines()
 
 
 def test_not_even_listed() -> None:
