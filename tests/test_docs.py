@@ -182,6 +182,7 @@ def stream(request: pytest.FixtureRequest) -> bytes:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["share", "stress"])
 def test_the_schemas_hold_for_what_the_filters_print(stream: bytes, model: str, rh: Run, tmp_path: Path) -> None:
     """rh-sample, rh-score with reasons, rh-track with ticks; no line is lost on the way."""
@@ -200,6 +201,7 @@ def test_the_schemas_hold_for_what_the_filters_print(stream: bytes, model: str, 
     assert seen == counts
 
 
+@pytest.mark.slow
 def test_the_schemas_hold_for_rh_pipe_and_for_errors(rh: Run, tmp_path: Path) -> None:
     """The tee of rh-pipe, and the answer to a line that is none."""
     piped = rh("pipe", "--tee", "--quiet", "--for", "5s", "--hz", "4", "--db", tmp_path / "x.db")

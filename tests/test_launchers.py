@@ -627,6 +627,7 @@ def test_ci_installs_what_is_missing_and_bears_a_refusal(checkout: Checkout, ans
         assert "warning: apt-get update failed" in done.stderr and "warning: jq was not installed" in done.stderr
 
 
+@pytest.mark.slow
 def test_shellcheck_has_nothing_to_say() -> None:
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:

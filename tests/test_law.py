@@ -133,6 +133,7 @@ PIPELINES = [
 FILTERS["score --model stress --explain"] = (lambda: score(CONFIG, "stress", explain=True), True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", PIPELINES, ids=" | ".join)
 def test_shell_pipeline_equals_chain(
     names: tuple[str, ...], recording: bytes, pipeline: Callable[..., tuple[bytes, list[int]]]

@@ -223,6 +223,7 @@ def runnable() -> Iterator[Any]:
             yield pytest.param(script, id=at)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", list(runnable()))
 def test_an_example_works(script: str, place: Path, clean_env: Mapping[str, str]) -> None:
     """Every example that harms nothing is run as it stands, but that what goes on for ever ends after two ticks."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,15 +138,10 @@ def test_no_registry_is_named_anywhere() -> None:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """The wheel, built from the checkout as it is, without asking a registry for the build's tools."""
-    target = tmp_path_factory.mktemp("wheel")
-    built = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)],
-        cwd=REPO, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert built.returncode == 0, built.stderr
-    (path,) = target.glob("rogue_hunter-*.whl")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d"]
+    (path,) = once("wheel", lambda place: run([*build, str(place)], cwd=REPO)).glob("rogue_hunter-*.whl")
     return path
 
 
@@ -202,11 +197,11 @@ def install_by_uv(wheel: Path, place: Path) -> tuple[Path, Path]:
     return place / "bin", place / "tools" / "rogue-hunter" / "share" / "man"
 
 
-def run(command: list[str], environ: Mapping[str, Path] | None = None) -> None:
+def run(command: list[str], environ: Mapping[str, Path] | None = None, cwd: Path | None = None) -> None:
     more = {name: str(path) for name, path in (environ or {}).items()}
     done = subprocess.run(
         command, env={**os.environ, **more}, capture_output=True, text=True, timeout=280, check=False,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL, cwd=cwd,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -61,6 +61,7 @@ DONE = "print('done', flush=True)\ninput()\n"
 LOOP = READY + "while True: pass"
 
 
+@pytest.mark.slow
 def test_busy_loops(host: LinuxHost, spawn: Spawn) -> None:
     """Three loops on whatever CPUs there are: each has the CPU time that psutil gives it, and together they have no
     more than there is."""
@@ -109,6 +110,7 @@ def test_totals_agree_with_ps(host: LinuxHost, spawn: Spawn) -> None:
     assert made["memory_bytes"] == pytest.approx(int(rss) * 1024, abs=(os.cpu_count() or 1) * 64 * 4096)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pidstat") is None, reason="needs pidstat")
 def test_cpu_agrees_with_pidstat(host: LinuxHost, spawn: Spawn) -> None:
     """pidstat over the same second of a loop that works and sleeps."""
@@ -241,6 +243,7 @@ def test_wakeups(host: LinuxHost, spawn: Spawn) -> None:
     )
 
 
+@pytest.mark.slow
 def test_waiting_for_a_cpu(host: LinuxHost, spawn: Spawn) -> None:
     """Three loops that may use one CPU only: together they have one, and each waits for two thirds of the time."""
     cpu = sorted(os.sched_getaffinity(0))[0]
@@ -260,6 +263,7 @@ def test_waiting_for_a_cpu(host: LinuxHost, spawn: Spawn) -> None:
     assert sum(r["run_delay_ms_per_s"] for r in mine) >= 1800
 
 
+@pytest.mark.slow
 def test_several_threads(host: LinuxHost, spawn: Spawn) -> None:
     """Work outside of the main thread belongs to the process (its schedstat would not show it)."""
     code = (
@@ -337,6 +341,7 @@ def test_stopped_uses_nothing(host: LinuxHost, spawn: Spawn) -> None:
     wait_for(lambda: by_pid(host.snapshot())[child.pid]["cpu_percent"] > 0)
 
 
+@pytest.mark.slow
 def test_the_loop_is_found(host: LinuxHost, spawn: Spawn) -> None:
     """The chain on this machine: among the processes started here, the loop has the highest score, for its CPU."""
     loop, idle = told(spawn, LOOP), told(spawn, "print('ready', flush=True)\ninput()")

@@ -69,6 +69,7 @@ def context(tools: Tools, scratch: Path) -> subjects.Context:
     return subjects.Context(tools, scratch, hz=10)
 
 
+@pytest.mark.slow
 @linux
 @compiled
 def test_a_turn_counts_ticks_cpu_time_and_memory_of_the_subject(tools: Tools, tmp_path: Path) -> None:
@@ -78,6 +79,7 @@ def test_a_turn_counts_ticks_cpu_time_and_memory_of_the_subject(tools: Tools, tm
     assert turn.memory_bytes > 100_000
 
 
+@pytest.mark.slow
 @linux
 @compiled
 def test_a_turn_counts_the_marks_of_a_subject_that_prints_each_tick(tools: Tools, tmp_path: Path) -> None:
@@ -180,6 +182,7 @@ def test_the_whole_run_fits_into_its_time() -> None:
     assert plan.duration_s(3.0) < 1.05 * made["minutes"] * 60
 
 
+@pytest.mark.slow
 @linux
 @compiled
 def test_what_there_is_no_time_for_is_left_out_and_told(tools: Tools, tmp_path: Path,
@@ -193,6 +196,7 @@ def test_what_there_is_no_time_for_is_left_out_and_told(tools: Tools, tmp_path: 
     assert going.left_out == ["3 idle, round 3 of 4: floor", "3 idle, round 4 of 4: floor"]
 
 
+@pytest.mark.slow
 @linux
 @compiled
 def test_what_hangs_is_cut_off_and_ended(tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,6 +428,7 @@ def test_labels_do_not_lie_on_each_other() -> None:
     assert chart.spread_out([10, 100, 12, 14], 14) == [-2, 100, 12, 26]
 
 
+@pytest.mark.slow
 @linux
 @compiled
 def test_the_command_prints_the_table_and_writes_files(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -107,6 +107,7 @@ def test_floor_gates_a_process_of_several_threads_on_its_stat(tools: Tools, tmp_
     assert (said["processes"], said["active"]) == (1, 0)
 
 
+@pytest.mark.slow
 @linux
 @compiled
 def test_floor_lists_processes_only_when_one_started(tools: Tools, tmp_path: Path) -> None:
@@ -118,6 +119,7 @@ def test_floor_lists_processes_only_when_one_started(tools: Tools, tmp_path: Pat
     assert floor(tools, "--proc", str(tmp_path), "--seconds", "0.5", "--hz", "10")["lists"] == 5
 
 
+@pytest.mark.slow
 @linux
 @compiled
 def test_floor_sweeps_every_process_when_asked(tools: Tools, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_tailspin_is_off(mac: Mac) -> None:
     assert records[0]["problems"] == ["tailspin: tailspin is disabled"]
 
 
+@pytest.mark.slow
 def test_tailspin_takes_too_long(mac: Mac) -> None:
     """It is stopped at the time limit, with what it started."""
     mac.script("tailspin", "sleep 600 & echo $! >> $(dirname $0)/child.pid; wait")
@@ -131,6 +132,7 @@ def test_tailspin_takes_too_long(mac: Mac) -> None:
     assert ended(mac.pid("tailspin")) and ended(mac.pid("child"))
 
 
+@pytest.mark.slow
 def test_tailspin_writes_late(mac: Mac) -> None:
     """The file comes and grows after the command has ended; it is decoded when it is whole."""
     mac.script("tailspin", '(sleep 0.4; printf half > "$3"; sleep 0.2; printf whole >> "$3") >/dev/null 2>&1 &')
@@ -181,6 +183,7 @@ def test_commands_are_missing(mac: Mac) -> None:
     assert status(mac.capture()) == ("failed", "unavailable", "skipped", "unavailable")
 
 
+@pytest.mark.slow
 def test_the_log_hangs_and_the_log_never_ends(mac: Mac) -> None:
     """Its time limit is the capture's; what came before is kept; the newest entries are, up to the limit."""
     mac.script("log", f"{LOGS}; sleep 600")
@@ -226,6 +229,7 @@ def test_the_raw_file_is_not_kept_on_a_full_disk(mac: Mac, tmp_path: Path) -> No
     assert "raw file not kept" in mac.capture(keep_raw=True, raw_directory=str(tmp_path / "raw"))[0]["problems"][0]
 
 
+@pytest.mark.slow
 def test_a_command_is_bounded() -> None:
     """In time, in bytes, and by whoever no longer waits for it."""
     import threading

@@ -119,6 +119,7 @@ def test_tee_passes_everything_on(rh: Run) -> None:
     assert [each["type"] for each in lines(rh("forensics", stdin=made))] == ["capture"]
 
 
+@pytest.mark.slow
 @linux
 def test_a_band_can_be_chosen(rh: Run, tmp_path: Path) -> None:
     """By option, by configuration; where captures are switched off, that is for rh-pipe."""
@@ -142,6 +143,7 @@ def test_a_storm_says_what_it_skipped(rh: Run) -> None:
     assert {c["reason"] for c in skipped} <= {"busy", "debounce"}
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_and_its_helper(spawn: Spawn, clean_env: Mapping[str, str], number: int) -> None:
@@ -174,6 +176,7 @@ def test_nothing_in_nothing_out(rh: Run) -> None:
 # -- parse -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @real
 @pytest.mark.parametrize("path", REAL, ids=lambda p: p.name)
 def test_real_reports(rh: Run, path: Path) -> None:
@@ -285,6 +288,7 @@ def test_hostile_names_reach_no_terminal(rh: Run) -> None:
 # -- capture ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @linux
 def test_a_look_at_a_living_process(rh: Run, spawn: Spawn) -> None:
     """By its number; the first is the culprit. In words it is the same."""
@@ -300,6 +304,7 @@ def test_a_look_at_a_living_process(rh: Run, spawn: Spawn) -> None:
     assert json.loads(rh("forensics", "capture", "--json", str(one.pid)).stdout)[0]["type"] == "capture"
 
 
+@pytest.mark.slow
 @linux
 def test_a_process_that_is_not_there(rh: Run) -> None:
     """69, and the others are looked at."""

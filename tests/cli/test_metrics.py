@@ -154,6 +154,7 @@ def test_rogues_of_a_database_are_those_of_now(tmp_path: Path) -> None:
     assert samples(recorded(path, now))["rogue_processes_detected[critical]"] == 1
 
 
+@pytest.mark.slow
 def test_without_a_pipe_the_database_is_read(rh: Rh, clean_env: Mapping[str, str], database: tuple[Path, float],
                                              spawn: Callable[..., subprocess.Popen[bytes]]) -> None:
     """Printed and served; --db says which, whatever standard input is. A database that is gone is 503."""

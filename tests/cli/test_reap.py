@@ -18,6 +18,7 @@ from tests.reaper.arena import run
 Rh = Callable[..., "CompletedProcess[bytes]"]
 
 
+@pytest.mark.slow
 def test_the_incident_through_the_pipeline() -> None:
     """Sample, match, reap: the dry run says exactly what then happens, and sends no signal."""
     seen = run(commands.incident, strace=shutil.which("strace") or "")
@@ -36,6 +37,7 @@ def test_the_incident_through_the_pipeline() -> None:
     assert len(sent["real.trace"]) >= len(wanted) and all("pidfd_send_signal(" in line for line in sent["real.trace"])
 
 
+@pytest.mark.slow
 def test_every_refusal_by_pid_and_by_rule() -> None:
     """With --yes and --all: the reason is given, the process lives, the exit code is 1."""
     seen = run(commands.refusals)
@@ -56,6 +58,7 @@ def test_every_refusal_by_pid_and_by_rule() -> None:
     assert (seen["missing"]["rc"], seen["missing"]["out"]) == (1, []) and "no such process" in seen["missing"]["err"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "outcome", "code"), [("y", "terminated", 0), ("n", "declined", 1), ("", "declined", 1),
                                                          ("^C", "interrupted", 130)])
 def test_the_question_on_the_terminal(answer: str, outcome: str, code: int) -> None:
@@ -74,6 +77,7 @@ def test_without_an_audit_nothing_is_ended() -> None:
     assert seen["done"]["rc"] == 1 and action["refusals"] == ["no_audit"] and seen["victim"]
 
 
+@pytest.mark.slow
 def test_two_at_once_are_one_chain_and_a_changed_byte_is_found() -> None:
     seen = run(commands.twice)
     assert sorted(each["out"][0]["outcome"] for each in seen["runs"]) in (["already_gone", "killed"], ["killed", "zombie"])
@@ -86,8 +90,9 @@ def test_two_at_once_are_one_chain_and_a_changed_byte_is_found() -> None:
     assert check["damages"][0]["text"] == "was changed after it was written" and "line 1" in seen["changed"]["err"]
 
 
+@pytest.mark.slow
 def test_many_matches_of_a_pipeline_are_one_run() -> None:
-    """Who ignores SIGTERM takes five seconds; three of them take as long as one."""
+    """Three that ignore SIGTERM are waited for side by side."""
     seen = run(commands.crowd)
     actions = [a for a in seen["done"]["out"] if a["type"] == "action"]
     assert [a["outcome"] for a in actions] == ["killed"] * 3, actions
@@ -95,6 +100,7 @@ def test_many_matches_of_a_pipeline_are_one_run() -> None:
     assert seen["alive"] == [False] * 3 and seen["bystander"]
 
 
+@pytest.mark.slow
 def test_actions_are_kept_in_the_database() -> None:
     """In the one that was named; in the user's own, if it is there and nobody else writes to it."""
     seen = run(commands.kept)
@@ -106,6 +112,7 @@ def test_actions_are_kept_in_the_database() -> None:
     assert seen["alive"] == [False, False] and seen["bystander"]
 
 
+@pytest.mark.slow
 def test_an_armed_pipe_ends_what_the_rules_ask_to_end() -> None:
     seen = run(commands.pipe, mode="armed")
     assert not seen["survived"] and seen["bystander"]
@@ -119,6 +126,7 @@ def test_an_armed_pipe_ends_what_the_rules_ask_to_end() -> None:
     assert 'rogue_hunter_actions_total{outcome="terminated",rule="burner"} 1.0' in seen["metrics"]
 
 
+@pytest.mark.slow
 def test_a_pipe_that_observes_ends_nothing() -> None:
     """It keeps and says what matched; what a person does beside it, it takes over from the audit file."""
     seen = run(commands.pipe, mode="observe")
@@ -129,6 +137,7 @@ def test_a_pipe_that_observes_ends_nothing() -> None:
     assert (action["pid"], action["rule"], action["outcome"]) == (seen["victim"], "manual", "terminated")
 
 
+@pytest.mark.slow
 def test_disarming_counts_at_once() -> None:
     seen = run(commands.disarming)
     assert seen["armed"] and seen["disarmed"] and seen["matched"] and seen["victim"] and seen["actions"] == []
@@ -179,6 +188,7 @@ def test_rules_that_cannot_be_used_end_everything(rh: Rh, tmp_path: Path) -> Non
     assert done.returncode == 78 and b"must be an absolute path" in done.stderr
 
 
+@pytest.mark.slow
 def test_verify_and_rearm_without_anything(rh: Rh, tmp_path: Path) -> None:
     done = rh("reap", "--verify", HOME=str(tmp_path))
     check = json.loads(done.stdout)

@@ -77,6 +77,7 @@ def configs(default: Any) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries({}, optional=made).map(lambda changes: replace(default, **changes))
 
 
+@pytest.mark.slow
 @given(configs(Config()), st.booleans())
 def test_round_trip(config: Config, commented: bool) -> None:
     """Whatever can be configured survives being written and read, texts with quotes and control characters included."""

@@ -62,6 +62,7 @@ def wait_for(db: Path, sql: str, seconds: float = 20) -> list[tuple[object, ...]
     raise AssertionError(f"no answer to {sql}")
 
 
+@pytest.mark.slow
 def test_loop_is_an_event(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path: Path) -> None:
     """A busy loop that runs while rh-pipe watches is in the database, with its resource and its command line."""
     run = pipe("--for", "3s", "--quiet")
@@ -73,6 +74,7 @@ def test_loop_is_an_event(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path: P
     assert row == ("cpu", "stopped", "/bin/sh -c while :; do :; done", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_it_cleanly(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path: Path,
                                 number: int) -> None:
@@ -88,6 +90,7 @@ def test_signal_ends_it_cleanly(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_p
     assert json.loads(str(stopped)) > 0
 
 
+@pytest.mark.slow
 def test_kill_loses_nothing(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path: Path) -> None:
     """kill -9 at random moments: what was committed stays, the event of a living process is one event through all
     runs, and no process has two open events."""
@@ -111,6 +114,7 @@ def test_kill_loses_nothing(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path:
     assert wait_for(db, "PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.mark.slow
 def test_second_pipe_is_refused(pipe: Pipe, tmp_path: Path) -> None:
     """Two rh-pipe on one database: the second exits 69 and names the first, which goes on."""
     first = pipe("--quiet")
@@ -122,6 +126,7 @@ def test_second_pipe_is_refused(pipe: Pipe, tmp_path: Path) -> None:
     assert first.poll() is None
 
 
+@pytest.mark.slow
 def test_tee_goes_on_without_its_reader(pipe: Pipe, tmp_path: Path) -> None:
     """Whoever reads --tee may go; the pipe stays."""
     run = pipe("--quiet", "--tee", "--for", "3s", stdout=subprocess.PIPE)
@@ -134,6 +139,7 @@ def test_tee_goes_on_without_its_reader(pipe: Pipe, tmp_path: Path) -> None:
     assert int(str(wait_for(tmp_path / "x.db", "SELECT value FROM daemon_state WHERE key = 'ticks'")[0][0])) >= 6
 
 
+@pytest.mark.slow
 def test_report_names_the_loop_first(pipe: Pipe, loop: subprocess.Popen[bytes]) -> None:
     """`rh-pipe --for 3s --report`: the first line names a process with score, resource and share; the loop is it, or
     among the first when something else burns this machine too."""
@@ -145,6 +151,7 @@ def test_report_names_the_loop_first(pipe: Pipe, loop: subprocess.Popen[bytes]) 
     assert str(loop.pid) in first or any(f" {loop.pid} " in line for line in others[:7]), out.decode()
 
 
+@pytest.mark.slow
 def test_prune_goes_through_the_running_pipe(spawn: Spawn, clean_env: Mapping[str, str], rh: Rh,
                                              tmp_path: Path) -> None:
     """rh-prune has the rh-pipe that writes to the database prune it; one that writes to another is not touched."""
@@ -181,6 +188,7 @@ def test_unusable_database(rh: Callable[..., subprocess.CompletedProcess[bytes]]
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.slow
 def test_full_disk_degrades_and_recovers(pipe: Pipe, loop: subprocess.Popen[bytes],
                                          tmp_path: Path) -> None:
     """On a file system that is full, sampling goes on; when there is room again, everything is written."""

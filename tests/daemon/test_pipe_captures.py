@@ -85,6 +85,7 @@ def helpers(pid: int) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_a_loop_is_captured(pipe: Pipe, loop: subprocess.Popen[bytes], db: Path) -> None:
     """Within seconds the threads of the loop are in the database, with the event, and what went on before."""
     run = pipe()
@@ -104,6 +105,7 @@ def test_a_loop_is_captured(pipe: Pipe, loop: subprocess.Popen[bytes], db: Path)
     assert (run.returncode, err) == (0, b"")
 
 
+@pytest.mark.slow
 def test_a_convoy_names_its_holder(pipe: Pipe, spawn: Spawn, rh: Run, db: Path, tmp_path: Path) -> None:
     """Two processes wait for the file lock of a third one, which burns a core: rh-report says whom they wait for."""
     lock = str(tmp_path / "lock")
@@ -128,6 +130,7 @@ def test_a_convoy_names_its_holder(pipe: Pipe, spawn: Spawn, rh: Run, db: Path, 
     assert holder.pid in {json.loads(line)["pid"] for line in again.stdout.splitlines()}
 
 
+@pytest.mark.slow
 def test_it_ends_in_time_while_a_capture_hangs(pipe: Pipe, loop: subprocess.Popen[bytes], db: Path) -> None:
     """SIGTERM in the middle of a capture that takes a minute: the capture is cut off, which is in the database, the
     event is closed, and nobody is left behind."""
@@ -146,6 +149,7 @@ def test_it_ends_in_time_while_a_capture_hangs(pipe: Pipe, loop: subprocess.Pope
     assert not [place for place in made if place.exists() and b"beside" in (place / "cmdline").read_bytes()]
 
 
+@pytest.mark.slow
 def test_a_storm_stays_within_its_budget(pipe: Pipe, spawn: Spawn, db: Path) -> None:
     """One capture an hour, many that ask for one: what was skipped is said, with the reason."""
     for _ in range(3):
@@ -156,6 +160,7 @@ def test_a_storm_stays_within_its_budget(pipe: Pipe, spawn: Spawn, db: Path) -> 
     assert found["made"] == 1 and set(found) - {"made"} <= {"busy", "debounce", "hour_budget"} and len(found) > 1
 
 
+@pytest.mark.slow
 def test_it_can_be_switched_off(pipe: Pipe, loop: subprocess.Popen[bytes], db: Path) -> None:
     """No capture, none skipped, nobody started."""
     pipe("--for", "3s", config="enabled = false").communicate(timeout=60)
@@ -176,6 +181,7 @@ def test_before_the_first_request_it_costs_next_to_nothing(clean_env: Mapping[st
                 or ".linux" in name}
 
 
+@pytest.mark.slow
 def test_a_recording_is_not_captured(spawn: Spawn, clean_env: Mapping[str, str], tmp_path: Path, db: Path) -> None:
     """Its processes are not those that live here, whatever their numbers."""
     config = tmp_path / "x.toml"
@@ -194,6 +200,7 @@ def test_a_recording_is_not_captured(spawn: Spawn, clean_env: Mapping[str, str],
     assert wait_for(db, "SELECT count(*) AS n FROM forensic_captures") == [{"n": 0}]
 
 
+@pytest.mark.slow
 def test_settings_are_taken_up_while_it_runs(pipe: Pipe, loop: subprocess.Popen[bytes], db: Path,
                                              tmp_path: Path) -> None:
     """Switched on in the file and told by SIGHUP: the next event is captured."""

@@ -124,6 +124,7 @@ def test_a_linked_file_is_followed(tmp_path: Path) -> None:
     assert made.looks() and made.live.hz == 22.0
 
 
+@pytest.mark.slow
 def test_the_directory_is_watched(tmp_path: Path) -> None:
     """Writing, replacing and touching the file wake us; reading it, and other files, do not."""
     file = tmp_path / "c.toml"
@@ -283,6 +284,7 @@ def said(log: Path, *words: str, seconds: float = 20) -> dict[str, Any]:
     raise AssertionError(f"the log does not say {words}: {log.read_text() if log.exists() else 'none'}")
 
 
+@pytest.mark.slow
 def test_rh_pipe_follows_its_file(spawn: Callable[..., subprocess.Popen[bytes]], clean_env: Mapping[str, str],
                                   tmp_path: Path) -> None:
     """A changed file, a broken one, SIGHUP, and the end: one event of the loop through all of it, closed as stopped."""

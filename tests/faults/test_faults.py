@@ -12,6 +12,7 @@ from .table import Case, Skip, bench
 LONG = "RH_LONG" in os.environ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c for c in CASES.values() if LONG or not c.long_only], ids=lambda case: case.name)
 def test_fault(case: Case) -> None:
     """What is seen is what is expected: a case asserts that itself, and says it in a line."""

@@ -68,6 +68,7 @@ def of(got: list[dict[str, Any]], pid: int) -> list[dict[str, Any]]:
     return [r for r in got if r["type"] == "process" and r["pid"] == pid]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timebase", TIMEBASES.values(), ids=TIMEBASES.keys())
 def test_sample_and_score(rh: Rh, mac: Callable[..., dict[str, str]], timebase: str) -> None:
     """rh-sample -n 3 | rh-score: records that fit the schemas, numbers that are the script's in any unit."""
@@ -92,6 +93,7 @@ def test_sample_and_score(rh: Rh, mac: Callable[..., dict[str, str]], timebase: 
         assert tick["cpu_busy_cores"] == pytest.approx(5, abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_reused_pid(rh: Rh, mac: Callable[..., dict[str, str]]) -> None:
     """A pid that changes hands between two ticks is two identities, and neither has a spike."""
     got = records(rh("sample", "-n", "10", **mac(reuse=1.5)))
@@ -105,6 +107,7 @@ def test_a_reused_pid(rh: Rh, mac: Callable[..., dict[str, str]]) -> None:
     assert statistics.median(late[1:]) == pytest.approx(20, rel=0.1)
 
 
+@pytest.mark.slow
 def test_pipe(rh: Rh, mac: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     """rh-pipe on the scripted machine writes the hog's stay into the database."""
     done = rh("pipe", "--for", "2s", "--quiet", "--db", tmp_path / "x.db", **mac())

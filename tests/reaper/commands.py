@@ -273,6 +273,7 @@ CROWD = """
 name = "crowd"
 priority = "high"
 conditions = { age_seconds = 1, command_patterns = ["^victim$"] }
+action = { timeout_seconds = 1.0 }
 """
 
 

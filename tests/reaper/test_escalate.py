@@ -42,6 +42,7 @@ def test_outcomes(on: dict[int, Any], kill: bool, outcome: str, signals: list[st
     assert [signal.Signals(n).name for _, n in machine.sent] == signals
 
 
+@pytest.mark.slow
 def test_whoever_dies_in_the_wait_is_seen_at_once_and_the_others_go_on() -> None:
     _, both = victims(2, {9: DIE}, term_wait_s=1.5)
     first = both[0].handle.process  # type: ignore[attr-defined]

@@ -108,6 +108,7 @@ def test_one_capture_in_words(report: Callable[..., str]) -> None:
         "capture", "4", "--table")
 
 
+@pytest.mark.slow
 def test_its_parts_alone(report: Callable[..., str], database: Path) -> None:
     """--threads, --logs, --blame: as records and in words."""
     threads = ndjson(report("capture", "1", "--threads"))

@@ -366,6 +366,7 @@ class Counting(Patterns):
         return super()._search(*args)
 
 
+@pytest.mark.slow
 def test_an_idle_machine_is_asked_nothing() -> None:
     """300 idle processes against 20 rules: after the first tick no condition is looked at and no pattern run."""
     text = "".join(f'[[rules]]\nname = "r{i}"\nconditions = {{ command_patterns = ["^n{i}x", "_test{i}"], '
@@ -742,6 +743,7 @@ def test_a_window_is_the_sum_of_its_parts(parts: list[tuple[int, bool]], length:
         assert window.held(now, length) == sum(units[-length:])
 
 
+@pytest.mark.slow
 def test_the_same_stream_gives_the_same_records_whatever_is_called_changed() -> None:
     """A reader of NDJSON that takes every row for a new one must find what the pipe finds."""
     ruleset = rules("cpu_percent_min = 90", "duration_seconds = 20", name="a", extra='''

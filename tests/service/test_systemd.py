@@ -211,6 +211,7 @@ def test_a_start_that_fails_is_said(systemd: tuple[Systemd, Systemctl]) -> None:
         service.install()
 
 
+@pytest.mark.slow
 def test_under_a_real_user_manager(clean_env: Mapping[str, str], tmp_path: Path) -> None:
     """systemd --user in a namespace of its own: installed, ready, reloaded, killed and started again, stopped in its
     tracks and found by the watchdog, asked to stop, and removed."""

@@ -59,6 +59,7 @@ def test_a_file_that_cannot_be_read_says_why(database: Path, tmp_path: Path) -> 
     assert misfit(database)
 
 
+@pytest.mark.slow
 def test_readers_say_it_in_a_line(database: Path, rh: Rh) -> None:
     damage(database, "UPDATE daemon_state SET value = '{\"ts\"!' WHERE key = 'last_tick'")
     with pytest.raises(DatabaseError, match="damaged: daemon_state: last_tick") as refused:

@@ -185,6 +185,7 @@ def test_open_events_alone_may_be_too_large(tmp_path: Path) -> None:
     assert ask(path, "SELECT count(*) FROM process_events") == 400
 
 
+@pytest.mark.slow
 def test_a_hundred_days_stay_below_the_limit(tmp_path: Path) -> None:
     """Pruned once a day, the file is below its limit after each day, and no open event is ever lost."""
     path = tmp_path / "x.db"
@@ -229,6 +230,7 @@ def test_every_history_names_tables_and_columns_that_are_there() -> None:
     assert set(tables) - {"daemon_state"} <= pruned
 
 
+@pytest.mark.slow
 def test_all_histories_go_by_one_clock(tmp_path: Path) -> None:
     """Size takes the oldest rows whichever table they are in."""
     path = tmp_path / "x.db"

@@ -269,6 +269,7 @@ def test_corruption_while_running_begins_a_new_file(db: Path, clock: Clock, said
     assert rows(db, "SELECT count(*), count(exit_time) FROM process_events") == [(1, 1)]
 
 
+@pytest.mark.slow
 def test_two_migrations_at_once(tmp_path: Path) -> None:
     """Five processes that open an empty file at the same moment all succeed."""
     code = ("import sys; from pathlib import Path; from rogue_hunter.store.database import open_writer\n"

@@ -447,6 +447,7 @@ GARBAGE = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.lists(GARBAGE, max_size=12), st.booleans())
 def test_any_bytes(parts: list[bytes], ended: bool) -> None:

@@ -130,6 +130,7 @@ def starve(pid: int, db: Path, spawn: Spawn) -> tuple[set[int], list[dict[str, A
     return {child.pid for child in loops}, ask(db, f"SELECT * FROM pauses WHERE id > {before}")
 
 
+@pytest.mark.serial  # it takes every CPU from everybody
 def test_starved_of_the_cpu(watched: tuple[int, Path], spawn: Spawn) -> None:
     """Loops take every CPU from rh-pipe: a pause, cause cpu, the loops ahead of everybody else, and all explained.
 

@@ -294,6 +294,7 @@ def test_what_is_no_report_is_refused_in_one_line(data: bytes, words: str) -> No
     assert error["type"] == "error" and words in error["message"] and "\n" not in error["message"]
 
 
+@pytest.mark.slow
 def test_a_report_is_not_held_in_memory() -> None:
     """30 MB of report take no more memory than 3 MB do."""
     block = b"Process:  p [%d]\n\n  Thread 0x%x    9 samples (1-9)    priority 4 (base 4)\n" + \

@@ -150,6 +150,7 @@ def test_a_hostile_name_stays_a_name() -> None:
     assert not any(c in line for line in blame_lines(blame([edge])) for c in "\x1b\x07\u202e")
 
 
+@pytest.mark.slow
 def test_a_chain_of_six_thousand_and_a_crowd() -> None:
     """A convoy of thousands is answered without recursion and without much work."""
     chain = [wait(i, "t", i + 1, "t") for i in range(1, 6000)]

@@ -258,6 +258,7 @@ def line_of(process: subprocess.Popen[bytes], kind: str) -> dict[str, Any]:
     raise AssertionError(f"no {kind}; {process.stderr.read().decode() if process.stderr else ''}")
 
 
+@pytest.mark.slow
 def test_follow_a_pipe_through_its_death(run: Callable[..., subprocess.Popen[bytes]]) -> None:
     """Three scores; rh-pipe is killed and started again, and rh-tail goes on by itself; a second rh-pipe is refused
     and the first does not notice."""
@@ -285,6 +286,7 @@ def test_follow_a_pipe_through_its_death(run: Callable[..., subprocess.Popen[byt
     assert third.returncode == 0
 
 
+@pytest.mark.slow
 def test_hostile_clients_of_a_real_pipe(run: Callable[..., subprocess.Popen[bytes]], place: Path) -> None:
     """One that never reads, a hundred that vanish, one that sends ten megabytes: the others get every tick."""
     pipe = run("pipe", "--quiet", "--hz", "10")
@@ -324,6 +326,7 @@ def test_nobody_there(run: Callable[..., subprocess.Popen[bytes]]) -> None:
     assert tail.wait(20) == 141
 
 
+@pytest.mark.slow
 def test_since_comes_first_and_nothing_twice(run: Callable[..., subprocess.Popen[bytes]], spawn: Spawn) -> None:
     """The event that the database has, then the stream."""
     loop = spawn(["/bin/sh", "-c", "while :; do :; done"])
@@ -347,6 +350,7 @@ def test_since_comes_first_and_nothing_twice(run: Callable[..., subprocess.Popen
     assert len({(r["event"], r["kind"], r["ts"]) for r in found}) == len(found)
 
 
+@pytest.mark.slow
 def test_the_table_on_a_terminal(run: Callable[..., subprocess.Popen[bytes]]) -> None:
     """Drawn on the second screen, with the cursor hidden; SIGTERM gives the terminal back."""
     import fcntl
@@ -382,6 +386,7 @@ def test_the_table_on_a_terminal(run: Callable[..., subprocess.Popen[bytes]]) ->
     pipe.communicate(timeout=20)
 
 
+@pytest.mark.slow
 def test_the_table_in_a_pipe(run: Callable[..., subprocess.Popen[bytes]]) -> None:
     """--table without a terminal: pictures one below the other, no escape."""
     pipe = run("pipe", "--quiet")

@@ -232,6 +232,7 @@ def test_a_stranger_is_not_listened_to(serve: Callable[..., Served], monkeypatch
     assert caught.value.code == 74 and "4712" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prepare", "code"), [
     (open_to_all, 74), (linked, 74), (a_file, 74), (foreign, 74), (None, 78)])
 def test_rh_pipe_refuses_with_a_reason(rh: Callable[..., subprocess.CompletedProcess[bytes]], directory: Path,

@@ -151,6 +151,7 @@ def test_a_tick_at_rest_is_one_call_a_process_and_no_object(tmp_path: Path) -> N
         made.host.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
 def test_the_benchmark_s_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                capsys: pytest.CaptureFixture[str]) -> None:

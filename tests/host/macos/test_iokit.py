@@ -69,6 +69,7 @@ values = st.recursive(st.integers(-2**63, 2**64 - 1) | st.text(max_size=5) | st.
                            "IORegistryEntryID"]), inner, max_size=4), max_leaves=12)
 
 
+@pytest.mark.slow
 @given(values)
 def test_any_property_list(tree: object) -> None:
     """No property list makes the parser fail, and no time is negative."""
