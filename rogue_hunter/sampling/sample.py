@@ -83,6 +83,8 @@ def _own_account(row: Row, beat: Beat, last: Beat, then: Own, now: Own) -> None:
         row["self_cpu_percent"] = round(100 * (now.cpu_s - then.cpu_s) / interval, 2)
     if now.run_delay_s is not None and then.run_delay_s is not None:
         row["self_run_delay_ms"] = round(1000 * (now.run_delay_s - then.run_delay_s), 2)
+    if now.throttled_s is not None and then.throttled_s is not None and now.throttled_s >= then.throttled_s:
+        row["self_throttled_ms"] = round(1000 * (now.throttled_s - then.throttled_s), 2)
     if now.continued != then.continued:
         row["continued"] = now.continued - then.continued
     step = beat.ts - last.ts - interval - beat.asleep_s

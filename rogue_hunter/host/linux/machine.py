@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rogue_hunter.host.linux.descriptors import shut
-from rogue_hunter.host.linux.parse import HZ, CpuTimes, parse_cpu, parse_meminfo, parse_pressure
+from rogue_hunter.host.linux.parse import (
+    HZ,
+    CpuTimes,
+    Disk,
+    Reclaim,
+    parse_cpu,
+    parse_diskstats,
+    parse_meminfo,
+    parse_pressure,
+    parse_vmstat,
+)
 
 _T = TypeVar("_T")
 
@@ -17,8 +27,12 @@ STAT_BYTES = 1 << 16
 
 CALM_NS = 60_000_000_000
 
-_FILES = {"meminfo": 160, "pressure/cpu": 256, "pressure/memory": 256, "pressure/io": 256}
+_FILES = {"meminfo": 160, "pressure/cpu": 256, "pressure/memory": 256, "pressure/io": 256, "vmstat": 1 << 14,
+          "diskstats": 1 << 15}
 """File and bytes to read. MemTotal and MemAvailable stand in the first three lines of meminfo."""
+
+WAIT_REQUESTS = 5
+"""Requests in a tick from which their average time says something about the disk."""
 
 _RECLAIM = "pressure_memory_some_ms_per_s"
 
@@ -31,6 +45,7 @@ class Machine:
         self._live = live
         self._fds: dict[str, int] = {}
         self._before: tuple[int, CpuTimes | None, dict[str, int]] | None = None
+        self._shortage: tuple[Reclaim | None, dict[bytes, Disk] | None] = (None, None)
         self._stat_bytes = STAT_BYTES
         self._reclaimed_ns = -CALM_NS
         self.calm = False
@@ -125,8 +140,35 @@ class Machine:
                     fields[name] = round(min((total - then) / 1000 / seconds, 1000.0), 1)
             if totals.get(_RECLAIM) != totals_then.get(_RECLAIM):
                 self._reclaimed_ns = mono_ns
+        fields.update(self._memory_and_disks())
         self.calm = _RECLAIM in totals and mono_ns - self._reclaimed_ns >= CALM_NS
         self._before = (mono_ns, cpu, totals)
+        return fields
+
+
+    def _memory_and_disks(self) -> dict[str, Any]:
+        """Counts since the reading before: refaults, direct_reclaims, oom_kills, device_bytes; and device_wait_ms."""
+        fields: dict[str, Any] = {}
+        reclaim, disks = self.parsed("vmstat", parse_vmstat), self.parsed("diskstats", parse_diskstats)
+        reclaim_then, disks_then = self._shortage
+        if reclaim is not None and reclaim_then is not None:
+            for name, now, then in zip(Reclaim._fields, reclaim, reclaim_then, strict=True):
+                if now is not None and then is not None and now >= then:
+                    fields[name] = now - then
+        if disks is not None and disks_then is not None:
+            moved, slowest = 0, None
+            for device, disk in disks.items():
+                before = disks_then.get(device)
+                if before is None or disk.requests < before.requests or disk.moved < before.moved:
+                    continue  # plugged in since, or its counters began again
+                moved += disk.moved - before.moved
+                if (requests := disk.requests - before.requests) >= WAIT_REQUESTS:
+                    slowest = max(slowest or 0.0, (disk.wait_ms - before.wait_ms) / requests)
+            if disks:
+                fields["device_bytes"] = moved
+            if slowest is not None:
+                fields["device_wait_ms"] = round(max(0.0, slowest), 2)
+        self._shortage = reclaim, disks
         return fields
 
 

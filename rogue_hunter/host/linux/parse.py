@@ -7,6 +7,7 @@ A process chooses its own name, so nothing here trusts a name to be text, to lac
 from __future__ import annotations
 
 import os
+import re
 from sys import intern
 from typing import Any, NamedTuple
 
@@ -198,3 +199,56 @@ def text(data: bytes) -> str:
 def fits(row: dict[str, Any]) -> bool:
     """False for a number of more than 64 bits: no kernel writes one, but a recorded tree may hold anything."""
     return row["start_ticks"] >= 0 and all(-1 << 63 <= v < 1 << 63 for v in row.values() if type(v) is int)
+
+
+class Reclaim(NamedTuple):
+    """What /proc/vmstat counts of memory that was short: pages read again soon after their eviction, allocations that
+    had to free memory first, processes killed. None where the kernel does not count it."""
+
+    refaults: int | None
+    direct_reclaims: int | None
+    oom_kills: int | None
+
+
+_VMSTAT = re.compile(rb"^(workingset_refault|allocstall|oom_kill)([a-z_]*) ([0-9]{1,19})$", re.MULTILINE)
+
+
+def parse_vmstat(data: bytes) -> Reclaim:
+    """Sums over zones and over anonymous and file pages (mm/vmstat.c)."""
+    sums: dict[bytes, int] = {}
+    for name, tail, number in _VMSTAT.findall(data):
+        if name != b"oom_kill" or not tail:
+            sums[name] = sums.get(name, 0) + int(number)
+    return Reclaim(sums.get(b"workingset_refault"), sums.get(b"allocstall"), sums.get(b"oom_kill"))
+
+
+class Disk(NamedTuple):
+    """One line of /proc/diskstats: requests done, bytes moved, milliseconds that the requests took together."""
+
+    requests: int
+    moved: int
+    wait_ms: int
+
+
+SECTOR_BYTES = 512
+"""Size of a sector of /proc/diskstats, whatever the device's own (Documentation/admin-guide/iostats.rst)."""
+
+_PARTITION = re.compile(rb"(?:[sv]d[a-z]+|hd[a-z]+|xvd[a-z]+)[0-9]+|"
+                        rb"(?:nvme[0-9]+n[0-9]+|mmcblk[0-9]+|nbd[0-9]+)p[0-9]+")
+_STACKED = (b"loop", b"ram", b"dm-", b"md", b"zram", b"sr", b"fd")
+"""Devices whose traffic is that of another device, or of memory: counting them would count it twice."""
+
+
+def parse_diskstats(data: bytes) -> dict[bytes, Disk]:
+    """Whole disks that lie on no other device, by name. A malformed line is left out."""
+    found: dict[bytes, Disk] = {}
+    for line in data.splitlines():
+        words = line.split()
+        if len(words) < 11 or words[2].startswith(_STACKED) or _PARTITION.fullmatch(words[2]):
+            continue
+        try:
+            reads, sectors_in, ms_in, writes, sectors_out, ms_out = (int(words[at]) for at in (3, 5, 6, 7, 9, 10))
+        except ValueError:
+            continue
+        found[words[2]] = Disk(reads + writes, (sectors_in + sectors_out) * SECTOR_BYTES, ms_in + ms_out)
+    return found

@@ -76,6 +76,22 @@ def test_bounds(tree: Tree) -> None:
     assert fields["cpu_busy_cores"] == 2.0 and fields["pressure_io_some_ms_per_s"] == 1000.0
 
 
+def test_memory_and_disks_are_counted_from_the_second_reading(tree: Tree) -> None:
+    """Refaults, direct reclaims, OOM kills and disk traffic are counts of the interval; the wait is an average."""
+    machine = Machine(tree.path, live=False)
+    tree.write("vmstat", b"allocstall_normal 5\nworkingset_refault_file 7\noom_kill 1\n")
+    tree.write("diskstats", b"8 0 sda 100 0 1000 500 0 0 0 0 0 0 0\n")
+    assert "refaults" not in machine.fields(0)
+    tree.write("vmstat", b"allocstall_normal 6\nworkingset_refault_file 17\noom_kill 3\n")
+    tree.write("diskstats", b"8 0 sda 110 0 1200 1500 0 0 0 0 0 0 0\n8 16 sdb 9 0 9 9 9 0 9 9 0 0 0\n")
+    fields = machine.fields(SECOND)
+    assert {name: fields[name] for name in ("refaults", "direct_reclaims", "oom_kills", "device_bytes", "device_wait_ms")} \
+        == {"refaults": 10, "direct_reclaims": 1, "oom_kills": 2, "device_bytes": 200 * 512, "device_wait_ms": 100.0}
+    tree.write("vmstat", b"")
+    tree.write("diskstats", b"")
+    assert not {"refaults", "oom_kills", "device_bytes"} & machine.fields(2 * SECOND).keys()
+
+
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_time_that_does_not_pass(tree: Tree, seconds: int) -> None:
     """No rates over no time."""

@@ -281,3 +281,19 @@ def test_a_second_look_takes_no_number_that_a_row_cannot_hold(at: int, value: in
     fields[at] = b"%d" % value
     with pytest.raises(ValueError, match="beyond"):
         parse.parse_touched(b"9 (x) " + b" ".join(fields))
+
+
+def test_vmstat_sums_over_zones_and_kinds_of_pages() -> None:
+    """refaults of anonymous and file pages, direct reclaims of all zones; nothing of similar names."""
+    data = (b"nr_free_pages 5\nallocstall_dma 1\nallocstall_normal 2\nworkingset_refault_anon 10\n"
+            b"workingset_refault_file 20\nworkingset_restore_file 7\noom_kill 3\n")
+    assert parse.parse_vmstat(data) == (30, 3, 3)
+    assert parse.parse_vmstat(b"nr_free_pages 5\n") == (None, None, None)
+
+
+def test_diskstats_counts_whole_disks_once() -> None:
+    """Partitions and devices on top of others are left out."""
+    line = b"   8  0 %b 10 0 100 50 5 0 60 25 0 40 75\n"
+    data = b"".join(line % name for name in (b"sda", b"sda1", b"nvme0n1", b"nvme0n1p2", b"dm-0", b"loop3", b"zram0", b"vda"))
+    assert set(parse.parse_diskstats(data + b"8 0 sdb x\n")) == {b"sda", b"nvme0n1", b"vda"}
+    assert parse.parse_diskstats(data)[b"sda"] == (15, 160 * 512, 75)

@@ -1,0 +1,218 @@
+"""Control groups: where a process's groups lie, which limits they set, and how far those limits bind.
+
+Reads version 1 (one tree a controller), version 2 (one tree for all) and machines that have both. A limit of an
+ancestor binds its descendants, so every group up to the root of the tree is looked at. File formats: cgroup-v2.rst and
+cgroup-v1/{memory,blkio-controller}.rst of the kernel's admin guide, scheduler/sched-bwc.rst.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+CONTROLLERS = ("cpu", "memory", "blkio", "freezer")
+"""The trees of version 1 that are read. blkio is called io in version 2."""
+
+UNLIMITED_BYTES = 1 << 60
+"""memory.limit_in_bytes of a group without a limit is the largest multiple of a page below 2^63."""
+
+FILE_MAX = 1 << 16
+
+
+class CpuLimit(NamedTuple):
+    """A CPU quota: cores allowed; CPU periods in which it struck, and seconds held back, since the group was made."""
+
+    cores: float
+    throttled: int
+    throttled_s: float
+
+
+class MemoryLimit(NamedTuple):
+    """A memory limit: bytes allowed and used; how often an allocation met it, and processes killed for it."""
+
+    limit: int
+    use: int
+    hits: int
+    oom_kills: int
+
+
+class IoLimit(NamedTuple):
+    """A limit of bytes a second to one device, in one direction, and the bytes moved so far in that direction."""
+
+    device: str
+    direction: str
+    limit: int
+    moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One control group in one tree. `controller` is empty in version 2, where one directory has all files."""
+
+    directory: Path
+    controller: str
+    path: str
+
+
+def parse_cgroup(data: bytes) -> dict[str, str]:
+    """/proc/PID/cgroup as controller -> path; the key of version 2's tree is empty."""
+    found: dict[str, str] = {}
+    for line in data.decode("utf-8", "surrogateescape").splitlines():
+        number, _, rest = line.partition(":")
+        names, colon, path = rest.partition(":")
+        if not colon or not number.isdigit():
+            continue
+        for name in names.split(","):
+            found.setdefault(name, path)
+    return found
+
+
+def parse_mounts(mountinfo: bytes) -> dict[str, Path]:
+    """/proc/self/mountinfo as controller -> where its tree is mounted; the key of version 2's tree is empty."""
+    found: dict[str, Path] = {}
+    for line in mountinfo.decode("utf-8", "surrogateescape").splitlines():
+        head, _, tail = line.partition(" - ")
+        fields, kind = head.split(" "), tail.split(" ")
+        if len(fields) < 5 or len(kind) < 3:
+            continue
+        place = Path(fields[4].replace("\\040", " "))
+        if kind[0] == "cgroup2":
+            found.setdefault("", place)
+        elif kind[0] == "cgroup":
+            for name in kind[2].split(","):
+                if name in CONTROLLERS:
+                    found.setdefault(name, place)
+    return found
+
+
+def parse_pairs(data: bytes) -> dict[str, int]:
+    """Lines of `name number`, as in cpu.stat, memory.events and memory.oom_control."""
+    found: dict[str, int] = {}
+    for line in data.decode("ascii", "replace").splitlines():
+        name, _, number = line.partition(" ")
+        if number.isdigit() and len(number) < 20:
+            found[name] = int(number)
+    return found
+
+
+def parse_devices(data: bytes) -> dict[str, dict[str, int]]:
+    """Lines of `8:0 rbytes=1 wbytes=2` (io.max, io.stat) as device -> name -> number; `max` is left out."""
+    found: dict[str, dict[str, int]] = {}
+    for line in data.decode("ascii", "replace").splitlines():
+        words = line.split()
+        for pair in words[1:]:
+            name, _, number = pair.partition("=")
+            if number.isdigit() and len(number) < 20:
+                found.setdefault(words[0], {})[name] = int(number)
+    return found
+
+
+def parse_throttle(data: bytes) -> dict[tuple[str, str], int]:
+    """Lines of `8:0 Read 123` (blkio.throttle.io_service_bytes) or `8:0 4194304` as (device, direction) -> number."""
+    found: dict[tuple[str, str], int] = {}
+    for line in data.decode("ascii", "replace").splitlines():
+        words = line.split()
+        if len(words) in (2, 3) and words[-1].isdigit() and ":" in words[0] and len(words[-1]) < 20:
+            found[words[0], words[1].lower() if len(words) == 3 else ""] = int(words[-1])
+    return found
+
+
+class Cgroups:
+    """The trees of control groups of this machine, as far as they are mounted and may be read.
+
+    `root` is the /proc to read; `mounts` replaces the places of the trees (tests). No method raises: a file that is
+    missing, unreadable or malformed gives no limit.
+    """
+
+    def __init__(self, root: Path = Path("/proc"), mounts: dict[str, Path] | None = None) -> None:
+        self._root = root
+        self._mounts = parse_mounts(_read(root / "self/mountinfo")) if mounts is None else mounts
+
+    def groups(self, pid: int) -> list[Group]:
+        """The groups of a process and all their ancestors but the roots, those of the process first."""
+        found = []
+        for controller, path in parse_cgroup(_read(self._root / str(pid) / "cgroup")).items():
+            place = self._mounts.get(controller)
+            parts = [part for part in path.split("/") if part]
+            if place is None or ".." in parts:
+                continue
+            for depth in range(len(parts), 0, -1):
+                own = "/".join(parts[:depth])
+                found.append(Group(place / own, controller, "/" + own))
+        return found
+
+    def cpu(self, group: Group) -> CpuLimit | None:
+        """The CPU quota of a group; None without one."""
+        if group.controller == "":
+            quota, _, period = _read(group.directory / "cpu.max").strip().partition(b" ")
+            stat = parse_pairs(_read(group.directory / "cpu.stat"))
+            held_s = stat.get("throttled_usec", 0) / 1e6
+        elif group.controller == "cpu":
+            quota = _read(group.directory / "cpu.cfs_quota_us").strip()
+            period = _read(group.directory / "cpu.cfs_period_us").strip()
+            stat = parse_pairs(_read(group.directory / "cpu.stat"))
+            held_s = stat.get("throttled_time", 0) / 1e9
+        else:
+            return None
+        if not quota.isdigit() or not period.isdigit() or int(period) == 0 or "nr_throttled" not in stat:
+            return None
+        return CpuLimit(int(quota) / int(period), stat["nr_throttled"], held_s)
+
+    def memory(self, group: Group) -> MemoryLimit | None:
+        """The memory limit of a group; None without one."""
+        directory = group.directory
+        if group.controller == "":
+            bounds = [_number(directory / "memory.max"), _number(directory / "memory.high")]
+            use = _number(directory / "memory.current")
+            events = parse_pairs(_read(directory / "memory.events"))
+            hits, kills = events.get("max", 0) + events.get("high", 0), events.get("oom_kill", 0)
+        elif group.controller == "memory":
+            bounds = [_number(directory / "memory.limit_in_bytes")]
+            use = _number(directory / "memory.usage_in_bytes")
+            hits = _number(directory / "memory.failcnt") or 0
+            kills = parse_pairs(_read(directory / "memory.oom_control")).get("oom_kill", 0)
+        else:
+            return None
+        limit = min((bound for bound in bounds if bound is not None), default=UNLIMITED_BYTES)
+        return None if limit >= UNLIMITED_BYTES or use is None else MemoryLimit(limit, use, hits, kills)
+
+    def io(self, group: Group) -> list[IoLimit]:
+        """The limits of a group on traffic to devices, in bytes a second."""
+        directory = group.directory
+        if group.controller == "":
+            bounds, moved = parse_devices(_read(directory / "io.max")), parse_devices(_read(directory / "io.stat"))
+            return [IoLimit(device, direction, limits[bound], moved.get(device, {}).get(total, 0))
+                    for device, limits in bounds.items()
+                    for direction, bound, total in (("read", "rbps", "rbytes"), ("write", "wbps", "wbytes"))
+                    if bound in limits]
+        if group.controller != "blkio":
+            return []
+        found = []
+        served: dict[tuple[str, str], int] | None = None
+        for direction in ("read", "write"):
+            bounds_of = parse_throttle(_read(directory / f"blkio.throttle.{direction}_bps_device"))
+            for (device, _), limit in bounds_of.items():
+                if served is None:
+                    served = parse_throttle(_read(directory / "blkio.throttle.io_service_bytes"))
+                found.append(IoLimit(device, direction, limit, served.get((device, direction), 0)))
+        return found
+
+
+def _read(file: Path) -> bytes:
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return b""
+    try:
+        return os.read(fd, FILE_MAX)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def _number(file: Path) -> int | None:
+    data = _read(file).strip()
+    return int(data) if data.isdigit() and len(data) < 20 else None
