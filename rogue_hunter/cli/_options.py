@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from rogue_hunter.cli.common import USAGE, Failure
+from rogue_hunter.cli.common import USAGE, Failure, say
 from rogue_hunter.config.toml import load
 from rogue_hunter.paths import config_file as users_file
 from rogue_hunter.rules.load import find_project
 from rogue_hunter.rules.user import user_rules
+from rogue_hunter.stream.tick import Tick
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -48,6 +49,26 @@ def rules_options(function: _F) -> _F:
     ):
         with_rules = option(with_rules)
     return with_rules  # type: ignore[return-value]
+
+
+class Counted:
+    """Ticks that pass unchanged; `report` prints how many processes the last of them had, for a command that found none
+    of them worth a record."""
+
+    def __init__(self, ticks: Iterator[Tick]) -> None:
+        self._ticks = ticks
+        self._processes: int | None = None
+
+    def __iter__(self) -> Iterator[Tick]:
+        for tick in self._ticks:
+            if tick.row is not None:
+                self._processes = len(tick.processes)
+            yield tick
+
+    def report(self) -> None:
+        """One line on standard error; nothing where there was no tick."""
+        if self._processes is not None:
+            say(f"{self._processes} process{'es' * (self._processes != 1)}, no rule matches")
 
 
 def form_options(function: _F) -> _F:

@@ -35,24 +35,40 @@ def init(file: Path | None, force: bool) -> int:
     target = _target(file)
     if (target.exists() or target.is_symlink()) and not force:
         raise common.Failure(f"{target}: exists; --force writes over it", common.FOUND)
-    _write(target, to_toml(Config(), comment_defaults=True))
+    from rogue_hunter.rules.load import builtin
+
+    _write(target, _whole(Config(), builtin(), comment=True))
     _place(str(target))
     return common.OK
 
 
 @command.command("show")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@common.config_option
-def show(as_json: bool, config: Config) -> int:
+@click.option("-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Configuration file (default: the user's, if there is one).")
+def show(as_json: bool, config_file: Path | None) -> int:
     """Print the configuration in force, defaults included."""
+    from rogue_hunter.rules.toml import settings_of
+    from rogue_hunter.rules.user import user_rules
+
+    config, rules = load(config_file, paths.config_file()), user_rules(config_file)
     if as_json:
         tables: dict[str, dict[str, object]] = {}
         for s in settings(config):
             tables.setdefault(s.table, {})[s.name] = list(s.value) if isinstance(s.value, tuple) else s.value
-        click.echo(wire.dumps_pretty(tables).decode())
+        shown: dict[str, object] = {name: {key: value for key, value, _ in keys} for name, keys in settings_of(rules)}
+        shown |= {"rules": [rule.name for rule in rules.rules]}     # rh-match rules --json has all of them
+        click.echo(wire.dumps_pretty({**tables, **shown}).decode())
     else:
-        click.echo(to_toml(config), nl=False)
+        click.echo(_whole(config, rules), nl=False)
     return common.OK
+
+
+def _whole(config: Config, rules: RuleSet, *, comment: bool = False) -> str:
+    """Every table of a configuration file, those of the rules too."""
+    from rogue_hunter.rules.toml import rules_toml
+
+    return f"{to_toml(config, comment_defaults=comment)}\n{rules_toml(rules, comment=comment)}"
 
 
 @command.command("path")
@@ -60,7 +76,7 @@ def path() -> int:
     """Print where configuration, database, logs and socket are."""
     for name, place in (("config", paths.config_file()), ("database", paths.database()), ("state", paths.state_dir()),
                         ("runtime", paths.runtime_dir())):
-        _place(f"{name}\t{place}")
+        _place(f"{name:<10}{place}" if os.isatty(1) else f"{name}\t{place}")
     return common.OK
 
 
@@ -77,10 +93,12 @@ def validate(file: Path | None) -> int:
     target = file or paths.config_file()
     if file is None and not target.exists():
         _word(f"{target}: there is none; the defaults are in force")
+        rules = user_rules(file)
     else:
         load(target)
+        rules = user_rules(file)    # one file can hold both: it is only reported as good when both are
         _word(f"{target}: ok")
-    _rules_ok(str(user_file(file) or "built-in rules"), user_rules(file))
+    _rules_ok(str(user_file(file) or "built-in rules"), rules)
     project = find_project(Path.cwd()) if file is None else None
     if project is not None:
         narrowed = user_rules(None, project)
@@ -104,10 +122,11 @@ def _rules_ok(source: str, rules: RuleSet) -> None:
 @command.command("edit")
 def edit() -> int:
     """Open the file in $VISUAL or $EDITOR; what cannot be used is not put in place."""
+    from rogue_hunter.rules.load import builtin
     from rogue_hunter.rules.load import parse as parse_rules
 
     target = paths.config_file()
-    text = target.read_text("utf-8") if target.exists() else to_toml(Config(), comment_defaults=True)
+    text = target.read_text("utf-8") if target.exists() else _whole(Config(), builtin(), comment=True)
     changed = click.edit(text, extension=".toml")
     if changed is None or changed == text:
         common.say("nothing changed")

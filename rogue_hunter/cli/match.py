@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import click
 
 from rogue_hunter import __version__
 from rogue_hunter.cli import common
-from rogue_hunter.cli._options import Moment, form_options, rules_options
+from rogue_hunter.cli._options import Counted, Moment, form_options, rules_options
 from rogue_hunter.config.options import Config
 from rogue_hunter.rules.matcher import match
 from rogue_hunter.rules.model import Rule, RuleSet
@@ -31,7 +31,7 @@ Examples:
   rh-sample -n 2 | rh-match | jq -c '[.pid, .command, .rule, .reason]'
   rh-sample -n 2 | rh-match | rh-reap --dry-run      what would be ended, and why
   rh-sample | rh-score | rh-match --tee | rh-metrics --serve 127.0.0.1:9090
-  rh-match rules                                     the rules in force
+  rh-match rules --toml > my-rules.toml              a rule file to start from
   rh-match backtest --since 30d                      what they would have found in the past
 """)
 @click.version_option(__version__, "--version", prog_name="rh-match")
@@ -48,12 +48,20 @@ def command(tee: bool, no_lifetime: bool, exit_code: bool, config: Config, rules
     out = common.output()
     ticks, finish = common.read_ticks("rh-match")
     seen: list[int] = []
-    encode = wire.Encoder().tick if tee else wire.only_records
-    wire.write(_told(match(ticks, rules, lifetime=not no_lifetime), seen), out, encode=encode)
+    encode = wire.Encoder().tick if tee else _matches
+    counted = Counted(match(ticks, rules, lifetime=not no_lifetime))
+    wire.write(_told(counted, seen), out, encode=encode)
+    if not seen:
+        counted.report()
     return finish() or (common.FOUND if exit_code and seen else common.OK)
 
 
-def _told(ticks: Iterator[Tick], seen: list[int]) -> Iterator[Tick]:
+def _matches(tick: Tick) -> bytes:
+    """The records of this command: matches, and errors, which every filter passes on."""
+    return wire.only_records(Tick(records=[each for each in tick.records if each["type"] in ("match", "error")]))
+
+
+def _told(ticks: Iterable[Tick], seen: list[int]) -> Iterator[Tick]:
     """Say which rules were disabled; note that something matched."""
     for tick in ticks:
         for each in tick.records:
@@ -65,10 +73,16 @@ def _told(ticks: Iterator[Tick], seen: list[int]) -> Iterator[Tick]:
 
 
 @command.command("rules")
+@click.option("--toml", "as_toml", is_flag=True, help="As a rule file, to start your own from; without examples.")
 @form_options
 @rules_options
-def rules_(form: str | None, config: Config, rules: RuleSet) -> int:
+def rules_(as_toml: bool, form: str | None, config: Config, rules: RuleSet) -> int:
     """List the rules in force, in the order in which they are asked."""
+    if as_toml:
+        from rogue_hunter.rules.toml import rules_toml
+
+        click.echo(rules_toml(rules), nl=False)
+        return common.OK
     found = [_rule(rule) for rule in rules.rules]
     return _answer(found, form, lambda look: _rules_text(found, rules, look))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -13,7 +13,7 @@ import click
 from rogue_hunter import paths
 from rogue_hunter.cli import common
 from rogue_hunter.cli._interrupts import Interrupts
-from rogue_hunter.cli._options import rules_options
+from rogue_hunter.cli._options import Counted, rules_options
 from rogue_hunter.config.options import Config
 from rogue_hunter.reaper.candidate import manual
 from rogue_hunter.reaper.confirm import confirm_on_tty
@@ -80,10 +80,12 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
                   confirm=None if yes else interrupts.asking(confirm_on_tty),
                   told=lambda action: _tell(action, notifier, rules, quiet))
     finish: Callable[[], int] = lambda: common.OK  # noqa: E731
+    counted: Counted | None = None
+    ticks: Iterable[Tick]
     if pids:
         ticks, finish = _named(pids, setup.machine)
     elif everything:
-        ticks = _scanned(config, rules, setup)
+        ticks = counted = Counted(_scanned(config, rules, setup))
     elif os.isatty(0):
         raise common.Failure("reads matches from standard input: rh-sample -n 2 | rh-match | rh-reap; or give --all or "
                              "--pid PID", common.USAGE)
@@ -97,6 +99,8 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
         wire.write(done, out, encode=wire.Encoder().tick if tee else _answers)
     if actions and not quiet:
         common.say(summary(actions))
+    elif counted is not None and not quiet:
+        counted.report()
     return interrupts.code or finish() or exit_code(actions)
 
 

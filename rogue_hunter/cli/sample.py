@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pwd
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from rogue_hunter.cli import common
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
+    from rogue_hunter.stream.tick import Tick
 
 
 @common.command("rh-sample", """
@@ -48,6 +51,8 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
     from rogue_hunter.sampling.sample import beats_of, sample, select
     from rogue_hunter.stream import wire
 
+    for user in users:
+        _check_user(user)
     out = common.output()
     host = here(proc_root, libproc)
     beat = beats_of(host, hz or config.system.hz, _sleep, count=None if count is None else count + 1)
@@ -57,12 +62,35 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
         beat = recorded(beat, proc_root, record)
     try:
         ticks = lineage(sample(host, beat, silent_first=True))
+        if pids:
+            ticks = _missing_named(ticks, pids)
         if active or pids or users or top:
             ticks = select(active=active, pids=pids, users=users, top=top)(ticks)
         wire.write(ticks, out)
     finally:
         host.close()
     return common.OK
+
+
+def _check_user(user: str) -> None:
+    """Raise Failure for a name that no user of this machine has; an id needs no entry in the list of users."""
+    if user.isascii() and user.isdecimal():
+        return
+    try:
+        pwd.getpwnam(user)
+    except (KeyError, ValueError):      # ValueError: a null character in the name
+        raise common.Failure(f"--user {user}: no such user", common.USAGE) from None
+
+
+def _missing_named(ticks: Iterator[Tick], pids: Sequence[int]) -> Iterator[Tick]:
+    """The same ticks; prints which pids the first of them does not have."""
+    for number, tick in enumerate(ticks):
+        if not number:
+            found = {row["pid"] for row in tick.processes.values()}
+            for pid in dict.fromkeys(pids):
+                if pid not in found:
+                    common.say(f"{pid}: no such process")
+        yield tick
 
 
 def _self_check(libproc: str | None) -> int:

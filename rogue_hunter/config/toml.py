@@ -148,16 +148,18 @@ def to_toml(config: Config, *, comment_defaults: bool = False) -> str:
             lines += ["", f"[{table}]"]
         lines.append(f"# {s.doc}")
         mark = "# " if comment_defaults and s.value == s.default else ""
-        lines.append(f"{mark}{s.name} = {_toml(s.value)}")
+        lines.append(f"{mark}{s.name} = {toml_value(s.value)}")
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def _toml(value: Any) -> str:
-    """A scalar or an array of texts. Python's repr of numbers is TOML's."""
+def toml_value(value: Any) -> str:
+    """A scalar, an array or an inline table. Python's repr of numbers is TOML's."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {toml_value(v)}" for key, v in value.items()) + " }"
     if isinstance(value, str):
         return '"' + _SPECIAL.sub(_escape, value) + '"'
     return repr(value)

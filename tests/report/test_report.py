@@ -311,7 +311,7 @@ def test_every_record_keeps_its_declaration(report: Run, args: tuple[str, ...]) 
 def test_status_of_a_pipe_that_ended(report: Run, database: Path) -> None:
     """Not running, and what is known of its end; exit 1 only on request."""
     text = said(report("status", "--table"))
-    assert text.startswith("state          stopped: rh-pipe is not running; its last tick was ")
+    assert text.startswith("state          stopped: rh-pipe is not running; its history was last written ")
     one = json.loads(said(report("status", "--json")))
     assert (one["watch"], one["running"], one["events_total"], one["open_events"]) == ("stopped", False, 3, 0)
     assert one["stopped_at"] == pytest.approx(START + 60, abs=0.01)

@@ -75,7 +75,9 @@ def _config_file() -> str | None:
 def sentence(found: Record, now: float) -> str:
     """Whether rh-pipe runs, in one sentence."""
     watch, pid = found["watch"], found.get("pid")
-    seen = f"its last tick was {ago(found['last_tick'], now)}" if "last_tick" in found else "it has written no tick yet"
+    seen = "it has written no tick yet"
+    if "last_tick" in found:    # the state is written every 10 s, so this is no sign of a stall
+        seen = f"its history was last written {ago(found['last_tick'], now)}"
     who = f" (pid {pid})" if pid else ""
     if watch == "running":
         return f"rh-pipe is running{who} since {moment(found.get('started_at'), now)}; {seen}"
