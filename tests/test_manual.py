@@ -256,10 +256,12 @@ def worked() -> list[tuple[int, int, str, float, int, str]]:
 def test_the_worked_examples_of_the_overview_are_true(
     cores: int, n: int, who: str, times: float, points: int, band: str
 ) -> None:
-    """The table is put to the model: so many cores and active processes, and the hogs that it tells of."""
-    count = next((number for word, number in (("eight", 8), ("two", 2)) if word in who), 1)
-    percent = 11.0 if "11 %" in who else 100.0
-    hogs = [row(10 + i, cpu_percent=percent, state="running") for i in range(count)]
+    """The model gives each row of the table its numbers, on a machine with these cores and active processes."""
+    number = re.match(r"\d+|two|eight", who) if "loops" in who else None
+    count = {"two": 2, "eight": 8}.get(number[0]) or int(number[0]) if number else 1
+    percent = 11.0 if "11 %" in who else 1600.0 if "16 cores" in who else 100.0
+    nice = 19 if "nice 19" in who else 0
+    hogs = [row(10 + i, cpu_percent=percent, state="running", nice=nice) for i in range(count)]
     idle = [row(1000 + i, memory_bytes=11 << 20) for i in range(n - count)]
     rows = {key(made): made for made in hogs + idle}
     machine = closing(0, len(rows), cpus=cores, cpu_busy_cores=count * percent / 100)
@@ -271,8 +273,8 @@ def test_the_worked_examples_of_the_overview_are_true(
 
 
 def test_the_worked_examples_were_found() -> None:
-    """Five, and the readme tells the same numbers."""
-    assert len(worked()) == 5
+    """Machines of 1 to 128 cores; and README has the same numbers."""
+    assert {cores for cores, *_ in worked()} == {1, 2, 8, 32, 128} and len(worked()) == 15
     readme = (REPO / "README.md").read_text()
     assert "One busy loop on 2 cores scores 66, two of them 76 each" in readme
 

@@ -74,10 +74,20 @@ class Share:
     active_memory_bytes: int = option(10 << 20, "a process that holds this much memory is active", 0, 1 << 50)
     fair_minimum: int = option(100, "fair share is at most one part in this many, with few processes", 1, 100_000)
     pressure_gain: float = option(3.0, "how much more a share counts while others wait for the resource", 0, 100)
+    core_times: float = option(32.0, "a whole core counts as at least this many fair shares (50 points), so that a "
+                                     "busy loop is elevated on machines of any size", 0, 1000)
+    nice_weight: float = option(0.5, "weight of CPU used at nice 15 or more: it yields to all others", 0, 1)
 
 
-def _stress_bands() -> Bands:
-    return Bands(20, 40, 50, 70, forensics="high")
+@dataclass(frozen=True, slots=True)
+class StressBands(Bands):
+    """The bands of the stress model: points are sums of harm, not multiples of a fair share."""
+
+    medium: int = option(20, "score at which the band medium begins", 1, 100)
+    elevated: int = option(40, "score at which the band elevated begins", 1, 100)
+    high: int = option(50, "score at which the band high begins", 1, 100)
+    critical: int = option(70, "score at which the band critical begins", 1, 100)
+    forensics: str = option("high", "band at which evidence is captured", choices=BANDS[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,7 @@ class Stress:
     halted: float = option(0.8, "multiplier of a halted process", 0, 1)
     defunct: float = option(0.9, "multiplier of a defunct process", 0, 1)
     running_percent: float = option(1.0, "CPU use from which a process counts as running", 0, 100)
-    bands: Bands = field(default_factory=_stress_bands, metadata={"doc": "bands of the stress model"})
+    bands: StressBands = section(StressBands, "bands of the stress model")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Rogue selection: which processes are shown, kept in the ring and sent to clients. All are scored, then selected."""
+"""Rogue selection: which scored processes are shown, kept in the ring and sent to clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rogue_hunter.stream.tick import Row, Tick
 
 
 class Selector:
-    """Picks the rogues of each tick. Keeps who is in which state, so that a tick costs what changed in it."""
+    """Picks the rogues of each tick. Keeps the states of processes, so that only changes cost."""
 
     def __init__(self, settings: RogueSelection) -> None:
         self._set = settings
@@ -20,13 +20,13 @@ class Selector:
         """The rogues of the tick, highest score first, then the picks by category and by state."""
         s = self._set
         rows = tick.processes
-        # The identity decides between equals: the order of a set is no order, and differs between process and pipeline.
+        # Equal scores are ordered by identity: the order of a set differs from run to run.
         ranked = nlargest(s.top, tick.scored,
                           key=lambda key: (rows[key]["score"], rows[key].get("cpu_percent", 0.0), key))
         picked = {key: rows[key] for key in ranked}
         for name in CATEGORIES:
             field = name + "_score"
-            # The share model has no categories: its rows have no place here, even where the minimum is 0.
+            # Rows of the share model have no categories and are not picked here, even if the minimum is 0.
             some = [key for key in tick.scored if field in rows[key] and rows[key][field] >= s.category_minimum]
             for key in nlargest(s.per_category, some, key=lambda key: (float(rows[key][field]), key)):
                 picked.setdefault(key, rows[key])

@@ -1,13 +1,23 @@
-"""Disproportionate share: how many times its fair share of what is scarce does a process use?
+"""The share model: how many times its fair share of a scarce resource does a process use?
 
     share   = use / max(use of all processes, floor)          cpu, gpu, disk, wakeups
     share   = memory / memory of the machine * scarcity       memory
     times   = weight * share * N * (1 + gain * pressure)      N: active processes; 1/N is the fair share
+    cpu     : at least weight * core_times * min(1, cores used) * (1 + gain / 6 * pressure)
     score   = 10 * log2(max of times)                         clamped to 0..100
 
-The floor keeps an idle machine's only process from being a hog at 3 %; scarcity keeps a resident editor from being
-critical for ever; averages over a second keep the score from jumping while the process does nothing new; pressure
-tells a hog on a starved machine from the same hog on an idle one.
+The floor keeps the only process of an idle machine from being a hog at 3 %. Scarcity keeps a resident editor from
+being critical all the time. Averages over a second keep the score steady while the process does nothing new.
+Pressure separates a hog on a starved machine from the same hog on an idle one.
+
+The share of one core shrinks as the machine grows, and N does not grow with it: without the line `cpu`, a busy loop
+would score 33 on a quiet machine of 32 cores and 24 on a full one of 128. A busy core means the same to a person on
+any machine: most likely a loop. So a whole core counts as at least 32 fair shares (50 points, elevated), and
+as 48 (56 points, the score of eight loops on eight cores) when all cores are busy. More cores than one do not raise
+this minimum: 10 cores of 256 are judged by their share.
+
+A process at nice 15 or more runs when no other wants to: its CPU use counts by half (`nice_weight`, 10 points less),
+and the pressure of others is not counted against it.
 
 Only what can have changed is scored again: rows that changed, and processes whose averages still fall. A process
 that does nothing and holds less memory than its fair share keeps its row until the row changes or the scale (scarcity
@@ -27,7 +37,10 @@ from rogue_hunter.stream.tick import Row, Stage, Tick, lived, newcomers
 _CPU, _GPU, _MEMORY, _DISK, _WAKEUPS = range(5)
 
 _NOTHING = 1e-3
-"""An average below this part of its floor is 0: with tau 1 s a pegged core is forgotten 7 s after it stops."""
+"""An average below this part of its floor is 0: with tau 1 s the use of a whole core is forgotten after 7 s."""
+
+_YIELDS_FROM = 15
+"""Nice values from which a process yields to others: weight 36 of 1024 and less in the Linux scheduler."""
 
 _SCALE_STEPS = 8
 """Steps of the scale of memory in one doubling: 2 ** (1/8) is 1.09, or 1.25 points."""
@@ -37,12 +50,12 @@ Flows = tuple[float | None, float | None, float | None, float | None]
 
 _RATES = {"cpu": "cpu_percent", "gpu": "gpu_ms_per_s", "memory": "memory_bytes", "disk": "disk_bytes_per_s",
           "wakeups": "wakeups_per_s"}
-"""What must be known for a share of 0 to be known."""
+"""Resource -> the field that must be known for a share of 0 to be known."""
 
 _SHARES = tuple((name + "_share", _RATES[name]) for name in RESOURCES)
 
 _UNKNOWN: Flows = (None, None, None, None)
-_STILL: Flows = (0.0, 0.0, 0.0, 0.0)
+_IDLE: Flows = (0.0, 0.0, 0.0, 0.0)
 
 
 def share(settings: Share, bands: Bands, explain: bool = False) -> Stage:
@@ -70,7 +83,7 @@ def points(times: float) -> float:
 
 
 class Model:
-    """The averages between ticks. One instance for one stream."""
+    """The model of one stream: keeps the averages from tick to tick."""
 
     def __init__(self, settings: Share, bands: Bands, explain: bool) -> None:
         self._set = settings
@@ -97,7 +110,7 @@ class Model:
         n = self._fair(tick, closing, dt)
         scope = self._scope(closing, n, dt)
         before = self._rows
-        # A process that did nothing costs nothing below but a place in the copy of a dict, in ticks where others did.
+        # An idle process costs nothing below but its place in the copy of a dict, and that only if others changed.
         every = scope.scale != self._scale or tick.partial or not before
         self._scale = scope.scale
         rows: dict[Key, Row] = {} if every else before.copy() if gone else before
@@ -112,7 +125,7 @@ class Model:
             row = processes.get(key)
             if row is None:
                 continue
-            scored = self._row(row, self._flows.get(key, _STILL if key in self._known else _UNKNOWN), scope)
+            scored = self._row(row, self._flows.get(key, _IDLE if key in self._known else _UNKNOWN), scope)
             known = before.get(key)
             if known is not None and known == scored:
                 rows[key] = known
@@ -129,7 +142,7 @@ class Model:
     # -- averages ------------------------------------------------------------------------------------------------
 
     def _average(self, tick: Tick, dt: float) -> set[Key]:
-        """Move the averages of every process that used something, now or lately; gives those processes."""
+        """Update the averages of every process that used something, now or recently; return those processes."""
         factor = 1.0 - exp(-dt / self._set.tau_s) if dt > 0 else 1.0
         flows, known = self._flows, self._known
         ts = tick.row["ts"] if tick.row else 0.0
@@ -142,23 +155,23 @@ class Model:
             if key not in known and use is not _UNKNOWN:
                 part = lived(row, ts, dt)
                 use = use if part == 1.0 else tuple(None if x is None else x * part for x in use)  # type: ignore[assignment]
-            old = flows.get(key, _STILL if key in known else _UNKNOWN)
+            old = flows.get(key, _IDLE if key in known else _UNKNOWN)
             if use is _UNKNOWN:
                 continue
             known.add(key)
-            if use == _STILL and old is _STILL:
+            if use == _IDLE and old is _IDLE:
                 continue
             new: Flows = tuple(  # type: ignore[assignment]
                 a if x is None else x if a is None else a + factor * (x - a) for a, x in zip(old, use, strict=True)
             )
-            if self._still(new, use):
+            if self._decayed(new, use):
                 flows.pop(key, None)
             else:
                 flows[key] = new
         return moved
 
-    def _still(self, flows: Flows, use: Flows) -> bool:
-        """True when nothing is used and what was used is forgotten."""
+    def _decayed(self, flows: Flows, use: Flows) -> bool:
+        """True when nothing is used now and the averages have decayed below what counts."""
         if any(use):
             return False
         floors = (self._set.cpu_floor_cores, self._set.gpu_floor, self._set.disk_floor_bytes_per_s,
@@ -169,7 +182,8 @@ class Model:
         """N: the average of active processes, at least `fair_minimum`."""
         now = closing.get("mono_ns", 0) / 1e9
         ran, large = self._ran, self._large
-        # A row that says that its process ran may say so twice in the same words: its averages are above 0 then.
+        # A process that ran twice in the same way has an equal row and is not in `changed`, but its averages are
+        # above 0.
         for key in tick.changed | self._flows.keys():
             row = tick.processes.get(key)
             if row is None:
@@ -215,33 +229,42 @@ class Model:
         total = closing.get("memory_total_bytes") or 0
         scarce = scarcity(s, closing.get("memory_available_bytes"), total)
         floors = (max(s.cpu_floor_cores, cpus / 4), s.gpu_floor, s.disk_floor_bytes_per_s, s.wakeups_floor_per_s)
-        cpu_up = 1.0 + s.pressure_gain * self._pressure("cpu", min(1.0, max(0.0, cpu)), dt)
-        disk_up = 1.0 + s.pressure_gain * self._pressure("disk", min(1.0, max(0.0, disk)), dt)
+        # Without a gain pressure does not count, and is not shown in the terms.
+        cpu_pressure = self._pressure("cpu", min(1.0, max(0.0, cpu)), dt) if s.pressure_gain else 0.0
+        disk_pressure = self._pressure("disk", min(1.0, max(0.0, disk)), dt) if s.pressure_gain else 0.0
         return Scope(
             n, tuple(max(x, floor) for x, floor in zip(sums, floors, strict=True)),
             scarce / total if total else 0.0,
-            (n * s.cpu_weight * cpu_up, n * s.gpu_weight, n * s.memory_weight, n * s.disk_weight * disk_up,
-             n * s.wakeups_weight),
-            ((cpu_up - 1.0) / (s.pressure_gain or 1.0), 0.0, 0.0, (disk_up - 1.0) / (s.pressure_gain or 1.0), 0.0),
+            (n * s.cpu_weight * (1.0 + s.pressure_gain * cpu_pressure), n * s.gpu_weight, n * s.memory_weight,
+             n * s.disk_weight * (1.0 + s.pressure_gain * disk_pressure), n * s.wakeups_weight),
+            s.cpu_weight * s.core_times * (1.0 + s.pressure_gain / 6.0 * cpu_pressure),
+            (n * s.cpu_weight * s.nice_weight, s.cpu_weight * s.core_times * s.nice_weight),
+            (cpu_pressure, 0.0, 0.0, disk_pressure, 0.0),
             round(_SCALE_STEPS * log2(scarce * n)) if scarce * n >= 1e-3 else -1000,
         )
 
     # -- one row -------------------------------------------------------------------------------------------------
 
     def _row(self, row: Row, flows: Flows, scope: Scope) -> Row:
+        """A copy of the row with its score."""
         memory = row.get("memory_bytes")
         shares: list[float | None] = [None] * 5
         best, dominant = 0.0, -1
         cpu, gpu, disk, wakeups = flows
         factors = scope.factors
         denominators = scope.denominators
-        for i, x in ((_CPU, cpu), (_GPU, gpu), (_DISK, disk), (_WAKEUPS, wakeups)):
+        for i, x in ((_GPU, gpu), (_DISK, disk), (_WAKEUPS, wakeups)):
             if x is None:
                 continue
             part = x / denominators[i if i < _MEMORY else i - 1]
             shares[i] = part
             if part * factors[i] > best:
                 best, dominant = part * factors[i], i
+        if cpu is not None:
+            shares[_CPU] = cpu / denominators[_CPU]
+            times = scope.cpu_times(cpu, row)
+            if times and times >= best:
+                best, dominant = times, _CPU
         if memory is not None:
             part = memory * scope.memory_factor
             shares[_MEMORY] = part
@@ -271,31 +294,41 @@ class Model:
 
 
 class Scope:
-    """What all processes of one tick are measured by: `n` (1/n is the fair share), `denominators` of the four flows,
-    `memory_factor` (scarcity / total), `factors` (weight * n * (1 + gain * pressure)) and `pressures` by resource, and
-    the step `scale` of scarcity * n."""
+    """What all processes of one tick are measured by.
 
-    __slots__ = ("denominators", "factors", "memory_factor", "n", "pressures", "scale")
+    `n`: 1/n is the fair share. `denominators` of the four flows. `memory_factor`: scarcity / total. `factors`: weight
+    * n * (1 + gain * pressure) by resource. `core`: times of one whole core, at least. `nice`: the factor of the CPU
+    share and `core` of processes that yield to others. `pressures` by resource. `scale`: the step of scarcity * n.
+    """
+
+    __slots__ = ("core", "denominators", "factors", "memory_factor", "n", "nice", "pressures", "scale")
 
     def __init__(self, n: int, denominators: tuple[float, ...], memory_factor: float, factors: tuple[float, ...],
-                 pressures: tuple[float, ...], scale: int) -> None:
+                 core: float, nice: tuple[float, float], pressures: tuple[float, ...], scale: int) -> None:
         self.n = n
         self.denominators = denominators
         self.memory_factor = memory_factor
         self.factors = factors
+        self.core = core
+        self.nice = nice
         self.pressures = pressures
         self.scale = scale
+
+    def cpu_times(self, cores: float, row: Row) -> float:
+        """How many fair shares the use of so many cores is: by the share, and at least by the use itself."""
+        factor, core = self.nice if (row.get("nice") or 0) >= _YIELDS_FROM else (self.factors[_CPU], self.core)
+        return max(cores / self.denominators[_CPU] * factor, min(1.0, cores) * core)
 
 
 def _use(row: Row) -> Flows:
     cpu = row.get("cpu_percent")
     if cpu is None:
         return _UNKNOWN
-    # A shell that burns the CPU through short-lived children is as much of a hog as one that burns it itself.
+    # A shell that uses the CPU through short-lived children is as much of a hog as one that uses it itself.
     cpu += row.get("children_cpu_percent", 0.0)
     gpu, disk, wakeups = row.get("gpu_ms_per_s"), row.get("disk_bytes_per_s"), row.get("wakeups_per_s")
     if not cpu and not gpu and not disk and not wakeups:
-        return _STILL
+        return _IDLE
     return cpu / 100.0, None if gpu is None else gpu / 1000.0, disk, wakeups
 
 
@@ -307,7 +340,7 @@ def _terms(row: Row, flows: Flows, shares: list[float | None], scope: Scope, dom
         part, use = shares[i], uses[i]
         if part is None or use is None:
             continue
-        times = part * scope.factors[i]
+        times = scope.cpu_times(use, row) if i == _CPU else part * scope.factors[i]
         ranked.append((-times, i != dominant, i, {
             "resource": name, "use": round(use, 3), "share": round(part, 5), "pressure": round(scope.pressures[i], 3),
             "times": round(times, 3), "points": round(points(times), 1)}))

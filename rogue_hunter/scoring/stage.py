@@ -1,8 +1,4 @@
-"""Scoring: how rogue is a process? Two models, both pure functions of the ticks, so a recording can be scored again.
-
-`share` asks how many times its fair share of a scarce resource a process uses; `stress` adds up what it does to the
-machine. Both explain themselves.
-"""
+"""The score stage, for either model, and the filter of --min-score and --top."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ __all__ = ["least", "score", "share", "stress"]
 
 
 def score(config: Config, model: str | None = None, explain: bool = False) -> Stage:
-    """The stage of a model: the configured one, unless another is named."""
+    """The stage of the named model; by default of the configured one."""
     model = model or config.scoring.model
     if model == "stress":
         return stress(config.scoring.stress, explain)
@@ -26,7 +22,7 @@ def score(config: Config, model: str | None = None, explain: bool = False) -> St
 
 
 def least(min_score: int | None = None, top: int | None = None) -> Stage:
-    """A stage that leaves out rows: scores below `min_score`, and all but the `top` highest, highest first."""
+    """A stage that drops rows: scores below `min_score`, and all but the `top` highest, highest first."""
 
     def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
         before: dict[Key, Row] = {}
@@ -44,7 +40,7 @@ def least(min_score: int | None = None, top: int | None = None) -> Stage:
             made = Tick(tick.row, kept, changed, (), tick.scored & kept.keys(), tick.records)
             if not made.partial:
                 made.exited = tick.exited
-            # Else nobody can tell a process that is gone from one that is left out: the records do not say it either.
+            # Otherwise a process that exited cannot be told from one that was left out: the records do not have it.
             yield made
             before = kept
 

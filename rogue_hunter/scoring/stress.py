@@ -1,9 +1,9 @@
-"""Stress: what a process does to the machine, in four categories of 0 to 100.
+"""The stress model: what harm does a process do to the machine, in four categories of 0 to 100?
 
     score = 0.40 blocking + 0.30 contention + 0.20 pressure + 0.10 efficiency, times the multiplier of its state
 
-Every input counts as min(1, value / norm). An input that is not known drops out and the weights of the others are
-scaled to 100, so that a platform that cannot measure something does not make its processes look harmless.
+Every input counts as min(1, value / norm). Unknown inputs are left out and the weights of the others are scaled to
+100, so that processes do not look harmless on a platform that cannot measure something.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INPUTS: dict[str, tuple[tuple[str, float], ...]] = {
     "pressure": (("memory_bytes", 35), ("wakeups_per_s", 25), ("syscalls_per_s", 20), ("mach_messages_per_s", 20)),
     "efficiency": (("ipc", 60), ("threads", 40)),
 }
-"""Category -> inputs and their points when they count in full (implementation guide, "Scoring Algorithm")."""
+"""Category -> inputs and their points when they count in full."""
 
 
 def stress(settings: Stress, explain: bool = False) -> Stage:
@@ -59,7 +59,7 @@ def part(settings: Stress, name: str, value: float) -> float:
 
 
 def category(settings: Stress, name: str, row: Row) -> tuple[float, list[dict[str, Any]]]:
-    """A category's score, 0..100, and what each known input gave."""
+    """A category's score, 0..100, and the points of each known input."""
     known = [(metric, points, row[metric]) for metric, points in INPUTS[name] if row.get(metric) is not None]
     scale = 100.0 / sum(points for _, points, _ in known) if known else 0.0
     terms = [{"category": name, "input": metric, "value": value,
@@ -72,7 +72,7 @@ def multiplier(settings: Stress, row: Row) -> float:
     state = row.get("state", "running")
     if state in ("running", "uninterruptible") or row.get("cpu_percent", 0.0) >= settings.running_percent:
         return 1.0
-    # A state that is not known here is no option either: it comes from a record, and so from anybody.
+    # The state comes from a record and may be any word: only known states are looked up among the options.
     return float(getattr(settings, state, 1.0)) if state in STATES else 1.0
 
 

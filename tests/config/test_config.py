@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rogue_hunter.config import toml as cfg
-from rogue_hunter.config.options import Bands, Config
+from rogue_hunter.config.options import Bands, Config, StressBands
 from rogue_hunter.config.toml import ConfigError
 from rogue_hunter.schema.field import BANDS, STATES
 
@@ -162,7 +162,7 @@ def test_one_key_changes_one_thing() -> None:
         Config(),
         system=replace(Config().system, hz=10.0),
         scoring=replace(
-            Config().scoring, stress=replace(Config().scoring.stress, bands=Bands(20, 40, 60, 70, forensics="high"))
+            Config().scoring, stress=replace(Config().scoring.stress, bands=StressBands(high=60))
         ),
         rogue_selection=replace(Config().rogue_selection, states=()),
     )

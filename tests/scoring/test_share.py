@@ -42,21 +42,36 @@ def hog(pid: int, percent: float, **fields: Any) -> Row:
 
 # -- worked examples -------------------------------------------------------------------------------------------------
 
+WORKED = [
+    # cpus, N, loops, percent each, busy cores, PSI cpu, score, band
+    (1, 100, 1, 11.0, 0.15, 0, 35, "medium"),
+    (1, 100, 1, 100.0, 1.0, 0, 86, "critical"),
+    (2, 100, 1, 100.0, 1.0, 0, 66, "high"),
+    (2, 100, 2, 100.0, 2.0, 0, 76, "high"),
+    (8, 300, 1, 11.0, 0.3, 0, 40, "medium"),
+    (8, 300, 1, 100.0, 1.1, 0, 72, "high"),
+    (8, 100, 1, 100.0, 1.1, 0, 56, "elevated"),
+    (8, 100, 8, 100.0, 8.0, 0, 56, "elevated"),
+    (32, 100, 1, 11.0, 0.3, 0, 18, "low"),
+    (32, 100, 1, 100.0, 1.1, 0, 50, "elevated"),
+    (32, 300, 1, 100.0, 1.1, 0, 52, "elevated"),
+    (32, 100, 32, 100.0, 32.0, 900, 56, "elevated"),
+    (128, 100, 1, 11.0, 0.3, 0, 18, "low"),
+    (128, 100, 1, 100.0, 1.1, 0, 50, "elevated"),
+    (128, 100, 1, 1600.0, 16.5, 0, 56, "elevated"),
+    (128, 400, 128, 100.0, 128.0, 900, 56, "elevated"),
+]
+"""The examples of rogue-hunter(7), by which the model was chosen."""
 
-@pytest.mark.parametrize(
-    ("cpus", "n", "loops", "percent", "busy", "expected", "band"),
-    [
-        (8, 300, 1, 11.0, 0.3, 40, "medium"),
-        (8, 300, 1, 100.0, 1.1, 72, "high"),
-        (2, 100, 1, 100.0, 1.0, 66, "high"),
-        (2, 100, 2, 100.0, 2.0, 76, "high"),
-        (8, 100, 8, 100.0, 8.0, 56, "elevated"),
-    ],
-)
-def test_worked_example(cpus: int, n: int, loops: int, percent: float, busy: float, expected: int, band: str) -> None:
-    """The examples by which the model was chosen, to the point; and the score stays while nothing changes."""
+
+@pytest.mark.parametrize(("cpus", "n", "loops", "percent", "busy", "psi", "expected", "band"), WORKED)
+def test_worked_example(
+    cpus: int, n: int, loops: int, percent: float, busy: float, psi: int, expected: int, band: str
+) -> None:
+    """To the point; and the score is the same in every tick while nothing changes."""
     hogs = [hog(1 + i, percent) for i in range(loops)]
-    ticks = score(stream([[*hogs, *crowd(n - loops)]] * 10, cpus=cpus, cpu_busy_cores=busy))
+    ticks = score(stream([[*hogs, *crowd(n - loops)]] * 10, cpus=cpus, cpu_busy_cores=busy,
+                         pressure_cpu_some_ms_per_s=psi))
     for tick in ticks:
         for made in hogs:
             scored = tick.processes[key(made)]
@@ -64,6 +79,55 @@ def test_worked_example(cpus: int, n: int, loops: int, percent: float, busy: flo
             assert scored["dominant_resource"] == "cpu" and scored["model"] == "share"
         assert tick.row is not None and tick.row["max_score"] == expected
         assert tick.scored == {key(made) for made in hogs}
+
+
+CORES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+@pytest.mark.parametrize("cpus", CORES)
+def test_a_busy_core_is_elevated_on_machines_of_any_size(cpus: int) -> None:
+    """One loop at 95 % of a core on an otherwise quiet machine, with few processes or with many."""
+    for n in (40, 300, 2000):
+        made = one([hog(1, 95.0)], n, cpus=cpus, cpu_busy_cores=1.0)[1]
+        assert made["score"] >= 45, (cpus, n, made["score"])
+
+
+@pytest.mark.parametrize("psi", [None, 0.0, 900.0])
+@pytest.mark.parametrize("cpus", CORES)
+def test_every_loop_of_a_full_machine_is_elevated(cpus: int, psi: float | None) -> None:
+    """One loop at 99 % on each core and 40 idle daemons; and two loops on each core at 50 %, with PSI or without."""
+    for loops, percent in ((cpus, 99.0), (2 * cpus, 49.5)):
+        hogs = [hog(1 + i, percent) for i in range(loops)]
+        made = one(hogs, loops + 40, cpus=cpus, cpu_busy_cores=float(cpus), pressure_cpu_some_ms_per_s=psi)
+        assert min(made[r["pid"]]["score"] for r in hogs) >= 45, (cpus, loops)
+
+
+@pytest.mark.parametrize("cpus", CORES)
+def test_nothing_is_elevated_on_an_idle_machine(cpus: int) -> None:
+    """Processes that use 5 % of a core between them, and one that uses a fifth of one steadily, have no event."""
+    rests = [row(10 + i, cpu_percent=0.1, memory_bytes=LARGE) for i in range(50)]
+    made = one([hog(1, 20.0), *rests], 100, cpus=cpus, cpu_busy_cores=0.3)
+    assert max(r["score"] for r in made.values()) < 45
+
+
+def test_more_cores_than_one_do_not_raise_the_minimum() -> None:
+    """Ten cores of 256 are 4 % of the machine: elevated as one busy core is, not critical."""
+    assert one([hog(1, 1000.0)], 100, cpus=256, cpu_busy_cores=10.0)[1]["score"] == 50
+    (tick,) = score(stream([[hog(1, 100.0), *crowd(99)]], cpus=256), Share(core_times=0.0))
+    assert tick.processes[1, 1000]["score"] == 6
+
+
+@pytest.mark.parametrize(("cpus", "loops", "nice", "expected"), [
+    (2, 2, 0, 76), (2, 2, 14, 76), (2, 2, 15, 46), (2, 2, 19, 46), (2, 1, 19, 56), (8, 1, 19, 46), (128, 1, 19, 40),
+    (128, 128, 19, 40), (2, 2, None, 76)])
+def test_a_process_that_yields_scores_less(cpus: int, loops: int, nice: int | None, expected: int) -> None:
+    """Loops at nice 15 or more: their CPU use counts by half, and pressure does not raise it."""
+    hogs = [hog(1 + i, 100.0, nice=nice) for i in range(loops)]
+    made = one(hogs, max(100, loops), explain=True, cpus=cpus, cpu_busy_cores=float(loops))
+    assert {made[r["pid"]]["score"] for r in hogs} == {expected}
+    assert round(made[1]["terms"][0]["points"]) == expected
+    other = one([*hogs, hog(999, 10.0, disk_bytes_per_s=200e6)], 100 + loops, cpus=cpus, cpu_busy_cores=float(cpus))
+    assert other[999]["dominant_resource"] == "disk"
 
 
 @pytest.mark.parametrize(
@@ -247,9 +311,10 @@ def test_terms_explain_the_score(use: dict[str, float], psi: float, free: float)
         assert terms[0]["resource"] == made["dominant_resource"]
     for term in terms:
         weight = getattr(SETTINGS, term["resource"] + "_weight")
-        assert term["times"] == pytest.approx(
-            weight * term["share"] * 100 * (1 + 3 * term["pressure"]), rel=0.01, abs=0.01
-        )
+        times = weight * term["share"] * 100 * (1 + 3 * term["pressure"])
+        if term["resource"] == "cpu":
+            times = max(times, 32 * min(1.0, term["use"]) * (1 + 0.5 * term["pressure"]))
+        assert term["times"] == pytest.approx(times, rel=0.01, abs=0.02)
         assert (
             term["points"] == pytest.approx(10 * log2(term["times"]) if term["times"] > 1 else 0, abs=0.2)
             or term["points"] == 100
@@ -343,6 +408,7 @@ class Reference:
                 (x or 0) / b * n * w * (1 + 3 * p)
                 for x, b, w, p in zip(flows, bottom, (1, 1, 0.5), (cpu, disk, 0), strict=True)
             ]
+            times[0] = max(times[0], 32 * min(1, flows[0] or 0) * (1 + cpu / 2))
             times.append(made.get("memory_bytes", 0) / end["memory_total_bytes"] * scarce * n)
             found[k] = points(max(times))
         return found
@@ -482,7 +548,7 @@ def at(seq: int, seconds: float, rows: list[Row], changed: Iterable[Row] = (), o
 
 def fast(**options: Any) -> Share:
     """Without memory: averages follow at once, and N is the number of active processes."""
-    return Share(**{"tau_s": 0.01, "fair_tau_s": 0.01, "fair_minimum": 1, **options})
+    return Share(**{"tau_s": 0.01, "fair_tau_s": 0.01, "fair_minimum": 1, "core_times": 0.0, **options})
 
 
 def test_terms_to_the_digit() -> None:
