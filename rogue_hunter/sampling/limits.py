@@ -1,0 +1,260 @@
+"""Processes that their own limits hold back: CPU quota, memory and I/O limits of control groups, affinity, open files.
+
+A limit is looked for only where it can matter: on the control groups of processes that used or waited for something in
+the last seconds. A machine without limits costs one reading of /proc/PID/cgroup a process that becomes active.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rogue_hunter.host.linux.cgroups import Cgroups, CpuLimit, Group, IoLimit, MemoryLimit
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Record, Row, Tick, record
+
+EVERY_S = 1.0
+"""Seconds between two looks. With 10 limited groups a look takes 0.25 ms, so less than 0.1 ms a tick at 3 Hz."""
+
+RECHECK_S = 30.0
+"""Seconds after which a group is asked again whether it has limits at all: they can be set at any time."""
+
+NEW_GROUPS = 20
+"""Processes whose groups are looked up in one look, at 15 us each; the others follow in the next one."""
+
+CPU_PERCENT = 1.0
+RUN_DELAY_MS_PER_S = 10.0
+"""Use and waiting from which a process is of interest."""
+
+MEMORY_NEAR = 0.9
+IO_NEAR = 0.8
+"""Parts of a limit from which it counts as reached. The kernel lets I/O through in bursts, so its rate over a second is
+below the limit even while writers wait for it."""
+
+AFFINITY_DELAY_MS_PER_S = 200.0
+AFFINITY_IDLE_CORES = 0.5
+"""A process waits this long for its CPUs while at least so many others idle: its affinity keeps it there."""
+
+HEAVY_BYTES = 16 << 20
+"""Memory from which a process can be the one that the kernel killed for want of memory."""
+
+
+@dataclass(slots=True)
+class _State:
+    """What a group's limits were at the last look."""
+
+    cpu: CpuLimit | None = None
+    memory: MemoryLimit | None = None
+    io: dict[tuple[str, str], IoLimit] = field(default_factory=dict)
+    checked_ns: int = 0
+    read_ns: int = 0
+
+    @property
+    def limited(self) -> bool:
+        return self.cpu is not None or self.memory is not None or bool(self.io)
+
+
+class Limits:
+    """A stage: adds a `limit` record for each limit that held somebody back since the last look.
+
+    `affinity` gives the CPUs that a pid may run on; `root` is the /proc for limits of open files.
+    """
+
+    def __init__(self, cgroups: Cgroups | None = None, root: Path = Path("/proc"),
+                 affinity: Callable[[int], set[int]] | None = None) -> None:
+        self._cgroups = cgroups or Cgroups(root)
+        self._root = root
+        self._affinity = affinity or getattr(os, "sched_getaffinity", None)
+        self._groups: dict[Key, tuple[Group, ...]] = {}
+        self._states: dict[Group, _State] = {}
+        self._active: dict[Key, Row] = {}
+        """Rows of interest since the last look: the newest of each process."""
+        self._heavy: dict[Key, Row] = {}
+        self._killed: list[tuple[Key, Row]] = []
+        self._oom_kills = 0
+        self._then_ns: int | None = None
+
+    def __call__(self, tick: Tick) -> Tick:
+        """Collect what is of interest, and look at the limits once in EVERY_S."""
+        if tick.row is None:
+            return tick
+        for key in tick.changed:
+            row = tick.processes.get(key)
+            if row is None:
+                continue
+            if _interesting(row):
+                self._active[key] = row
+            if row.get("memory_bytes", 0) >= HEAVY_BYTES:
+                self._heavy[key] = row
+        for key in tick.exited:
+            if (row := self._heavy.pop(key, None)) is not None:
+                self._killed.append((key, row))
+            elif key not in self._active:
+                self._groups.pop(key, None)
+        self._oom_kills += tick.row.get("oom_kills") or 0
+        now: int = tick.row["mono_ns"]
+        if self._then_ns is None:
+            self._then_ns = now
+        elif now - self._then_ns >= EVERY_S * 1e9:
+            tick.records += self._look(tick, tick.row, now)
+            self._then_ns = now
+        return tick
+
+    def _look(self, tick: Tick, machine: Row, now: int) -> list[Record]:
+        ts, boot = machine["ts"], machine["boot_id"]
+        members: dict[Group, list[tuple[Key, Row]]] = {}
+        asked = 0
+        if self._oom_kills:
+            self._active.update(self._killed)
+        for key, row in self._active.items():
+            groups = self._groups.get(key)
+            if groups is None:
+                if asked >= NEW_GROUPS or key not in tick.processes:
+                    continue
+                asked += 1
+                groups = self._groups[key] = tuple(self._cgroups.groups(key[0]))
+            for group in groups:
+                members.setdefault(group, []).append((key, row))
+        found: list[Record] = []
+        for group, of_it in members.items():
+            state = self._states.setdefault(group, _State())
+            for values in self._bound(group, state, now):
+                main_key, main = max(of_it, key=lambda pair: _weight(pair[1]))
+                values.setdefault("use", round(sum(row.get("cpu_percent") or 0.0 for _, row in of_it) / 100, 3))
+                found.append(record("limit", ts=ts, boot_id=boot, cgroup=group.path, pid=main_key[0],
+                                    start_ticks=main_key[1], name=main.get("name") or main.get("command"), **values))
+        found += self._oom(ts, boot, members, found)
+        found += self._affinities(tick, machine, (now - (self._then_ns or now)) / 1e9)
+        found += self._open_files(tick, ts, boot)
+        for key in {*self._active, *(key for key, _ in self._killed)} - tick.processes.keys():
+            self._groups.pop(key, None)
+        self._active.clear()
+        self._killed.clear()
+        self._oom_kills = 0
+        return found
+
+    def _bound(self, group: Group, state: _State, now: int) -> list[Row]:
+        """What each limit of a group did since it was read last; nothing for a group that has none."""
+        if state.checked_ns and not state.limited and now - state.checked_ns < RECHECK_S * 1e9:
+            return []
+        then, seconds = state, (now - state.read_ns) / 1e9 if state.read_ns else 0.0
+        fresh = _State(self._cgroups.cpu(group), self._cgroups.memory(group),
+                       {(limit.device, limit.direction): limit for limit in self._cgroups.io(group)}, now, now)
+        self._states[group] = fresh
+        if seconds <= 0:
+            return []
+        found: list[Row] = []
+        if fresh.cpu and then.cpu and fresh.cpu.throttled > then.cpu.throttled:
+            found.append({"kind": "cpu_quota", "limit": fresh.cpu.cores,
+                          "held_back_s": round(max(0.0, fresh.cpu.throttled_s - then.cpu.throttled_s), 3),
+                          "count": fresh.cpu.throttled - then.cpu.throttled})
+        if fresh.memory and then.memory:
+            if fresh.memory.hits > then.memory.hits and fresh.memory.use >= MEMORY_NEAR * fresh.memory.limit:
+                found.append({"kind": "memory", "limit": float(fresh.memory.limit), "use": float(fresh.memory.use),
+                              "count": fresh.memory.hits - then.memory.hits})
+            if fresh.memory.oom_kills > then.memory.oom_kills:
+                found.append({"kind": "oom_kill", "limit": float(fresh.memory.limit), "use": float(fresh.memory.use),
+                              "count": fresh.memory.oom_kills - then.memory.oom_kills})
+        for at, limit in fresh.io.items():
+            rate = (limit.moved - then.io[at].moved) / seconds if at in then.io else 0.0
+            if rate >= IO_NEAR * limit.limit:
+                found.append({"kind": "io", "limit": float(limit.limit), "use": round(rate, 1)})
+        return found
+
+    def _oom(self, ts: float, boot: str, members: dict[Group, list[tuple[Key, Row]]],
+             found: list[Record]) -> list[Record]:
+        """Name the victim of the kernel: of the processes that ended, the one that held most memory.
+
+        A kill inside of a control group with a limit is already in `found`; its record gets the victim's name. A kill
+        for want of the machine's own memory makes a record without a group.
+        """
+        if not self._oom_kills:
+            return []
+        inside = [one for one in found if one["kind"] == "oom_kill"]
+        victims = sorted(self._killed, key=lambda pair: -pair[1].get("memory_bytes", 0))
+        for one in inside:
+            in_it = [pair for pair in victims
+                     if any(group.path == one["cgroup"] for group in self._groups.get(pair[0], ()))]
+            for key, row in in_it[:1] or victims[:1]:
+                one.update(pid=key[0], start_ticks=key[1], name=row.get("name") or row.get("command"))
+        if inside:
+            return []
+        names: Row = {}
+        for key, row in victims[:1]:
+            names = {"pid": key[0], "start_ticks": key[1], "name": row.get("name") or row.get("command"),
+                     "use": float(row["memory_bytes"]), "cgroup": row.get("cgroup")}
+        return [record("limit", ts=ts, boot_id=boot, kind="oom_kill", count=self._oom_kills, **names)]
+
+    def _affinities(self, tick: Tick, machine: Row, seconds: float) -> list[Record]:
+        """Processes that wait for the few CPUs they may use while others idle."""
+        cpus, busy = machine.get("cpus"), machine.get("cpu_busy_cores")
+        if self._affinity is None or cpus is None or busy is None or cpus - busy < AFFINITY_IDLE_CORES:
+            return []
+        found = []
+        for key, row in self._active.items():
+            delay = row.get("run_delay_ms_per_s") or 0.0
+            if delay < AFFINITY_DELAY_MS_PER_S or key not in tick.processes:
+                continue
+            with suppress(OSError, ValueError):
+                allowed = len(self._affinity(key[0]))
+                if allowed < cpus:
+                    found.append(record("limit", ts=machine["ts"], boot_id=machine["boot_id"], kind="affinity",
+                                        pid=key[0], start_ticks=key[1], name=row.get("name") or row.get("command"),
+                                        limit=float(allowed), use=round((row.get("cpu_percent") or 0.0) / 100, 3),
+                                        held_back_s=round(min(delay / 1000, 1.0) * seconds, 3)))
+        return found
+
+    def _open_files(self, tick: Tick, ts: float, boot: str) -> list[Record]:
+        """The busiest process, if it has as many files open as it may: it gets "too many open files" and retries."""
+        busiest = max((pair for pair in self._active.items() if pair[0] in tick.processes),
+                      key=lambda pair: pair[1].get("cpu_percent") or 0.0, default=None)
+        if busiest is None:
+            return []
+        key, row = busiest
+        try:
+            limit = parse_open_files_limit((self._root / str(key[0]) / "limits").read_bytes())
+            slots = parse_descriptor_slots((self._root / str(key[0]) / "status").read_bytes())
+            # The table of descriptors grows in powers of two: below the limit there is no need to count them.
+            if limit is None or slots is None or slots < limit:
+                return []
+            use = len(os.listdir(self._root / str(key[0]) / "fd"))
+        except OSError:
+            return []
+        if use < limit:
+            return []
+        return [record("limit", ts=ts, boot_id=boot, kind="rlimit", pid=key[0], start_ticks=key[1],
+                       name=row.get("name") or row.get("command"), limit=float(limit), use=float(use))]
+
+
+def parse_open_files_limit(limits: bytes) -> int | None:
+    """The soft limit of open files out of /proc/PID/limits; None when there is none."""
+    for line in limits.splitlines():
+        if line.startswith(b"Max open files"):
+            words = line[len(b"Max open files"):].split()
+            return int(words[0]) if words and words[0].isdigit() else None
+    return None
+
+
+def parse_descriptor_slots(status: bytes) -> int | None:
+    """FDSize of /proc/PID/status: the size of the table of descriptors."""
+    for line in status.splitlines():
+        if line.startswith(b"FDSize:"):
+            number = line[7:].strip()
+            return int(number) if number.isdigit() else None
+    return None
+
+
+def _interesting(row: Row) -> bool:
+    return ((row.get("cpu_percent") or 0.0) >= CPU_PERCENT
+            or (row.get("run_delay_ms_per_s") or 0.0) >= RUN_DELAY_MS_PER_S
+            or row.get("state") == "uninterruptible" or bool(row.get("pageins_per_s"))
+            or bool(row.get("disk_bytes_per_s")))
+
+
+def _weight(row: Row) -> float:
+    """By what the main process of a group is chosen: time used and time waited."""
+    return float((row.get("cpu_percent") or 0.0) + (row.get("run_delay_ms_per_s") or 0.0) / 10
+                 + (row.get("disk_bytes_per_s") or 0.0) / 1e6 + row.get("memory_bytes", 0) / 1e10)

@@ -1,0 +1,187 @@
+"""Limits that hold processes back, on made-up control groups and, where this user may make one, on a real one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rogue_hunter.host.linux.cgroups import Cgroups, parse_mounts
+from rogue_hunter.sampling.limits import Limits, parse_descriptor_slots, parse_open_files_limit
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Record, Row, Tick
+
+KEY = (7, 70)
+
+
+class Scene:
+    """One process in one control group of version 2; `look` is a second of it."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.proc = tmp_path / "proc"
+        self.group = tmp_path / "tree" / "jobs" / "encoder"
+        for directory in (self.proc / "7" / "fd", self.group):
+            directory.mkdir(parents=True)
+        (self.proc / "7/cgroup").write_text("0::/jobs/encoder\n")
+        self.allowed: dict[int, set[int]] = {}
+        self.limits = Limits(Cgroups(self.proc, {"": tmp_path / "tree"}), self.proc,
+                             lambda pid: self.allowed.get(pid, {0, 1}))
+        self.now_ns = 0
+        self.machine: dict[str, Any] = {"cpus": 2, "cpu_busy_cores": 0.2}
+
+    def look(self, row: Row | None = None, exited: tuple[Key, ...] = (), **files: str) -> list[Record]:
+        for name, text in files.items():
+            (self.group / name.replace("__", ".")).write_text(text)
+        processes = {} if row is None else {KEY: {"pid": 7, "start_ticks": 70, "command": "encoder", **row}}
+        self.now_ns += 1_000_000_000
+        tick = Tick({"ts": 1000.0 + self.now_ns / 1e9, "mono_ns": self.now_ns, "boot_id": "b", **self.machine},
+                    processes, set(processes), exited)
+        return [one for one in self.limits(tick).records if one["type"] == "limit"]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def throttled(times: int, seconds: float) -> dict[str, str]:
+    return {"cpu__max": "20000 100000\n", "cpu__stat": f"nr_throttled {times}\nthrottled_usec {int(seconds * 1e6)}\n"}
+
+
+def test_a_cpu_quota_names_group_and_process(scene: Scene) -> None:
+    """The third look is the first with two readings of the group behind it."""
+    busy = {"cpu_percent": 20.0}
+    assert scene.look(busy, **throttled(0, 0)) == scene.look(busy, **throttled(10, 0.8)) == []
+    (found,) = scene.look(busy, **throttled(20, 1.6))
+    assert (found["kind"], found["cgroup"], found["pid"], found["name"]) == ("cpu_quota", "/jobs/encoder", 7, "encoder")
+    assert (found["limit"], found["use"], found["held_back_s"], found["count"]) == (0.2, 0.2, 0.8, 10)
+
+
+def test_a_quota_that_does_not_bind_is_no_limit(scene: Scene) -> None:
+    """The count of throttled periods stands still."""
+    for _ in range(4):
+        assert scene.look({"cpu_percent": 5.0}, **throttled(10, 0.8)) == []
+
+
+def test_an_idle_process_is_not_asked(scene: Scene) -> None:
+    """Whoever neither runs nor waits is held back by nothing: its groups are not even looked up."""
+    (scene.proc / "7/cgroup").unlink()
+    for times in range(4):
+        assert scene.look({"cpu_percent": 0.0}, **throttled(times, times)) == []
+
+
+def memory(use: int, hits: int, kills: int = 0) -> dict[str, str]:
+    return {"memory__max": "1000\n", "memory__current": f"{use}\n", "memory__events": f"max {hits}\noom_kill {kills}\n"}
+
+
+def test_a_memory_limit_counts_once_it_is_met(scene: Scene) -> None:
+    """Near the limit and still meeting it; below it, old counts say nothing."""
+    busy = {"pageins_per_s": 900.0}
+    scene.look(busy, **memory(999, 0))
+    scene.look(busy, **memory(999, 5))
+    (found,) = scene.look(busy, **memory(999, 25))
+    assert (found["kind"], found["limit"], found["use"], found["count"]) == ("memory", 1000.0, 999.0, 20)
+    assert scene.look(busy, **memory(300, 30)) == []
+
+
+def test_an_oom_kill_in_a_group_names_its_victim(scene: Scene) -> None:
+    """The group's count of kills grew, and the process that ended had the memory."""
+    heavy = {"cpu_percent": 90.0, "memory_bytes": 500 << 20}
+    scene.look(heavy, **memory(999, 0))
+    scene.look(heavy, **memory(999, 0))
+    scene.machine["oom_kills"] = 1
+    (one,) = scene.look(None, (KEY,), **memory(10, 9, 1))
+    assert (one["kind"], one["name"], one["pid"], one["count"], one["cgroup"]) == ("oom_kill", "encoder", 7, 1, "/jobs/encoder")
+
+
+def test_an_oom_kill_of_the_machine_names_the_largest_that_ended(scene: Scene) -> None:
+    """No group has a limit: the machine's own count tells."""
+    scene.look({"cpu_percent": 90.0, "memory_bytes": 500 << 20})
+    scene.machine["oom_kills"] = 1
+    (found,) = scene.look(None, (KEY,))
+    assert (found["kind"], found["name"], found["pid"], found["count"]) == ("oom_kill", "encoder", 7, 1)
+    assert "cgroup" not in found
+
+
+def test_an_io_limit_binds_near_its_rate(scene: Scene) -> None:
+    """4 MB/s allowed and 4 MB/s moved; at half of that it does not bind."""
+    busy = {"disk_bytes_per_s": 4e6}
+
+    def moved(megabytes: float) -> dict[str, str]:
+        return {"io__max": "8:0 rbps=max wbps=4000000\n", "io__stat": f"8:0 rbytes=0 wbytes={int(megabytes * 1e6)}\n"}
+
+    scene.look(busy, **moved(0))
+    scene.look(busy, **moved(4))
+    (found,) = scene.look(busy, **moved(8))
+    assert (found["kind"], found["limit"], found["use"]) == ("io", 4e6, 4e6)
+    assert scene.look(busy, **moved(10)) == []
+
+
+def test_affinity_holds_back_while_other_cpus_idle(scene: Scene) -> None:
+    """A process bound to one CPU waits for it although the machine has another one to spare."""
+    waits = {"cpu_percent": 18.0, "run_delay_ms_per_s": 800.0}
+    scene.allowed[7] = {0}
+    scene.machine["cpu_busy_cores"] = 1.0
+    scene.look(waits)
+    (found,) = scene.look(waits)
+    assert (found["kind"], found["limit"], found["held_back_s"]) == ("affinity", 1.0, 0.8)
+    scene.machine["cpu_busy_cores"] = 2.0
+    assert scene.look(waits) == []
+    scene.machine["cpu_busy_cores"], scene.allowed[7] = 1.0, {0, 1}
+    assert scene.look(waits) == []
+
+
+def test_open_files_at_their_limit(scene: Scene) -> None:
+    """The busiest process has every descriptor in use that it may have."""
+    (scene.proc / "7/limits").write_text("Limit  Soft  Hard  Units\nMax open files            2        64       files\n")
+    (scene.proc / "7/status").write_text("Name:\tx\nFDSize:\t64\n")
+    for number in range(2):
+        (scene.proc / "7/fd" / str(number)).touch()
+    scene.look({"cpu_percent": 99.0})
+    (found,) = scene.look({"cpu_percent": 99.0})
+    assert (found["kind"], found["limit"], found["use"]) == ("rlimit", 2.0, 2.0)
+
+
+def test_unlimited_open_files_are_no_limit() -> None:
+    """`unlimited`, missing and malformed lines give none."""
+    assert parse_open_files_limit(b"Max open files            unlimited unlimited files\n") is None
+    assert parse_open_files_limit(b"") is None and parse_descriptor_slots(b"FDSize:\tx\n") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="makes a control group: needs root on Linux")
+def test_a_real_quota(spawn: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """A loop in a group of 20 % of a core is held back, by the kernel's own count."""
+    mounts = parse_mounts(Path("/proc/self/mountinfo").read_bytes())
+    place = mounts.get("cpu")
+    if place is None:
+        pytest.skip("NO CPU CONTROLLER of version 1 is mounted here")
+    group = place / f"rogue-hunter-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / "cpu.cfs_period_us").write_text("100000")
+        (group / "cpu.cfs_quota_us").write_text("20000")
+        loop = spawn([sys.executable, "-c", "while True: pass"])
+        (group / "cgroup.procs").write_text(str(loop.pid))
+        limits, found = Limits(), []
+        for second in range(3):
+            time.sleep(0.4)
+            tick = Tick({"ts": 1.0, "mono_ns": (second + 1) * 10**9, "boot_id": "b"},
+                        {(loop.pid, 1): {"pid": loop.pid, "command": "python", "cpu_percent": 20.0}}, {(loop.pid, 1)})
+            found += limits(tick).records
+        loop.kill()
+        loop.wait()
+    finally:
+        for _ in range(50):
+            try:
+                group.rmdir()
+                break
+            except OSError:
+                time.sleep(0.1)
+    assert [one["kind"] for one in found] == ["cpu_quota"]
+    assert found[0]["limit"] == 0.2 and found[0]["held_back_s"] > 0.1 and found[0]["cgroup"].endswith(group.name)
