@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 
 from rogue_hunter import paths
 from rogue_hunter.cli import common
+from rogue_hunter.cli.countdown import Countdown
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import load
 from rogue_hunter.daemon import pipe
@@ -33,7 +35,7 @@ Examples:
   rh-pipe --for 20s --report           watch for 20 seconds, then say who hogs the machine
   rh-pipe                              until stopped; rh-report reads what it writes
   rh-pipe --tee | jq -c 'select(.type == "event")'
-""")
+""", facts=True)
 @common.hz_option
 @click.option("--for", "seconds", type=common.Seconds(), metavar="TIME", help="Stop after this time (90s, 1h30m).")
 @common.db_option
@@ -64,9 +66,13 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     began = time.time()
     log = _log(config)
 
+    countdown = _countdown(seconds) if not quiet and not tee else None
+
     def say(level: str, message: str) -> None:
         if log is not None:
             log.write(level, message)
+        if countdown is not None:
+            countdown.clear()
         if level in ("warning", "error") or (level == "info" and not quiet):
             common.say(message)
 
@@ -80,7 +86,12 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
         here_and_now = proc_root == Path("/proc") and libproc is None
         with (Loop(patience=PATIENCE_S) as loop, capturing(live) if here_and_now else nullcontext() as captures,
               judging(live, config_file, say, machine if here_and_now else None) as judged):
-            pipe.run(config, host, database, hz=live.hz, seconds=seconds, out=out, sleep=loop.sleep,
+            def sleep(left: float) -> bool:
+                if countdown is not None:
+                    countdown.show()
+                return loop.sleep(left)
+
+            pipe.run(config, host, database, hz=live.hz, seconds=seconds, out=out, sleep=sleep,
                      warn=lambda message: say("warning", message), live=live,
                      stages=[captures, judged] if captures else [judged],
                      surround=background(live, loop, setting, say, log, notifier))
@@ -89,6 +100,8 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
             log.write("error", f"ended by {type(error).__name__}: {error}")
         raise
     finally:
+        if countdown is not None:
+            countdown.clear()
         host.close()
         notifier.close()
         if log is not None:
@@ -98,6 +111,13 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
 
         print_summary(database, began, time.time())
     return common.OK
+
+
+def _countdown(seconds: float | None) -> Countdown | None:
+    """For a run of known length in front of a person; None elsewhere."""
+    if seconds is None or sys.stderr is None or not sys.stderr.isatty():
+        return None
+    return Countdown("rh-pipe", seconds, sys.stderr)
 
 
 def _log(config: Config) -> Log | None:
