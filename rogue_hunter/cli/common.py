@@ -50,7 +50,7 @@ def command(name: str, epilog: str, *, facts: bool = False) -> Callable[[Callabl
             return
         click.echo(f"{name}, version {__version__}")
         if facts:
-            from rogue_hunter.cli.version import facts as lines
+            from rogue_hunter.cli._version import facts as lines
             from rogue_hunter.text.format import visible
 
             for line in lines():

@@ -11,7 +11,6 @@ import click
 
 from rogue_hunter import paths
 from rogue_hunter.cli import common
-from rogue_hunter.cli.countdown import Countdown
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import load
 from rogue_hunter.daemon import pipe
@@ -25,6 +24,8 @@ from rogue_hunter.daemon.services import Setting, background
 from rogue_hunter.daemon.socket.address import socket_path
 from rogue_hunter.host.platform import here
 from rogue_hunter.reaper.platform import here as machine
+from rogue_hunter.store.database import DatabaseError
+from rogue_hunter.text.countdown import Countdown
 
 PATIENCE_S = 0.5
 """What is not urgent is done right behind a beat, when the beat is at most this far away."""
@@ -96,7 +97,8 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
                      stages=[captures, judged] if captures else [judged],
                      surround=background(live, loop, setting, say, log, notifier))
     except Exception as error:
-        if log is not None:
+        # Refused because another rh-pipe runs: the log is that one's.
+        if log is not None and not (isinstance(error, DatabaseError) and error.code == common.UNAVAILABLE):
             log.write("error", f"ended by {type(error).__name__}: {error}")
         raise
     finally:
