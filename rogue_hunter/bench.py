@@ -25,7 +25,7 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.clock import Beat
 from rogue_hunter.stream.tick import Record, Tick, chain, record
 from rogue_hunter.tracking.events import track
-from rogue_hunter.tracking.minutes import minutes
+from rogue_hunter.tracking.history import history
 from rogue_hunter.tracking.pauses import pauses
 
 Cpu = Callable[[], float]
@@ -162,7 +162,7 @@ def _whole(make: Callable[[], Host], rules: RuleSet, config: Config, ticks: int,
         times = []
         before = cpu()
         stream = chain(sample(host, _beats(ticks + 4, period, sleep), silent_first=True), lineage, score(config),
-                       track(config), pauses(config.pause), minutes(config), lambda ticks: match(ticks, rules))
+                       track(config), pauses(config.pause), history(config), lambda ticks: match(ticks, rules))
         for tick in stream:
             now = cpu()
             if tick.row is not None:

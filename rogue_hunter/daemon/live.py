@@ -13,7 +13,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import settings, toml_value
 from rogue_hunter.schema.field import Key
 from rogue_hunter.scoring.stage import score
-from rogue_hunter.stream.tick import Row, Stage, Tick
+from rogue_hunter.stream.tick import Record, Row, Stage, Tick
 from rogue_hunter.tracking.events import Open, Tracker
 
 AT_ONCE = frozenset({"system", "bands", "scoring", "rogue_selection", "tracking", "pause", "budget", "forensics",
@@ -29,6 +29,8 @@ class Live:
         self.slowed = 1
         self.tracker: Tracker | None = None
         """The one that is at work, once there is one."""
+        self.recent_slices: Callable[[], list[Record]] = list
+        """The slice records in memory."""
         self._given_hz = hz
 
     @property

@@ -21,7 +21,7 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.clock import Beat, Clock
 from rogue_hunter.stream.pace import paced
 from rogue_hunter.stream.tick import Stage, Tick, chain
-from rogue_hunter.tracking.minutes import minutes
+from rogue_hunter.tracking.history import History
 from rogue_hunter.tracking.pauses import pauses
 
 
@@ -41,6 +41,8 @@ def run(config: Config, host: Host, database: Path, *, hz: float, seconds: float
     opener = Opener()
     lock = Lock(database)
     try:
+        made = History(config)
+        live.recent_slices = made.slicer.recent
         writer = Writer(database, config.store, now, warn, opener)
         try:
             with surround(writer, opener.now) if surround else nullcontext(Around()) as around:
@@ -52,7 +54,7 @@ def run(config: Config, host: Host, database: Path, *, hz: float, seconds: float
                     scoring(live),
                     tracking(live, writer.open_events()),
                     rebuilt(live, lambda config: pauses(config.pause), lambda config: config.pause),
-                    minutes(config),
+                    made.stage,
                     *stages,
                     store(writer, live.rogues, **facts),
                     *around.stages,

@@ -22,7 +22,7 @@ from rogue_hunter.daemon.reload import POLL_S, SETTLE_S, WATCHED_POLL_S, Reloade
 from rogue_hunter.daemon.sd_notify import Notifier, notifying
 from rogue_hunter.daemon.socket.address import Place, Taken
 from rogue_hunter.daemon.socket.feed import Feed, broadcast
-from rogue_hunter.daemon.socket.requests import Pruner, logging
+from rogue_hunter.daemon.socket.requests import Pruner, logging, slices
 from rogue_hunter.daemon.socket.server import Server
 from rogue_hunter.store.wal_watch import WalAlarm
 from rogue_hunter.store.writer import Writer
@@ -158,6 +158,7 @@ def _serving(live: Live, loop: Loop, setting: Setting, say: Say, log: Log | None
         place.leave()
         raise
     server.handle("prune_request", Pruner(loop, connection, setting.database, say, setting.now).handle)
+    server.handle("slices_request", slices(live.recent_slices, setting.now))
     if log is not None:
         server.handle("log", logging(log.write))
     return server, feed

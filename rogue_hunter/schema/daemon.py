@@ -59,6 +59,12 @@ PRUNE_REQUEST = (
     _f("database", str, "", "the file that is meant; a pipe that writes to another refuses"),
 )
 
+SLICES = (
+    _f("ts", float, "s", "epoch seconds", required=True),
+    _f("records", list, "", "the records machine_slice, process_slice and group_slice of the last complete slices and "
+       "of the running one, oldest first", required=True),
+)
+
 SERVICE = (
     _f("manager", str, "", "what runs the service", required=True, choices=("systemd", "launchd")),
     _f("name", str, "", "its name there", required=True),
@@ -78,6 +84,8 @@ RECORDS: dict[str, tuple[Field, ...]] = {
     "dropped": DROPPED,
     "log": LOG,
     "prune_request": PRUNE_REQUEST,
+    "slices_request": (),
+    "slices": SLICES,
     "service": SERVICE,
 }
 
@@ -86,5 +94,7 @@ SUMMARY: dict[str, str] = {
     "dropped": "a gap: ticks that a slow client was not sent",
     "log": "an entry of the log; a client may send one",
     "prune_request": "what rh-prune asks a running rh-pipe for; answered with a record prune",
+    "slices_request": "asks a running rh-pipe for the slices that it has in memory; answered with a record slices",
+    "slices": "the slices of the last two minutes",
     "service": "rh-pipe as a service: what rh-service status prints",
 }

@@ -96,7 +96,8 @@ PROCESS_SLICE = (
     _f("name", str, "", "what people call it: script or module of an interpreter, else the program"),
     _f("policy", str, "", "scheduling policy: other, batch, idle, fifo, rr, deadline", platforms="linux"),
     _f("own", bool, "", "true for a process of rogue-hunter itself"),
-    _f("state", str, "", "state seen in most ticks", choices=STATES),
+    _f("state", str, "", "state at the end; uninterruptible or stopped if it was so for most of the slice",
+       choices=STATES),
     _f("children", int, "", "children that ended in the slice"),
     *_USE,
 )

@@ -17,7 +17,7 @@ from rogue_hunter.store.tables import (
 )
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record
-from rogue_hunter.tracking.minutes import AVERAGES
+from rogue_hunter.tracking.use import AVERAGES
 
 _EVENT_COLUMNS = tuple(c.name for c in PROCESS_EVENTS.columns if c.name != "id")
 _SNAPSHOT_COLUMNS = tuple(c.name for c in PROCESS_SNAPSHOTS.columns if c.name != "id")

@@ -44,7 +44,7 @@ from rogue_hunter.text.format import clip, csv_cell, visible
 from rogue_hunter.text.redact import LIMIT, redact
 from rogue_hunter.text.timespec import parse_duration, parse_time
 from rogue_hunter.tracking.events import track
-from rogue_hunter.tracking.minutes import minutes
+from rogue_hunter.tracking.history import history
 from rogue_hunter.tracking.pauses import pauses
 from tests.tools import ticks as ticktools
 from tests.tools.processes import io_text, stat_line, status_text
@@ -106,7 +106,7 @@ def _wire(data: bytes) -> None:
 def _stages(data: bytes) -> None:
     """The filters, as a shell pipeline would have them, from damaged input to lines."""
     sink = io.BytesIO()
-    ticks = chain(_read(data), lineage, score(CONFIG), track(CONFIG), pauses(CONFIG.pause), minutes(CONFIG),
+    ticks = chain(_read(data), lineage, score(CONFIG), track(CONFIG), pauses(CONFIG.pause), history(CONFIG),
                   lambda stream: match(stream, builtin()))
     wire.write(ticks, sink)
     sink2 = io.BytesIO()

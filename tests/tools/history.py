@@ -18,7 +18,7 @@ from rogue_hunter.store.tables import COMMAND_MINUTES, MACHINE_MINUTES
 from rogue_hunter.store.writer import Writer, store
 from rogue_hunter.stream.tick import Record, Row, Tick, chain
 from rogue_hunter.tracking.events import track
-from rogue_hunter.tracking.minutes import minutes
+from rogue_hunter.tracking.history import history
 from rogue_hunter.tracking.pauses import pauses
 from tests.tools.ticks import GIB, closing, key, row
 
@@ -143,7 +143,7 @@ def play(case: Case, start: float, rnd: random.Random, begin: int = -90, end: in
 
 def stages(writer: Writer) -> list[Any]:
     """What rh-pipe runs."""
-    return [lineage, score(CONFIG), track(CONFIG), pauses(CONFIG.pause), minutes(CONFIG),
+    return [lineage, score(CONFIG), track(CONFIG), pauses(CONFIG.pause), history(CONFIG),
             store(writer, Selector(CONFIG.rogue_selection).rogues, pid=4242, started_at=float(FIRST), hz=3.0,
                   model="share")]
 
@@ -237,7 +237,7 @@ def _templates(rnd: random.Random, count: int = 40) -> list[tuple[Record, list[R
                                       unattributed_cpu_cores=0.05, self_cpu_percent=0.7, late_s=rnd.random() / 50,
                                       started=rnd.randrange(3), max_score=9),
                               now, set(now), (), set(now)))
-        records = [r for t in chain(iter(ticks), minutes(CONFIG)) for r in t.records]
+        records = [r for t in chain(iter(ticks), history(CONFIG)) for r in t.records if r["type"].endswith("_minute")]
         made.append((records[0], records[1:]))
     return made
 

@@ -13,7 +13,8 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.scoring.stage import score
 from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream.tick import Record, Row, Tick, chain
-from rogue_hunter.tracking.minutes import LEAST, minutes
+from rogue_hunter.tracking.history import history
+from rogue_hunter.tracking.minutes import LEAST
 from tests.tools.ticks import GIB, START, Machine, row, stream
 
 CONFIG = Config()
@@ -22,7 +23,7 @@ FIRST = int(START // 60) * 60
 
 def run(ticks: Iterator[Tick]) -> tuple[list[Record], list[Record]]:
     """Machine and command records of all minutes."""
-    made = [r for t in chain(ticks, score(CONFIG), minutes(CONFIG)) for r in t.records]
+    made = [r for t in chain(ticks, score(CONFIG), history(CONFIG)) for r in t.records]
     return ([r for r in made if r["type"] == "machine_minute"], [r for r in made if r["type"] == "command_minute"])
 
 
@@ -74,7 +75,7 @@ def test_pauses_are_counted_in_their_minute() -> None:
     """Pause records of the ticks are summed up in the machine's row."""
     ticks = list(stream([[row(7)]] * 6))
     ticks[3].records.append({"type": "pause", "v": 1, "duration_s": 2.5})
-    made = [r for t in minutes(CONFIG)(iter(ticks)) for r in t.records if r["type"] == "machine_minute"]
+    made = [r for t in history(CONFIG)(iter(ticks)) for r in t.records if r["type"] == "machine_minute"]
     assert (made[0]["pauses"], made[0]["pause_s"]) == (1, 2.5)
 
 
@@ -98,7 +99,7 @@ def test_a_minute_cut_in_two_by_a_restart_is_added_up(tmp_path: Path) -> None:
     """Two runs in one minute: the command's use of both stands in its row."""
     for _ in range(2):
         writer = Writer(tmp_path / "x.db", CONFIG.store, lambda: START, [].append)
-        for tick in chain(stream([[hog(i)] for i in range(30)]), score(CONFIG), minutes(CONFIG)):
+        for tick in chain(stream([[hog(i)] for i in range(30)]), score(CONFIG), history(CONFIG)):
             writer.take(tick)
         writer.close()
     with sqlite3.connect(tmp_path / "x.db") as connection:
@@ -111,7 +112,7 @@ def test_a_minute_cut_in_two_by_a_restart_is_added_up(tmp_path: Path) -> None:
 def test_any_machine(tmp_path: Path) -> None:
     """A machine that a seed decides: rows fit the table, none is below the least in everything."""
     machine = Machine(5)
-    made = list(chain((machine.tick() for _ in range(400)), score(CONFIG), minutes(CONFIG)))
+    made = list(chain((machine.tick() for _ in range(400)), score(CONFIG), history(CONFIG)))
     writer = Writer(tmp_path / "x.db", CONFIG.store, lambda: START, [].append)
     for tick in made:
         writer.take(tick)

@@ -1,4 +1,4 @@
-"""What clients may ask: a line in the log, and pruning through the one connection that writes."""
+"""What clients may ask for: a line in the log, the last slices, and pruning through the connection that writes."""
 
 from __future__ import annotations
 
@@ -50,6 +50,15 @@ def logging(write: Write, clock: Callable[[], float] = time.monotonic) -> Handle
         # rh-pipe itself is not to be spoken for.
         name = source if _SOURCE.fullmatch(source) and source != "rh-pipe" else "client"
         write(level, str(asked["message"]), name, pid=peer.pid)
+
+    return handle
+
+
+def slices(recent: Callable[[], list[Record]], now: Callable[[], float] = time.time) -> Handler:
+    """Answer a `slices_request` with the slice records that `recent` gives, in one record."""
+
+    def handle(_asked: Record, _peer: Peer, reply: Reply) -> None:
+        reply(record("slices", ts=now(), records=recent()))
 
     return handle
 

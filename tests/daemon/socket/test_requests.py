@@ -1,4 +1,4 @@
-"""Pruning that clients ask for."""
+"""What clients ask for: pruning, and the slices in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from rogue_hunter.daemon.socket.requests import Pruner
+from rogue_hunter.daemon.socket.requests import Pruner, slices
 from rogue_hunter.store.database import open_writer
 from tests.tools.docs import json_schema
 from tests.tools.sockets import Served, received
@@ -41,6 +41,21 @@ def test_prune_through_the_socket(serve: Callable[..., Served], tmp_path: Path) 
     Draft202012Validator(json_schema("prune")).validate(answer)
     assert answer["removed"] == {"process_events": 97} and answer["open_events"] == 3
     connection.close()
+
+
+def test_slices_through_the_socket(serve: Callable[..., Served]) -> None:
+    """One record with the slice records in memory."""
+    kept = [{"type": "machine_slice", "v": 1, "slice": 5.0, "boot_id": "b", "seconds": 5.0, "ticks": 15}]
+    served = serve()
+    served.server.handle("slices_request", slices(lambda: kept, lambda: 7.0))
+    client = served.connect()
+    received(client, served)
+    client.setblocking(True)
+    client.sendall(b'{"type":"slices_request","v":1}\n')
+    served.loop.sleep(0.1)
+    (answer,) = received(client, served)
+    Draft202012Validator(json_schema("slices")).validate(answer)
+    assert answer == {"type": "slices", "v": 1, "ts": 7.0, "records": kept}
 
 
 @pytest.mark.parametrize("request_", [

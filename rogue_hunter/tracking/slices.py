@@ -1,0 +1,352 @@
+"""Slices: what the machine, its busiest processes and its units of work did, five seconds at a time.
+
+A tick is added to the sums of the processes whose row changed or that are active; an idle process costs nothing. A
+slice begins at a multiple of five seconds of the wall clock, and earlier ones end at once when the clock is set, after
+a suspension, a gap in the ticks or another boot. Seconds are measured by the monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from heapq import nlargest
+from itertools import zip_longest
+from typing import Any
+
+from rogue_hunter.schema.field import Key
+from rogue_hunter.schema.slices import MACHINE_SLICE, SLICE_S
+from rogue_hunter.stream.tick import Record, Row, Tick, lived, record
+from rogue_hunter.tracking.use import MachineUse, Use, count_of
+
+TOP = 6
+"""Processes kept of each resource: a culprit is among the first three of what was short, or it is none."""
+GROUPS = 4
+"""The same of units of work."""
+KEPT = 24
+"""Complete slices kept in memory: two minutes, so that "why is it slow" asked now needs no database."""
+GAP_S = 5.0
+"""A tick that covers more than this tells nothing about any single slice: it begins a new one."""
+LONGEST_S = 60.0
+"""Of a tick that covers more, so much is counted: one reading must not fill hours of history."""
+MEMORY_LEAST = 16 << 20
+"""Bytes held below which a process is not listed for its memory."""
+SCARCE = 0.25
+"""Part of the machine's memory available below which its holders are listed in each slice, not once a minute."""
+
+Measure = Callable[[Use], float]
+
+_RANKS: tuple[tuple[Measure, float], ...] = (
+    (lambda use: use.cpu, 0.02),
+    (lambda use: use.children_cpu, 0.02),
+    (lambda use: use.disk, 64 << 10),
+    (lambda use: use.children_disk, 64 << 10),
+    (lambda use: use.growth, 1 << 20),
+    (lambda use: use.run_delay, 0.01),
+    (lambda use: use.uninterruptible, 0.05),
+    (lambda use: use.pageins, 1),
+    (lambda use: use.wakeups, 100),
+    (lambda use: use.gpu, 0.02),
+    (lambda use: use.rogue, 0.05),
+)
+"""By what the highest processes are found, and the least of it a second: 2 % of a core, 64 KiB/s, 1 % of the time
+spent waiting. rh-pipe itself uses 1 % of a core; an idle machine stays below all of it."""
+
+_GROUP_RANKS: tuple[tuple[Measure, float], ...] = (
+    (lambda use: use.cpu + use.children_cpu, 0.02),
+    (lambda use: use.disk + use.children_disk, 64 << 10),
+    (lambda use: use.run_delay, 0.01),
+)
+STARTS_LEAST = 1.0
+"""Processes a second that a unit must begin to be listed for that."""
+
+_FROM_ROW = ("pid", "start_ticks", "ppid", "uid", "user", "command", "cmdline", "cgroup", "unit", "nice", "name",
+             "policy", "own")
+_FROM_MACHINE = tuple(f.name for f in MACHINE_SLICE if f.name not in ("slice", "boot_id", "seconds", "ticks"))
+
+
+class Slice:
+    """The sums of one slice. `begin` is in epoch seconds, `number` the multiple of five seconds that it lies in."""
+
+    def __init__(self, begin: float, number: int, boot_id: str) -> None:
+        self.begin = begin
+        self.number = number
+        self.boot_id = boot_id
+        self.machine = MachineUse()
+        self.uses: dict[Key, Use] = {}
+        self.started: set[Key] = set()
+        self.seen: dict[str, set[Key]] = {}
+        """Processes that ended in the slice, by unit: they belong to its processes too."""
+
+
+class Units:
+    """Who belongs to each unit of work now, and how much memory they hold together."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, dict[Key, None]] = {}
+        self.memory: dict[str, int] = {}
+        self._of: dict[Key, tuple[str, int]] = {}
+
+    def put(self, key: Key, unit: str | None, memory: int) -> None:
+        """A process is new, has changed its unit (None: not known yet) or the memory that it holds."""
+        now = unit, memory
+        old = self._of.get(key)
+        if old == now:
+            return
+        if old is not None and old[0] == now[0]:
+            self.memory[old[0]] += now[1] - old[1]
+        else:
+            self.remove(key)
+            if now[0] is None:
+                return
+            self.members.setdefault(now[0], {})[key] = None
+            self.memory[now[0]] = self.memory.get(now[0], 0) + now[1]
+        self._of[key] = now  # type: ignore[assignment]
+
+    def remove(self, key: Key) -> None:
+        """A process has ended."""
+        unit, memory = self._of.pop(key, (None, 0))
+        if unit is None:
+            return
+        members = self.members[unit]
+        del members[key]
+        if members:
+            self.memory[unit] -= memory
+        else:
+            del self.members[unit], self.memory[unit]
+
+    def root(self, unit: str) -> Key | None:
+        """The oldest living process of a unit: the one that the others descend from, while it lives."""
+        return min(self.members.get(unit, ()), key=lambda key: (key[1], key[0]), default=None)
+
+
+class Slicer:
+    """Adds ticks up into slices. `enter` is the score from which a process is rogue."""
+
+    def __init__(self, enter: int) -> None:
+        self.enter = enter
+        self.units = Units()
+        self.last: Tick | None = None
+        self._slice: Slice | None = None
+        self._complete: deque[list[Record]] = deque(maxlen=KEPT)
+        self._active: set[Key] = set()
+        self._large: set[Key] = set()
+        self._pids: dict[int, Key] = {}
+        self._blocked: set[Key] = set()
+        self._stopped: set[Key] = set()
+        self._listed = -1
+        """The minute in which the holders of memory and the stopped processes were listed last."""
+
+    def ends(self, closing: Row) -> bool:
+        """True when a tick does not belong to the running slice, which is to be finished before the tick is added."""
+        running = self._slice
+        return running is not None and (running.number != _number(closing) or running.boot_id != closing["boot_id"]
+                                        or _breaks(closing))
+
+    def add(self, tick: Tick, closing: Row) -> None:
+        """Add a tick, to a new slice if none is running."""
+        last = self.last.row if self.last is not None else None
+        again = last is None or last["boot_id"] != closing["boot_id"]
+        if self._slice is None:
+            number = _number(closing)
+            begin = closing["ts"] - (closing.get("interval_s") or 0.0) if again or _breaks(closing) else number
+            self._slice = Slice(round(float(begin), 3), number, closing["boot_id"])
+        self._add(self._slice, tick, closing, again)
+
+    def finish(self) -> Slice | None:
+        """End the running slice."""
+        ended, self._slice = self._slice, None
+        return ended
+
+    def records(self, ended: Slice) -> list[Record]:
+        """The records of a slice that has ended, the most important first; they are kept for `recent`."""
+        minute = ended.number // 60
+        made = self._records(ended, minute != self._listed)
+        self._listed = minute
+        self._complete.append(made)
+        return made
+
+    def current(self) -> list[Record]:
+        """The records of the running slice as far as it has come; nothing before the first tick."""
+        return self._records(self._slice, True) if self._slice is not None else []
+
+    def recent(self) -> list[Record]:
+        """The records of the last complete slices and of the running one, oldest first."""
+        return [each for made in self._complete for each in made] + self.current()
+
+    # -- adding ------------------------------------------------------------------------------------------------------
+
+    def _add(self, running: Slice, tick: Tick, closing: Row, first: bool) -> None:
+        before: Mapping[Key, Row] = self.last.processes if self.last is not None else {}
+        if first:
+            self._forget(before)
+            before = {}
+        dt = min(closing.get("interval_s") or 0.0, LONGEST_S)
+        ts, rows = closing["ts"], tick.processes
+        for key in tick.exited:
+            self._end(running, key, before.get(key))
+        for key in tick.changed | self._active:
+            row = rows.get(key)
+            if row is None:
+                self._active.discard(key)
+                continue
+            was = before.get(key)
+            if row is not was:
+                self._describe(running, key, row, was, first)
+            part = dt
+            if was is None:
+                part = dt * lived(row, ts, dt)
+            use = running.uses.get(key)
+            if use is None:
+                held = (was or row).get("memory_bytes") or 0
+                use = running.uses[key] = Use(row, memory_before=held if was is not None or first else 0)
+            if use.add(row, part, self.enter):
+                self._active.add(key)
+            else:
+                self._active.discard(key)
+        running.machine.add(closing, dt, first)
+        running.machine.blocked(len(self._blocked))
+        for made in tick.records:
+            if made["type"] == "pause":
+                running.machine.pause(made)
+        self.last = tick
+
+    def _describe(self, running: Slice, key: Key, row: Row, was: Row | None, first: bool) -> None:
+        """A row has changed: keep the sets by which processes are found without looking at all of them."""
+        get = row.get
+        state, memory, unit = get("state"), get("memory_bytes") or 0, get("unit")
+        if was is None:
+            self._pids[key[0]] = key
+            if not first:
+                running.started.add(key)
+        if was is None or memory != (was.get("memory_bytes") or 0) or unit != was.get("unit"):
+            self.units.put(key, unit, memory)
+            if memory >= MEMORY_LEAST:
+                self._large.add(key)
+            else:
+                self._large.discard(key)
+        if was is None or state != was.get("state"):
+            for held, name in ((self._blocked, "uninterruptible"), (self._stopped, "stopped")):
+                if state == name:
+                    held.add(key)
+                else:
+                    held.discard(key)
+
+    def _end(self, running: Slice, key: Key, row: Row | None) -> None:
+        self._forget([key])
+        if row is None:
+            return
+        if "unit" in row:
+            running.seen.setdefault(row["unit"], set()).add(key)
+        parent = self._pids.get(row.get("ppid") or -1)
+        if parent in running.uses:
+            running.uses[parent].children += 1
+
+    def _forget(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self.units.remove(key)
+            if self._pids.get(key[0]) == key:
+                del self._pids[key[0]]
+            for held in (self._active, self._large, self._blocked, self._stopped):
+                held.discard(key)
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def _records(self, done: Slice, standing: bool) -> list[Record]:
+        """`standing` lists also those who hold memory or are stopped, without doing anything."""
+        seconds = done.machine.seconds
+        head = {"slice": done.begin, "boot_id": done.boot_id, "seconds": round(seconds, 3)}
+        machine = done.machine.fields(_FROM_MACHINE)
+        if any("disk_bytes_per_s" in use.row for use in done.uses.values()):
+            machine["disk_bytes"] = count_of(sum(use.disk + use.children_disk for use in done.uses.values()))
+        if seconds > 0 and any("run_delay_ms_per_s" in use.row for use in done.uses.values()):
+            delay = sum(use.run_delay for use in done.uses.values())
+            machine["run_delay_ms_per_s"] = round(1000 * delay / seconds, 2)
+        made = [record("machine_slice", **{**machine, **head})]
+        made += (self._process(head, key, use) for key, use in self._chosen(done, standing))
+        made += self._groups(done, head)
+        return made
+
+    def _chosen(self, done: Slice, standing: bool) -> Iterator[tuple[Key, Use]]:
+        """The processes that are listed: the first of each rank, then the second of each, and so on."""
+        seconds = done.machine.seconds
+        ranked: list[list[Key]] = []
+        for measure, least in _RANKS:
+            some = [key for key, use in done.uses.items() if measure(use) > 0 and measure(use) >= least * seconds]
+            ranked.append(nlargest(TOP, some, key=lambda key: (measure(done.uses[key]), key)))
+        if standing or self._short_of_memory(done):
+            ranked += self._holders(done), sorted(self._stopped)[:TOP]
+        for key in dict.fromkeys(key for level in zip_longest(*ranked) for key in level if key is not None):
+            use = done.uses.get(key)
+            if use is None:
+                row = self.last.processes.get(key) if self.last is not None else None
+                if row is None:
+                    continue
+                use = Use(row, memory=row.get("memory_bytes") or 0,
+                          stopped=done.machine.seconds if row.get("state") == "stopped" else 0.0)
+            yield key, use
+
+    def _holders(self, done: Slice) -> list[Key]:
+        rows = self.last.processes if self.last is not None else {}
+
+        def held(key: Key) -> tuple[int, Key]:
+            use = done.uses.get(key)
+            return (use.memory if use is not None else rows[key].get("memory_bytes", 0) if key in rows else 0), key
+
+        return nlargest(TOP, self._large, key=held)
+
+    def _short_of_memory(self, done: Slice) -> bool:
+        known = done.machine.values
+        total, available = known.get("memory_total_bytes"), known.get("memory_available_bytes")
+        return total is not None and available is not None and bool(available < SCARCE * total)
+
+    def _process(self, head: dict[str, Any], key: Key, use: Use) -> Record:
+        row, seconds = use.row, head["seconds"]
+        state = row.get("state")
+        for name, spent in (("uninterruptible", use.uninterruptible), ("stopped", use.stopped)):
+            if spent > seconds / 2:
+                state = name
+        return record("process_slice", **head, **{name: row[name] for name in _FROM_ROW if name in row}, state=state,
+                      children=use.children or None, **use.fields((row,)))
+
+    def _groups(self, done: Slice, head: dict[str, Any]) -> Iterator[Record]:
+        """The units of at least two processes that used most together. The sums are over all of them."""
+        sums: dict[str, Use] = {}
+        rows: dict[str, list[Row]] = {}
+        for use in done.uses.values():
+            unit = use.row.get("unit")
+            if unit is None:
+                continue
+            if unit not in sums:
+                sums[unit], rows[unit] = Use(use.row), []
+            sums[unit].merge(use)
+            sums[unit].grown += use.growth
+            rows[unit].append(use.row)
+        started = Counter(done.uses[key].row.get("unit") for key in done.started if key in done.uses)
+        members = {unit: self.units.members.get(unit, {}).keys() | done.seen.get(unit, set()) for unit in sums}
+        seconds = done.machine.seconds
+        ranked = []
+        for measure, least in (*_GROUP_RANKS, (lambda use: started[use.row.get("unit")], STARTS_LEAST)):
+            some = [unit for unit, use in sums.items() if len(members[unit]) > 1 and measure(use) > 0
+                    and measure(use) >= least * seconds]
+            ranked.append(nlargest(GROUPS, some, key=lambda unit: (measure(sums[unit]), unit)))
+        for unit in dict.fromkeys(unit for level in zip_longest(*ranked) for unit in level if unit is not None):
+            yield self._group(head, unit, sums[unit], rows[unit], members=len(members[unit]), started=started[unit])
+
+    def _group(self, head: dict[str, Any], unit: str, use: Use, rows: list[Row], members: int, started: int) -> Record:
+        root = self.units.root(unit)
+        names = Counter(row.get("name") or row.get("command") or "?" for row in rows)
+        use.memory = self.units.memory.get(unit, 0)
+        use.rogue = min(use.rogue, head["seconds"])
+        return record("group_slice", **head, unit=unit, name=max(names, key=lambda name: (names[name], name)),
+                      pid=root[0] if root else None, start_ticks=root[1] if root else None, processes=members,
+                      started=started or None, **use.fields(rows))
+
+
+def _breaks(closing: Row) -> bool:
+    """The tick does not go on from the one before: the clock was set, the machine slept, or ticks are missing."""
+    return bool(closing.get("clock_step_s") or closing.get("asleep_s") or (closing.get("interval_s") or 0.0) > GAP_S)
+
+
+def _number(closing: Row) -> int:
+    """The slice that a tick lies in, as the second at which it begins."""
+    return int(closing["ts"] // SLICE_S) * SLICE_S
