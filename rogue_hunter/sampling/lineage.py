@@ -1,199 +1,222 @@
-"""Who belongs to whom: children's CPU, orphans, and the unit of work of each process.
+"""What only a process's relatives and its past tell: use of its ended children, its unit, who its parent was.
 
-Three things that only the past knows. A shell that runs `ls` in a loop uses little CPU itself; its children, each gone
-before anybody looks, use a core: their time is credited to the shell. An orphan's parent is process 1 by the time
-somebody asks; who it was stands in the tick before. And a person does not think in processes but in the thing that
-was started: a service, a container, an app, a command at a prompt.
+A shell that runs `ls` in a loop uses little CPU itself; its children, each gone before a reading, use a core: that is
+credited to the shell. An orphan's parent is process 1 after the fact; its real parent was in the tick before. And a
+person does not think in processes but in the thing that was started: a service, a container, an app, a command.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
+from rogue_hunter.sampling.ledger import CPU, DISK, OWN, PAGEINS, READ, Amounts, Ledger, Settlement
+from rogue_hunter.sampling.naming import is_own, name_of
+from rogue_hunter.sampling.units import MANAGERS, SHELLS, Units, unit_of
 from rogue_hunter.schema.field import Key
-from rogue_hunter.stream.tick import Row, Tick, newcomers
+from rogue_hunter.stream.tick import Row, Tick, lived, newcomers
 
-SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "tcsh", "csh", "ash", "busybox", "nu", "xonsh",
-                    "pwsh", "elvish"})
-"""Programs whose children were started by a person or a script, each as a thing of its own."""
-
-MANAGERS = frozenset({"systemd", "init", "launchd", "sshd", "sshd-session", "login", "cron", "crond", "atd", "tmux",
-                      "tmux: server", "screen", "supervisord", "runit", "runsv", "s6-supervise", "dockerd",
-                      "containerd-shim", "tini", "dumb-init", "gdm", "sddm", "getty", "agetty", "su", "sudo", "doas"})
-"""Programs that start services and sessions."""
-
-_CONTAINER = re.compile(r"(?:docker|libpod|crio|cri-containerd|containerd|lxc\.payload)[-./:]+([0-9a-f]{12})[0-9a-f]*")
-_PLAIN_CONTAINER = re.compile(r"/(?:docker|kubepods[^/]*(?:/[^/]+)*)/(?:[^/]*-)?([0-9a-f]{12})[0-9a-f]{20,}")
-_LXC = re.compile(r"/lxc(?:\.payload\.|/)([^/]+)")
-_SERVICE = re.compile(r"/([^/]+\.service)(?:/[^/]*)?$")
-_SCOPE = re.compile(r"/([^/]+\.scope)$")
-_APP = re.compile(r"/([^/]+\.app)/Contents/")
-# Scopes and services that hold a whole session, not one thing that was started.
-_SESSION = re.compile(r"^(?:session-.*\.scope|user@.*\.service|init\.scope|vte-spawn-.*\.scope|tmux-spawn-.*\.scope"
-                      r"|app-.*terminal.*\.(?:scope|service)|.*(?:gnome-terminal-server|konsole).*\.service"
-                      r"|ssh@.*\.service|sshd?\.service|cron\.service|getty@.*\.service)$")
-
-_NO_CPU = 0.005
-"""Seconds: half of the 10 ms in which children's time is counted. Less is no time at all."""
+_KEPT_AT_END = ("cpu_percent", "cpu_seconds_total", "disk_bytes_per_s", "disk_read_bytes_total",
+                "disk_write_bytes_total")
+"""Rates and totals of a last row; every other rate of its interval is unknown."""
 
 
 def lineage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-    """The stage: adds children_cpu_percent, orphan_of and unit to rows. Costs nothing for rows that did not change."""
-    family = Family()
+    """The stage: completes rows. Costs nothing for rows that did not change."""
+    stage = Lineage()
     for tick in ticks:
-        yield tick if tick.row is None else family.update(tick, tick.row)
+        yield stage(tick)
 
 
-class Family:
-    """What is remembered between ticks."""
+class Lineage:
+    """Adds to each row name, own, unit, orphan_of, ended and the use of its ended children."""
 
     def __init__(self) -> None:
         self._sources: Mapping[Key, Row] = {}
         self._rows: dict[Key, Row] = {}
         self._by_pid: dict[int, Key] = {}
-        self._units: dict[Key, str] = {}
-        self._named: dict[Key, tuple[str | None, str | None]] = {}
+        self._names: dict[Key, str] = {}
+        self._own: set[Key] = set()
+        self._units = Units()
         self._orphans: dict[Key, str] = {}
-        self._credited: dict[Key, float] = {}
-        self._debt: dict[Key, float] = {}
+        self._ledger: Ledger | None = None
+        self._credited: set[Key] = set()
+        self._not_own: dict[Key, Amounts] = {}
+        self._ended: dict[Key, Row] = {}
+        self._ts: float | None = None
 
-    def update(self, tick: Tick, closing: Row) -> Tick:
+    def __call__(self, tick: Tick) -> Tick:
         """The tick with its rows completed."""
-        before = self._sources
-        reaped = self._bury(tick)
+        closing = tick.row
+        if closing is None:
+            return tick
+        interval = closing.get("interval_s") or 0.0
+        settled = self._settle(tick, closing, interval)
+        last_rows = self._last_rows(tick, settled, interval)
+        exited = (*self._ended, *(key for key in tick.exited if key not in last_rows))
         for key in tick.changed:
             self._by_pid[key[0]] = key
-        rows = self._rows.copy() if tick.exited else self._rows
+        rows, changed, new = self._complete(tick, closing, settled, exited)
+        for key, row in last_rows.items():
+            rows[key] = row
+            changed.add(key)
         for key in tick.exited:
+            self._forget(key)
+        if new is None or len(rows) != len(tick.processes) + len(last_rows):
+            rows = {key: rows.get(key, row) for key, row in tick.processes.items()} | last_rows
+        left_s = closing["processes"] - len(tick.processes) if tick.partial else 0
+        closing = self._closing(closing, rows, settled, interval)
+        if self._ended or last_rows:
+            closing = {**closing, "processes": len(rows) + left_s, "exited": len(exited)}
+        self._rows, self._sources, self._ended = rows, tick.processes, last_rows
+        self._ts = closing["ts"]
+        return Tick(closing, rows, changed, exited, tick.scored, tick.records)
+
+    def _settle(self, tick: Tick, closing: Row, interval: float) -> Settlement:
+        """What reaped children used in the interval."""
+        if self._ledger is None:
+            self._ledger = Ledger(closing.get("os") != "macos")
+        settled = self._ledger.settle(self._sources, tick.processes, tick.changed, tick.exited, self._by_pid, interval,
+                                      closing["ts"] - interval if self._ts is None else self._ts)
+        for key, amounts in settled.not_own.items():
+            known = self._not_own.get(key)
+            self._not_own[key] = amounts if known is None else [a + b for a, b in zip(known, amounts, strict=True)]
+        for key in tick.exited:
+            if self._by_pid.get(key[0]) == key:
+                del self._by_pid[key[0]]
+        return settled
+
+    def _last_rows(self, tick: Tick, settled: Settlement, interval: float) -> dict[Key, Row]:
+        """One more row of each process that is gone and used something since its row before."""
+        made: dict[Key, Row] = {}
+        for key, used in settled.ended.items():
+            row = self._rows.get(key)
+            if row is None or interval <= 0:
+                continue
+            last = {name: value for name, value in row.items()
+                    if not name.endswith(("_per_s", "_percent", "_watts")) or name in _KEPT_AT_END}
+            last["ended"] = True
+            last["cpu_percent"] = round(100 * used[CPU] / interval, 2)
+            last["disk_bytes_per_s"] = round(sum(used[i] for i in DISK) / interval, 1)
+            last["cpu_seconds_total"] = round(last.get("cpu_seconds_total", 0.0) + used[CPU], 6)
+            for i in DISK:
+                last[OWN[i]] = last.get(OWN[i], 0) + round(used[i])
+            made[key] = last
+        return made
+
+    def _complete(self, tick: Tick, closing: Row, settled: Settlement, exited: tuple[Key, ...],
+                  ) -> tuple[dict[Key, Row], set[Key], list[Key] | None]:
+        """The rows, the keys of those that are not those of the tick before, and the new ones in the host's order."""
+        rows = self._rows.copy() if exited or tick.exited else self._rows
+        for key in (*exited, *tick.exited):
             rows.pop(key, None)
-        changed = set()
-        credited: dict[Key, float] = {}
-        interval = closing.get("interval_s") or 0.0
-        cap = interval * (closing.get("cpus") or 1)
-        cores = 0.0
+        changed: set[Key] = set()
         new = None if tick.partial else newcomers(tick.processes, rows)
-        asked = [*(new or ()), *(tick.changed | self._credited.keys()).difference(new or ())]
-        if asked and not tick.exited:
+        asked = [*(new or ()),
+                 *(tick.changed | self._credited | self._units.renamed).difference(new or ())]
+        self._units.renamed.clear()
+        if asked and rows is self._rows:
             rows = rows.copy()  # which takes 0.05 ms at 1,000 processes, and as much when it is thrown away
+        self._credited = set()
+        first = self._ts is None
         for key in asked:
             row = tick.processes.get(key)
             if row is None:
                 continue
-            was = before.get(key)
-            out = row.copy()
-            if was is not None and was.get("ppid") != row.get("ppid"):
-                self._reparented(key, was, before)
-            share = self._credit(key, row, was, reaped.get(key[0], 0.0), interval, cap)
-            if share is not None:
-                out["children_cpu_percent"] = share
-                if share:
-                    credited[key] = share * interval / 100
-                    cores += share / 100
-            if key in self._orphans:
-                out["orphan_of"] = self._orphans[key]
-            unit = self._unit(key, row, tick.processes)
-            if unit:
-                out["unit"] = unit
+            out = self._completed(key, row, tick.processes, closing, settled, first)
             known = rows.get(key)
             if known is None or known != out:
                 rows[key] = out
                 changed.add(key)
-        for key in tick.exited:
-            for held in (self._units, self._named, self._orphans, self._debt):
-                held.pop(key, None)
-        self._credited = credited
-        if new is None or len(rows) != len(tick.processes):
-            rows = {key: rows.get(key, row) for key, row in tick.processes.items()}
-        self._rows, self._sources = rows, tick.processes
+        return rows, changed, new
+
+    def _completed(self, key: Key, row: Row, processes: Mapping[Key, Row], closing: Row, settled: Settlement,
+                   first: bool) -> Row:
+        """A row with all that this stage adds."""
+        out = row.copy()
+        was = self._sources.get(key)
+        if was is not None and was.get("ppid") != row.get("ppid"):
+            self._reparented(key, was)
+        self._add_children(key, row, was, out, closing, settled, first)
+        name = self._names[key] = out["name"] = name_of(row)
+        if key in self._own or self._is_own(key, row):
+            self._own.add(key)
+            out["own"] = True
+        if key in self._orphans:
+            out["orphan_of"] = self._orphans[key]
+        out["unit"] = self._units.find(key, row, name, processes, self._by_pid, self._names)
+        return out
+
+    # -- use of ended children -----------------------------------------------------------------------------------
+
+    def _add_children(self, key: Key, row: Row, was: Row | None, out: Row, closing: Row, settled: Settlement,
+                      first: bool) -> None:
+        """Rates of children that ended unseen; disk counters and rate without what children did."""
+        interval = closing.get("interval_s") or 0.0
+        not_own = self._not_own.get(key)
+        if not_own is not None:
+            for i in DISK:
+                if OWN[i] in out:
+                    out[OWN[i]] = max(0, out[OWN[i]] - round(not_own[i - READ]))
+        if interval <= 0:
+            return
+        if was is None:
+            seconds = 0.0 if first else interval * lived(row, closing["ts"], interval)
+            if seconds <= 0 or "cpu_percent" not in row:
+                return      # it is older than the interval: nobody knows when its children ended
+            used = [row.get("children_cpu_seconds_total") or 0.0, row.get("children_pageins_total") or 0.0, 0.0, 0.0]
+        else:
+            seconds = interval
+            used = settled.children.get(key, [0.0] * 4)
+        if "children_cpu_seconds_total" in row:
+            most = seconds * (closing.get("cpus") or 1)
+            out["children_cpu_percent"] = round(100 * min(used[CPU], most) / seconds, 2)
+        if "children_pageins_total" in row:
+            out["children_pageins_per_s"] = round(used[PAGEINS] / seconds, 1)
+        if OWN[READ] in row and "children_faults_total" in row:
+            out["children_disk_bytes_per_s"] = round(sum(used[i] for i in DISK) / seconds, 1)
+        if any(used):
+            self._credited.add(key)
+        children = settled.not_own.get(key)
+        if children is not None and was is not None and out.get("disk_bytes_per_s"):
+            grown = sum(row[OWN[i]] - was[OWN[i]] for i in DISK if OWN[i] in row and OWN[i] in was)
+            own = max(0.0, grown - sum(children))
+            out["disk_bytes_per_s"] = round(out["disk_bytes_per_s"] * own / grown, 1) if grown > 0 else 0.0
+            self._credited.add(key)
+
+    def _closing(self, closing: Row, rows: Mapping[Key, Row], settled: Settlement, interval: float) -> Row:
+        """The closing row: CPU time that was found in children is attributed."""
         left = closing.get("unattributed_cpu_cores")
-        if cores and left is not None:
-            closing = {**closing, "unattributed_cpu_cores": round(max(0.0, left - cores), 3)}
-        return Tick(closing, rows, changed, tick.exited, tick.scored, tick.records)
+        if left is None or interval <= 0:
+            return closing
+        found = sum(rows[key].get("children_cpu_percent", 0.0) / 100 for key in self._credited)
+        found += sum(used[CPU] for used in settled.ended.values()) / interval
+        return {**closing, "unattributed_cpu_cores": round(max(0.0, left - found), 3)} if found else closing
 
-    # -- the dead ------------------------------------------------------------------------------------------------
+    def _forget(self, key: Key) -> None:
+        """The process is gone."""
+        for held in (self._names, self._orphans, self._not_own):
+            held.pop(key, None)
+        self._own.discard(key)
+        self._units.forget(key)
+        if self._ledger is not None:
+            self._ledger.forget(key)
 
-    def _bury(self, tick: Tick) -> dict[int, float]:
-        """Forget those that are gone. Gives, by the parent's pid, the CPU time of them that was already counted while
-        they lived: it comes back in the parent's children's time and must not count twice."""
-        reaped: dict[int, float] = {}
-        for key in tick.exited:
-            row = self._sources.get(key)
-            if row is not None and row.get("ppid"):
-                seen = (row.get("cpu_seconds_total") or 0.0) + (row.get("children_cpu_seconds_total") or 0.0)
-                reaped[row["ppid"]] = reaped.get(row["ppid"], 0.0) + seen
-            if self._by_pid.get(key[0]) == key:
-                del self._by_pid[key[0]]
-        return reaped
+    # -- relatives -----------------------------------------------------------------------------------------------
 
-    def _credit(self, key: Key, row: Row, was: Row | None, reaped: float, interval: float, cap: float) -> float | None:
-        """CPU percent of children that ended in the interval and were never seen, or not to their end."""
-        total = row.get("children_cpu_seconds_total")
-        if total is None or was is None or interval <= 0 or "children_cpu_seconds_total" not in was:
-            return None
-        grown = total - was["children_cpu_seconds_total"]
-        left = grown - reaped - self._debt.pop(key, 0.0)
-        # A child may be reaped between the reading of its own row and of its parent's. What was credited too much a
-        # tick ago, before the child was found to be gone, is owed back. Only that: a parent that ignores SIGCHLD is
-        # never told its children's time and owes nothing.
-        if left < -_NO_CPU and key in self._credited:
-            self._debt[key] = min(-left, self._credited[key])
-        return round(100 * min(max(0.0, left), cap) / interval, 2) if left >= _NO_CPU else 0.0
+    def _is_own(self, key: Key, row: Row) -> bool:
+        """A command of this package, or started by one."""
+        if is_own(row):
+            return True
+        parent = self._by_pid.get(row.get("ppid") or -1)
+        return parent is not None and parent in self._own and parent[1] <= key[1]
 
-    # -- orphans -------------------------------------------------------------------------------------------------
-
-    def _reparented(self, key: Key, was: Row, before: Mapping[Key, Row]) -> None:
+    def _reparented(self, key: Key, was: Row) -> None:
         """The parent died: remember who it was."""
-        parent = next((k for k in before if k[0] == was.get("ppid")), None)
-        name = before[parent].get("command", "?") if parent else "?"
+        parent = next((k for k in self._sources if k[0] == was.get("ppid")), None)
+        name = self._sources[parent].get("command", "?") if parent else "?"
         unit = self._units.get(parent) if parent else None
-        said = f"{name}[{was.get('ppid')}]"
-        self._orphans.setdefault(key, f"{said} of {unit}" if unit and unit != said else said)
-
-    # -- units ---------------------------------------------------------------------------------------------------
-
-    def _unit(self, key: Key, row: Row, processes: Mapping[Key, Row]) -> str | None:
-        """The unit of work: container, service or scope, app, else the topmost child of a shell or manager."""
-        known = self._units.get(key)
-        # Control group and path come a tick after the process, from another thread, and seldom change.
-        named = row.get("cgroup"), row.get("exe")
-        if known is not None and self._named.get(key) == named:
-            return known
-        self._named[key] = named
-        found = unit_of(row) or known or self._tree(key, row, processes)
-        if found:
-            self._units[key] = found
-        return found
-
-    def _tree(self, key: Key, row: Row, processes: Mapping[Key, Row]) -> str:
-        seen = {key}
-        while True:
-            parent = self._by_pid.get(row.get("ppid") or -1)
-            up = processes.get(parent) if parent else None
-            # A parent that is younger than its child is another process that got the parent's pid.
-            if parent is None or up is None or parent in seen or parent[1] > key[1] or parent[0] == 1:
-                break
-            if up.get("command") in SHELLS or up.get("command") in MANAGERS:
-                break
-            seen.add(parent)
-            if parent in self._units:
-                return self._units[parent]
-            key, row = parent, up
-        return f"{row.get('command', '?')}[{key[0]}]"
+        described = f"{name}[{was.get('ppid')}]"
+        self._orphans.setdefault(key, f"{described} of {unit}" if unit and unit != described else described)
 
 
-def unit_of(row: Row) -> str | None:
-    """The unit that a process's control group or program path names; None where they name a session or nothing."""
-    cgroup = row.get("cgroup")
-    if cgroup:
-        found = _CONTAINER.search(cgroup) or _PLAIN_CONTAINER.search(cgroup)
-        if found:
-            return f"container:{found.group(1)}"
-        found = _LXC.search(cgroup)
-        if found:
-            return f"container:{found.group(1)}"
-        found = _SERVICE.search(cgroup) or _SCOPE.search(cgroup)
-        if found and not _SESSION.match(found.group(1)):
-            return found.group(1)
-    found = _APP.search(row.get("exe") or "")
-    return found.group(1) if found else None
+__all__ = ["MANAGERS", "SHELLS", "Lineage", "lineage", "unit_of"]

@@ -23,13 +23,17 @@ _IDENTITY = (
     _f("user", str, "", "name of uid"),
     _f("command", str, "", "the kernel's short name of the process; any bytes, chosen by the process itself"),
     _f("exe", str, "", "path of the program"),
-    _f("cmdline", str, "", "arguments, as the process wants them seen; secrets redacted, 4 KiB at most"),
+    _f("cmdline", str, "", "arguments, as the process presents them; secrets redacted, 4 KiB at most; empty when it "
+       "has none, missing while they are not known"),
+    _f("name", str, "", "what people call the process: the script or module of an interpreter, the queue of a kernel "
+       "worker, else the program"),
+    _f("own", bool, "", "true for rogue-hunter's own commands, their helper processes and launcher shells"),
     _f("cgroup", str, "", "control group path", platforms="linux"),
     _f("tty", str, "", "controlling terminal"),
     _f("session", int, "", "session id: pid of the session's leader", platforms="linux"),
     _f("orphan_of", str, "", "the parent that died, `command[pid]`, and the unit of work it belonged to"),
-    _f("unit", str, "", "unit of work: container:ID, a systemd service or scope, an app, or the topmost process below "
-       "a shell or service manager, `command[pid]`"),
+    _f("unit", str, "", "unit of work: container:ID, flatpak:APP, snap:APP, a systemd service or scope, an app, or the "
+       "topmost process below a shell, service manager or wrapper (timeout, sudo, ...), `name[pid]`"),
 )
 
 _STATE = (
@@ -37,7 +41,11 @@ _STATE = (
     _f("state_raw", str, "", "state as the kernel prints it"),
     _m("priority", int, "", "scheduling priority of the kernel"),
     _f("nice", int, "", "nice value"),
+    _f("policy", str, "", "scheduling policy", platforms="linux",
+       choices=("other", "fifo", "rr", "batch", "idle", "deadline", "ext")),
     _m("threads", int, "", "number of threads"),
+    _f("ended", bool, "", "true in the last row of a process that is gone: its rates are what it used since the row "
+       "before, as inferred from its parent's counters"),
     _f("age_s", float, "s", "ts - start_time; added when the row is written"),
 )
 
@@ -54,16 +62,27 @@ _CPU = (
 _MEMORY = (
     _m("memory_bytes", int, "bytes", "memory held: physical footprint (macOS), resident set (Linux)"),
     _f("memory_peak_bytes", int, "bytes", "highest memory held so far"),
+    _f("shared_bytes", int, "bytes", "the part of memory_bytes that may be shared: files and shared memory",
+       platforms="linux"),
+    _f("swap_bytes", int, "bytes", "memory that was swapped out", platforms="linux"),
     _f("pageins_total", int, "", "page-ins: faults that needed the disk (major faults)"),
     _m("pageins_per_s", float, "1/s", "page-ins of the interval"),
     _f("faults_total", int, "", "all page faults, minor and major"),
     _m("faults_per_s", float, "1/s", "page faults of the interval"),
+    _f("children_pageins_total", int, "", "page-ins of children that ended and were waited for", platforms="linux"),
+    _f("children_pageins_per_s", float, "1/s", "page-ins, in the interval, of children that ended in it, as far as "
+       "they were not seen in rows of their own", platforms="linux"),
+    _f("children_faults_total", int, "", "page faults of children that ended and were waited for", platforms="linux"),
 )
 
 _DISK = (
-    _f("disk_read_bytes_total", int, "bytes", "bytes fetched from storage"),
-    _f("disk_write_bytes_total", int, "bytes", "bytes sent to storage, cancelled writes not subtracted"),
+    _f("disk_read_bytes_total", int, "bytes", "bytes fetched from storage, without those of children that ended since "
+       "the process was first seen"),
+    _f("disk_write_bytes_total", int, "bytes", "bytes sent to storage, cancelled writes not subtracted; children as "
+       "above"),
     _m("disk_bytes_per_s", float, "bytes/s", "bytes read and written of the interval"),
+    _m("children_disk_bytes_per_s", float, "bytes/s", "bytes read and written, in the interval, by children that ended "
+       "in it, as far as they were not seen in rows of their own", platforms="linux"),
 )
 
 _ACTIVITY = (

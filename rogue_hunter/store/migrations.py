@@ -28,7 +28,7 @@ from rogue_hunter.store.tables import (
 from rogue_hunter.store.tables_forensics import FORENSICS
 from rogue_hunter.store.tables_reap import REAP
 
-VERSION = 4
+VERSION = 5
 """Number of steps: the user_version of a file that has them all."""
 
 
@@ -113,7 +113,20 @@ def _steps() -> Any:
             db.conn.execute(f"DROP VIEW IF EXISTS {name}")
             db.conn.execute(f"CREATE VIEW {name} AS {query}")
 
+    @steps()
+    def m005_processes(db: Any) -> None:
+        _add_columns(db, PROCESS_SNAPSHOTS)
+
     return steps
+
+
+def _add_columns(db: Any, *tables: Table) -> None:
+    """Add the declared columns that a file of an earlier version lacks."""
+    for table in tables:
+        there = {column.name for column in db[table.name].columns}
+        for field in table.columns:
+            if field.name not in there:
+                db.conn.execute(f"ALTER TABLE {table.name} ADD COLUMN {field.name} {field.sql}")
 
 
 def _create(db: Any, *tables: Table) -> None:

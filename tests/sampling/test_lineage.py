@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.sampling.lineage import lineage, unit_of
+from rogue_hunter.sampling.lineage import lineage
+from rogue_hunter.sampling.units import unit_of
 from rogue_hunter.stream.tick import Row, Tick
 from tests.tools.ticks import closing, key, row, stream
 

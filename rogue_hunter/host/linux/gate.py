@@ -171,6 +171,16 @@ class ClockGate(Gate[int]):
     def _whole(self, at: int) -> int:
         return self._gettime(self.handles[at])
 
+    def ended(self, owner: Process) -> bool:
+        """True when a process that is watched here is gone."""
+        if owner.gate is not self:
+            return False
+        try:
+            self._gettime(self.handles[owner.at])
+        except OSError as error:
+            return error.errno in self.gone
+        return False
+
     def watch(self, owner: Process) -> int:
         """Watch a process; gives what its clock says now. Raises OSError: EINVAL when there is no such process."""
         clock = cpu_clock(owner.key[0])

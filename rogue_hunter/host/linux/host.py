@@ -90,6 +90,7 @@ class LinuxHost:
                 self._stand(process, tick)
             else:
                 self._table.reread(process, said, tick)
+        self._forget_reaped(tick)
         self._ask_orphans(tick)
         self._newcomers.find(tick)
         self._settle(tick)
@@ -119,6 +120,15 @@ class LinuxHost:
         tick.active += 1
         tick.cores += process.row.get("cpu_percent", 0.0) / 100
         tick.unsettled.add(process)
+
+    def _forget_reaped(self, tick: Reading) -> None:
+        """A child may have ended after the poll and before its parent was read: its parent's counters hold what it
+        used, so it must not be there any more."""
+        parents = {process.key[0] for process in tick.unsettled if process.reaped}
+        if parents:
+            for process in [p for p in self._table.processes.values() if p.row.get("ppid") in parents]:
+                if self._files.clock.ended(process):
+                    self._table.forget(process, tick)
 
     def _ask_orphans(self, tick: Reading) -> None:
         """A process does not run to get another parent: those whose parent is gone are asked who it is now."""

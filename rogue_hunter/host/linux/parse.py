@@ -43,6 +43,8 @@ class Stat(NamedTuple):
     threads: int
     start: int
     rss: int
+    children_minflt: int = 0
+    children_majflt: int = 0
 
 
 def parse_stat(data: bytes) -> Stat:
@@ -53,7 +55,8 @@ def parse_stat(data: bytes) -> Stat:
         raise ValueError("stat is cut short")
     return Stat(
         data[left + 1:right], f[0], int(f[1]), int(f[3]), int(f[4]), int(f[6]), int(f[7]), int(f[9]), int(f[11]),
-        int(f[12]), int(f[13]) + int(f[14]), int(f[15]), int(f[16]), int(f[17]), int(f[19]), int(f[21]),
+        int(f[12]), int(f[13]) + int(f[14]), int(f[15]), int(f[16]), int(f[17]), int(f[19]), int(f[21]), int(f[8]),
+        int(f[10]),
     )
 
 

@@ -47,6 +47,7 @@ class Process:
 
     __slots__ = (
         "at",
+        "children_faults",
         "clock_ns",
         "comm",
         "cpu",
@@ -63,6 +64,7 @@ class Process:
         "own",
         "rd",
         "read_ns",
+        "reaped",
         "row",
         "run_ns",
         "seen_ns",
@@ -101,6 +103,9 @@ class Process:
         self.seen_ns = 0
         """Clock of the last reading of the gate at which the process had run."""
         self.delay: ThreadDelay | None = None
+        self.children_faults = 0
+        self.reaped = False
+        """It waited for a child between its last two readings."""
         self.static: Row = {"pid": key[0], "start_ticks": key[1], "start_time": round(boot_time + self.started_s, 2)}
         self.static["command"] = text(stat.comm)
         tty = tty_name(stat.tty)
@@ -184,6 +189,8 @@ class Process:
             row["memory_peak_bytes"] = peak
         row["pageins_total"] = stat.majflt
         row["faults_total"] = stat.minflt + stat.majflt
+        row["children_pageins_total"] = stat.children_majflt
+        row["children_faults_total"] = stat.children_minflt + stat.children_majflt
         if rd is not None:
             row["disk_read_bytes_total"] = rd
             row["disk_write_bytes_total"] = wr
@@ -218,6 +225,8 @@ class Process:
         waited = since_full if clock_ns is not None else since
         if waited > 0 and "run_delay_seconds_total" in row and wait_ns >= self.wait_ns and self.run_ns is not None:
             row["run_delay_ms_per_s"] = round((wait_ns - self.wait_ns) * 1e-6 / waited, 2)
+        self.reaped = not first and row["children_faults_total"] > self.children_faults
+        self.children_faults = row["children_faults_total"]
         self.cpu, self.minflt, self.majflt = cpu, stat.minflt, stat.majflt
         self.rd, self.wr = rd, wr
         self.vol, self.invol = vol, invol or 0

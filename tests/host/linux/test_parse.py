@@ -94,7 +94,7 @@ def test_stat_cut_at_every_byte() -> None:
     whole = stat_line(7, b"a) b", rss=123456)
     for cut in range(len(whole)):
         try:
-            assert parse.parse_stat(whole[:cut])[:-1] == parse.parse_stat(whole)[:-1]
+            assert parse.parse_stat(whole[:cut])._replace(rss=0) == parse.parse_stat(whole)._replace(rss=0)
         except ValueError:
             assert len(whole[:cut].rpartition(b")")[2].split()) <= 22
 

@@ -117,6 +117,8 @@ def test_first_sight_of_an_old_process() -> None:
             "memory_peak_bytes": 2048 * 1024,
             "pageins_total": 10,
             "faults_total": 100,
+            "children_pageins_total": 0,
+            "children_faults_total": 0,
             "disk_read_bytes_total": 100,
             "disk_write_bytes_total": 200,
             "context_switches_total": 42,
@@ -451,7 +453,7 @@ def test_every_total_to_the_digit() -> None:
         "threads": 1, "cpu_seconds_total": 168 / HZ, "cpu_user_seconds_total": 123 / HZ,
         "cpu_system_seconds_total": 45 / HZ, "children_cpu_seconds_total": 13 / HZ, "memory_bytes": 13 * PAGE,
         "memory_peak_bytes": 3072, "pageins_total": 90, "faults_total": 890, "disk_read_bytes_total": 31,
-        "disk_write_bytes_total": 32, "context_switches_total": 43, "wakeups_total": 21,
+        "children_pageins_total": 0, "children_faults_total": 0, "disk_write_bytes_total": 32, "context_switches_total": 43, "wakeups_total": 21,
         "run_delay_seconds_total": 1.234568}
 
 

@@ -1,0 +1,97 @@
+"""The name that people call a process by, and which processes are rogue-hunter's own."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from rogue_hunter.stream.tick import Row
+from rogue_hunter.text.interpreters import script_of
+
+COMM_BYTES = 15
+"""Length of the kernel's short name on Linux (TASK_COMM_LEN - 1): a longer program name is cut to this."""
+
+COMMANDS = frozenset({"bench", "check", "config", "forensics", "match", "metrics", "pipe", "prune", "reap", "report",
+                      "sample", "score", "service", "tail", "top", "track"})
+"""What follows `rh-` in the name of a command of this package."""
+
+# kworker/POOL:ID[H][-QUEUE|+QUEUE], kworker/R-QUEUE for a rescuer (kernel/workqueue.c, wq_worker_comm).
+_KWORKER = re.compile(r"kworker/(?:R|[u\d][^-+]*)(?:[-+](.+))?")
+_OWN = re.compile(r"(?:^|\s)-m rogue_hunter(?:\.\S+)?(?:\s|$)")
+
+
+def name_of(row: Row) -> str:
+    """The script or module of an interpreter, the queue of a kernel worker, else the program; "?" when none is known.
+
+    The short name that the kernel keeps is the last resort: a process, or one of its threads, sets it at will
+    (Node's "MainThread", Firefox's "GeckoMain").
+    """
+    return _name(row.get("command", ""), row.get("exe", ""), row.get("cmdline", ""))
+
+
+@functools.lru_cache(maxsize=4096)
+def _name(command: str, exe: str, cmdline: str) -> str:
+    if not exe and not cmdline:
+        queue = _KWORKER.fullmatch(command)
+        return (f"kworker/{queue[1]}" if queue[1] else "kworker") if queue else command or "?"
+    first, rest = _split(exe, cmdline)
+    words = rest.split(" ")
+    program, called = _last(exe), _last(first).rstrip(":")
+    module = _own_command(words)
+    if module is not None:
+        return module
+    script = script_of(program, words) or script_of(called, words)
+    if script is not None:
+        return _last(script) or script
+    if program.startswith("memfd:"):
+        program = called or program.removeprefix("memfd:")
+    # A program of many names (busybox) is what it was called as; a title written over the arguments is no program.
+    if called and (not program or _cut(called) == command):
+        return called
+    return program or command or "?"
+
+
+def is_own(row: Row) -> bool:
+    """True for a command of this package, a helper process of one, or the shell that starts one."""
+    return _own(row.get("exe", ""), row.get("cmdline", ""))
+
+
+@functools.lru_cache(maxsize=4096)
+def _own(exe: str, cmdline: str) -> bool:
+    if "rogue_hunter" not in cmdline and "rh-" not in cmdline:
+        return False
+    first, rest = _split(exe, cmdline)
+    words = rest.split(" ")
+    for interpreter in (_last(exe), _last(first)):
+        script = script_of(interpreter, words)
+        if script is not None:
+            name = script.rpartition("/")[2]
+            if name.startswith("rh-") and name[3:] in COMMANDS:
+                return True
+            return script.split(".")[0] == "rogue_hunter" and _OWN.search(cmdline) is not None
+    return False
+
+
+def _own_command(words: list[str]) -> str | None:
+    """`rh-X` for `-m rogue_hunter X`."""
+    for i in range(len(words) - 2):
+        if words[i] == "-m" and words[i + 1] == "rogue_hunter" and words[i + 2] in COMMANDS:
+            return f"rh-{words[i + 2]}"
+    return None
+
+
+def _split(exe: str, cmdline: str) -> tuple[str, str]:
+    """The program as it was called, and the arguments. A path with blanks in it is recognized by `exe`."""
+    if exe and (cmdline == exe or cmdline.startswith(exe + " ")):
+        return exe, cmdline[len(exe) + 1:]
+    first, _, rest = cmdline.partition(" ")
+    return first, rest
+
+
+def _last(path: str) -> str:
+    """The last part of a path; a login shell's `-bash` is bash."""
+    return path.removesuffix(" (deleted)").rpartition("/")[2].removeprefix("-")
+
+
+def _cut(name: str) -> str:
+    return name.encode()[:COMM_BYTES].decode("utf-8", "backslashreplace")

@@ -1,0 +1,141 @@
+"""The unit of work that a process belongs to: a container, a service, an app, or what was started at a prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from rogue_hunter.sampling.ledger import ancestors
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Row
+
+SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "tcsh", "csh", "ash", "busybox", "nu", "xonsh",
+                    "pwsh", "elvish"})
+"""Programs whose children were started by a person or a script, each as a thing of its own."""
+
+MANAGERS = frozenset({"systemd", "init", "launchd", "sshd", "sshd-session", "login", "cron", "crond", "atd", "anacron",
+                      "fcron", "cronie", "tmux", "tmux: server", "screen", "supervisord", "runit", "runsv",
+                      "s6-supervise", "dockerd", "containerd-shim", "conmon", "tini", "dumb-init", "gdm", "sddm",
+                      "getty", "agetty", "su"})
+"""Programs that start services and sessions."""
+
+WRAPPERS = frozenset({"timeout", "env", "nice", "ionice", "nohup", "sudo", "doas", "setsid", "setpriv", "chrt",
+                      "taskset", "time", "strace", "ltrace", "stdbuf", "unbuffer", "caffeinate", "systemd-inhibit",
+                      "runuser", "chroot", "unshare", "nsenter", "prlimit", "numactl", "firejail", "bwrap"})
+"""Programs that run one other program and wait for it: the unit is that program."""
+
+STEPPED_OVER = SHELLS | MANAGERS | WRAPPERS
+
+_ID = r"[0-9a-f]{12}"
+_CONTAINER = re.compile(
+    # docker-ID.scope, libpod-ID.scope, crio-ID.scope, cri-containerd-ID.scope, nerdctl-ID.scope, POD:cri-containerd:ID
+    rf"(?:docker|libpod|libpod_pod|crio|cri-o|crio-conmon|libpod-conmon|cri-containerd|containerd|nerdctl|moby)[-:]({_ID})[0-9a-f]*"
+    # /docker/ID, /kubepods/.../podUID/ID, /libpod_parent/libpod-ID, /ecs/TASK/ID, /default/ID: 256 bits
+    rf"|/({_ID})[0-9a-f]{{52}}(?=/|\.scope|$)"
+    rf"|/(?:docker|containerd|moby|actions_job)/({_ID})[0-9a-f]*(?=/|$)"
+    # Fargate: /ecs/TASK/TASK-NUMBER
+    rf"|/ecs/[^/]+/({_ID})[0-9a-f]{{20}}-[0-9]+"
+    r"|/lxc(?:\.payload|\.monitor)?[./]([^/]+)"
+    r"|/systemd-nspawn@([^/]+)\.service"
+    r"|/machine-([^/]+)\.scope")
+_FLATPAK = re.compile(r"/app-flatpak-(.+?)-\d+\.scope")
+_SNAP = re.compile(r"/snap\.([^/]+?)(?:[.-][0-9a-f]{8}-[0-9a-f-]{27})?\.(?:scope|service)")
+_NAMED = re.compile(r"/([^/]+\.(?:service|scope))(?=/|$)")
+_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
+_APP = re.compile(r"/([^/]+\.app)/Contents/")
+
+_TERMINAL = (r"(?:terminal|konsole|yakuake|console|kgx|ptyxis|kitty|ghostty|alacritty|wezterm|foot|footclient"
+             r"|u?xterm|urxvt|rxvt|rxvt-unicode|st|tilix|tilda|guake|terminator|terminology|sakura|blackbox|warp"
+             r"|hyper|tabby|rio|contour|zutty|extraterm|termite|termit|cosmicterm|cosmic-term|cool-retro-term"
+             r"|lxterminal|qterminal|deepin-terminal|roxterm|gnome-terminal-server)")
+_SESSION = re.compile(
+    rf"(?i)(?:session-.*\.scope|user@.*\.service|init\.scope|(?:vte|tmux|ptyxis|screen|tmate|zellij|byobu)-spawn-.*\.scope"
+    rf"|tab\(\d+\)\.scope|(?:app-|dbus-|run-)?(?:.*[.@:-])?(?:[a-z0-9]+-)?{_TERMINAL}(?:[-@.].*)?\.(?:scope|service)"
+    r"|(?:open)?sshd?(?:-session)?(?:@.*)?\.service|dropbear(?:@.*)?\.service|(?:in\.)?telnetd?(?:@.*)?\.service"
+    r"|mosh-server.*\.(?:scope|service)|(?:cron|crond|cronie|atd|anacron|fcron|dcron|bcron|systemd-cron)\.service"
+    r"|(?:serial-|console-|container-)?getty@?.*\.service|autovt@.*\.service|tmux(?:@.*)?\.service|screen\.service"
+    r"|emergency\.service|rescue\.service|debug-shell\.service)")
+"""Scopes and services that hold a login, a terminal or a scheduler with all that was started from it."""
+
+
+def unit_of(row: Row) -> str | None:
+    """The unit that a process's control group or program path names; None where they name a session or nothing."""
+    cgroup = row.get("cgroup")
+    if cgroup:
+        found = unit_of_cgroup(cgroup)
+        if found is not None:
+            return found
+    app = _APP.search(row.get("exe") or "")
+    return app.group(1) if app else None
+
+
+def unit_of_cgroup(path: str) -> str | None:
+    """The unit that a control group path names: `container:ID` (12 digits of the id, or the container's name),
+    `flatpak:APP`, `snap:APP`, else the innermost service or scope; None for a session, a slice and the root."""
+    containers = _CONTAINER.findall(path)
+    if containers:
+        return f"container:{_plain(next(filter(None, containers[-1])))}"
+    for kind, pattern in (("flatpak", _FLATPAK), ("snap", _SNAP)):
+        app = pattern.search(path)
+        if app:
+            return f"{kind}:{_plain(app.group(1))}"
+    names = _NAMED.findall(path)
+    return None if not names or _SESSION.fullmatch(names[-1]) else names[-1]
+
+
+def _plain(name: str) -> str:
+    """systemd's escapes (systemd-escape(1)) undone where they make a printable character."""
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if "20" <= found[1] <= "7e" else found[0], name)
+
+
+class Units:
+    """The unit of each process, kept until its control group, program or name changes."""
+
+    def __init__(self) -> None:
+        self._units: dict[Key, str] = {}
+        self._known: dict[Key, tuple[str | None, str | None, str]] = {}
+        self.renamed: set[Key] = set()
+        """Processes whose unit took another name with its topmost process."""
+
+    def get(self, key: Key) -> str | None:
+        """The unit found last."""
+        return self._units.get(key)
+
+    def forget(self, key: Key) -> None:
+        """The process is gone."""
+        self._units.pop(key, None)
+        self._known.pop(key, None)
+
+    def find(self, key: Key, row: Row, name: str, rows: Mapping[Key, Row], by_pid: Mapping[int, Key],
+             names: Mapping[Key, str]) -> str:
+        """The unit: container, service or scope, app, else the topmost process below a shell, manager or wrapper."""
+        known = self._units.get(key)
+        # Control group and path come a tick after the process, from another thread, and seldom change.
+        described = row.get("cgroup"), row.get("exe"), name
+        before = self._known.get(key)
+        if known is not None and before == described:
+            return known
+        self._known[key] = described
+        found = unit_of(row)
+        named_after_itself = known is not None and before is not None and known == f"{before[2]}[{key[0]}]"
+        if found is None and known is not None:
+            # It keeps the unit that it was started in; a unit that is named after it takes its new name.
+            found = f"{name}[{key[0]}]" if named_after_itself else known
+        if found is None:
+            found = self._topmost(key, row, name, rows, by_pid, names)
+        if named_after_itself and found != known:
+            for other in [k for k, unit in self._units.items() if unit == known]:
+                self._units[other] = found
+                self.renamed.add(other)
+        self._units[key] = found
+        return found
+
+    def _topmost(self, key: Key, row: Row, name: str, rows: Mapping[Key, Row], by_pid: Mapping[int, Key],
+                 names: Mapping[Key, str]) -> str:
+        for parent in ancestors(key, row, rows, by_pid):
+            if parent[0] == 1 or rows[parent].get("command") in STEPPED_OVER:
+                break
+            if parent in self._units:
+                return self._units[parent]
+            key, name = parent, names.get(parent, rows[parent].get("command", "?"))
+        return f"{name}[{key[0]}]"
