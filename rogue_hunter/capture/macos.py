@@ -21,9 +21,9 @@ from rogue_hunter.capture import logs
 from rogue_hunter.capture.command import Command, Outcome, RunCommand, default_runner, first_words, part_status
 from rogue_hunter.capture.raw_files import keep_raw
 from rogue_hunter.capture.request import Parts, Request, Sleep, capture_record
-from rogue_hunter.capture.settings import ForensicsSettings
 from rogue_hunter.capture.spindump import parser as spindump
 from rogue_hunter.capture.spindump.detect import tail
+from rogue_hunter.config.options import Forensics
 from rogue_hunter.stream.tick import Record
 
 SETTLE_S = 5.0
@@ -52,14 +52,14 @@ def save_argv(tools: Tools, file: str) -> list[str]:
     return [tools.sudo, "-n", tools.tailspin, "save", "-o", file]
 
 
-def capture_macos(request: Request, cancel: threading.Event | None = None, *, settings: ForensicsSettings | None = None,
+def capture_macos(request: Request, cancel: threading.Event | None = None, *, settings: Forensics | None = None,
                   tools: Tools | None = None, make: RunCommand | None = None, sleep: Sleep = time.sleep,
                   clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> list[Record]:
     """Save, decode, read the log; each part has a status of its own, and one that fails leaves the others.
 
     Returns the capture record, the report with its processes, threads and waits, log entries. `make` starts commands.
     """
-    settings, tools = settings or ForensicsSettings(), tools or Tools()
+    settings, tools = settings or Forensics(), tools or Tools()
     make, cancel = make or default_runner(), cancel or threading.Event()
     parts, start = Parts(), clock()
     deadline = start + settings.timeout_s
@@ -95,7 +95,7 @@ def _targets(request: Request, records: Iterable[Record]) -> list[dict[str, obje
             for t in request.targets] or None
 
 
-def _save(settings: ForensicsSettings, tools: Tools, make: RunCommand, cancel: threading.Event, parts: Parts,
+def _save(settings: Forensics, tools: Tools, make: RunCommand, cancel: threading.Event, parts: Parts,
           deadline: float, sleep: Sleep, clock: Callable[[], float], wall: Callable[[], float]) -> bool:
     """Have tailspin save, and wait until its file is there and no longer grows."""
     file = Path(settings.tailspin_file)
@@ -151,7 +151,7 @@ def _settled(file: Path, before: tuple[int, int, int] | None, began: float, unti
         sleep(SETTLE_STEP_S)
 
 
-def _decode(request: Request, settings: ForensicsSettings, tools: Tools, make: RunCommand, cancel: threading.Event,
+def _decode(request: Request, settings: Forensics, tools: Tools, make: RunCommand, cancel: threading.Event,
             parts: Parts, timeout_s: float) -> list[Record]:
     command = make([tools.spindump, "-i", settings.tailspin_file, "-stdout", "-noBinary"], timeout_s,
                    REPORT_LIMIT_BYTES, cancel)
@@ -184,7 +184,7 @@ def _relevant(records: Iterable[Record], wanted: set[int]) -> list[Record]:
             or not awaited.isdisjoint(each["thread_id"].split(","))]
 
 
-def _read_log(request: Request, settings: ForensicsSettings, tools: Tools, make: RunCommand, cancel: threading.Event,
+def _read_log(request: Request, settings: Forensics, tools: Tools, make: RunCommand, cancel: threading.Event,
               parts: Parts, into: list[Record], left: list[int]) -> None:
     """`log show` takes its span in whole minutes."""
     if not settings.log_entries or settings.log_seconds <= 0:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 
 from rogue_hunter.capture.request import Capturer, Request, Target
-from rogue_hunter.capture.settings import ForensicsSettings
+from rogue_hunter.config.options import Forensics
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record
 
@@ -19,9 +19,9 @@ def new_capture_key(ts: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(max(0.0, ts))) + "-" + os.urandom(4).hex()
 
 
-def capturer(settings: ForensicsSettings | None = None) -> Capturer:
+def capturer(settings: Forensics | None = None) -> Capturer:
     """What makes captures on this platform."""
-    mine = settings or ForensicsSettings()
+    mine = settings or Forensics()
     if sys.platform == "darwin":
         from rogue_hunter.capture.macos import capture_macos
 
@@ -31,7 +31,7 @@ def capturer(settings: ForensicsSettings | None = None) -> Capturer:
     return lambda request, cancel: capture_linux(request, cancel, settings=mine)
 
 
-def capture(identities: Iterable[Key], settings: ForensicsSettings | None = None, *, trigger: str = "manual",
+def capture(identities: Iterable[Key], settings: Forensics | None = None, *, trigger: str = "manual",
             boot_id: str | None = None) -> list[Record]:
     """Capture now, in this thread. The first identity, (pid, start_ticks), is the culprit; there may be none.
 

@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 from rogue_hunter.capture.request import Parts
-from rogue_hunter.capture.settings import ForensicsSettings
+from rogue_hunter.config.options import Forensics
 from rogue_hunter.paths import PathError, private_dir, state_dir
 
 SUFFIX = ".tailspin"
 
 
-def keep_raw(source: Path, capture: str, settings: ForensicsSettings, parts: Parts) -> dict[str, object]:
+def keep_raw(source: Path, capture: str, settings: Forensics, parts: Parts) -> dict[str, object]:
     """Copy `source` to the directory of copies; the fields raw_path and raw_bytes, or a problem among `parts`.
 
     The copy is left out when the disk would be left with less than settings.free_mb, or when the file alone is

@@ -1,4 +1,4 @@
-"""What a capture is asked for, and what it answers with."""
+"""A request for a capture, and the record of a capture with the status of its parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rogue_hunter.stream.tick import Record, record
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A process to look at: its identity, its name as it was known, and why."""
+    """A process to capture: its identity, its name when the request was made, and its role."""
 
     key: Key
     command: str = ""
@@ -22,8 +22,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One capture to make. `capture` is its key, `ts` the epoch second of what asked for it; the first target is the
-    culprit, if there is one."""
+    """One capture to make.
+
+    `capture` is its key, `ts` the epoch second of the record that requested it. The first target is the culprit, if
+    there is one. `troubles`: the names of each trouble that the capture is about (see capture.limits).
+    """
 
     capture: str
     ts: float
@@ -32,17 +35,18 @@ class Request:
     event: str | None = None
     boot_id: str | None = None
     pause: str | None = None
+    troubles: tuple[tuple[str, ...], ...] = ()
 
     @property
     def culprit(self) -> Target | None:
-        """The first target, when it is one."""
+        """The first target, if its role is culprit."""
         return self.targets[0] if self.targets and self.targets[0].role == "culprit" else None
 
 
 class Capturer(Protocol):
-    """Makes one capture; returns its records, the `capture` record first. Never raises for what the machine does.
+    """Makes one capture and returns its records, the `capture` record first. Failures are reported in the records.
 
-    `cancel` is set when nobody waits for the answer any more.
+    `cancel` is set when the answer is no longer wanted.
     """
 
     def __call__(self, request: Request, cancel: threading.Event) -> list[Record]: ...
@@ -50,21 +54,21 @@ class Capturer(Protocol):
 
 @dataclass(slots=True)
 class Parts:
-    """How the parts of a capture went. `status[part]` becomes the field `part_status`."""
+    """The status of each part of a capture. `status[part]` becomes the field `part_status`."""
 
     status: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def done(self, part: str, status: str, problem: str | None = None) -> None:
-        """`part` ended as `status`; `problem` says why it is not ok."""
+        """Set the status of `part`; `problem` is the reason if it is not ok."""
         self.status[part] = status
         if problem and len(self.problems) < 32:
             self.problems.append(problem[:512])
 
     @property
     def overall(self) -> str:
-        """ok: every part is; failed: none gave anything; partial: the rest. A part that this machine does not have,
-        or that was not asked for, does not count."""
+        """ok: all parts are; failed: no part has a result; partial: anything else. Parts that this machine does not
+        have, or that were not requested, do not count."""
         counted = [s for s in self.status.values() if s not in ("unavailable", "skipped")]
         if counted and all(s == "ok" for s in counted):
             return "ok"
@@ -73,7 +77,7 @@ class Parts:
 
 def capture_record(request: Request, parts: Parts, os: str, duration_s: float, children: Sequence[Record],
                    **more: object) -> Record:
-    """The record of a capture that was made; counts are taken from its children."""
+    """The `capture` record of a capture that was made, with the counts of its child records."""
     counts: dict[str, int] = {}
     for each in children:
         counts[each["type"]] = counts.get(each["type"], 0) + 1

@@ -1,10 +1,9 @@
-"""The stage: events that reach the forensics band and pauses in, captures out. Nothing slow happens on the beat.
+"""The capture stage: events that reach the forensics band and pauses in, captures out.
 
-One thread waits for one capture at a time; what was made goes out with the next tick. The capture itself is made by
-another process (rogue_hunter.capture.worker): a thread that parses a report would take the interpreter from the
-beat at each of its system calls. A request that comes too soon,
-beyond the budget or while a capture is being made is not queued but counted, and said in a `capture` record with the
-status `skipped`: evidence is worth something at the moment it is asked for, not a minute later.
+Nothing slow happens on the beat. A background thread waits for one capture at a time, which another process makes
+(rogue_hunter.capture.worker); its records leave with a later tick. A request that comes while a capture is being made,
+for a trouble that was just captured, or beyond a budget is skipped, not queued: evidence must be taken at the moment
+of the trouble. Skipped requests are counted and reported in `capture` records with the status `skipped`.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from rogue_hunter.capture.limits import Budget, Skipped
 from rogue_hunter.capture.platform import new_capture_key
 from rogue_hunter.capture.request import Capturer, Parts, Request, Target, capture_record
-from rogue_hunter.capture.settings import ForensicsSettings
+from rogue_hunter.config.options import Forensics
 from rogue_hunter.schema.field import BANDS, Key
 from rogue_hunter.stream.tick import Record, Row, Tick, record
+from rogue_hunter.worker import Worker
 
-SAY_SKIPPED_S = 10.0
-"""Seconds after which skipped requests are said at the latest."""
+REPORT_SKIPPED_S = 10.0
+"""Seconds after which skipped requests are reported at the latest."""
 CANCEL_S = 0.5
-"""Seconds in which a capture that is cancelled may still say so."""
-SLICE = 100
-"""Records of a capture that go out with one tick: storing one takes 40 us, and a report of a Mac has 2,200."""
+"""Seconds that a cancelled capture has to answer."""
+RECORDS_PER_TICK = 100
+"""Records of a capture that leave with one tick: storing one takes 40 us, and a report of a Mac has 2,200."""
 RING_TICKS = 60
-TIME_END = 1e11
-"""Epoch seconds that no calendar has: what is later is no time."""
+MAX_TIME = 1e11
+"""Epoch seconds from which a time stamp is nonsense (year 5138)."""
 NAME_LIMIT = 1024
 CONTEXT_PROCESSES = 10
 """Processes of the ring that a buffer_context names."""
@@ -40,125 +39,207 @@ _CONTEXT_FIELDS = ("score", "band", "cpu_percent", "memory_bytes", "disk_bytes_p
 
 Ring = Callable[[], Iterable[tuple[Row, Mapping[Key, Row]]]]
 """The last ticks, oldest first: closing row and selected rows. `rogue_hunter.tracking.ring.Ring.ticks` is one."""
-Start = Callable[[Callable[[], None]], object]
+
+Job = tuple[Request, Record | None]
+"""A request and its buffer_context."""
 
 
-def start_thread(work: Callable[[], None]) -> object:
-    """Run `work` in a daemon thread."""
-    thread = threading.Thread(target=work, name="rh-forensics", daemon=True)
-    thread.start()
-    return thread
+class Captures:
+    """The stage as an object: `captures(tick)` returns the tick with its captures, `close()` the last records.
 
-
-@dataclass(slots=True)
-class _State:
-    settings: ForensicsSettings
-    capturer: Capturer
-    clock: Callable[[], float]
-    start: Start
-    ring: Ring
-    budget: Budget = field(default_factory=Budget)
-    skipped: Skipped = field(default_factory=Skipped)
-    done: deque[list[Record]] = field(default_factory=deque)
-    made: threading.Event = field(default_factory=threading.Event)
-    waiting: deque[Record] = field(default_factory=deque)
-    cancel: threading.Event = field(default_factory=threading.Event)
-    busy: bool = False
-    boot_id: str | None = None
-    own_pid: int | None = None
-    rows: Mapping[Key, Row] = field(default_factory=dict)
-    scored: set[Key] = field(default_factory=set)
-
-
-def forensics(ticks: Iterator[Tick], settings: ForensicsSettings, capturer: Capturer,
-              clock: Callable[[], float] = time.monotonic, *, band: str = "critical", ring: Ring | None = None,
-              start: Start = start_thread, finish_s: float | None = None, boot_id: str | None = None,
-              own_pid: int | None = None, live: Callable[[], tuple[ForensicsSettings, str]] | None = None,
-              ) -> Iterator[Tick]:
-    """Add captures to the ticks.
-
-    An `event` record of kind enter, band or peak in `band` or above asks for a capture, and so does a `pause`. `clock`
-    (seconds, never backward) is what debounce and budgets count on. `ring` gives what went on before; without one the
-    stage keeps the scored rows of the last ticks. `boot_id` is the boot that captures are made of, when the ticks may
-    be of another one or are left out; what happened in another one is not captured. Events of children of `own_pid`
-    are passed over: the maker of captures would be its own subject. `live` gives settings and band as they are now,
-    where they may change.
-
-    At the end of the input a capture under way is waited for, at most `finish_s` seconds (default: the timeout of a
-    capture), then cancelled, which it still says; when the stage is closed early it is cancelled without a word.
+    An `event` record of kind enter, band or peak in `band` or above requests a capture, and so does a `pause`.
     """
-    own: deque[tuple[Row, Mapping[Key, Row]]] = deque(maxlen=RING_TICKS)
-    state = _State(settings, capturer, clock, start, ring or (lambda: list(own)), boot_id=boot_id, own_pid=own_pid)
+
+    def __init__(self, settings: Forensics, capturer: Capturer, clock: Callable[[], float] = time.monotonic, *,
+                 band: str = "critical", ring: Ring | None = None, boot_id: str | None = None,
+                 own_pid: int | None = None, live: Callable[[], tuple[Forensics, str]] | None = None,
+                 cpu_seconds: Callable[[], float] = lambda: 0.0,
+                 worker: Callable[[str, Callable[[Job], list[Record]]], Worker[Job, list[Record]]] = Worker) -> None:
+        """`clock`: monotonic seconds, for all limits. `ring`: the ticks before a capture; by default the stage keeps
+        the scored rows of the last ticks itself. `boot_id`: the boot that captures are made of, if the ticks may be
+        of another one or missing; events of another boot are not captured. `own_pid`: events of children of this
+        process are ignored, so that captures do not capture their own making. `live`: returns the settings and band
+        in force, if they may change. `cpu_seconds`: CPU time that captures have used so far, for the CPU budget.
+        `worker`: makes the background thread.
+        """
+        self.settings = settings
+        self._band = band
+        self._capturer = capturer
+        self._clock = clock
+        self._own_ring: deque[tuple[Row, Mapping[Key, Row]]] = deque(maxlen=RING_TICKS)
+        self._ring = ring
+        self._given_boot_id = self._boot_id = boot_id
+        self._own_pid = own_pid
+        self._live = live
+        self._cpu_seconds = cpu_seconds
+        self._cpu_charged = cpu_seconds()
+        self._worker = worker("rh-captures", self._work)
+        self._budget = Budget()
+        self._skipped = Skipped()
+        self._waiting: deque[Record] = deque()
+        self._rows: Mapping[Key, Row] = {}
+        self._scored: set[Key] = set()
+        self.cancel = threading.Event()
+        """Set it to cancel the capture that is being made."""
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with records of captures that are done."""
+        if tick.row is not None:
+            self._boot_id = self._given_boot_id or tick.row.get("boot_id", self._boot_id)
+            self._rows, self._scored = tick.processes, tick.scored
+            if self._ring is None:
+                rows = {key: tick.processes[key] for key in tick.scored if key in tick.processes}
+                self._own_ring.append((tick.row, rows))
+        if tick.records:
+            if self._live is not None:
+                self.settings, self._band = self._live()
+            request = self._request(tick.records) if self.settings.enabled else None
+            if request is not None:
+                self._begin(request)
+        new = self._finished()
+        if new:
+            tick.records = [*tick.records, *new]
+        return tick
+
+    def close(self, finish_s: float | None = None) -> list[Record]:
+        """The last records. Waits at most `finish_s` seconds (default: the timeout of a capture) for a capture that
+        is being made, then cancels it; the cancelled capture is reported as failed."""
+        if not self._worker.wait(self.settings.timeout_s if finish_s is None else finish_s):
+            self.cancel.set()
+            self._worker.wait(CANCEL_S)
+        self._collect()
+        return [*self._waiting, *self._skipped.report()]
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _request(self, records: Iterable[Record]) -> Request | None:
+        """One request for all of one tick: the first event or pause names it, all of them add targets."""
+        first: Record | None = None
+        targets: dict[Key, Target] = {}
+        troubles: list[tuple[str, ...]] = []
+        level = BANDS.index(self._band)
+        for each in records:
+            culprits = self._culprits(each, level)
+            if culprits is None:
+                continue
+            for culprit in culprits:
+                key = _identity(culprit)
+                if key is not None:
+                    targets.setdefault(key, Target(key, _text(culprit.get("command")) or ""))
+            troubles.append(_names(each, culprits))
+            first = first or each
+        if first is None:
+            return None
+        ts = first.get("ts", first.get("end", first.get("start")))
+        # In a pipeline any program may have written this record.
+        ts = float(ts) if isinstance(ts, int | float) and 0 <= ts < MAX_TIME else time.time()
+        ordered = list(targets.values())
+        chosen = [t if i == 0 else Target(t.key, t.command, "rogue") for i, t in enumerate(ordered)]
+        chosen += [t for t in self._highest(len(targets)) if t.key not in targets]
+        limit = self.settings.targets + (1 if ordered else 0)
+        return Request(new_capture_key(ts), ts, "pause" if first["type"] == "pause" else "event",
+                       tuple(chosen[:limit]), _text(first.get("event")), _text(first.get("boot_id")) or self._boot_id,
+                       _text(first.get("pause")), tuple(troubles))
+
+    def _culprits(self, each: Record, level: int) -> list[dict[str, Any]] | None:
+        """The processes that a record blames; None if the record requests no capture."""
+        if each.get("type") == "pause":
+            culprits = each.get("culprits")
+            return [c for c in culprits if isinstance(c, dict)] if isinstance(culprits, list) else []
+        if each.get("type") != "event" or each.get("kind") not in ("enter", "band", "peak"):
+            return None
+        band = each.get("band")
+        if not isinstance(band, str) or band not in BANDS or BANDS.index(band) < level or _identity(each) is None:
+            return None
+        return None if self._own_pid and each.get("ppid") == self._own_pid else [each]
+
+    def _highest(self, more: int) -> list[Target]:
+        """The processes with the highest scores of the last tick: as many as targets are configured, and `more`."""
+        rows = [(self._rows[key].get("score", 0), key) for key in self._scored if key in self._rows]
+        rows.sort(key=lambda pair: (-pair[0], pair[1]))
+        return [Target(key, self._rows[key].get("command") or "", "rogue")
+                for _, key in rows[: self.settings.targets + more]]
+
+    # -- captures ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, request: Request) -> None:
+        """Start the capture, or count it as skipped."""
+        now = self._clock()
+        if request.boot_id is not None and self._boot_id is not None and request.boot_id != self._boot_id:
+            reason: str | None = "other_boot"
+        elif self._worker.pending:
+            reason = "busy"
+        else:
+            total = self._cpu_seconds()
+            self._budget.charge(total - self._cpu_charged, now, self.settings)
+            self._cpu_charged = total
+            reason = self._budget.refuses(request.troubles, now, self.settings)
+        if reason is not None:
+            self._skipped.add(reason, request, now)
+            return
+        self._budget.begin(request.troubles, now)
+        self._worker.submit((request, _context(self._own_ring if self._ring is None else self._ring(), request)))
+
+    def _work(self, job: Job) -> list[Record]:
+        """In the background thread: make the capture. One that fails is reported and must not end the pipe."""
+        request, context = job
+        try:
+            records = self._capturer(request, self.cancel)
+            if not records:
+                raise RuntimeError("the capture has no records")
+        except Exception as error:
+            problem = Parts({}, [f"{type(error).__name__}: {error}"])
+            records = [capture_record(request, problem, "unknown", 0.0, ())]
+        return [records[0], context, *records[1:]] if context else records
+
+    def _finished(self) -> list[Record]:
+        """Some records of a capture that is done, and skipped requests when it is time to report them."""
+        self._collect()
+        waiting = self._waiting
+        new = [waiting.popleft() for _ in range(min(RECORDS_PER_TICK, len(waiting)))]
+        since = self._skipped.since
+        if since is not None and (new or self._clock() - since >= REPORT_SKIPPED_S):
+            new += self._skipped.report()
+        return new
+
+    def _collect(self) -> None:
+        for records in self._worker.collect():
+            self._waiting.extend(records)
+
+
+def forensics(ticks: Iterator[Tick], settings: Forensics, capturer: Capturer,
+              clock: Callable[[], float] = time.monotonic, *, finish_s: float | None = None,
+              **options: Any) -> Iterator[Tick]:
+    """Add captures to the ticks; `options` are those of Captures.
+
+    At the end of the input a capture that is being made is waited for, at most `finish_s` seconds, then cancelled and
+    reported; when the generator is closed early, the capture is cancelled without a report.
+    """
+    stage = Captures(settings, capturer, clock, **options)
     try:
         for tick in ticks:
-            if tick.row is not None:
-                state.boot_id = boot_id or tick.row.get("boot_id", state.boot_id)
-                state.rows, state.scored = tick.processes, tick.scored
-                if ring is None:
-                    own.append((tick.row, {key: tick.processes[key] for key in tick.scored if key in tick.processes}))
-            if tick.records:
-                if live is not None:
-                    state.settings, band = live()
-                request = _request(state, tick.records, BANDS.index(band)) if state.settings.enabled else None
-                if request is not None:
-                    _follow(state, request)
-            if state.busy or state.waiting or state.skipped.since is not None:
-                new = _finished(state)
-                if new:
-                    tick.records = [*tick.records, *new]
-            yield tick
-        last = _last_words(state, state.settings.timeout_s if finish_s is None else finish_s)
+            yield stage(tick)
+        last = stage.close(finish_s)
         if last:
             yield Tick(records=last)
     finally:
-        state.cancel.set()
-
-
-def _request(state: _State, records: Iterable[Record], level: int) -> Request | None:
-    """One request for everything in one tick: the first event or pause gives its name, all give targets."""
-    first: Record | None = None
-    targets: dict[Key, Target] = {}
-    for each in records:
-        kind = each.get("type")
-        if kind == "event" and each.get("kind") in ("enter", "band", "peak") and _reaches(each.get("band"), level) \
-                and not (state.own_pid and each.get("ppid") == state.own_pid):
-            if _identity(each) is None:
-                continue
-            who: Iterable[object] = (each,)
-        elif kind == "pause":
-            culprits = each.get("culprits")
-            who = culprits if isinstance(culprits, list) else ()
-        else:
-            continue
-        for one in who:
-            key = _identity(one)
-            if key is not None and isinstance(one, dict):
-                targets.setdefault(key, Target(key, _text(one.get("command")) or ""))
-        first = first or each
-    if first is None:
-        return None
-    ts = first.get("ts", first.get("end", first.get("start")))
-    # In a pipeline this was written by anybody.
-    ts = float(ts) if isinstance(ts, int | float) and 0 <= ts < TIME_END else time.time()
-    ordered = list(targets.values())
-    chosen = [t if i == 0 else Target(t.key, t.command, "rogue") for i, t in enumerate(ordered)]
-    chosen += [t for t in _rogues(state, len(targets)) if t.key not in targets]
-    limit = state.settings.targets + (1 if ordered else 0)
-    return Request(new_capture_key(ts), ts, "pause" if first["type"] == "pause" else "event", tuple(chosen[:limit]),
-                   _text(first.get("event")), _text(first.get("boot_id")) or state.boot_id, _text(first.get("pause")))
+        stage.cancel.set()
 
 
 def _text(value: object) -> str | None:
     return value[:NAME_LIMIT] if isinstance(value, str) else None
 
 
-def _reaches(band: object, level: int) -> bool:
-    return isinstance(band, str) and band in BANDS and BANDS.index(band) >= level
+def _names(each: Record, culprits: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The names of the trouble that a record is about: the unit or command of its culprit, and a pause's cause."""
+    names = [_text(c.get("unit")) or _text(c.get("command")) for c in culprits[:1]]
+    if each["type"] == "pause":
+        names.append(f"pause: {_text(each.get('cause'))}")
+    return tuple(name for name in names if name)
 
 
-def _identity(culprit: object) -> Key | None:
-    if not isinstance(culprit, dict):
-        return None
+def _identity(culprit: Mapping[str, Any]) -> Key | None:
+    """The identity of a culprit: (pid, start), from its own fields or from `identity` in either of its forms."""
     pid, start = culprit.get("pid"), culprit.get("start_ticks")
     identity = culprit.get("identity")
     if isinstance(identity, dict):
@@ -168,56 +249,8 @@ def _identity(culprit: object) -> Key | None:
     return (pid, start) if isinstance(pid, int) and isinstance(start, int) else None
 
 
-def _rogues(state: _State, beside: int) -> list[Target]:
-    """The processes with the highest scores of the last tick, enough of them to leave `beside` out."""
-    rows = [(state.rows[key].get("score", 0), key) for key in state.scored if key in state.rows]
-    rows.sort(key=lambda pair: (-pair[0], pair[1]))
-    best = rows[: state.settings.targets + beside]
-    return [Target(key, state.rows[key].get("command") or "", "rogue") for _, key in best]
-
-
-def _follow(state: _State, request: Request) -> None:
-    """Begin the capture, or count it as skipped."""
-    now = state.clock()
-    reason = None
-    if request.boot_id is not None and state.boot_id is not None and request.boot_id != state.boot_id:
-        reason = "other_boot"
-    elif state.busy:
-        reason = "busy"
-    reason = reason or state.budget.refuses(request.culprit, now, state.settings)
-    if reason is not None:
-        state.skipped.add(reason, request, now)
-        return
-    state.budget.spend(request.culprit, now)
-    state.busy = True
-    context = _context(state.ring(), request)
-    capturer, done, made, cancel = state.capturer, state.done, state.made, state.cancel
-
-    def failed(error: Exception) -> list[Record]:
-        """One capture that fails must not end the pipe; it is said like any other that brought nothing."""
-        parts = Parts({}, [f"{type(error).__name__}: {error}"])
-        return [capture_record(request, parts, "unknown", 0.0, ())]
-
-    def work() -> None:
-        try:
-            records = capturer(request, cancel)
-            if not records:
-                raise RuntimeError("the capture has no records")
-        except Exception as error:
-            records = failed(error)
-        done.append([records[0], context, *records[1:]] if context else records)
-        made.set()
-
-    made.clear()
-    try:
-        state.start(work)
-    except RuntimeError as error:  # no thread to be had
-        done.append(failed(error))
-        made.set()
-
-
 def _context(ticks: Iterable[tuple[Row, Mapping[Key, Row]]], request: Request) -> Record | None:
-    """What the ring held: the processes with the highest scores, and when."""
+    """The buffer_context of a request: the processes with the highest scores in the ring; None for an empty ring."""
     held = list(ticks)
     if not held:
         return None
@@ -233,24 +266,3 @@ def _context(ticks: Iterable[tuple[Row, Mapping[Key, Row]]], request: Request) -
     last = held[-1][0].get("ts", request.ts)
     return record("buffer_context", capture=request.capture, ts=last, first_ts=held[0][0].get("ts"),
                   sample_count=len(held), peak_score=culprits[0].get("score") if culprits else None, culprits=culprits)
-
-
-def _finished(state: _State) -> list[Record]:
-    """Records of a capture that is done, a slice at a time, and what was skipped when it is time to say so."""
-    if state.done:
-        state.waiting.extend(state.done.popleft())
-        state.busy = False
-    waiting = state.waiting
-    new = [waiting.popleft() for _ in range(min(SLICE, len(waiting)))]
-    if state.skipped.since is not None and (new or state.clock() - state.skipped.since >= SAY_SKIPPED_S):
-        new = [*new, *state.skipped.say()]
-    return new
-
-
-def _last_words(state: _State, wait_s: float) -> list[Record]:
-    if state.busy and not state.made.wait(wait_s):
-        state.cancel.set()
-        state.made.wait(CANCEL_S)
-    for records in state.done:
-        state.waiting.extend(records)
-    return [*state.waiting, *state.skipped.say()]

@@ -1,23 +1,26 @@
-"""Captures made by a process of its own, so that the beat does not feel them.
+"""Makes captures in a child process, rh-capture, so that the beat is not delayed.
 
-Python runs one thread at a time. A thread that parses 9 MB of report gives way after 5 ms; the sampler gives way at
+Python runs one thread at a time. A thread that parses a report of 9 MB gives way after 5 ms; the sampler gives way at
 each of its system calls, a hundred a tick, and would wait 5 ms after each: measured on 2 shared cores, the median
-lateness at 10 Hz went from 0.1 to 8 ms while such a thread ran. A process of its own costs 20 MB while it lives.
+lateness at 10 Hz went from 0.1 to 8 ms while such a thread ran. A process costs 20 MB while it lives.
 
-It is started with the first request and kept: the next one finds it warm, which matters on a machine that thrashes.
-A request is one line of JSON on its standard input, an answer a line for each record and an empty one on its standard
-output: read line by line, it never keeps the interpreter from the beat for long. When its input ends, so does it.
+The child starts with the first request and is kept: it answers the next request without starting Python, which
+matters on a machine that thrashes. A request is one line of JSON on its standard input. The answer on its standard
+output is a line for each record, a line with the CPU time that the child has used, and an empty line. The child exits
+at the end of its input.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -27,19 +30,21 @@ import rogue_hunter
 from rogue_hunter.capture.command import CHUNK, Spawn
 from rogue_hunter.capture.platform import capturer
 from rogue_hunter.capture.request import Capturer, Parts, Request, Target, capture_record
-from rogue_hunter.capture.settings import ForensicsSettings
+from rogue_hunter.config.options import Forensics
 from rogue_hunter.stream.tick import Record
 
 ANSWER_LIMIT = 1 << 27
 NICENESS = 5
-"""What a capture gives way by: a third of the CPU time of one who competes with it, and it does not hold up the beat on
-a core that both of them are on."""
+"""Added to the nice value of the child: it gets a third of the CPU time of a competitor and does not delay the beat on
+a core that both run on."""
 GRACE_S = 10.0
-"""Seconds that an answer may come later than the timeout of a capture: starting Python on a machine that stalls."""
+"""Seconds added to the timeout of a capture, for the start of Python on a machine that stalls."""
+COMMAND = "rh-capture"
+"""The child's name in ps, top and rh-report; a thread name of Linux has 15 characters."""
 
 
-def request_line(request: Request, settings: ForensicsSettings) -> bytes:
-    """One request as the child reads it."""
+def request_line(request: Request, settings: Forensics) -> bytes:
+    """The line that the child reads for one request."""
     from rogue_hunter.stream.wire import dumps
 
     fields: dict[str, Any] = {"capture": request.capture, "ts": request.ts, "trigger": request.trigger,
@@ -48,43 +53,57 @@ def request_line(request: Request, settings: ForensicsSettings) -> bytes:
     return dumps({"request": fields, "settings": asdict(settings)}) + b"\n"
 
 
-def parse_request(line: bytes) -> tuple[Request, ForensicsSettings]:
-    """The inverse of request_line. Raises ValueError, KeyError or TypeError for anything else."""
+def parse_request(line: bytes) -> tuple[Request, Forensics]:
+    """The request and settings of a line of request_line. Raises ValueError, KeyError or TypeError for others."""
     from rogue_hunter.stream.wire import loads
 
     value = loads(line)
     fields = dict(value["request"])
     fields["targets"] = tuple(Target((t[0], t[1]), t[2], t[3]) for t in fields["targets"])
-    return Request(**fields), ForensicsSettings(**value["settings"])
+    return Request(**fields), Forensics(**value["settings"])
 
 
-def serve(source: BinaryIO, sink: BinaryIO, make: Callable[[ForensicsSettings], Capturer] = capturer) -> None:
-    """The child: answer each request with its records, a line each, and an empty line, until the input ends."""
+def serve(source: BinaryIO, sink: BinaryIO, make: Callable[[Forensics], Capturer] = capturer) -> None:
+    """Run the child: answer each request line of `source` until the input ends."""
     from rogue_hunter.stream.wire import dumps
 
     for line in source:
         request, settings = parse_request(line)
         records = make(settings)(request, threading.Event())
         sink.writelines(dumps(each) + b"\n" for each in records)
-        sink.write(b"\n")
+        sink.write(dumps(sum(_cpu_seconds(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))) + b"\n\n")
         sink.flush()
 
 
-class Beside:
-    """A Capturer whose captures are made by a child process; a context that ends it."""
+def _cpu_seconds(who: int) -> float:
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
 
-    def __init__(self, settings: ForensicsSettings, *, argv: list[str] | None = None, spawn: Spawn = subprocess.Popen,
+
+class CaptureProcess:
+    """A Capturer that makes its captures in a child process. Use it as a context: the child ends with it.
+
+    `settings` are those of the next capture. `cpu_seconds`: the CPU time that its children have used so far.
+    """
+
+    def __init__(self, settings: Forensics, *, argv: list[str] | None = None, spawn: Spawn = subprocess.Popen,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """`argv` is the command of the child (default: this Python, this package)."""
+        """`argv`: the command of the child (default: this Python, this module)."""
         self.settings = settings
-        """What the next capture is made by."""
         self._argv = argv or [sys.executable, "-m", "rogue_hunter.capture.worker"]
         self._spawn = spawn
         self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
+        self._child_cpu_s = 0.0
+        self._ended_cpu_s = 0.0
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Beside:
+    @property
+    def cpu_seconds(self) -> float:
+        """Of children that ended, and of the running child up to its last answer."""
+        return self._ended_cpu_s + self._child_cpu_s
+
+    def __enter__(self) -> CaptureProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
@@ -98,15 +117,15 @@ class Beside:
             try:
                 child = self._running()
                 answer = self._ask(child, request_line(request, self.settings), cancel)
-                records: list[Record] = [loads(line) for line in answer.split(b"\n") if line]
+                *records, self._child_cpu_s = [loads(line) for line in answer.split(b"\n") if line]
             except (OSError, ValueError) as error:
                 self._stop()
-                # Cut off, dead, or no answer: said as a capture that brought nothing; the next request starts anew.
+                # Killed, crashed or too late: a failed capture. The next request starts another child.
                 return [capture_record(request, Parts({}, [f"no capture: {error}"]), sys.platform, 0.0, ())]
             return records
 
     def close(self) -> None:
-        """End the child. A capture under way is given up."""
+        """End the child, and with it a capture that is being made."""
         child = self._child
         if child is not None and child.poll() is None:
             child.kill()
@@ -126,8 +145,7 @@ class Beside:
         return self._child
 
     def _ask(self, child: subprocess.Popen[bytes], line: bytes, cancel: threading.Event) -> bytes:
-        """Write one line, read up to an empty one. Raises OSError when the child ends, is late, or nobody waits any
-        more."""
+        """Write the request, read the answer. Raises OSError when the child exits, is late, or `cancel` is set."""
         assert child.stdin is not None and child.stdout is not None  # noqa: S101 - made with pipes
         child.stdin.write(line)
         child.stdin.flush()
@@ -146,7 +164,7 @@ class Beside:
                 data = os.read(child.stdout.fileno(), CHUNK)
                 size += len(data)
                 if not data or size > ANSWER_LIMIT:
-                    raise OSError("the process that makes captures ended" if not data else "an answer without end")
+                    raise OSError("the process that makes captures exited" if not data else "the answer is too long")
                 parts.append(data)
         return b"".join(parts)
 
@@ -160,11 +178,21 @@ class Beside:
             if stream is not None:
                 try:
                     stream.close()
-                except OSError:  # what was still to be written to it
+                except OSError:  # a request that could not be flushed
                     continue
+        before = _cpu_seconds(resource.RUSAGE_CHILDREN)
         child.wait()
+        self._ended_cpu_s += max(self._child_cpu_s, _cpu_seconds(resource.RUSAGE_CHILDREN) - before)
+        self._child_cpu_s = 0.0
+
+
+def set_command(name: str) -> None:
+    """Set the name of this process in ps and top. Linux only; elsewhere the name stays that of Python."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
 
 
 if __name__ == "__main__":
     os.nice(NICENESS)
+    set_command(COMMAND)
     serve(sys.stdin.buffer, sys.stdout.buffer)

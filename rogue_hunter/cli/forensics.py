@@ -69,7 +69,7 @@ def command(context: click.Context, tee: bool, band: str | None, config_file: Pa
     if context.invoked_subcommand is not None:
         return common.OK
     from rogue_hunter.capture.stage import forensics
-    from rogue_hunter.capture.worker import Beside
+    from rogue_hunter.capture.worker import CaptureProcess
     from rogue_hunter.host.platform import here
     from rogue_hunter.stream.batches import pumped
 
@@ -83,8 +83,9 @@ def command(context: click.Context, tee: bool, band: str | None, config_file: Pa
         boot_id = host.facts().boot_id
     finally:
         host.close()
-    with Beside(settings) as capturer:
+    with CaptureProcess(settings) as capturer:
         stream = forensics(pumped(ticks, LOOK_S), settings, capturer, boot_id=boot_id,
+                           cpu_seconds=lambda: capturer.cpu_seconds,
                            band=band or config.bands_of(config.scoring.model).forensics)
         wire.write(stream, out, encode=wire.Encoder().tick if tee else _captures)
     return finish()

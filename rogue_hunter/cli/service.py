@@ -200,7 +200,7 @@ def _sudoers(config: Config) -> Any:
     """The rule for tailspin, for the user who is here; under sudo, for the one who called it."""
     import pwd
 
-    from rogue_hunter.capture.settings import ForensicsSettings
+    from rogue_hunter.config.options import Forensics
     from rogue_hunter.service.sudoers import Sudoers
 
     caller = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
@@ -209,7 +209,7 @@ def _sudoers(config: Config) -> Any:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
         user = ""
-    forensics: ForensicsSettings = getattr(config, "forensics", ForensicsSettings())
+    forensics: Forensics = getattr(config, "forensics", Forensics())
     return Sudoers(user, uid, forensics.tailspin_file)
 
 

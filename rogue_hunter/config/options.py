@@ -235,15 +235,18 @@ class Forensics:
     enabled: bool = option(True, "capture evidence when an event reaches the forensics band, and at a pause")
     debounce_s: float = option(2.0, "seconds between two captures: a score that hovers crosses its band often",
                               0, 3600)
+    same_trouble_s: float = option(180.0, "seconds between two captures of the same unit or command, or of pauses of "
+                                          "the same cause", 0, 3600)
     per_hour: int = option(20, "captures an hour: each costs up to a second of a CPU and a megabyte", 0, 10_000)
-    per_identity_per_hour: int = option(3, "of them for one process: the first shows the cause, two more the course",
-                                        0, 10_000)
-    targets: int = option(5, "processes with the highest scores that are looked at beside the culprit", 0, 100)
-    processes: int = option(32, "processes of one capture, with those that stand in each other's way", 1, 1000)
+    per_identity_per_hour: int = option(3, "captures an hour of the same unit, command or cause", 0, 10_000)
+    cpu_percent: float = option(1.0, "CPU that captures may use, in percent of one core, averaged over minutes; 0: no "
+                                     "limit", 0, 100)
+    targets: int = option(5, "processes with the highest scores that are captured with the culprit", 0, 100)
+    processes: int = option(32, "processes of one capture, including those that block others", 1, 1000)
     threads: int = option(256, "threads of one process that are read; a thread costs 0.1 ms", 1, 100_000)
-    rounds: int = option(3, "times the threads are looked at: what is there each time is stuck, not passing", 1, 100)
-    round_s: float = option(0.1, "seconds between two looks", 0, 10)
-    process_timeout_s: float = option(2.0, "seconds for one process: reading one that is stuck can block", 0.1, 60)
+    rounds: int = option(3, "times that the threads are read: a wait seen each time is stuck", 1, 100)
+    round_s: float = option(0.1, "seconds between two readings", 0, 10)
+    process_timeout_s: float = option(2.0, "seconds for one process: reading a stuck one can block", 0.1, 60)
     timeout_s: float = option(60.0, "seconds for a whole capture; decoding a tailspin takes 5 to 20", 1, 600)
     log_seconds: float = option(60.0, "seconds of log before the capture", 0, 3600)
     log_entries: int = option(500, "log entries of one capture; warnings and errors are kept first", 0, 100_000)

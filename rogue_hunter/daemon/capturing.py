@@ -15,7 +15,7 @@ from rogue_hunter.daemon.live import Live
 from rogue_hunter.stream.tick import Record, Stage, Tick
 
 if TYPE_CHECKING:
-    from rogue_hunter.capture.worker import Beside
+    from rogue_hunter.capture.worker import CaptureProcess
 
 FINISH_S = 1.0
 """Seconds that the end of rh-pipe waits for a capture under way: most take less, and it is to end within two."""
@@ -33,7 +33,7 @@ def capturing(live: Live) -> Iterator[Stage]:
 
     def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
         return forensics(ticks, live.config.forensics, made, ring=live.before, finish_s=FINISH_S,
-                         own_pid=os.getpid(), live=now)
+                         own_pid=os.getpid(), live=now, cpu_seconds=lambda: made.cpu_seconds)
 
     try:
         yield stage
@@ -46,17 +46,22 @@ class _Late:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._beside: Beside | None = None
+        self._process: CaptureProcess | None = None
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that captures have used so far."""
+        return self._process.cpu_seconds if self._process is not None else 0.0
 
     def __call__(self, request: Request, cancel: threading.Event) -> list[Record]:
-        from rogue_hunter.capture.worker import Beside
+        from rogue_hunter.capture.worker import CaptureProcess
 
         settings = self._live.config.forensics
-        if self._beside is None:
-            self._beside = Beside(settings)
-        self._beside.settings = settings
-        return self._beside(request, cancel)
+        if self._process is None:
+            self._process = CaptureProcess(settings)
+        self._process.settings = settings
+        return self._process(request, cancel)
 
     def close(self) -> None:
-        if self._beside is not None:
-            self._beside.close()
+        if self._process is not None:
+            self._process.close()

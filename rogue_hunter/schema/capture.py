@@ -41,7 +41,8 @@ CAPTURE = (
     _f("capture", str, "", "stable key of the capture", required=True),
     _f("trigger", str, "", "what asked for it", required=True, choices=TRIGGERS),
     _f("status", str, "", "how it went", required=True, choices=CAPTURE_STATUSES),
-    _f("reason", str, "", "why it was skipped: debounce, busy, hour_budget, identity_budget, other_boot, failing"),
+    _f("reason", str, "", "why it was skipped: debounce, busy, same_trouble, hour_budget, identity_budget, "
+       "cpu_budget, other_boot, failing"),
     _f("skipped", int, "", "with status skipped: how many requests this record stands for"),
     _f("event", str, "", "key of the event that asked for it"),
     _f("pause", str, "", "key of the pause that asked for it"),

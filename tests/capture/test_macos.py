@@ -13,8 +13,8 @@ from rogue_hunter.capture.command import Command
 from rogue_hunter.capture.macos import Tools, capture_macos, save_argv, tools_present
 from rogue_hunter.capture.raw_files import make_room
 from rogue_hunter.capture.request import Request, Target
-from rogue_hunter.capture.settings import ForensicsSettings
 from rogue_hunter.capture.waitgraph.blame import blame
+from rogue_hunter.config.options import Forensics
 from tests.tools.spindump import FIXTURES, Record, check, fixture, of
 
 WRITES = 'shift; shift; printf trace > "$1"'
@@ -47,7 +47,7 @@ class Mac:
         chosen: dict[str, object] = {"timeout_s": 20.0, "tailspin_file": str(self.file), **settings}
         target = Target((501, 77), "Editor")
         request = Request("c1", TS, "event", (target,), event="e1", boot_id="b")
-        return check(capture_macos(request, settings=ForensicsSettings(**chosen), tools=self.tools))  # type: ignore[arg-type]
+        return check(capture_macos(request, settings=Forensics(**chosen), tools=self.tools))  # type: ignore[arg-type]
 
     def pid(self, name: str) -> int:
         """The process that ran as `name` last."""
@@ -147,7 +147,7 @@ def test_tailspin_writes_nothing(mac: Mac) -> None:
 
     def run() -> list[Record]:
         request = Request("c1", TS, "event", ())
-        settings = ForensicsSettings(tailspin_file=str(mac.file), timeout_s=3000)
+        settings = Forensics(tailspin_file=str(mac.file), timeout_s=3000)
         return check(capture_macos(request, settings=settings, tools=mac.tools, sleep=lambda _: None,
                                    clock=lambda: float(next(clock))))
 

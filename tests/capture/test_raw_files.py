@@ -11,14 +11,14 @@ import pytest
 
 from rogue_hunter.capture.raw_files import keep_raw, make_room
 from rogue_hunter.capture.request import Parts
-from rogue_hunter.capture.settings import ForensicsSettings
+from rogue_hunter.config.options import Forensics
 
 MB = 1 << 20
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> ForensicsSettings:
-    return replace(ForensicsSettings(), raw_directory=str(tmp_path / "captures"), raw_quota_mb=3, free_mb=0)
+def settings(tmp_path: Path) -> Forensics:
+    return replace(Forensics(), raw_directory=str(tmp_path / "captures"), raw_quota_mb=3, free_mb=0)
 
 
 @pytest.fixture
@@ -28,19 +28,19 @@ def trace(tmp_path: Path) -> Path:
     return made
 
 
-def kept(settings: ForensicsSettings, trace: Path, name: str = "c1") -> tuple[dict[str, object], list[str]]:
+def kept(settings: Forensics, trace: Path, name: str = "c1") -> tuple[dict[str, object], list[str]]:
     parts = Parts()
     return keep_raw(trace, name, settings, parts), parts.problems
 
 
-def test_a_copy_is_private_and_told(settings: ForensicsSettings, trace: Path) -> None:
+def test_a_copy_is_private_and_told(settings: Forensics, trace: Path) -> None:
     fields, problems = kept(settings, trace)
     copy = Path(str(fields["raw_path"]))
     assert problems == [] and fields["raw_bytes"] == MB and copy.read_bytes() == trace.read_bytes()
     assert copy.stat().st_mode & 0o777 == 0o600 and copy.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_oldest_go_first(settings: ForensicsSettings, trace: Path) -> None:
+def test_the_oldest_go_first(settings: Forensics, trace: Path) -> None:
     for number in range(5):
         fields, problems = kept(settings, trace, f"c{number}")
         assert not problems
@@ -49,7 +49,7 @@ def test_the_oldest_go_first(settings: ForensicsSettings, trace: Path) -> None:
     assert left == ["c2.tailspin", "c3.tailspin", "c4.tailspin"]
 
 
-def test_what_is_no_copy_of_ours_stays(settings: ForensicsSettings, trace: Path, tmp_path: Path) -> None:
+def test_what_is_no_copy_of_ours_stays(settings: Forensics, trace: Path, tmp_path: Path) -> None:
     directory = Path(settings.raw_directory)
     directory.mkdir(mode=0o700)
     (directory / "notes.txt").write_bytes(b"n" * 9 * MB)
@@ -59,18 +59,18 @@ def test_what_is_no_copy_of_ours_stays(settings: ForensicsSettings, trace: Path,
     assert trace.exists() and {p.name for p in directory.iterdir()} == {"notes.txt", "link.tailspin", "folder.tailspin"}
 
 
-def test_a_file_beyond_the_quota_is_left_out(settings: ForensicsSettings, trace: Path) -> None:
+def test_a_file_beyond_the_quota_is_left_out(settings: Forensics, trace: Path) -> None:
     assert kept(replace(settings, raw_quota_mb=0), trace) == ({}, ["raw file not kept: 1 MB, the quota is 0 MB"])
 
 
-def test_the_disk_keeps_its_room(settings: ForensicsSettings, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_keeps_its_room(settings: Forensics, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(trace)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100 * MB))
     fields, (problem,) = kept(replace(settings, free_mb=100), trace)
     assert fields == {} and "less than 100 MB would be free" in problem and not list(Path(settings.raw_directory).iterdir())
 
 
-def test_a_disk_that_fails_leaves_no_half_copy(settings: ForensicsSettings, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_leaves_no_half_copy(settings: Forensics, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(source: object, target: object, size: int) -> None:
         target.write(b"half")   # type: ignore[attr-defined]
         raise OSError(28, "No space left on device")
@@ -80,7 +80,7 @@ def test_a_disk_that_fails_leaves_no_half_copy(settings: ForensicsSettings, trac
     assert not list(Path(settings.raw_directory).iterdir())
 
 
-def test_what_is_in_the_way_is_said(settings: ForensicsSettings, trace: Path, tmp_path: Path) -> None:
+def test_what_is_in_the_way_is_said(settings: Forensics, trace: Path, tmp_path: Path) -> None:
     assert "No such file" in kept(settings, tmp_path / "none")[1][0]
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "captures").rmdir() if (tmp_path / "captures").exists() else None

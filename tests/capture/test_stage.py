@@ -1,19 +1,21 @@
-"""The stage: who gets a capture, when, and what is said of those who do not."""
+"""The capture stage: which records request a capture, the limits, and how skipped requests are reported."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rogue_hunter.capture.limits import Budget
 from rogue_hunter.capture.platform import new_capture_key
-from rogue_hunter.capture.request import Parts, Request, Target, capture_record
-from rogue_hunter.capture.settings import ForensicsSettings
-from rogue_hunter.capture.stage import SLICE, forensics
+from rogue_hunter.capture.request import Parts, Request, capture_record
+from rogue_hunter.capture.stage import RECORDS_PER_TICK, forensics
+from rogue_hunter.config.options import Forensics
 from rogue_hunter.stream.tick import Tick, record
+from rogue_hunter.worker import Worker
 from tests.tools.spindump import Record, check, of
 
 
@@ -55,12 +57,27 @@ class Fake:
         return [capture_record(request, parts, "linux", 0.1, [process]), process]
 
 
-def now(work: Callable[[], None]) -> None:
-    """Work done at once, in place of a thread."""
-    work()
+class AtOnce(Worker[Any, Any]):
+    """A worker that does each job when it is submitted, without a thread."""
+
+    def submit(self, job: Any) -> bool:
+        self._results.append(self._work(job))
+        return True
 
 
-def run(ticks: list[Tick], settings: ForensicsSettings | None = None, *, clock: Clock | None = None,
+class Held(Worker[Any, Any]):
+    """A worker that does its jobs when the test says so."""
+
+    def _begin(self) -> None:
+        pass
+
+    def run(self) -> None:
+        """Do all jobs that wait."""
+        while self._jobs:
+            self._results.append(self._work(self._jobs.popleft()))
+
+
+def run(ticks: list[Tick], settings: Forensics | None = None, *, clock: Clock | None = None,
         step: float = 0.0, capturer: object | None = None, **more: object) -> tuple[list[Tick], Fake]:
     """All ticks through the stage, the clock going on by `step` before each."""
     clock, fake = clock or Clock(), Fake()
@@ -70,7 +87,7 @@ def run(ticks: list[Tick], settings: ForensicsSettings | None = None, *, clock: 
             clock.now += step
             yield tick
 
-    out = list(forensics(source(), settings or ForensicsSettings(), capturer or fake, clock, start=now, **more))  # type: ignore[arg-type]
+    out = list(forensics(source(), settings or Forensics(), capturer or fake, clock, worker=AtOnce, **more))  # type: ignore[arg-type]
     check(r for tick in out for r in tick.records if r["type"] in ("capture", "buffer_context", "spindump_process"))
     return out, fake
 
@@ -130,14 +147,14 @@ def test_targets_are_limited() -> None:
     """The culprit and the highest scores."""
     tick = closing(1, p1=90, p2=50, p3=80, p4=70)
     tick.records = [event(1)]
-    _, fake = run([tick], ForensicsSettings(targets=2))
+    _, fake = run([tick], Forensics(targets=2))
     assert [t.key[0] for t in fake.requests[0].targets] == [1, 3, 4]
 
 
 def test_a_storm() -> None:
     """100 events in 10 s: one each 2 s and no more, and the rest is said, with reason, number and names."""
     ticks = [Tick(records=[event(pid)]) for pid in range(1, 101)]
-    out, fake = run(ticks, step=0.1)
+    out, fake = run(ticks, Forensics(per_identity_per_hour=1000), step=0.1)
     assert len(fake.requests) == 5
     said = [r for r in records(out, "capture") if r["status"] == "skipped"]
     assert {r["reason"] for r in said} == {"debounce"} and sum(r["skipped"] for r in said) == 95
@@ -145,10 +162,9 @@ def test_a_storm() -> None:
     assert all(len(r["targets"]) <= 20 for r in said)
 
 
-def test_the_budget_of_an_hour_and_of_one_process() -> None:
-    """20 an hour, 3 for one process; an hour later there is room again."""
-    clock = Clock()
-    out, fake = run([Tick(records=[event(1)]) for _ in range(6)], clock=clock, step=60)
+def test_the_budget_of_an_hour_and_of_one_trouble() -> None:
+    """20 an hour, 3 of one trouble; an hour later there is room again."""
+    out, fake = run([Tick(records=[event(1)]) for _ in range(6)], step=200)
     assert len(fake.requests) == 3
     assert {r["reason"] for r in records(out, "capture") if r["status"] == "skipped"} == {"identity_budget"}
     out, fake = run([Tick(records=[event(pid)]) for pid in range(1, 31)], step=60)
@@ -158,19 +174,56 @@ def test_the_budget_of_an_hour_and_of_one_process() -> None:
     assert len(fake.requests) == 10
 
 
+def test_one_trouble_is_captured_once() -> None:
+    """A build: events of its compilers and the pauses that it causes, within seconds, in either order. A later pause of
+    the same cause is the same trouble, but not if only an event was captured and the pause blames another process.
+
+    After three minutes it is captured again, and another unit is another trouble at once.
+    """
+    compilers = [{**event(pid), "command": "cc1", "unit": "make[77]"} for pid in range(1, 9)]
+    pause = record("pause", ts=1.0, cause="cpu", culprits=[{"pid": 9, "start_ticks": 90, "unit": "make[77]"}])
+    other = record("pause", ts=2.0, cause="cpu", culprits=[{"pid": 10, "start_ticks": 100, "command": "rsync"}])
+    for storm, made in (([*compilers, pause], 1), ([pause, other, *compilers], 1), ([*compilers, pause, other], 2)):
+        out, fake = run([Tick(records=[each]) for each in storm], step=3)
+        said = [r for r in records(out, "capture") if r["status"] == "skipped"]
+        assert {r["reason"] for r in said} == {"same_trouble"}
+        assert len(fake.requests) == made and sum(r["skipped"] for r in said) == len(storm) - made
+    _, fake = run([Tick(records=[each]) for each in (compilers[0], event(20), compilers[1])], step=100)
+    assert [r.targets[0].key[0] for r in fake.requests] == [1, 20, 2]
+
+
+def test_a_request_for_a_new_trouble_is_followed_with_an_old_one_in_the_same_tick() -> None:
+    """Both are targets of it."""
+    _, fake = run([Tick(records=[event(1)]), Tick(records=[event(1), event(2)]), Tick(records=[event(2)])], step=3)
+    assert [[t.key[0] for t in r.targets] for r in fake.requests] == [[1], [1, 2]]
+
+
+@pytest.mark.parametrize(("percent", "cost", "made"), [(1.0, 0.0, 100), (1.0, 1.0, 34), (1.0, 6.0, 6), (0.0, 6.0, 100),
+                                                       (10.0, 6.0, 58)])
+def test_captures_keep_to_their_cpu_budget(percent: float, cost: float, made: int) -> None:
+    """A new trouble each 36 s for an hour, each capture at a cost of so many CPU seconds: 1 % of a core is 36 s."""
+    fake = Fake()
+    settings = Forensics(cpu_percent=percent, per_hour=1000)
+    out, _ = run([Tick(records=[event(pid)]) for pid in range(1, 101)], settings, step=36, capturer=fake,
+                 cpu_seconds=lambda: cost * len(fake.requests))
+    assert abs(len(fake.requests) - made) <= 1
+    assert not percent or cost * len(fake.requests) <= percent * 36 + percent * 1.2 + cost
+    reasons = {r["reason"] for r in records(out, "capture") if r["status"] == "skipped"}
+    assert reasons == (set() if made == 100 else {"cpu_budget"})
+
+
 def test_a_budget_does_not_grow_without_end() -> None:
-    """Processes of long ago are forgotten."""
-    budget, settings = Budget(), ForensicsSettings(per_hour=10**6, debounce_s=0)
+    """Troubles of more than an hour ago are forgotten."""
+    budget, settings = Budget(), Forensics(per_hour=10**6, debounce_s=0)
     for i in range(30_000):
-        target = Target((i, i))
-        assert budget.refuses(target, i * 1.0, settings) is None
-        budget.spend(target, i * 1.0)
-    assert len(budget.by_key) <= 10_000 and len(budget.made) <= 3601
+        assert budget.refuses(((f"u{i}",),), i * 1.0, settings) is None
+        budget.begin(((f"u{i}",),), i * 1.0)
+    assert len(budget.by_trouble) <= 10_000 and len(budget.made) <= 3601
 
 
 def test_one_at_a_time() -> None:
     """While a capture is made others are skipped as busy; its records come with the tick after it is done."""
-    held: list[Callable[[], None]] = []
+    workers: list[Held] = []
     clock = Clock()
     fake = Fake()
     source: list[Tick] = [Tick(records=[event(1)]), Tick(records=[event(2)]), Tick(), Tick(records=[event(3)])]
@@ -179,14 +232,17 @@ def test_one_at_a_time() -> None:
         for i, tick in enumerate(source):
             clock.now += 5
             if i == 2:
-                held.pop()()
+                workers[0].run()
             yield tick
 
-    out = list(forensics(ticks(), ForensicsSettings(), fake, clock, start=held.append, finish_s=0))
+    def hold(name: str, work: Callable[[Any], Any]) -> Held:
+        workers.append(Held(name, work))
+        return workers[-1]
+
+    out = list(forensics(ticks(), Forensics(), fake, clock, worker=hold, finish_s=0))
     assert [r.targets[0].key[0] for r in fake.requests] == [1]
     assert [r.get("reason") for r in out[2].records if r["type"] == "capture"] == [None, "busy"]
-    # The third was begun and not waited for.
-    assert len(held) == 1
+    assert workers[0].pending == 1, "the third was begun and not waited for"
 
 
 def test_the_end_of_the_input_waits_for_the_capture() -> None:
@@ -201,7 +257,7 @@ def test_the_end_of_the_input_waits_for_the_capture() -> None:
         yield Tick(records=[event(1)])
         threading.Timer(0.05, go.set).start()
 
-    out = list(forensics(ticks(), ForensicsSettings(), slow, Clock()))
+    out = list(forensics(ticks(), Forensics(), slow, Clock()))
     assert [r["status"] for r in records(out, "capture")] == ["ok"] and out[-1].row is None
 
 
@@ -214,7 +270,7 @@ def test_closing_early_cancels() -> None:
             told.set()
         return []
 
-    stream = forensics(iter([Tick(records=[event(1)]), Tick()]), ForensicsSettings(), slow, Clock())
+    stream = forensics(iter([Tick(records=[event(1)]), Tick()]), Forensics(), slow, Clock())
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert told.wait(20)
@@ -240,7 +296,7 @@ def test_events_of_another_boot_are_skipped() -> None:
 
 def test_switched_off() -> None:
     """Then nothing is captured and nothing is said."""
-    out, fake = run([Tick(records=[event(1)])], ForensicsSettings(enabled=False))
+    out, fake = run([Tick(records=[event(1)])], Forensics(enabled=False))
     assert not fake.requests and not records(out, "capture")
 
 
@@ -287,7 +343,7 @@ def test_a_real_capture_through_the_stage() -> None:
 
     start = parse_stat(Path("/proc/self/stat").read_bytes()).start
     made = {**event(os.getpid()), "start_ticks": start}
-    settings = ForensicsSettings(rounds=1, log_entries=0)
+    settings = Forensics(rounds=1, log_entries=0)
     out = list(forensics(iter([Tick(records=[made])]), settings, capturer(settings)))
     check(r for tick in out for r in tick.records if r["type"] != "event")
     (own,) = records(out, "capture")
@@ -298,7 +354,7 @@ def test_settings_have_bounds_and_reasons() -> None:
     """Each default lies within its bounds and says why it is what it is."""
     from dataclasses import fields
 
-    for each in fields(ForensicsSettings):
+    for each in fields(Forensics):
         low, high = each.metadata["low"], each.metadata["high"]
         assert each.metadata["doc"]
         assert low is None or low <= each.default <= high
@@ -308,12 +364,12 @@ def test_many_records_go_out_in_slices() -> None:
     """What a large capture brings comes with several ticks, in its order, none lost, the rest with the end."""
     def large(request: Request, cancel: threading.Event) -> list[Record]:
         rows = [record("spindump_process", capture=request.capture, process=i, command=f"p{i}")
-                for i in range(1, 3 * SLICE)]
+                for i in range(1, 3 * RECORDS_PER_TICK)]
         return [capture_record(request, Parts({"threads": "ok"}), "macos", 1.0, rows), *rows]
 
     out, _ = run([Tick(records=[event(1)]), Tick(), Tick(records=[event(2)])], capturer=large)
-    assert [len(tick.records) for tick in out[:2]] == [SLICE + 1, SLICE]
-    assert [r["process"] for r in records(out, "spindump_process")] == [*range(1, 3 * SLICE)]
+    assert [len(tick.records) for tick in out[:2]] == [RECORDS_PER_TICK + 1, RECORDS_PER_TICK]
+    assert [r["process"] for r in records(out, "spindump_process")] == [*range(1, 3 * RECORDS_PER_TICK)]
 
 
 def test_the_end_cancels_what_takes_too_long_and_says_so() -> None:
@@ -322,7 +378,7 @@ def test_the_end_cancels_what_takes_too_long_and_says_so() -> None:
         assert cancel.wait(20)
         return [capture_record(request, Parts({}, ["cancelled"]), "linux", 0.0, [])]
 
-    out = list(forensics(iter([Tick(records=[event(1)])]), ForensicsSettings(), slow, Clock(), finish_s=0.01))
+    out = list(forensics(iter([Tick(records=[event(1)])]), Forensics(), slow, Clock(), finish_s=0.01))
     (own,) = records(out, "capture")
     assert (own["status"], own["problems"]) == ("failed", ["cancelled"])
 
@@ -345,14 +401,14 @@ def test_children_of_the_maker_are_no_subject() -> None:
 
 def test_settings_and_band_may_change() -> None:
     """What is in force is asked for with each request."""
-    force = [(ForensicsSettings(enabled=False), "critical")]
+    force = [(Forensics(enabled=False), "critical")]
     out: list[Tick] = []
     fake = Fake()
     ticks = [Tick(records=[event(1, "high")]), Tick(records=[event(2, "high")]), Tick(records=[event(3, "high")])]
-    for i, tick in enumerate(forensics(iter(ticks), ForensicsSettings(), fake, Clock(), start=now,
+    for i, tick in enumerate(forensics(iter(ticks), Forensics(), fake, Clock(), worker=AtOnce,
                                        live=lambda: force[0])):
         out.append(tick)
-        force[0] = (ForensicsSettings(), "critical" if i == 0 else "high")
+        force[0] = (Forensics(), "critical" if i == 0 else "high")
     assert [r.targets[0].key[0] for r in fake.requests] == [3]
 
 

@@ -18,7 +18,7 @@ from rogue_hunter.capture.linux.records import process_records, report_record
 from rogue_hunter.capture.linux.threads import Process, look_again, proportional, read_process, uptime
 from rogue_hunter.capture.linux.waits import Wait, waits_of
 from rogue_hunter.capture.request import Parts, Request, Sleep, capture_record
-from rogue_hunter.capture.settings import ForensicsSettings
+from rogue_hunter.config.options import Forensics
 from rogue_hunter.host.linux.parse import PF_KTHREAD
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record
@@ -33,7 +33,7 @@ class _Scene:
 
     root: Path
     machine: str
-    settings: ForensicsSettings
+    settings: Forensics
     parts: Parts
     processes: dict[int, Process] = field(default_factory=dict)
     outcomes: dict[Key, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class _Scene:
 
 
 def capture_linux(request: Request, cancel: threading.Event | None = None, *,
-                  settings: ForensicsSettings | None = None, root: Path = Path("/proc"), sleep: Sleep = time.sleep,
+                  settings: Forensics | None = None, root: Path = Path("/proc"), sleep: Sleep = time.sleep,
                   clock: Callable[[], float] = time.monotonic, make: RunCommand | None = None,
                   kmsg: str = "/dev/kmsg") -> list[Record]:
     """Look at the targets, at whoever waits not to be interrupted, and at whoever stands in the way of any of them.
@@ -49,7 +49,7 @@ def capture_linux(request: Request, cancel: threading.Event | None = None, *,
     Returns the capture record, the report, processes with threads and waits, log entries. Raises nothing for what the
     machine does; `make` starts journalctl.
     """
-    settings = settings or ForensicsSettings()
+    settings = settings or Forensics()
     cancel = cancel or threading.Event()
     start = clock()
     deadline = start + settings.timeout_s
@@ -234,7 +234,7 @@ def _pressure(root: Path, parts: Parts) -> dict[str, float | None]:
     return found
 
 
-def _logs(request: Request, settings: ForensicsSettings, parts: Parts, make: RunCommand, cancel: threading.Event,
+def _logs(request: Request, settings: Forensics, parts: Parts, make: RunCommand, cancel: threading.Event,
           kmsg: str) -> tuple[list[Record], int]:
     since = request.ts - settings.log_seconds
     entries: list[Record] = []

@@ -11,8 +11,8 @@ from rogue_hunter.capture.linux.read import read_or
 from rogue_hunter.capture.linux.threads import Process, Thread, age
 from rogue_hunter.capture.linux.waits import Wait
 from rogue_hunter.capture.request import Request
-from rogue_hunter.capture.settings import ForensicsSettings
 from rogue_hunter.capture.spindump.decode import NAME_LIMIT
+from rogue_hunter.config.options import Forensics
 from rogue_hunter.host.linux.parse import STATES, parse_meminfo
 from rogue_hunter.stream.tick import Record, record
 
@@ -82,7 +82,7 @@ def _blocker(number: int, process: Process, thread: Thread, wait: Wait, known: M
     )
 
 
-def report_record(request: Request, children: Sequence[Record], settings: ForensicsSettings, duration_s: float,
+def report_record(request: Request, children: Sequence[Record], settings: Forensics, duration_s: float,
                   root: Path) -> Record:
     """The report as a whole."""
     counts: dict[str, int] = {}

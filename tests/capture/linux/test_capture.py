@@ -24,15 +24,15 @@ from rogue_hunter.capture.linux.syscalls import Call, parse_syscall
 from rogue_hunter.capture.linux.threads import parse_memory, parse_stack, parse_wchan
 from rogue_hunter.capture.platform import capture, capturer
 from rogue_hunter.capture.request import Request, Target
-from rogue_hunter.capture.settings import ForensicsSettings
 from rogue_hunter.capture.waitgraph.blame import blame
+from rogue_hunter.config.options import Forensics
 from rogue_hunter.host.linux.parse import parse_stat
 from tests.tools.processes import wait_for
 from tests.tools.spindump import Record, check, of
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the /proc of Linux")
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
-QUICK = ForensicsSettings(rounds=2, round_s=0.02, log_entries=0)
+QUICK = Forensics(rounds=2, round_s=0.02, log_entries=0)
 
 
 def key_of(pid: int) -> tuple[int, int]:
@@ -314,7 +314,7 @@ def test_threads_are_limited_and_that_is_said(spawn: Spawn) -> None:
     code = ("import threading, sys\nfor _ in range(19): threading.Thread(target=sys.stdin.buffer.peek).start()\n"
             "print('x', flush=True)\nthreading.Event().wait()")
     child = python(spawn, code)
-    records = check(capture([key_of(child.pid)], ForensicsSettings(rounds=1, threads=5, log_entries=0)))
+    records = check(capture([key_of(child.pid)], Forensics(rounds=1, threads=5, log_entries=0)))
     process = of(records, "spindump_process")[0]
     assert process["threads"] == 20 and process["threads_listed"] == 5
     assert "the first 5 were read" in str(records[0]["problems"])
@@ -324,7 +324,7 @@ def test_threads_are_limited_and_that_is_said(spawn: Spawn) -> None:
 def test_processes_are_limited(spawn: Spawn) -> None:
     """No more processes than allowed are read, whoever waits for whom."""
     children = [python(spawn, "print('x', flush=True)\nimport sys\nsys.stdin.read()") for _ in range(4)]
-    records = check(capture([key_of(c.pid) for c in children], ForensicsSettings(rounds=1, processes=2, log_entries=0)))
+    records = check(capture([key_of(c.pid) for c in children], Forensics(rounds=1, processes=2, log_entries=0)))
     assert len(of(records, "spindump_process")) == 2
     assert [t["outcome"] for t in records[0]["targets"]] == ["ok", "ok", "left_out", "left_out"]
 
@@ -351,7 +351,7 @@ def test_logs_of_the_last_minute(tmp_path: Path) -> None:
         return Command([str(fake), *list(argv)[1:]], timeout_s, limit, cancel)  # type: ignore[call-overload,arg-type]
 
     request = Request("c", 1000.0)
-    found = capture_linux(request, settings=ForensicsSettings(rounds=1), make=make,  # type: ignore[arg-type]
+    found = capture_linux(request, settings=Forensics(rounds=1), make=make,  # type: ignore[arg-type]
                           kmsg=str(tmp_path / "none"))
     records = check(found)
     own = records[0]
@@ -386,7 +386,7 @@ def test_a_process_that_cannot_be_read_is_read_in_part(spawn: Spawn, monkeypatch
 
     monkeypatch.setattr(module, "read_process", stuck)
     try:
-        records = check(capture([key_of(child.pid)], ForensicsSettings(rounds=2, process_timeout_s=0.2, log_entries=0)))
+        records = check(capture([key_of(child.pid)], Forensics(rounds=2, process_timeout_s=0.2, log_entries=0)))
     finally:
         stop.set()
     assert records[0]["targets"][0]["outcome"] == "timeout" and records[0]["threads_status"] == "partial"
