@@ -45,13 +45,13 @@ rh_own_place() {
 # (python3.11, not python3): after an upgrade of the system's Python the environment then dangles and is remade, where it would
 # else look for its libraries under another version. _base_executable: python3 may be that of the environment to be remade.
 rh_probe() {
-    "$1" -I -S -c '
+    rh_named=$("$1" -I -S -c '
 import os, platform, sys
 if sys.version_info < (3, 11) or platform.python_implementation() != "CPython":
     sys.exit(1)
 base = getattr(sys, "_base_executable", None) or sys.executable
 named = os.path.join(os.path.dirname(base), "python%d.%d" % sys.version_info[:2])
-print(named if os.access(named, os.X_OK) else base)' 2>/dev/null
+print(named if os.access(named, os.X_OK) else base)' 2>/dev/null) && [ -n "$rh_named" ] && printf '%s\n' "$rh_named"
 }
 
 # Every python3 on PATH before any python3.N: the first may be too old, or a shim in a home that may not be entered.

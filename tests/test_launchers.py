@@ -106,6 +106,7 @@ def test_every_posix_shell_will_do(checkout: Checkout, shell: str) -> None:
     assert checkout.run(*command, checkout.sample, "--exit", "7").returncode == 7
 
 
+@pytest.mark.slow
 def test_each_launcher_starts_the_command_it_is_named_after(checkout: Checkout) -> None:
     for launcher in LAUNCHERS:
         done = checkout.run(checkout.root / "bin" / launcher.name, "--report")
@@ -172,6 +173,7 @@ def test_an_installer_that_outlives_its_launcher_is_waited_for(checkout: Checkou
     assert checkout.calls("uv venv") <= 2
 
 
+@pytest.mark.slow
 def test_a_failed_set_up_is_unavailable_and_tried_again(checkout: Checkout) -> None:
     """Exit 69 and a line on stderr; the next start tries again."""
     # Neither uv nor pip gets the packages: the stand-in fails, and the Python has no pip.
@@ -266,6 +268,7 @@ def test_any_directory_and_any_way_of_calling(tmp_path: Path) -> None:
     assert checkout.calls() == 1
 
 
+@pytest.mark.slow
 def test_rh_python_names_the_interpreter(checkout: Checkout, tmp_path: Path) -> None:
     """RH_PYTHON is used and remembered: another one remakes the environment, none takes what is there."""
     mine = write_program(tmp_path / "my python" / "run", PYTHON.format(python=BASE_PYTHON, cases=":) ;;"))

@@ -42,10 +42,24 @@ def say(message: str) -> None:
         sys.stderr.flush()
 
 
-def command(name: str, epilog: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command with --help, -h, --version; `epilog` holds the examples, printed as they stand."""
+def command(name: str, epilog: str, *, facts: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command with --help, -h, --version; `epilog` holds the examples, printed as they stand. With `facts`, --version
+    also prints what a bug report needs."""
+    def show_version(context: click.Context, _param: click.Parameter, value: bool) -> None:
+        if not value or context.resilient_parsing:
+            return
+        click.echo(f"{name}, version {__version__}")
+        if facts:
+            from rogue_hunter.cli._version import facts as lines
+            from rogue_hunter.text.format import visible
+
+            for line in lines():
+                click.echo(visible(line))
+        context.exit()
+
     def wrap(function: Callable[..., Any]) -> click.Command:
-        function = click.version_option(__version__, "--version", prog_name=name)(function)
+        function = click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=show_version,
+                                help="Show the version and exit.")(function)
         settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
         return click.command(name, epilog="\b\n" + epilog.strip("\n"), context_settings=settings)(function)
     return wrap

@@ -169,8 +169,9 @@ def completion(shell: str) -> int:
         program = f"rh-{name}"
         one = made(import_module(f"rogue_hunter.cli.{name}").command, {}, program,
                    f"_{program}_COMPLETE".replace("-", "_").upper())
-        # source() would start bash to ask its version first; the text is the same.
-        click.echo(one.source_template % one.source_vars())
+        # source() would start bash to ask its version first; the text is the same. Fish's splits help at each comma.
+        template = one.source_template.replace('string split ","', 'string split -m 1 ","')
+        click.echo(template % one.source_vars())
     return common.OK
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +24,8 @@ from rogue_hunter.daemon.services import Setting, background
 from rogue_hunter.daemon.socket.address import socket_path
 from rogue_hunter.host.platform import here
 from rogue_hunter.reaper.platform import here as machine
+from rogue_hunter.store.database import DatabaseError
+from rogue_hunter.text.countdown import Countdown
 
 PATIENCE_S = 0.5
 """What is not urgent is done right behind a beat, when the beat is at most this far away."""
@@ -33,7 +36,7 @@ Examples:
   rh-pipe --for 20s --report           watch for 20 seconds, then say who hogs the machine
   rh-pipe                              until stopped; rh-report reads what it writes
   rh-pipe --tee | jq -c 'select(.type == "event")'
-""")
+""", facts=True)
 @common.hz_option
 @click.option("--for", "seconds", type=common.Seconds(), metavar="TIME", help="Stop after this time (90s, 1h30m).")
 @common.db_option
@@ -64,9 +67,13 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     began = time.time()
     log = _log(config)
 
+    countdown = _countdown(seconds) if not quiet and not tee else None
+
     def say(level: str, message: str) -> None:
         if log is not None:
             log.write(level, message)
+        if countdown is not None:
+            countdown.clear()
         if level in ("warning", "error") or (level == "info" and not quiet):
             common.say(message)
 
@@ -80,15 +87,23 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
         here_and_now = proc_root == Path("/proc") and libproc is None
         with (Loop(patience=PATIENCE_S) as loop, capturing(live) if here_and_now else nullcontext() as captures,
               judging(live, config_file, say, machine if here_and_now else None) as judged):
-            pipe.run(config, host, database, hz=live.hz, seconds=seconds, out=out, sleep=loop.sleep,
+            def sleep(left: float) -> bool:
+                if countdown is not None:
+                    countdown.show()
+                return loop.sleep(left)
+
+            pipe.run(config, host, database, hz=live.hz, seconds=seconds, out=out, sleep=sleep,
                      warn=lambda message: say("warning", message), live=live,
                      stages=[captures, judged] if captures else [judged],
                      surround=background(live, loop, setting, say, log, notifier))
     except Exception as error:
-        if log is not None:
+        # Refused because another rh-pipe runs: the log is that one's.
+        if log is not None and not (isinstance(error, DatabaseError) and error.code == common.UNAVAILABLE):
             log.write("error", f"ended by {type(error).__name__}: {error}")
         raise
     finally:
+        if countdown is not None:
+            countdown.clear()
         host.close()
         notifier.close()
         if log is not None:
@@ -98,6 +113,13 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
 
         print_summary(database, began, time.time())
     return common.OK
+
+
+def _countdown(seconds: float | None) -> Countdown | None:
+    """For a run of known length in front of a person; None elsewhere."""
+    if seconds is None or sys.stderr is None or not sys.stderr.isatty():
+        return None
+    return Countdown("rh-pipe", seconds, sys.stderr)
 
 
 def _log(config: Config) -> Log | None:

@@ -90,7 +90,7 @@ def _value(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
             raise ValueError("must be finite") from None
     if type(value) is not kind:
         words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-        raise ValueError(f"must be {words[kind]}")
+        raise ValueError(f"{_shown(value)}must be {words[kind]}")
     if kind is str and meta["choices"] and value not in meta["choices"]:
         raise ValueError(f"must be one of {', '.join(meta['choices'])}")
     if kind in (int, float):
@@ -101,6 +101,14 @@ def _value(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
         if (low is not None and value < low) or (high is not None and value > high):
             raise ValueError(f"must be {f'from {low} to {high}' if high is not None else f'at least {low}'}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value of the wrong kind as TOML, for the text of an error; nothing for one that is long or has parts."""
+    if isinstance(value, (bool, float, str)) or (isinstance(value, int) and value.bit_length() <= 64):
+        text = toml_value(value)
+        return f"{text}: " if len(text) <= 60 else ""
+    return ""
 
 
 def _closest(key: str, known: Iterable[str]) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.config.toml import settings
+from rogue_hunter.config.toml import settings, toml_value
 from rogue_hunter.schema.field import Key
 from rogue_hunter.scoring.stage import score
 from rogue_hunter.stream.tick import Record, Row, Stage, Tick
@@ -51,7 +51,8 @@ class Live:
         for s in settings(config):
             old = before[s.table, s.name]
             if s.value != old:
-                changes[s.table.split(".")[0] not in AT_ONCE].append(f"{s.table}.{s.name} {old} -> {s.value}")
+                change = f"{s.table}.{s.name} {toml_value(old)} -> {toml_value(s.value)}"
+                changes[s.table.split(".")[0] not in AT_ONCE].append(change)
         self.config = config
         return changes
 

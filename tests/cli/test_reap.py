@@ -71,6 +71,7 @@ def test_the_question_on_the_terminal(answer: str, outcome: str, code: int) -> N
     assert (seen["unasked"]["rc"], seen["unasked"]["out"]) == (2, []) and "--yes" in seen["unasked"]["err"]
 
 
+@pytest.mark.slow
 def test_without_an_audit_nothing_is_ended() -> None:
     seen = run(commands.no_audit)
     (action,) = seen["done"]["out"]

@@ -14,6 +14,8 @@ import pytest
 from tests.reaper import scenarios
 from tests.reaper.arena import REPO, environment, run, unshare
 
+pytestmark = pytest.mark.slow
+
 REUSES = int(os.environ.get("RH_REUSES", "40"))
 """Forced reuses of a pid in each way; RH_REUSES=1000 is the long run (five minutes, last: 0 of 3,000 harmed)."""
 
@@ -29,7 +31,6 @@ def test_who_obeys_gets_no_kill() -> None:
         assert {"open_files", "threads", "state", "memory_bytes"} <= set(seen["bundle"])
 
 
-@pytest.mark.slow
 def test_who_ignores_sigterm_dies_after_five_seconds() -> None:
     seen = run(scenarios.one, kind="ignore")
     (action,) = seen["actions"]
@@ -39,7 +40,6 @@ def test_who_ignores_sigterm_dies_after_five_seconds() -> None:
     assert not seen["victim"] and seen["bystander"]
 
 
-@pytest.mark.slow
 def test_a_rule_that_names_sigkill_only_shortens_the_wait() -> None:
     seen = run(scenarios.one, kind="ignore", rule="quick")
     (action,) = seen["actions"]
@@ -68,7 +68,6 @@ def test_a_rule_without_sigkill_lets_live_and_disarms() -> None:
     assert "SIGKILL" not in seen["actions"][0]["signals"] and "survived" in seen["disarmed"]
 
 
-@pytest.mark.slow
 def test_many_die_side_by_side() -> None:
     seen = run(scenarios.many, count=12)
     assert {a["outcome"] for a in seen["actions"]} == {"killed"} and not any(seen["alive"]) and seen["bystander"]
@@ -100,7 +99,6 @@ def test_every_refusal(by_rule: bool) -> None:
     assert all(seen["alive"].values()) and seen["bystander"] and seen["threaded"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("between", "outcomes"), [
     ("term", {"already_gone:"}), ("kill", {"terminated:SIGTERM"}), ("kill-lie", {"terminated:SIGTERM"})])
 def test_a_pid_that_changes_hands_is_never_signalled(between: str, outcomes: set[str]) -> None:
@@ -118,7 +116,6 @@ def test_interrupted_in_the_wait_sends_no_kill() -> None:
     assert seen["audit"] == "interrupted"
 
 
-@pytest.mark.slow
 def test_two_reapers_make_one_chain_of_signals() -> None:
     seen = run(scenarios.both)
     outcomes = sorted(a["outcome"] for a in seen["actions"])
@@ -127,7 +124,6 @@ def test_two_reapers_make_one_chain_of_signals() -> None:
     assert not seen["victim"] and seen["bystander"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["directory", "link", "damaged", "full", "closed"])
 def test_without_an_audit_nothing_is_ended(how: str) -> None:
     seen = run(scenarios.no_audit, how=how)
@@ -136,7 +132,6 @@ def test_without_an_audit_nothing_is_ended(how: str) -> None:
     assert seen["victim"] and seen["exit"] == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("how", "outcome"), [("renamed", "spared"), ("calm", "spared"), ("whitelisted", "refused"),
                                               ("ended", "already_gone"), ("zombie", "zombie")])
 def test_it_must_still_be_what_was_judged(how: str, outcome: str) -> None:
@@ -147,7 +142,6 @@ def test_it_must_still_be_what_was_judged(how: str, outcome: str) -> None:
     assert seen["exit"] == (1 if outcome == "refused" else 0)
 
 
-@pytest.mark.slow
 def test_who_cannot_die_ends_the_wait_as_a_survivor() -> None:
     freezer = Path("/sys/fs/cgroup/freezer")
     if os.geteuid() != 0 or not (freezer / "cgroup.procs").exists():
@@ -163,7 +157,6 @@ def test_who_cannot_die_ends_the_wait_as_a_survivor() -> None:
         folder.rmdir()
 
 
-@pytest.mark.slow
 def test_the_incident_again() -> None:
     """Loop, hung test, orphaned tail, test binary die; editor, pager, build, browser live. A dry run says so first."""
     seen = run(scenarios.incident)
@@ -174,7 +167,6 @@ def test_the_incident_again() -> None:
     assert sorted(name for name, lives in seen["alive"].items() if lives) == seen["people"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_which_system_calls_send(dry_run: bool, tmp_path: Path) -> None:
     """By strace: a dry run sends nothing; a real one only through the pidfd, and no number ever reaches kill(2)."""

@@ -81,6 +81,7 @@ def test_an_empty_list_says_so(rh: Run, tmp_path: Path) -> None:
     assert done.returncode == 0 and b"No capture since" in done.stdout
 
 
+@pytest.mark.slow
 def test_one_capture_whole(report: Callable[..., str], database: Path) -> None:
     """One object with everything as JSON; the stream that rh-forensics reads as NDJSON."""
     with open_reader(database) as connection:

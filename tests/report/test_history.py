@@ -33,6 +33,8 @@ from tests.tools import docs
 from tests.tools.history import CASES, CONFIG, CPUS, FIRST, LAST, MONTH, Case, build_month, planted, play, stages
 from tests.tools.ticks import row, stream
 
+pytestmark = pytest.mark.slow
+
 ALWAYS = Period(0, 2 * LAST)
 PLAIN = Style(110, False, float(LAST))
 
@@ -79,7 +81,6 @@ def test_why_names_what_was_planted(opened: Source, index: int) -> None:
     assert max(map(len, answer.text(PLAIN).splitlines())) <= 110
 
 
-@pytest.mark.slow
 def test_as_a_command_in_time(month: Path, rh: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     """Each of the twenty as `rh-report why --at`, start of Python included. The goal is 0.3 s on a quiet machine; here
     only a limit that a loaded one keeps."""
@@ -173,7 +174,6 @@ def test_a_period(opened: Source) -> None:
     assert (day["cause"], day["command"]) == ("io", "dd")
 
 
-@pytest.mark.slow
 def test_many_causes_of_a_month(opened: Source) -> None:
     """The whole month at once: every kind of cause that was planted is in the answer."""
     one = why(opened, Period(FIRST, LAST), None).records[0]
@@ -331,7 +331,6 @@ def written(path: Path, writer: Writer, seconds: int, start: float) -> int:
     return count
 
 
-@pytest.mark.slow
 def test_a_reader_in_a_transaction_does_not_stop_the_writer(tmp_path: Path) -> None:
     """For as long as a reader stays (here: 1,800 ticks, which are ten minutes) all is written; it sees what it saw,
     others see all, and the log shrinks when it has gone."""
@@ -355,7 +354,6 @@ def test_a_reader_in_a_transaction_does_not_stop_the_writer(tmp_path: Path) -> N
     assert writer.degraded is None and writer.dropped == 0
 
 
-@pytest.mark.slow
 def test_queries_under_load_do_not_keep_the_writer_waiting(month: Path, tmp_path: Path) -> None:
     """Two readers ask for the dearest things all the time; not one transaction of the writer fails or waits."""
     path = tmp_path / "x.db"
@@ -450,7 +448,6 @@ def test_by_unit_adds_up_to_by_command(opened: Source) -> None:
 # -- pruning -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_hundred_days_of_everything_stay_below_the_limit(tmp_path: Path) -> None:
     """Minutes, commands, pauses and events of a hundred days, pruned daily: the file is below its limit after each
     day, the newest day is whole, and no open event is touched."""

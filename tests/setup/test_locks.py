@@ -248,6 +248,7 @@ def versions(checkout: Checkout) -> dict[str, str]:
 OLD_PIPS = [pytest.param(pinned_pip, marks=pytest.mark.network, id="oldest"), pytest.param(bundled_pip, id="bundled")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pip", [*OLD_PIPS, pytest.param(newest_pip, id="newest")])
 def test_every_pip_installs_the_pinned_versions_beside_newer_ones(
     pip: Callable[[Path], Path], index: Index, tmp_path: Path
@@ -259,6 +260,7 @@ def test_every_pip_installs_the_pinned_versions_beside_newer_ones(
     assert versions(checkout) == dict.fromkeys(OFFERED, PINNED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pip", OLD_PIPS)
 def test_without_no_deps_a_newer_version_breaks_the_setup(
     pip: Callable[[Path], Path], index: Index, tmp_path: Path

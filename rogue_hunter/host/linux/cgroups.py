@@ -178,6 +178,12 @@ class Cgroups:
         limit = min((bound for bound in bounds if bound is not None), default=UNLIMITED_BYTES)
         return None if limit >= UNLIMITED_BYTES or use is None else MemoryLimit(limit, use, hits, kills)
 
+    def frozen(self, group: Group) -> bool:
+        """True when every process of the group is kept from running by its freezer."""
+        if group.controller == "":
+            return parse_pairs(_read(group.directory / "cgroup.events")).get("frozen") == 1
+        return group.controller == "freezer" and _read(group.directory / "freezer.state").strip() == b"FROZEN"
+
     def io(self, group: Group) -> list[IoLimit]:
         """The limits of a group on traffic to devices, in bytes a second."""
         directory = group.directory

@@ -265,9 +265,9 @@ now = [10**15]
 def mono():
     now[0] += 1000
     return now[0]
-from rogue_hunter.host import linux
+from rogue_hunter.host.linux import host as module
 if sys.argv[3] == "files":
-    linux.clocks_tell = lambda root: False
+    module.clocks_tell = lambda root: False
 host = LinuxHost(mono=mono)
 pids = set(map(int, sys.argv[2].split(",")))
 for _ in range(200):
@@ -324,7 +324,7 @@ def test_an_idle_process_costs_one_system_call(spawn: Spawn, tmp_path: Path, kin
         assert len(mine) == 10, mine or measured[:20]
         if kind == "files":
             clock = rf"pread64\(\d+</proc/{pid}/schedstat>, .*, \d+, 0\) = \d+"
-        assert all(re.match(clock, call) for call in mine)
+        assert not [call for call in mine if not re.match(clock, call)]
 
 
 def test_who_ran_is_read_in_full(gated: LinuxHost, clock: Clock, spawn: Spawn) -> None:

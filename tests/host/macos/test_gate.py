@@ -125,6 +125,7 @@ def test_rates_after_a_rest_are_of_the_last_interval(machine: Machine) -> None:
     assert row(host.snapshot(), 10)["cpu_percent"] == pytest.approx(50, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
 def test_a_tick_at_rest_is_one_call_a_process_and_no_object(tmp_path: Path) -> None:
     """Of 2,000 processes: beyond the mapping of rows and the list of pids, a few hundred bytes in all."""

@@ -1,0 +1,135 @@
+"""Waits as evidence: a stage that reports, off the beat, who waits for whom without using anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rogue_hunter.capture.linux.waiting import Seen, look
+from rogue_hunter.host.linux.cgroups import Cgroups
+from rogue_hunter.schema.field import Key
+from rogue_hunter.schema.slices import SLICE_S
+from rogue_hunter.stream.tick import Record, Row, Tick, record
+from rogue_hunter.worker import Worker
+
+EVERY_S = 1.0
+"""Seconds between two looks."""
+
+LASTING_S = 1.0
+"""Seconds from which a wait is reported: shorter ones are how programs work."""
+
+SAY_EVERY_S = float(SLICE_S)
+SAY_LONG_EVERY_S = 60.0
+LONG_S = 600.0
+"""A wait that lasts is reported once a slice, and once a minute after ten minutes: some daemons wait for good."""
+
+RECENT = 8
+OTHERS = 4
+"""Processes asked in one look: of those that ran lately and do not run now, and of all others in turn. One takes 25 us,
+so a look takes 0.3 ms: 0.1 ms a tick at 3 Hz."""
+
+RECENT_S = 30.0
+"""Seconds for which a process counts as one that ran lately."""
+
+Wait = tuple[str, str | None, int | None]
+"""What makes two looks see the same wait: kind, object, holder."""
+
+Job = tuple[Key, ...]
+
+
+class Waits:
+    """A stage: adds `wait` records to the ticks. The reading is done by a thread of its own.
+
+    `reads` replaces the reading of /proc: candidates in, waits out. On a system without /proc nothing is read.
+    """
+
+    def __init__(self, root: Path = Path("/proc"), reads: Callable[[Iterable[Key]], list[Seen]] | None = None) -> None:
+        self._worker: Worker[Job, list[Seen]] = Worker("rh-waits", reads or self._look, limit=1)
+        self._root = root
+        self._cgroups = Cgroups(root)
+        self._readable = reads is not None or (root / "self/stat").exists()
+        self._ran_ns: dict[Key, int] = {}
+        """When each process ran last, of those that ran within RECENT_S."""
+        self._asked: dict[Key, int] = {}
+        self._turn: list[Key] = []
+        self._then_ns = 0
+        self._lasting: dict[Wait, tuple[int, int]] = {}
+        """Each wait: when it was seen first, and when it was reported last (0: not yet), on the monotonic clock."""
+        self._waiters: list[Key] = []
+        """The processes in those waits: they are asked at every look, until one does not see them wait."""
+
+    def __call__(self, tick: Tick) -> Tick:
+        """Submit a look once in EVERY_S, and report what the last one saw."""
+        if tick.row is None or not self._readable:
+            return tick
+        now: int = tick.row["mono_ns"]
+        for key in tick.changed:
+            if (row := tick.processes.get(key)) is not None and (row.get("cpu_percent") or 0.0) > 0:
+                self._ran_ns[key] = now
+        for found in self._worker.collect():
+            tick.records += self._report(found, tick, tick.row, now)
+        if now - self._then_ns >= EVERY_S * 1e9 and not self._worker.pending:
+            self._then_ns = now
+            self._worker.submit(self._candidates(tick, now))
+        return tick
+
+    def _look(self, keys: Iterable[Key]) -> list[Seen]:
+        return look(self._root, keys, self._cgroups)
+
+    def close(self) -> tuple[Record, ...]:
+        """End the thread."""
+        self._worker.close()
+        return ()
+
+    def _candidates(self, tick: Tick, now: int) -> Job:
+        """Those that stopped running most recently, least recently asked first; then some of the others in turn."""
+        self._ran_ns = {key: ran for key, ran in self._ran_ns.items()
+                        if now - ran < RECENT_S * 1e9 and key in tick.processes}
+        self._asked = {key: asked for key, asked in self._asked.items() if key in self._ran_ns}
+        still = [key for key, ran in self._ran_ns.items() if ran < now]
+        still.sort(key=lambda key: (self._asked.get(key, 0), -self._ran_ns[key]))
+        chosen = still[:RECENT]
+        self._asked.update(dict.fromkeys(chosen, now))
+        if not self._turn:
+            self._turn = [key for key, row in tick.processes.items() if row.get("cmdline")]
+        others, self._turn = self._turn[:OTHERS], self._turn[OTHERS:]
+        waiting = [key for key, row in tick.processes.items()
+                   if row.get("state") in ("uninterruptible", "stopped")][:RECENT]
+        return tuple(dict.fromkeys((*self._waiters, *chosen, *waiting, *others)))
+
+    def _report(self, found: list[Seen], tick: Tick, machine: Row, now: int) -> list[Record]:
+        rows = {key[0]: (key, row) for key, row in tick.processes.items()} if found else {}
+        lasting: dict[Wait, tuple[int, int]] = {}
+        records = []
+        for one in found:
+            wait = (one.kind, one.object, one.holder) if one.holder or one.object else (one.kind, None, -one.waiters[0])
+            first, said = self._lasting.get(wait, (now, 0))
+            since_s = (now - first) / 1e9
+            pause_s = SAY_EVERY_S if since_s < LONG_S else SAY_LONG_EVERY_S
+            if since_s >= LASTING_S and (not said or now - said >= pause_s * 1e9):
+                said = now
+                records.append(_record(one, rows, machine, since_s))
+            lasting[wait] = first, said
+        self._lasting = lasting
+        self._waiters = [rows[pid][0] for one in found if one.kind != "file_lock" for pid in one.waiters
+                         if pid in rows][:RECENT]
+        return records
+
+
+def _record(one: Seen, rows: dict[int, tuple[Key, Row]], machine: Row, since_s: float) -> Record:
+    held: Row = {}
+    if one.holder in rows:
+        key, row = rows[one.holder]
+        held = {"holder_pid": key[0], "holder_start_ticks": key[1], "holder": row.get("name") or row.get("command"),
+                "holder_state": one.holder_state or row.get("state")}
+    elif one.holder is not None:
+        held = {"holder_pid": one.holder}
+    waiters = []
+    for pid in one.waiters:
+        if pid in rows:
+            (_, start_ticks), row = rows[pid]
+            waiters.append({"pid": pid, "start_ticks": start_ticks, "name": row.get("name") or row.get("command")})
+        else:
+            waiters.append({"pid": pid})
+    return record("wait", ts=machine["ts"], boot_id=machine["boot_id"], kind=one.kind, object=one.object,
+                  since_s=round(since_s, 3), waiters=waiters, certainty=one.certainty, **held)

@@ -1,0 +1,214 @@
+"""Waits without use: real ones of every kind, and the stage that reports them, with the clock handed in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from rogue_hunter.capture.linux.waiting import Seen, look
+from rogue_hunter.capture.waiting import Waits
+from rogue_hunter.host.linux.parse import parse_stat
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Record, Tick
+
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the /proc of Linux")
+PROC = Path("/proc")
+
+LOCKS = "import fcntl, sys, time\nf = open(sys.argv[1], 'w')\nprint(flush=True)\nfcntl.flock(f, fcntl.LOCK_EX)\nprint(flush=True)\ntime.sleep(600)"
+
+
+def key_of(pid: int) -> Key:
+    return pid, parse_stat((PROC / str(pid) / "stat").read_bytes()).start
+
+
+def until(seen: Callable[[], list[Seen]]) -> list[Seen]:
+    """What `seen` gives, once it gives something."""
+    end = time.monotonic() + 20
+    while not (found := seen()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
+def started(spawn: Spawn, code: str, *args: str, lines: int = 1) -> subprocess.Popen[bytes]:
+    child = spawn([sys.executable, "-c", code, *args], stdout=subprocess.PIPE)
+    for _ in range(lines):
+        child.stdout.readline()     # type: ignore[union-attr]
+    return child
+
+
+@linux
+def test_a_file_lock_names_file_holder_and_waiters(spawn: Spawn, tmp_path: Path) -> None:
+    """The holder sleeps, two others wait: nothing of them is used, and all three are named, the file too."""
+    file = tmp_path / "state"
+    holder = started(spawn, LOCKS, str(file), lines=2)
+    waiters = {started(spawn, LOCKS, str(file)).pid for _ in range(2)}
+
+    def seen() -> list[Seen]:
+        return [one for one in look(PROC, ()) if one.kind == "file_lock" and set(one.waiters) >= waiters]
+
+    (one,) = until(seen)
+    assert (one.holder, one.object, one.holder_state, set(one.waiters)) == (holder.pid, str(file), "sleeping", waiters)
+    os.kill(holder.pid, signal.SIGSTOP)
+    (one,) = until(lambda: [one for one in seen() if one.holder_state == "stopped"])
+    assert one.holder == holder.pid
+
+
+@linux
+def test_a_lock_whose_taker_ended_is_held_by_its_heir(spawn: Spawn, tmp_path: Path) -> None:
+    """/proc/locks names the process that took the lock, which has ended; its child, which has the file open, holds it."""
+    file = tmp_path / "state"
+    code = ("import fcntl, os, sys, time\nf = open(sys.argv[1], 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nchild = os.fork()\n"
+            "if child: os._exit(0)\nprint(os.getpid(), flush=True)\ntime.sleep(600)")
+    taker = spawn([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE)
+    heir = int(taker.stdout.readline())         # type: ignore[union-attr]
+    taker.wait(20)
+    try:
+        waiter = started(spawn, LOCKS, str(file))
+        (one,) = until(lambda: [one for one in look(PROC, ()) if waiter.pid in one.waiters])
+        assert (one.holder, one.object) == (heir, str(file))
+    finally:
+        os.kill(heir, signal.SIGKILL)
+
+
+@linux
+def test_a_full_pipe_names_the_reader_that_does_not_read(spawn: Spawn) -> None:
+    """The writer sleeps in the kernel until its reader takes something."""
+    away, into = os.pipe()
+    reader = spawn([sys.executable, "-c", "import time; time.sleep(600)"], stdin=away)
+    writer = spawn([sys.executable, "-c", "import os\nwhile True: os.write(1, b'x' * 65536)"], stdout=into)
+    os.close(away)
+    os.close(into)
+    (one,) = until(lambda: [one for one in look(PROC, [key_of(writer.pid)]) if one.kind == "pipe"])
+    assert (one.holder, one.waiters, one.certainty) == (reader.pid, (writer.pid,), "proven")
+
+
+@linux
+def test_a_traced_process_names_its_tracer(spawn: Spawn) -> None:
+    """A tracee that its tracer stopped and left."""
+    code = ("import ctypes, os, sys, time\nlibc = ctypes.CDLL(None, use_errno=True)\nchild = os.fork()\n"
+            "if not child:\n time.sleep(600)\n"
+            "libc.ptrace(16, child, None, None)\nos.waitpid(child, 0)\nprint(child, flush=True)\ntime.sleep(600)")
+    tracer = spawn([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child = int(tracer.stdout.readline())       # type: ignore[union-attr]
+    try:
+        (one,) = until(lambda: [one for one in look(PROC, [key_of(child)]) if one.kind == "traced"])
+        assert (one.holder, one.waiters) == (tracer.pid, (child,))
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@contextmanager
+def frozen_group(name: str) -> Iterator[Path]:
+    group = Path("/sys/fs/cgroup/freezer") / name
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"NO FREEZER of version 1: {error.strerror}")
+    try:
+        yield group
+    finally:
+        (group / "freezer.state").write_text("THAWED")
+        for pid in (group / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        for _ in range(100):
+            try:
+                group.rmdir()
+                break
+            except OSError:
+                time.sleep(0.05)
+
+
+@linux
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a control group: needs root")
+def test_a_frozen_group_is_named(spawn: Spawn) -> None:
+    """The process does not run because its control group is frozen; no process holds it."""
+    with frozen_group(f"rogue-hunter-test-{os.getpid()}") as group:
+        sleeper = spawn([sys.executable, "-c", "import time; time.sleep(600)"])
+        (group / "cgroup.procs").write_text(str(sleeper.pid))
+        (group / "freezer.state").write_text("FROZEN")
+        (one,) = until(lambda: [one for one in look(PROC, [key_of(sleeper.pid)]) if one.kind == "frozen"])
+        assert (one.object, one.holder, one.waiters) == (f"/{group.name}", None, (sleeper.pid,))
+        (group / "freezer.state").write_text("THAWED")
+
+
+@linux
+def test_what_sleeps_or_is_gone_gives_nothing(spawn: Spawn) -> None:
+    """A process that waits for time, one that runs, and one that has ended."""
+    sleeper = spawn([sys.executable, "-c", "import time; time.sleep(600)"])
+    loop = spawn([sys.executable, "-c", "while True: pass"])
+    mine = {sleeper.pid, loop.pid, 1 << 22}
+    found = look(PROC, [key_of(sleeper.pid), key_of(loop.pid), (1 << 22, 5), (sleeper.pid, 1)])
+    assert not [one for one in found if mine & set(one.waiters)]
+
+
+class Reads:
+    """What looks see, one after the other; the last one stays."""
+
+    def __init__(self, *looks: list[Seen]) -> None:
+        self.looks = list(looks)
+        self.asked: list[list[Key]] = []
+
+    def __call__(self, keys: Iterable[Key]) -> list[Seen]:
+        self.asked.append(list(keys))
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+
+def ticks(reads: Reads, seconds: int, step_s: float = 1.0) -> list[tuple[float, Record]]:
+    """The wait records of so many seconds, each with the second of its tick."""
+    stage = Waits(reads=reads)
+    rows = {(pid, 1): {"pid": pid, "command": f"p{pid}", "cmdline": f"p{pid}"} for pid in range(1, 40)}
+    found = []
+    for second in range(int(seconds / step_s) + 1):
+        now = 1 + second * step_s
+        changed = {(1, 1)} if second == 0 else set()
+        rows[1, 1] = {**rows[1, 1], "cpu_percent": 5.0 if second == 0 else 0.0}
+        tick = Tick({"ts": 1000 + now, "mono_ns": int(now * 1e9), "boot_id": "b"}, rows, changed)
+        found += [(now, one) for one in stage(tick).records]
+        stage._worker.wait(5)
+    stage.close()
+    return found
+
+
+LOCK = Seen("file_lock", "/var/lock/x", 2, (3, 4), holder_state="stopped")
+
+
+def test_a_wait_is_reported_from_the_second_second_on_and_once_a_slice() -> None:
+    """Names come from the rows; the state is the one that the look saw."""
+    found = ticks(Reads([LOCK]), 13)
+    assert [now for now, _ in found] == [3.0, 8.0, 13.0]
+    assert [one["since_s"] for _, one in found] == [1.0, 6.0, 11.0]
+    one = found[0][1]
+    assert (one["type"], one["kind"], one["object"], one["holder_pid"], one["holder"], one["holder_state"]) == \
+        ("wait", "file_lock", "/var/lock/x", 2, "p2", "stopped")
+    assert one["waiters"] == [{"pid": 3, "start_ticks": 1, "name": "p3"}, {"pid": 4, "start_ticks": 1, "name": "p4"}]
+
+
+def test_a_passing_wait_is_not_reported() -> None:
+    """A lock that changes hands within a second is how programs work; one that comes again begins again."""
+    assert ticks(Reads([LOCK], [], [LOCK], [], [LOCK], []), 12) == []
+
+
+def test_a_wait_of_ten_minutes_is_reported_once_a_minute() -> None:
+    """Some daemons wait for a lock for good."""
+    late = [now for now, _ in ticks(Reads([LOCK]), 800) if now > 620]
+    assert len(late) in (2, 3) and all(b - a >= 60 for a, b in pairwise(late))
+
+
+def test_who_waits_is_asked_again_and_all_are_asked_in_turn() -> None:
+    """A process seen waiting is in every look; those that ran lately come first; the others follow in turn."""
+    reads = Reads([Seen("pipe", "pipe:[7]", 2, (30,))])
+    ticks(reads, 12)
+    assert (1, 1) in reads.asked[1]
+    assert all((30, 1) in asked for asked in reads.asked[2:])
+    assert {key[0] for asked in reads.asked for key in asked} >= set(range(2, 40))
+    assert max(map(len, reads.asked)) <= 14
