@@ -1,0 +1,196 @@
+"""python -m tests.scenarios [NAME...]: play scenarios, ask rh-report and its peers, print who was right.
+
+Each scenario has an rh-pipe and a database of its own (with --together one for all). Wants a quiet machine, and root for
+control groups and real-time priorities; a scenario that cannot be set up is reported as skipped. The JSON document has
+every answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.scenarios.catalogue import Scenario, find
+from tests.scenarios.judge import Mark, mark, mark_top, top_first
+from tests.scenarios.stage import Missing, Stage
+
+REPO = Path(__file__).resolve().parents[2]
+ASKED = ("summary", "why", "live", "after")
+"""summary: rh-report. why: rh-report why --at, rh-pipe stopped. live: rh-report why while it runs. after: rh-report why
+--at, one second after the end."""
+SETTLE_S = 4.0
+
+Record = dict[str, Any]
+
+
+class Pipe:
+    """An rh-pipe with a home, a runtime directory and a database of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.db = home / "history.db"
+        runtime = home / "run"
+        runtime.mkdir(mode=0o700)
+        self._env = {**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "PYTHONPATH": str(REPO)}
+        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+            self._env.pop(name, None)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def argv(self, *words: str) -> list[str]:
+        return [sys.executable, "-P", "-m", "rogue_hunter", *words]
+
+    def start(self) -> int:
+        self._process = subprocess.Popen(self.argv("pipe", "--quiet", "--db", str(self.db)), env=self._env, cwd=self.home,
+                                         stdin=subprocess.DEVNULL, stderr=(self.home / "pipe.log").open("wb"))
+        return self._process.pid
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(20)
+
+    def ask(self, *words: str) -> list[Record]:
+        done = subprocess.run(self.argv("report", *words, "--ndjson", "--db", str(self.db)), env=self._env, cwd=self.home,
+                              capture_output=True, check=False, timeout=60)
+        records = []
+        for line in done.stdout.splitlines():
+            with suppress(ValueError):
+                records.append(json.loads(line))
+        return records or [{"type": "failed", "headline": done.stderr.decode(errors="replace").strip()}]
+
+
+def _why(scenario: Scenario, answer: list[Record]) -> Mark:
+    record = answer[0]
+    return mark(scenario, record.get("verdict"), record.get("causes") or [], record.get("victims") or [],
+                str(record.get("headline")))
+
+
+def _summary(scenario: Scenario, answer: list[Record]) -> Mark:
+    record = answer[0]
+    causes = record.get("causes")
+    if causes is None:
+        causes = [{**one, "cause": {"disk": "io"}.get(one.get("dominant_resource"), one.get("dominant_resource"))}
+                  for one in record.get("worst") or []]
+    verdict = record.get("verdict") or ("found" if causes else "nothing")
+    return mark(scenario, verdict, causes, record.get("victims") or [], str(record.get("headline")))
+
+
+def play(scenario: Scenario, directory: Path, pipe: Pipe | None = None) -> dict[str, Mark]:
+    """One scenario from start to end: an answer for each of ASKED, and top's. Raises Missing."""
+    own = pipe is None
+    pipe = pipe or Pipe(directory)
+    stage = Stage(directory)
+    try:
+        if own:
+            (directory / "pipe.pid").write_text(str(pipe.start()))
+            time.sleep(SETTLE_S)
+        begin = time.time()
+        scenario.play(stage)
+        top = subprocess.Popen(["top", "-b", "-c", "-w", "300", "-d", "3", "-n", "2"], stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, text=True) if shutil.which("top") else None
+        time.sleep(scenario.seconds * 0.6)
+        live = _why(scenario, pipe.ask("why"))
+        time.sleep(max(0.0, begin + scenario.seconds - time.time()))
+        middle = (begin + time.time()) / 2
+    finally:
+        stage.close()
+    time.sleep(1)
+    at = datetime.fromtimestamp(middle).strftime("%Y-%m-%dT%H:%M:%S")
+    marks = {"live": live, "after": _why(scenario, pipe.ask("why", "--at", at))}
+    if top is not None:
+        ours = {os.getpid()}
+        with suppress(OSError, ValueError):
+            ours.add(int((directory / "pipe.pid").read_text()))
+        marks["top"] = mark_top(scenario, top_first(top.communicate(timeout=30)[0], ours))
+    if own:
+        pipe.stop()
+    marks["why"] = _why(scenario, pipe.ask("why", "--at", at))
+    period = () if own else ("--since", datetime.fromtimestamp(begin).strftime("%Y-%m-%dT%H:%M:%S"))
+    marks["summary"] = _summary(scenario, pipe.ask(*period))
+    return marks
+
+
+def _line(results: dict[str, dict[str, Mark]], scenarios: list[Scenario], column: str) -> str:
+    of = {one.name: one for one in scenarios}
+    rows = [(of[name], marks[column]) for name, marks in results.items() if column in marks]
+    guilty = [mark for one, mark in rows if one.kind in ("culprit", "self")]
+    clean = [mark for one, mark in rows if one.kind in ("benign", "nobody")]
+    victims = [mark.victims for one, mark in rows if mark.victims is not None]
+    text = f"{column:8} hit@1 {sum(bool(m.first) for m in guilty)}/{len(guilty)}  hit@3 {sum(bool(m.third) for m in guilty)}" \
+           f"/{len(guilty)}  cause {sum(bool(m.cause) for m in guilty)}/{len(guilty)}  blamed for nothing " \
+           f"{sum(m.blamed for m in clean)}/{len(clean)}"
+    return text + (f"  victims {sum(map(bool, victims))}/{len(victims)}" if victims else "")
+
+
+def main() -> int:
+    """Play, print, keep."""
+    parser = argparse.ArgumentParser(prog="python -m tests.scenarios", description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help="scenarios or categories (cpu, io, ...); all when none is named")
+    parser.add_argument("--json", type=Path, help="write every answer here")
+    parser.add_argument("--together", action="store_true", help="one rh-pipe and one database for all")
+    parser.add_argument("--list", action="store_true", help="print the scenarios")
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a disk")
+    options = parser.parse_args()
+    try:
+        scenarios = find(options.names)
+    except KeyError as error:
+        parser.error(f"no such scenario: {error.args[0]}")
+    if options.list:
+        for one in scenarios:
+            print(f"{one.name:18} {one.kind:8} {one.what}")
+        return 0
+    results: dict[str, dict[str, Mark]] = {}
+    skipped: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="rh-scenarios-", dir=options.directory) as place:
+        Path(place).chmod(0o755)
+        shared = None
+        if options.together:
+            home = Path(place, "pipe")
+            home.mkdir()
+            shared = Pipe(home)
+            pid = shared.start()
+            time.sleep(SETTLE_S)
+        print(f"{'':18} {'':8} " + " ".join(f"{column:7}" for column in (*ASKED, "top")), flush=True)
+        for one in scenarios:
+            directory = Path(place, one.name)
+            directory.mkdir()
+            if shared is not None:
+                (directory / "pipe.pid").write_text(str(pid))
+            try:
+                results[one.name] = play(one, directory, shared)
+            except Missing as error:
+                skipped[one.name] = str(error)
+                print(f"{one.name:18} skipped: {error}", flush=True)
+                continue
+            finally:
+                shutil.rmtree(directory, ignore_errors=True)
+            marks = results[one.name]
+            print(f"{one.name:18} {one.kind:8} " + " ".join(f"{marks[c].cell() if c in marks else '':7}" for c in (*ASKED, "top"))
+                  + f"  {marks['why'].said[:110]}", flush=True)
+        if shared is not None:
+            shared.stop()
+    for column in (*ASKED, "top"):
+        print(_line(results, scenarios, column))
+    if options.json:
+        options.json.write_text(json.dumps({"date": datetime.now(UTC).isoformat(timespec="seconds"), "skipped": skipped,
+                                            "results": {name: {column: mark.record() for column, mark in marks.items()}
+                                                        for name, marks in results.items()}}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
