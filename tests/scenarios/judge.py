@@ -55,10 +55,9 @@ def mark(scenario: Scenario, verdict: str | None, causes: list[Record], victims:
     blaming = verdict in BLAMING and bool(causes)
     kinds = [str(cause.get("cause") or cause.get("kind")) for cause in causes]
     if scenario.kind in ("benign", "nobody"):
-        blamed = blaming and any(any(names(cause)) or cause.get("who") for cause in causes[:1]) \
-            and kinds[0] not in scenario.causes
-        right = not blamed
-        return Mark(right, right, right if not scenario.causes or not blaming else kinds[0] in scenario.causes, blamed, None, said)
+        expected = scenario.kind == "nobody" and bool(kinds) and kinds[0] in scenario.causes
+        blamed = blaming and not expected and (any(names(causes[0])) or bool(causes[0].get("who")))
+        return Mark(not blamed, not blamed, expected or not blaming, blamed, None, said)
     hits = [named(cause, scenario) for cause in causes]
     first, third = bool(hits and hits[0]), any(hits[:3])
     cause = bool(kinds and kinds[0] in scenario.causes)
