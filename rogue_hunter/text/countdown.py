@@ -9,7 +9,8 @@ from typing import TextIO
 
 
 class Countdown:
-    """`rh-pipe: 14 s left`, rewritten in place once a second; `clear` removes it before other output.
+    """`rh-pipe: 14 s left`, rewritten in place once a second; `clear` removes it before other output. The time starts
+    with the first `show`.
 
     Only for a terminal: the caller makes none elsewhere. A terminal that takes no more output is ignored.
     """
@@ -18,13 +19,17 @@ class Countdown:
         self._name = name
         self._stream = stream
         self._clock = clock
-        self._end = clock() + seconds
+        self._seconds = seconds
+        self._end: float | None = None
         self._shown: int | None = None
         self._width = 0
 
     def show(self) -> None:
         """Write the line if the number of seconds changed."""
-        left = max(0, math.ceil(self._end - self._clock()))
+        now = self._clock()
+        if self._end is None:
+            self._end = now + self._seconds
+        left = max(0, math.ceil(self._end - now))
         if left == self._shown:
             return
         text = f"{self._name}: {left} s left"
