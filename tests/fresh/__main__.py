@@ -150,21 +150,36 @@ def seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} s"
 
 
-def table(outcomes: Sequence[Outcome], check: Sequence[str], revision: str) -> str:
-    """RESULTS.md."""
-    lines = [
-        "# README's two commands on fresh machines", "",
-        "Written by `python -m tests.fresh --record`. Each row is an empty Debian root (debootstrap, minimal variant, with",
-        "python3, git and ca-certificates), in namespaces of its own; the packages in the second column were added. The",
-        "first command includes its 20 seconds of watching.", "",
-        f"Revision {revision}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs. "
-        f"First: `{FIRST}`. Second: `{shlex.join([SECOND, *check])}`.", "",
-        "| machine | root, packages | Python | clone | first | second | tests | result |", "|---|---|---|---|---|---|---|---|"]
-    for each in outcomes:
-        packages = ", ".join((each.cell.suite, *each.cell.packages, *(["pyenv"] if each.cell.python else [])))
-        lines.append(f"| {each.cell.name} | {packages} | {each.python} | {seconds(each.clone_s)} | {seconds(each.first_s)} | "
-                     f"{seconds(each.second_s)} | {each.tests or '-'} | {each.verdict} |")
-    return "\n".join([*lines, ""])
+HEAD = """# README's two commands on fresh machines
+
+Written by `python -m tests.fresh --record`, which replaces the rows of the cells that it tried. Each row is an empty
+Debian root (debootstrap, minimal variant, with python3, git and ca-certificates) in namespaces of its own; the packages
+in the second column were added. The first command is `bin/rh-pipe --for 20s --report`, which watches for 20 seconds; the
+second is `bin/rh-check` with the arguments of its column.
+
+| machine | root, packages | Python | clone | first | second | arguments | tests | result | revision |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def row(outcome: Outcome, check: Sequence[str], origin: str) -> str:
+    """The line of RESULTS.md of one cell; `origin` is the revision and the day."""
+    cell = outcome.cell
+    packages = ", ".join((cell.suite, *cell.packages, *(["pyenv"] if cell.python else [])))
+    arguments = f"`{shlex.join(check)}`" if check else "none"
+    return "| " + " | ".join((
+        cell.name, packages, outcome.python, seconds(outcome.clone_s), seconds(outcome.first_s), seconds(outcome.second_s),
+        arguments if outcome.second_s is not None else "-", outcome.tests or "-", outcome.verdict, origin)) + " |"
+
+
+def merged(before: str, rows: Sequence[str]) -> str:
+    """RESULTS.md with these rows in place of earlier ones of the same cells, in the order of CELLS."""
+    def name(line: str) -> str:
+        return line.split("|")[1].strip()
+
+    kept = {name(line): line for line in before.splitlines() if line.startswith("| ") and not line.startswith("| machine")}
+    kept |= {name(line): line for line in rows}
+    return HEAD + "".join(f"{kept[cell.name]}\n" for cell in CELLS if cell.name in kept)
 
 
 def outcomes(cells: Sequence[Cell], place: Path, check: Sequence[str], mirror: str) -> Iterator[Outcome]:
@@ -188,7 +203,7 @@ def main() -> int:
     parser.add_argument("--only", metavar="PATTERN", default="*", help="cells whose name matches (shell pattern)")
     parser.add_argument("--check", metavar="ARGUMENTS", default="--quick", help="arguments of bin/rh-check (default: --quick)")
     parser.add_argument("--mirror", metavar="URL", default="", help="where debootstrap gets Debian from")
-    parser.add_argument("--record", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="write what was found into RESULTS.md")
     options = parser.parse_args()
     cells = [cell for cell in CELLS if fnmatch.fnmatch(cell.name, options.only)]
     check = shlex.split(options.check)
@@ -201,7 +216,9 @@ def main() -> int:
             print(f"{outcome.cell.name}: Python {outcome.python}, first {seconds(outcome.first_s)}, second "
                   f"{seconds(outcome.second_s)}: {outcome.verdict} {outcome.tests}", flush=True)
     if options.record:
-        RESULTS.write_text(table(found, check, git("--short", "HEAD")))
+        origin = f"{git('--short', 'HEAD')}, {time.strftime('%Y-%m-%d')}"
+        before = RESULTS.read_text() if RESULTS.exists() else ""
+        RESULTS.write_text(merged(before, [row(outcome, check, origin) for outcome in found]))
     return 0 if found and all(outcome.good for outcome in found) else 1
 
 
