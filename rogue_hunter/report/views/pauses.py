@@ -14,7 +14,7 @@ from rogue_hunter.schema.sampling import TICK
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size, visible
-from rogue_hunter.verdict import shortage
+from rogue_hunter.report import shortage
 
 _UNITS = {field.name: field.unit for field in TICK}
 _IO = {"io": "disk"}

@@ -9,7 +9,7 @@ from rogue_hunter.report.sentences import moment, number, percent
 from rogue_hunter.report.views.view import SLOTS, Asked, columns, more, nothing, spark
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import duration, size, sparkline, visible
-from rogue_hunter.verdict.shortage import part, rate
+from rogue_hunter.report.shortage import part, rate
 
 OWED_SLOTS = 24
 """Blocks of the sparkline in a table's row."""

@@ -12,8 +12,8 @@ from rogue_hunter.report.render import Answer, Style
 from rogue_hunter.report.sentences import moment, percent
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import clip, duration, sparkline
-from rogue_hunter.verdict.causes import Cause, causes, ruled_out, verdicts
-from rogue_hunter.verdict.shortage import Judged
+from rogue_hunter.report.causes import Cause, causes, ruled_out, verdicts
+from rogue_hunter.report.shortage import Judged
 
 SPARK_MINUTES = 15
 """Minutes before and after that the lines of blocks show."""

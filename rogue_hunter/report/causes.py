@@ -15,8 +15,8 @@ from rogue_hunter.report.sentences import cause as dominant
 from rogue_hunter.report.sentences import command_line, moment, name, number, percent, share
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size
-from rogue_hunter.verdict import shortage
-from rogue_hunter.verdict.shortage import Judged
+from rogue_hunter.report import shortage
+from rogue_hunter.report.shortage import Judged
 
 NAMED = 0.2
 """Who used less than this part of something is not called its cause."""

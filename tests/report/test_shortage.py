@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.verdict.shortage import COLUMNS, NOTICED, extremes, judge, may_be_short, median, usual
+from rogue_hunter.report.shortage import COLUMNS, NOTICED, extremes, judge, may_be_short, median, usual
 
 GIB = 1 << 30
 

@@ -1,0 +1,199 @@
+"""The verdict: from a window of evidence to ranked causes. One pure function, used by every answer of the product.
+
+What was short comes first, slice by slice; then who took it while it was short, and who waited. Causes are ranked by
+the time that was lost to them. If nothing was short, the largest user is named as use, which is no accusation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from rogue_hunter.report import shortage
+from rogue_hunter.report.causes import (
+    LOST_S,
+    cpu_cause,
+    disk_cause,
+    gpu_cause,
+    machine_causes,
+    machine_total,
+    memory_cause,
+    memory_takers,
+    merge,
+    pause_overlap,
+    readings,
+    steal_cause,
+    use_causes,
+)
+from rogue_hunter.verdict.held import limits, waits
+from rogue_hunter.verdict.model import Cause, Taker, Verdict
+from rogue_hunter.report.shortage import Shortage
+from rogue_hunter.verdict.takers import Ledger
+from rogue_hunter.verdict.window import Slice, Window, number, total
+
+HALF_S = 10.0
+"""Lost seconds that give half of the points above NOTICED."""
+NOTICED = 20.0
+"""Points of the smallest shortage; use has fewer."""
+RECENT_S = 15.0
+"""For a question about now, a slice this old counts half."""
+STEADY_CORES, STEADY_S = 0.8, 5.0
+"""Cores of its own and seconds in the tracking band from which a process that nothing waited for stands out."""
+NICE = 10
+"""From this nice value on a process gives way to all others."""
+OWN_CORES = 0.1
+"""CPU use of rogue-hunter itself, over the window, from which it is a cause: ten times its budget."""
+
+RESOURCE_OF = {"cpu": "cpu", "memory": "memory", "io": "disk"}
+"""Cause of a pause -> the resource that was short."""
+
+
+def verdict(window: Window) -> Verdict:
+    """Judge a window. The same window always gives the same verdict."""
+    slices = window.slices
+    if not slices and not window.pauses:
+        return Verdict("no_evidence", resolution_s=window.resolution_s)
+    recency = [_recency(window, one) for one in slices]
+    limited = [_limited(window, one) for one in slices]
+    judged = [shortage.judge(one, window.usual, held, window.readers)
+              if shortage.may_be_short(one.machine) or held else Shortage({})
+              for one, held in zip(slices, limited, strict=True)]
+    severity = {resource: [one.severity.get(resource, 0.0) for one in judged]
+                for resource in ("cpu", "memory", "disk", "steal")}
+    _add_pauses(window, judged, severity)
+    weights = {resource: [part * recent for part, recent in zip(parts, recency, strict=True)]
+               for resource, parts in severity.items()}
+    found = [
+        cause for cause in (
+            cpu_cause(window, weights["cpu"], judged), memory_cause(window, weights["memory"], judged),
+            disk_cause(window, weights["disk"], judged), steal_cause(window, weights["steal"]),
+            gpu_cause(window, recency))
+        if cause is not None]
+    found += limits(window)
+    found += waits(window, found)
+    found += machine_causes(window, severity)
+    found = merge(one for one in found if one.lost_s >= LOST_S)
+    own = _own_cores(slices)
+    if not found:
+        found = use_causes(window, recency)
+    mine = _own(window, own)
+    if mine is not None:
+        found.append(mine)
+    ranked = [replace(one, points=_points(one)) for one in
+              sorted(found, key=lambda one: (one.kind in ("use", "own"), -one.lost_s, one.cause))]
+    state = ("found" if ranked and ranked[0].kind not in ("use", "own") else "use" if ranked else "nothing")
+    return Verdict(state, tuple(ranked), _cleared(window, ranked), own, window.seconds, window.resolution_s)
+
+
+def culprits(window: Window, resource: str, most: int = 5) -> tuple[list[Taker], float | None]:
+    """The takers of a resource (cpu, memory, io or disk) in a pause, most first, and the share nobody explains.
+
+    For a pause: all of the window counts, whether or not others were seen to wait. The share is None when the
+    machine's total is not known.
+    """
+    resource = RESOURCE_OF.get(resource, resource)
+    everything = [1.0] * len(window.slices)
+    if resource == "memory":
+        takers, _ = memory_takers(window, everything)
+        return takers[:most], None
+    whole = machine_total(window.slices, everything, resource)
+    takers = Ledger(window.slices, everything, resource, readers=window.readers).rank(whole, max(most, 50))
+    return takers[:most], None if whole is None else max(0.0, 1.0 - sum(one.share for one in takers))
+
+
+def stands_out(cause: Cause) -> bool:
+    """True for use that is reported as a find of the watch although nothing waited: one process that kept a core busy
+    by itself, above the tracking band and without giving way to others. A build or a player is not that."""
+    who = cause.who
+    return (cause.kind == "use" and cause.resource == "cpu" and who is not None and who.children < 0.5 * who.amount
+            and who.rogue_s >= STEADY_S and who.rate >= STEADY_CORES and who.nice < NICE)
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+def _recency(window: Window, one: Slice) -> float:
+    return RECENT_S / (RECENT_S + max(0.0, window.until - one.end)) if window.recent else 1.0
+
+
+def _limited(window: Window, one: Slice) -> frozenset[str]:
+    """Control groups whose own CPU quota held them back in the slice."""
+    return frozenset(str(limit["cgroup"]) for limit in window.limits if limit.get("kind") == "cpu_quota"
+                     and limit.get("cgroup") and one.start <= float(limit["ts"]) <= one.end + window.resolution_s
+                     and total(limit, "held_back_s") > 0)
+
+
+def _add_pauses(window: Window, judged: Sequence[Shortage], severity: Mapping[str, list[float]]) -> None:
+    """A pause says that its resource was short throughout."""
+    for pause in window.pauses:
+        resource = RESOURCE_OF.get(str(pause.get("cause")))
+        if resource is None:
+            continue
+        for index, one in enumerate(window.slices):
+            part = pause_overlap(pause, one) / max(one.seconds, 1e-3)
+            if total(one.machine, "self_throttled_ms") >= 500 * total(one.machine, "late_s") > 0:
+                continue
+            # Storage pressure while a single process used the disk politely is no shortage.
+            polite = resource == "disk" and not severity[resource][index] and "disk" not in judged[index].inferred
+            if part > 0 and not polite:
+                severity[resource][index] = max(severity[resource][index], min(1.0, part))
+
+
+def _points(cause: Cause) -> float:
+    part = cause.lost_s / (cause.lost_s + HALF_S)
+    if cause.kind in ("use", "own"):
+        return round((NOTICED - 1) * part, 1)
+    return round(NOTICED + (100 - NOTICED) * part, 1)
+
+
+def _own_cores(slices: Sequence[Slice]) -> float | None:
+    """CPU use of rogue-hunter itself over the slices, in cores."""
+    known = [(percent, one.seconds) for one in slices
+             if (percent := number(one.machine, "self_cpu_percent")) is not None]
+    seconds = sum(s for _, s in known)
+    rows = sum(total(row, "cpu_seconds", "children_cpu_seconds") for one in slices for row in one.processes
+               if row.get("own"))
+    covered = sum(one.seconds for one in slices)
+    found = [sum(percent / 100 * s for percent, s in known) / seconds] if seconds > 0 else []
+    if covered > 0 and rows > 0:
+        found.append(rows / covered)
+    return max(found) if found else None
+
+
+def _own(window: Window, cores: float | None) -> Cause | None:
+    if cores is None or cores < OWN_CORES:
+        return None
+    return Cause("own", "cpu", "rogue-hunter", 0.0, cores * window.seconds, window.slices[0].start, window.seconds,
+                 numbers={"self_cpu_percent": round(100 * cores, 2)})
+
+
+# -- what it was not ---------------------------------------------------------------------------------------------------
+
+_READINGS: Mapping[str, tuple[str, ...]] = {
+    "cpu": ("pressure_cpu_some_ms_per_s", "cpu_busy_cores", "cpus", "run_delay_ms_per_s"),
+    "memory": ("pressure_memory_full_ms_per_s", "memory_available_bytes", "memory_total_bytes"),
+    "io": ("pressure_io_full_ms_per_s", "disk_bytes", "device_bytes", "device_wait_ms", "seconds"),
+    "steal": ("cpu_steal_cores", "cpus"),
+    "asleep": ("asleep_s",),
+}
+"""Cause -> the readings that rule it out. The slice with the highest first reading is shown, then by the second."""
+
+
+def _cleared(window: Window, causes: Sequence[Cause]) -> dict[str, Mapping[str, float]]:
+    """The readings of every resource that was not the cause, when it was worst."""
+    guilty = {one.cause for one in causes if one.kind != "use"}
+    machines = [{"seconds": one.seconds, **one.machine} for one in window.slices]
+    found: dict[str, Mapping[str, float]] = {}
+    for cause, names in _READINGS.items():
+        known = [one for one in machines if any(name in one for name in names[:2])]
+        if cause not in guilty and known:
+            sign = -1 if cause == "memory" else 1
+            worst = max(known, key=lambda one, n=names, s=sign: (  # type: ignore[misc]
+                total(one, n[0]), s * total(one, n[1 % len(n)])))
+            found[cause] = readings(worst, *names)
+    late = [total(one, "late_s") for one in machines if "late_s" in one]
+    if late and not window.pauses and "unknown" not in guilty:
+        found["pause"] = {"late_s": max(late)}
+    own = [total(one, "self_cpu_percent") for one in machines if "self_cpu_percent" in one]
+    if own and "rogue-hunter" not in guilty:
+        found["rogue-hunter"] = {"self_cpu_percent": max(own)}
+    return found

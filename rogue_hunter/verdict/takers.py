@@ -1,0 +1,429 @@
+"""Who took a resource: processes, families of processes and units of work, ranked by what they used while it was short.
+
+Use is added up per identity. Many processes of one family or unit are one taker; processes that share only a name are
+never added up. Kernel threads and servers that work for others rank behind those for whom they can have worked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rogue_hunter.sampling.lineage import MANAGERS, SHELLS
+from rogue_hunter.verdict.model import Key, Member, Taker
+from rogue_hunter.verdict.window import Row, Slice, total
+
+OWN_FIELDS = {"cpu": "cpu_seconds", "disk": "disk_bytes", "gpu": "gpu_seconds", "wakeups": "wakeups",
+              "pageins": "pageins", "memory": "memory_bytes", "growth": "memory_growth_bytes",
+              "waiting": "uninterruptible_s"}
+"""Resource -> field of its own use. Memory held is the highest value of the window, all others are sums."""
+CHILDREN_FIELDS = {"cpu": "children_cpu_seconds", "disk": "children_disk_bytes"}
+
+DOMINANT = 0.6
+"""One identity with this part of a group's use is named instead of the group."""
+SPECIFIC = 0.8
+"""A smaller group with this part of a larger one's use is named instead of the larger one."""
+FEW = 8
+"""Up to so many workers of one name are called by their name; more belong to the process that starts them."""
+ACTIVE = 0.25
+"""Part of its highest rate from which a taker counts as active in a slice."""
+FORWARDED = 0.25
+"""What the use of a process counts that works for others: it is first only if nobody else comes near."""
+BYTES_PER_CPU_SECOND = 20e9
+"""No process moves more per second of its own CPU time (a direct write of 1 MiB takes some 60 us): such bytes were
+credited to a parent that waited for the child that moved them."""
+CARRIED_SLICES = 12
+"""Written data reaches the disk up to a minute later: dirty_expire_centisecs is 30 s, dirty_writeback 5 s."""
+
+_KERNEL = re.compile(r"^(?:ksoftirqd/|kworker/|kswapd|jbd2/|loop\d|kcryptd|dmcrypt|flush-|md\d+_|kcompactd|ksmd|"
+                     r"khugepaged|writeback|xfsaild|btrfs-|z_wr|txg_sync|irq/|migration/|rcu|nvme-)")
+SERVERS = frozenset({"tmux: server", "screen", "sshd", "sshd-session", "dockerd", "containerd", "containerd-shim",
+                     "conmon", "systemd-journal", "journald", "rsyslogd", "syslog-ng", "dbus-daemon", "Xorg",
+                     "gnome-terminal-", "konsole", "xterm"})
+"""Programs that use resources mostly on behalf of others."""
+
+
+def is_forwarder(row: Row) -> bool:
+    """True for a kernel thread or server that works for others. A program that only calls itself like a kernel thread
+    has a command line or a parent other than kthreadd (pid 2)."""
+    command = str(row.get("command") or "")
+    if command in SERVERS:
+        return True
+    return bool(_KERNEL.match(command)) and not row.get("cmdline") and row.get("ppid") in (0, 2, None)
+
+
+def name_of(row: Row) -> str:
+    """What people call the process: its script or module, else its program."""
+    return str(row.get("name") or row.get("command") or "?")
+
+
+def key_of(row: Row) -> Key | None:
+    """The identity of a row; None for a row that stands for all processes of a command."""
+    pid, start = row.get("pid"), row.get("start_ticks")
+    return None if pid is None or start is None else (str(row.get("boot_id", "")), int(pid), int(start))
+
+
+def in_group(row: Row, group: str) -> bool:
+    """True for a process in a control group or below it."""
+    cgroup = str(row.get("cgroup") or "")
+    return cgroup == group or cgroup.startswith(group.rstrip("/") + "/")
+
+
+_Id = Key | str
+
+
+@dataclass(slots=True)
+class _Node:
+    """A process or a unit while it is added up. Amounts by the number of the slice."""
+
+    row: Row
+    own: dict[int, float] = field(default_factory=dict)
+    children: dict[int, float] = field(default_factory=dict)
+    score: int = 0
+    rogue_s: float = 0.0
+    processes: int = 1
+    started: int = 0
+
+    def at(self, index: int) -> float:
+        return self.own.get(index, 0.0) + self.children.get(index, 0.0)
+
+    def amount(self, held: bool) -> float:
+        parts = (sum(self.own.values()), sum(self.children.values()))
+        return max(self.own.values(), default=0.0) if held else sum(parts)
+
+    def points(self, weights: Sequence[float], held: bool) -> float:
+        if held:
+            return self.amount(True)
+        return sum(weights[index] * self.at(index) for index in self.own)
+
+
+@dataclass(slots=True)
+class _Group:
+    """A family or a unit: the identities in it, its root, and for a unit its own row."""
+
+    members: set[_Id]
+    root: tuple[str, int] | None = None
+    unit: str = ""
+    node: _Node | None = None
+
+
+def uses(row: Row, resource: str) -> tuple[float, float]:
+    """Own use of a resource and that of ended children."""
+    own = max(0.0, total(row, OWN_FIELDS[resource]))
+    children = max(0.0, total(row, CHILDREN_FIELDS[resource])) if resource in CHILDREN_FIELDS else 0.0
+    if resource == "disk" and own > BYTES_PER_CPU_SECOND * max(0.001, total(row, "cpu_seconds")):
+        return 0.0, own + children
+    return own, children
+
+
+class Ledger:
+    """The use of one resource in some slices, by identity and by unit.
+
+    `weights` has a number of 0 or more for each slice: how much its use counts. Rows of rogue-hunter itself and of
+    `readers` are left out, and with `within` all rows that it does not accept.
+    """
+
+    def __init__(self, slices: Sequence[Slice], weights: Sequence[float], resource: str, *,
+                 readers: Collection[int] = (), within: Callable[[Row], bool] | None = None) -> None:
+        self.slices, self.weights, self.resource = slices, weights, resource
+        self._held = resource == "memory"
+        self._nodes: dict[_Id, _Node] = {}
+        self._units: dict[tuple[str, str], _Node] = {}
+        self._known: dict[tuple[str, int], Row] = {}
+        for index, one in enumerate(slices):
+            for row in one.processes:
+                if row.get("own") or row.get("pid") in readers or (within is not None and not within(row)):
+                    continue
+                self._known[str(row.get("boot_id", "")), int(row.get("pid") or 0)] = row
+                if weights[index] > 0:
+                    self._add(self._nodes, key_of(row) or f"command {row.get('command')}", row, index)
+            for row in one.groups if weights[index] > 0 and within is None else ():
+                self._add(self._units, (str(row.get("boot_id", "")), str(row["unit"])), row, index)
+        if resource == "disk":
+            self._without_doubles()
+            self._carry()
+
+    def _add(self, nodes: dict[object, _Node] | dict[_Id, _Node] | dict[tuple[str, str], _Node], at: object,
+             row: Row, index: int) -> None:
+        node = nodes.get(at)  # type: ignore[call-overload]
+        if node is None:
+            node = nodes[at] = _Node(row)  # type: ignore[index]
+        if len(row.get("cmdline") or "") >= len(node.row.get("cmdline") or ""):
+            node.row = row
+        own, children = uses(row, self.resource)
+        node.own[index] = node.own.get(index, 0.0) + own
+        node.children[index] = node.children.get(index, 0.0) + children
+        node.score = max(node.score, int(row.get("max_score") or 0))
+        node.rogue_s += total(row, "rogue_s")
+        node.processes = max(node.processes, int(row.get("processes") or 1))
+        node.started += int(row.get("started") or 0) + int(row.get("children") or 0)
+
+    def _without_doubles(self) -> None:
+        """Bytes of ended children whose own row is here are theirs, not the parent's."""
+        moved: dict[tuple[str, int], float] = {}
+        for node in self._nodes.values():
+            parent = node.row.get("ppid")
+            if parent:
+                at = str(node.row.get("boot_id", "")), int(parent)
+                moved[at] = moved.get(at, 0.0) + sum(node.own.values())
+        for node in self._nodes.values():
+            left = moved.get((str(node.row.get("boot_id", "")), int(node.row.get("pid") or 0)), 0.0)
+            for index in sorted(node.children):
+                taken = min(left, node.children[index])
+                node.children[index] -= taken
+                left -= taken
+
+    def _carry(self) -> None:
+        """What a disk did in a slice beyond what processes moved then goes to those that wrote shortly before."""
+        written: list[tuple[int, Key, _Node, float]] = []
+        for index, one in enumerate(self.slices):
+            moved = [(key, row, uses(row, "disk")[0]) for row in one.processes
+                     if (key := key_of(row)) is not None and not row.get("own") and not is_forwarder(row)]
+            device = total(one.machine, "device_bytes")
+            if self.weights[index] <= 0:
+                written += [(index, key, self._nodes.get(key) or _Node(row), amount)
+                            for key, row, amount in moved if amount > 0]
+                continue
+            gap = device - sum(amount for _, _, amount in moved)
+            written = [entry for entry in written if index - entry[0] <= CARRIED_SLICES]
+            backlog = sum(entry[3] for entry in written)
+            if gap <= 0.3 * device or backlog <= 0:
+                continue
+            part = min(1.0, gap / backlog)
+            for _, key, node, left in written:
+                node = self._nodes.setdefault(key, node)
+                node.own[index] = node.own.get(index, 0.0) + part * left
+            written = [(since, key, node, left * (1 - part)) for since, key, node, left in written]
+
+    # -- groups --------------------------------------------------------------------------------------------------------
+
+    def _points(self, node: _Node) -> float:
+        return node.points(self.weights, self._held) * (FORWARDED if is_forwarder(node.row) else 1.0)
+
+    def _starts_jobs(self, at: tuple[str, int]) -> bool | None:
+        """Whether the children of a process are its work: not those of an interactive shell or a service manager. None:
+        the process is not known."""
+        row = self._known.get(at)
+        if at[1] <= 2:
+            return False
+        if row is None:
+            return None
+        command = str(row.get("command") or "")
+        if command in MANAGERS and not row.get("cmdline", "").count(".py"):
+            return False
+        return command not in SHELLS or runs_script(str(row.get("cmdline") or ""))
+
+    def _groups(self, points: Mapping[_Id, float]) -> list[_Group]:
+        families: dict[tuple[str, int], set[_Id]] = {}
+        units: dict[tuple[str, str], _Group] = {at: _Group(set(), _root_of(node.row), at[1], node)
+                                                for at, node in self._units.items()}
+        for key, node in self._nodes.items():
+            if isinstance(key, str) or points[key] <= 0:
+                continue
+            boot = key[0]
+            if node.row.get("unit"):
+                at = boot, str(node.row["unit"])
+                units.setdefault(at, _Group(set(), _bracketed(boot, at[1]), at[1])).members.add(key)
+            up, seen = (boot, int(node.row.get("ppid") or 0)), {key[1]}
+            while up[1] > 2 and up[1] not in seen and self._starts_jobs(up) is not False:
+                families.setdefault(up, set()).add(key)
+                seen.add(up[1])
+                row = self._known.get(up)
+                if row is None:
+                    break
+                up = boot, int(row.get("ppid") or 0)
+        found = [one for one in units.values() if one.members or one.node]
+        for parent, members in families.items():
+            row = self._known.get(parent)
+            own = None if row is None else key_of(row)
+            if own is not None and points.get(own, 0.0) > 0:
+                members.add(own)
+            names = {name_of(self._nodes[one].row) for one in members}
+            if len(members) > 1 and (row is not None or len(names) == 1 or len(members) >= 5):
+                found.append(_Group(members, parent))
+        return found
+
+    def rank(self, whole: float | None, most: int = 8) -> list[Taker]:
+        """The takers, most points first. `whole` is the machine's total of the resource, None when it is not known."""
+        points: dict[_Id, float] = {key: self._points(node) for key, node in self._nodes.items()}
+        chosen: list[tuple[float, Taker]] = []
+        taken: set[_Id] = set()
+        groups = self._groups(points)
+        sums = {id(one): self._group_points(one, points) for one in groups}
+        groups.sort(key=lambda one: (-sums[id(one)], len(one.members), not one.unit, one.unit, one.root or ("", 0)))
+        seen = max(sum(node.amount(self._held) for node in self._nodes.values()),
+                   max((one.node.amount(self._held) for one in groups if one.node), default=0.0))
+        whole = max(seen, whole or 0.0) or 1.0
+        for group in groups:
+            if not group.members & taken:
+                inner = self._specific(group, groups, sums)
+                made = self._group_taker(inner, points, whole)
+                if made is not None:
+                    chosen.append((sums[id(inner)], made))
+                    taken |= inner.members
+        chosen += [(points[key], self._taker(key, whole)) for key in self._nodes
+                   if key not in taken and points[key] > 0]
+        chosen.sort(key=lambda pair: (-pair[0], pair[1].forwarder, pair[1].name, pair[1].key or ("", 0, 0)))
+        return [taker for _, taker in chosen[:most]]
+
+    def _group_points(self, group: _Group, points: Mapping[_Id, float]) -> float:
+        members = sum(points[one] for one in group.members)
+        return max(members, group.node.points(self.weights, self._held) if group.node else 0.0)
+
+    def _specific(self, group: _Group, groups: Sequence[_Group], sums: Mapping[int, float]) -> _Group:
+        """The smallest group inside of this one that has nearly all of its use."""
+        inside = [one for one in groups[:40] if one.members and one.members < group.members
+                  and sums[id(one)] >= SPECIFIC * sums[id(group)]]
+        return min(inside, key=lambda one: len(one.members), default=group)
+
+    def _group_taker(self, group: _Group, points: Mapping[_Id, float], whole: float) -> Taker | None:
+        """The group as one taker; None when one of its processes, or each for itself, is to be named."""
+        members = sorted(group.members, key=lambda one: -points[one])
+        sum_points = self._group_points(group, points)
+        if sum_points <= 0 or (members and points[members[0]] >= DOMINANT * sum_points):
+            return None
+        by_name: dict[str, float] = {}
+        for one in members:
+            called = name_of(self._nodes[one].row)
+            by_name[called] = by_name.get(called, 0.0) + points[one]
+        most = max(by_name, key=lambda name: by_name[name], default="")
+        count = max(len(members), group.node.processes if group.node else 0)
+        started = group.node.started if group.node else 0
+        if count < 3 and started < 5 and len(by_name) > 1:
+            return None
+        root = self._known.get(group.root) if group.root else None
+        of_root = points.get(key_of(root) or "", 0.0) if root is not None else 0.0
+        called = name_of(root) if root is not None else _bare(group.unit)
+        alike = by_name.get(most, 0.0) >= 0.8 * sum_points and of_root < 0.2 * sum_points and len(members) <= FEW
+        if not called or (alike and not most.startswith(called)):
+            called = most or called
+        if root is None and not _bare(group.unit) and not alike and by_name.get(most, 0.0) < 0.5 * sum_points:
+            called = f"{count} processes of one parent"
+        nodes = [self._nodes[one] for one in members]
+        own, children = _summed(nodes)
+        if group.node is not None and group.node.amount(self._held) > _amount(own, children, self._held):
+            own, children = group.node.own, group.node.children
+        row = root if root is not None else nodes[0].row if nodes else group.node.row if group.node else {}
+        same = {str(node.row.get("command") or "") for node in nodes}
+        command = str(root["command"]) if root is not None and called == name_of(root) and root.get("command") else (
+            same.pop() if len(same) == 1 else _bare(group.unit) or called)
+        pid = None if group.root is None else group.root[1]
+        start = (root if root is not None else group.node.row if group.node else {}).get("start_ticks")
+        summed = [*nodes, *([group.node] if group.node else [])]
+        return self._made(
+            "unit" if group.unit else "family", called, command, own, children, whole, row=row, key=None,
+            root=None if pid is None else (group.root[0] if group.root else "", pid, int(start or 0)),
+            processes=count, started=started, score=max((one.score for one in summed), default=0),
+            rogue_s=max((one.rogue_s for one in summed), default=0.0),
+            unit=group.unit, described=root is not None and called == name_of(root),
+            members=tuple(self._member(one) for one in members[:5] if isinstance(one, tuple)))
+
+    def _member(self, key: Key) -> Member:
+        node = self._nodes[key]
+        return Member(key, name_of(node.row), node.amount(self._held), str(node.row.get("cmdline") or ""))
+
+    def _taker(self, key: _Id, whole: float) -> Taker:
+        node = self._nodes[key]
+        return self._made("process" if isinstance(key, tuple) else "command", name_of(node.row),
+                          str(node.row.get("command") or "?"), node.own, node.children, whole, row=node.row,
+                          key=key if isinstance(key, tuple) else None, processes=node.processes, started=node.started,
+                          score=node.score, rogue_s=node.rogue_s, unit=str(node.row.get("unit") or ""))
+
+    def _made(self, kind: str, name: str, command: str, own: Mapping[int, float], children: Mapping[int, float],
+              whole: float, *, row: Row, key: Key | None, processes: int, started: int, score: int, rogue_s: float,
+              unit: str, root: Key | None = None, described: bool = True,
+              members: tuple[Member, ...] = ()) -> Taker:
+        amount = _amount(own, children, self._held)
+        seconds, start = self._active(own, children, amount)
+        return Taker(kind, name, command, amount, 0.0 if self._held else sum(children.values()),
+                     min(1.0, amount / whole), seconds, start, key, root, processes,
+                     str(row.get("cmdline") or "") if described else "", unit,
+                     str(row.get("user") or ""), str(row.get("cgroup") or ""), int(row.get("nice") or 0),
+                     str(row.get("policy") or ""), is_forwarder(row) and kind == "process", started, score, rogue_s,
+                     members)
+
+    def _active(self, own: Mapping[int, float], children: Mapping[int, float], amount: float) -> tuple[float, float]:
+        """For how long (s) and from when it was used.
+
+        The first and the last slice of a run are used in part: as much of them as the use in between, or the highest
+        tick of the machine, tells.
+        """
+        at = {index: (own.get(index, 0.0) + children.get(index, 0.0)) / max(self.slices[index].seconds, 1e-3)
+              for index in own}
+        peak = max(at.values(), default=0.0)
+        active = sorted(index for index, rate in at.items() if rate > 0 and rate >= ACTIVE * peak)
+        if not active:
+            return 0.0, self.slices[0].start if self.slices else 0.0
+        runs = _runs(active)
+        seconds, starts = 0.0, []
+        for run in runs:
+            inner = max((at[index] for index in run[1:-1]), default=max(at[index] for index in run))
+            spent = {index: self._part(index, at[index], inner) if index in (run[0], run[-1])
+                     else self.slices[index].seconds for index in run} if len(run) > 1 else {
+                run[0]: self._part(run[0], at[run[0]], 0.0)}
+            first = self.slices[run[0]]
+            starts.append((sum(at[index] for index in run),
+                           first.end - spent[run[0]] if len(run) > 1 else first.start))
+            seconds += sum(spent.values())
+        cpus = max((float(one.machine.get("cpus") or 0) for one in self.slices), default=0.0)
+        if self.resource == "cpu" and cpus:
+            seconds = max(seconds, min(amount / cpus, sum(self.slices[index].seconds for index in active)))
+        return seconds, max(starts)[1]
+
+    def _part(self, index: int, rate: float, inner: float) -> float:
+        """Seconds of a slice in which its use fell."""
+        one = self.slices[index]
+        if inner > 0:
+            return one.seconds * min(1.0, rate / inner)
+        busy, highest = total(one.machine, "cpu_busy_cores"), total(one.machine, "cpu_busy_cores_max")
+        if self.resource == "cpu" and rate >= 0.7 * busy and highest > busy > 0:
+            return one.seconds * max(0.1, busy / highest)
+        return one.seconds
+
+
+def runs_script(cmdline: str) -> bool:
+    """True for the command line of a shell that runs a script or a command (`sh x.sh`, `bash -c ...`)."""
+    words = cmdline.split()[1:]
+    return any(not word.startswith("-") or (word.startswith("-") and not word.startswith("--") and "c" in word)
+               for word in words)
+
+
+def _root_of(row: Row) -> tuple[str, int] | None:
+    boot = str(row.get("boot_id", ""))
+    return (boot, int(row["pid"])) if row.get("pid") else _bracketed(boot, str(row.get("unit") or ""))
+
+
+def _bracketed(boot: str, unit: str) -> tuple[str, int] | None:
+    """The process that a unit such as `make[123]` is named after."""
+    found = re.fullmatch(r".*\[(\d+)\]", unit)
+    return (boot, int(found.group(1))) if found else None
+
+
+def _bare(unit: str) -> str:
+    return re.sub(r"\[\d+\]$", "", unit)
+
+
+def _summed(nodes: Iterable[_Node]) -> tuple[dict[int, float], dict[int, float]]:
+    own: dict[int, float] = {}
+    children: dict[int, float] = {}
+    for node in nodes:
+        for into, parts in ((own, node.own), (children, node.children)):
+            for index, amount in parts.items():
+                into[index] = into.get(index, 0.0) + amount
+    return own, children
+
+
+def _amount(own: Mapping[int, float], children: Mapping[int, float], held: bool) -> float:
+    return max(own.values(), default=0.0) if held else sum(own.values()) + sum(children.values())
+
+
+def _runs(indices: Sequence[int]) -> list[list[int]]:
+    """Runs of consecutive numbers."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return runs

@@ -1,0 +1,475 @@
+"""Real slowdowns as windows of slices: who is named, for what, who waited, and who is not blamed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rogue_hunter.verdict.engine import culprits, stands_out, verdict
+from rogue_hunter.verdict.model import Cause, Verdict
+from rogue_hunter.verdict.window import Slice, Window
+from tests.tools.windows import BOOT, GIB, MIB, START, one, process, repeat, window
+
+
+def first(found: Verdict) -> Cause:
+    """The first cause."""
+    assert found.first is not None
+    return found.first
+
+
+def named(found: Verdict) -> tuple[str, str, str, int | None]:
+    """State, cause, name and pid of the first cause."""
+    cause = first(found)
+    who = cause.who
+    return found.state, cause.cause, who.name if who else "", who.key[1] if who and who.key else None
+
+
+SHELL = process(900, "bash", cmdline="-bash", ppid=800, cores=0.0)
+VICTIM = process(50, "player", cores=0.15, delay=0.2, unit="player[50]")
+PSI = {"pressure_cpu_some_ms_per_s": 900.0}
+IO = {"pressure_io_some_ms_per_s": 900.0, "pressure_io_full_ms_per_s": 800.0, "device_wait_ms": 12.0}
+
+
+# -- CPU ---------------------------------------------------------------------------------------------------------------
+
+
+def test_an_endless_loop_on_an_idle_machine_is_use_and_stands_out() -> None:
+    """Nothing waited, so it is no shortage; it is named first all the same, and the watch reports it."""
+    found = verdict(window(*repeat(6, [process(7, "sh", name="loop.sh", cores=1.0, rogue_s=5.0), SHELL])))
+    assert named(found) == ("use", "cpu", "loop.sh", 7)
+    assert stands_out(first(found))
+    assert first(found).who is not None
+    assert first(found).who.rate == pytest.approx(1.0)  # type: ignore[union-attr]
+
+
+def test_four_workers_on_two_cores_and_a_victim() -> None:
+    """S12: the four are one taker, named by the program that started them; the player is the victim."""
+    workers = [process(10 + n, "stress-ng-cpu", ppid=9, cores=0.45, delay=0.5, unit="stress-ng[9]") for n in range(4)]
+    found = verdict(window(*repeat(3, [*workers, VICTIM], **PSI)))
+    cause = first(found)
+    assert named(found)[:3] == ("found", "cpu", "stress-ng")
+    assert cause.who is not None and cause.who.processes == 4 and cause.who.key is None
+    assert cause.who.amount == pytest.approx(4 * 0.45 * 15) and {m.key[1] for m in cause.who.members} == {10, 11, 12, 13}
+    assert [v.name for v in cause.victims] == ["player"]
+
+
+def test_a_stall_of_seconds_is_dated_and_not_averaged() -> None:
+    """S6: 6.5 s of four loops in an hour: 2.0 of 2 cores for 6.5 s, from the second at which it began."""
+    quiet = [process(3, "sshd", cores=0.01)]
+
+    def loops(cores: float) -> list[dict[str, Any]]:
+        return [process(10 + n, "loop", ppid=9, unit="loop[9]", cores=cores / 4, delay=cores / 8) for n in range(4)]
+
+    slices = [one(n, quiet) for n in range(720)]
+    slices[300] = one(300, [*loops(0.5), VICTIM], cpu_busy_cores_max=2.0, **PSI)
+    slices[301] = one(301, [*loops(1.95), VICTIM], cpu_busy_cores_max=2.0, **PSI)
+    slices[302] = one(302, [*loops(0.1), VICTIM], cpu_busy_cores_max=2.0, **PSI)
+    who = first(verdict(window(*slices))).who
+    assert who is not None
+    assert who.seconds == pytest.approx(6.5, abs=0.6) and who.rate == pytest.approx(2.0, abs=0.2)
+    assert START + 1500 <= who.start <= START + 1505
+
+
+def test_two_processes_of_one_name_are_two() -> None:
+    """N2, N3: pid, amount and command line are those of one identity."""
+    loop = process(7, "sh", ppid=900, cmdline="sh a.sh", cores=1.0, unit="sh[7]")
+    other = process(8, "sh", ppid=900, cmdline="sh rotate_logs.sh", cores=0.5, unit="sh[8]")
+    found = verdict(window(*repeat(4, [loop, other, SHELL])))
+    who = first(found).who
+    assert who is not None and (who.key, who.cmdline) == ((BOOT, 7, 1007), "sh a.sh")
+    assert who.amount == pytest.approx(20.0) and who.processes == 1
+    assert [c.who.key[1] for c in found.causes if c.who and c.who.key] == [7, 8]
+
+
+def test_interpreters_are_named_by_their_script() -> None:
+    """N22: python3 is not a name."""
+    rows = [process(7, "python3", name="report_builder.py", cores=0.9, ppid=1, unit="a[7]"),
+            process(8, "python3", name="backup.py", cores=0.3, ppid=1, unit="b[8]")]
+    found = verdict(window(*repeat(3, rows)))
+    assert [c.who.name for c in found.causes if c.who] == ["report_builder.py", "backup.py"]
+
+
+def test_a_storm_belongs_to_the_process_that_spawns() -> None:
+    """N5: use and its words include children that ended; a shell with 0 cores of its own used 1.5."""
+    rows = [process(7, "bash", name="deploy.sh", cmdline="bash deploy.sh", cores=0.02, child_cores=1.5, children=900),
+            process(8, "indexer", cores=0.4)]
+    who = first(verdict(window(*repeat(4, rows, started=900)))).who
+    assert who is not None and who.key == (BOOT, 7, 1007)
+    assert who.amount == pytest.approx(1.52 * 20) and who.children == pytest.approx(1.5 * 20)
+
+
+def test_a_make_with_many_compilers_is_one_taker() -> None:
+    """Make, its shells and its compilers: the unit, named by its root."""
+    compilers = [process(100 + n, "cc1", ppid=60 + n, cores=0.05, unit="make[7]") for n in range(20)]
+    make = process(7, "make", cores=0.05, child_cores=0.7, unit="make[7]")
+    unit = {"unit": "make[7]", "name": "cc1", "pid": 7, "start_ticks": 1007, "processes": 24, "started": 158,
+            "cpu_seconds": 5.3, "children_cpu_seconds": 3.5}
+    slices = [one(n, [*compilers, make, VICTIM], [unit], **PSI) for n in range(2)]
+    cause = first(verdict(window(*slices)))
+    assert cause.who is not None
+    assert (cause.who.name, cause.who.kind, cause.who.root) == ("make", "unit", (BOOT, 7, 1007))
+    assert cause.who.amount == pytest.approx(17.6) and cause.who.started == 316
+
+
+def test_a_parent_that_starts_many_short_programs() -> None:
+    """A cron-like parent and 30 gzips at once: the parent, not gzip."""
+    rows = [process(100 + n, "gzip", ppid=7, cores=0.03, delay=0.2) for n in range(30)]
+    parent = process(7, "python3", name="cronlike.py", ppid=1, cores=0.01, child_cores=0.7)
+    found = verdict(window(*repeat(3, [*rows, parent, VICTIM], **PSI)))
+    assert named(found)[1:3] == ("cpu", "cronlike.py")
+
+
+@pytest.mark.parametrize("parent", [True, False])
+def test_thirty_names_below_one_script(parent: bool) -> None:
+    """S12: the sum is ranked, whether or not the script itself is among the rows."""
+    rows = [process(100 + n, f"job_{n}", ppid=7, cores=0.06, delay=0.3, unit=f"job_{n}[{100 + n}]") for n in range(30)]
+    script = [process(7, "bash", name="fanout.sh", cmdline="bash fanout.sh", ppid=1, cores=0.0)] * parent
+    cause = first(verdict(window(*repeat(3, [*rows, *script, VICTIM], **PSI))))
+    assert cause.who is not None
+    assert cause.who.root is not None and cause.who.root[1] == 7
+    assert cause.who.amount == pytest.approx(30 * 0.06 * 15) and "player" in [v.name for v in cause.victims]
+    assert not parent or cause.who.name == "fanout.sh"
+
+
+def test_programs_of_one_prompt_are_strangers() -> None:
+    """Two programs started from one interactive shell are never added up."""
+    rows = [process(7, "python3", name="a.py", cores=0.5, unit="python3[7]"),
+            process(8, "python3", name="b.py", cores=0.45, unit="python3[8]"), SHELL]
+    assert named(verdict(window(*repeat(3, rows))))[2:] == ("a.py", 7)
+
+
+def test_a_real_time_process_on_one_cpu() -> None:
+    """S9: half of the machine is idle, and a process bound to the other half waits."""
+    rows = [process(7, "loop", policy="fifo", cores=0.95, ppid=1), process(50, "bound", cores=0.03, delay=0.9, ppid=1)]
+    cause = first(verdict(window(*repeat(3, rows, **PSI))))
+    assert (cause.cause, cause.who.name if cause.who else "", cause.details["while_idle"]) == ("cpu", "loop", "realtime")
+    assert [v.name for v in cause.victims] == ["bound"]
+
+
+def test_spinners_bound_to_one_cpu() -> None:
+    """Half idle, and the cause is an affinity."""
+    rows = [process(10 + n, "spin", ppid=9, cores=0.2, delay=0.8, unit="spin[9]") for n in range(4)]
+    rows.append(process(50, "bound", cores=0.18, delay=0.5, ppid=1, unit="bound[50]"))
+    limit = {"ts": START + 3, "boot_id": BOOT, "kind": "affinity", "pid": 50, "start_ticks": 1050, "limit": 1}
+    cause = first(verdict(window(*repeat(3, rows, **PSI), limits=[limit])))
+    assert (cause.who.name if cause.who else "", cause.details["while_idle"]) == ("spin", "affinity")
+
+
+@pytest.mark.parametrize("stall", [0.7, 0.95])
+def test_a_short_burst_on_all_cpus(stall: float) -> None:
+    """S15: real-time loops for 1.5 s. The beat came late; the loops lived for two ticks."""
+    rows = [process(7, "rtstorm", cpu_seconds=2.7, policy="fifo"), process(8, "bash", cpu_seconds=0.1)]
+    found = verdict(window(one(0, [SHELL]), one(1, rows, late_s=stall, self_run_delay_ms=900 * stall,
+                                               cpu_busy_cores_max=2.0), one(2, [SHELL])))
+    assert named(found) == ("found", "cpu", "rtstorm", 7)
+
+
+def test_much_pressure_without_anybody_late_is_use() -> None:
+    """Forks: 88 % PSI, and nobody waited for more than 2 ms."""
+    rows = [process(7, "stress-ng-fork", cores=1.6, delay=0.05), process(50, "player", cores=0.2, delay=0.01)]
+    found = verdict(window(*repeat(3, rows, pressure_cpu_some_ms_per_s=880.0)))
+    assert named(found)[:3] == ("use", "cpu", "stress-ng-fork") and not stands_out(first(found))
+
+
+def test_a_nice_process_that_nobody_waits_for_does_not_stand_out() -> None:
+    """It gives way to all others."""
+    found = verdict(window(*repeat(6, [process(7, "tar", cores=1.0, nice=19, rogue_s=5.0)])))
+    assert named(found)[:3] == ("use", "cpu", "tar") and not stands_out(first(found))
+
+
+# -- limits and waits --------------------------------------------------------------------------------------------------
+
+
+def test_a_quota_blames_nobody_else() -> None:
+    """S9, F-F: a loop in a group with 20 % of a CPU: much pressure, idle CPUs, and run delay of its own."""
+    rows = [process(7, "encoder", cores=0.2, delay=0.8, cgroup="/q", ppid=1),
+            process(8, "leaky", cores=0.1, ppid=1)]
+    limit = {"boot_id": BOOT, "kind": "cpu_quota", "cgroup": "/q", "name": "encoder", "limit": 0.2, "use": 0.2,
+             "held_back_s": 4.0}
+    limits = [{**limit, "ts": START + 5 * n + 5} for n in range(3)]
+    pause = {"start": START + 2, "end": START + 4, "duration_s": 2.0, "cause": "cpu", "culprits": []}
+    throttled = {"late_s": 2.0, "self_run_delay_ms": 2000.0, "self_throttled_ms": 1900.0}
+    found = verdict(window(*repeat(3, rows, pressure_cpu_some_ms_per_s=800.0), limits=limits))
+    assert named(found) == ("found", "limit", "encoder", 7)
+    assert first(found).kind == "limit" and len(found.causes) == 1
+    own = verdict(window(*repeat(1, rows, **throttled), pauses=[pause]))
+    assert [c.cause for c in own.causes] == ["limit"] and first(own).who is None
+
+
+def test_a_limit_of_traffic() -> None:
+    """dd in a group that may write 4 MB/s: its own limit."""
+    rows = [process(7, "dd", cores=0.02, disk_bytes=20_000_000, cgroup="/io", stuck=0.9, ppid=900),
+            process(900, "bash", cores=0.0, disk_bytes=26_000_000, ppid=1, cmdline="bash -c dd")]
+    limit = {"ts": START + 5, "boot_id": BOOT, "kind": "io", "cgroup": "/io", "limit": 4e6, "use": 4e6}
+    found = verdict(window(*repeat(3, rows, **IO), limits=[limit, {**limit, "ts": START + 10}]))
+    assert named(found) == ("found", "limit", "dd", 7) and first(found).resource == "disk"
+
+
+@pytest.mark.parametrize(("kind", "state"), [("file_lock", "sleeping"), ("stopped", "stopped")])
+def test_the_holder_of_a_lock_is_named_and_not_who_waits(kind: str, state: str) -> None:
+    """S11."""
+    wait = {"ts": START + 9, "boot_id": BOOT, "kind": kind, "object": "/tmp/state", "since_s": 5.8, "holder_pid": 7,
+            "holder_start_ticks": 1007, "holder": "nightly_lock.py", "holder_state": state, "certainty": "proven",
+            "waiters": [{"pid": 20 + n, "start_ticks": 1, "name": "flock"} for n in range(6)]}
+    found = verdict(window(*repeat(3, [process(3, "sshd", cores=0.01)]), waits=[wait]))
+    cause = first(found)
+    assert named(found) == ("found", "wait", "nightly_lock.py", 7)
+    assert {v.name for v in cause.victims} == {"flock"} and cause.details["holder_state"] == state
+    assert cause.numbers["waiters"] == 6
+
+
+def test_a_stopped_job_that_nobody_waits_for_is_no_cause() -> None:
+    """Ctrl-Z at a prompt."""
+    wait = {"ts": START + 9, "boot_id": BOOT, "kind": "stopped", "since_s": 400.0, "holder_pid": 7,
+            "holder_start_ticks": 1, "holder": "vim", "waiters": []}
+    assert verdict(window(*repeat(3, [SHELL]), waits=[wait])).state == "nothing"
+
+
+def test_a_lock_holder_that_gets_no_cpu_leads_to_who_has_it() -> None:
+    """Priority inversion: a real-time loop keeps the holder of a lock off its CPU."""
+    rows = [process(7, "loop", policy="fifo", cores=0.95, ppid=1), process(8, "holder", cores=0.02, delay=0.9, ppid=1)]
+    wait = {"ts": START + 14, "boot_id": BOOT, "kind": "file_lock", "since_s": 12.0, "holder_pid": 8,
+            "holder_start_ticks": 1008, "holder": "holder", "waiters": [{"pid": 9, "start_ticks": 1, "name": "w"}]}
+    found = verdict(window(*repeat(3, rows, **PSI), waits=[wait]))
+    assert named(found)[1:3] == ("cpu", "loop") and [c.kind for c in found.causes] == ["shortage", "wait"]
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+PAGING = {"pressure_memory_some_ms_per_s": 700.0, "pressure_memory_full_ms_per_s": 500.0,
+          "pressure_io_some_ms_per_s": 800.0, "pressure_io_full_ms_per_s": 700.0, "refaults": 150_000,
+          "device_bytes": 600 * MIB, "uninterruptible": 2}
+
+
+def test_thrashing_at_the_limit_of_its_own_group() -> None:
+    """S10: memory is free, and the process reads its pages again and again."""
+    rows = [process(7, "modeler", cores=0.3, pageins=20_000, disk_bytes=600 * MIB, memory_bytes=150 * MIB, cgroup="/m",
+                    stuck=0.7, ppid=1), process(8, "python3", cores=0.1, disk_bytes=26 * MIB, cgroup="/", ppid=1)]
+    limit = {"ts": START + 5, "boot_id": BOOT, "kind": "memory", "cgroup": "/m", "limit": 150 * MIB, "use": 150 * MIB}
+    found = verdict(window(*repeat(3, rows, **PAGING), limits=[limit]))
+    cause = first(found)
+    assert named(found) == ("found", "memory", "modeler", 7)
+    assert (cause.kind, cause.details["cgroup"], cause.numbers["limit"]) == ("limit", "/m", 150 * MIB)
+
+
+def test_who_pushes_the_cache_of_another_out() -> None:
+    """S10: the one that took the memory of the group, not the reader that has to read again."""
+    rows = [process(7, "taker", cores=0.1, memory_bytes=800 * MIB, memory_growth_bytes=100 * MIB, cgroup="/e", ppid=1),
+            process(8, "reader", cores=0.3, pageins=9_000, disk_bytes=500 * MIB, memory_bytes=20 * MIB, cgroup="/e",
+                    stuck=0.6, ppid=1)]
+    limit = {"ts": START + 5, "boot_id": BOOT, "kind": "memory", "cgroup": "/e", "limit": GIB, "use": GIB}
+    cause = first(verdict(window(*repeat(3, rows, **PAGING), limits=[limit])))
+    assert (cause.kind, cause.who.name if cause.who else "") == ("shortage", "taker")
+    assert [v.name for v in cause.victims] == ["reader"]
+
+
+def test_kills_at_a_limit_name_the_group_and_the_victim() -> None:
+    """resizer was killed 6 times."""
+    limit = {"ts": START + 5, "boot_id": BOOT, "kind": "oom_kill", "cgroup": "/r", "name": "resizer", "limit": 500 * MIB,
+             "count": 6}
+    cause = first(verdict(window(*repeat(2, [SHELL]), limits=[limit])))
+    assert (cause.cause, cause.kind, cause.numbers["count"]) == ("memory", "limit", 6)
+    assert cause.who is not None and cause.who.name == "resizer" and cause.details["cgroup"] == "/r"
+
+
+def test_taking_memory_that_is_free_is_use_of_memory() -> None:
+    """1 GB a second up to 2.5 GB, then held: not a hog of the CPU."""
+    rows = [process(7, "grow", cpu_seconds=2.4, memory_growth_bytes=5 * GIB // 2, memory_bytes=5 * GIB // 2, ppid=1)]
+    held = [process(7, "grow", cpu_seconds=0.0, memory_growth_bytes=0, memory_bytes=5 * GIB // 2, ppid=1)]
+    found = verdict(window(one(0, rows), one(1, held), one(2, held)))
+    assert named(found) == ("use", "memory", "grow", 7)
+
+
+def test_memory_of_the_machine_is_short() -> None:
+    """The one that grew, not the one that always holds much."""
+    rows = [process(7, "leak", memory_bytes=3 * GIB, memory_growth_bytes=GIB, cores=0.2, ppid=1),
+            process(8, "java", memory_bytes=4 * GIB, memory_growth_bytes=0, ppid=1)]
+    found = verdict(window(*repeat(3, rows, **{**PAGING, "memory_available_bytes": GIB // 8})))
+    assert named(found) == ("found", "memory", "leak", 7)
+
+
+def test_shared_memory_is_never_more_than_all_of_it() -> None:
+    """F-I: eleven processes that map the same 6 GiB."""
+    rows = [process(10 + n, "postgres", memory_bytes=6 * GIB, memory_growth_bytes=0, ppid=9, unit="postgres[9]")
+            for n in range(11)]
+    takers, _ = culprits(window(*repeat(2, rows, **PAGING | {"memory_available_bytes": GIB // 4})), "memory")
+    assert sum(t.share for t in takers) <= 1.0
+
+
+# -- storage -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_writer_and_a_reader_that_waits() -> None:
+    """The writer; the reader is the victim."""
+    rows = [process(7, "fio", cores=0.2, disk_bytes=900 * MIB, stuck=0.8, ppid=1),
+            process(8, "reader", cores=0.01, disk_bytes=MIB, stuck=0.6, ppid=1)]
+    found = verdict(window(*repeat(3, rows, **IO, uninterruptible=2)))
+    assert named(found) == ("found", "io", "fio", 7) and [v.name for v in first(found).victims] == ["reader"]
+
+
+def test_one_polite_writer_is_use() -> None:
+    """F-O: PSI is full because nothing else runs."""
+    rows = [process(7, "dd", cores=0.02, disk_bytes=10 * MIB, stuck=0.9, ppid=1)]
+    pause = {"start": START + 2, "end": START + 8, "duration_s": 6.0, "cause": "io", "culprits": []}
+    found = verdict(window(*repeat(3, rows, **IO, uninterruptible=1), pauses=[pause]))
+    assert named(found) == ("use", "io", "dd", 7)
+
+
+def test_a_waiting_shell_is_never_the_one_that_wrote() -> None:
+    """S1: its counters hold what its child wrote."""
+    rows = [process(7, "dd", ppid=20, cores=0.3, disk_bytes=1500 * MIB, stuck=0.6),
+            process(20, "bash", cmdline="bash -c dd;sleep", cores=0.0, disk_bytes=0, ppid=1)]
+    after = [process(20, "bash", cmdline="bash -c dd;sleep", cores=0.0, disk_bytes=1500 * MIB, ppid=1)]
+    reader = process(8, "reader", cores=0.01, disk_bytes=MIB, stuck=0.6, ppid=1)
+    found = verdict(window(one(0, [*rows, reader], **IO, uninterruptible=2), one(1, [*after, reader], **IO,
+                                                                              uninterruptible=2)))
+    assert named(found)[1:] == ("io", "dd", 7)
+
+
+def test_who_wrote_into_the_cache_is_behind_the_writing_back() -> None:
+    """1.5 GB in two seconds, then idle: kworker and sync do the rest."""
+    wrote = [process(7, "exporter", cores=0.4, disk_bytes=1500 * MIB, ppid=1)]
+    later = [process(7, "exporter", cores=0.0, disk_bytes=0, ppid=1),
+             process(30, "kworker/u8:2", ppid=2, cmdline="", cores=0.2, disk_bytes=0, stuck=0.4),
+             process(31, "sync", cores=0.0, stuck=0.9, ppid=1)]
+    slices = [one(0, wrote), *(one(n, later, **{**IO, "device_bytes": 700 * MIB}, uninterruptible=2)
+                               for n in (1, 2))]
+    cause = first(verdict(window(*slices)))
+    assert (cause.cause, cause.who.name if cause.who else "") == ("io", "exporter")
+    assert "sync" in [v.name for v in cause.victims]
+
+
+def test_the_writer_into_a_loop_device() -> None:
+    """kworkers and loop0 do the work."""
+    rows = [process(7, "dd", cores=0.1, disk_bytes=500 * MIB, ppid=1, stuck=0.2),
+            process(30, "loop0", ppid=2, cmdline="", cores=0.3, disk_bytes=900 * MIB, stuck=0.5),
+            process(31, "reader", cores=0.0, stuck=0.6, ppid=1)]
+    assert named(verdict(window(*repeat(2, rows, **IO, uninterruptible=3))))[1:] == ("io", "dd", 7)
+
+
+def test_a_program_that_calls_itself_like_a_kernel_thread() -> None:
+    """It has a command line."""
+    rows = [process(7, "kworker/u8:2", cmdline="python3 rename_me.py", ppid=1, cores=1.0)]
+    who = first(verdict(window(*repeat(3, rows)))).who
+    assert who is not None and who.key == (BOOT, 7, 1007) and not who.forwarder
+
+
+def test_a_slow_device_is_no_process_s_fault() -> None:
+    """One polite reader, 200 ms a request."""
+    rows = [process(7, "reader", cores=0.0, disk_bytes=MIB, stuck=0.9, ppid=1)]
+    cause = first(verdict(window(*repeat(3, rows, **{**IO, "device_wait_ms": 200.0}, uninterruptible=1))))
+    assert (cause.kind, cause.who) == ("device", None)
+
+
+def test_nobody_is_accused_of_traffic_that_may_not_be_read() -> None:
+    """F-B: 80 processes are unreadable, and what is seen is a hundredth of the traffic."""
+    rows = [process(7, "python3", cores=0.1, disk_bytes=2 * MIB, ppid=1),
+            process(8, "waiter", cores=0.0, stuck=0.5, ppid=1)]
+    found = verdict(window(*repeat(3, rows, **{**IO, "device_bytes": 200 * MIB}, uninterruptible=2, unreadable=80)))
+    cause = first(found)
+    assert (cause.cause, cause.who, cause.numbers["unreadable"]) == ("io", None, 80)
+    takers, unexplained = culprits(window(*repeat(1, rows, device_bytes=200 * MIB)), "io")
+    assert unexplained == pytest.approx(0.99) and takers[0].share == pytest.approx(0.01)
+
+
+# -- nobody, and rogue-hunter itself -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [
+    [], [process(3, "sshd", cores=0.01)], [process(7, "java", memory_bytes=2 * GIB, memory_growth_bytes=0, cores=0.02)],
+    [process(100 + n, "idle", cores=0.0) for n in range(200)],
+], ids=["empty", "idle", "resident 2 GB", "crowd"])
+def test_nothing_is_wrong(rows: list[dict[str, Any]]) -> None:
+    """Nobody is named at all."""
+    found = verdict(window(*repeat(4, rows)))
+    assert (found.state, found.causes) == ("nothing", ()) and found.cleared.keys() >= {"cpu", "memory", "io"}
+
+
+@pytest.mark.parametrize("rows", [
+    [process(7, "player", cores=0.25, rogue_s=5.0, max_score=47)],
+    [process(7, "make", cores=0.05, child_cores=0.9, rogue_s=5.0), process(50, "player", cores=0.1, delay=0.01)],
+    [process(7, "tar", nice=19, cores=0.6, disk_bytes=90 * MIB, rogue_s=5.0)],
+], ids=["player", "build -j1", "backup at nice 19"])
+def test_use_is_not_blame(rows: list[dict[str, Any]]) -> None:
+    """S16: used most, and nothing waited."""
+    found = verdict(window(*repeat(6, rows, pressure_cpu_some_ms_per_s=60.0)))
+    assert found.state == "use" and all(c.kind == "use" and c.points < 20 for c in found.causes)
+    assert not any(stands_out(c) for c in found.causes)
+
+
+def test_only_rh_pipe_was_stopped() -> None:
+    """Nobody is to blame."""
+    pause = {"start": START + 5, "end": START + 7, "duration_s": 2.0, "cause": "stopped", "culprits": [],
+             "evidence": {"continued": 1}}
+    rows = [process(8, "firefox", cores=0.3)]
+    found = verdict(window(one(0, rows), one(1, rows, continued=1, late_s=2.0), one(2, rows), pauses=[pause]))
+    assert named(found) == ("found", "stopped", "", None) and len(found.causes) == 1
+
+
+def test_a_late_beat_that_nothing_explains() -> None:
+    """S15: only rh-pipe did not run."""
+    found = verdict(window(*repeat(2, [SHELL]), one(2, [SHELL], late_s=1.8, self_run_delay_ms=0.0)))
+    cause = first(found)
+    assert (cause.cause, cause.who, cause.confidence) == ("unknown", None, "unknown")
+
+
+def test_rogue_hunter_is_never_first_unless_it_overdraws() -> None:
+    """S4: its own processes are left out, and their cost is one number."""
+    mine = process(5, "rh-pipe", own=True, cores=0.05, disk_bytes=300 * MIB, stuck=0.5)
+    rows = [mine, process(7, "loop", cores=0.9)]
+    found = verdict(window(*repeat(3, rows, self_cpu_percent=5.0)))
+    assert named(found)[2] == "loop" and found.own_cores == pytest.approx(0.05)
+    assert all(m.who is None or m.who.name != "rh-pipe" for m in found.causes)
+    over = verdict(window(*repeat(3, [process(5, "rh-pipe", own=True, cores=0.4)])))
+    assert [(c.kind, c.cause) for c in over.causes] == [("own", "rogue-hunter")]
+
+
+def test_the_reader_is_never_named() -> None:
+    """Who asks why does not hear: you."""
+    rows = [process(7, "python3", cores=0.9), process(8, "loop", cores=0.5)]
+    assert named(verdict(window(*repeat(2, rows), readers=frozenset({7}))))[2] == "loop"
+
+
+# -- ranking -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_integral_decides_between_resources() -> None:
+    """S7: eight seconds of CPU, one of reading: CPU."""
+    rows = [process(7, "node", cores=1.0, disk_bytes=0)]
+    start = [process(7, "node", cores=0.9, disk_bytes=400 * MIB)]
+    assert named(verdict(window(one(0, start), one(1, rows), one(2, rows))))[1] == "cpu"
+
+
+def test_one_taker_is_named_once_for_the_larger() -> None:
+    """S13: a CPU hog that also wakes up often is a CPU hog."""
+    found = verdict(window(*repeat(3, [process(7, "iperf3", cores=0.9, wakeups=74_000)])))
+    assert [(c.cause, c.who.name) for c in found.causes if c.who] == [("cpu", "iperf3")]
+
+
+def test_what_is_short_comes_before_what_is_used() -> None:
+    """A writer that others wait for, beside a loop that uses a whole CPU and that nothing waits for."""
+    rows = [process(7, "dd", cores=0.1, disk_bytes=500 * MIB, stuck=0.7, ppid=1),
+            process(8, "reader", cores=0.0, stuck=0.4, ppid=1), process(9, "loop", cores=1.0, ppid=1)]
+    assert named(verdict(window(*repeat(3, rows, **IO, uninterruptible=2))))[1:] == ("io", "dd", 7)
+
+
+def test_a_question_about_now_weighs_what_is_new() -> None:
+    """Twenty seconds ago something else was at it."""
+    old, new = [process(7, "old", cores=1.0)], [process(8, "new", cores=1.0)]
+    slices = [one(0, old), one(1, old), one(2, new), one(3, new)]
+    assert named(verdict(window(*slices, recent=True)))[2] == "new"
+
+
+def test_sleep_and_steal() -> None:
+    """No process is to blame."""
+    asleep = verdict(window(one(0, [SHELL]), one(1, [SHELL], asleep_s=2400.0)))
+    assert named(asleep) == ("found", "asleep", "", None)
+    stolen = verdict(window(*repeat(3, [process(7, "a", cores=0.4)], cpu_steal_cores=1.2)))
+    assert named(stolen) == ("found", "steal", "", None)
+
+
+def test_nothing_is_known() -> None:
+    """No slice, no pause."""
+    assert verdict(Window(START, START + 5)).state == "no_evidence"
+    assert verdict(window(Slice(START, 5.0, {}))).state == "nothing"
