@@ -26,12 +26,6 @@ TOP = {"__init__": -1, "paths": 0, "files": 0, "worker": 0, "metrics": ROOMS.ind
 """Modules at the top of the package: each counts as part of the room with this number."""
 PENDING_UP = {
     ("report.live_view", "daemon.socket.follow"),
-    ("verdict.causes", "report.database"),
-    ("verdict.causes", "report.evidence"),
-    ("verdict.causes", "report.history"),
-    ("verdict.causes", "report.pause_text"),
-    ("verdict.causes", "report.sentences"),
-    ("verdict.shortage", "report.sentences"),
 }
 """Arrows that still point up. The list only gets shorter."""
 PENDING_CIRCLES = {("host.linux.gate", "host.linux.process")}

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rogue_hunter.report import history
+from rogue_hunter.report import history, shortage
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import USUAL_OF_COMMANDS, Scene, as_minute, inside
 from rogue_hunter.report.history import Minute
 from rogue_hunter.report.pause_text import culprit_words, pause_words
 from rogue_hunter.report.sentences import cause as dominant
 from rogue_hunter.report.sentences import command_line, moment, name, number, percent, share
+from rogue_hunter.report.shortage import Judged
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size
-from rogue_hunter.report import shortage
-from rogue_hunter.report.shortage import Judged
 
 NAMED = 0.2
 """Who used less than this part of something is not called its cause."""

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rogue_hunter.report import history, queries
+from rogue_hunter.report import history, queries, shortage
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.history import Minute
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.sentences import moment
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import duration
-from rogue_hunter.report import shortage
 
 USUAL_OF, USUAL_OF_COMMANDS = 1500, 300
 """How many minutes the usual is taken from: the median of 1,500 is known to 3 % of the ranks, and costs 10 ms."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from rogue_hunter.report import shortage
-from rogue_hunter.report.causes import (
+from rogue_hunter.verdict import shortage
+from rogue_hunter.verdict.causes import (
     LOST_S,
     cpu_cause,
     disk_cause,
@@ -27,7 +27,7 @@ from rogue_hunter.report.causes import (
 )
 from rogue_hunter.verdict.held import limits, waits
 from rogue_hunter.verdict.model import Cause, Taker, Verdict
-from rogue_hunter.report.shortage import Shortage
+from rogue_hunter.verdict.shortage import Shortage
 from rogue_hunter.verdict.takers import Ledger
 from rogue_hunter.verdict.window import Slice, Window, number, total
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rogue_hunter.report import history
+from rogue_hunter.report import history, shortage
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import as_minute
 from rogue_hunter.report.pause_text import culprit_words, pause_words
@@ -14,7 +14,6 @@ from rogue_hunter.schema.sampling import TICK
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size, visible
-from rogue_hunter.report import shortage
 
 _UNITS = {field.name: field.unit for field in TICK}
 _IO = {"io": "disk"}

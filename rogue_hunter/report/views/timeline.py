@@ -6,10 +6,10 @@ from rogue_hunter.report import history
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import moment, number, percent
+from rogue_hunter.report.shortage import part, rate
 from rogue_hunter.report.views.view import SLOTS, Asked, columns, more, nothing, spark
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import duration, size, sparkline, visible
-from rogue_hunter.report.shortage import part, rate
 
 OWED_SLOTS = 24
 """Blocks of the sparkline in a table's row."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rogue_hunter.report import history
+from rogue_hunter.report.causes import Cause, causes, ruled_out, verdicts
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import Scene, around, look
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer, Style
 from rogue_hunter.report.sentences import moment, percent
+from rogue_hunter.report.shortage import Judged
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import clip, duration, sparkline
-from rogue_hunter.report.causes import Cause, causes, ruled_out, verdicts
-from rogue_hunter.report.shortage import Judged
 
 SPARK_MINUTES = 15
 """Minutes before and after that the lines of blocks show."""

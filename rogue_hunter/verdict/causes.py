@@ -1,0 +1,407 @@
+"""The causes that a window shows: resources that were short, delays of the machine, and what used most without harm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rogue_hunter.verdict import shortage
+from rogue_hunter.verdict.model import Cause, Taker, Victim
+from rogue_hunter.verdict.shortage import Shortage
+from rogue_hunter.verdict.takers import Ledger, in_group, key_of, name_of
+from rogue_hunter.verdict.window import Row, Slice, Window, number, total
+
+NAMED = 0.2
+"""A taker with less than this share of what was used is not named as the cause, unless it stands far above the next."""
+LOST_S = 0.5
+"""Lost time below which a shortage is not reported: the scheduler and the disk always cost a little."""
+UNKNOWN = 0.3
+"""What a delay without evidence counts, compared with a shortage that was measured."""
+LATE_S = 0.5
+"""A late beat that is reported although nothing explains it."""
+
+CAUSE_OF = {"disk": "io", "growth": "memory"}
+"""Resource -> the word of the records, where it differs."""
+USE_CORES, USE_CPU_S = 0.15, 0.5
+"""Cores, and CPU seconds, from which use is worth a sentence."""
+USE_BYTES, USE_RATE = 20e6, 5e6
+"""Bytes, and bytes per second, from which disk traffic is."""
+USE_GROWTH = 0.03
+"""Part of the machine's memory that a process took, from which that is."""
+USE_WAKEUPS, USE_GPU = 2000.0, 0.2
+FULL_WAKEUPS = 100_000
+"""Wakeups per second that count as a fully used machine: 10 us each."""
+USE_STUCK = 0.3
+"""Part of the time in uninterruptible sleep from which a process uses the disk, however few bytes it moves."""
+BUSY_DISK = 200e6
+"""Bytes per second that count as one fully used disk."""
+GROWTH_S = 20.0
+"""Seconds of a fully used machine that taking all of its memory counts as."""
+GPU_FULL = 0.9
+
+
+# -- readings of a window ----------------------------------------------------------------------------------------------
+
+def pause_overlap(pause: Row, one: Slice) -> float:
+    """Seconds of a slice in which the pause lasted."""
+    return max(0.0, min(float(pause["end"]), one.end) - max(float(pause["start"]), one.start))
+
+
+def lost_s(window: Window, weights: Sequence[float]) -> float:
+    """The seconds of the window, weighted."""
+    return sum(weight * one.seconds for weight, one in zip(weights, window.slices, strict=True))
+
+
+def worst_span(window: Window, weights: Sequence[float]) -> tuple[float, float]:
+    """The beginning (epoch seconds) of the worst run of slices with weight, and the seconds of all of them."""
+    best, start, run, seconds, run_start = -1.0, window.since, 0.0, 0.0, window.since
+    inside = False
+    for weight, one in zip(weights, window.slices, strict=True):
+        if weight > 0:
+            if not inside:
+                run, run_start = 0.0, one.start
+            run += weight * one.seconds
+            seconds += one.seconds
+            if run > best:
+                best, start = run, run_start
+        inside = weight > 0
+    return start, seconds
+
+
+def machine_total(slices: Sequence[Slice], weights: Sequence[float], resource: str) -> float | None:
+    """The machine's total of a resource in the slices with weight; None when it is not known."""
+    used = [one for one, weight in zip(slices, weights, strict=True) if weight > 0]
+    if resource == "cpu":
+        known = [(number(one.machine, "cpu_busy_cores"), one.seconds) for one in used]
+        return None if any(busy is None for busy, _ in known) else sum((busy or 0.0) * s for busy, s in known)
+    if resource == "disk":
+        if any("device_bytes" in one.machine for one in used):
+            return sum(total(one.machine, "device_bytes") for one in used)
+        return sum(total(one.machine, "disk_bytes") for one in used) or None
+    if resource in ("memory", "growth"):
+        return max((total(one.machine, "memory_total_bytes") for one in used), default=0.0) or None
+    return None
+
+
+def nameable(takers: Sequence[Taker]) -> Taker | None:
+    """The taker that can be named: it has a good part, or far more than the next."""
+    if not takers:
+        return None
+    first = takers[0]
+    next_share = takers[1].share if len(takers) > 1 else 0.0
+    return first if first.share >= NAMED or first.share >= max(0.1, 2 * next_share) else None
+
+
+def worst_row(window: Window, weights: Sequence[float]) -> Row:
+    """The machine's row of the slice with the highest weight."""
+    index = max(range(len(weights)), key=lambda n: weights[n])
+    return window.slices[index].machine
+
+
+def readings(row: Row, *names: str) -> dict[str, float]:
+    """Those of the fields that the row has."""
+    return {name: row[name] for name in names if row.get(name) is not None}
+
+
+def pause_readings(window: Window, cause: str) -> dict[str, float]:
+    """How many pauses of a cause the window has, their seconds, and the number of the longest."""
+    these = [p for p in window.pauses if p.get("cause") == cause]
+    if not these:
+        return {}
+    longest = max(these, key=lambda p: float(p["duration_s"]))
+    return {"pauses": len(these), "pause_s": round(sum(float(p["duration_s"]) for p in these), 3),
+            **readings(longest, "id")}
+
+
+# -- shortages ---------------------------------------------------------------------------------------------------------
+
+def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
+    """Who had the CPUs while others waited for one."""
+    lost = lost_s(window, weights)
+    if lost < LOST_S:
+        return None
+    takers = Ledger(window.slices, weights, "cpu", readers=window.readers).rank(
+        machine_total(window.slices, weights, "cpu"))
+    who = nameable(takers)
+    start, seconds = worst_span(window, weights)
+    numbers = readings(worst_row(window, weights), "cpu_busy_cores", "cpu_busy_cores_max", "cpus",
+                       "pressure_cpu_some_ms_per_s", "started", "unattributed_cpu_cores", "unreadable")
+    waited = [(one.waited["cpu"], s.seconds) for one, weight, s in zip(judged, weights, window.slices, strict=True)
+              if weight > 0 and "cpu" in one.waited]
+    if waited:
+        numbers["waited_s"] = round(sum(part * s for part, s in waited), 3)
+    numbers.update(pause_readings(window, "cpu"))
+    details = {}
+    idle = sum(weight for weight, one in zip(weights, judged, strict=True) if one.idle)
+    if idle > 0.5 * sum(weights):
+        bound = next((limit for limit in window.limits if limit.get("kind") == "affinity"), None)
+        if who is not None and who.policy in ("fifo", "rr", "deadline"):
+            details["while_idle"] = "realtime"
+        else:
+            details["while_idle"] = "affinity" if bound is not None else "unknown"
+    inferred = all("cpu" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
+    return Cause("shortage", "cpu", "cpu", 0.0, lost, start, seconds, who, tuple(takers),
+                 _delayed(window, weights, who), "inferred" if inferred else "measured", numbers, details)
+
+
+def _delayed(window: Window, weights: Sequence[float], who: Taker | None) -> tuple[Victim, ...]:
+    """Processes that waited for a CPU and are not behind it."""
+    waited: dict[object, tuple[float, Row]] = {}
+    for weight, one in zip(weights, window.slices, strict=True):
+        for row in one.processes if weight > 0 else ():
+            key = key_of(row)
+            if key is None or row.get("own") or row.get("pid") in window.readers or _part_of(row, who):
+                continue
+            delay = total(row, "run_delay_s")
+            if delay >= 0.1 * (delay + total(row, "cpu_seconds")):
+                waited[key] = waited.get(key, (0.0, row))[0] + delay, row
+    return _victims((Victim(key_of(row), name_of(row), round(delay, 3)) for delay, row in waited.values()
+                     if delay >= 0.1), lambda one: one.waited_s)
+
+
+def _victims(found: Iterable[Victim], order: object) -> tuple[Victim, ...]:
+    return tuple(sorted(found, key=lambda one: -float(order(one))))[:5]  # type: ignore[operator]
+
+
+def _part_of(row: Row, who: Taker | None) -> bool:
+    if who is None:
+        return False
+    unit = who.kind == "unit" and row.get("unit") == who.unit
+    family = who.kind != "process" and who.root is not None and row.get("ppid") == who.root[1]
+    return unit or family or key_of(row) in who.keys
+
+
+def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker], str]:
+    """Who holds or took the memory that was short, and the control group whose limit it is; empty for the machine."""
+    slices = window.slices
+    whole = machine_total(slices, weights, "memory") or 0.0
+    free = max((total(one.machine, "memory_available_bytes") for one, weight in zip(slices, weights, strict=True)
+                if weight > 0), default=0.0)
+    group = ""
+    if whole and free >= shortage.ROOMY * whole:
+        group = next((str(limit["cgroup"]) for limit in window.limits
+                      if limit.get("kind") in ("memory", "oom_kill") and limit.get("cgroup")), "")
+        pagers = Ledger(slices, weights, "pageins", readers=window.readers).rank(None)
+        if not group and pagers and pagers[0].cgroup not in ("", "/"):
+            group = pagers[0].cgroup
+        if group:
+            bound = next((float(limit["limit"]) for limit in window.limits
+                          if limit.get("cgroup") == group and limit.get("limit")
+                          and limit.get("kind") in ("memory", "oom_kill")), None)
+            held = Ledger(slices, weights, "memory", readers=window.readers,
+                          within=lambda row: in_group(row, group)).rank(bound)
+            if held:
+                return held, group
+        if pagers:
+            return pagers, group
+    grown = Ledger(slices, weights, "growth", readers=window.readers).rank(whole or None)
+    if grown and grown[0].amount >= 0.01 * whole > 0:
+        return grown, ""
+    return Ledger(slices, weights, "memory", readers=window.readers).rank(whole or None), ""
+
+
+def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
+    """Who holds or took the memory that was short, of the machine or of a control group."""
+    lost = lost_s(window, weights)
+    if lost < LOST_S:
+        return None
+    takers, group = memory_takers(window, weights)
+    who = nameable(takers)
+    start, seconds = worst_span(window, weights)
+    numbers = readings(worst_row(window, weights), "memory_available_bytes", "memory_total_bytes",
+                       "pressure_memory_some_ms_per_s", "pressure_memory_full_ms_per_s", "refaults",
+                       "direct_reclaims", "oom_kills", "unreadable")
+    numbers.update(pause_readings(window, "memory"))
+    bound = next((limit for limit in window.limits if limit.get("cgroup") == group and limit.get("limit")), None)
+    if group and bound is not None:
+        numbers["limit"] = float(bound["limit"])
+    victims = _paged(window, weights, who, group)
+    inferred = all("memory" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
+    kind = "limit" if group and not victims else "shortage"
+    return Cause(kind, "memory", "memory", 0.0, lost, start, seconds, who, tuple(takers), victims,
+                 "inferred" if inferred or (group and bound is None) else "measured", numbers,
+                 {"cgroup": group} if group else {})
+
+
+def _paged(window: Window, weights: Sequence[float], who: Taker | None, group: str) -> tuple[Victim, ...]:
+    """Processes whose pages were taken away and that are not behind it."""
+    paged: dict[object, tuple[int, float, Row]] = {}
+    for weight, one in zip(weights, window.slices, strict=True):
+        for row in one.processes if weight > 0 else ():
+            key = key_of(row)
+            if key is None or row.get("own") or _part_of(row, who) or (group and not in_group(row, group)):
+                continue
+            pages, stuck, _ = paged.get(key, (0, 0.0, row))
+            paged[key] = pages + int(total(row, "pageins")), stuck + total(row, "uninterruptible_s"), row
+    return _victims((Victim(key_of(row), name_of(row), round(stuck, 3), pages) for pages, stuck, row in paged.values()
+                     if pages >= 50 or stuck >= 0.25), lambda one: one.pageins + 100 * one.waited_s)
+
+
+def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
+    """Who used the disks while others waited for them, or the disk that answers slowly."""
+    lost = lost_s(window, weights)
+    if lost < LOST_S:
+        return None
+    takers = Ledger(window.slices, weights, "disk", readers=window.readers).rank(
+        machine_total(window.slices, weights, "disk"))
+    who = nameable(takers)
+    start, seconds = worst_span(window, weights)
+    worst = worst_row(window, weights)
+    numbers = readings(worst, "disk_bytes", "device_bytes", "device_wait_ms", "pressure_io_some_ms_per_s",
+                       "pressure_io_full_ms_per_s", "unreadable")
+    numbers["disk_bytes_per_s"] = round(max(total(worst, "device_bytes"), total(worst, "disk_bytes"))
+                                        / max(float(worst.get("seconds") or window.resolution_s), 1e-3))
+    numbers.update(pause_readings(window, "io"))
+    inferred = all("disk" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
+    slow = sum(weight for weight, one in zip(weights, judged, strict=True) if one.device)
+    stuck = _stuck(window, weights, who)
+    if slow > 0.5 * sum(weights):
+        return Cause("device", "disk", "io", 0.0, lost, start, seconds, None, tuple(takers), stuck, "measured",
+                     numbers)
+    if who is not None and who.share < 0.5 and numbers.get("unreadable", 0) > 0 and \
+            sum(one.share for one in takers) < 0.5:
+        who = None
+    return Cause("shortage", "disk", "io", 0.0, lost, start, seconds, who, tuple(takers), stuck,
+                 "inferred" if inferred or (who is not None and who.forwarder) else "measured", numbers)
+
+
+def _stuck(window: Window, weights: Sequence[float], who: Taker | None) -> tuple[Victim, ...]:
+    """Processes that waited for storage and are not behind it."""
+    waited: dict[object, tuple[float, Row]] = {}
+    for weight, one in zip(weights, window.slices, strict=True):
+        for row in one.processes if weight > 0 else ():
+            key = key_of(row)
+            if key is not None and not row.get("own") and not _part_of(row, who):
+                waited[key] = waited.get(key, (0.0, row))[0] + total(row, "uninterruptible_s"), row
+    return _victims((Victim(key_of(row), name_of(row), round(s, 3)) for s, row in waited.values() if s >= 0.25),
+                    lambda one: one.waited_s)
+
+
+def steal_cause(window: Window, weights: Sequence[float]) -> Cause | None:
+    """The hypervisor gave CPUs to others."""
+    lost = lost_s(window, weights)
+    if lost < LOST_S:
+        return None
+    start, seconds = worst_span(window, weights)
+    return Cause("machine", "steal", "steal", 0.0, lost, start, seconds,
+                 numbers=readings(worst_row(window, weights), "cpu_steal_cores", "cpus"))
+
+
+def gpu_cause(window: Window, recency: Sequence[float]) -> Cause | None:
+    """A GPU that is in use all the time: what waits for it is not known to the kernel."""
+    weights = [recent if sum(total(row, "gpu_seconds") for row in one.processes) >= GPU_FULL * one.seconds else 0.0
+               for recent, one in zip(recency, window.slices, strict=True)]
+    if not any(weights):
+        return None
+    takers = Ledger(window.slices, weights, "gpu", readers=window.readers).rank(None)
+    start, seconds = worst_span(window, weights)
+    return Cause("shortage", "gpu", "gpu", 0.0, 0.5 * lost_s(window, weights), start, seconds, nameable(takers),
+                 tuple(takers), (), "inferred",
+                 {"gpu_seconds_per_s": round(sum(one.amount for one in takers) / seconds, 3)})
+
+
+# -- the machine, rogue-hunter, use ------------------------------------------------------------------------------------
+
+def machine_causes(window: Window, severity: Mapping[str, Sequence[float]]) -> list[Cause]:
+    """Sleep, the hypervisor, a stop of rh-pipe, and delays without evidence: no process is to blame."""
+    found = []
+    asleep = [one for one in window.slices if total(one.machine, "asleep_s") >= 1]
+    if asleep:
+        slept = sum(total(one.machine, "asleep_s") for one in asleep)
+        found.append(Cause("machine", "asleep", "asleep", 0.0, slept, asleep[0].start, slept,
+                           numbers={"asleep_s": round(slept, 3)}))
+    for cause in ("stopped", "steal", "suspend", "clock", "unknown"):
+        these = [p for p in window.pauses if p.get("cause") == cause]
+        if not these or (cause == "suspend" and asleep):
+            continue
+        longest = max(these, key=lambda p: float(p["duration_s"]))
+        lost = sum(float(p["duration_s"]) for p in these) * (UNKNOWN if cause in ("unknown", "clock") else 1.0)
+        evidence = longest.get("evidence") or {}
+        found.append(Cause("machine", cause, {"suspend": "asleep", "clock": "unknown"}.get(cause, cause), 0.0,
+                           max(LOST_S, lost), float(longest["start"]), sum(float(p["duration_s"]) for p in these),
+                           confidence="unknown" if cause == "unknown" else "measured",
+                           numbers={**pause_readings(window, cause), **readings(
+                               evidence, "cpu_steal_cores", "cpu_counted_cores", "cpus", "self_run_delay_ms",
+                               "clock_step_s")}))
+    late = [one for index, one in enumerate(window.slices) if total(one.machine, "late_s") >= LATE_S
+            and not any(parts[index] for parts in severity.values())
+            and not any(pause_overlap(pause, one) > 0 for pause in window.pauses)]
+    for stopped in (True, False):
+        these_late = [one for one in late if bool(one.machine.get("continued")) is stopped
+                      and total(one.machine, "self_throttled_ms") < 500 * total(one.machine, "late_s")]
+        if these_late and not (stopped and any(one.resource == "stopped" for one in found)):
+            worst = max(these_late, key=lambda one: total(one.machine, "late_s"))
+            seconds = total(worst.machine, "late_s")
+            found.append(Cause("machine", "stopped" if stopped else "late", "stopped" if stopped else "unknown", 0.0,
+                               max(LOST_S, seconds * (1.0 if stopped else UNKNOWN)), worst.start, seconds,
+                               confidence="measured" if stopped else "unknown",
+                               numbers=readings(worst.machine, "late_s", "self_run_delay_ms")))
+    return found
+
+
+def use_causes(window: Window, recency: Sequence[float]) -> list[Cause]:
+    """What used most while nothing was short: one cause for each taker, by the resource of which it used most."""
+    slices = window.slices
+    if not slices:
+        return []
+    cpus = max((total(one.machine, "cpus") for one in slices), default=0.0) or 1.0
+    memory = machine_total(slices, recency, "growth") or 0.0
+    found: list[Cause] = []
+
+    def add(resource: str, taker: Taker, amount: float) -> None:
+        start, seconds = taker.start, taker.seconds
+        worst = max(slices, key=lambda one: total(one.machine, "cpu_busy_cores")).machine
+        numbers = {**readings(worst, "cpu_busy_cores", "cpus"),
+                   **({"waiting_while_idle": 1.0} if resource == "cpu" and _held_back(slices) else {})}
+        cause = {"waiting": "io"}.get(resource, CAUSE_OF.get(resource, resource))
+        found.append(Cause("use", {"waiting": "disk", "growth": "memory"}.get(resource, resource), cause, 0.0, amount,
+                           start, seconds, taker, (taker,), numbers=numbers))
+
+    def ranked(resource: str) -> list[Taker]:
+        ledger = Ledger(slices, recency, resource, readers=window.readers)
+        return ledger.rank(machine_total(slices, recency, resource), 3)
+
+    for one in ranked("cpu"):
+        if one.rate >= USE_CORES and one.amount >= USE_CPU_S:
+            add("cpu", one, one.amount / cpus)
+    disk = ranked("disk") if any("disk_bytes" in row for s in slices for row in s.processes) else []
+    stuck = {one.key: one for one in ranked("waiting") if one.amount >= USE_STUCK * one.seconds}
+    for one in disk:
+        waited = stuck[one.key].amount if one.key in stuck else 0.0
+        if (one.rate >= USE_RATE and one.amount >= USE_BYTES) or waited >= 1:
+            add("disk", one, 0.5 * max(one.amount / BUSY_DISK, waited))
+    for one in ranked("growth"):
+        if memory and one.amount >= USE_GROWTH * memory:
+            add("growth", one, GROWTH_S * one.amount / memory)
+    for one in ranked("gpu"):
+        if one.rate >= USE_GPU:
+            add("gpu", one, 0.5 * one.amount)
+    for one in ranked("wakeups"):
+        if one.rate >= USE_WAKEUPS:
+            add("wakeups", one, one.amount / FULL_WAKEUPS)
+    return merge(found)[:5]
+
+
+def _held_back(slices: Sequence[Slice]) -> bool:
+    """Something waited for a CPU a good part of the time although CPUs were idle."""
+    return any(total(one.machine, "pressure_cpu_some_ms_per_s") >= 1000 * shortage.IDLE_WAIT
+               and total(one.machine, "cpu_busy_cores") <= shortage.IDLE * total(one.machine, "cpus")
+               for one in slices)
+
+
+# -- one cause for each taker ------------------------------------------------------------------------------------------
+
+def merge(found: Iterable[Cause]) -> list[Cause]:
+    """One cause for each taker, the one to which most time was lost; being held back by a limit comes before all."""
+    kept: list[Cause] = []
+    for one in sorted(found, key=lambda one: (one.kind != "limit", -one.lost_s)):
+        if one.who is None or not any(_same(one.who, other.who) for other in kept if other.who is not None):
+            kept.append(one)
+    return kept
+
+
+def _same(one: Taker, other: Taker | None) -> bool:
+    if other is None:
+        return False
+    if one.keys and other.keys:
+        return bool(one.keys & other.keys)
+    return (one.kind, one.unit, one.command) == (other.kind, other.unit, other.command)
