@@ -265,9 +265,9 @@ now = [10**15]
 def mono():
     now[0] += 1000
     return now[0]
-from rogue_hunter.host.linux import host as module
+from rogue_hunter.host.linux import host as linux
 if sys.argv[3] == "files":
-    module.clocks_tell = lambda root: False
+    linux.clocks_tell = lambda root: False
 host = LinuxHost(mono=mono)
 pids = set(map(int, sys.argv[2].split(",")))
 for _ in range(200):
@@ -399,7 +399,7 @@ def test_exit_is_seen_by_its_gate(gated: LinuxHost, clock: Clock, spawn: Spawn) 
 REUSE = """
 import sys; sys.path.insert(0, sys.argv[1])
 import os, time
-from rogue_hunter.host import linux
+from rogue_hunter.host.linux import host as linux
 from rogue_hunter.host.linux.host import LinuxHost
 if sys.argv[2] == "files":
     linux.clocks_tell = lambda root: False
@@ -495,7 +495,7 @@ SMALL = """
 import resource, sys; sys.path.insert(0, sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
 import os
-from rogue_hunter.host import linux
+from rogue_hunter.host.linux import host as linux
 from rogue_hunter.host.linux.host import LinuxHost
 if sys.argv[3] == "files":
     linux.clocks_tell = lambda root: False
