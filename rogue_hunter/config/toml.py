@@ -1,36 +1,25 @@
-"""TOML into options and options into TOML, by the declarations alone. A key that is not declared is an error."""
+"""Read a configuration from TOML and write it as TOML, by the declarations of the options."""
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
+from rogue_hunter.config import check
+from rogue_hunter.config.check import ConfigError, Place, toml_value
 from rogue_hunter.config.options import Config
 from rogue_hunter.files import FileError, read_trusted
 from rogue_hunter.schema.field import BANDS
-from rogue_hunter.text.errors import CONFIG_ERROR, RogueHunterError
-
-_SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]')
-"""What a text of TOML may not hold as it is."""
 
 RULE_TABLES = ("daemon", "logging", "notifications", "metrics", "safety", "rules")
-"""Tables of a rule file, which may stand in the configuration file too; rogue_hunter.rules reads them."""
-
+"""Tables of a rule file, which the configuration file may contain too; rogue_hunter.rules reads them."""
 
 FILE_LIMIT = 256 * 1024
 """Bytes of a configuration file. One with every key and its comment has 20 KB."""
-
-
-class ConfigError(RogueHunterError):
-    """A configuration that cannot be used; the message names file, key and reason."""
-
-    code = CONFIG_ERROR
 
 
 def parse(data: bytes, name: str = "configuration") -> Config:
@@ -42,85 +31,50 @@ def parse(data: bytes, name: str = "configuration") -> Config:
     except (ValueError, RecursionError) as error:
         # ValueError: a TOMLDecodeError, or a number of more digits than Python converts.
         raise ConfigError(f"{name}: {error}") from None
-    own = {key: value for key, value in values.items() if key not in RULE_TABLES}
-    config: Config = _table(Config(), own, "", name)
+    place = Place(name)
+    check.known_keys(values, (*(f.name for f in fields(Config)), *RULE_TABLES), place)
+    config: Config = _table(Config(), {k: v for k, v in values.items() if k not in RULE_TABLES}, place)
     for where, bands in (("bands", config.bands), ("scoring.stress.bands", config.scoring.stress.bands)):
         starts = [bands.start(band) for band in BANDS]
         if sorted(set(starts)) != starts:
-            raise ConfigError(f"{name}: {where}: each band must begin above the one before")
-    if config.scoring.share.memory_scarce_at >= config.scoring.share.memory_free_at:
-        raise ConfigError(f"{name}: scoring.share.memory_scarce_at must be below memory_free_at")
+            raise place.at(where).error("each band must begin above the one before, not at "
+                                        + ", ".join(map(str, starts[1:])))
+    share = config.scoring.share
+    if share.memory_scarce_at >= share.memory_free_at:
+        raise place.at("scoring.share").error(f"memory_scarce_at must be below memory_free_at "
+                                              f"({share.memory_free_at:g}), not {share.memory_scarce_at:g}")
     return config
 
 
-def _table(default: Any, values: Mapping[str, Any], where: str, name: str) -> Any:
-    hints = get_type_hints(type(default))
+def _table(default: Any, values: Any, place: Place) -> Any:
+    """The options of `default` with the values of a table."""
+    values = check.table(values, place) if place.path else values
     known = {f.name: f for f in fields(default)}
+    check.known_keys(values, known, place)
+    hints = get_type_hints(type(default))
     changes: dict[str, Any] = {}
     for key, value in values.items():
-        path = f"{where}{key}"
-        if key not in known:
-            close = _closest(key, known if where else (*known, *RULE_TABLES))
-            raise ConfigError(f"{name}: {path}: unknown key" + (f"; did you mean {close}?" if close else ""))
         current = getattr(default, key)
-        if is_dataclass(current):
-            if not isinstance(value, dict):
-                raise ConfigError(f"{name}: {path}: must be a table")
-            changes[key] = _table(current, value, path + ".", name)
-        else:
-            try:
-                changes[key] = _value(hints[key], value, known[key].metadata)
-            except ValueError as error:
-                raise ConfigError(f"{name}: {path}: {error}") from None
+        changes[key] = _table(current, value, place.at(key)) if is_dataclass(current) else \
+            _value(hints[key], value, known[key].metadata, place.at(key))
     return replace(default, **changes)
 
 
-def _value(kind: Any, value: Any, meta: Mapping[str, Any]) -> Any:
+def _value(kind: Any, value: Any, meta: Mapping[str, Any], place: Place) -> Any:
+    """The value of one option, checked by its type, bounds and choices."""
     if get_origin(kind) is tuple:
-        if not isinstance(value, list) or not all(isinstance(v, get_args(kind)[0]) for v in value):
-            raise ValueError("must be an array of texts")
-        for one in value:
-            if meta["choices"] and one not in meta["choices"]:
-                raise ValueError(f"{one!r} is not one of {', '.join(meta['choices'])}")
-        return tuple(value)
-    if kind is float and type(value) is int:
-        try:
-            value = float(value)
-        except OverflowError:
-            raise ValueError("must be finite") from None
-    if type(value) is not kind:
-        words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-        raise ValueError(f"{_shown(value)}must be {words[kind]}")
-    if kind is str and meta["choices"] and value not in meta["choices"]:
-        raise ValueError(f"must be one of {', '.join(meta['choices'])}")
-    if kind in (int, float):
-        # A whole number is finite, and may have too many digits to be asked as a fraction.
-        if kind is float and not math.isfinite(value):
-            raise ValueError("must be finite")
-        low, high = meta["low"], meta["high"]
-        if (low is not None and value < low) or (high is not None and value > high):
-            raise ValueError(f"must be {f'from {low} to {high}' if high is not None else f'at least {low}'}")
-    return value
-
-
-def _shown(value: Any) -> str:
-    """A value of the wrong kind as TOML, for the text of an error; nothing for one that is long or has parts."""
-    if isinstance(value, (bool, float, str)) or (isinstance(value, int) and value.bit_length() <= 64):
-        text = toml_value(value)
-        return f"{text}: " if len(text) <= 60 else ""
-    return ""
-
-
-def _closest(key: str, known: Iterable[str]) -> str | None:
-    from difflib import get_close_matches
-
-    found = get_close_matches(key, list(known), 1)
-    return found[0] if found else None
+        return check.texts(value, place, meta["choices"])
+    if kind is bool:
+        return check.flag(value, place)
+    if kind is str:
+        return check.choice(value, meta["choices"], place) if meta["choices"] else check.text(value, place, empty=True)
+    bounded = check.whole if kind is int else check.number
+    return bounded(value, place, meta["low"], meta["high"])
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key as people see it: its table, name, value now, default and reason."""
+    """One key for people: its table, name, current value, default and reason."""
 
     table: str
     name: str
@@ -147,7 +101,7 @@ def _settings(config: Any, default: Any, table: str) -> Iterator[Setting]:
 
 
 def to_toml(config: Config, *, comment_defaults: bool = False) -> str:
-    """The configuration as TOML, each key with its reason. Defaults can be given as comments, for a file to edit."""
+    """The configuration as TOML, each key with its reason. With `comment_defaults`, defaults are comments."""
     lines: list[str] = []
     table = None
     for s in settings(config):
@@ -160,31 +114,13 @@ def to_toml(config: Config, *, comment_defaults: bool = False) -> str:
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def toml_value(value: Any) -> str:
-    """A scalar, an array or an inline table. Python's repr of numbers is TOML's."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(toml_value(v) for v in value) + "]"
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {toml_value(v)}" for key, v in value.items()) + " }"
-    if isinstance(value, str):
-        return '"' + _SPECIAL.sub(_escape, value) + '"'
-    return repr(value)
-
-
-def _escape(found: re.Match[str]) -> str:
-    char = found.group()
-    return "\\" + char if char in '"\\' else f"\\u{ord(char):04x}"
-
-
 def load(path: Path | None, default: Path | None = None) -> Config:
     """The configuration of a file.
 
-    `path` must exist; `default` is read if it exists, else the defaults stand. Raises ConfigError.
+    `path` must exist; `default` is read if it exists, otherwise the defaults are used. Raises ConfigError.
     """
     file = path or default
-    if file is None or (path is None and not _is_there(file)):
+    if file is None or (path is None and not _exists(file)):
         return Config()
     try:
         data = read_trusted(file, FILE_LIMIT)
@@ -193,8 +129,8 @@ def load(path: Path | None, default: Path | None = None) -> Config:
     return parse(data, str(file))
 
 
-def _is_there(file: Path) -> bool:
-    """False also where this user may not even look: a home that belongs to somebody else holds nothing of ours."""
+def _exists(file: Path) -> bool:
+    """False also if this user may not enter the directory: another user's home holds no file of this user."""
     try:
         os.lstat(file)
     except OSError:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rogue_hunter.config.check import ConfigError
 from rogue_hunter.config.options import Config
-from rogue_hunter.config.toml import ConfigError, load
+from rogue_hunter.config.toml import load
 from rogue_hunter.daemon.live import Live
 
 SETTLE_S = 0.2

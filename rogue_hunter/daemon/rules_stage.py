@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from rogue_hunter.config.check import ConfigError
 from rogue_hunter.config.options import Reap
-from rogue_hunter.config.toml import ConfigError, load
+from rogue_hunter.config.toml import load
 from rogue_hunter.daemon.live import Live
 from rogue_hunter.daemon.reload import SETTLE_S, stamp
 from rogue_hunter.paths import config_file, rules_file, state_dir

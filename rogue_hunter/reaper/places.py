@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rogue_hunter.config.check import ConfigError
 from rogue_hunter.config.options import Reap
-from rogue_hunter.config.toml import ConfigError
 from rogue_hunter.paths import state_dir
 from rogue_hunter.reaper.audit import AuditLog
 from rogue_hunter.rules.model import Settings

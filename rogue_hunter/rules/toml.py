@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rogue_hunter.config.toml import toml_value
+from rogue_hunter.config.check import toml_value
 from rogue_hunter.rules.model import Rule, RuleSet
 
 Section = tuple[str, list[tuple[str, Any, str]]]

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rogue_hunter.config import toml as cfg
+from rogue_hunter.config.check import ConfigError
 from rogue_hunter.config.options import Bands, Config, StressBands
-from rogue_hunter.config.toml import ConfigError
 from rogue_hunter.schema.field import BANDS, STATES
 
 
@@ -94,30 +94,34 @@ BAD = {
     b"[systm]\nhz = 3": "systm: unknown key; did you mean system?",
     b"[scoring.stress.bands]\nhihg = 3": "scoring.stress.bands.hihg: unknown key; did you mean high?",
     b"[rule]\n": "rule: unknown key; did you mean rules?",
-    b"system = 3": "system: must be a table",
+    b"system = 3": "system: must be a table, not 3",
     b"[[system]]\nhz = 3": "system: must be a table",
-    b"[system]\nhz = '3'": "system.hz: \"3\": must be a number",
-    b"[system]\nhz = true": "system.hz: true: must be a number",
-    b"[system]\nhz = nan": "system.hz: must be finite",
-    b"[system]\nhz = inf": "system.hz: must be finite",
-    b"[system]\nhz = 0": "system.hz: must be from 0.01 to 100",
-    b"[system]\nhz = -1.0": "system.hz: must be from 0.01 to 100",
-    b"[system]\nhz = {a = 1}": "system.hz: must be a number",
-    b"[system]\nhz = 1" + b"0" * 400: "system.hz: must be finite",
+    b"[system]\nhz = '3'": 'system.hz: must be a number, not "3"',
+    b"[system]\nhz = true": "system.hz: must be a number, not true",
+    b"[system]\nhz = nan": "system.hz: must be finite, not nan",
+    b"[system]\nhz = inf": "system.hz: must be finite, not inf",
+    b"[system]\nhz = 0": "system.hz: must be from 0.01 to 100, not 0",
+    b"[system]\nhz = -1.0": "system.hz: must be from 0.01 to 100, not -1.0",
+    b"[system]\nhz = {a = 1}": "system.hz: must be a number, not { a = 1 }",
+    b"[system]\nhz = 1" + b"0" * 400: "system.hz: must be finite, not 10000",
     b"[system]\nhz = 1" + b"0" * 5000: "limit",
-    b"[system]\nring_ticks = 60.0": "system.ring_ticks: 60.0: must be a whole number",
+    b"[system]\nring_ticks = 60.0": "system.ring_ticks: must be a whole number, not 60.0",
     b"[system]\nring_ticks = 1": "system.ring_ticks: must be from 2 to 10000",
-    b"[system]\nring_ticks = 1979-05-27": "system.ring_ticks: must be a whole number",
-    b"[bands]\ntracking = 'enormous'": "bands.tracking: must be one of medium, elevated, high, critical",
-    b"[bands]\nmedium = 45": "bands: each band must begin above the one before",
+    b"[system]\nring_ticks = 1979-05-27": "system.ring_ticks: must be a whole number, not 1979-05-27",
+    b"[store]\nretry_s = \"2s\"": 'store.retry_s: must be a number, not "2s"',
+    b"[socket]\nenabled = 'yes'": 'socket.enabled: must be true or false, not "yes"',
+    b"[bands]\ntracking = 'enormous'": 'bands.tracking: must be one of medium, elevated, high, critical, not "enormous"',
+    b"[bands]\ntracking = 'elevatd'": 'critical, not "elevatd"; did you mean elevated?',
+    b"[log]\nlevel = 5": "log.level: must be one of debug, info, warning, error, not 5",
+    b"[bands]\nmedium = 45": "bands: each band must begin above the one before, not at 45, 45, 60, 80",
     b"[bands]\nhigh = 90": "bands: each band must begin above the one before",
     b"[scoring.stress.bands]\nmedium = 60": "scoring.stress.bands: each band",
     b"[scoring.stress]\nthreads = 0": "scoring.stress.threads: must be at least 1e-09",
-    b"[scoring.share]\nmemory_free_at = 0.05": "memory_scarce_at must be below memory_free_at",
-    b"[rogue_selection]\nstates = 'defunct'": "rogue_selection.states: must be an array of texts",
-    b"[rogue_selection]\nstates = [1]": "rogue_selection.states: must be an array of texts",
-    b"[rogue_selection]\nstates = ['zombie']": "rogue_selection.states: 'zombie' is not one of running",
-    b"[store]\npath = 7": "store.path: 7: must be a text",
+    b"[scoring.share]\nmemory_free_at = 0.05": "memory_scarce_at must be below memory_free_at (0.05), not 0.1",
+    b"[rogue_selection]\nstates = 'defunct'": 'rogue_selection.states: must be an array of texts, not "defunct"',
+    b"[rogue_selection]\nstates = [1]": "rogue_selection.states: must be an array of texts, not [1]",
+    b"[rogue_selection]\nstates = ['zombie']": 'idle, halted, not "zombie"',
+    b"[store]\npath = 7": "store.path: must be a text, not 7",
     b"[system\n": "Expected",
     b"\xff": "not UTF-8",
     b"[system]\nhz = 3\nhz = 3": "overwrite",
@@ -143,7 +147,24 @@ def test_any_bytes(data: bytes) -> None:
         assert str(error).startswith("configuration: ")
 
 
-def test_tables_of_rules_are_somebody_elses() -> None:
+def test_a_long_value_is_cut_and_a_hostile_one_is_escaped() -> None:
+    """An error is one short line, whatever the value."""
+    with pytest.raises(ConfigError) as error:
+        cfg.parse(f"[system]\nhz = '{'x' * 500}'".encode())
+    assert len(str(error.value)) < 130 and str(error.value).endswith("...")
+    with pytest.raises(ConfigError) as error:
+        cfg.parse(b'[system]\nhz = "a\\u001b[31m\\nb"')
+    assert "\\u001b" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_comments_of_the_stress_bands_are_their_own() -> None:
+    """Its bands are sums of points, not multiples of a fair share."""
+    text = cfg.to_toml(Config())
+    stress = text[text.index("[scoring.stress.bands]"):].split("\n\n")[0]
+    assert "fair share" in text and "fair share" not in stress
+
+
+def test_tables_of_rules_are_left_to_the_rules() -> None:
     """One file can hold both: the configuration passes over what rogue_hunter.rules reads, and only at the top."""
     data = b"[[rules]]\nname = 'x'\n[safety]\nmin_pid = 2000\n[system]\nhz = 5\n[reap]\nmode = 'armed'\n"
     made = cfg.parse(data)
