@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from rogue_hunter.config.check import toml_value
 from rogue_hunter.config.options import Config
-from rogue_hunter.config.toml import settings, toml_value
+from rogue_hunter.config.toml import settings
 from rogue_hunter.schema.field import Key
 from rogue_hunter.scoring.stage import score
 from rogue_hunter.stream.tick import Record, Row, Stage, Tick
