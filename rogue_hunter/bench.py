@@ -16,17 +16,18 @@ from pathlib import Path
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.host.protocol import Host, Snapshot
-from rogue_hunter.rules.matcher import match
+from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import RuleSet
-from rogue_hunter.sampling.lineage import lineage
+from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import sample
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.clock import Beat
-from rogue_hunter.stream.tick import Record, Tick, chain, record
-from rogue_hunter.tracking.events import track
-from rogue_hunter.tracking.history import history
-from rogue_hunter.tracking.pauses import pauses
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Record, Tick, record
+from rogue_hunter.tracking.events import Track
+from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.pauses import Pauses
 
 Cpu = Callable[[], float]
 """CPU time of this thread, seconds. That of the process turns coarse (4 ms) for a while after a CPU timer was set, as
@@ -97,9 +98,9 @@ def measures(make: Callable[[], Host], listed: Callable[[], int], rules: RuleSet
     yield Measure("gate", "one reading at the beat: idle processes by the gate, others in full",
                   _gate(make, limits.beats(0.3, hz), 1 / hz, cpu, sleep)).as_record(count, hz)
     yield Measure("score_all", "score every process from nothing",
-                  limits.times(lambda: list(score(config)(iter([fresh]))), 0.04, cpu)).as_record(count, hz)
+                  limits.times(lambda: Score(config)(fresh), 0.04, cpu)).as_record(count, hz)
     yield Measure("match_all", "ask every process every rule, from nothing",
-                  limits.times(lambda: list(match(iter([fresh]), rules)), 0.04, cpu)).as_record(count, hz)
+                  limits.times(lambda: Matcher(rules)(fresh), 0.04, cpu)).as_record(count, hz)
     yield Measure("scan", "a full scan: list, read, score and ask the rules about every process, from nothing",
                   scan).as_record(count, hz)
     yield Measure("serialise", "write every process as NDJSON",
@@ -122,8 +123,7 @@ def _cold(make: Callable[[], Host], rules: RuleSet, config: Config, limits: Limi
         try:
             shots[:] = [host.snapshot()]
             read.append(1000 * (cpu() - before))
-            for _ in match(score(config)(iter([_as_tick(shots[0])])), rules):
-                pass
+            Matcher(rules)(Score(config)(_as_tick(shots[0])))
         finally:
             host.close()
 
@@ -161,8 +161,8 @@ def _whole(make: Callable[[], Host], rules: RuleSet, config: Config, ticks: int,
         period = 1 / config.system.hz
         times = []
         before = cpu()
-        stream = chain(sample(host, _beats(ticks + 4, period, sleep), silent_first=True), lineage, score(config),
-                       track(config), pauses(config.pause), history(config), lambda ticks: match(ticks, rules))
+        stream = chain(sample(host, _beats(ticks + 4, period, sleep), silent_first=True), Lineage(), Score(config),
+                       Track(config), Pauses(config.pause), History(config), Matcher(rules))
         for tick in stream:
             now = cpu()
             if tick.row is not None:

@@ -15,24 +15,25 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.scoring.stage import least, score
+from rogue_hunter.scoring.stage import Least, Score
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Stage, Tick, chain
-from rogue_hunter.tracking.events import track
+from rogue_hunter.stream.pipeline import Stage, chain
+from rogue_hunter.stream.tick import Tick
+from rogue_hunter.tracking.events import Track
 from tests.tools.ticks import Machine, lines, read
 
 CONFIG = Config()
 
 # Command line of a filter -> the stage that it is, and whether it prints the ticks or only its records.
 FILTERS: dict[str, tuple[Callable[[], Stage | Sequence[Stage]], bool]] = {
-    "score": (lambda: score(CONFIG), True),
-    "score --model stress": (lambda: score(CONFIG, "stress"), True),
-    "score --explain": (lambda: score(CONFIG, explain=True), True),
-    "score --min-score 40": (lambda: (score(CONFIG), least(min_score=40)), True),
-    "score --top 5": (lambda: (score(CONFIG), least(top=5)), True),
-    "track": (lambda: track(CONFIG), False),
-    "track --tee": (lambda: track(CONFIG), True),
-    "track --tee --model stress": (lambda: track(CONFIG, "stress"), True),
+    "score": (lambda: Score(CONFIG), True),
+    "score --model stress": (lambda: Score(CONFIG, "stress"), True),
+    "score --explain": (lambda: Score(CONFIG, explain=True), True),
+    "score --min-score 40": (lambda: (Score(CONFIG), Least(min_score=40)), True),
+    "score --top 5": (lambda: (Score(CONFIG), Least(top=5)), True),
+    "track": (lambda: Track(CONFIG), False),
+    "track --tee": (lambda: Track(CONFIG), True),
+    "track --tee --model stress": (lambda: Track(CONFIG, "stress"), True),
 }
 
 
@@ -130,7 +131,7 @@ PIPELINES = [
     ("score --min-score 40", "track --tee"),
     ("score --top 5", "track --tee"),
 ]
-FILTERS["score --model stress --explain"] = (lambda: score(CONFIG, "stress", explain=True), True)
+FILTERS["score --model stress --explain"] = (lambda: Score(CONFIG, "stress", explain=True), True)
 
 
 @pytest.mark.slow

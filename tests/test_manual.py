@@ -18,8 +18,9 @@ import pytest
 
 from rogue_hunter.__main__ import names
 from rogue_hunter.config.options import Config
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import open_writer
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
 from tests.tools.ticks import closing, key, row
 
@@ -265,7 +266,7 @@ def test_the_worked_examples_of_the_overview_are_true(
     idle = [row(1000 + i, memory_bytes=11 << 20) for i in range(n - count)]
     rows = {key(made): made for made in hogs + idle}
     machine = closing(0, len(rows), cpus=cores, cpu_busy_cores=count * percent / 100)
-    (scored,) = score(Config())(iter([Tick(machine, rows, set(rows))]))
+    (scored,) = chain([Tick(machine, rows, set(rows))], Score(Config()))
     for hog in hogs:
         made = scored.processes[key(hog)]
         assert (made["score"], made["band"]) == (points, band)

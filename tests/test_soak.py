@@ -13,16 +13,16 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from rogue_hunter.config.toml import parse
 from rogue_hunter.daemon import pipe
-from rogue_hunter.daemon.live import Live
 from rogue_hunter.daemon.log import Log
 from rogue_hunter.daemon.loop import Loop
-from rogue_hunter.daemon.services import Setting, background
+from rogue_hunter.daemon.services import Running, Services, Setting, background
 from rogue_hunter.stream.clock import NS, Clock
 from tests.tools.soak import FastHost, memory
 
@@ -49,7 +49,7 @@ def test_hours_leave_nothing_behind(place: Path) -> None:
     file, database, path = place / "c.toml", place / "x.db", place / "run" / "s"
     file.write_text(f'[log]\npath = "{place / "log"}"\nmax_mb = 0.1\n')
     config = parse(file.read_bytes())
-    live = Live(config)
+    running: list[Running] = []
     log = Log(place / "log", config.log, clock.wall)
     seen: dict[str, tuple[int, int, int, int]] = {}
     wal = [0, 0]
@@ -72,7 +72,7 @@ def test_hours_leave_nothing_behind(place: Path) -> None:
             clients.pop(0).close()
         if n % 20_000 == 10_000:
             file.write_text(file.read_text() + "\n")
-            live.use(parse(file.read_bytes() + f"\n[tracking]\nexit_ticks = {10 + n // 10_000 % 5}\n".encode()))
+            running[0].configure(parse(file.read_bytes() + f"\n[tracking]\nexit_ticks = {10 + n // 10_000 % 5}\n".encode()))
         if n % 1000 == 999:
             at = 0 if n < WARM else 1
             wal[at] = max(wal[at], Path(f"{database}-wal").stat().st_size)
@@ -93,8 +93,14 @@ def test_hours_leave_nothing_behind(place: Path) -> None:
 
         setting = Setting(database, file, True, path, clock.wall)
         host = FastHost(clock)
-        count = pipe.run(config, host, database, hz=3.0, sleep=sleep, clock=clock, warn=lambda message: None, live=live,
-                         surround=background(live, loop, setting, log.write, log))
+        services = background(config, loop, setting, log.write, log)
+
+        def start(made: Running) -> AbstractContextManager[Services]:
+            running.append(made)
+            return services(made)
+
+        count = pipe.run(config, host, database, hz=3.0, sleep=sleep, clock=clock, warn=lambda message: None,
+                         start=start)
     log.close()
     assert count == TICKS - 1
     warm, end = seen["warm"], seen["end"]

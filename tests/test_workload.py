@@ -23,9 +23,10 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.host.linux.host import LinuxHost
 from rogue_hunter.host.protocol import Snapshot
 from rogue_hunter.sampling.sample import sample
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.stream.clock import Beat
-from rogue_hunter.stream.tick import Row, chain
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Row
 from tests.tools.processes import HZ, by_pid, python, ready, state_of, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads a live /proc")
@@ -355,7 +356,7 @@ def test_the_loop_is_found(host: LinuxHost, spawn: Spawn) -> None:
             before = now
             time.sleep(0.25)
 
-    for tick in chain(sample(host, beats(), silent_first=True), score(Config())):
+    for tick in chain(sample(host, beats(), silent_first=True), Score(Config())):
         last = {k[0]: made for k, made in tick.processes.items()}
     assert last[loop.pid]["dominant_resource"] == "cpu"
     assert last[loop.pid]["score"] >= Config().bands.medium > last[idle.pid]["score"]

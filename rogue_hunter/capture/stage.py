@@ -11,15 +11,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rogue_hunter.capture.limits import Budget, Skipped
 from rogue_hunter.capture.platform import new_capture_key
 from rogue_hunter.capture.request import Capturer, Parts, Request, Target, capture_record
-from rogue_hunter.config.options import Forensics
+from rogue_hunter.config.options import Config, Forensics
 from rogue_hunter.schema.field import BANDS, Key
-from rogue_hunter.stream.tick import Record, Row, Tick, record
+from rogue_hunter.stream.tick import Recent, Record, Row, Tick, record
 from rogue_hunter.worker import Worker
 
 REPORT_SKIPPED_S = 10.0
@@ -37,40 +37,35 @@ CONTEXT_PROCESSES = 10
 _CONTEXT_FIELDS = ("score", "band", "cpu_percent", "memory_bytes", "disk_bytes_per_s", "run_delay_ms_per_s",
                    "dominant_resource", "state")
 
-Ring = Callable[[], Iterable[tuple[Row, Mapping[Key, Row]]]]
-"""The last ticks, oldest first: closing row and selected rows. `rogue_hunter.tracking.ring.Ring.ticks` is one."""
-
 Job = tuple[Request, Record | None]
 """A request and its buffer_context."""
 
 
 class Captures:
-    """The stage as an object: `captures(tick)` returns the tick with its captures, `close()` the last records.
+    """The stage that adds captures to the ticks.
 
     An `event` record of kind enter, band or peak in `band` or above requests a capture, and so does a `pause`.
     """
 
     def __init__(self, settings: Forensics, capturer: Capturer, clock: Callable[[], float] = time.monotonic, *,
-                 band: str = "critical", ring: Ring | None = None, boot_id: str | None = None,
-                 own_pid: int | None = None, live: Callable[[], tuple[Forensics, str]] | None = None,
-                 cpu_seconds: Callable[[], float] = lambda: 0.0,
+                 band: str = "critical", boot_id: str | None = None, own_pid: int | None = None,
+                 finish_s: float | None = None, cpu_seconds: Callable[[], float] = lambda: 0.0,
                  worker: Callable[[str, Callable[[Job], list[Record]]], Worker[Job, list[Record]]] = Worker) -> None:
-        """`clock`: monotonic seconds, for all limits. `ring`: the ticks before a capture; by default the stage keeps
-        the scored rows of the last ticks itself. `boot_id`: the boot that captures are made of, if the ticks may be
-        of another one or missing; events of another boot are not captured. `own_pid`: events of children of this
-        process are ignored, so that captures do not capture their own making. `live`: returns the settings and band
-        in force, if they may change. `cpu_seconds`: CPU time that captures have used so far, for the CPU budget.
-        `worker`: makes the background thread.
+        """`clock`: monotonic seconds, for all limits. `boot_id`: the boot that captures are made of, if the ticks may
+        be of another one or missing; events of another boot are not captured. `own_pid`: events of children of this
+        process are ignored, so that captures do not capture their own making. `finish_s`: how long `close` waits for
+        a capture that is being made; by default its timeout. `cpu_seconds`: CPU time that captures have used so far,
+        for the CPU budget. `worker`: makes the background thread.
         """
         self.settings = settings
         self._band = band
         self._capturer = capturer
         self._clock = clock
         self._own_ring: deque[tuple[Row, Mapping[Key, Row]]] = deque(maxlen=RING_TICKS)
-        self._ring = ring
+        self._recent: Recent = ()
         self._given_boot_id = self._boot_id = boot_id
         self._own_pid = own_pid
-        self._live = live
+        self._finish_s = finish_s
         self._cpu_seconds = cpu_seconds
         self._cpu_charged = cpu_seconds()
         self._worker = worker("rh-captures", self._work)
@@ -82,18 +77,21 @@ class Captures:
         self.cancel = threading.Event()
         """Set it to cancel the capture that is being made."""
 
+    def configure(self, config: Config) -> None:
+        """Use these settings from the next request on."""
+        self.settings = config.forensics
+        self._band = config.bands_of(config.scoring.model).forensics
+
     def __call__(self, tick: Tick) -> Tick:
         """The tick with records of captures that are done."""
         if tick.row is not None:
             self._boot_id = self._given_boot_id or tick.row.get("boot_id", self._boot_id)
-            self._rows, self._scored = tick.processes, tick.scored
-            if self._ring is None:
+            self._rows, self._scored, self._recent = tick.processes, tick.scored, tick.recent
+            if not tick.recent:  # no track stage before this one
                 rows = {key: tick.processes[key] for key in tick.scored if key in tick.processes}
                 self._own_ring.append((tick.row, rows))
-        if tick.records:
-            if self._live is not None:
-                self.settings, self._band = self._live()
-            request = self._request(tick.records) if self.settings.enabled else None
+        if tick.records and self.settings.enabled:
+            request = self._request(tick.records)
             if request is not None:
                 self._begin(request)
         new = self._finished()
@@ -101,14 +99,19 @@ class Captures:
             tick.records = [*tick.records, *new]
         return tick
 
-    def close(self, finish_s: float | None = None) -> list[Record]:
-        """The last records. Waits at most `finish_s` seconds (default: the timeout of a capture) for a capture that
-        is being made, then cancels it; the cancelled capture is reported as failed."""
-        if not self._worker.wait(self.settings.timeout_s if finish_s is None else finish_s):
+    def close(self) -> list[Record]:
+        """The last records. Waits for a capture that is being made, then cancels it; the cancelled capture is reported
+        as failed."""
+        if not self._worker.wait(self.settings.timeout_s if self._finish_s is None else self._finish_s):
             self.cancel.set()
             self._worker.wait(CANCEL_S)
         self._collect()
+        self.cancel.set()
         return [*self._waiting, *self._skipped.report()]
+
+    def abort(self) -> None:
+        """Cancel the capture that is being made."""
+        self.cancel.set()
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -178,7 +181,7 @@ class Captures:
             self._skipped.add(reason, request, now)
             return
         self._budget.begin(request.troubles, now)
-        self._worker.submit((request, _context(self._own_ring if self._ring is None else self._ring(), request)))
+        self._worker.submit((request, _context(self._recent or self._own_ring, request)))
 
     def _work(self, job: Job) -> list[Record]:
         """In the background thread: make the capture. One that fails is reported and must not end the pipe."""
@@ -205,25 +208,6 @@ class Captures:
     def _collect(self) -> None:
         for records in self._worker.collect():
             self._waiting.extend(records)
-
-
-def forensics(ticks: Iterator[Tick], settings: Forensics, capturer: Capturer,
-              clock: Callable[[], float] = time.monotonic, *, finish_s: float | None = None,
-              **options: Any) -> Iterator[Tick]:
-    """Add captures to the ticks; `options` are those of Captures.
-
-    At the end of the input a capture that is being made is waited for, at most `finish_s` seconds, then cancelled and
-    reported; when the generator is closed early, the capture is cancelled without a report.
-    """
-    stage = Captures(settings, capturer, clock, **options)
-    try:
-        for tick in ticks:
-            yield stage(tick)
-        last = stage.close(finish_s)
-        if last:
-            yield Tick(records=last)
-    finally:
-        stage.cancel.set()
 
 
 def _text(value: object) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,18 +52,17 @@ def rules_options(function: _F) -> _F:
 
 
 class Counted:
-    """Ticks that pass unchanged; `report` prints how many processes the last of them had, for a command that found none
+    """A stage that changes nothing; `report` prints how many processes the last tick had, for a command that found none
     of them worth a record."""
 
-    def __init__(self, ticks: Iterator[Tick]) -> None:
-        self._ticks = ticks
+    def __init__(self) -> None:
         self._processes: int | None = None
 
-    def __iter__(self) -> Iterator[Tick]:
-        for tick in self._ticks:
-            if tick.row is not None:
-                self._processes = len(tick.processes)
-            yield tick
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick, unchanged."""
+        if tick.row is not None:
+            self._processes = len(tick.processes)
+        return tick
 
     def report(self) -> None:
         """One line on standard error; nothing where there was no tick."""

@@ -68,10 +68,11 @@ def command(context: click.Context, tee: bool, band: str | None, config_file: Pa
     """
     if context.invoked_subcommand is not None:
         return common.OK
-    from rogue_hunter.capture.stage import forensics
+    from rogue_hunter.capture.stage import Captures
     from rogue_hunter.capture.worker import CaptureProcess
     from rogue_hunter.host.platform import here
     from rogue_hunter.stream.batches import pumped
+    from rogue_hunter.stream.pipeline import chain
 
     config = load(config_file, paths.config_file())
     # Whoever types the command wants captures, whatever rh-pipe is told to do.
@@ -84,10 +85,9 @@ def command(context: click.Context, tee: bool, band: str | None, config_file: Pa
     finally:
         host.close()
     with CaptureProcess(settings) as capturer:
-        stream = forensics(pumped(ticks, LOOK_S), settings, capturer, boot_id=boot_id,
-                           cpu_seconds=lambda: capturer.cpu_seconds,
-                           band=band or config.bands_of(config.scoring.model).forensics)
-        wire.write(stream, out, encode=wire.Encoder().tick if tee else _captures)
+        stage = Captures(settings, capturer, boot_id=boot_id, cpu_seconds=lambda: capturer.cpu_seconds,
+                         band=band or config.bands_of(config.scoring.model).forensics)
+        wire.write(chain(pumped(ticks, LOOK_S), stage), out, encode=wire.Encoder().tick if tee else _captures)
     return finish()
 
 

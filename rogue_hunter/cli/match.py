@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ from rogue_hunter import __version__
 from rogue_hunter.cli import common
 from rogue_hunter.cli._options import Counted, Moment, form_options, rules_options
 from rogue_hunter.config.options import Config
-from rogue_hunter.rules.matcher import match
+from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import Rule, RuleSet
 from rogue_hunter.stream import wire
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.text.format import duration, visible
 
@@ -49,8 +49,9 @@ def command(tee: bool, no_lifetime: bool, exit_code: bool, config: Config, rules
     ticks, finish = common.read_ticks("rh-match")
     seen: list[int] = []
     encode = wire.Encoder().tick if tee else _matches
-    counted = Counted(match(ticks, rules, lifetime=not no_lifetime))
-    wire.write(_told(counted, seen), out, encode=encode)
+    counted = Counted()
+    wire.write(chain(ticks, Matcher(rules, lifetime=not no_lifetime), counted, lambda tick: _told(tick, seen)), out,
+               encode=encode)
     if not seen:
         counted.report()
     return finish() or (common.FOUND if exit_code and seen else common.OK)
@@ -61,15 +62,14 @@ def _matches(tick: Tick) -> bytes:
     return wire.only_records(Tick(records=[each for each in tick.records if each["type"] in ("match", "error")]))
 
 
-def _told(ticks: Iterable[Tick], seen: list[int]) -> Iterator[Tick]:
-    """Say which rules were disabled; note that something matched."""
-    for tick in ticks:
-        for each in tick.records:
-            if each["type"] == "error" and each.get("stage") == "rh-match" and "line" not in each:
-                common.say(each["message"])
-            elif each["type"] == "match" and not seen:
-                seen.append(each["pid"])
-        yield tick
+def _told(tick: Tick, seen: list[int]) -> Tick:
+    """Report the rules that were disabled; note that something matched."""
+    for each in tick.records:
+        if each["type"] == "error" and each.get("stage") == "rh-match" and "line" not in each:
+            common.say(each["message"])
+        elif each["type"] == "match" and not seen:
+            seen.append(each["pid"])
+    return tick
 
 
 @command.command("rules")

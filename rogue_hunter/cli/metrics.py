@@ -6,7 +6,7 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import click
 
 from rogue_hunter.cli import common
 from rogue_hunter.config.options import Config
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def command(port: int | None, path: str, textfile: Path | None, every: float, db
     ticks, finish = common.read_ticks("rh-metrics")
     server = _serving(metrics, port, path)
     try:
-        for _ in _written(metrics.stage(ticks), metrics, textfile, every):
+        for _ in chain(ticks, metrics, _Written(metrics, textfile, every)):
             pass
         if textfile is not None:
             _write(metrics, textfile)
@@ -140,14 +141,18 @@ def _serving(page: Page, port: int | None, path: str) -> Callable[[], None] | No
     return server.close
 
 
-def _written(ticks: Iterator[Tick], page: Page, file: Path | None, every: float) -> Iterator[Tick]:
-    """Write the file at the first tick and every so many seconds of the ticks' own clock."""
-    due = 0.0
-    for tick in ticks:
-        if file is not None and tick.row is not None and tick.row["mono_ns"] >= due:
-            due = tick.row["mono_ns"] + every * 1e9
-            _write(page, file)
-        yield tick
+class _Written:
+    """A stage that writes the file at the first tick and every so many seconds of the ticks' own clock."""
+
+    def __init__(self, page: Page, file: Path | None, every_s: float) -> None:
+        self._page, self._file, self._every_ns = page, file, every_s * 1e9
+        self._due = 0.0
+
+    def __call__(self, tick: Tick) -> Tick:
+        if self._file is not None and tick.row is not None and tick.row["mono_ns"] >= self._due:
+            self._due = tick.row["mono_ns"] + self._every_ns
+            _write(self._page, self._file)
+        return tick
 
 
 def _write(page: Page, file: Path) -> None:

@@ -14,13 +14,11 @@ from rogue_hunter.cli import common
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import load
 from rogue_hunter.daemon import pipe
-from rogue_hunter.daemon.capturing import capturing
-from rogue_hunter.daemon.live import Live
 from rogue_hunter.daemon.log import Log, log_path
 from rogue_hunter.daemon.loop import Loop
-from rogue_hunter.daemon.rules_stage import judging
+from rogue_hunter.daemon.rules_stage import ruling
 from rogue_hunter.daemon.sd_notify import Notifier
-from rogue_hunter.daemon.services import Setting, background
+from rogue_hunter.daemon.services import Setting, background, capturing
 from rogue_hunter.daemon.socket.address import socket_path
 from rogue_hunter.host.platform import here
 from rogue_hunter.reaper.platform import here as machine
@@ -80,22 +78,21 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     serve = not no_socket and (config.socket.enabled or socket is not None)
     setting = Setting(database, (config_file or paths.config_file()).absolute(), config_file is not None,
                       socket_path(config.socket.path, socket) if serve else None)
-    live, notifier = Live(config, hz), Notifier()
+    notifier = Notifier()
     host = here(proc_root, libproc)
     try:
         # Captures are of the machine that this runs on; a recording tells of another one, or of another day.
         here_and_now = proc_root == Path("/proc") and libproc is None
-        with (Loop(patience=PATIENCE_S) as loop, capturing(live) if here_and_now else nullcontext() as captures,
-              judging(live, config_file, say, machine if here_and_now else None) as judged):
+        with (Loop(patience=PATIENCE_S) as loop, capturing(config) if here_and_now else nullcontext() as captures,
+              ruling(config, config_file, say, machine if here_and_now else None) as rules):
             def sleep(left: float) -> bool:
                 if countdown is not None:
                     countdown.show()
                 return loop.sleep(left)
 
-            pipe.run(config, host, database, hz=live.hz, seconds=seconds, out=out, sleep=sleep,
-                     warn=lambda message: say("warning", message), live=live,
-                     stages=[captures, judged] if captures else [judged],
-                     surround=background(live, loop, setting, say, log, notifier))
+            pipe.run(config, host, database, hz=hz, seconds=seconds, out=out, sleep=sleep,
+                     warn=lambda message: say("warning", message), captures=captures, rules=rules,
+                     start=background(config, loop, setting, say, log, notifier))
     except Exception as error:
         # Refused because another rh-pipe runs: the log is that one's.
         if log is not None and not (isinstance(error, DatabaseError) and error.code == common.UNAVAILABLE):

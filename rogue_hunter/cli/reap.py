@@ -23,12 +23,13 @@ from rogue_hunter.reaper.places import audit_log
 from rogue_hunter.reaper.platform import here
 from rogue_hunter.reaper.process import Machine, Unreadable
 from rogue_hunter.reaper.run import Setup, exit_code
-from rogue_hunter.reaper.signals import Gone
-from rogue_hunter.reaper.stage import reap
+from rogue_hunter.reaper.signals import Gone, Stop
+from rogue_hunter.reaper.stage import Reap
 from rogue_hunter.reaper.words import sentence, summary
 from rogue_hunter.rules.model import RuleSet
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.batches import gathered
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick, record
 
 PID_MAX = 1 << 22
@@ -85,7 +86,8 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
     if pids:
         ticks, finish = _named(pids, setup.machine)
     elif everything:
-        ticks = counted = Counted(_scanned(config, rules, setup))
+        counted = Counted()
+        ticks = chain(_scanned(config, rules, setup), counted)
     elif os.isatty(0):
         raise common.Failure("reads matches from standard input: rh-sample -n 2 | rh-match | rh-reap; or give --all or "
                              "--pid PID", common.USAGE)
@@ -94,14 +96,22 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
         ticks = gathered(ticks, TOGETHER_S)
     actions: list[Record] = []
     with interrupts.handled(setup.stop.set):
-        done = _kept(reap(interrupts.reading(ticks), setup), actions, common.database_path(db, config, make=False),
-                     config, must=db is not None)
-        wire.write(done, out, encode=wire.Encoder().tick if tee else _answers)
+        kept = _Kept(actions, common.database_path(db, config, make=False), config, must=db is not None)
+        done = chain(interrupts.reading(ticks), Reap(setup), kept)
+        wire.write(_until(setup.stop, done), out, encode=wire.Encoder().tick if tee else _answers)
     if actions and not quiet:
         common.say(summary(actions))
     elif counted is not None and not quiet:
         counted.report()
     return interrupts.code or finish() or exit_code(actions)
+
+
+def _until(stop: Stop, ticks: Iterator[Tick]) -> Iterator[Tick]:
+    """The ticks, up to the one during which `stop` was set."""
+    for tick in ticks:
+        yield tick
+        if stop:
+            return
 
 
 def _answers(tick: Tick) -> bytes:
@@ -134,11 +144,11 @@ def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Calla
 def _scanned(config: Config, rules: RuleSet, setup: Setup) -> Iterator[Tick]:
     """One look at all processes, a second after a silent one, with the matches of the rules."""
     from rogue_hunter.host import platform as host
-    from rogue_hunter.rules.matcher import match
-    from rogue_hunter.sampling.lineage import lineage
+    from rogue_hunter.rules.matcher import Matcher
+    from rogue_hunter.sampling.lineage import Lineage
     from rogue_hunter.sampling.sample import beats_of, sample
-    from rogue_hunter.scoring.stage import score
-    from rogue_hunter.stream.tick import chain
+    from rogue_hunter.scoring.stage import Score
+    from rogue_hunter.stream.clock import Rate
 
     def sleep(seconds: float) -> bool:
         time.sleep(seconds)
@@ -146,35 +156,38 @@ def _scanned(config: Config, rules: RuleSet, setup: Setup) -> Iterator[Tick]:
 
     found = host.here()
     try:
-        yield from chain(sample(found, beats_of(found, 1.0, sleep, count=2), silent_first=True), lineage, score(config),
-                         lambda ticks: match(ticks, rules, patterns=setup.patterns))
+        yield from chain(sample(found, beats_of(found, Rate(1.0), sleep, count=2), silent_first=True), Lineage(),
+                         Score(config), Matcher(rules, patterns=setup.patterns))
     finally:
         found.close()
 
 
-def _kept(ticks: Iterator[Tick], actions: list[Record], database: Path, config: Config, *,
-          must: bool) -> Iterator[Tick]:
-    """Note the actions, and store them. The user's own database is written only if it is there and nobody else writes
-    to it: rh-pipe takes them over from the audit file. One that was named must take them."""
-    from rogue_hunter.store.database import DatabaseError, Lock
-    from rogue_hunter.store.writer import Writer
+class _Kept:
+    """A stage that notes the actions, and stores them. The user's own database is written only if it exists and no
+    other process writes to it: rh-pipe takes them from the audit file. A database that was named must take them."""
 
-    for tick in ticks:
+    def __init__(self, actions: list[Record], database: Path, config: Config, *, must: bool) -> None:
+        self._actions, self._database, self._config, self._must = actions, database, config, must
+
+    def __call__(self, tick: Tick) -> Tick:
+        from rogue_hunter.store.database import DatabaseError, Lock
+        from rogue_hunter.store.writer import Writer
+
         new = [each for each in tick.records if each["type"] == "action"]
-        actions += new
-        if new and (must or database.exists()):
+        self._actions += new
+        if new and (self._must or self._database.exists()):
             try:
-                lock = Lock(database)
+                lock = Lock(self._database)
                 try:
-                    writer = Writer(database, config.store, time.time, common.say)
+                    writer = Writer(self._database, self._config.store, time.time, common.say)
                     writer.take(Tick(records=new))
                     writer.close()
                 finally:
                     lock.release()
             except DatabaseError:
-                if must:
+                if self._must:
                     raise
-        yield tick
+        return tick
 
 
 def _verify(config: Config, rules: RuleSet) -> int:

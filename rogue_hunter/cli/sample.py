@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pwd
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,26 +47,28 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
     if self_check:
         return _self_check(libproc)
     from rogue_hunter.host.platform import here
-    from rogue_hunter.sampling.lineage import lineage
-    from rogue_hunter.sampling.sample import beats_of, sample, select
+    from rogue_hunter.sampling.lineage import Lineage
+    from rogue_hunter.sampling.sample import Select, beats_of, sample
     from rogue_hunter.stream import wire
+    from rogue_hunter.stream.clock import Rate
+    from rogue_hunter.stream.pipeline import Stage, chain
 
     for user in users:
         _check_user(user)
     out = common.output()
     host = here(proc_root, libproc)
-    beat = beats_of(host, hz or config.system.hz, _sleep, count=None if count is None else count + 1)
+    beat = beats_of(host, Rate(hz or config.system.hz), _sleep, count=None if count is None else count + 1)
     if record is not None:
         from rogue_hunter.host.linux.recording import recorded
 
         beat = recorded(beat, proc_root, record)
     try:
-        ticks = lineage(sample(host, beat, silent_first=True))
+        stages: list[Stage] = [Lineage()]
         if pids:
-            ticks = _missing_named(ticks, pids)
+            stages.append(_MissingPids(pids))
         if active or pids or users or top:
-            ticks = select(active=active, pids=pids, users=users, top=top)(ticks)
-        wire.write(ticks, out)
+            stages.append(Select(active=active, pids=pids, users=users, top=top))
+        wire.write(chain(sample(host, beat, silent_first=True), *stages), out)
     finally:
         host.close()
     return common.OK
@@ -82,15 +84,19 @@ def _check_user(user: str) -> None:
         raise common.Failure(f"--user {user}: no such user", common.USAGE) from None
 
 
-def _missing_named(ticks: Iterator[Tick], pids: Sequence[int]) -> Iterator[Tick]:
-    """The same ticks; prints which pids the first of them does not have."""
-    for number, tick in enumerate(ticks):
-        if not number:
-            found = {row["pid"] for row in tick.processes.values()}
-            for pid in dict.fromkeys(pids):
-                if pid not in found:
-                    common.say(f"{pid}: no such process")
-        yield tick
+class _MissingPids:
+    """A stage that prints which pids the first tick does not have."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+
+    def __call__(self, tick: Tick) -> Tick:
+        found = {row["pid"] for row in tick.processes.values()}
+        for pid in dict.fromkeys(self._pids):
+            if pid not in found:
+                common.say(f"{pid}: no such process")
+        self._pids = ()
+        return tick
 
 
 def _self_check(libproc: str | None) -> int:

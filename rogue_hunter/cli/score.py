@@ -27,15 +27,16 @@ Examples:
 @common.config_option
 def command(model: str | None, explain: bool, min_score: int | None, top: int | None, config: Config) -> int:
     """Read ticks, add a score from 0 to 100, its band and its reasons to every process, and print the ticks."""
-    from rogue_hunter.scoring.stage import least, score
+    from rogue_hunter.scoring.stage import Least, Score
     from rogue_hunter.stream import wire
+    from rogue_hunter.stream.pipeline import Stage, chain
 
     out = common.output()
     ticks, finish = common.read_ticks("rh-score")
-    ticks = score(config, model, explain)(ticks)
+    stages: list[Stage] = [Score(config, model, explain)]
     if min_score is not None or top is not None:
-        ticks = least(min_score, top)(ticks)
-    wire.write(ticks, out)
+        stages.append(Least(min_score, top))
+    wire.write(chain(ticks, *stages), out)
     return finish()
 
 

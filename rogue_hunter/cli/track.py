@@ -10,7 +10,8 @@ import click
 from rogue_hunter.cli import common
 from rogue_hunter.config.options import Config
 from rogue_hunter.stream import wire
-from rogue_hunter.tracking.events import track
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.tracking.events import Track
 
 
 @common.command("rh-track", """
@@ -31,17 +32,17 @@ def command(db: Path | None, tee: bool, model: str | None, config: Config) -> in
     ticks, finish = common.read_ticks("rh-track")
     encode = wire.Encoder().tick if tee else wire.only_records
     if db is None:
-        wire.write(track(config, model)(ticks), out, encode=encode)
+        wire.write(chain(ticks, Track(config, model)), out, encode=encode)
         return finish()
-    from rogue_hunter.scoring.selection import Selector
     from rogue_hunter.store.database import Lock
-    from rogue_hunter.store.writer import Writer, store
+    from rogue_hunter.store.writer import Store, Writer
 
     lock = Lock(db)
     writer = Writer(db, config.store, time.time, common.say)
     try:
-        tracked = track(config, model, writer.open_events())(ticks)
-        wire.write(store(writer, Selector(config.rogue_selection).rogues)(tracked), out, encode=encode)
+        stored = Store(writer)
+        writer.tells(stored.state)
+        wire.write(chain(ticks, Track(config, model, writer.open_events()), stored), out, encode=encode)
     finally:
         writer.close()
         lock.release()

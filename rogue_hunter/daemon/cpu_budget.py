@@ -1,16 +1,15 @@
-"""What rh-pipe itself may use of a core: when it is more for a minute, the beat slows down, says so, and recovers.
-
-A watcher that costs the machine what it looks for would be one of its own rogues.
-"""
+"""Limit of rh-pipe's own CPU usage: the beat slows down when it was exceeded for a minute, and recovers later."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 from rogue_hunter.config.options import Budget as Settings
-from rogue_hunter.daemon.live import Live
-from rogue_hunter.stream.tick import Stage, Tick
+from rogue_hunter.config.options import Config
+from rogue_hunter.stream.clock import Rate
+from rogue_hunter.stream.tick import Tick
 
 
 class Budget:
@@ -27,7 +26,7 @@ class Budget:
         """Account for one interval; the text says what changed, None when nothing did.
 
         Slows down when the average is above the limit, and goes back when it is below half of it, since twice the
-        beats cost at most twice as much. After each change a whole `over_s` is measured anew.
+        beats cost at most twice as much. After each change the measurement of `over_s` starts again.
         """
         self._spent.append((cpu_percent * interval_s / 100, interval_s))
         self._cpu_s += self._spent[-1][0]
@@ -56,17 +55,33 @@ class Budget:
         return f"used {used:g} % of a core, the budget is {limit:g} %: the beat {verb} {part}"
 
 
-def budgeted(live: Live, budget: Budget, warn: Callable[[str], None]) -> Stage:
-    """The stage: keeps account of `self_cpu_percent` and sets `live.slowed`."""
+class CpuBudget:
+    """The stage: adds up `self_cpu_percent` and slows the clock down."""
 
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        for tick in ticks:
-            used = tick.row.get("self_cpu_percent") if tick.row is not None else None
-            if tick.row is not None and used is not None:
-                said = budget.spend(live.config.budget, used, tick.row["interval_s"])
-                live.slowed = budget.slowed
-                if said:
-                    warn(said)
-            yield tick
+    def __init__(self, settings: Settings, rate: Rate, warn: Callable[[str], object]) -> None:
+        self._set, self._rate, self._warn = settings, rate, warn
+        self._budget = Budget()
 
-    return stage
+    def configure(self, config: Config) -> None:
+        """Use this limit from the next tick on."""
+        self._set = config.budget
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick, unchanged."""
+        used = tick.row.get("self_cpu_percent") if tick.row is not None else None
+        if tick.row is not None and used is not None:
+            changed = self._budget.spend(self._set, used, tick.row["interval_s"])
+            self._rate.slowed = self._budget.slowed
+            if changed:
+                self._warn(changed)
+        return tick
+
+    @property
+    def used_percent(self) -> float | None:
+        """Average CPU usage of rh-pipe, percent of a core."""
+        return self._budget.used_percent
+
+    def state(self) -> dict[str, Any]:
+        """Limit, use, and by what the beat is divided."""
+        return {"budget": {"limit_percent": self._set.cpu_percent, "used_percent": self.used_percent,
+                           "slowed": self._rate.slowed}}

@@ -5,63 +5,91 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.daemon.live import Live, rebuilt, scoring, tracking
-from rogue_hunter.daemon.services import Around, Surround
+from rogue_hunter.daemon.rules_stage import RuleStages
+from rogue_hunter.daemon.services import Running, Services, Start
 from rogue_hunter.host.protocol import Host
-from rogue_hunter.sampling.lineage import lineage
+from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import beats_of, sample
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import Lock, open_writer
-from rogue_hunter.store.writer import Writer, store
+from rogue_hunter.store.writer import Store, Writer
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.clock import Beat, Clock
-from rogue_hunter.stream.pace import paced
-from rogue_hunter.stream.tick import Stage, Tick, chain
+from rogue_hunter.stream.clock import Clock, Rate
+from rogue_hunter.stream.pipeline import Pipeline, Stage
+from rogue_hunter.stream.tick import Tick
+from rogue_hunter.tracking.events import Open, Track
 from rogue_hunter.tracking.history import History
-from rogue_hunter.tracking.pauses import pauses
+from rogue_hunter.tracking.pauses import Pauses
 
 
-def run(config: Config, host: Host, database: Path, *, hz: float, seconds: float | None = None,
+def stages(config: Config, writer: Writer, restored: Iterable[Open], history: History, captures: Stage | None,
+           rules: RuleStages, services: Services, tee: Stage | None) -> Pipeline:
+    """The stages of rh-pipe in their order, behind `sample`."""
+    order: list[Stage | None] = [
+        Lineage(),
+        Score(config),
+        Track(config, restored=restored),
+        Pauses(config.pause),
+        history,
+        captures,
+        rules.match,
+        rules.reap,
+        rules.others,
+        rules.tell,
+        rules.metrics,
+        Store(writer),
+        services.budget,
+        services.wal,
+        services.broadcast,
+        tee,
+        services.notify,
+    ]
+    return Pipeline(*(stage for stage in order if stage is not None))
+
+
+def run(config: Config, host: Host, database: Path, *, hz: float | None = None, seconds: float | None = None,
         out: wire.Sink | None = None, sleep: Callable[[float], bool] | None = None, clock: Clock | None = None,
-        warn: Callable[[str], None], stages: Iterable[Stage] = (), live: Live | None = None,
-        surround: Surround | None = None) -> int:
-    """Sample, score, track and store at `hz` until `seconds` have passed or `sleep` says stop; gives the ticks taken.
+        warn: Callable[[str], None], captures: Stage | None = None, rules: RuleStages | None = None,
+        start: Start | None = None) -> int:
+    """Sample, score, track and store until `seconds` have passed or `sleep` says stop; returns the number of ticks.
 
-    `out` gets every tick as NDJSON; once nobody reads it any more, the pipe goes on without it. `stages` come between
-    tracking and storing. `live` is the configuration when it may change meanwhile; `surround` is entered when the
-    database is ours, and gives stages for behind the store. Raises DatabaseError, HostError, what `surround` raises.
+    `hz` takes the place of the configured rate. `out` gets every tick as NDJSON. `start` is entered when the database
+    is ours. Raises DatabaseError, HostError, what `start` raises.
     """
-    live = live or Live(config, hz)
+    rate = Rate(hz or config.system.hz)
     clock = clock or getattr(host, "clock", None)
     now = clock.wall if clock else time.time
     opener = Opener()
     lock = Lock(database)
     try:
-        made = History(config)
-        live.recent_slices = made.slicer.recent
         writer = Writer(database, config.store, now, warn, opener)
         try:
-            with surround(writer, opener.now) if surround else nullcontext(Around()) as around:
-                facts = {"pid": os.getpid(), "started_at": now(), "hz": live.hz, "model": config.scoring.model,
-                         "stopped_at": None, **around.facts}
-                ticks = chain(
-                    sample(host, _beat(host, live, sleep or _sleep, seconds, clock), silent_first=True),
-                    lineage,
-                    scoring(live),
-                    tracking(live, writer.open_events()),
-                    rebuilt(live, lambda config: pauses(config.pause), lambda config: config.pause),
-                    made.stage,
-                    *stages,
-                    store(writer, live.rogues, **facts),
-                    *around.stages,
-                    *([tee(out, warn)] if out is not None else []),
-                )
-                count = sum(tick.row is not None for tick in ticks)
-                writer.finish({**facts, "hz": live.hz, "model": live.config.scoring.model, "stopped_at": now()})
+            def configure(config: Config) -> None:
+                if hz is None:
+                    rate.hz = config.system.hz
+                pipeline.configure(config)
+
+            history = History(config)
+            running = Running(writer, opener.now, rate, configure, history.slicer.recent)
+            with start(running) if start else nullcontext(Services()) as services:
+                pipeline = stages(config, writer, writer.open_events(), history, captures, rules or RuleStages(),
+                                  services, Tee(out, warn) if out is not None else None)
+                facts = {"pid": os.getpid(), "started_at": now(), "stopped_at": None, **services.facts}
+
+                def state() -> dict[str, Any]:
+                    return {**facts, "hz": rate.hz, **pipeline.state()}
+
+                writer.tells(state)
+                beat = beats_of(host, rate, sleep or _sleep, seconds=seconds, clock=clock)
+                count = sum(tick.row is not None
+                            for tick in pipeline.run(sample(host, beat, silent_first=True)))
+                writer.finish({"stopped_at": now()})
             return count
         finally:
             writer.close()
@@ -70,7 +98,7 @@ def run(config: Config, host: Host, database: Path, *, hz: float, seconds: float
 
 
 class Opener:
-    """Opens the database for the writer, and knows the connection: whoever prunes must use the one that writes."""
+    """Opens the database for the writer, and keeps the connection: pruning must use the one that writes."""
 
     def __init__(self) -> None:
         self._last: sqlite3.Connection | None = None
@@ -84,35 +112,28 @@ class Opener:
         return self._last
 
 
-def _beat(host: Host, live: Live, sleep: Callable[[float], bool], seconds: float | None,
-          clock: Clock | None) -> Iterator[Beat]:
-    """The beat at the rate in force; a recording has its own."""
-    if getattr(host, "beats", None) is not None:
-        return beats_of(host, live.hz, sleep, seconds=seconds, clock=clock)
-    return paced(lambda: live.rate, sleep, clock, seconds)
-
-
 def _sleep(seconds: float) -> bool:
     time.sleep(seconds)
     return True
 
 
-def tee(out: wire.Sink, warn: Callable[[str], None]) -> Stage:
-    """A stage that writes every tick to `out` until that fails: the pipe is not there for its reader."""
+class Tee:
+    """A stage that writes every tick to `out` until that fails; the other stages do not depend on it."""
 
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        encode = wire.Encoder().tick
-        open_ = True
-        for tick in ticks:
-            if open_:
-                try:
-                    out.write(encode(tick))
-                    out.flush()
-                except BrokenPipeError:
-                    open_ = False
-                except Exception as error:  # whatever the sink raises, the pipe goes on
-                    open_ = False
-                    warn(f"output ends: {error}")
-            yield tick
+    def __init__(self, out: wire.Sink, warn: Callable[[str], object]) -> None:
+        self._out, self._warn = out, warn
+        self._encode = wire.Encoder().tick
+        self._open = True
 
-    return stage
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick, unchanged."""
+        if self._open:
+            try:
+                self._out.write(self._encode(tick))
+                self._out.flush()
+            except BrokenPipeError:
+                self._open = False
+            except Exception as error:  # whatever the sink raises, the pipe continues
+                self._open = False
+                self._warn(f"output ends: {error}")
+        return tick

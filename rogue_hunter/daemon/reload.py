@@ -12,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.config.check import ConfigError
+from rogue_hunter.config.check import ConfigError, toml_value
 from rogue_hunter.config.options import Config
-from rogue_hunter.config.toml import load
-from rogue_hunter.daemon.live import Live
+from rogue_hunter.config.toml import load, settings
 
 SETTLE_S = 0.2
 """Seconds of quiet after a change: an editor writes, renames and sets times one after the other."""
@@ -26,15 +25,21 @@ POLL_S = 0.5
 WATCHED_POLL_S = 2.0
 """The same where it is watched: a directory may be replaced, and then nothing is told any more."""
 
+AT_ONCE = frozenset({"system", "bands", "scoring", "rogue_selection", "tracking", "pause", "budget", "forensics",
+                     "reap"})
+"""Tables that take effect with the next tick; the others with the next start."""
+
 Stamp = tuple[tuple[int, ...] | None, ...]
 
 
 class Reloader:
-    """Takes up changes of one configuration file. `file` need not exist; `must` says that it has to."""
+    """Applies changes of one configuration file. `config` is the configuration in force; `apply` is called with a new
+    one. A missing file means the defaults, unless `must` says that it has to exist."""
 
-    def __init__(self, live: Live, file: Path, must: bool, say: Callable[[str, str], object],
-                 clock: Callable[[], float] = time.monotonic) -> None:
-        self._live = live
+    def __init__(self, config: Config, file: Path, must: bool, say: Callable[[str, str], object],
+                 apply: Callable[[Config], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self.config = config
+        self._apply = apply
         self._file = file
         self._must = must
         self._say = say
@@ -73,7 +78,9 @@ class Reloader:
         return True
 
     def _use(self, config: Config) -> None:
-        at_once, later = self._live.use(config)
+        at_once, later = changes(self.config, config)
+        self.config = config
+        self._apply(config)
         self.status.update(file=str(self._file) if self._stamp[0] else None, read_at=time.time(), error=None)
         said = f"configuration read again: {', '.join(at_once) or 'nothing changed'}"
         if later:
@@ -136,3 +143,15 @@ def stamp(file: Path) -> Stamp:
         except OSError:
             found.append(None)
     return tuple(found)
+
+
+def changes(before: Config, after: Config) -> tuple[list[str], list[str]]:
+    """What differs, as texts: the changes in force from the next tick on and those from the next start on."""
+    old = {(s.table, s.name): s.value for s in settings(before)}
+    found: tuple[list[str], list[str]] = [], []
+    for s in settings(after):
+        was = old[s.table, s.name]
+        if s.value != was:
+            change = f"{s.table}.{s.name} {toml_value(was)} -> {toml_value(s.value)}"
+            found[s.table.split(".")[0] not in AT_ONCE].append(change)
+    return found

@@ -12,28 +12,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rogue_hunter.config.check import ConfigError
-from rogue_hunter.config.options import Reap
+from rogue_hunter.config.options import Config, Reap
 from rogue_hunter.config.toml import load
-from rogue_hunter.daemon.live import Live
 from rogue_hunter.daemon.reload import SETTLE_S, stamp
 from rogue_hunter.paths import config_file, rules_file, state_dir
-from rogue_hunter.reaper.audit_follow import follow
+from rogue_hunter.reaper.audit_follow import FollowAudit
 from rogue_hunter.reaper.notify import Notifier
 from rogue_hunter.reaper.places import audit_log, audit_path
 from rogue_hunter.reaper.process import Machine
 from rogue_hunter.reaper.run import Setup
 from rogue_hunter.reaper.signals import Stop
-from rogue_hunter.reaper.stage import reap_behind
+from rogue_hunter.reaper.stage import BackgroundReap
 from rogue_hunter.reaper.words import sentence
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import LOG_LEVELS, RuleError, RuleSet, Settings
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.rules.user import user_rules
 from rogue_hunter.schema.field import Key
-from rogue_hunter.stream.tick import Record, Row, Stage, Tick
+from rogue_hunter.stream.pipeline import Stage
+from rogue_hunter.stream.tick import Recent, Record, Row, Tick
 
 Say = Callable[[str, str], object]
 """(level, message)."""
@@ -85,27 +86,34 @@ class Rules:
             self._say("info", f"rules read again: {len(rules.enabled)} in force, from {', '.join(rules.sources)}")
 
 
+@dataclass(slots=True)
+class RuleStages:
+    """The stages that belong to rules, None where one is not needed."""
+
+    match: Stage | None = None
+    reap: Stage | None = None
+    others: Stage | None = None
+    tell: Stage | None = None
+    metrics: Stage | None = None
+
+
 @contextmanager
-def judging(live: Live, file: Path | None, say: Say, machine: Callable[[], Machine] | None = None) -> Iterator[Stage]:
-    """The stage. `machine` is that of this process; without one (a recording) nothing is ever ended. Raises
+def ruling(config: Config, file: Path | None, say: Say, machine: Callable[[], Machine] | None = None,
+           ) -> Iterator[RuleStages]:
+    """The stages. `machine` is that of this process; without one (a recording) nothing is ever ended. Raises
     RuleError."""
     with ExitStack() as stack:
-        made = _Judging(live, Rules(file, say), say, machine)
+        made = _Rules(config, Rules(file, say), say, machine)
         stack.callback(made.teller.close)
-        stages = [made.match, *made.reaping(), made.tell, *_metrics(made.rules.now.settings, say, stack)]
-
-        def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-            for each in stages:
-                ticks = each(ticks)
-            return ticks
-
-        yield stage
+        yield RuleStages(made.match, *made.reaping(), made.tell, _metrics(made.rules.now.settings, say, stack))
 
 
-class _Judging:
-    def __init__(self, live: Live, rules: Rules, say: Say, machine: Callable[[], Machine] | None) -> None:
-        self.live, self.rules, self.say = live, rules, say
+class _Rules:
+    def __init__(self, config: Config, rules: Rules, say: Say, machine: Callable[[], Machine] | None) -> None:
+        self.reap, self.rules, self.say = config.reap, rules, say
         self.teller = Teller()
+        self.recent: Recent = ()
+        self.match = _Match(self)
         self._machine = machine() if machine is not None else None
         self._run, self._stop = os.urandom(6).hex(), Stop()
         self._setup: Setup | None = None
@@ -114,48 +122,27 @@ class _Judging:
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
-    def match(self, ticks: Iterator[Tick]) -> Iterator[Tick]:
-        """Add match records. New rules have seen nothing yet: what has to last, lasts from then on."""
-        matcher: Matcher | None = None
-        used: RuleSet | None = None
-        patterns = Patterns()
-        for tick in ticks:
-            rules = self.rules.look()
-            if rules is not used and tick.row is not None:
-                used, patterns = rules, Patterns()
-                matcher = Matcher(rules, lifetime=False, patterns=patterns) if rules.settings.enabled else None
-                asked = Tick(tick.row, tick.processes, set(tick.processes), tick.exited, tick.scored)
-            else:
-                asked = tick
-            self._arm(rules, patterns)
-            if matcher is not None:
-                tick.records.extend(matcher.tick(asked))
-            yield tick
-
-    def reaping(self) -> list[Stage]:
+    def reaping(self) -> tuple[Stage | None, Stage | None]:
         """The reaper and what others reap; nothing where there is no machine to act on."""
         machine = self._machine
         if machine is None:
-            return []
-        rules, reap = self.rules.now, self.live.config.reap
-        first = self._made(machine, rules, reap, Patterns())
+            return None, None
+        first = self._made(machine, self.rules.now, self.reap, Patterns())
 
         def path() -> Path:
             setup = self._setup
-            return setup.audit.path if setup is not None else _path(self.live.config.reap, self.rules.now)
+            return setup.audit.path if setup is not None else _path(self.reap, self.rules.now)
 
-        return [lambda ticks: reap_behind(ticks, first, wait_s=END_S, current=lambda: self._setup),
-                follow(path, self._run)]
+        return (BackgroundReap(first, wait_s=END_S, current=lambda: self._setup), FollowAudit(path, self._run))
 
-    def tell(self, ticks: Iterator[Tick]) -> Iterator[Tick]:
+    def tell(self, tick: Tick) -> Tick:
         """Log what matched and what was done, and show it where the rule wants that."""
-        for tick in ticks:
-            for each in tick.records:
-                if each["type"] == "match":
-                    self._match(each)
-                elif each["type"] == "action":
-                    self._action(each)
-            yield tick
+        for each in tick.records:
+            if each["type"] == "match":
+                self._match(each)
+            elif each["type"] == "action":
+                self._action(each)
+        return tick
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -164,9 +151,9 @@ class _Judging:
                      dry_run=rules.settings.dry_run, samples=self._samples, patterns=patterns, stop=self._stop,
                      run=self._run)
 
-    def _arm(self, rules: RuleSet, patterns: Patterns) -> None:
+    def arm(self, rules: RuleSet, patterns: Patterns) -> None:
         """The setup that is in force from this tick on."""
-        reap = self.live.config.reap
+        reap = self.reap
         if self._machine is None or self._made_of == (rules, reap):
             return
         was = self._setup is not None
@@ -184,10 +171,7 @@ class _Judging:
         self._made_of = rules, reap
 
     def _samples(self, key: Key) -> list[Row]:
-        try:
-            return [rows[key] for _, rows in self.live.before() if key in rows]
-        except RuntimeError:  # asked by the reaper's thread while a tick was added
-            return []
+        return [rows[key] for _, rows in self.recent if key in rows]
 
     def _loud(self, level: str, message: str) -> None:
         if LOG_LEVELS.index(level) >= LOG_LEVELS.index(self.rules.now.settings.log_level):
@@ -214,6 +198,35 @@ class _Judging:
         self._loud(rule.action.log_level if rule is not None else "warning", sentence(action))
         if action.get("run") == self._run and not action["dry_run"]:
             self.teller.tell(rules.settings, lambda notifier: notifier.action(action, rules))
+
+
+class _Match:
+    """Adds match records. New rules have seen nothing yet: what has to last, lasts from then on."""
+
+    def __init__(self, of: _Rules) -> None:
+        self._of = of
+        self._used: RuleSet | None = None
+        self._matcher: Matcher | None = None
+        self._patterns = Patterns()
+
+    def configure(self, config: Config) -> None:
+        """Use these settings of the reaper from the next tick on."""
+        self._of.reap = config.reap
+
+    def __call__(self, tick: Tick) -> Tick:
+        rules = self._of.rules.look()
+        asked = tick
+        if tick.row is not None:
+            self._of.recent = tick.recent
+            if rules is not self._used:
+                self._used, self._patterns = rules, Patterns()
+                self._matcher = (Matcher(rules, lifetime=False, patterns=self._patterns) if rules.settings.enabled
+                                 else None)
+                asked = Tick(tick.row, tick.processes, set(tick.processes), tick.exited, tick.scored)
+        self._of.arm(rules, self._patterns)
+        if self._matcher is not None:
+            tick.records.extend(self._matcher.tick(asked))
+        return tick
 
 
 def _path(reap: Reap, rules: RuleSet) -> Path:
@@ -257,10 +270,10 @@ class Teller:
         self._todo.put(None)
 
 
-def _metrics(settings: Settings, say: Say, stack: ExitStack) -> list[Stage]:
+def _metrics(settings: Settings, say: Say, stack: ExitStack) -> Stage | None:
     """The stage that counts for the metrics page, if the rule file wants that; what hinders it is said."""
     if not settings.metrics:
-        return []
+        return None
     from rogue_hunter.metrics import Metrics, Server
 
     try:
@@ -270,6 +283,6 @@ def _metrics(settings: Settings, say: Say, stack: ExitStack) -> list[Stage]:
         server.start()
     except (OSError, ImportError, RuntimeError) as error:
         say("warning", f"no metrics are served on port {settings.metrics_port}: {error}")
-        return []
+        return None
     say("info", f"metrics are on http://127.0.0.1:{server.port}{settings.metrics_path}")
-    return [metrics.stage]
+    return metrics

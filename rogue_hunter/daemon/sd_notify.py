@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
-from rogue_hunter.stream.tick import Stage, Tick
+from rogue_hunter.stream.tick import Tick
 from rogue_hunter.text.format import visible
 
 STATUS_S = 5.0
@@ -71,26 +71,28 @@ def _watchdog(environment: Mapping[str, str]) -> float | None:
     return int(usec) / 1e6
 
 
-def notifying(notifier: Notifier, now: Callable[[], float] = time.monotonic) -> Stage:
-    """The stage: the first tick that was taken says READY, the watchdog is fed with every one, and the status says the
-    highest score. Readiness is not said before: who is stopped then has not yet taken up the events that the last run
-    left open."""
+class Notify:
+    """The stage: the first tick sends READY, every tick feeds the watchdog, and the status tells the highest score.
 
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        told_at = float("-inf")
-        ready: dict[str, object] = {"READY": 1}
-        for tick in ticks:
-            yield tick
-            if not notifier.wanted or tick.row is None:
-                continue
-            if now() - told_at >= STATUS_S:
-                told_at = now()
-                if notifier.tell(**ready, WATCHDOG=1, STATUS=status(tick)):
-                    ready = {}
+    It is the last stage, so READY means that a tick went through all others: the events that the last run left open
+    have been taken up or closed.
+    """
+
+    def __init__(self, notifier: Notifier, now: Callable[[], float] = time.monotonic) -> None:
+        self._notifier, self._now = notifier, now
+        self._told_at = float("-inf")
+        self._ready: dict[str, object] = {"READY": 1}
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick, unchanged."""
+        if tick.row is not None:
+            if self._now() - self._told_at >= STATUS_S:
+                self._told_at = self._now()
+                if self._notifier.tell(**self._ready, WATCHDOG=1, STATUS=status(tick)):
+                    self._ready = {}
             else:
-                notifier.alive()
-
-    return stage
+                self._notifier.alive()
+        return tick
 
 
 def status(tick: Tick) -> str:

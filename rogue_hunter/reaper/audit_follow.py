@@ -7,7 +7,7 @@ running rh-pipe needs to tell nobody.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,28 +72,31 @@ def _tail(file: Path, seq: int) -> list[dict[str, Any]]:
             take *= 4
 
 
-def follow(path: Callable[[], Path], own_run: str, look_s: float = LOOK_S,
-           ) -> Callable[[Iterator[Tick]], Iterator[Tick]]:
-    """A stage that adds the action records of other reapers than `own_run`, from when it starts on, every `look_s`
+class FollowAudit:
+    """A stage that adds the action records of other reapers than `own_run`, from its first tick on, every `look_s`
     seconds. `path` is asked each time; a file that cannot be read adds nothing."""
 
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        place, seq = path(), last_seq(path())
-        looked: int | None = None
-        for tick in ticks:
-            now = tick.row["mono_ns"] if tick.row is not None else None
-            if now is not None and (looked is None or not 0 <= now - looked < look_s * 1e9):
-                looked = now
-                if path() != place:
-                    place, seq = path(), last_seq(path())
-                new, seq = _new(place, seq, own_run)
-                tick.records += new
-            yield tick
-        new, seq = _new(place, seq, own_run)
-        if new:
-            yield Tick(records=new)
+    def __init__(self, path: Callable[[], Path], own_run: str, look_s: float = LOOK_S) -> None:
+        self._path, self._own_run, self._look_ns = path, own_run, look_s * 1e9
+        self._place = path()
+        self._seq = last_seq(self._place)
+        self._looked: int | None = None
 
-    return stage
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with what others did since the last look."""
+        now = tick.row["mono_ns"] if tick.row is not None else None
+        if now is not None and (self._looked is None or not 0 <= now - self._looked < self._look_ns):
+            self._looked = now
+            place = self._path()
+            if place != self._place:
+                self._place, self._seq = place, last_seq(place)
+            tick.records += self.close()
+        return tick
+
+    def close(self) -> list[Record]:
+        """What others did since the last look."""
+        new, self._seq = _new(self._place, self._seq, self._own_run)
+        return new
 
 
 def _new(path: Path, seq: int, own_run: str) -> tuple[list[Record], int]:

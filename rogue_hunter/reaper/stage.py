@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from rogue_hunter.reaper.candidate import check_match
 from rogue_hunter.reaper.guards import GUARDS
 from rogue_hunter.reaper.run import Setup, reap_batch
 from rogue_hunter.stream.tick import Record, Tick, record
+from rogue_hunter.worker import Worker
 
 SETTLED = frozenset(GUARDS) | {"not_a_kill"}
 """Reasons to leave a process alone that do not pass with time."""
@@ -53,68 +52,63 @@ class Inbox:
         return match["boot_id"], match["pid"], match["start_ticks"], match["rule"]
 
 
-def reap(ticks: Iterator[Tick], setup: Setup) -> Iterator[Tick]:
-    """Act on the matches of each tick before the next is read. Ends when `setup.stop` is set."""
-    inbox = Inbox()
-    for tick in ticks:
-        matches, errors = inbox.take(tick)
-        actions = reap_batch(matches, setup)
+class Reap:
+    """The stage: acts on the matches of each tick before the tick goes on."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._inbox = Inbox()
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with an `action` record for each match."""
+        matches, errors = self._inbox.take(tick)
+        actions = reap_batch(matches, self._setup)
         for action in actions:
-            inbox.settle(action)
+            self._inbox.settle(action)
         tick.records += [*errors, *actions]
-        yield tick
-        if setup.stop:
-            return
+        return tick
 
 
-def reap_behind(ticks: Iterator[Tick], setup: Setup, *, wait_s: float = 10.0,
-                current: Callable[[], Setup | None] | None = None) -> Iterator[Tick]:
-    """The same off the beat: one worker thread waits for processes to die, and its records come with later ticks.
+class BackgroundReap:
+    """The same off the beat: a worker thread waits for processes to die, and its records come with later ticks.
 
     Patterns that are not known for a program cannot be asked on a thread, so a process that became another program is
-    spared; give `setup.patterns` the object that `match` uses. At the end the worker is stopped: who has had SIGTERM
-    is `interrupted`. `wait_s` bounds that. `current`, asked from both threads, gives the setup in force, with the stop
-    of `setup`; None while nothing may be ended: what waits then is dropped.
+    spared; give `setup.patterns` the object that the matcher uses. At the end the worker is stopped: a process that has
+    had SIGTERM is `interrupted`. `wait_s` bounds that. `current`, asked from both threads, gives the setup in force,
+    with the stop of `setup`; None while nothing may be ended: what waits then is dropped.
     """
-    inbox = Inbox()
-    todo: queue.SimpleQueue[list[Record] | None] = queue.SimpleQueue()
-    done: queue.SimpleQueue[Record] = queue.SimpleQueue()
-    now = current or (lambda: setup)
 
-    def work() -> None:
-        while (matches := todo.get()) is not None:
-            in_force = now()
-            for action in reap_batch(matches, in_force) if in_force is not None else ():
-                done.put(action)
+    def __init__(self, setup: Setup, *, wait_s: float = 10.0, current: Callable[[], Setup | None] | None = None,
+                 ) -> None:
+        self._stop, self._wait_s = setup.stop, wait_s
+        self._current = current or (lambda: setup)
+        self._inbox = Inbox()
+        self._worker: Worker[list[Record], Record | None] = Worker("reap", self._work)
 
-    worker: threading.Thread | None = None
-    try:
-        for tick in ticks:
-            matches, errors = inbox.take(tick) if now() is not None else ([], [])
-            if matches:
-                if worker is None:
-                    fresh = threading.Thread(target=work, name="reap", daemon=True)
-                    try:
-                        fresh.start()
-                        worker = fresh
-                    except RuntimeError as error:
-                        # What waits is stale after a minute, and then refused as such.
-                        errors = [*errors, record("error", stage="rh-reap", message=f"matches wait: {error}")]
-                todo.put(matches)
-            tick.records += [*errors, *_finished(done, inbox)]
-            yield tick
-    finally:
-        setup.stop.set()
-        if worker is not None:
-            todo.put(None)
-            worker.join(wait_s)
-    last = list(_finished(done, inbox))
-    if last:
-        yield Tick(records=last)
+    def _work(self, matches: list[Record]) -> None:
+        setup = self._current()
+        if setup is not None:
+            for action in reap_batch(matches, setup):
+                self._worker.post(action)
 
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with the actions that were done since the last one."""
+        matches, errors = self._inbox.take(tick) if self._current() is not None else ([], [])
+        if matches and not self._worker.submit(matches):
+            errors = [*errors, record("error", stage=STAGE, message="too many matches wait")]
+        tick.records += [*errors, *self._finished()]
+        return tick
 
-def _finished(done: queue.SimpleQueue[Record], inbox: Inbox) -> Iterator[Record]:
-    while not done.empty():
-        action = done.get()
-        inbox.settle(action)
-        yield action
+    def close(self) -> list[Record]:
+        """Stop the worker; the actions that it has done."""
+        self._stop.set()
+        self._worker.close(self._wait_s)
+        return self._finished()
+
+    def _finished(self) -> list[Record]:
+        # A match that waits for a thread is stale after a minute, and is then refused as such.
+        found = [action for action in self._worker.collect() if action is not None]
+        for action in found:
+            self._inbox.settle(action)
+        return found + [record("error", stage=STAGE, message=f"{type(error).__name__}: {error}")
+                        for _, error in self._worker.failures()]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -58,22 +57,13 @@ class Seen:
     told_rule: str = ""
 
 
-def match(ticks: Iterator[Tick], rules: RuleSet, *, lifetime: bool = True, repeat_s: float = REPEAT_S,
-          patterns: Patterns | None = None) -> Iterator[Tick]:
-    """Append `match` records to the ticks, and an `error` record for a rule that had to be disabled.
+class Matcher:
+    """The stage: appends `match` records to the ticks, and an `error` record for a rule that had to be disabled.
 
     With `lifetime` a window longer than what was seen of the stream may be proved by the average over the process's
     life; the record says so. A pipe that watches all the time has no need of it. Must run on the main thread, where
     the time of patterns can be bounded: elsewhere rules with patterns match nothing.
     """
-    matcher = Matcher(rules, lifetime=lifetime, repeat_s=repeat_s, patterns=patterns)
-    for tick in ticks:
-        tick.records.extend(matcher.tick(tick))
-        yield tick
-
-
-class Matcher:
-    """The state between ticks, for one stream."""
 
     def __init__(self, rules: RuleSet, *, lifetime: bool = True, repeat_s: float = REPEAT_S,
                  patterns: Patterns | None = None) -> None:
@@ -94,6 +84,11 @@ class Matcher:
         self._began = self._now = self._begin = 0
         self._ts = self._stepped_s = 0.0
         self._was_partial = False
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with its matches."""
+        tick.records.extend(self.tick(tick))
+        return tick
 
     def tick(self, tick: Tick) -> list[Record]:
         """The records that this tick gives rise to, the highest priority first."""

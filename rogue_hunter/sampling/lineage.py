@@ -7,7 +7,7 @@ person does not think in processes but in the thing that was started: a service,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from rogue_hunter.sampling.ledger import CPU, DISK, OWN, PAGEINS, READ, Amounts, Ledger, Settlement
 from rogue_hunter.sampling.naming import is_own, name_of
@@ -18,13 +18,6 @@ from rogue_hunter.stream.tick import Row, Tick, lived, newcomers
 _KEPT_AT_END = ("cpu_percent", "cpu_seconds_total", "disk_bytes_per_s", "disk_read_bytes_total",
                 "disk_write_bytes_total")
 """Rates and totals of a last row; every other rate of its interval is unknown."""
-
-
-def lineage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-    """The stage: completes rows. Costs nothing for rows that did not change."""
-    stage = Lineage()
-    for tick in ticks:
-        yield stage(tick)
 
 
 class Lineage:
@@ -219,4 +212,4 @@ class Lineage:
         self._orphans.setdefault(key, f"{described} of {unit}" if unit and unit != described else described)
 
 
-__all__ = ["MANAGERS", "SHELLS", "Lineage", "lineage", "unit_of"]
+__all__ = ["MANAGERS", "SHELLS", "Lineage", "unit_of"]

@@ -9,17 +9,17 @@ from itertools import islice
 from rogue_hunter.host.protocol import Facts, Host, Snapshot
 from rogue_hunter.sampling.self_usage import Own, OwnUse
 from rogue_hunter.schema.field import Key
-from rogue_hunter.stream.clock import Beat, Clock, beats
-from rogue_hunter.stream.tick import Row, Stage, Tick
+from rogue_hunter.stream.clock import Beat, Clock, Rate, beats
+from rogue_hunter.stream.tick import Row, Tick
 
 
-def beats_of(host: Host, hz: float, sleep: Callable[[float], bool], *, count: int | None = None,
+def beats_of(host: Host, rate: Rate, sleep: Callable[[float], bool], *, count: int | None = None,
              seconds: float | None = None, clock: Clock | None = None) -> Iterator[Beat]:
     """The beat for a host: the recorded one of a recording, else the clock's."""
     replay = getattr(host, "beats", None)
     if replay is not None:
         return islice(replay(), count)
-    return beats(hz, sleep, clock or getattr(host, "clock", None), count=count, seconds=seconds)
+    return beats(rate, sleep, clock or getattr(host, "clock", None), count=count, seconds=seconds)
 
 
 CLOCK_STEP_S = 0.5
@@ -108,36 +108,31 @@ def _closing_row(facts: Facts, beat: Beat, seq: int, shot: Snapshot) -> Row:
     return row
 
 
-def select(*, active: bool = False, pids: Iterable[int] = (), users: Iterable[str] = (),
-           top: int | None = None) -> Stage:
+class Select:
     """A stage that leaves out rows: only the processes that ran, of these pids, of these users, the `top` by CPU."""
-    wanted_pids, wanted_users = frozenset(pids), frozenset(users)
 
-    def keep(row: Row) -> bool:
+    def __init__(self, *, active: bool = False, pids: Iterable[int] = (), users: Iterable[str] = (),
+                 top: int | None = None) -> None:
+        self._active, self._pids, self._users, self._top = active, frozenset(pids), frozenset(users), top
+        self._before: dict[Key, Row] = {}
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with the selected rows."""
+        if tick.row is None:
+            return tick
+        kept = {key: row for key, row in tick.processes.items() if self._keep(row)}
+        if self._top is not None:
+            ranked = sorted(kept.items(), key=lambda item: -(item[1].get("cpu_percent") or 0.0))
+            kept = dict(ranked[:self._top])
+        made = tick.with_rows(kept, self._before)
+        self._before = kept
+        return made
+
+    def _keep(self, row: Row) -> bool:
         ran = any(map(row.get, ("cpu_percent", "children_cpu_percent", "context_switches_per_s"))) \
             or row.get("state") == "running"
-        if active and not ran:
+        if self._active and not ran:
             return False
-        if wanted_pids and row["pid"] not in wanted_pids:
+        if self._pids and row["pid"] not in self._pids:
             return False
-        return not wanted_users or row.get("user") in wanted_users or str(row.get("uid")) in wanted_users
-
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        before: dict[Key, Row] = {}
-        for tick in ticks:
-            if tick.row is None:
-                yield tick
-                continue
-            kept = {key: row for key, row in tick.processes.items() if keep(row)}
-            if top is not None:
-                ranked = sorted(kept.items(), key=lambda item: -(item[1].get("cpu_percent") or 0.0))
-                kept = dict(ranked[:top])
-            changed = {key for key, row in kept.items() if before.get(key) is not row}
-            made = Tick(tick.row, kept, changed, (), tick.scored & kept.keys(), tick.records)
-            if not made.partial:
-                made.exited = tick.exited
-            # Else nobody can tell a process that is gone from one that is left out: the records do not say it either.
-            yield made
-            before = kept
-
-    return stage
+        return not self._users or row.get("user") in self._users or str(row.get("uid")) in self._users

@@ -26,13 +26,12 @@ times N) has moved by a twelfth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import exp, log2
 from typing import Any
 
 from rogue_hunter.config.options import Bands, Share
 from rogue_hunter.schema.field import RESOURCES, Key
-from rogue_hunter.stream.tick import Row, Stage, Tick, lived, newcomers
+from rogue_hunter.stream.tick import Row, Tick, lived, newcomers
 
 _CPU, _GPU, _MEMORY, _DISK, _WAKEUPS = range(5)
 
@@ -58,17 +57,6 @@ _UNKNOWN: Flows = (None, None, None, None)
 _IDLE: Flows = (0.0, 0.0, 0.0, 0.0)
 
 
-def share(settings: Share, bands: Bands, explain: bool = False) -> Stage:
-    """The share model as a stage."""
-
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        model = Model(settings, bands, explain)
-        for tick in ticks:
-            yield tick if tick.row is None else model.score(tick, tick.row)
-
-    return stage
-
-
 def scarcity(settings: Share, available: float | None, total: float | None) -> float:
     """0 while at least `memory_free_at` of memory is available, 1 from `memory_scarce_at` down, linear between."""
     if not total or available is None:
@@ -82,10 +70,10 @@ def points(times: float) -> float:
     return min(100.0, 10.0 * log2(times)) if times > 1.0 else 0.0
 
 
-class Model:
-    """The model of one stream: keeps the averages from tick to tick."""
+class ShareModel:
+    """The share model as a stage: keeps the averages from tick to tick."""
 
-    def __init__(self, settings: Share, bands: Bands, explain: bool) -> None:
+    def __init__(self, settings: Share, bands: Bands, explain: bool = False) -> None:
         self._set = settings
         self._bands = bands
         self._explain = explain
@@ -99,8 +87,11 @@ class Model:
         self._pressures: dict[str, float] = {}
         self._scale = 0
 
-    def score(self, tick: Tick, closing: Row) -> Tick:
+    def __call__(self, tick: Tick) -> Tick:
         """The tick with every process scored."""
+        return tick if tick.row is None else self._score(tick, tick.row)
+
+    def _score(self, tick: Tick, closing: Row) -> Tick:
         processes = tick.processes
         gone = [key for key in self._rows if key not in processes] if tick.partial else tick.exited
         for key in gone:

@@ -8,12 +8,12 @@ Every input counts as min(1, value / norm). Unknown inputs are left out and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 from rogue_hunter.config.options import Stress
 from rogue_hunter.schema.field import CATEGORIES, STATES, Key
-from rogue_hunter.stream.tick import Row, Stage, Tick
+from rogue_hunter.stream.tick import Row, Tick
 
 INPUTS: dict[str, tuple[tuple[str, float], ...]] = {
     "blocking": (("pageins_per_s", 35), ("disk_bytes_per_s", 35), ("faults_per_s", 30)),
@@ -25,29 +25,30 @@ INPUTS: dict[str, tuple[tuple[str, float], ...]] = {
 """Category -> inputs and their points when they count in full."""
 
 
-def stress(settings: Stress, explain: bool = False) -> Stage:
+class StressModel:
     """The stress model as a stage. A row's score depends on that row alone, so only changed rows are scored."""
 
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        sources: dict[Key, Row] = {}
-        rows: dict[Key, Row] = {}
-        scored: set[Key] = set()
-        for tick in ticks:
-            if tick.row is None:
-                yield tick
-                continue
-            before, rows = rows, {}
-            for key, row in tick.processes.items():
-                known = before.get(key)
-                rows[key] = known if known is not None and sources.get(key) is row else \
-                    score_row(settings, row, explain)
-            sources = tick.processes
-            changed = {key for key, row in rows.items() if before.get(key) is not row}
-            scored = {key for key in scored | changed if key in rows and rows[key]["score"]}
-            top = max((rows[key]["score"] for key in scored), default=0)
-            yield Tick({**tick.row, "max_score": top}, rows, changed, tick.exited, scored, tick.records)
+    def __init__(self, settings: Stress, explain: bool = False) -> None:
+        self._set, self._explain = settings, explain
+        self._sources: Mapping[Key, Row] = {}
+        self._rows: dict[Key, Row] = {}
+        self._scored: set[Key] = set()
 
-    return stage
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with every process scored."""
+        if tick.row is None:
+            return tick
+        before, sources = self._rows, self._sources
+        rows: dict[Key, Row] = {}
+        for key, row in tick.processes.items():
+            known = before.get(key)
+            rows[key] = known if known is not None and sources.get(key) is row else \
+                score_row(self._set, row, self._explain)
+        self._sources, self._rows = tick.processes, rows
+        changed = {key for key, row in rows.items() if before.get(key) is not row}
+        self._scored = {key for key in self._scored | changed if key in rows and rows[key]["score"]}
+        top = max((rows[key]["score"] for key in self._scored), default=0)
+        return Tick({**tick.row, "max_score": top}, rows, changed, tick.exited, self._scored, tick.records)
 
 
 def part(settings: Stress, name: str, value: float) -> float:

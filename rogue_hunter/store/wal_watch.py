@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from rogue_hunter.store.writer import Writer
@@ -27,6 +27,7 @@ class WalAlarm:
         self._warn = warn
         self._limit = limit
         self._every_ns = every_s * 1e9
+        self._due = 0.0
 
     def look(self) -> None:
         """Look now."""
@@ -44,11 +45,9 @@ class WalAlarm:
             self._writer.alarm = None
             self._warn(f"{self._wal}: the write-ahead log is small again")
 
-    def stage(self, ticks: Iterator[Tick]) -> Iterator[Tick]:
+    def __call__(self, tick: Tick) -> Tick:
         """The stage, behind the store."""
-        due = 0.0
-        for tick in ticks:
-            yield tick
-            if tick.row is not None and tick.row["mono_ns"] >= due:
-                due = tick.row["mono_ns"] + self._every_ns
-                self.look()
+        if tick.row is not None and tick.row["mono_ns"] >= self._due:
+            self._due = tick.row["mono_ns"] + self._every_ns
+            self.look()
+        return tick

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rogue_hunter import __version__
 from rogue_hunter.config.options import Store as Settings
-from rogue_hunter.schema.field import Key
 from rogue_hunter.store.database import DatabaseError, is_corrupt, move_aside, open_writer
 from rogue_hunter.store.rows import WRITES
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record, Row, Stage, Tick
+from rogue_hunter.stream.tick import Record, Row, Tick
 from rogue_hunter.tracking.events import Open
 
 Batch = list[Record]
@@ -215,29 +214,31 @@ def _as_row(snapshot: sqlite3.Row | None) -> Row:
     return row
 
 
-def store(writer: Writer, rogues: Callable[[Tick], dict[Key, Row]], **facts: Any) -> Stage:
-    """The stage: every tick is handed to `writer` and passed on.
+class Store:
+    """The stage: every tick is given to `writer`. daemon_state tells the last tick, the number of ticks, the highest
+    score so far and the rogues of the last tick."""
 
-    daemon_state says the last tick, the highest score so far, the processes that `rogues` picks, and `facts`.
-    """
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._count = 0
+        self._highest: Row = {}
+        self._last = Tick()
 
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        count = 0
-        highest: Row = {}
-        last = Tick()
-        writer.tells(lambda: {"last_tick": last.row, "ticks": count, "highest": highest, **facts,
-                              "rogues": [_named(row) for row in rogues(last).values()]})
-        for tick in ticks:
-            if tick.row is not None:
-                count += 1
-                last = tick
-                if tick.row.get("max_score", 0) > highest.get("score", 0):
-                    key = max(tick.scored, key=lambda key: int(tick.processes[key]["score"]))
-                    highest = {"ts": tick.row["ts"], **_named(tick.processes[key])}
-            writer.take(tick)
-            yield tick
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick, once it is written or queued."""
+        if tick.row is not None:
+            self._count += 1
+            self._last = tick
+            if tick.row.get("max_score", 0) > self._highest.get("score", 0):
+                key = max(tick.scored, key=lambda key: int(tick.processes[key]["score"]))
+                self._highest = {"ts": tick.row["ts"], **_named(tick.processes[key])}
+        self._writer.take(tick)
+        return tick
 
-    return stage
+    def state(self) -> dict[str, Any]:
+        """The facts of daemon_state."""
+        return {"last_tick": self._last.row, "ticks": self._count, "highest": self._highest,
+                "rogues": [_named(row) for row in self._last.rogues.values()]}
 
 
 _NAMED = ("pid", "start_ticks", "start_time", "command", "cmdline", "user", "state", "score", "band",

@@ -1,4 +1,4 @@
-"""The clock as an iterator. Lateness is data: a beat that comes late is the symptom this toolkit looks for."""
+"""The clock as an iterator of beats, at a rate that may change. Lateness is data: it is the symptom to be found."""
 
 from __future__ import annotations
 
@@ -47,16 +47,31 @@ def system_clock() -> Clock:
     return Clock(sleeping=lambda: time.clock_gettime_ns(boottime))
 
 
-def beats(hz: float, sleep: Callable[[float], bool], clock: Clock | None = None, count: int | None = None,
+@dataclass(slots=True)
+class Rate:
+    """How often the clock beats: `hz` beats a second, divided by `slowed`. Both may change while it runs."""
+
+    hz: float
+    slowed: int = 1
+
+    @property
+    def period_ns(self) -> int:
+        """Nanoseconds from one beat to the next."""
+        return int(NS * self.slowed / self.hz)
+
+
+def beats(rate: Rate, sleep: Callable[[float], bool], clock: Clock | None = None, count: int | None = None,
           seconds: float | None = None) -> Iterator[Beat]:
-    """Beat `hz` times a second until `count` beats, `seconds` of time, or `sleep` says stop.
+    """Beat at `rate` until `count` beats, `seconds` of time, or `sleep` says stop.
 
     Deadlines are absolute, so the cost of a tick does not slow the rate; a deadline that has passed is not made up
-    for, the next one is the first in the future. `sleep(seconds)` waits and returns False to end the beat.
+    for, the next one is the first in the future. A changed rate is noticed at each return of `sleep`: the next beat is
+    due one new period after the last one. `sleep(seconds)` waits and returns False to end the beat.
     """
     clock = clock or system_clock()
-    period = int(NS / hz)
+    period = rate.period_ns
     start = owed = due = before = clock.mono()
+    end = None if seconds is None else start + int(seconds * NS)
     gap_before = clock.sleeping() - before if clock.sleeping else 0
     seq = 0
     while True:
@@ -77,10 +92,16 @@ def beats(hz: float, sleep: Callable[[float], bool], clock: Clock | None = None,
         owed = due
         if due <= now:
             due += -(-(now - due) // period) * period
-        if seconds is not None and due - start > seconds * NS:
-            if start + int(seconds * NS) > now:
-                sleep((start + seconds * NS - now) / NS)
-            return
-        while (wait := due - clock.mono()) > 0:
+        while True:
+            if rate.period_ns != period:
+                period = rate.period_ns
+                now = clock.mono()
+                # A beat that only the new rate makes overdue is not late.
+                owed = max(before + period, min(owed, now))
+                due = before + period
+            if (wait := (due if end is None else min(due, end)) - clock.mono()) <= 0:
+                break
             if not sleep(wait / NS):
                 return
+        if end is not None and due > end:
+            return

@@ -1,13 +1,8 @@
-"""What travels between stages: one beat's reading of the whole machine.
-
-A stage is a function from an iterator of ticks to an iterator of ticks. It may add records and fields, replace rows
-by new ones and leave rows out; it never changes a row that it was handed, because the same row object stands in many
-ticks: the row of a process that did not run is not built anew.
-"""
+"""What travels between stages: one beat's reading of the whole machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -20,15 +15,21 @@ Row = dict[str, Any]
 Record = dict[str, Any]
 """One whole record of another type, beginning with `type` and `v`."""
 
+Recent = tuple[tuple[Row, Mapping[Key, Row]], ...]
+"""Ticks, oldest first: closing row and selected rows of each."""
+
 
 @dataclass(slots=True)
 class Tick:
     """One beat.
 
     `row` holds the fields of the closing row (without `type` and `v`). It is None for a batch that carries `records`
-    only: what came between ticks, or the last words of a stage. `processes` maps identity to row, in the order of
+    only: what came between ticks, or the last records of a stage. `processes` maps identity to row, in the order of
     output. `changed` holds the identities whose row is not the one of the tick before; `exited` those that were in
     the tick before and are gone; `scored` those whose score is above 0, once a score stage has run.
+
+    The track stage sets `rogues`, the selected rows with the highest score first, and `recent`, the last ticks up to
+    this one, oldest first: closing row and selected rows.
     """
 
     row: dict[str, Any] | None = None
@@ -37,6 +38,19 @@ class Tick:
     exited: tuple[Key, ...] = ()
     scored: set[Key] = field(default_factory=set)
     records: list[Record] = field(default_factory=list)
+    rogues: Mapping[Key, Row] = field(default_factory=dict)
+    recent: Recent = ()
+
+    def with_rows(self, kept: dict[Key, Row], before: Mapping[Key, Row]) -> Tick:
+        """The tick with these of its rows only; `before` are those that were kept of the tick before.
+
+        `exited` is empty if rows were left out: a process that has ended cannot be told from one that is left out.
+        """
+        changed = {key for key, row in kept.items() if before.get(key) is not row}
+        made = Tick(self.row, kept, changed, (), self.scored & kept.keys(), self.records)
+        if not made.partial:
+            made.exited = self.exited
+        return made
 
     @property
     def partial(self) -> bool:
@@ -67,17 +81,6 @@ def newcomers(now: dict[Key, Row], known: dict[Key, Row]) -> list[Key] | None:
     return None if any(key in known for key in new) else new
 
 
-Stage = Callable[[Iterator[Tick]], Iterator[Tick]]
-
-
 def record(kind: str, /, **fields: Any) -> Record:
     """A record of type `kind`; fields that are None are unknown and left out."""
     return {"type": kind, "v": VERSION, **{k: v for k, v in fields.items() if v is not None}}
-
-
-def chain(ticks: Iterable[Tick], *stages: Stage) -> Iterator[Tick]:
-    """The stages applied in order: the in-process form of a shell pipeline."""
-    stream = iter(ticks)
-    for stage in stages:
-        stream = stage(stream)
-    return stream

@@ -7,7 +7,7 @@ lowest and highest of every metric over the last 20 s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from rogue_hunter.config.options import Bands, Config
 from rogue_hunter.schema.field import BANDS, Key
 from rogue_hunter.schema.sampling import SNAPSHOT
 from rogue_hunter.scoring.selection import Selector
-from rogue_hunter.stream.tick import Record, Row, Stage, Tick, record
+from rogue_hunter.stream.tick import Record, Row, Tick, record
 from rogue_hunter.tracking.ring import Ring
 
 _SNAPSHOT = tuple(f.name for f in SNAPSHOT)
@@ -44,21 +44,59 @@ class Open:
     begun: float | None = None
 
 
-def track(config: Config, model: str | None = None, restored: Iterable[Open] = ()) -> Stage:
-    """The stage. `restored` are the events that were open when the last tracker ended without closing them."""
-    bands = config.bands_of(model or config.scoring.model)
+class Track:
+    """The stage: adds `event` records, and the rogues of the tick and of the last ticks.
 
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        tracker = Tracker(config, bands, restored)
-        for tick in ticks:
-            if tick.row is not None:
-                tick.records.extend(tracker.update(tick, tick.row))
-            yield tick
-        last = tracker.stop()
-        if last:
-            yield Tick(records=last)
+    `restored` are the events that were open when the last tracker ended without closing them.
+    """
 
-    return stage
+    def __init__(self, config: Config, model: str | None = None, restored: Iterable[Open] = ()) -> None:
+        self._model = model
+        self._restored = list(restored)
+        self._tracker: Tracker | None = None
+        self._old: Tracker | None = None
+        self._made_of: tuple[object, ...] | None = None
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Use these settings from the next tick on: open events stay open, and the ring is kept."""
+        bands = config.bands_of(self._model or config.scoring.model)
+        made_of = (bands, config.tracking, config.rogue_selection, config.system.ring_ticks)
+        if made_of != self._made_of:
+            self._made_of, self._config, self._bands = made_of, config, bands
+            self._old = self._old or self._tracker
+            self._tracker = None
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with its events, `rogues` and `recent`."""
+        if tick.row is None:
+            return tick
+        if self._tracker is None:
+            self._tracker = self._begin(tick, tick.row)
+        tick.records.extend(self._tracker.update(tick, tick.row))
+        tick.rogues, tick.recent = self._tracker.picked, self._tracker.ring.ticks()
+        return tick
+
+    def _begin(self, tick: Tick, closing: Row) -> Tracker:
+        """A tracker of the settings in force, which takes over what the one before knows."""
+        old, self._old = self._old, None
+        if old is None:
+            return Tracker(self._config, self._bands, self._restored)
+        living = [old.open.pop(key) for key in list(old.open) if key in tick.processes or tick.partial]
+        new = Tracker(self._config, self._bands, living)
+        for before, rows in old.ring.ticks():
+            new.ring.push(before, rows)
+        if old.open:  # events whose processes have ended
+            tick.records.extend(old.update(Tick(closing, tick.processes), closing))
+        # The new selection has to look at the state of every process once.
+        tick.changed = set(tick.processes)
+        return new
+
+    def close(self) -> list[Record]:
+        """The toolkit ends, the processes do not: every open event ends. Those that no tick has confirmed, because none
+        came, end as crashed when their process was last seen."""
+        tracker = self._tracker or self._old
+        return tracker.stop() if tracker is not None else Tracker(self._config, self._bands, self._restored).stop()
 
 
 class Tracker:
@@ -71,8 +109,8 @@ class Tracker:
         self._leave = max(1, self._enter - config.tracking.exit_margin)
         self._ring = Ring(config.system.ring_ticks)
         self._selector = Selector(config.rogue_selection)
-        self.picked: tuple[Row | None, dict[Key, Row]] = None, {}
-        """The closing row of the last tick, and its rogues."""
+        self.picked: dict[Key, Row] = {}
+        """The rogues of the last tick."""
         self._restored = list(restored)
         self._open: dict[Key, Open] = {}
         self._last: Row | None = None
@@ -112,15 +150,17 @@ class Tracker:
             if row["score"] >= self._enter:
                 records.append(self._begin(key, row, closing))
         kept = self._selector.rogues(tick)
-        self.picked = closing, kept
+        self.picked = kept
         others = {key: rows[key] for key in self._open if key in rows and key not in kept}
         self._ring.push(closing, {**kept, **others} if others else kept)
         return records
 
     def stop(self) -> list[Record]:
-        """The toolkit ends, the processes do not: every open event ends as stopped, at the last tick."""
-        at = self._last["ts"] if self._last else None
-        return [self._exit(event, at or event.seen, "stopped") for event in list(self._open.values())]
+        """The toolkit ends, the processes do not: every open event ends as stopped, at the last tick. Without any tick
+        nothing is known of restored events but when they were last seen."""
+        if self._last is None:
+            return [self._exit(event, event.seen, "crashed") for event in self._restored]
+        return [self._exit(event, self._last["ts"], "stopped") for event in list(self._open.values())]
 
     # -- one event -----------------------------------------------------------------------------------------------
 

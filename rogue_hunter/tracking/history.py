@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from rogue_hunter.config.options import Config
-from rogue_hunter.stream.tick import Record, Row, Stage, Tick
+from rogue_hunter.stream.tick import Record, Row, Tick
 from rogue_hunter.tracking.minutes import Minute
 from rogue_hunter.tracking.slices import Slicer
 
 
 class History:
-    """Adds ticks up; `slicer` holds the running slice and the last complete ones."""
+    """The stage: adds ticks up; `slicer` holds the running slice and the last complete ones."""
 
     def __init__(self, config: Config, model: str | None = None) -> None:
         bands = config.bands_of(model or config.scoring.model)
@@ -19,13 +17,15 @@ class History:
         self._top = config.minutes.top
         self._minute: Minute | None = None
 
-    def update(self, tick: Tick, closing: Row) -> list[Record]:
-        """The records of the slice, and of the minute, that ended before this tick."""
-        made = self._end(closing) if self.slicer.ends(closing) else []
-        self.slicer.add(tick, closing)
-        return made
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with the records of the slice, and of the minute, that ended before it."""
+        if tick.row is not None:
+            if self.slicer.ends(tick.row):
+                tick.records.extend(self._end(tick.row))
+            self.slicer.add(tick, tick.row)
+        return tick
 
-    def finish(self) -> list[Record]:
+    def close(self) -> list[Record]:
         """The records of what was not complete when the ticks ended."""
         return self._end(None)
 
@@ -43,19 +43,3 @@ class History:
             self._minute = None
             made += minute.records(last.processes.values(), self._top)
         return made
-
-    def stage(self, ticks: Iterator[Tick]) -> Iterator[Tick]:
-        """The stage: appends the records of each slice to the first tick after it, and those of the running slice and
-        minute to a last batch."""
-        for tick in ticks:
-            if tick.row is not None:
-                tick.records.extend(self.update(tick, tick.row))
-            yield tick
-        last = self.finish()
-        if last:
-            yield Tick(records=last)
-
-
-def history(config: Config, model: str | None = None) -> Stage:
-    """The stage of a new History."""
-    return History(config, model).stage

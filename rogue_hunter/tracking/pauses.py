@@ -8,12 +8,12 @@ process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rogue_hunter.config.options import Pause
+from rogue_hunter.config.options import Config, Pause
 from rogue_hunter.schema.field import Key
-from rogue_hunter.stream.tick import Record, Row, Stage, Tick, record
+from rogue_hunter.stream.tick import Record, Row, Tick, record
 
 EVIDENCE = (
     "late_s", "interval_s", "asleep_s", "clock_step_s", "continued", "cpus", "cpu_busy_cores", "cpu_steal_cores",
@@ -35,19 +35,6 @@ SCARCE = 0.05
 WAITED = 0.5
 """Part of the gap that the sampling thread itself stood in the run queue."""
 BUSY = 0.9
-
-
-def pauses(settings: Pause) -> Stage:
-    """The stage: appends a `pause` record to the tick in which a pause is known."""
-
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        detector = Detector(settings)
-        for tick in ticks:
-            if tick.row is not None:
-                tick.records.extend(detector.update(tick, tick.row))
-            yield tick
-
-    return stage
 
 
 def cause(evidence: Row, gap_s: float) -> str:
@@ -88,8 +75,8 @@ class Stall:
     children: dict[Key, float] = field(default_factory=dict)
 
 
-class Detector:
-    """What is remembered between ticks."""
+class Pauses:
+    """The stage: appends a `pause` record to the tick in which a pause is known."""
 
     def __init__(self, settings: Pause) -> None:
         self._set = settings
@@ -97,8 +84,18 @@ class Detector:
         self._closing: Row | None = None
         self._stall: Stall | None = None
 
-    def update(self, tick: Tick, closing: Row) -> list[Record]:
-        """The pauses that ended with this tick."""
+    def configure(self, config: Config) -> None:
+        """Use these settings; a stall that lasts begins with the next tick."""
+        if config.pause != self._set:
+            self.__init__(config.pause)  # type: ignore[misc]
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with the pauses that ended with it."""
+        if tick.row is not None:
+            tick.records.extend(self._update(tick, tick.row))
+        return tick
+
+    def _update(self, tick: Tick, closing: Row) -> list[Record]:
         found: list[Record] = []
         before = self._closing
         if before is not None and before.get("boot_id") == closing.get("boot_id"):

@@ -12,7 +12,7 @@ from typing import Any
 
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.sampling import METRICS
-from rogue_hunter.stream.tick import Row
+from rogue_hunter.stream.tick import Recent, Row
 
 _NAMES = tuple(f.name for f in METRICS)
 
@@ -35,9 +35,9 @@ class Ring:
         """Add a tick; the oldest falls out."""
         self._ticks.append((closing, rows))
 
-    def ticks(self) -> list[tuple[Row, Mapping[Key, Row]]]:
+    def ticks(self) -> Recent:
         """What is held, oldest first."""
-        return list(self._ticks)
+        return tuple(self._ticks)
 
     def history(self, key: Key) -> list[Row]:
         """The rows of one process, oldest first."""

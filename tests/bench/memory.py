@@ -20,16 +20,16 @@ from pathlib import Path
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.host.platform import here
-from rogue_hunter.rules.matcher import match
+from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.user import user_rules
-from rogue_hunter.sampling.lineage import lineage
+from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import sample
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.stream.clock import Beat
-from rogue_hunter.stream.tick import Stage, chain
-from rogue_hunter.tracking.events import track
-from rogue_hunter.tracking.minutes import minutes
-from rogue_hunter.tracking.pauses import pauses
+from rogue_hunter.stream.pipeline import Stage, chain
+from rogue_hunter.tracking.events import Track
+from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.pauses import Pauses
 from tests.bench.build import build
 from tests.bench.loads import Load, running
 from tests.bench.words import table
@@ -53,8 +53,8 @@ def profile(lines: int) -> tuple[int, list[tuple[str, int, float]]]:
     """The processes of the last tick; lines as (place, bytes, objects), both for each process, the largest first."""
     config, rules = Config(), user_rules(None)
     host = here()
-    stages: list[Stage] = [lineage, score(config), track(config), pauses(config.pause), minutes(config),
-                           lambda ticks: match(ticks, rules, lifetime=False)]
+    stages: list[Stage] = [Lineage(), Score(config), Track(config), Pauses(config.pause), History(config),
+                           Matcher(rules, lifetime=False)]
     found: list[tuple[str, int, float]] = []
     count = 0
     gc.collect()

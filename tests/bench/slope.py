@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,22 +56,26 @@ def take(ticks: int) -> Slope:
     sys.path.insert(0, str(REPO / "tests"))
     from rogue_hunter.config.options import Config
     from rogue_hunter.daemon import pipe
-    from rogue_hunter.daemon.live import Live
-    from rogue_hunter.stream.clock import NS, Clock
+    from rogue_hunter.daemon.services import Running, Services
+    from rogue_hunter.stream.clock import NS, Clock, Rate
     from tests.tools.soak import FastHost, memory
 
     now, done = [10**12], [0]
     clock = Clock(lambda: now[0], lambda: 1_700_000_000.0 + now[0] / NS - 1000, lambda: now[0])
     points: list[tuple[float, float]] = []
-    live = Live(Config(), 3.0)
-    live.slowed = SLOWED
+    rates: list[Rate] = []
     used = [0.0]
+
+    def start(running: Running) -> AbstractContextManager[Services]:
+        rates.append(running.rate)
+        rates[0].slowed = SLOWED
+        return nullcontext(Services())
 
     def sleep(seconds: float) -> bool:
         now[0] += round(seconds * NS)
         done[0] += 1
         if done[0] == WARM:
-            live.slowed = 1
+            rates[0].slowed = 1
             used[0] = time.process_time()
         if done[0] % EVERY == 0 and done[0] >= WARM + ticks // 10:
             points.append((done[0] / PER, memory() / 1e6))
@@ -78,7 +83,7 @@ def take(ticks: int) -> Slope:
 
     with tempfile.TemporaryDirectory(prefix="rh-slope-") as place:
         gc.freeze()          # what was imported is not looked through at each measurement
-        pipe.run(Config(), FastHost(clock), Path(place) / "x.db", hz=3.0, sleep=sleep, clock=clock, live=live,
+        pipe.run(Config(), FastHost(clock), Path(place) / "x.db", hz=3.0, sleep=sleep, clock=clock, start=start,
                  warn=lambda message: print(message, file=sys.stderr))
     return Slope(ticks, round(fit(points), 4), round(points[0][1], 3), round(points[-1][1], 3),
                  round((time.process_time() - used[0]) / ticks * 1e6, 1))

@@ -12,8 +12,9 @@ import pytest
 from rogue_hunter.capture.limits import Budget
 from rogue_hunter.capture.platform import new_capture_key
 from rogue_hunter.capture.request import Parts, Request, capture_record
-from rogue_hunter.capture.stage import RECORDS_PER_TICK, forensics
-from rogue_hunter.config.options import Forensics
+from rogue_hunter.capture.stage import RECORDS_PER_TICK, Captures
+from rogue_hunter.config.options import Bands, Config, Forensics
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick, record
 from rogue_hunter.worker import Worker
 from tests.tools.spindump import Record, check, of
@@ -87,7 +88,7 @@ def run(ticks: list[Tick], settings: Forensics | None = None, *, clock: Clock | 
             clock.now += step
             yield tick
 
-    out = list(forensics(source(), settings or Forensics(), capturer or fake, clock, worker=AtOnce, **more))  # type: ignore[arg-type]
+    out = list(chain(source(), Captures(settings or Forensics(), capturer or fake, clock, worker=AtOnce, **more)))  # type: ignore[arg-type]
     check(r for tick in out for r in tick.records if r["type"] in ("capture", "buffer_context", "spindump_process"))
     return out, fake
 
@@ -239,7 +240,7 @@ def test_one_at_a_time() -> None:
         workers.append(Held(name, work))
         return workers[-1]
 
-    out = list(forensics(ticks(), Forensics(), fake, clock, worker=hold, finish_s=0))
+    out = list(chain(ticks(), Captures(Forensics(), fake, clock, worker=hold, finish_s=0)))
     assert [r.targets[0].key[0] for r in fake.requests] == [1]
     assert [r.get("reason") for r in out[2].records if r["type"] == "capture"] == [None, "busy"]
     assert workers[0].pending == 1, "the third was begun and not waited for"
@@ -257,7 +258,7 @@ def test_the_end_of_the_input_waits_for_the_capture() -> None:
         yield Tick(records=[event(1)])
         threading.Timer(0.05, go.set).start()
 
-    out = list(forensics(ticks(), Forensics(), slow, Clock()))
+    out = list(chain(ticks(), Captures(Forensics(), slow, Clock())))
     assert [r["status"] for r in records(out, "capture")] == ["ok"] and out[-1].row is None
 
 
@@ -270,7 +271,7 @@ def test_closing_early_cancels() -> None:
             told.set()
         return []
 
-    stream = forensics(iter([Tick(records=[event(1)]), Tick()]), Forensics(), slow, Clock())
+    stream = chain([Tick(records=[event(1)]), Tick()], Captures(Forensics(), slow, Clock()))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert told.wait(20)
@@ -301,28 +302,18 @@ def test_switched_off() -> None:
 
 
 def test_what_went_on_before() -> None:
-    """The stage's own ring, or one handed in: highest scores first, with when and how many ticks."""
+    """The last ticks of the tracker, else those of the stage: highest scores first, with when and how many ticks."""
     ticks = [closing(i, p1=10 * i, p2=30) for i in range(1, 6)]
     ticks[-1].records = [event(1)]
     (context,) = records(run(ticks)[0], "buffer_context")
     assert (context["sample_count"], context["first_ts"], context["ts"], context["peak_score"]) == (5, 1.0, 5.0, 50)
     assert [c["pid"] for c in context["culprits"]] == [1, 2]
-    given = [({"ts": 7.0}, {(9, 90): {"pid": 9, "score": 77, "command": "other"}})]
-    (context,) = records(run([Tick(records=[event(1)])], ring=lambda: given)[0], "buffer_context")
+    tick = closing(8)
+    tick.records = [event(1)]
+    tick.recent = (({"ts": 7.0}, {(9, 90): {"pid": 9, "score": 77, "command": "other"}}),)
+    (context,) = records(run([tick])[0], "buffer_context")
     assert context["culprits"][0]["pid"] == 9
     assert not records(run([Tick(records=[event(1)])])[0], "buffer_context")
-
-
-def test_the_ring_of_the_package_fits() -> None:
-    """`Ring.ticks` can be handed in as it is."""
-    from rogue_hunter.tracking.ring import Ring
-
-    ring = Ring(3)
-    tick = closing(1, p1=90)
-    assert tick.row is not None
-    ring.push(tick.row, tick.processes)
-    (context,) = records(run([Tick(records=[event(1)])], ring=ring.ticks)[0], "buffer_context")
-    assert context["peak_score"] == 90
 
 
 def test_keys_sort_by_time_and_differ() -> None:
@@ -344,7 +335,7 @@ def test_a_real_capture_through_the_stage() -> None:
     start = parse_stat(Path("/proc/self/stat").read_bytes()).start
     made = {**event(os.getpid()), "start_ticks": start}
     settings = Forensics(rounds=1, log_entries=0)
-    out = list(forensics(iter([Tick(records=[made])]), settings, capturer(settings)))
+    out = list(chain([Tick(records=[made])], Captures(settings, capturer(settings))))
     check(r for tick in out for r in tick.records if r["type"] != "event")
     (own,) = records(out, "capture")
     assert own["targets"][0]["outcome"] == "ok" and records(out, "spindump_thread")
@@ -378,7 +369,7 @@ def test_the_end_cancels_what_takes_too_long_and_says_so() -> None:
         assert cancel.wait(20)
         return [capture_record(request, Parts({}, ["cancelled"]), "linux", 0.0, [])]
 
-    out = list(forensics(iter([Tick(records=[event(1)])]), Forensics(), slow, Clock(), finish_s=0.01))
+    out = list(chain([Tick(records=[event(1)])], Captures(Forensics(), slow, Clock(), finish_s=0.01)))
     (own,) = records(out, "capture")
     assert (own["status"], own["problems"]) == ("failed", ["cancelled"])
 
@@ -401,14 +392,13 @@ def test_children_of_the_maker_are_no_subject() -> None:
 
 def test_settings_and_band_may_change() -> None:
     """What is in force is asked for with each request."""
-    force = [(Forensics(enabled=False), "critical")]
     out: list[Tick] = []
     fake = Fake()
     ticks = [Tick(records=[event(1, "high")]), Tick(records=[event(2, "high")]), Tick(records=[event(3, "high")])]
-    for i, tick in enumerate(forensics(iter(ticks), Forensics(), fake, Clock(), worker=AtOnce,
-                                       live=lambda: force[0])):
-        out.append(tick)
-        force[0] = (Forensics(), "critical" if i == 0 else "high")
+    stage = Captures(Forensics(enabled=False), fake, Clock(), worker=AtOnce)
+    for i, tick in enumerate(ticks):
+        out.append(stage(tick))
+        stage.configure(Config(bands=Bands(forensics="critical" if i == 0 else "high")))
     assert [r.targets[0].key[0] for r in fake.requests] == [3]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import ConfigError, parse
-from rogue_hunter.daemon.live import Live
+from rogue_hunter.daemon.reload import changes
 from rogue_hunter.metrics import Metrics
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -31,8 +31,7 @@ def test_a_wrong_value_is_shown(text: str, message: str) -> None:
 
 def test_changes_of_the_configuration_are_shown_as_toml() -> None:
     """As the file holds them: true, not True."""
-    live = Live(Config())
-    now, _ = live.use(parse(b"[reap]\nmode = \"armed\"\n[forensics]\nenabled = false\n"))
+    now, _ = changes(Config(), parse(b"[reap]\nmode = \"armed\"\n[forensics]\nenabled = false\n"))
     assert sorted(now) == ['forensics.enabled true -> false', 'reap.mode "observe" -> "armed"']
 
 

@@ -1,17 +1,13 @@
-"""The budget: slower when it is overdrawn for a minute, said, and back; and the beat at a rate that changes."""
+"""The budget: slower when it was exceeded for a minute, with a warning, and back."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pytest
 
 from rogue_hunter.config.options import Budget as Settings
 from rogue_hunter.config.options import Config
-from rogue_hunter.daemon.cpu_budget import Budget, budgeted
-from rogue_hunter.daemon.live import Live
-from rogue_hunter.stream.clock import NS, Clock
-from rogue_hunter.stream.pace import paced
+from rogue_hunter.daemon.cpu_budget import Budget, CpuBudget
+from rogue_hunter.stream.clock import Rate
 from rogue_hunter.stream.tick import Tick
 from tests.tools.ticks import closing
 
@@ -69,91 +65,14 @@ def test_what_is_kept_does_not_grow() -> None:
 
 def test_the_stage_slows_the_rate_down() -> None:
     """What the closing rows say is what counts; a batch without one is passed on."""
-    live, said = Live(Config()), []
+    rate, said = Rate(3.0), []
     ticks = [Tick(closing(n, 0, self_cpu_percent=6.0)) for n in range(200)]
     ticks.insert(3, Tick(records=[{"type": "error"}]))
-    assert list(budgeted(live, Budget(), said.append)(iter(ticks))) == ticks
-    assert len(said) == 1 and live.slowed == 2 and live.rate == 1.5
-
-
-# -- the beat ----------------------------------------------------------------------------------------------------------
-
-class Fake:
-    """A clock that moves when somebody sleeps. `at` runs something at a moment."""
-
-    def __init__(self) -> None:
-        self.ns = 10**12
-        self.asleep = 0
-        self.at: list[tuple[int, Callable[[], None]]] = []
-        self.stopped = False
-        self.clock = Clock(lambda: self.ns, lambda: self.ns / NS, lambda: self.ns + self.asleep)
-
-    def sleep(self, seconds: float) -> bool:
-        """Move on; wake up early when something happens, as a signal or a reload does."""
-        until = self.ns + max(1, round(seconds * NS))
-        while self.at and self.at[0][0] <= until:
-            self.ns, happens = self.at.pop(0)
-            happens()
-            return not self.stopped
-        self.ns = until
-        return not self.stopped
-
-
-def test_the_rate_changes_while_the_beat_waits() -> None:
-    """From 1 to 10 a second: the next beat comes one new period after the last, on time, and is numbered on."""
-    fake, rate = Fake(), [1.0]
-    fake.at = [(10**12 + 3_050_000_000, lambda: rate.__setitem__(0, 10.0))]
-    beats = list(paced(lambda: rate[0], fake.sleep, fake.clock, seconds=4))
-    assert [b.seq for b in beats] == list(range(len(beats)))
-    assert [round((b.mono_ns - 10**12) / NS, 3) for b in beats[:7]] == [0, 1, 2, 3, 3.1, 3.2, 3.3]
-    assert [round(b.interval_s, 3) for b in beats[:7]] == [0, 1, 1, 1, 0.1, 0.1, 0.1]
-    assert max(b.late_s for b in beats) < 1e-6
-    assert len(beats) == 14
-
-
-def test_a_rate_that_falls_waits_longer_and_is_not_late() -> None:
-    """Slowed down by the budget: a longer interval is no pause."""
-    fake, rate = Fake(), [3.0]
-    beats = []
-    for beat in paced(lambda: rate[0], fake.sleep, fake.clock, seconds=10):
-        beats.append(beat)
-        if beat.seq == 5:
-            rate[0] = 1.5
-    assert [round(b.interval_s, 2) for b in beats[5:9]] == [0.33, 0.67, 0.67, 0.67]
-    assert max(b.late_s for b in beats) < 1e-6
-
-
-def test_a_change_hides_no_lateness_and_no_sleep() -> None:
-    """The machine stood still, or was suspended, just when the rate changed."""
-    fake, rate = Fake(), [1.0]
-
-    def freeze() -> None:
-        rate[0] = 2.0
-        fake.ns += 5 * NS
-        fake.asleep += 7 * NS
-
-    fake.at = [(10**12 + 2_200_000_000, freeze)]
-    beats = list(paced(lambda: rate[0], fake.sleep, fake.clock, seconds=9))
-    assert [b.seq for b in beats][:4] == [0, 1, 2, 3]
-    assert beats[3].interval_s == pytest.approx(5.2) and beats[3].late_s == pytest.approx(4.7)
-    assert beats[3].asleep_s == pytest.approx(7.0)
-    assert [b.asleep_s for b in beats[4:]] == [0.0] * len(beats[4:])
-
-
-def test_it_ends_when_told_in_the_midst_of_a_change() -> None:
-    """A stop that comes together with another rate is a stop."""
-    fake, rate = Fake(), [1.0]
-
-    def stop() -> None:
-        rate[0], fake.stopped = 5.0, True
-
-    fake.at = [(10**12 + 1_500_000_000, stop)]
-    assert len(list(paced(lambda: rate[0], fake.sleep, fake.clock))) == 2
-
-
-def test_the_time_is_up_while_waiting_for_the_first_beat_of_a_new_rate() -> None:
-    """The end of the run does not wait for a slow beat."""
-    fake, rate = Fake(), [1.0]
-    fake.at = [(10**12 + 1_500_000_000, lambda: rate.__setitem__(0, 0.1))]
-    assert len(list(paced(lambda: rate[0], fake.sleep, fake.clock, seconds=3))) == 2
-    assert fake.ns == 10**12 + 3 * NS
+    stage = CpuBudget(Settings(), rate, said.append)
+    assert [stage(tick) for tick in ticks] == ticks
+    assert len(said) == 1 and (rate.slowed, rate.period_ns) == (2, 666_666_666)
+    assert stage.state() == {"budget": {"limit_percent": 2.0, "used_percent": 6.0, "slowed": 2}}
+    stage.configure(Config(budget=Settings(cpu_percent=0.0)))
+    for tick in ticks:
+        stage(tick)
+    assert rate.slowed == 1

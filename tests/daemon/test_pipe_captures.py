@@ -177,8 +177,8 @@ def test_it_can_be_switched_off(pipe: Pipe, loop: subprocess.Popen[bytes], db: P
 
 def test_before_the_first_request_it_costs_next_to_nothing(clean_env: Mapping[str, str]) -> None:
     """What makes captures is not even imported; nothing comes with the stage that rh-pipe did not have."""
-    code = ("import sys, rogue_hunter.daemon.services, rogue_hunter.daemon.live\nbefore = set(sys.modules)\n"
-            "import rogue_hunter.daemon.capturing\n"
+    code = ("import sys, rogue_hunter.store.writer, rogue_hunter.daemon.log\nbefore = set(sys.modules)\n"
+            "import rogue_hunter.capture.stage\n"
             "print(*sorted(m for m in set(sys.modules) - before if 'rogue_hunter' not in m and '.' not in m))\n"
             "print(*sorted(m for m in sys.modules if 'forensics' in m))")
     run = subprocess.run([sys.executable, "-P", "-c", code], env=dict(clean_env), capture_output=True, check=True)

@@ -17,12 +17,13 @@ import pytest
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import parse
-from rogue_hunter.daemon.live import Live, rebuilt, scoring, tracking
 from rogue_hunter.daemon.reload import SETTLE_S, Reloader
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import open_reader
-from rogue_hunter.stream.tick import Tick, chain
-from rogue_hunter.tracking.events import track
-from rogue_hunter.tracking.pauses import pauses
+from rogue_hunter.stream.pipeline import Pipeline, Stage, chain
+from rogue_hunter.stream.tick import Tick
+from rogue_hunter.tracking.events import Track
+from rogue_hunter.tracking.pauses import Pauses
 from tests.tools.ticks import Machine, key, row, stream
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -39,9 +40,15 @@ class Reloading:
     def __init__(self, file: Path, must: bool = True) -> None:
         self.now = 0.0
         self.said: list[tuple[str, str]] = []
-        self.live = Live(Config())
-        self.reloader = Reloader(self.live, file, must, lambda level, text: self.said.append((level, text)),
-                                 lambda: self.now)
+        self.applied: list[Config] = []
+        self.reloader = Reloader(Config(), file, must, lambda level, text: self.said.append((level, text)),
+                                 self.applied.append, lambda: self.now)
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        assert self.applied == [] or self.applied[-1] is self.reloader.config
+        return self.reloader.config
 
     def looks(self) -> bool:
         """Look now, and once more when the file has come to rest; True when it was read."""
@@ -58,7 +65,7 @@ def test_a_changed_file_is_read_once(tmp_path: Path) -> None:
     assert not made.looks()
     file.write_text("[bands]\nelevated = 40\n[system]\nhz = 5.0\n[store]\nqueue_ticks = 7\n")
     assert made.looks() and not made.looks()
-    assert (made.live.config.bands.elevated, made.live.rate) == (40, 5.0)
+    assert (made.config.bands.elevated, made.config.system.hz) == (40, 5.0)
     assert made.said == [("info", "configuration read again: system.hz 3.0 -> 5.0, bands.elevated 45 -> 40; "
                                   "at the next start: store.queue_ticks 1000 -> 7")]
     assert made.reloader.status["error"] is None
@@ -84,16 +91,16 @@ def test_a_bad_file_keeps_the_old_one(tmp_path: Path, text: str) -> None:
     file.write_text("[bands]\nelevated = 40\n")
     made = Reloading(file)
     assert made.reloader.read()
-    before = made.live.config
+    before = made.config
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     assert made.looks() and not made.looks()
-    assert made.live.config is before
+    assert made.config is before
     assert [level for level, _ in made.said] == ["info", "error"]
     assert "stays as it was" in made.said[-1][1] and str(file) in made.said[-1][1]
     assert made.reloader.status["error"] in made.said[-1][1]
     file.write_text("[bands]\nelevated = 41\n")
     assert made.looks()
-    assert made.live.config.bands.elevated == 41 and made.reloader.status["error"] is None
+    assert made.config.bands.elevated == 41 and made.reloader.status["error"] is None
 
 
 def test_a_file_that_comes_and_goes(tmp_path: Path) -> None:
@@ -103,10 +110,10 @@ def test_a_file_that_comes_and_goes(tmp_path: Path) -> None:
     file.parent.mkdir()
     file.write_text("[system]\nhz = 7.0\n")
     assert made.looks() and named.looks()
-    assert (made.live.hz, named.live.hz) == (7.0, 7.0)
+    assert (made.config.system.hz, named.config.system.hz) == (7.0, 7.0)
     file.unlink()
     assert made.looks() and named.looks()
-    assert (made.live.hz, named.live.hz) == (3.0, 7.0)
+    assert (made.config.system.hz, named.config.system.hz) == (3.0, 7.0)
     assert named.said[-1][0] == "error"
 
 
@@ -119,9 +126,9 @@ def test_a_linked_file_is_followed(tmp_path: Path) -> None:
     made = Reloading(link)
     link.unlink()
     link.symlink_to("2.toml")
-    assert made.looks() and made.live.hz == 2.0
+    assert made.looks() and made.config.system.hz == 2.0
     (tmp_path / "2.toml").write_text("[system]\nhz = 22.0\n")
-    assert made.looks() and made.live.hz == 22.0
+    assert made.looks() and made.config.system.hz == 22.0
 
 
 @pytest.mark.slow
@@ -158,12 +165,17 @@ def test_a_directory_that_cannot_be_watched(tmp_path: Path) -> None:
 
 # -- stages that follow ------------------------------------------------------------------------------------------------
 
-def changing(live: Live, ticks: Iterator[Tick], at: int, config: Config) -> Iterator[Tick]:
-    """The ticks; before tick `at` the configuration changes."""
-    for tick in ticks:
-        if tick.row is not None and tick.row["seq"] == at:
-            live.use(config)
-        yield tick
+def changing(ticks: Iterator[Tick], at: int, new: Config, *stages: Stage) -> Iterator[Tick]:
+    """The ticks after the stages; before tick `at` the configuration changes."""
+    pipeline = Pipeline(*stages)
+
+    def source() -> Iterator[Tick]:
+        for tick in ticks:
+            if tick.row is not None and tick.row["seq"] == at:
+                pipeline.configure(new)
+            yield tick
+
+    return pipeline.run(source())
 
 
 def events(ticks: Iterator[Tick]) -> list[Any]:
@@ -177,23 +189,19 @@ def burning(*pids: int) -> list[dict[str, Any]]:
     return [row(pid, cpu_percent=100.0, state="running") for pid in pids]
 
 
-def test_stages_without_a_change_are_the_plain_ones() -> None:
-    """The same ticks, the same records, whether they could follow or not."""
-    live = Live(Config())
-    plain = chain(Machine(3).ticks(200), scoring(live), tracking(live))
-    from rogue_hunter.scoring.stage import score
-
-    other = chain(Machine(3).ticks(200), score(Config()), track(Config()))
-    for a, b in zip(plain, other, strict=True):
+def test_a_configuration_that_says_the_same_changes_nothing() -> None:
+    """The same ticks, the same records."""
+    same = config("[store]\nqueue_ticks = 7\n")
+    made = changing(Machine(3).ticks(200), 100, same, Score(Config()), Track(Config()))
+    for a, b in zip(made, chain(Machine(3).ticks(200), Score(Config()), Track(Config())), strict=True):
         assert (a.row, a.processes, a.records) == (b.row, b.processes, b.records)
 
 
 def test_open_events_stay_open() -> None:
     """Bands, margins and the model's numbers change; the event that was open goes on, with its peak and beginning."""
-    live = Live(Config())
     rows = burning(7)
     new = config("[bands]\nhigh = 65\n[tracking]\ncheckpoint_s = 0.5\n[scoring.share]\ntau_s = 2.0\n")
-    ticks = list(chain(changing(live, stream([rows] * 40), 20, new), scoring(live), tracking(live)))
+    ticks = list(changing(stream([rows] * 40), 20, new, Score(Config()), Track(Config())))
     told = events(iter(ticks))
     assert told[0][1:] == ("enter", 7, None) and told[-1] == (None, "exit", 7, "stopped")
     assert {kind for _, kind, *_ in told} == {"enter", "checkpoint", "exit"}
@@ -208,27 +216,24 @@ def test_open_events_stay_open() -> None:
 
 def test_a_higher_band_ends_what_is_below_it() -> None:
     """As a falling score would: after so many ticks."""
-    live = Live(Config())
     new = config("[bands]\nelevated = 85\nhigh = 90\ncritical = 95\n")
-    told = events(chain(changing(live, stream([burning(7)] * 60), 20, new), scoring(live), tracking(live)))
+    told = events(changing(stream([burning(7)] * 60), 20, new, Score(Config()), Track(Config())))
     assert told[-1] == (20 + 14, "exit", 7, "below_threshold")
 
 
 def test_a_process_that_is_gone_at_the_change() -> None:
     """Ends as exited, or replaced, and not as lost in a crash."""
-    live = Live(Config())
     made = stream([burning(7, 8, 9)] * 20 + [[*burning(7), row(8, start=5000)]] * 10)
     new = config("[tracking]\nexit_ticks = 10\n")
-    told = events(chain(changing(live, made, 20, new), scoring(live), tracking(live)))
+    told = events(changing(made, 20, new, Score(Config()), Track(Config())))
     assert sorted(t[2:] for t in told if t[1] == "exit" and t[0] == 20) == [(8, "replaced"), (9, "exited")]
     assert (None, "exit", 7, "stopped") in told and not [t for t in told if t[3] == "crashed"]
 
 
 def test_the_model_can_change() -> None:
     """From share to stress: every process is scored by the new one with the next tick, the idle ones too."""
-    live = Live(Config())
     rows = [*burning(7), row(8, state="uninterruptible")]
-    ticks = list(chain(changing(live, stream([rows] * 6), 3, config('[scoring]\nmodel = "stress"\n')), scoring(live)))
+    ticks = list(changing(stream([rows] * 6), 3, config('[scoring]\nmodel = "stress"\n'), Score(Config())))
     models = [{r["model"] for r in tick.processes.values()} for tick in ticks]
     assert models == [{"share"}] * 3 + [{"stress"}] * 3
     assert ticks[3].processes[8, 1000]["score"] == 40
@@ -236,37 +241,24 @@ def test_the_model_can_change() -> None:
 
 def test_the_selection_can_change() -> None:
     """Another number of rogues; a state that is of interest now is found among those that do not change."""
-    live = Live(Config())
     rows = [*burning(1, 2, 3), row(4, state="stopped")]
-    ticks = chain(stream([rows] * 4), scoring(live), tracking(live))
-    first = next(ticks)
-    assert len(live.rogues(first)) == 3
-    live.use(config('[rogue_selection]\ntop = 1\nstates = ["stopped"]\n'))
-    second = next(ticks)
-    picked = [key(r) for r in live.rogues(second).values()]
+    new = config('[rogue_selection]\ntop = 1\nstates = ["stopped"]\n')
+    ticks = list(changing(stream([rows] * 4), 1, new, Score(Config()), Track(Config())))
+    assert len(ticks[0].rogues) == 3
+    picked = [key(r) for r in ticks[1].rogues.values()]
     assert len(picked) == 2 and (4, 1000) in picked
-    assert live.rogues(second) is live.rogues(second)
-    assert live.rogues(Tick()) == {}
-    assert live.rogues(first) == {}, "only of the tick that is under way"
+    assert ticks[-1].row is None and ticks[-1].rogues == {}
+    assert [len(tick.recent) for tick in ticks] == [1, 2, 3, 4, 0]
 
 
-def test_a_rebuilt_stage_is_told_of_every_row() -> None:
-    """Once, when it begins anew; and it passes on batches that carry records only."""
-    live = Live(Config())
-    seen: list[int] = []
-
-    def look(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        for tick in ticks:
-            seen.append(len(tick.changed))
-            yield tick
-
-    rows = burning(1, 2)
-    made = [*stream([rows] * 3), Tick(records=[{"type": "x"}]), *list(stream([rows] * 6))[4:]]
-    out = list(rebuilt(live, lambda c: look, lambda c: c.pause)(changing(live, iter(made), 4, config(
-        "[pause]\nlate_s = 2.0\n"))))
-    assert seen == [2, 0, 0, 0, 2, 0]
-    assert [len(tick.records) for tick in out] == [0, 0, 0, 1, 0, 0]
-    assert list(rebuilt(live, lambda c: pauses(c.pause), lambda c: c.pause)(iter([]))) == []
+def test_pauses_follow_their_settings() -> None:
+    """A beat that is late by 2 s is a pause of the old limit and none of the new one."""
+    late = {"late_s": 2.0, "interval_s": 2.33}
+    stage = Pauses(Config().pause)
+    made = list(stream([burning(1)] * 4, **late))
+    assert [len(stage(tick).records) for tick in made[:2]] == [0, 1]
+    stage.configure(config("[pause]\nlate_s = 3.0\n"))
+    assert [len(stage(tick).records) for tick in made[2:]] == [0, 0]
 
 
 # -- rh-pipe -----------------------------------------------------------------------------------------------------------

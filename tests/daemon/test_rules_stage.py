@@ -15,16 +15,16 @@ import pytest
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import parse
-from rogue_hunter.daemon.live import Live
 from rogue_hunter.daemon.reload import SETTLE_S
-from rogue_hunter.daemon.rules_stage import LOOK_S, Rules, judging
+from rogue_hunter.daemon.rules_stage import LOOK_S, Rules, ruling
 from rogue_hunter.reaper.audit import AuditLog
-from rogue_hunter.reaper.audit_follow import after, follow, last_seq
+from rogue_hunter.reaper.audit_follow import FollowAudit, after, last_seq
 from rogue_hunter.reaper.run import reap_batch
-from rogue_hunter.reaper.stage import reap_behind
+from rogue_hunter.reaper.stage import BackgroundReap
 from rogue_hunter.rules.load import builtin
 from rogue_hunter.rules.load import parse as parse_rules
 from rogue_hunter.rules.model import RuleError
+from rogue_hunter.stream.pipeline import Pipeline, chain
 from rogue_hunter.stream.tick import Record, Row, Tick
 from tests.reaper.fakes import FakeMachine, FakeProcess, match_of, setup
 from tests.tools.ticks import BOOT, START, closing, key, row
@@ -48,17 +48,19 @@ def a_tick(seq: int, *rows: Row) -> Tick:
 
 
 class Pipe:
-    """The stage fed tick by tick, with what it says."""
+    """The stages fed tick by tick, with what they say."""
 
-    def __init__(self, file: Path | None, live: Live | None = None, **more: Any) -> None:
+    def __init__(self, file: Path | None, config: Config | None = None, **more: Any) -> None:
         self.said: list[tuple[str, str]] = []
-        self.live = live or Live(Config())
         self.inbox: queue.SimpleQueue[Tick | None] = queue.SimpleQueue()
-        self.context = judging(self.live, file, lambda level, text: self.said.append((level, text)), **more)
+        self.context = ruling(config or Config(), file, lambda level, text: self.said.append((level, text)), **more)
         self.seq = 0
 
     def __enter__(self) -> Pipe:
-        self.ticks = self.context.__enter__()(iter(self.inbox.get, None))
+        made = self.context.__enter__()
+        found = (made.match, made.reap, made.others, made.tell, made.metrics)
+        self.pipeline = Pipeline(*(stage for stage in found if stage is not None))
+        self.ticks = self.pipeline.run(iter(self.inbox.get, None))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,7 +214,7 @@ def test_actions_of_others_are_taken_from_the_audit_file(tmp_path: Path) -> None
     path = tmp_path / "state" / "audit.log"
     acted(tmp_path, 2000, run="before")
     inbox: queue.SimpleQueue[Tick | None] = queue.SimpleQueue()
-    ticks = follow(lambda: path, "own", 0.0)(iter(inbox.get, None))
+    ticks = chain(iter(inbox.get, None), FollowAudit(lambda: path, "own", 0.0))
 
     def tick() -> list[Record]:
         inbox.put(Tick(closing(0, 0)))
@@ -258,7 +260,7 @@ def test_what_waits_is_dropped_when_it_is_no_longer_armed(tmp_path: Path) -> Non
             time.sleep(0.005)
             yield Tick()
 
-    records = [r for t in reap_behind(ticks(), chosen, current=lambda: chosen if armed[0] else None)
+    records = [r for t in chain(ticks(), BackgroundReap(chosen, current=lambda: chosen if armed[0] else None))
                for r in t.records if r["type"] == "action"]
     assert [(r["pid"], r["outcome"]) for r in records] == [(2000, "terminated")]
     assert {pid for pid, _ in machine.sent} == {2000}
@@ -270,12 +272,12 @@ def test_an_armed_stage_reaps_what_it_matched(tmp_path: Path, rules: Path, monke
     victim = FakeProcess(4100, start_ticks=1000, age_s=2000.0, start_time=START - 990, cpu_seconds_total=1e9)
     machine = FakeMachine(victim)
     monkeypatch.setattr(machine, "boot_id", lambda: BOOT)
-    live = Live(parse(b'[reap]\nmode = "armed"\n'))
+    config = parse(b'[reap]\nmode = "armed"\n')
     rules.write_text(BURN + "[daemon]\ndry_run = true\n")
     burning = row(4100, cpu_percent=99.0, command="victim", cpu_seconds_total=50.0, start_time=START - 990)
 
     def run() -> list[Record]:
-        with Pipe(rules, live, machine=lambda: machine) as pipe:
+        with Pipe(rules, config, machine=lambda: machine) as pipe:
             shift = time.time() - START
             made = a_tick(0, burning)
             assert made.row is not None

@@ -257,11 +257,10 @@ def run(place: Path, faults: Faults, template: Path | None = None, clocks: bool 
 
     ticks: list[tuple[Row, dict[int, Row]]] = []
 
-    def spy(stream: Iterator[Tick]) -> Iterator[Tick]:
-        for tick in stream:
-            if tick.row is not None:
-                ticks.append((tick.row, {key[0]: row for key, row in tick.processes.items()}))
-            yield tick
+    def spy(tick: Tick) -> Tick:
+        if tick.row is not None:
+            ticks.append((tick.row, {key[0]: row for key, row in tick.processes.items()}))
+        return tick
 
     clock = Clock(lambda: tree.mono_ns, lambda: 1.7e9 + tree.mono_ns / 1e9, lambda: tree.mono_ns)
     said: list[str] = []
@@ -271,7 +270,7 @@ def run(place: Path, faults: Faults, template: Path | None = None, clocks: bool 
         try:
             host = LinuxHost(tree.path, mono=lambda: tree.mono_ns, uptime=lambda: tree.uptime_s)
             try:
-                pipe.run(Config(), host, database, hz=3.0, sleep=sleep, clock=clock, warn=said.append, stages=[spy])
+                pipe.run(Config(), host, database, hz=3.0, sleep=sleep, clock=clock, warn=said.append, captures=spy)
             finally:
                 host.close()
         except (HostError, DatabaseError) as error:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rogue_hunter.__main__ import names
 from rogue_hunter.config.options import Config
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.scoring.stage import Score
+from rogue_hunter.stream.pipeline import chain
 from tests.tools import ticks as ticktools
 
 from .mutate import mutate
@@ -78,7 +79,7 @@ def reaper(bench: Bench) -> str:
 
 @case("streams that are closed or full", "no traceback from any command; a full disk is exit 74, a closed pipe 141")
 def streams(bench: Bench) -> str:
-    ticks = ticktools.lines(score(Config())(ticktools.Machine(SEED, processes=60, cpus=2).ticks(60)))
+    ticks = ticktools.lines(chain(ticktools.Machine(SEED, processes=60, cpus=2).ticks(60), Score(Config())))
     source = bench.tmp / "in.ndjson"
     source.write_bytes(ticks)
     seen = []

@@ -7,24 +7,25 @@ import json
 import sys
 from pathlib import Path
 
-from rogue_hunter.config.options import Config, Store
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.config.options import Config
+from rogue_hunter.config.options import Store as Settings
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import Lock
-from rogue_hunter.store.writer import Writer, store
+from rogue_hunter.store.writer import Store, Writer
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import chain
-from rogue_hunter.tracking.events import track
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.tracking.events import Track
 
 
 def main() -> None:
     """Acknowledge each tick once it is in the database."""
-    config = Config(store=Store(state_every_s=1.0))
+    config = Config(store=Settings(state_every_s=1.0))
     Lock(Path(sys.argv[1]))
     now = 0.0
     writer = Writer(Path(sys.argv[1]), config.store, lambda: now, sys.exit)
     ticks = wire.Reader(sys.stdin.buffer, "committer").ticks()
     restored = writer.open_events()
-    for tick in chain(ticks, score(config), track(config, restored=restored), store(writer, lambda tick: {})):
+    for tick in chain(ticks, Score(config), Track(config, restored=restored), Store(writer)):
         if tick.row is not None:
             now = tick.row["ts"]
         assert writer.degraded is None and not writer.dropped

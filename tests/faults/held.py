@@ -14,11 +14,10 @@ from typing import Any
 
 from rogue_hunter.config.options import Config, Store
 from rogue_hunter.daemon import pipe
-from rogue_hunter.daemon.services import Around
+from rogue_hunter.daemon.services import Running, Services
 from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.migrations import VERSION
 from rogue_hunter.store.wal_watch import WalAlarm
-from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream.tick import Tick
 
 from .limits import state
@@ -53,19 +52,18 @@ def pinned(bench: Bench) -> str:
             reader.execute("COMMIT")
         return beats < 1500 and (reader.in_transaction or not any("small again" in line for line in said))
 
-    def bloat(ticks: Iterator[Tick]) -> Iterator[Tick]:
+    def bloat(tick: Tick) -> Tick:
         """As much in a tick as a storm of events writes in a minute."""
-        for tick in ticks:
-            if tick.row is not None and reader.in_transaction:
-                tick.row["host"] = os.urandom(60_000).hex()
-            yield tick
+        if tick.row is not None and reader.in_transaction:
+            tick.row["host"] = os.urandom(60_000).hex()
+        return tick
 
     @contextmanager
-    def surround(writer: Writer, _: Any) -> Iterator[Around]:
-        yield Around((WalAlarm(database, writer, said.append, limit, every_s=1.0).stage,))
+    def start(running: Running) -> Iterator[Services]:
+        yield Services(wal=WalAlarm(database, running.writer, said.append, limit, every_s=1.0))
 
     ticks = pipe.run(Config(store=Store(state_every_s=0.0)), host, database, hz=3.0, sleep=sleep, clock=host.clock,
-                     warn=said.append, stages=[bloat], surround=surround)
+                     warn=said.append, captures=bloat, start=start)
     reader.close()
     assert ticks == beats - 1 and beats < 1500, (ticks, beats)
     assert [("stays in a transaction" in line, "small again" in line) for line in said] == [(True, False), (False, True)], said

@@ -18,6 +18,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.daemon import pipe
 from rogue_hunter.store.database import open_reader
 from rogue_hunter.stream.clock import Clock
+from rogue_hunter.stream.tick import Tick
 from tests.tools import ticks as ticktools
 from tests.tools.processes import PYTHON, python
 
@@ -191,15 +192,14 @@ def clock_steps(bench: Bench) -> str:
             moved += steps.get(int(beats), 0.0)
             return beats < 90
 
-        def spy(ticks: Any) -> Any:
-            for tick in ticks:
-                if tick.row is not None and "clock_step_s" in tick.row:
-                    said.append(round(tick.row["clock_step_s"]))
-                yield tick
+        def spy(tick: Tick) -> Tick:
+            if tick.row is not None and "clock_step_s" in tick.row:
+                said.append(round(tick.row["clock_step_s"]))
+            return tick
 
         host.clock = Clock(host.clock.mono, lambda: ticktools.START + host.mono_ns / 1e9 + moved)
         pipe.run(Config(), host, bench.tmp / name, hz=3.0, sleep=sleep, clock=host.clock, warn=lambda line: None,
-                 stages=[spy])
+                 captures=spy)
         found = rows(bench.tmp / name, "SELECT e.pid, e.start_ticks, e.peak_score, e.reason, count(*)"
                      " FROM process_events e JOIN process_snapshots s ON s.event_id = e.id GROUP BY e.id"
                      " ORDER BY 1, 2, 3, 4, 5")

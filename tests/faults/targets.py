@@ -32,20 +32,21 @@ from rogue_hunter.reaper.candidate import check_match
 from rogue_hunter.reaper.limits import Budget
 from rogue_hunter.rules.load import _toml, builtin
 from rogue_hunter.rules.load import parse as parse_rules
-from rogue_hunter.rules.matcher import match
+from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import RuleError
 from rogue_hunter.rules.narrow import narrow
-from rogue_hunter.sampling.lineage import lineage
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.sampling.lineage import Lineage
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.prune import parse_size
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Tick, chain
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Tick
 from rogue_hunter.text.format import clip, csv_cell, visible
 from rogue_hunter.text.redact import LIMIT, redact
 from rogue_hunter.text.timespec import parse_duration, parse_time
-from rogue_hunter.tracking.events import track
-from rogue_hunter.tracking.history import history
-from rogue_hunter.tracking.pauses import pauses
+from rogue_hunter.tracking.events import Track
+from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.pauses import Pauses
 from tests.tools import ticks as ticktools
 from tests.tools.processes import io_text, stat_line, status_text
 
@@ -106,11 +107,11 @@ def _wire(data: bytes) -> None:
 def _stages(data: bytes) -> None:
     """The filters, as a shell pipeline would have them, from damaged input to lines."""
     sink = io.BytesIO()
-    ticks = chain(_read(data), lineage, score(CONFIG), track(CONFIG), pauses(CONFIG.pause), history(CONFIG),
-                  lambda stream: match(stream, builtin()))
+    ticks = chain(_read(data), Lineage(), Score(CONFIG), Track(CONFIG), Pauses(CONFIG.pause), History(CONFIG),
+                  Matcher(builtin()))
     wire.write(ticks, sink)
     sink2 = io.BytesIO()
-    wire.write(chain(_read(data), score(CONFIG, "stress", explain=True), track(CONFIG, "stress")), sink2)
+    wire.write(chain(_read(data), Score(CONFIG, "stress", explain=True), Track(CONFIG, "stress")), sink2)
 
 
 def _config(data: bytes) -> None:

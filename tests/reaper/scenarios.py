@@ -21,10 +21,11 @@ from rogue_hunter.reaper.linux import LinuxMachine
 from rogue_hunter.reaper.run import Setup, exit_code, reap_batch
 from rogue_hunter.reaper.signals import Handle, Stop
 from rogue_hunter.rules.load import parse
-from rogue_hunter.rules.matcher import match
+from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import RuleSet
 from rogue_hunter.sampling.sample import sample
-from rogue_hunter.stream.clock import beats
+from rogue_hunter.stream.clock import Rate, beats
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record
 from tests.reaper.arena import Arena, wall
 
@@ -493,7 +494,7 @@ def _incident(arena: Arena, rogue: dict[str, int], people: dict[str, int]) -> An
     def work() -> Any:
         host = LinuxHost()
         matches: dict[Any, Record] = {}
-        for tick in match(sample(host, beats(4.0, _pause, count=20)), INCIDENT, lifetime=False):
+        for tick in chain(sample(host, beats(Rate(4.0), _pause, count=20)), Matcher(INCIDENT, lifetime=False)):
             for record in tick.records:
                 matches.setdefault((record["pid"], record["rule"]), record)
         host.close()

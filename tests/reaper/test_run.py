@@ -14,10 +14,11 @@ import pytest
 from rogue_hunter.reaper.candidate import check_match, manual
 from rogue_hunter.reaper.limits import disarm, disarmed, rearm
 from rogue_hunter.reaper.run import exit_code, reap_batch
-from rogue_hunter.reaper.stage import reap, reap_behind
+from rogue_hunter.reaper.stage import BackgroundReap, Reap
 from rogue_hunter.rules.load import parse
 from rogue_hunter.schema.field import Field
 from rogue_hunter.schema.rules import ACTION, MATCH, METHODS, OUTCOMES, REFUSALS
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
 from tests.reaper.fakes import NOW, RULES, FakeMachine, FakeProcess, match_of, setup
 
@@ -302,7 +303,7 @@ def test_a_bad_match_is_an_error_and_the_rest_is_handled(tmp_path: Path, change:
     with pytest.raises(ValueError, match="match with"):
         check_match(bad)
     machine = FakeMachine(good)
-    (tick,) = reap(iter([Tick(records=[bad, match_of(good)])]), setup(tmp_path, machine))
+    (tick,) = chain([Tick(records=[bad, match_of(good)])], Reap(setup(tmp_path, machine)))
     kinds = [r["type"] for r in tick.records]
     assert kinds == ["match", "match", "error", "action"] and machine.sent == [(2000, 15)]
 
@@ -311,7 +312,7 @@ def test_the_stage_acts_once_on_what_is_settled(tmp_path: Path) -> None:
     """A match is repeated each minute; who was refused for good, or shown in a dry run, is not told again."""
     vim, victim = FakeProcess(2000, exe="/usr/bin/vim"), FakeProcess(2001)
     ticks = [Tick(records=[match_of(vim), match_of(victim)]) for _ in range(3)]
-    out = list(reap(iter(ticks), setup(tmp_path, FakeMachine(vim, victim), dry_run=True)))
+    out = list(chain(ticks, Reap(setup(tmp_path, FakeMachine(vim, victim), dry_run=True))))
     assert [[r["type"] for r in t.records].count("action") for t in out] == [2, 0, 0]
 
 
@@ -332,7 +333,7 @@ def test_the_stage_off_the_beat_gives_its_records_later_and_stops(tmp_path: Path
         while (2001, 15) not in machine.sent:
             threading.Event().wait(0.01)
 
-    records = [r for t in reap_behind(ticks(), chosen_told) for r in t.records if r["type"] == "action"]
+    records = [r for t in chain(ticks(), BackgroundReap(chosen_told)) for r in t.records if r["type"] == "action"]
     assert [(r["pid"], r["outcome"]) for r in records] == [(2000, "terminated"), (2001, "interrupted")]
     assert (2001, 9) not in machine.sent
 

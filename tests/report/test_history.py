@@ -27,8 +27,9 @@ from rogue_hunter.store.prune import HISTORY, files_size, prune
 from rogue_hunter.store.rows import WRITES
 from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record, chain, record
-from rogue_hunter.tracking.history import history as history_stage
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Record, record
+from rogue_hunter.tracking.history import History
 from tests.tools import docs
 from tests.tools.history import CASES, CONFIG, CPUS, FIRST, LAST, MONTH, Case, build_month, planted, play, stages
 from tests.tools.ticks import row, stream
@@ -311,7 +312,7 @@ def test_as_many_commands_as_can_be_kept_take_little_room(tmp_path: Path) -> Non
         for at, (name, value) in enumerate(leads * 5):
             rows[at][name] = type(value)(value * rnd.uniform(1, 2))
             rows[at]["unit"] = f"app-gnome-program-{at}.scope"
-        for tick in chain(stream([rows], ts=FIRST + 60.0 * n, interval_s=60.0), history_stage(CONFIG)):
+        for tick in chain(stream([rows], ts=FIRST + 60.0 * n, interval_s=60.0), History(CONFIG)):
             for made in (each for each in tick.records if each["type"].endswith("_minute")):
                 WRITES[made["type"]](connection, made)
     connection.execute("COMMIT")

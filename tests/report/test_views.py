@@ -24,7 +24,7 @@ from rogue_hunter.report.views.view import spark
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import chain
+from rogue_hunter.stream.pipeline import chain
 from tests.tools.history import CONFIG, FIRST, Case, Proc, during, late, play, stages, through
 from tests.tools.ticks import BOOT
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rogue_hunter.rules.matcher import match
+from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.rules.window import Window
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
 from tests.tools.rules import EPOCH, Machine, rules
 
@@ -532,7 +533,7 @@ class TestLifetimeLimits:
                       "processes": 1, **closing},
                      {(9, 7): {"pid": 9, "start_ticks": 7, "start_time": EPOCH - 600, "cpu_percent": 99.0,
                                "cpu_seconds_total": 800.0, "threads": threads}}, {(9, 7)})
-        (tick,) = match(iter([usual]), rules(*SUSTAINED))
+        (tick,) = chain([usual], Matcher(rules(*SUSTAINED)))
         assert bool(tick.records) is expected
 
 
@@ -728,7 +729,7 @@ def test_appointments_do_not_pile_up() -> None:
 
 def test_the_stage_passes_everything_on() -> None:
     ticks = [Tick(records=[{"type": "x", "v": 1}]), Tick()]
-    assert list(match(iter(ticks), rules("cpu_percent_min = 1"))) == ticks
+    assert list(chain(ticks, Matcher(rules("cpu_percent_min = 1")))) == ticks
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.sampling.lineage import lineage
+from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Row, Tick, lived
 from tests.tools.ticks import START, row, stream
 
@@ -28,7 +29,7 @@ def proc(pid: int, ppid: int = 1, cpu: float = 0.0, kids: float = 0.0, disk: int
 
 def run(ticks: list[list[Row]], **closing: Any) -> list[dict[int, Row]]:
     """The rows by pid of each tick, one second apart."""
-    made = lineage(stream(ticks, **{"interval_s": INTERVAL, "cpus": 8, **closing}))
+    made = chain(stream(ticks, **{"interval_s": INTERVAL, "cpus": 8, **closing}), Lineage())
     return [{k[0]: r for k, r in tick.processes.items()} for tick in made]
 
 
@@ -244,7 +245,7 @@ def test_all_that_was_used_is_credited_once(seed: int) -> None:
     for tick, ts in zip(ticks, times, strict=True):
         assert tick.row is not None
         tick.row["ts"] = ts
-    for tick in list(lineage(iter(ticks)))[1:]:
+    for tick in list(chain(ticks, Lineage()))[1:]:
         _count(tick, credited, ended)
     used = [(kernel.used[0] - base[0]) / 100, kernel.used[2] - base[2]]
     assert credited[0] == pytest.approx(used[0], abs=0.05)

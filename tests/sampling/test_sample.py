@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from rogue_hunter.host.protocol import Facts, Snapshot
-from rogue_hunter.sampling.sample import sample, select
+from rogue_hunter.sampling.sample import Select, sample
 from rogue_hunter.sampling.self_usage import Own
 from rogue_hunter.schema.sampling import TICK
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.clock import Beat
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Row, Tick
 from tests.tools.ticks import key, row, stream
 
@@ -198,7 +199,7 @@ ROWS = [
 
 
 def chosen(**options: Any) -> list[int]:
-    (tick,) = select(**options)(stream([ROWS]))
+    (tick,) = chain(stream([ROWS]), Select(**options))
     return [k[0] for k in tick.processes]
 
 
@@ -227,7 +228,7 @@ def test_select_says_what_changed() -> None:
     """A row that comes back into view is new to the next stage; who is gone is told where nothing is left out."""
     busy, idle = row(1, cpu_percent=5.0), row(1)
     other = row(2, cpu_percent=1.0)
-    got = list(select(active=True)(stream([[busy, other], [idle, other], [busy, other], [other]])))
+    got = list(chain(stream([[busy, other], [idle, other], [busy, other], [other]]), Select(active=True)))
     assert [sorted(k[0] for k in t.processes) for t in got] == [[1, 2], [2], [1, 2], [2]]
     assert [sorted(k[0] for k in t.changed) for t in got] == [[1, 2], [], [1], []]
     assert [t.exited for t in got] == [(), (), (), (key(busy),)]
@@ -242,6 +243,6 @@ def test_select_passes_records() -> None:
         yield batch
         yield from stream([ROWS])
 
-    first, second = select(top=1)(both())
+    first, second = chain(both(), Select(top=1))
     assert first is batch
     assert second.row is not None and second.row["processes"] == 6

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from rogue_hunter.config.options import Bands, Config, Share
 from rogue_hunter.schema.field import RESOURCES, Key
-from rogue_hunter.scoring.share import Model, points, scarcity, share
+from rogue_hunter.scoring.share import ShareModel, points, scarcity
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Row, Tick
 from tests.tools.ticks import GIB, Machine, closing, key, row, stream
 
@@ -22,7 +23,7 @@ LARGE = 10 << 20
 
 
 def score(ticks: Iterable[Tick], settings: Share = SETTINGS, explain: bool = False) -> list[Tick]:
-    return list(share(settings, Bands(), explain)(iter(ticks)))
+    return list(chain(ticks, ShareModel(settings, Bands(), explain)))
 
 
 def crowd(count: int) -> list[Row]:
@@ -332,7 +333,7 @@ def test_rows_are_not_changed() -> None:
     ticks = list(machine.ticks(40))
     copies = [{k: dict(made) for k, made in t.processes.items()} for t in ticks]
     given_out, said = [], []
-    for tick in share(SETTINGS, Bands())(iter(ticks)):
+    for tick in chain(ticks, ShareModel(SETTINGS, Bands())):
         given_out.append(tick)
         said.append({k: dict(made) for k, made in tick.processes.items()})
     assert [t.processes for t in ticks] == copies
@@ -419,7 +420,7 @@ def test_what_is_skipped_changes_no_score(seed: int) -> None:
     """Over hundreds of ticks of a machine whose processes live, burn, rest, die and are reused, the scores are those of
     the definition; a process that uses nothing may be one step of the scale of memory behind it, 2 points."""
     reference = Reference()
-    for made in share(SETTINGS, Bands())(ticks := iter(_both(Machine(seed, processes=60), 250, reference))):
+    for made in chain(ticks := iter(_both(Machine(seed, processes=60), 250, reference)), ShareModel(SETTINGS, Bands())):
         wanted = reference.last  # type: ignore[attr-defined]
         assert made.processes.keys() == wanted.keys()
         for k, exact in wanted.items():
@@ -443,7 +444,7 @@ def _both(machine: Machine, count: int, reference: Reference) -> Iterable[Tick]:
 def test_changed_is_what_changed(seed: int) -> None:
     """`changed` names exactly the rows that are another object than in the tick before, and order follows the input."""
     before: dict[Key, Row] = {}
-    for tick in share(SETTINGS, Bands())(Machine(seed).ticks(80)):
+    for tick in chain(Machine(seed).ticks(80), ShareModel(SETTINGS, Bands())):
         assert tick.changed == {k for k, made in tick.processes.items() if before.get(k) is not made}
         before = tick.processes
 
@@ -451,15 +452,15 @@ def test_changed_is_what_changed(seed: int) -> None:
 def test_idle_processes_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tick in which one of 500 processes ran scores one row: those of the others stand, object for object."""
     calls: list[int] = []
-    real = Model._row
+    real = ShareModel._row
 
     def counted(self: Any, made: Row, *rest: Any) -> Row:
         calls.append(made["pid"])
         return real(self, made, *rest)
 
-    monkeypatch.setattr(Model, "_row", counted)
+    monkeypatch.setattr(ShareModel, "_row", counted)
     others = crowd(500)
-    ticks = share(SETTINGS, Bands())(stream([[hog(1, float(p)), *others] for p in range(10, 20)]))
+    ticks = chain(stream([[hog(1, float(p)), *others] for p in range(10, 20)]), ShareModel(SETTINGS, Bands()))
     first = next(ticks)
     assert len(calls) == 501
     calls.clear()
@@ -592,7 +593,7 @@ def test_terms_of_what_is_known() -> None:
 
 
 def test_no_terms_by_default() -> None:
-    (tick,) = share(SETTINGS, Bands())(stream([[hog(1, 100.0)]]))
+    (tick,) = chain(stream([[hog(1, 100.0)]]), ShareModel(SETTINGS, Bands()))
     assert "terms" not in tick.processes[1, 1000]
 
 

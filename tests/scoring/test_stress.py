@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from rogue_hunter.config.options import Config, Stress
 from rogue_hunter.schema.field import CATEGORIES, STATES
-from rogue_hunter.scoring.stage import least, score
-from rogue_hunter.scoring.stress import INPUTS, score_row, stress
+from rogue_hunter.scoring.stage import Least, Score
+from rogue_hunter.scoring.stress import INPUTS, StressModel, score_row
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Row, Tick
 from tests.tools.ticks import Machine, key, row, stream
 
@@ -227,7 +228,7 @@ def test_more_is_never_less(name: str, a: float, b: float, state: str) -> None:
 def test_what_is_skipped_changes_no_score(seed: int) -> None:
     """Rows that stand are not scored again, and every row says what scoring it alone would say."""
     before: dict[Any, Row] = {}
-    for tick in stress(SETTINGS)(_keep := Machine(seed, processes=50).ticks(100)):
+    for tick in chain(_keep := Machine(seed, processes=50).ticks(100), StressModel(SETTINGS)):
         assert all(made == score_row(SETTINGS, _unscored(made)) for made in tick.processes.values())
         assert tick.changed == {k for k, made in tick.processes.items() if before.get(k) is not made}
         assert tick.scored == {k for k, made in tick.processes.items() if made["score"]}
@@ -247,15 +248,15 @@ def test_rows_are_not_changed() -> None:
     """A stage never changes a row that it was handed."""
     ticks = list(Machine(7).ticks(20))
     copies = [{k: dict(made) for k, made in t.processes.items()} for t in ticks]
-    list(stress(SETTINGS, explain=True)(iter(ticks)))
+    list(chain(ticks, StressModel(SETTINGS, explain=True)))
     assert [t.processes for t in ticks] == copies
 
 
 def test_score_takes_the_configured_model() -> None:
     """Without a name the configured model scores, and the bands are that model's."""
-    tick = next(score(Config(), "stress")(stream([[row(1, state="uninterruptible")]])))
+    tick = next(chain(stream([[row(1, state="uninterruptible")]]), Score(Config(), "stress")))
     assert tick.processes[1, 1000]["model"] == "stress" and tick.processes[1, 1000]["band"] == "elevated"
-    assert next(score(Config())(stream([[row(1)]]))).processes[1, 1000]["model"] == "share"
+    assert next(chain(stream([[row(1)]]), Score(Config()))).processes[1, 1000]["model"] == "share"
 
 
 # -- least -----------------------------------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ def ranked(*scores: int) -> list[Row]:
 
 def cut(rows: list[Row], **options: Any) -> list[int]:
     """The pids that are left of one tick."""
-    tick = next(least(**options)(stream([rows])))
+    tick = next(chain(stream([rows]), Least(**options)))
     return [k[0] for k in tick.processes]
 
 
@@ -287,12 +288,12 @@ def test_least() -> None:
 def test_least_says_what_changed() -> None:
     """A row that comes back into view is new to whoever reads on; who is gone cannot be told from who is left out."""
     a, b, low = rated(1, 90), rated(2, 50), rated(2, 10)
-    ticks = list(least(min_score=45)(stream([[a, b], [a, low], [a, b], [b]])))
+    ticks = list(chain(stream([[a, b], [a, low], [a, b], [b]]), Least(min_score=45)))
     assert [t.changed for t in ticks] == [{key(a), key(b)}, set(), {key(b)}, set()]
     assert [t.exited for t in ticks] == [(), (), (), (key(a),)]
     assert [t.partial for t in ticks] == [False, True, False, False]
     batch = Tick(records=[{"type": "x", "v": 1}])
-    assert list(least(top=1)(iter([batch]))) == [batch]
+    assert list(chain([batch], Least(top=1))) == [batch]
 
 
 # -- to the digit ----------------------------------------------------------------------------------------------------
@@ -316,11 +317,11 @@ def test_terms_to_the_digit() -> None:
 def test_no_terms_by_default() -> None:
     assert "terms" not in score_row(SETTINGS, bare(cpu_percent=5.0))
     assert "terms" in score_row(SETTINGS, bare(cpu_percent=5.0), explain=True)
-    for stage in (stress(SETTINGS), score(Config(), "stress"), score(Config(), "share")):
-        assert "terms" not in next(stage(stream([[row(1, cpu_percent=50.0)]]))).processes[1, 1000]
+    for stage in (StressModel(SETTINGS), Score(Config(), "stress"), Score(Config(), "share")):
+        assert "terms" not in next(chain(stream([[row(1, cpu_percent=50.0)]]), stage)).processes[1, 1000]
     for model in ("stress", "share"):
-        explained = score(Config(), model, explain=True)
-        assert "terms" in next(explained(stream([[row(1, cpu_percent=50.0)]]))).processes[1, 1000]
+        explained = Score(Config(), model, explain=True)
+        assert "terms" in next(chain(stream([[row(1, cpu_percent=50.0)]]), explained)).processes[1, 1000]
 
 
 def test_stuck_in_terms() -> None:
@@ -373,7 +374,7 @@ def test_three_metrics_at_most_the_largest_first() -> None:
 
 def test_a_row_that_stands_is_the_same_object_and_one_that_changed_is_scored() -> None:
     still, busy = row(1, cpu_percent=10.0), row(2, cpu_percent=10.0)
-    ticks = list(stress(SETTINGS)(stream([[still, busy], [still, row(2, cpu_percent=90.0)], [still]])))
+    ticks = list(chain(stream([[still, busy], [still, row(2, cpu_percent=90.0)], [still]]), StressModel(SETTINGS)))
     assert ticks[1].processes[key(still)] is ticks[0].processes[key(still)]
     assert ticks[1].changed == {key(busy)} and ticks[2].changed == set()
     assert ticks[1].processes[key(busy)] == score_row(SETTINGS, row(2, cpu_percent=90.0))
@@ -381,16 +382,16 @@ def test_a_row_that_stands_is_the_same_object_and_one_that_changed_is_scored() -
 
 
 def test_an_idle_machine_has_no_score() -> None:
-    (tick,) = stress(SETTINGS)(stream([[row(1, threads=0)]]))
+    (tick,) = chain(stream([[row(1, threads=0)]]), StressModel(SETTINGS))
     assert tick.row is not None and tick.row["max_score"] == 0 and tick.scored == set()
 
 
-@pytest.mark.parametrize("stage", [stress(SETTINGS), least(min_score=1)], ids=["stress", "least"])
+@pytest.mark.parametrize("stage", [StressModel(SETTINGS), Least(min_score=1)], ids=["stress", "least"])
 def test_batches_of_records_pass(stage: Any) -> None:
     """What came between two ticks stays between them."""
     batch = Tick(records=[{"type": "x", "v": 1}])
     first, second = stream([[rated(1, 5)], [rated(1, 6)]])
-    got = list(stage(iter([first, batch, second])))
+    got = list(chain([first, batch, second], stage))
     assert got[1] is batch and len(got) == 3
     assert [t.row["seq"] for t in got if t.row] == [0, 1]
 
@@ -398,6 +399,6 @@ def test_batches_of_records_pass(stage: Any) -> None:
 def test_least_keeps_of_the_scored_who_is_left() -> None:
     (tick,) = stream([ranked(10, 50, 90, 0)])
     tick.scored = {(1, 1000), (2, 1000), (3, 1000)}
-    (cut_down,) = least(min_score=50)(iter([tick]))
+    (cut_down,) = chain([tick], Least(min_score=50))
     assert cut_down.scored == {(2, 1000), (3, 1000)} and cut_down.records is tick.records
     assert cut(ranked(1, 0), min_score=0) == [1, 2]

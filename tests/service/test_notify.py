@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.daemon.sd_notify import Notifier, notifying, status
+from rogue_hunter.daemon.sd_notify import Notifier, Notify, status
 from rogue_hunter.stream.tick import Tick
 
 
@@ -28,7 +28,9 @@ def test_systemd_is_told(tmp_path: Path, abstract: bool) -> None:
     now = [0.0]
     row = {"pid": 7, "command": "a\nREADY=0\x1b[2J", "score": 70}
     tick = Tick({"max_score": 70, "processes": 3}, {(7, 1): row}, scored={(7, 1)})
-    for _ in notifying(notifier, lambda: now[0])(iter([tick, tick, Tick(records=[]), tick])):
+    stage = Notify(notifier, lambda: now[0])
+    for each in (tick, tick, Tick(records=[]), tick):
+        assert stage(each) is each
         now[0] += 2.6
     got = [manager.recv(4096).decode() for _ in range(3)]
     assert got == ["READY=1\nWATCHDOG=1\nSTATUS=score 70, 3 processes; highest: a\\nREADY=0\\x1b[2J (7)", "WATCHDOG=1",

@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.config.options import Config, Store
+from rogue_hunter.config.options import Config
+from rogue_hunter.config.options import Store as Settings
 from rogue_hunter.schema.events import EVENT
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import DatabaseError, Lock, open_reader, open_writer
 from rogue_hunter.store.migrations import VERSION
 from rogue_hunter.store.tables import APPLICATION_ID, TABLES
-from rogue_hunter.store.writer import Writer, store
-from rogue_hunter.stream.tick import Record, Tick, chain
-from rogue_hunter.tracking.events import track
+from rogue_hunter.store.writer import Store, Writer
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Record, Tick
+from rogue_hunter.tracking.events import Track
 from tests.tools.ticks import START, row, stream
 
 CONFIG = Config()
@@ -56,13 +58,13 @@ def events(burn: int = 20, rest: int = 20, **more: Any) -> Iterator[Tick]:
     """A process that burns a core for `burn` ticks and rests for `rest`, tracked."""
     ticks = [[row(7, command="hog", cpu_percent=100.0, cpu_seconds_total=i / 3)] for i in range(burn)]
     ticks += [[row(7, command="hog", cpu_percent=0.0)]] * rest
-    return chain(stream(ticks, **more), score(CONFIG), track(CONFIG))
+    return chain(stream(ticks, **more), Score(CONFIG), Track(CONFIG))
 
 
-def write(db: Path, ticks: Iterator[Tick], clock: Clock, said: list[str], settings: Store = CONFIG.store) -> Writer:
+def write(db: Path, ticks: Iterator[Tick], clock: Clock, said: list[str], settings: Settings = CONFIG.store) -> Writer:
     """Write all ticks; the writer stays open."""
     writer = Writer(db, settings, clock, said.append)
-    for tick in store(writer, lambda tick: {})(ticks):
+    for tick in chain(ticks, Store(writer)):
         if tick.row:
             clock.now = tick.row["ts"]
     return writer
@@ -186,13 +188,13 @@ def test_corrupt_file_is_moved_aside(db: Path, clock: Clock, said: list[str], da
 
 def test_full_disk_keeps_records_until_there_is_room(db: Path, clock: Clock, said: list[str]) -> None:
     """SQLITE_FULL: sampling goes on, the state is degraded, and once there is room everything is written."""
-    writer = Writer(db, Store(retry_s=1.0), clock, said.append)
+    writer = Writer(db, Settings(retry_s=1.0), clock, said.append)
     connection = writer._connection
     assert connection is not None
     connection.execute("PRAGMA max_page_count = 1").fetchall()
     hogs = [[row(p, cpu_percent=100.0 * (i < 40), cpu_seconds_total=i / 3) for p in range(9)] for i in range(100)]
     degraded = 0
-    for tick in chain(stream(hogs, cpu_busy_cores=8.0), score(CONFIG), track(CONFIG)):
+    for tick in chain(stream(hogs, cpu_busy_cores=8.0), Score(CONFIG), Track(CONFIG)):
         if tick.row:
             clock.now = tick.row["ts"]
         if clock.now > START + 25:
@@ -210,7 +212,7 @@ def test_full_disk_keeps_records_until_there_is_room(db: Path, clock: Clock, sai
 
 def test_queue_is_bounded_and_counts_what_it_drops(db: Path, clock: Clock, said: list[str]) -> None:
     """With nowhere to write, the queue keeps the newest and says how many records were lost."""
-    writer = Writer(db, Store(queue_ticks=3, retry_s=1e3), clock, said.append)
+    writer = Writer(db, Settings(queue_ticks=3, retry_s=1e3), clock, said.append)
     other = sqlite3.connect(db, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     record: Record = next(t for t in events() if t.records).records[0]
@@ -335,7 +337,7 @@ def test_open_events_are_restored_once(db: Path, clock: Clock, said: list[str]) 
     """After a crash a living process's event goes on under its key, a dead one's ends once as crashed."""
     ticks = stream([[row(pid, cpu_percent=100.0, cpu_seconds_total=i / 3) for pid in (7, 8)] for i in range(10)])
     writer = Writer(db, CONFIG.store, clock, said.append)
-    crash = chain(ticks, score(CONFIG), track(CONFIG))
+    crash = chain(ticks, Score(CONFIG), Track(CONFIG))
     for _ in range(9):
         writer.take(next(crash))
     assert writer._connection is not None
@@ -347,7 +349,7 @@ def test_open_events_are_restored_once(db: Path, clock: Clock, said: list[str]) 
     restored = writer.open_events()
     assert [(e.event, e.key) for e in restored] == [(first[0][0], (7, 1000)), (first[1][0], (8, 1000))]
     again = stream([[row(7, cpu_percent=100.0, cpu_seconds_total=i / 3)] for i in range(10, 20)])
-    for tick in chain(again, score(CONFIG), track(CONFIG, restored=restored)):
+    for tick in chain(again, Score(CONFIG), Track(CONFIG, restored=restored)):
         writer.take(tick)
     writer.close()
     after = rows(db, "SELECT event, reason FROM process_events ORDER BY pid")
@@ -380,5 +382,5 @@ def test_hostile_values_are_stored_as_they_are(db: Path, clock: Clock, said: lis
     """Quotes, escapes and huge numbers in a record are data."""
     name = "a'); DROP TABLE process_events; --\x1b[2J\u202e"
     ticks = [[row(7, command=name, cmdline=name, cpu_percent=100.0, memory_bytes=2**63 - 1)]] * 3
-    write(db, chain(stream(ticks), score(CONFIG), track(CONFIG)), clock, said).close()
+    write(db, chain(stream(ticks), Score(CONFIG), Track(CONFIG)), clock, said).close()
     assert rows(db, "SELECT command, cmdline FROM process_events") == [(name, name)]

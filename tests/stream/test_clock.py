@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rogue_hunter.stream.clock import NS, Beat, Clock, beats, system_clock
+from rogue_hunter.stream.clock import NS, Beat, Clock, Rate, beats, system_clock
 
 
 class Time:
@@ -35,7 +35,7 @@ class Time:
 def run(time: Time, hz: float, count: int, during: Callable[[Beat], None] = lambda beat: None) -> list[Beat]:
     """`count` beats; `during` is what the consumer does with each."""
     taken = []
-    for beat in beats(hz, time.sleep, time.clock(), count):
+    for beat in beats(Rate(hz), time.sleep, time.clock(), count):
         taken.append(beat)
         during(beat)
     return taken
@@ -118,7 +118,7 @@ def test_without_a_second_clock() -> None:
     """Where time asleep cannot be known the beat goes on."""
     time = Time()
     clock = Clock(lambda: time.now, lambda: 0.0)
-    assert [b.asleep_s for b in beats(3, time.sleep, clock, 3)] == [0, 0, 0]
+    assert [b.asleep_s for b in beats(Rate(3), time.sleep, clock, 3)] == [0, 0, 0]
 
 
 def test_wall_clock_step_moves_only_ts() -> None:
@@ -133,7 +133,7 @@ def test_stop() -> None:
     """The beat ends as soon as sleep says so."""
     time = Time()
     left = [True, True, False]
-    assert len(list(beats(3, lambda s: time.sleep(s) and left.pop(0), time.clock()))) == 3
+    assert len(list(beats(Rate(3), lambda s: time.sleep(s) and left.pop(0), time.clock()))) == 3
 
 
 def test_sleep_that_wakes_early_sleeps_again() -> None:
@@ -143,7 +143,7 @@ def test_sleep_that_wakes_early_sleeps_again() -> None:
     def nap(seconds: float) -> bool:
         return time.sleep(seconds / 2 if seconds > 0.01 else seconds)
 
-    taken = list(beats(3, nap, time.clock(), 3))
+    taken = list(beats(Rate(3), nap, time.clock(), 3))
     assert [round(b.interval_s, 3) for b in taken] == [0, 0.333, 0.333]
 
 
@@ -152,7 +152,7 @@ def test_seconds(hz: float, seconds: float, expected: int) -> None:
     """`seconds` of beats: those that are due within them, and the whole time is used."""
     time = Time()
     begin = time.now
-    assert len(list(beats(hz, time.sleep, time.clock(), seconds=seconds))) == expected
+    assert len(list(beats(Rate(hz), time.sleep, time.clock(), seconds=seconds))) == expected
     assert (time.now - begin) / NS == pytest.approx(seconds, abs=1e-6)
 
 
@@ -163,3 +163,95 @@ def test_system_clock() -> None:
     assert clock.mono() >= before
     if clock.sleeping is not None:
         assert clock.sleeping() >= before
+
+
+# -- a rate that changes ------------------------------------------------------------------------------------------------
+
+class Fake:
+    """A clock that moves when somebody sleeps. `at` runs something at a moment."""
+
+    def __init__(self) -> None:
+        self.ns = 10**12
+        self.asleep = 0
+        self.at: list[tuple[int, Callable[[], None]]] = []
+        self.stopped = False
+        self.clock = Clock(lambda: self.ns, lambda: self.ns / NS, lambda: self.ns + self.asleep)
+
+    def sleep(self, seconds: float) -> bool:
+        """Move on; wake up early when something happens, as a signal or a reload does."""
+        until = self.ns + max(1, round(seconds * NS))
+        while self.at and self.at[0][0] <= until:
+            self.ns, happens = self.at.pop(0)
+            happens()
+            return not self.stopped
+        self.ns = until
+        return not self.stopped
+
+
+def test_the_rate_changes_while_the_beat_waits() -> None:
+    """From 1 to 10 a second: the next beat comes one new period after the last, on time, and is numbered on."""
+    fake, rate = Fake(), Rate(1.0)
+    fake.at = [(10**12 + 3_050_000_000, lambda: setattr(rate, "hz", 10.0))]
+    taken = list(beats(rate, fake.sleep, fake.clock, seconds=4))
+    assert [b.seq for b in taken] == list(range(len(taken)))
+    assert [round((b.mono_ns - 10**12) / NS, 3) for b in taken[:7]] == [0, 1, 2, 3, 3.1, 3.2, 3.3]
+    assert [round(b.interval_s, 3) for b in taken[:7]] == [0, 1, 1, 1, 0.1, 0.1, 0.1]
+    assert max(b.late_s for b in taken) < 1e-6
+    assert len(taken) == 14
+
+
+def test_a_rate_that_falls_waits_longer_and_is_not_late() -> None:
+    """Slowed down by the budget: a longer interval is no pause."""
+    fake, rate = Fake(), Rate(3.0)
+    taken = []
+    for beat in beats(rate, fake.sleep, fake.clock, seconds=10):
+        taken.append(beat)
+        if beat.seq == 5:
+            rate.slowed = 2
+    assert [round(b.interval_s, 2) for b in taken[5:9]] == [0.33, 0.67, 0.67, 0.67]
+    assert max(b.late_s for b in taken) < 1e-6
+
+
+def test_a_change_hides_no_lateness_and_no_sleep() -> None:
+    """The machine stood still, or was suspended, just when the rate changed: late by the deadline of the old rate."""
+    fake, rate = Fake(), Rate(1.0)
+
+    def freeze() -> None:
+        rate.hz = 2.0
+        fake.ns += 5 * NS
+        fake.asleep += 7 * NS
+
+    fake.at = [(10**12 + 2_200_000_000, freeze)]
+    taken = list(beats(rate, fake.sleep, fake.clock, seconds=9))
+    assert [b.seq for b in taken][:4] == [0, 1, 2, 3]
+    assert taken[3].interval_s == pytest.approx(5.2) and taken[3].late_s == pytest.approx(4.2)
+    assert taken[3].asleep_s == pytest.approx(7.0)
+    assert [b.asleep_s for b in taken[4:]] == [0.0] * len(taken[4:])
+
+
+def test_it_ends_when_told_in_the_midst_of_a_change() -> None:
+    """A stop that comes together with another rate is a stop."""
+    fake, rate = Fake(), Rate(1.0)
+
+    def stop() -> None:
+        rate.hz, fake.stopped = 5.0, True
+
+    fake.at = [(10**12 + 1_500_000_000, stop)]
+    assert len(list(beats(rate, fake.sleep, fake.clock))) == 2
+
+
+def test_the_time_is_up_while_waiting_for_the_first_beat_of_a_new_rate() -> None:
+    """The end of the run does not wait for a slow beat."""
+    fake, rate = Fake(), Rate(1.0)
+    fake.at = [(10**12 + 1_500_000_000, lambda: setattr(rate, "hz", 0.1))]
+    assert len(list(beats(rate, fake.sleep, fake.clock, seconds=3))) == 2
+    assert fake.ns == 10**12 + 3 * NS
+
+
+def test_a_beat_that_only_the_new_rate_makes_overdue_is_not_late() -> None:
+    """From one beat in 10 s to 3 a second, 5 s after the last: the next beat comes at once and no pause is seen."""
+    fake, rate = Fake(), Rate(0.1)
+    fake.at = [(10**12 + 5 * NS, lambda: setattr(rate, "hz", 3.0))]
+    taken = list(beats(rate, fake.sleep, fake.clock, count=4))
+    assert [round((b.mono_ns - 10**12) / NS, 2) for b in taken] == [0, 5, 5.33, 5.67]
+    assert [b.late_s for b in taken] == [0, 0, 0, 0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rogue_hunter.stream.tick import Tick, chain, record
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Tick, record
 from tests.tools.ticks import closing, key, row
 
 
@@ -37,10 +38,9 @@ def test_chain_applies_stages_in_order_and_lazily() -> None:
         yield Tick()
 
     def stage(name: str):  # type: ignore[no-untyped-def]
-        def run(ticks: Iterator[Tick]) -> Iterator[Tick]:
-            for tick in ticks:
-                seen.append(name)
-                yield tick
+        def run(tick: Tick) -> Tick:
+            seen.append(name)
+            return tick
 
         return run
 
@@ -61,10 +61,7 @@ def test_chain_closes_what_is_upstream() -> None:
         finally:
             closed.append(True)
 
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        yield from ticks
-
-    chained = chain(source(), stage)
+    chained = chain(source())
     next(chained)
     chained.close()  # type: ignore[attr-defined]
     assert closed == [True]

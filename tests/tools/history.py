@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.sampling.lineage import lineage
+from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.schema.field import Key
-from rogue_hunter.scoring.selection import Selector
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import open_writer
 from rogue_hunter.store.tables import COMMAND_MINUTES, MACHINE_MINUTES
-from rogue_hunter.store.writer import Writer, store
-from rogue_hunter.stream.tick import Record, Row, Tick, chain
-from rogue_hunter.tracking.events import track
-from rogue_hunter.tracking.history import history
-from rogue_hunter.tracking.pauses import pauses
+from rogue_hunter.store.writer import Store, Writer
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Record, Row, Tick
+from rogue_hunter.tracking.events import Track
+from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.pauses import Pauses
 from tests.tools.ticks import GIB, closing, key, row
 
 CONFIG = Config()
@@ -143,9 +143,9 @@ def play(case: Case, start: float, rnd: random.Random, begin: int = -90, end: in
 
 def stages(writer: Writer) -> list[Any]:
     """What rh-pipe runs."""
-    return [lineage, score(CONFIG), track(CONFIG), pauses(CONFIG.pause), history(CONFIG),
-            store(writer, Selector(CONFIG.rogue_selection).rogues, pid=4242, started_at=float(FIRST), hz=3.0,
-                  model="share")]
+    stored = Store(writer)
+    writer.tells(lambda: {"pid": 4242, "started_at": float(FIRST), "hz": 3.0, "model": "share", **stored.state()})
+    return [Lineage(), Score(CONFIG), Track(CONFIG), Pauses(CONFIG.pause), History(CONFIG), stored]
 
 
 def late(at: float, seconds: float, **more: Any) -> Callable[[float], dict[str, Any]]:
@@ -237,7 +237,7 @@ def _templates(rnd: random.Random, count: int = 40) -> list[tuple[Record, list[R
                                       unattributed_cpu_cores=0.05, self_cpu_percent=0.7, late_s=rnd.random() / 50,
                                       started=rnd.randrange(3), max_score=9),
                               now, set(now), (), set(now)))
-        records = [r for t in chain(iter(ticks), history(CONFIG)) for r in t.records if r["type"].endswith("_minute")]
+        records = [r for t in chain(iter(ticks), History(CONFIG)) for r in t.records if r["type"].endswith("_minute")]
         made.append((records[0], records[1:]))
     return made
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.schema.field import BANDS
-from rogue_hunter.scoring.selection import Selector
 from rogue_hunter.store.database import Lock
-from rogue_hunter.store.writer import Writer, store
-from rogue_hunter.stream.tick import Row, Tick, chain
-from rogue_hunter.tracking.events import track
+from rogue_hunter.store.writer import Store, Writer
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Row, Tick
+from rogue_hunter.tracking.events import Track
 from tests.tools.ticks import START, row, stream
 
 CONFIG = Config()
@@ -69,8 +69,9 @@ def record_run(path: Path, ticks: Sequence[Sequence[Row]], *, crash: bool = Fals
     last = START + (len(ticks) - 1) / HZ
     writer = Writer(path, config.store, lambda: last, lambda message: None)
     told = {"pid": 4242, "started_at": START, "hz": 3.0, "model": "share", "stopped_at": None, **facts}
-    stages = chain(scored(stream(ticks)), track(config, restored=writer.open_events()),
-                   store(writer, Selector(config.rogue_selection).rogues, **told))
+    stored = Store(writer)
+    writer.tells(lambda: {**told, **stored.state()})
+    stages = chain(scored(stream(ticks)), Track(config, restored=writer.open_events()), stored)
     for n, _ in enumerate(stages, 1):
         if crash and n == len(ticks):
             break

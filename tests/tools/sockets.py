@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.config.options import Config, Socket
-from rogue_hunter.daemon.live import Live, scoring, tracking
 from rogue_hunter.daemon.loop import Loop
 from rogue_hunter.daemon.socket.address import Place
 from rogue_hunter.daemon.socket.feed import Feed
 from rogue_hunter.daemon.socket.peer import peer_of
 from rogue_hunter.daemon.socket.requests import logging
 from rogue_hunter.daemon.socket.server import Server
-from rogue_hunter.stream.tick import Tick, chain
+from rogue_hunter.scoring.stage import Score
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Tick
+from rogue_hunter.tracking.events import Track
 from tests.tools.ticks import Machine
 
 STATE = {"pid": 1, "version": "0", "started_at": 1.0, "hz": 3.0, "slowed": 1, "model": "share", "database": "x.db"}
@@ -29,9 +31,8 @@ class Served:
         self.now = 1000.0
         self.said: list[str] = []
         self.written: list[tuple[Any, ...]] = []
-        self.live = Live(Config())
         self.loop = Loop()
-        self.feed = Feed(self.live.rogues, lambda: STATE)
+        self.feed = Feed(lambda: STATE)
         peer = fields.pop("peer", peer_of)
         self.place = Place(directory / "run" / "s")
         self.server = Server(self.place, self.loop, Socket(**fields), self.feed.greeting,
@@ -85,7 +86,6 @@ def received(client: socket.socket, served: Served, until: Callable[[list[Any]],
     return [json.loads(line) for line in data.split(b"\n")[:-1]]
 
 
-def ticks(count: int, live: Live | None = None) -> Iterator[Tick]:
-    """Ticks of a machine with something going on, scored and tracked; by a Live of their own where none is given."""
-    live = live or Live(Config())
-    return chain(Machine(5, processes=40).ticks(count), scoring(live), tracking(live))
+def ticks(count: int) -> Iterator[Tick]:
+    """Ticks of a machine with something going on, scored and tracked."""
+    return chain(Machine(5, processes=40).ticks(count), Score(Config()), Track(Config()))

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from rogue_hunter.config.options import Config
 from rogue_hunter.schema.events import EVENT, EXIT_REASONS
 from rogue_hunter.schema.field import BANDS
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record, Row, Tick, chain
-from rogue_hunter.tracking.events import Open, Tracker, track
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Record, Row, Tick
+from rogue_hunter.tracking.events import Open, Track, Tracker
 from tests.tools.ticks import BOOT, START, Machine, closing, key, row
 
 CONFIG = Config()
@@ -50,7 +51,7 @@ def ticks(rows: Iterable[Iterable[Row]], **fields: Any) -> Iterator[Tick]:
 
 
 def events(stream: Iterable[Tick], config: Config = FAST, restored: Iterable[Open] = ()) -> list[Record]:
-    return [r for tick in track(config, restored=restored)(iter(stream)) for r in tick.records]
+    return [r for tick in chain(stream, Track(config, restored=restored)) for r in tick.records]
 
 
 def said(scores: Iterable[int | None], config: Config = FAST) -> list[tuple[Any, ...]]:
@@ -160,7 +161,7 @@ def test_record() -> None:
 
 def test_records_stand_with_their_tick() -> None:
     """Events travel with the tick that they belong to; the last words come alone at the end."""
-    got = list(track(FAST)(ticks([[rated(50)], [rated(50)]])))
+    got = list(chain(ticks([[rated(50)], [rated(50)]]), Track(FAST)))
     assert [[r["kind"] for r in tick.records] for tick in got] == [["enter"], [], ["exit"]]
     assert got[-1].row is None
 
@@ -174,7 +175,7 @@ def test_unscored_process_is_below() -> None:
 @pytest.mark.parametrize("model", ["share", "stress"])
 def test_bands_of_the_model(model: str) -> None:
     """The tracking band is that of the model: 45 points for share, 40 for stress."""
-    found = [r for tick in track(CONFIG, model)(ticks([[rated(44)]])) for r in tick.records]
+    found = [r for tick in chain(ticks([[rated(44)]]), Track(CONFIG, model)) for r in tick.records]
     assert [r["kind"] for r in found] == ([] if model == "share" else ["enter", "exit"])
 
 
@@ -292,10 +293,12 @@ def test_restored_event_that_is_not_listed() -> None:
     assert [(r["kind"], r["reason"]) for r in found] == [("exit", "below_threshold")]
 
 
-def test_restored_events_wait_for_a_tick() -> None:
-    """Without any tick nothing is known, and nothing is said: the events stay open for the next start."""
-    assert events([], restored=[opened()]) == []
-    assert events([Tick(records=[])], restored=[opened()]) == []
+def test_restored_events_are_closed_without_a_tick() -> None:
+    """Stopped before the first tick, nothing is known of their processes but when they were last seen."""
+    for stream in ([], [Tick(records=[])]):
+        (found,) = events(stream, restored=[opened()])
+        assert (found["kind"], found["reason"], found["event"]) == ("exit", "crashed", "e-1")
+        assert found["ts"] == opened().seen
 
 
 # -- laws ------------------------------------------------------------------------------------------------------------
@@ -329,7 +332,7 @@ def test_every_event_begins_once_and_ends_once(course: list[list[int | None]]) -
 @pytest.mark.parametrize("seed", range(3))
 def test_whole_machine(seed: int, model: str) -> None:
     """Over a machine's life no identity has two open events at once, and every record keeps its contract."""
-    stream = chain(Machine(seed).ticks(300), score(CONFIG, model), track(FAST, model))
+    stream = chain(Machine(seed).ticks(300), Score(CONFIG, model), Track(FAST, model))
     open_now: set[tuple[int, int]] = set()
     count = 0
     for tick in stream:
@@ -361,5 +364,5 @@ def test_only_records_of_a_filter() -> None:
     error = {"type": "error", "v": 1, "stage": "x", "message": "m"}
     sink = io.BytesIO()
     stream = [*ticks([[rated(50)]]), Tick(records=[error])]
-    wire.write(track(FAST)(iter(stream)), sink, encode=wire.only_records)
+    wire.write(chain(stream, Track(FAST)), sink, encode=wire.only_records)
     assert [json.loads(line)["type"] for line in sink.getvalue().splitlines()] == ["event", "error", "event"]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.scoring.stage import score
+from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.writer import Writer
-from rogue_hunter.stream.tick import Record, Row, Tick, chain
-from rogue_hunter.tracking.history import history
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Record, Row, Tick
+from rogue_hunter.tracking.history import History
 from rogue_hunter.tracking.minutes import LEAST
 from tests.tools.ticks import GIB, START, Machine, row, stream
 
@@ -23,7 +24,7 @@ FIRST = int(START // 60) * 60
 
 def run(ticks: Iterator[Tick]) -> tuple[list[Record], list[Record]]:
     """Machine and command records of all minutes."""
-    made = [r for t in chain(ticks, score(CONFIG), history(CONFIG)) for r in t.records]
+    made = [r for t in chain(ticks, Score(CONFIG), History(CONFIG)) for r in t.records]
     return ([r for r in made if r["type"] == "machine_minute"], [r for r in made if r["type"] == "command_minute"])
 
 
@@ -75,7 +76,7 @@ def test_pauses_are_counted_in_their_minute() -> None:
     """Pause records of the ticks are summed up in the machine's row."""
     ticks = list(stream([[row(7)]] * 6))
     ticks[3].records.append({"type": "pause", "v": 1, "duration_s": 2.5})
-    made = [r for t in history(CONFIG)(iter(ticks)) for r in t.records if r["type"] == "machine_minute"]
+    made = [r for t in chain(ticks, History(CONFIG)) for r in t.records if r["type"] == "machine_minute"]
     assert (made[0]["pauses"], made[0]["pause_s"]) == (1, 2.5)
 
 
@@ -99,7 +100,7 @@ def test_a_minute_cut_in_two_by_a_restart_is_added_up(tmp_path: Path) -> None:
     """Two runs in one minute: the command's use of both stands in its row."""
     for _ in range(2):
         writer = Writer(tmp_path / "x.db", CONFIG.store, lambda: START, [].append)
-        for tick in chain(stream([[hog(i)] for i in range(30)]), score(CONFIG), history(CONFIG)):
+        for tick in chain(stream([[hog(i)] for i in range(30)]), Score(CONFIG), History(CONFIG)):
             writer.take(tick)
         writer.close()
     with sqlite3.connect(tmp_path / "x.db") as connection:
@@ -112,7 +113,7 @@ def test_a_minute_cut_in_two_by_a_restart_is_added_up(tmp_path: Path) -> None:
 def test_any_machine(tmp_path: Path) -> None:
     """A machine that a seed decides: rows fit the table, none is below the least in everything."""
     machine = Machine(5)
-    made = list(chain((machine.tick() for _ in range(400)), score(CONFIG), history(CONFIG)))
+    made = list(chain((machine.tick() for _ in range(400)), Score(CONFIG), History(CONFIG)))
     writer = Writer(tmp_path / "x.db", CONFIG.store, lambda: START, [].append)
     for tick in made:
         writer.take(tick)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rogue_hunter.config.options import Pause
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Row, Tick
-from rogue_hunter.tracking.pauses import cause, culprits, pauses
+from rogue_hunter.tracking.pauses import Pauses, cause, culprits
 from tests.tools.ticks import GIB, START, row, stream
 
 SETTINGS = Pause()
@@ -27,7 +28,7 @@ def run(ticks: list[list[Row]], rows: dict[int, dict[str, Any]]) -> list[Record]
         ts, mono = ts + interval + more.get("asleep_s", 0.0), mono + int(interval * 1e9)
         tick.row.update({"ts": round(ts, 3), "mono_ns": mono, **more})
         made.append(tick)
-    return [r for t in pauses(SETTINGS)(iter(made)) for r in t.records if r["type"] == "pause"]
+    return [r for t in chain(made, Pauses(SETTINGS)) for r in t.records if r["type"] == "pause"]
 
 
 def hog(cpu: float, pid: int = 7, **more: Any) -> Row:
@@ -178,4 +179,4 @@ def test_ticks_pass_unchanged() -> None:
     """The stage adds records and changes nothing else; batches of records pass."""
     ticks = list(stream([[hog(1.0)]] * 2))
     batch = Tick(records=[{"type": "x", "v": 1}])
-    assert list(pauses(SETTINGS)(iter([*ticks, batch]))) == [*ticks, batch]
+    assert list(chain([*ticks, batch], Pauses(SETTINGS))) == [*ticks, batch]

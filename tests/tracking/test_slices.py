@@ -9,6 +9,7 @@ import pytest
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.stream import wire
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Row, Tick
 from rogue_hunter.tracking.history import History
 from rogue_hunter.tracking.slices import KEPT, MEMORY_LEAST
@@ -20,7 +21,7 @@ CONFIG = Config()
 def run(ticks: Iterable[Tick]) -> tuple[list[Record], History]:
     """All slice records, and the history that made them."""
     made = History(CONFIG)
-    records = [each for tick in made.stage(iter(ticks)) for each in tick.records]
+    records = [each for tick in chain(ticks, made) for each in tick.records]
     return [each for each in records if each["type"].endswith("_slice")], made
 
 
@@ -167,7 +168,7 @@ def test_recent_slices_are_in_memory() -> None:
     seen: list[Record] = []
     for tick in ticks_of(row(7, cpu_percent=50.0), count=895):
         assert tick.row is not None
-        seen += made.update(tick, tick.row)
+        seen += made(tick).records
         made.slicer.recent()
     recent = of(made.slicer.recent(), "machine_slice")
     assert len(recent) == KEPT + 1 and recent[-1]["seconds"] < 5

@@ -6,12 +6,11 @@ A tick becomes bytes once, however many clients there are, and not at all when t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from rogue_hunter.schema.field import Key
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record, Row, Stage, Tick, record
+from rogue_hunter.stream.tick import Record, Tick, record
 
 HISTORY = 120
 """Ticks whose highest score a new client is told: 40 s at 3 Hz, the width of a terminal's sparkline."""
@@ -35,13 +34,16 @@ class Clients(Protocol):
         """Send to all of them; returns at once."""
         ...
 
+    def state(self) -> dict[str, Any]:
+        """What daemon_state tells of them."""
+        ...
+
 
 class Feed:
-    """What has been going on, for whoever connects. `rogues` picks the rows that are sent; `state` gives what
-    initial_state says of the pipe itself."""
+    """What a new client is told, and each tick as clients get it. `state` gives what initial_state tells of the pipe
+    itself."""
 
-    def __init__(self, rogues: Callable[[Tick], dict[Key, Row]], state: Callable[[], dict[str, Any]]) -> None:
-        self._rogues = rogues
+    def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
         self._state = state
         self._encode = wire.Encoder().tick
         self._history: deque[tuple[float, int | None]] = deque(maxlen=HISTORY)
@@ -58,12 +60,12 @@ class Feed:
                     self._events[each["event"]] = {name: each[name] for name in _TOLD if name in each}
         if tick.row is not None:
             self._history.append((tick.row["ts"], tick.row.get("max_score")))
-            self._last = Tick(tick.row, self._rogues(tick))
+            self._last = Tick(tick.row, dict(tick.rogues))
 
     def frame(self, tick: Tick) -> bytes:
         """The lines of a tick as clients get them."""
         kept = [each for each in tick.records if each["type"] not in BULKY]
-        return self._encode(Tick(tick.row, self._rogues(tick), records=kept))
+        return self._encode(Tick(tick.row, dict(tick.rogues), records=kept))
 
     def greeting(self) -> bytes:
         """The `initial_state` record, and the last tick."""
@@ -75,16 +77,21 @@ class Feed:
         return lines + (self._encode(last) if last is not None else b"")
 
 
-def broadcast(feed: Feed, clients: Clients) -> Stage:
-    """The stage: every tick is sent to whoever is connected, and passed on."""
+class Broadcast:
+    """The stage: every tick is sent to the connected clients."""
 
-    def stage(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        for tick in ticks:
-            feed.take(tick)
-            if clients.clients:
-                frame = feed.frame(tick)
-                if frame:
-                    clients.broadcast(frame)
-            yield tick
+    def __init__(self, feed: Feed, clients: Clients) -> None:
+        self._feed, self._clients = feed, clients
 
-    return stage
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick, unchanged."""
+        self._feed.take(tick)
+        if self._clients.clients:
+            frame = self._feed.frame(tick)
+            if frame:
+                self._clients.broadcast(frame)
+        return tick
+
+    def state(self) -> dict[str, Any]:
+        """The state of the server."""
+        return {"socket": self._clients.state()}

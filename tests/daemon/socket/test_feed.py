@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from rogue_hunter.daemon.live import scoring, tracking
-from rogue_hunter.daemon.socket.feed import broadcast
-from rogue_hunter.stream.tick import Tick, chain
+from rogue_hunter.config.options import Config
+from rogue_hunter.daemon.socket.feed import Broadcast
+from rogue_hunter.scoring.stage import Score
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Tick
+from rogue_hunter.tracking.events import Track
 from tests.tools.docs import json_schema
 from tests.tools.sockets import Served, received, ticks
 from tests.tools.ticks import key, row, stream
@@ -18,7 +21,7 @@ from tests.tools.ticks import key, row, stream
 def test_a_client_gets_the_state_and_then_every_tick(serve: Callable[..., Served]) -> None:
     """initial_state, the last tick, and each tick with its rogues and events; every record is valid."""
     served = serve(queue_ticks=100)
-    stage = broadcast(served.feed, served.server)(ticks(60, served.live))
+    stage = chain(ticks(60), Broadcast(served.feed, served.server))
     for _ in range(20):
         next(stage)
     client = served.connect()
@@ -43,13 +46,14 @@ def test_only_rogues_are_sent_and_bulky_records_are_not(serve: Callable[..., Ser
     client = served.connect()
     rows = [row(n) for n in range(100, 400)] + [row(7, cpu_percent=100.0, state="running")]
 
-    def captured(ticks: Iterator[Tick]) -> Iterator[Tick]:
-        for number, tick in enumerate(ticks):
-            tick.records = [{"type": "spindump_thread", "v": 1}, {"type": "capture", "v": 1}] if number == 1 else []
-            yield tick
+    def captured(tick: Tick) -> Tick:
+        tick.records = []
+        if tick.row is not None and tick.row["seq"] == 1:
+            tick.records = [{"type": "spindump_thread", "v": 1}, {"type": "capture", "v": 1}]
+        return tick
 
-    live = served.live
-    list(chain(stream([rows, rows]), scoring(live), tracking(live), captured, broadcast(served.feed, served.server)))
+    list(chain(stream([rows, rows]), Score(Config()), Track(Config()), captured,
+               Broadcast(served.feed, served.server)))
     got = received(client, served)
     assert [each["pid"] for each in got if each["type"] == "process"] == [7, 7]
     assert [each["processes"] for each in got if each["type"] == "tick"] == [301, 301]
@@ -60,7 +64,7 @@ def test_nothing_is_encoded_for_nobody(serve: Callable[..., Served]) -> None:
     """Without a client a tick is not turned into bytes."""
     served = serve()
     served.feed.frame = lambda tick: pytest.fail("encoded")  # type: ignore[method-assign,misc]
-    assert len(list(broadcast(served.feed, served.server)(ticks(5, served.live)))) >= 5
+    assert len(list(chain(ticks(5), Broadcast(served.feed, served.server)))) >= 5
 
 
 def test_rows_are_sorted_as_selected(serve: Callable[..., Served]) -> None:
@@ -68,6 +72,6 @@ def test_rows_are_sorted_as_selected(serve: Callable[..., Served]) -> None:
     served = serve()
     client = served.connect()
     rows = [row(11, cpu_percent=20.0), row(12, cpu_percent=100.0), row(13, cpu_percent=60.0)]
-    list(broadcast(served.feed, served.server)(chain(stream([rows]), scoring(served.live), tracking(served.live))))
+    list(chain(stream([rows]), Score(Config()), Track(Config()), Broadcast(served.feed, served.server)))
     got = received(client, served)
     assert [key(each) for each in got if each["type"] == "process"] == [(12, 1000), (13, 1000), (11, 1000)]

@@ -8,7 +8,7 @@ from rogue_hunter.host.macos.host import darwin_clock
 from rogue_hunter.host.protocol import Host, HostError
 from rogue_hunter.sampling.sample import sample
 from rogue_hunter.schema.sampling import PROCESS
-from rogue_hunter.stream.clock import beats
+from rogue_hunter.stream.clock import Rate, beats
 from tests.macos.machine import BURNER, TIMEBASES, Machine, row, scripted, settle
 
 GB = 1 << 30
@@ -194,7 +194,7 @@ def test_through_the_sample_stage(machine: Machine) -> None:
         fake.advance(seconds)
         return True
 
-    ticks = list(sample(typed, beats(2.0, sleep, darwin_clock(fake.library), count=3), silent_first=True))
+    ticks = list(sample(typed, beats(Rate(2.0), sleep, darwin_clock(fake.library), count=3), silent_first=True))
     assert [t.row["seq"] for t in ticks if t.row] == [0, 1]
     last = ticks[-1].row
     assert last is not None

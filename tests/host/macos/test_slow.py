@@ -8,7 +8,7 @@ import pytest
 
 from rogue_hunter.host.macos.host import darwin_clock
 from rogue_hunter.host.macos.iokit import ioreg_reader
-from rogue_hunter.stream.clock import beats
+from rogue_hunter.stream.clock import Rate, beats
 from tests.macos.fake import Fake
 from tests.macos.machine import BURNER, TIMEBASES, Machine, row, scripted, settle
 
@@ -92,5 +92,5 @@ def test_clocks(machine: Machine) -> None:
             fake.advance(seconds)
             return True
 
-        got = [(round(b.interval_s, 3), round(b.asleep_s, 3)) for b in beats(1.0, sleep, clock, count=4)]
+        got = [(round(b.interval_s, 3), round(b.asleep_s, 3)) for b in beats(Rate(1.0), sleep, clock, count=4)]
         assert got == [(0.0, 0.0), (1.0, 0.0), (1.0, 30.0), (1.0, 0.0)]

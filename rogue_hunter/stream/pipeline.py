@@ -1,0 +1,112 @@
+"""Stages and pipelines: a stage takes a tick and returns a tick, a pipeline is a list of stages.
+
+A stage may add records and fields, replace rows by new ones and leave rows out; it never changes a row that it was
+given, because the same row object is in many ticks: the row of a process that did not run is not built again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Protocol, runtime_checkable
+
+from rogue_hunter.config.options import Config
+from rogue_hunter.stream.tick import Record, Tick
+
+
+class Stage(Protocol):
+    """A stage. It may also have the methods of Configurable, Closable, Abortable and Stateful."""
+
+    def __call__(self, tick: Tick, /) -> Tick:
+        """The tick with what the stage adds."""
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """A stage that follows the configuration while it runs."""
+
+    def configure(self, config: Config) -> None:
+        """Use this configuration from the next tick on."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A stage that has something to do at the end of the stream."""
+
+    def close(self) -> Iterable[Record]:
+        """Release what the stage holds; returns its last records."""
+
+
+@runtime_checkable
+class Abortable(Protocol):
+    """A stage that ends in another way when the stream is given up; others are closed and their records dropped."""
+
+    def abort(self) -> None:
+        """Release what the stage holds, without waiting for results."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A stage that has facts for the table daemon_state."""
+
+    def state(self) -> Mapping[str, Any]:
+        """The facts now, by their keys."""
+
+
+class Pipeline:
+    """Stages in order. A pipeline is itself a stage."""
+
+    def __init__(self, *stages: Stage) -> None:
+        self.stages = stages
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick after all stages."""
+        for stage in self.stages:
+            tick = stage(tick)
+        return tick
+
+    def configure(self, config: Config) -> None:
+        """Hand a changed configuration to the stages."""
+        for stage in self.stages:
+            if isinstance(stage, Configurable):
+                stage.configure(config)
+
+    def state(self) -> dict[str, Any]:
+        """The facts of all stages."""
+        return {key: value for stage in self.stages if isinstance(stage, Stateful)
+                for key, value in stage.state().items()}
+
+    def close(self) -> list[Record]:
+        """Close the stages in order. The last records of each pass through the stages behind it; returns them all."""
+        records: list[Record] = []
+        for place, stage in enumerate(self.stages, 1):
+            if isinstance(stage, Closable) and (last := list(stage.close())):
+                records += Pipeline(*self.stages[place:])(Tick(records=last)).records
+        return records
+
+    def abort(self) -> None:
+        """Release what the stages hold; errors and last records are dropped."""
+        for stage in self.stages:
+            with suppress(Exception):
+                if isinstance(stage, Abortable):
+                    stage.abort()
+                elif isinstance(stage, Closable):
+                    stage.close()
+
+    def run(self, ticks: Iterable[Tick]) -> Iterator[Tick]:
+        """Every tick after all stages, then the last records, if there are any, as a tick without a row. The stages
+        are aborted if the input or a stage raises, or the reader closes this iterator."""
+        try:
+            for tick in ticks:
+                yield self(tick)
+            last = self.close()
+        except BaseException:
+            self.abort()
+            raise
+        if last:
+            yield Tick(records=last)
+
+
+def chain(ticks: Iterable[Tick], *stages: Stage) -> Iterator[Tick]:
+    """Ticks through stages: the form of a shell pipeline inside one process."""
+    return Pipeline(*stages).run(ticks)
