@@ -55,6 +55,10 @@ _CPU = (
     _f("cpu_system_seconds_total", float, "s", "CPU time used in the kernel"),
     _f("children_cpu_seconds_total", float, "s", "CPU time of children that ended and were waited for"),
     _m("cpu_percent", float, "%", "CPU use of the interval; 100 = one core"),
+    _m("children_exited", int, "", "children that ended in the interval, as the kernel reports each exit; left out "
+       "where it reports none", platforms="linux"),
+    _m("children_failed", int, "", "those of them that were killed by a signal or ended with a status other than 0",
+       platforms="linux"),
     _m("children_cpu_percent", float, "%", "CPU use, in the interval, of children that ended in it, as far as it was "
        "not seen in rows of their own; at most all cores"),
 )

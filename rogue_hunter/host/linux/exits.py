@@ -147,3 +147,15 @@ def parse_exit(data: bytes) -> tuple[int, int, int] | None:
 def _release() -> tuple[int, int]:
     numbers = [int(part) for part in os.uname().release.split("-")[0].split(".")[:2] if part.isdigit()]
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
+
+
+FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""Inode of the first pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
+
+
+def in_first_pid_namespace() -> bool:
+    """True when our pids are the ones that the messages name: those of the first pid namespace."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino == FIRST_PID_NAMESPACE
+    except OSError:
+        return False

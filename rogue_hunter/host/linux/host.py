@@ -14,6 +14,7 @@ from pathlib import Path
 from rogue_hunter.host.linux import boot
 from rogue_hunter.host.linux.boot import read_facts
 from rogue_hunter.host.linux.describe import Describer
+from rogue_hunter.host.linux.exits import ExitReader, in_first_pid_namespace, listen
 from rogue_hunter.host.linux.files import Files
 from rogue_hunter.host.linux.gate import clocks_tell
 from rogue_hunter.host.linux.gpu import GpuThread, Use
@@ -31,6 +32,8 @@ OWN_EVERY_NS = 700_000_000
 """We run at every beat, so our own row is always worth a reading: at 3 Hz it is made once a second. It cost 0.3 ms a
 tick in all stages, of 4 at 1,000 processes. A late tick has it always: lateness that counts as a pause begins above."""
 
+CHILDREN_FIELDS = ("children_exited", "children_failed")
+
 DESCRIBE_WAIT_S = 2.0
 """The first snapshot waits for names at most so long; it is not on a beat yet."""
 
@@ -43,7 +46,7 @@ class LinuxHost:
     """
 
     def __init__(self, root: Path = Path("/proc"), mono: Callable[[], int] = time.monotonic_ns,
-                 uptime: Callable[[], float] | None = None) -> None:
+                 uptime: Callable[[], float] | None = None, exits: ExitReader | None = None) -> None:
         self._root = root
         self._mono = mono
         self._live = is_procfs(root)
@@ -57,6 +60,9 @@ class LinuxHost:
         self._newcomers = Newcomers(root, self._live, self._table, self._files, self._machine, self._describer,
                                     boot_time)
         self._sweep = Sweep(self._files)
+        self._exits = exits or (listen() if self._live and in_first_pid_namespace() else ExitReader())
+        self._losing: set[Process] = set()
+        """Those whose rows tell of children that ended in the last tick."""
         self._rows: dict[Key, Row] = {}
         self._restless: set[Process] = set()
         """Those that ran in the last tick."""
@@ -73,6 +79,7 @@ class LinuxHost:
             self._gpu.close()
         self._table.close()
         self._machine.close()
+        self._exits.close()
 
     def snapshot(self) -> Snapshot:
         """Read every process; see rogue_hunter.host.Host."""
@@ -95,6 +102,7 @@ class LinuxHost:
         self._newcomers.find(tick)
         self._settle(tick)
         self._sweep_some(tick)
+        self._take_exits(tick)
         self._take_descriptions(tick)
         if before is None:
             self._describer.wait(DESCRIBE_WAIT_S)
@@ -177,6 +185,24 @@ class LinuxHost:
             process.row = {**process.row, **fields}
             process.denied = denied
             self._table.publish(process, tick)
+
+    def _take_exits(self, tick: Reading) -> None:
+        """How many children of each process ended since the last tick; the rows of the last tick's are put back."""
+        exits = self._exits.read()
+        losing = set()
+        if exits.children:
+            for process in self._table.processes.values():
+                ended = exits.children.get(process.key[0])
+                if ended:
+                    losing.add(process)
+                    process.row = {**process.row, "children_exited": ended,
+                                   "children_failed": exits.failed.get(process.key[0], 0)}
+                    self._table.publish(process, tick)
+        for process in self._losing - losing:
+            if process.key in self._table.processes and "children_exited" in process.row:
+                process.row = {name: value for name, value in process.row.items() if name not in CHILDREN_FIELDS}
+                self._table.publish(process, tick)
+        self._losing = losing
 
     def _take_gpu(self, use: dict[int, Use], tick: Reading) -> None:
         """GPU time that the other thread read. A process that gave its GPU back keeps its total and uses none."""

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rogue_hunter.host.linux import host as linux
+from rogue_hunter.host.linux.exits import ExitReader
 from rogue_hunter.host.linux.host import LinuxHost
 from rogue_hunter.host.linux.newcomers import LIST_EVERY
 from rogue_hunter.host.linux.process import Descriptors, Process
@@ -27,6 +28,7 @@ from rogue_hunter.host.protocol import HostError, Snapshot
 from rogue_hunter.schema.sampling import PROCESS
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Row
+from tests.host.linux.test_exits import message as exit_message
 from tests.tools.processes import HZ, PAGE, PYTHON, REPO, Tree, by_pid, stat_line, status_text, unprivileged
 
 
@@ -409,6 +411,7 @@ def test_tree_that_cannot_be_listed_at_first(watch: Watch) -> None:
 CHILD = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+from rogue_hunter.host.linux.exits import ExitReader
 from rogue_hunter.host.linux.host import LinuxHost
 host = LinuxHost(Path(sys.argv[2]))
 for _ in range(3):
@@ -651,3 +654,28 @@ def test_every_call_may_fail(tree: Tree, monkeypatch: pytest.MonkeyPatch, code: 
         watch.host.close()
         calls = made
     assert fails_at > 25
+
+
+def test_children_that_ended_are_in_the_row_of_their_parent(tree: Tree) -> None:
+    """For one tick: the next one, in which none ends, has the row without them, and says that it changed."""
+    tree.process(9)
+    line = [exit_message(100, 9), exit_message(101, 9, 256)]
+
+    class Line:
+        def recv(self, _size: int, /) -> bytes:
+            if not line:
+                raise BlockingIOError
+            return line.pop()
+
+        def close(self) -> None:
+            line.clear()
+
+    host = LinuxHost(tree.path, exits=ExitReader(Line()))
+    (key,) = [key for key in host.snapshot().processes if key[0] == 9]
+    shot = host.snapshot()
+    assert "children_exited" not in shot.processes[key] and key in shot.changed
+    line += [exit_message(102, 9)]
+    shot = host.snapshot()
+    assert (shot.processes[key]["children_exited"], shot.processes[key]["children_failed"]) == (1, 0)
+    assert key in shot.changed
+    host.close()
