@@ -215,6 +215,14 @@ def test_a_python_without_pip_and_ensurepip_is_explained(checkout: Checkout) -> 
     assert "apt install python3-venv" in done.stderr
 
 
+def test_an_rh_python_that_is_no_python_is_named(checkout: Checkout) -> None:
+    """A program that succeeds and prints nothing (/bin/true) as well as one that fails."""
+    for program in ("/bin/true", "/bin/false", "/no/such/file"):
+        done = checkout.run(checkout.sample, environ=checkout.environ(RH_PYTHON=program))
+        assert done.returncode == 69
+        assert done.stderr.startswith(f"rogue-hunter: RH_PYTHON: {program} cannot be run"), done.stderr
+
+
 def test_a_failure_of_ensurepip_is_not_taken_for_its_absence(checkout: Checkout) -> None:
     """A full disk or memory: what ensurepip printed is shown, and no package is recommended that is installed already."""
     (checkout.programs / "uv").unlink()

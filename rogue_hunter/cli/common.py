@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 OK, FOUND, USAGE = errors.OK, errors.FOUND, errors.USAGE
 BAD_INPUT, UNAVAILABLE = errors.BAD_INPUT, errors.UNAVAILABLE
 IO_ERROR, CONFIG_ERROR = errors.IO_ERROR, errors.CONFIG_ERROR
+
+FILTERS = frozenset({"rh-score", "rh-track", "rh-match", "rh-reap", "rh-metrics"})
+"""Commands that read records from standard input and take no file name."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -84,6 +88,9 @@ def run(made: click.Command, args: list[str] | None = None, *, prints: bool = Tr
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
+        if made.name in FILTERS and re.match("(got )?unexpected extra argument|no such command", error.message, re.I):
+            hint = f"{error.message.rstrip('.')}; to read a file: {made.name} < FILE"
+            error = click.UsageError(hint, getattr(error, "ctx", None))
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):

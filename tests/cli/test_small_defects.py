@@ -10,29 +10,23 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.config.toml import ConfigError, parse
+from rogue_hunter.config.toml import parse
 from rogue_hunter.daemon.reload import changes
 from rogue_hunter.metrics import Metrics
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ('[system]\nhz = "fast"\n', 'system.hz: "fast": must be a number'),
-    ("[system]\nring_ticks = 2.5\n", "system.ring_ticks: 2.5: must be a whole number"),
-    ("[log]\nenabled = 1\n", "log.enabled: 1: must be true or false"),
-    (f'[system]\nhz = "{"x" * 1000}"\n', "system.hz: must be a number"),
-])
-def test_a_wrong_value_is_shown(text: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse(text.encode(), "f")
-    assert str(caught.value) == f"f: {message}"
-
-
 def test_changes_of_the_configuration_are_shown_as_toml() -> None:
     """As the file holds them: true, not True."""
     now, _ = changes(Config(), parse(b"[reap]\nmode = \"armed\"\n[forensics]\nenabled = false\n"))
     assert sorted(now) == ['forensics.enabled true -> false', 'reap.mode "observe" -> "armed"']
+
+
+@pytest.mark.parametrize("name", ["score", "track", "match", "reap", "metrics"])
+def test_a_filter_that_is_given_a_file_says_how_to_read_it(rh: Run, name: str) -> None:
+    done = rh(name, "a.ndjson")
+    assert done.returncode == 2 and f"to read a file: rh-{name} < FILE\n".encode() in done.stderr
 
 
 def test_a_counter_has_no_second_gauge() -> None:
