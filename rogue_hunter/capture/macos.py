@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -19,11 +20,11 @@ from pathlib import Path
 
 from rogue_hunter.capture import logs
 from rogue_hunter.capture.command import Command, Outcome, RunCommand, default_runner, first_words, part_status
-from rogue_hunter.capture.raw_files import keep_raw
 from rogue_hunter.capture.request import Parts, Request, Sleep, capture_record
 from rogue_hunter.capture.spindump import parser as spindump
 from rogue_hunter.capture.spindump.detect import tail
 from rogue_hunter.config.options import Forensics
+from rogue_hunter.paths import PathError, private_dir, state_dir
 from rogue_hunter.stream.tick import Record
 
 SETTLE_S = 5.0
@@ -205,7 +206,58 @@ def _read_log(request: Request, settings: Forensics, tools: Tools, make: RunComm
     parts.done("logs", status, None if status == "ok" else f"log show: {first_words(command.outcome)}")
 
 
-def tools_present(tools: Tools | None = None) -> dict[str, bool]:
-    """Which of the commands this machine has."""
-    tools = tools or Tools()
-    return {name: os.access(getattr(tools, name), os.X_OK) for name in ("sudo", "tailspin", "spindump", "log")}
+SUFFIX = ".tailspin"
+
+
+def keep_raw(source: Path, capture: str, settings: Forensics, parts: Parts) -> dict[str, object]:
+    """Copy `source` to the directory of copies; the fields raw_path and raw_bytes, or a problem among `parts`.
+
+    The copy is left out when the disk would be left with less than settings.free_mb, or when the file alone is
+    beyond the quota.
+    """
+    try:
+        directory = private_dir(Path(settings.raw_directory) if settings.raw_directory else state_dir() / "captures")
+        size = source.stat().st_size
+        quota = settings.raw_quota_mb << 20
+        if size > quota:
+            parts.problems.append(f"raw file not kept: {size >> 20} MB, the quota is {settings.raw_quota_mb} MB")
+            return {}
+        make_room(directory, quota - size)
+        if shutil.disk_usage(directory).free - size < settings.free_mb << 20:
+            parts.problems.append(f"raw file not kept: less than {settings.free_mb} MB would be free on the disk")
+            return {}
+        target = directory / (capture + SUFFIX)
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as out, source.open("rb") as file:
+            try:
+                shutil.copyfileobj(file, out, 1 << 20)
+            except OSError:
+                target.unlink(missing_ok=True)
+                raise
+        return {"raw_path": str(target), "raw_bytes": target.stat().st_size}
+    except PathError as error:
+        parts.problems.append(f"raw file not kept: {error}")
+    except OSError as error:
+        parts.problems.append(f"raw file not kept: {error.strerror}")
+    return {}
+
+
+def make_room(directory: Path, allowed: int) -> int:
+    """Delete the oldest copies in `directory` until they take `allowed` bytes at most; how many were deleted.
+
+    Only regular files with the suffix of copies are counted and deleted.
+    """
+    found: list[tuple[int, str, int, Path]] = []
+    for path in directory.iterdir():
+        if path.suffix == SUFFIX and not path.is_symlink() and path.is_file():
+            stat = path.stat()
+            found.append((stat.st_mtime_ns, path.name, stat.st_size, path))
+    total = sum(size for _, _, size, _ in found)
+    deleted = 0
+    for _, _, size, path in sorted(found):
+        if total <= allowed:
+            break
+        path.unlink(missing_ok=True)
+        total -= size
+        deleted += 1
+    return deleted

@@ -135,7 +135,7 @@ def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> in
 
 def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
     """The records of one file; of each that says an error a line on standard error."""
-    from rogue_hunter.capture.recheck import read
+    from rogue_hunter.capture.spindump.detect import read
 
     name = "standard input" if file == "-" else file
     with _opened(file) as stream:
@@ -177,7 +177,7 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
 
     Reads the same files as parse, and records of captures as rh-forensics and rh-report print them.
     """
-    from rogue_hunter.capture.recheck import reports
+    from rogue_hunter.capture.spindump.detect import reports
     from rogue_hunter.capture.waitgraph.blame import blame as judge
     from rogue_hunter.capture.waitgraph.records import blame_lines, blame_records
     from rogue_hunter.text.format import visible

@@ -23,8 +23,7 @@ from rogue_hunter.capture.linux.threads import parse_memory, parse_stack
 from rogue_hunter.capture.logs import kernel
 from rogue_hunter.capture.spindump.decode import fraction, named, size, timestamp, whole
 from rogue_hunter.capture.spindump.detect import parse_file
-from rogue_hunter.capture.spindump.threads import thread_line
-from rogue_hunter.capture.spindump.waits import state_of, wait_of
+from rogue_hunter.capture.spindump.lines import state_of, thread_line, wait_of
 from rogue_hunter.capture.waitgraph.blame import blame
 from rogue_hunter.capture.waitgraph.records import blame_lines, blame_records
 from tests.tools.spindump import SAMPLES, check, fixture

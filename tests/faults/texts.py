@@ -16,7 +16,7 @@ from pathlib import Path
 from rogue_hunter.capture import logs
 from rogue_hunter.config.options import Config
 from rogue_hunter.schema.field import Field
-from rogue_hunter.service import launchd_plist, sudoers, systemd
+from rogue_hunter.service import launchd, sudoers, systemd
 from rogue_hunter.service.manager import ServiceError
 from rogue_hunter.service.program import QUIET, Program
 from rogue_hunter.text.format import visible
@@ -77,14 +77,14 @@ def plist(bench: Bench) -> str:
     for path in PATHS:
         argv = ["/bin/rh-pipe", "--db", path]
         try:
-            made = launchd_plist.render(launchd_plist.agent(argv, f"/{path}"))
+            made = launchd.render(launchd.agent(argv, f"/{path}"))
         except ValueError as error:
             refused += 1
             assert not _OBEYED.search(visible(str(error))), path
             continue
         held = plistlib.loads(made)
         assert held["ProgramArguments"] == argv and held["StandardErrorPath"] == f"/{path}", path
-        assert set(held) <= set(launchd_plist.REASONS) and not launchd_plist.problems(made), path
+        assert set(held) <= set(launchd.REASONS) and not launchd.problems(made), path
         taken += 1
     assert taken > 20 and refused >= 4
     return f"{len(PATHS)} paths: {taken} written as they are, {refused} refused"

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from rogue_hunter.service.launchd_plist import LABEL
+from rogue_hunter.service.launchd import LABEL
 
 
 def test_print_writes_and_changes_nothing(rh: Callable[..., subprocess.CompletedProcess[bytes]],

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.service.launchd import Launchd
-from rogue_hunter.service.launchd_plist import LABEL, problems
+from rogue_hunter.service.launchd import LABEL, Launchd, problems
 from rogue_hunter.service.manager import Done, ServiceError, State
 from rogue_hunter.service.program import Program
 

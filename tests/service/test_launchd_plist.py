@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.service.launchd_plist import LABEL, REASONS, agent, problems, render
+from rogue_hunter.service.launchd import LABEL, REASONS, agent, problems, render
 
 REPO = Path(__file__).resolve().parent.parent.parent
 FILE = REPO / "launchd" / f"{LABEL}.plist"

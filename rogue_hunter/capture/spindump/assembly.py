@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from rogue_hunter.capture.spindump.decode import named
+from rogue_hunter.capture.spindump.lines import State, ThreadLine, Wait, thread_line
 from rogue_hunter.capture.spindump.stacks import MAX_FRAMES, Stack, frame_text
-from rogue_hunter.capture.spindump.threads import ThreadLine, thread_line
-from rogue_hunter.capture.spindump.waits import State, Wait
 from rogue_hunter.stream.tick import Record, record
 
 MAX_PENDING = 20_000

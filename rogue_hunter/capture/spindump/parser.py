@@ -18,6 +18,7 @@ from rogue_hunter.capture.spindump.assembly import (
     MAX_LISTED,
     Process,
     Report,
+    Thread,
     close_process,
     close_thread,
     finish,
@@ -26,8 +27,7 @@ from rogue_hunter.capture.spindump.assembly import (
     open_thread,
 )
 from rogue_hunter.capture.spindump.decode import text
-from rogue_hunter.capture.spindump.threads import is_thread_line
-from rogue_hunter.capture.spindump.waits import state_of
+from rogue_hunter.capture.spindump.lines import is_thread_line, state_of
 from rogue_hunter.stream.tick import Record
 
 FramesOf = Callable[[int | None], bool]
@@ -40,117 +40,160 @@ def _always(_: int | None) -> bool:
 def parse(lines: Iterable[bytes], *, frames_of: FramesOf = _always, capture: str | None = None) -> Iterator[Record]:
     """The records of one report, or of several one after the other.
 
-    `lines` end in LF, as a binary file gives them. `frames_of(pid)` says of which processes the main thread's heaviest
-    stack is kept. Never raises for what stands in the report. The last record is the spindump_report; its `complete`
-    and `problems` say what is missing.
+    `lines` end in LF, as a binary file gives them. `frames_of(pid)`: whether to keep the heaviest stack of the main
+    thread of this process. Never raises because of the content of a report. The last record is the spindump_report;
+    its `complete` and `problems` say what is missing.
     """
-    report, process, thread = Report(), None, None
-    indent, line = b"", b""
+    parser = _Parser(frames_of, capture)
+    line = b""
     for line in lines:
-        report.lines += 1
-        if indent and line.startswith(indent):
-            line = line[len(indent) :]
+        yield from parser.line(line)
+    yield from parser.end(line)
+
+
+class _Parser:
+    """The state between two lines: the report, the process and the thread that they belong to."""
+
+    def __init__(self, frames_of: FramesOf, capture: str | None) -> None:
+        self.frames_of = frames_of
+        self.capture = capture
+        self.report = Report()
+        self.process: Process | None = None
+        self.thread: Thread | None = None
+        self.indent = b""
+        """Indentation of the whole report, as in a block of code that someone pasted."""
+
+    def line(self, line: bytes) -> Iterator[Record]:
+        """The records that are complete with this line."""
+        self.report.lines += 1
+        if self.indent and line.startswith(self.indent):
+            line = line[len(self.indent):]
         lead = line[:1]
         if lead in (b" ", b"\t"):
-            bare = line.lstrip(b" \t")
-            if is_thread_line(bare) and (process is None or not process.images):
-                yield from close_thread(report, process, thread, capture)
-                process = process or Process(0, {"command": ""}, frames_of(None))
-                thread = open_thread(report, process, bare)
-            elif thread is not None and process is not None:
-                if b"] (" in line or b"blocked by " in line:
-                    state = state_of(line)
-                    if state is not None:
-                        note_state(report, process, thread, state, bare, capture)
-                first = bare[:1]
-                if first.isdigit() or first == b"*":
-                    thread.stack.add(len(line) - len(bare), bare)
-                elif first == b"<" and thread.qos is None:
-                    thread.qos = text(bare.strip()[1:-1])
-                    # Only a timeline says so; watchdog reports leave the line out that names their format.
-                    report.fields.setdefault("format", "timeline")
-                elif bare.startswith(b"Binary Images"):
-                    yield from close_thread(report, process, thread, capture)
-                    thread, process.images = None, True
-            elif process is not None and bare.startswith(b"Binary Images"):
-                process.images = True
-            elif report.heaviest is not None and not report.processes and (bare[:1].isdigit() or bare[:1] == b"*"):
-                report.heaviest.append(bare)  # a list without a tree: the last line is the innermost frame
-            elif not report.seen_key and not indent and bare.startswith((b"Date/Time:", b"Process:")):
-                # The whole report is indented, as in a block of code that someone pasted.
-                indent = line[: len(line) - len(bare)]
-                report.seen_key = True
-                process = _start_key(report, bare, process, frames_of)
+            yield from self._indented(line, line.lstrip(b" \t"))
         elif lead in (b"\n", b"\r", b""):
-            if process is not None:
-                process.after_blank = True
-            continue
+            if self.process is not None:
+                self.process.after_blank = True
         elif line.startswith(b"Process:"):
-            yield from close_thread(report, process, thread, capture)
-            yield from close_process(report, process, capture)
-            thread, process = None, open_process(report, line, frames_of)
-        elif is_thread_line(line) and process is not None and not process.images:
-            yield from close_thread(report, process, thread, capture)
-            thread = open_thread(report, process, line)
-        elif process is not None and thread is None and not process.images and process.listed == 0 and \
+            yield from self._close()
+            self.process = open_process(self.report, line, self.frames_of)
+        elif self.process is not None:
+            yield from self._inside(line, self.process)
+        elif line.startswith(b"Date/Time:") and self.report.processes:
+            yield from self._next_report(line)
+        else:
+            self._outside(line)
+
+    def end(self, last: bytes) -> Iterator[Record]:
+        """The records that are open at the end of the input; `last` is its last line."""
+        yield from self._close()
+        report = self.report
+        ended = last.endswith(b"\n") or not last.strip()
+        if report.last_images and not report.sections and not ended and report.processes and not _whole_image(last):
+            report.last_images = False  # cut off inside of the last list of images
+        yield finish(report, self.capture, ended=ended)
+
+    # -- kinds of lines ------------------------------------------------------------------------------------------------
+
+    def _indented(self, line: bytes, bare: bytes) -> Iterator[Record]:
+        """A thread, a frame, the quality of service of a thread, or the list of images. `bare`: without indentation."""
+        report, process, thread = self.report, self.process, self.thread
+        if is_thread_line(bare) and (process is None or not process.images):
+            self.process = process or Process(0, {"command": ""}, self.frames_of(None))
+            yield from self._open_thread(self.process, bare)
+        elif thread is not None and process is not None:
+            self._state(process, thread, line, bare)
+            first = bare[:1]
+            if first.isdigit() or first == b"*":
+                thread.stack.add(len(line) - len(bare), bare)
+            elif first == b"<" and thread.qos is None:
+                thread.qos = text(bare.strip()[1:-1])
+                # Only a timeline has this line; watchdog reports lack the one that names their format.
+                report.fields.setdefault("format", "timeline")
+            elif bare.startswith(b"Binary Images"):
+                yield from close_thread(report, process, thread, self.capture)
+                self.thread, process.images = None, True
+        elif process is not None and bare.startswith(b"Binary Images"):
+            process.images = True
+        elif report.heaviest is not None and not report.processes and (bare[:1].isdigit() or bare[:1] == b"*"):
+            report.heaviest.append(bare)  # a list without a tree: the last line is the innermost frame
+        elif not report.seen_key and not self.indent and bare.startswith((b"Date/Time:", b"Process:")):
+            self.indent = line[: len(line) - len(bare)]
+            report.seen_key = True
+            self._outside(bare)
+
+    def _inside(self, line: bytes, process: Process) -> Iterator[Record]:
+        """A line at the left margin after `Process:`."""
+        report, thread = self.report, self.thread
+        if is_thread_line(line) and not process.images:
+            yield from self._open_thread(process, line)
+        elif thread is None and not process.images and process.listed == 0 and \
                 not (process.after_blank and header.begins_section(line)):
             header.process_line(line, process.fields, report.page_bytes)
         elif line.startswith(b"Date/Time:") and report.processes:
-            yield from close_thread(report, process, thread, capture)
-            yield from close_process(report, process, capture)
-            yield finish(report, capture, ended=True)
-            report, process, thread = Report(lines=1), None, None
-            header.report_line(line, report.fields, report.extra)
-            report.seen_key = True
-        elif process is not None and thread is not None and (lead.isdigit() or lead in (b"*", b"<")):
+            yield from self._next_report(line)
+        elif thread is not None and (line[:1].isdigit() or line[:1] in (b"*", b"<")):
             # A report whose indentation was lost: its waits still count, its stacks have no shape.
-            state = state_of(line) if b"] (" in line or b"blocked by " in line else None
-            if state is not None:
-                note_state(report, process, thread, state, line, capture)
-        elif process is not None:
-            yield from close_thread(report, process, thread, capture)
-            yield from close_process(report, process, capture)
-            thread = process = None
-            _section(report, line)
-        elif report.processes:
-            _section(report, line)
+            self._state(process, thread, line, line)
         else:
-            process = _start_key(report, line, process, frames_of)
-    yield from close_thread(report, process, thread, capture)
-    yield from close_process(report, process, capture)
-    ended = line.endswith(b"\n") or not line.strip()
-    if report.last_images and not report.sections and not ended and report.processes and not _whole_image(line):
-        report.last_images = False  # cut off inside of the last list of images
-    yield finish(report, capture, ended=ended)
+            yield from self._close()
+            self._section(line)
 
+    def _outside(self, line: bytes) -> None:
+        """A line at the left margin before the first process, or after the last."""
+        report = self.report
+        if line.startswith(b"Process:"):
+            self.process = open_process(report, line, self.frames_of)
+        elif report.processes:
+            self._section(line)
+        elif line.startswith(b"Heaviest stack"):
+            report.heaviest = []
+        elif line.startswith(b"Powerstats for:"):
+            report.powerstats += 1
+        elif not report.powerstats and header.report_line(line, report.fields, report.extra):
+            report.seen_key = True
+            page = report.fields.get("page_bytes")
+            if isinstance(page, int) and page > 0:
+                report.page_bytes = page
 
-def _start_key(report: Report, line: bytes, process: Process | None, frames_of: FramesOf) -> Process | None:
-    """A line at the left margin before the first process."""
-    if line.startswith(b"Process:"):
-        return open_process(report, line, frames_of)
-    if line.startswith(b"Heaviest stack"):
-        report.heaviest = []
-    elif line.startswith(b"Powerstats for:"):
-        report.powerstats += 1
-    elif not report.powerstats and header.report_line(line, report.fields, report.extra):
-        report.seen_key = True
-        page = report.fields.get("page_bytes")
-        if isinstance(page, int) and page > 0:
-            report.page_bytes = page
-    return process
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _open_thread(self, process: Process, line: bytes) -> Iterator[Record]:
+        yield from close_thread(self.report, process, self.thread, self.capture)
+        self.thread = open_thread(self.report, process, line)
+
+    def _state(self, process: Process, thread: Thread, line: bytes, bare: bytes) -> None:
+        """Add the state at the end of a frame, if it has one."""
+        state = state_of(line) if b"] (" in line or b"blocked by " in line else None
+        if state is not None:
+            note_state(self.report, process, thread, state, bare, self.capture)
+
+    def _close(self) -> Iterator[Record]:
+        """The records of the thread and the process that end here."""
+        yield from close_thread(self.report, self.process, self.thread, self.capture)
+        yield from close_process(self.report, self.process, self.capture)
+        self.process = self.thread = None
+
+    def _next_report(self, line: bytes) -> Iterator[Record]:
+        yield from self._close()
+        yield finish(self.report, self.capture, ended=True)
+        self.report = Report(lines=1)
+        header.report_line(line, self.report.fields, self.report.extra)
+        self.report.seen_key = True
+
+    def _section(self, line: bytes) -> None:
+        """A section about the machine, after the processes."""
+        report = self.report
+        if line.startswith(b"Powerstats for:"):
+            report.powerstats += 1
+            return
+        name, colon, _ = line.rstrip().partition(b":")
+        if colon and len(report.sections) < MAX_LISTED and name[:1].isalpha() and len(name) <= 64:
+            label = text(name, 64)
+            if label not in report.sections:
+                report.sections.append(label)
 
 
 def _whole_image(line: bytes) -> bool:
     """A line of `Binary Images` with its path: many a whole report ends in one without a line feed."""
     return b">" in line and b"/" in line.rsplit(b">", 1)[1]
-
-
-def _section(report: Report, line: bytes) -> None:
-    if line.startswith(b"Powerstats for:"):
-        report.powerstats += 1
-        return
-    name, colon, _ = line.rstrip().partition(b":")
-    if colon and len(report.sections) < MAX_LISTED and name[:1].isalpha() and len(name) <= 64:
-        label = text(name, 64)
-        if label not in report.sections:
-            report.sections.append(label)

@@ -1,24 +1,25 @@
-"""Who holds up whom: the waits of a report as a graph, followed to their roots.
+"""Who blocks whom: the waits of a report as a graph, followed to their roots.
 
 A node is a thread, or a process where the kernel does not say which of its threads is waited for. A wait is an edge
-from the waiter to the holder, weighted with the samples in which it was seen. A holder that itself waits passes the
-blame on, but of each wait never more than it waited itself: of 14 samples spent waiting for a thread that was blocked
-for 12, 2 end at that thread and 12 go on to whoever blocked it, split by weight. Members of a cycle hold each other
-up: the cycle is the root, and a deadlock when each of its waits lasted through all samples.
+from the waiter to the holder; its weight is the number of samples in which it was seen. A holder that waits itself
+passes the blame on, but no more of a wait than it waited itself: of 14 samples spent waiting for a thread that was
+blocked for 12, 2 stay with that thread and 12 go to whatever blocked it, split by weight. Members of a cycle block each
+other: the cycle is the root, and a deadlock when each of its waits lasted through all samples.
 
-A wait for input (reading a pipe or a socket) is soft: whoever has the other end could end it, but a server that waits
-for its next client is idle and not held up. Such a wait is a source of blame and never passes blame on, so two idle
+A wait for input (reading a pipe or a socket) is soft: the process at the other end could end it, but a server that
+waits for its next client is idle, not blocked. Such a wait is a source of blame and never passes blame on, so two idle
 ends of one socket are no deadlock.
 
-The rank is by the samples that other processes spent waiting: a thread pool that waits for one of its own threads is
-that process's own affair.
+Roots are ranked by the samples that other processes spent waiting: a thread pool that waits for one of its own threads
+affects only its own process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from rogue_hunter.capture.waitgraph.builder import (
+from rogue_hunter.capture.waitgraph.graph import (
     Blame,
     Edge,
     Gathered,
@@ -26,10 +27,12 @@ from rogue_hunter.capture.waitgraph.builder import (
     Root,
     follow_processes,
     gather,
+    reach_back,
     seen,
+    strongly_connected,
     take,
+    topological,
 )
-from rogue_hunter.capture.waitgraph.graph import reach_back, strongly_connected, topological
 from rogue_hunter.stream.tick import Record
 
 Origins = dict[int | None, float]
@@ -37,13 +40,13 @@ Origins = dict[int | None, float]
 
 MAX_ORIGINS = 1000
 MAX_CHAIN = 32
-"""Links of a chain that are said."""
+"""Links of a chain that are reported."""
 MAX_ROOTS = 100
 """Roots whose waiters are counted and whose chain is followed."""
 
 
 def blame(records: Iterable[Record]) -> Blame:
-    """The answer for the records of one report or of one capture, in any order. Other record types are passed over."""
+    """The answer for the records of one report or of one capture, in any order. Other record types are ignored."""
     got = gather(records)
     for each in got.blockers:
         take(got, each)
@@ -53,74 +56,101 @@ def blame(records: Iterable[Record]) -> Blame:
     return Blame(roots, edges, got.unnamed, got.steps)
 
 
-def _roots(got: Gathered, edges: tuple[Edge, ...]) -> tuple[Root, ...]:
-    out: dict[Node, list[Edge]] = {}
-    back: dict[Node, list[Node]] = {}
-    soft: dict[Node, list[Edge]] = {}
+@dataclass(slots=True)
+class _Graph:
+    """The waits as a graph of components: threads that wait for each other in a cycle are one component.
+
+    `out` and `back`: edges by waiter, waiters by holder, without soft edges. `soft`: soft edges by holder. `home`: the
+    component of a node. `order`: components, waiters before their holders.
+    """
+
+    out: dict[Node, list[Edge]] = field(default_factory=dict)
+    back: dict[Node, list[Node]] = field(default_factory=dict)
+    soft: dict[Node, list[Edge]] = field(default_factory=dict)
+    components: list[list[Node]] = field(default_factory=list)
+    home: dict[Node, int] = field(default_factory=dict)
+    order: list[int] = field(default_factory=list)
+
+    def leaving(self, component: int) -> list[Edge]:
+        """The edges from a component to others."""
+        return [e for n in self.components[component] for e in self.out.get(n, ()) if self.home[e.holder] != component]
+
+    def inside(self, component: int) -> list[Edge]:
+        """The edges between members of a component."""
+        return [e for n in self.components[component] for e in self.out.get(n, ()) if self.home[e.holder] == component]
+
+
+def _graph(edges: tuple[Edge, ...]) -> _Graph:
+    graph = _Graph()
     for edge in edges:
         if edge.soft:
-            soft.setdefault(edge.holder, []).append(edge)
+            graph.soft.setdefault(edge.holder, []).append(edge)
         else:
-            out.setdefault(edge.waiter, []).append(edge)
-            back.setdefault(edge.holder, []).append(edge.waiter)
+            graph.out.setdefault(edge.waiter, []).append(edge)
+            graph.back.setdefault(edge.holder, []).append(edge.waiter)
     nodes = dict.fromkeys(n for edge in edges for n in (edge.waiter, edge.holder))
-    successors = {n: [e.holder for e in out.get(n, ())] for n in nodes}
-    components = strongly_connected(successors)
-    home = {n: i for i, members in enumerate(components) for n in members}
-    retained = _retain(components, home, out, soft, seen(got))
-    longest = _longest(components, home, out, soft)
-    ranked: list[Root] = []
+    successors = {n: [e.holder for e in graph.out.get(n, ())] for n in nodes}
+    graph.components = strongly_connected(successors)
+    graph.home = {n: i for i, members in enumerate(graph.components) for n in members}
+    graph.order = topological(graph.components, graph.home, successors)
+    return graph
+
+
+def _roots(got: Gathered, edges: tuple[Edge, ...]) -> tuple[Root, ...]:
+    graph = _graph(edges)
+    retained = _retain(graph, seen(got))
+    longest = _longest(graph)
     by_process: dict[object, list[int]] = {}
     for i, amounts in enumerate(retained):
-        members = components[i]
-        cyclic = len(members) > 1 or any(e.holder == members[0] for e in out.get(members[0], ()))
         # Threads of one process that are roots are one answer; a cycle is an answer of its own.
         if amounts:
-            by_process.setdefault(i if cyclic else ("process", members[0][0]), []).append(i)
+            by_process.setdefault(i if graph.inside(i) else ("process", graph.components[i][0][0]), []).append(i)
     sums = [sum(amounts.values()) for amounts in retained]
     order = sorted(by_process.values(), key=lambda group: -sum(sums[i] for i in group))
-    for group in order[:MAX_ROOTS]:
-        ranked.append(_root(got, group, components, retained, out, back, soft, longest))
+    ranked = [_root(got, graph, group, retained, longest) for group in order[:MAX_ROOTS]]
     ranked.sort(key=lambda r: (not (r.cycle and r.certain), -r.foreign_samples, -r.samples, -r.hops, r.node))
     return tuple(ranked)
 
 
-def _retain(components: list[list[Node]], home: dict[Node, int], out: dict[Node, list[Edge]],
-            soft: dict[Node, list[Edge]], real: set[tuple[Node, Node]]) -> list[Origins]:
-    """Samples of waiting that end at each component, by the process that waited. Waiters come before holders."""
-    passing: list[Origins] = [{} for _ in components]
-    kept: list[Origins] = [{} for _ in components]
-    order = topological(components, home, {n: [e.holder for e in edges] for n, edges in out.items()})
-    leaving = [[e for n in members for e in out.get(n, ()) if home[e.holder] != i]
-               for i, members in enumerate(components)]
+def _retain(graph: _Graph, real: set[tuple[Node, Node]]) -> list[Origins]:
+    """Samples of waiting that end at each component, by the process that waited. Waiters come before holders.
+
+    `real`: the waits that were observed, not only concluded from those of another thread.
+    """
+    passing: list[Origins] = [{} for _ in graph.components]
+    kept: list[Origins] = [{} for _ in graph.components]
+    leaving = [graph.leaving(i) for i in range(len(graph.components))]
     totals = [float(sum(e.samples for e in edges)) for edges in leaving]
-    for holder, inputs in soft.items():
-        j = home[holder]
-        for e in inputs:
-            if e.samples:
-                onward = min(1.0, totals[j] / e.samples)
-                _pour(passing[j], {e.waiter[0]: float(e.samples)}, onward)
-                _pour(kept[j], {e.waiter[0]: float(e.samples)}, 1.0 - onward)
-    for i in order:
-        for n in components[i]:
-            for e in out.get(n, ()):
-                if home[e.holder] == i and (e.waiter, e.holder) in real:
-                    _pour(kept[i], {e.waiter[0]: float(e.samples)}, 1.0)
-        for e in leaving[i]:
-            if not e.samples:
-                continue
-            j = home[e.holder]
-            onward = min(1.0, totals[j] / e.samples)
-            flow: Origins = {e.waiter[0]: float(e.samples)} if (e.waiter, e.holder) in real else {}
-            _pour(flow, passing[i], e.samples / totals[i])
-            _pour(passing[j], flow, onward)
-            _pour(kept[j], flow, 1.0 - onward)
+
+    def arrive(edge: Edge, flow: Origins) -> None:
+        """Samples arrive at the holder of an edge: it passes on as many as it waited itself and keeps the rest."""
+        j = graph.home[edge.holder]
+        onward = min(1.0, totals[j] / edge.samples)
+        _pour(passing[j], flow, onward)
+        _pour(kept[j], flow, 1.0 - onward)
+
+    for edge in (e for edges in graph.soft.values() for e in edges if e.samples):
+        arrive(edge, _own(edge))
+    for i in graph.order:
+        for edge in graph.inside(i):
+            if (edge.waiter, edge.holder) in real:
+                _pour(kept[i], _own(edge), 1.0)
+        for edge in leaving[i]:
+            if edge.samples:
+                flow = _own(edge) if (edge.waiter, edge.holder) in real else {}
+                _pour(flow, passing[i], edge.samples / totals[i])
+                arrive(edge, flow)
         passing[i] = {}
     return kept
 
 
+def _own(edge: Edge) -> Origins:
+    """The samples of an edge, by the process that waited."""
+    return {edge.waiter[0]: float(edge.samples)}
+
+
 def _pour(into: Origins, what: Origins, part: float) -> None:
-    """Add `part` of each amount; beyond MAX_ORIGINS processes they are no longer told apart."""
+    """Add `part` of each amount; beyond MAX_ORIGINS processes the rest is added up under None."""
     if part <= 0:
         return
     for origin, amount in what.items():
@@ -129,61 +159,68 @@ def _pour(into: Origins, what: Origins, part: float) -> None:
         into[origin] = into.get(origin, 0.0) + amount * part
 
 
-def _longest(components: list[list[Node]], home: dict[Node, int], out: dict[Node, list[Edge]],
-             soft: dict[Node, list[Edge]]) -> list[tuple[int, Edge | None]]:
+def _longest(graph: _Graph) -> list[tuple[int, Edge | None]]:
     """For each component the length of the longest chain that ends at it, and the last edge of that chain."""
-    best: list[tuple[int, Edge | None]] = [(0, None)] * len(components)
-    for holder, inputs in soft.items():
+    best: list[tuple[int, Edge | None]] = [(0, None)] * len(graph.components)
+    for holder, inputs in graph.soft.items():
         heaviest = max(inputs, key=lambda e: e.samples)
-        best[home[holder]] = (heaviest.hops, heaviest)
-    for i in topological(components, home, {n: [e.holder for e in edges] for n, edges in out.items()}):
-        inside = len(components[i]) - 1
-        for n in components[i]:
-            for e in out.get(n, ()):
-                j = home[e.holder]
-                length = best[i][0] + inside + e.hops
-                known, last = best[j]
-                if j != i and (length, e.samples) > (known, last.samples if last else 0):
-                    best[j] = (length, e)
+        best[graph.home[holder]] = (heaviest.hops, heaviest)
+    for i in graph.order:
+        for e in graph.leaving(i):
+            j = graph.home[e.holder]
+            length = best[i][0] + len(graph.components[i]) - 1 + e.hops
+            known, last = best[j]
+            if (length, e.samples) > (known, last.samples if last else 0):
+                best[j] = (length, e)
     return best
 
 
-def _root(got: Gathered, group: list[int], components: list[list[Node]], retained: list[Origins],
-          out: dict[Node, list[Edge]], back: dict[Node, list[Node]], soft: dict[Node, list[Edge]],
+def _root(got: Gathered, graph: _Graph, group: list[int], retained: list[Origins],
           longest: list[tuple[int, Edge | None]]) -> Root:
+    """One answer: the components of `group`, which are the threads of one process or one cycle."""
     heaviest = max(group, key=lambda i: sum(retained[i].values()))
     deepest = max(group, key=lambda i: (longest[i][0], sum(retained[i].values())))
-    members = components[heaviest]
-    node = max(members, key=lambda n: (len(back.get(n, ())), n))
-    everyone = [n for i in group for n in components[i]]
-    cycle = _cycle(components[heaviest], out)
-    upstream = reach_back(everyone, back)
-    waiters = {n for n in upstream if n[1] and n in out}
-    waiters |= {e.waiter for n in [*upstream, *everyone] for e in soft.get(n, ())}
-    mine = {n[0] for n in everyone}
-    hops, chain, guessed = _chain(got, deepest, components, longest)
+    everyone = [n for i in group for n in graph.components[i]]
+    own_pids = {n[0] for n in everyone}
+    cycle = _cycle(graph.components[heaviest], graph.out)
+    hops, chain, guessed = _chain(got, graph, deepest, longest)
     if cycle:
         hops = max(hops, len(cycle) - 1)
         chain = chain or [_name(got, n) for n in [*cycle, cycle[0]]]
-    certain = bool(cycle) and _lasting(got, cycle, out)
+    node = max(graph.components[heaviest], key=lambda n: (len(graph.back.get(n, ())), n))
+    waiters = _waiters(graph, everyone)
+    origins = [(origin, amount) for i in group for origin, amount in retained[i].items()]
     return Root(
-        node, got.names.get(node[0], "?"), tuple(sorted({n[1] for n in everyone if n[1]})),
-        sum(sum(retained[i].values()) for i in group),
-        sum(amount for i in group for origin, amount in retained[i].items() if origin not in mine or cycle),
-        len(waiters),
-        len({n[0] for n in waiters} - mine) if not cycle else len({n[0] for n in waiters}),
-        hops, tuple(chain), None if cycle else got.waits_for.get(node),
-        tuple(_name(got, n) for n in cycle), certain, guessed,
+        node=node,
+        command=got.names.get(node[0], "?"),
+        threads=tuple(sorted({n[1] for n in everyone if n[1]})),
+        samples=sum(amount for _, amount in origins),
+        foreign_samples=sum(amount for origin, amount in origins if cycle or origin not in own_pids),
+        waiters=len(waiters),
+        processes=len({n[0] for n in waiters if cycle or n[0] not in own_pids}),
+        hops=hops,
+        chain=tuple(chain),
+        waits_for=None if cycle else got.waits_for.get(node),
+        cycle=tuple(_name(got, n) for n in cycle),
+        certain=bool(cycle) and _lasting(got, cycle),
+        guessed=guessed,
     )
 
 
+def _waiters(graph: _Graph, holders: list[Node]) -> set[Node]:
+    """The threads that wait for one of `holders`, directly or through others."""
+    upstream = reach_back(holders, graph.back)
+    waiters = {n for n in upstream if n[1] and n in graph.out}
+    return waiters | {e.waiter for n in [*upstream, *holders] for e in graph.soft.get(n, ())}
+
+
 def _cycle(members: list[Node], out: dict[Node, list[Edge]]) -> list[Node]:
-    """A way round through `members`, or nothing when they are a single node that does not wait for itself."""
+    """A cycle through `members`; empty if they are a single node that does not wait for itself."""
     inside = set(members)
     start = min(members)
     if len(members) == 1:
         return [start] if any(e.holder == start for e in out.get(start, ())) else []
-    # Breadth first from the start back to the start: the shortest way round.
+    # Breadth first from the start back to the start: the shortest cycle.
     came: dict[Node, Node] = {}
     queue = [start]
     for node in queue:
@@ -199,8 +236,8 @@ def _cycle(members: list[Node], out: dict[Node, list[Edge]]) -> list[Node]:
     return members
 
 
-def _lasting(got: Gathered, cycle: list[Node], out: dict[Node, list[Edge]]) -> bool:
-    """Every wait of the cycle was there in every sample, or the kernel called it a deadlock."""
+def _lasting(got: Gathered, cycle: list[Node]) -> bool:
+    """Every wait of the cycle was seen in every sample, or the kernel reported a deadlock."""
     if any(n in got.deadlocked for n in cycle):
         return True
     if got.steps is None:
@@ -212,10 +249,10 @@ def _lasting(got: Gathered, cycle: list[Node], out: dict[Node, list[Edge]]) -> b
     return True
 
 
-def _chain(got: Gathered, at: int, components: list[list[Node]],
+def _chain(got: Gathered, graph: _Graph, at: int,
            longest: list[tuple[int, Edge | None]]) -> tuple[int, list[str], bool]:
     """The longest chain that ends at component `at`: its length, its links from the waiter on, if one is a guess."""
-    home = {n: i for i, members in enumerate(components) for n in members}
+    components, home = graph.components, graph.home
     hops, edge = longest[at]
     links: list[str] = []
     guessed = False

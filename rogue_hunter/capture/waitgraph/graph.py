@@ -1,9 +1,179 @@
-"""Graphs as dictionaries: cycles, order, reach. Nothing here recurses: a report may hold a chain of 6,000 waits."""
+"""The waits of a report as a graph of threads and processes: nodes, edges, cycles, order, reach.
+
+Nothing here recurses: a report may hold a chain of 6,000 waits.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
+
+from rogue_hunter.stream.tick import Record
+
+Node = tuple[int, str]
+"""(pid, thread id); thread id "" stands for the process as a whole. pid -1: unknown."""
+
+SOFT = frozenset(("pipe read", "socket read"))
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One waiter, one holder; samples of all waits between the two added up, hops the fewest seen."""
+
+    waiter: Node
+    holder: Node
+    samples: int
+    hops: int
+    kind: str
+    guessed: bool
+
+    @property
+    def soft(self) -> bool:
+        """A wait for input: the other end could end it, but need not owe anything."""
+        return self.kind in SOFT
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One answer.
+
+    `foreign_samples` is the part of `samples` that other processes waited. `chain` goes from the first waiter to the
+    root, `hops` is its length with the links that the kernel followed without naming them; `cycle` holds the members
+    when the root is a cycle, `certain` says that all of its waits lasted through every sample.
+    """
+
+    node: Node
+    command: str
+    threads: tuple[str, ...]
+    samples: float
+    foreign_samples: float
+    waiters: int
+    processes: int
+    hops: int
+    chain: tuple[str, ...]
+    waits_for: str | None
+    cycle: tuple[str, ...]
+    certain: bool
+    guessed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """`roots`, the first holds up most; `edges` and `unnamed`: waits with and without a process at their end."""
+
+    roots: tuple[Root, ...]
+    edges: tuple[Edge, ...]
+    unnamed: int
+    steps: int | None
+
+
+@dataclass(slots=True)
+class Gathered:
+    edges: dict[tuple[Node, Node], Edge] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    labels: dict[Node, str] = field(default_factory=dict)
+    owner: dict[str, int] = field(default_factory=dict)
+    waits_for: dict[Node, str] = field(default_factory=dict)
+    blockers: list[Record] = field(default_factory=list)
+    unnamed: int = 0
+    steps: int | None = None
+    deadlocked: set[Node] = field(default_factory=set)
+
+
+def gather(records: Iterable[Record]) -> Gathered:
+    """First pass: names of processes, owners of threads, what each thread does."""
+    got = Gathered()
+    for each in records:
+        kind = each.get("type")
+        pid = each.get("pid")
+        if kind == "spindump_process" and pid is not None:
+            got.names[pid] = each.get("command") or "?"
+        elif kind == "spindump_thread":
+            for one in each["thread_id"].split(","):
+                got.owner.setdefault(one, -1 if pid is None else pid)
+            label = each.get("thread_name") or each.get("queue")
+            if label:
+                got.labels[-1 if pid is None else pid, each["thread_id"]] = label
+            leaf = each.get("leaf") or each.get("wchan")
+            if leaf and each.get("state") not in ("running", "runnable"):
+                got.waits_for.setdefault((-1 if pid is None else pid, each["thread_id"]), leaf)
+        elif kind == "spindump_blocker":
+            got.blockers.append(each)
+        elif kind == "spindump_report":
+            got.steps = each.get("steps", got.steps)
+    return got
+
+
+def take(got: Gathered, each: Record) -> None:
+    """One wait into the graph; waiters that stand for several threads stay one node."""
+    pid = each.get("pid")
+    waiter: Node = (-1 if pid is None else pid, each["thread_id"])
+    thread = each.get("on_thread_id")
+    on = each.get("on_pid")
+    guessed = each.get("certainty") == "guessed"
+    if on is None and thread is not None:
+        # `waiting for thread 0x1`: thread ids of macOS are unique, and one that the report lists has an owner.
+        on = got.owner.get(thread, waiter[0])
+    if on is None:
+        got.unnamed += 1
+        got.waits_for[waiter] = f"{each.get('blocked_by', '?')}: {each['on_what']}" if each.get("on_what") \
+            else each.get("blocked_by", "?")
+        return
+    got.names.setdefault(on, each.get("on_command") or "?")
+    if pid is not None:
+        got.names.setdefault(pid, each.get("command") or "?")
+    if each.get("deadlock"):
+        got.deadlocked.add(waiter)
+    _add(got, Edge(waiter, (on, thread or ""), max(0, each.get("samples", 1)), max(1, each.get("hops") or 1),
+                   each.get("blocked_by", "?"), guessed))
+
+
+def _add(got: Gathered, edge: Edge) -> None:
+    known = got.edges.get((edge.waiter, edge.holder))
+    if known is not None:
+        edge = Edge(edge.waiter, edge.holder, known.samples + edge.samples, min(known.hops, edge.hops), known.kind,
+                    known.guessed and edge.guessed)
+    got.edges[edge.waiter, edge.holder] = edge
+
+
+def follow_processes(got: Gathered) -> None:
+    """Tie what is one thing under two names: a process and its threads, a thread and the group it is counted in.
+
+    Where only the process is named as the holder, it can be held up itself through any of its threads: these links
+    are guesses. The waits of a process for its own threads are left out of them.
+    """
+    waits: dict[int, list[Edge]] = {}
+    groups: dict[Node, list[Edge]] = {}
+    for edge in got.edges.values():
+        waits.setdefault(edge.waiter[0], []).append(edge)
+        if "," in edge.waiter[1]:
+            for one in edge.waiter[1].split(","):
+                groups.setdefault((edge.waiter[0], one), []).append(edge)
+    holders = dict.fromkeys(edge.holder for edge in got.edges.values())
+    for node in holders:
+        if node[1] == "":
+            for edge in waits.get(node[0], ()):
+                if edge.holder[0] != node[0] and not edge.soft:
+                    _add(got, Edge(node, edge.holder, edge.samples, edge.hops, edge.kind, True))
+        else:
+            for edge in groups.get(node, ()):
+                if edge.holder != node and not edge.soft:
+                    _add(got, Edge(node, edge.holder, edge.samples, edge.hops, edge.kind, True))
+
+
+def seen(got: Gathered) -> set[tuple[Node, Node]]:
+    """The edges that were seen, as opposed to drawn by follow_processes: only these are a source of waiting."""
+    real: set[tuple[Node, Node]] = set()
+    for each in got.blockers:
+        pid = each.get("pid")
+        waiter = (-1 if pid is None else pid, each["thread_id"])
+        real.update(pair for pair in ((waiter, h) for h in (
+            (each.get("on_pid"), each.get("on_thread_id") or ""),
+            (got.owner.get(each.get("on_thread_id") or "", waiter[0]), each.get("on_thread_id") or ""),
+        )) if pair in got.edges)
+    return real
+
 
 N = TypeVar("N", bound=Hashable)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rogue_hunter.capture.waitgraph.builder import Blame
+from rogue_hunter.capture.waitgraph.graph import Blame
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import visible
 

@@ -7,7 +7,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,13 +23,22 @@ from rogue_hunter.capture.linux.read import Late, bounded, is_native, parse_pres
 from rogue_hunter.capture.linux.sockets import inode_of, parse_tcp, parse_unix_diag
 from rogue_hunter.capture.linux.syscalls import Call, parse_syscall
 from rogue_hunter.capture.linux.threads import parse_memory, parse_stack, parse_wchan
-from rogue_hunter.capture.platform import capture, capturer
+from rogue_hunter.capture.platform import capturer, new_capture_key
 from rogue_hunter.capture.request import Request, Target
 from rogue_hunter.capture.waitgraph.blame import blame
 from rogue_hunter.config.options import Forensics
 from rogue_hunter.host.linux.parse import parse_stat
+from rogue_hunter.schema.field import Key
 from tests.tools.processes import wait_for
 from tests.tools.spindump import Record, check, of
+
+
+def capture(identities: Iterable[Key], settings: Forensics) -> list[Record]:
+    """A capture of these processes, made in this thread; the first is the culprit."""
+    targets = tuple(Target(key, role="rogue" if i else "culprit") for i, key in enumerate(identities))
+    now = time.time()
+    return capturer(settings)(Request(new_capture_key(now), now, "manual", targets), threading.Event())
+
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the /proc of Linux")
 Spawn = Callable[..., "subprocess.Popen[bytes]"]

@@ -13,8 +13,7 @@ import pytest
 from rogue_hunter.capture.spindump import parser
 from rogue_hunter.capture.spindump.decode import named, size, timestamp
 from rogue_hunter.capture.spindump.detect import parse_file
-from rogue_hunter.capture.spindump.threads import thread_line
-from rogue_hunter.capture.spindump.waits import state_of, wait_of
+from rogue_hunter.capture.spindump.lines import state_of, thread_line, wait_of
 from tests.tools.spindump import check, fixture, of, parsed, samples
 
 

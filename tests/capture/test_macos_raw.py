@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.capture.raw_files import keep_raw, make_room
+from rogue_hunter.capture.macos import keep_raw, make_room
 from rogue_hunter.capture.request import Parts
 from rogue_hunter.config.options import Forensics
 
