@@ -71,7 +71,8 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
     now = time.time()
     before = pruning.files_size(database)
     try:
-        removed, left = (_look if dry_run else _prune)(database, now - age, limit)
+        removed, left = (_look if dry_run else _prune)(database, now - age, limit,
+                                                       now - 3600 * config.retention.slice_hours)
     except InUse as refused:
         return _through_pipe(database, age, limit, config, refused, out)
     except sqlite3.DatabaseError as error:
@@ -101,7 +102,7 @@ def _cron_line(arguments: Sequence[str]) -> str:
     return line.replace("%", "\\%")
 
 
-def _prune(database: Path, before: float, limit: int) -> tuple[pruning.Removed, dict[str, Any]]:
+def _prune(database: Path, before: float, limit: int, fine_before: float) -> tuple[pruning.Removed, dict[str, Any]]:
     """Prune in this process, which takes the place of the only writer meanwhile."""
     try:
         # The writer makes what is not there and moves aside what is no database: neither is meant here.
@@ -120,7 +121,7 @@ def _prune(database: Path, before: float, limit: int) -> tuple[pruning.Removed, 
                 common.say(f"{database} was corrupt; it is kept as {moved.name} and a new one is begun")
             # No beat waits for us: a reader that has just come may keep us a moment.
             connection.execute("PRAGMA busy_timeout = 5000")
-            removed = deque(pruning.prune(connection, before, limit), maxlen=1).pop()
+            removed = deque(pruning.prune(connection, before, limit, fine_before=fine_before), maxlen=1).pop()
             return removed, _left(connection)
         finally:
             connection.close()
@@ -144,12 +145,12 @@ def _through_pipe(database: Path, age: float, limit: int, config: Config, refuse
     return common.OK if answer.get("below_limit", True) else common.FOUND
 
 
-def _look(database: Path, before: float, limit: int) -> tuple[pruning.Removed, dict[str, Any]]:
+def _look(database: Path, before: float, limit: int, fine_before: float) -> tuple[pruning.Removed, dict[str, Any]]:
     """What pruning would remove. Nothing is locked or written."""
     connection = open_reader(database)
     try:
         connection.execute("BEGIN")
-        removed, left = pruning.estimate(connection, before, limit), _left(connection)
+        removed, left = pruning.estimate(connection, before, limit, fine_before), _left(connection)
     finally:
         connection.close()
     gone = removed.rows.get("process_events", 0)

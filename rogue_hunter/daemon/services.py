@@ -25,7 +25,7 @@ from rogue_hunter.daemon.reload import POLL_S, SETTLE_S, WATCHED_POLL_S, Reloade
 from rogue_hunter.daemon.sd_notify import Notifier, Notify
 from rogue_hunter.daemon.socket.address import Place, Taken
 from rogue_hunter.daemon.socket.feed import Broadcast, Feed
-from rogue_hunter.daemon.socket.requests import Pruner, logging, slices
+from rogue_hunter.daemon.socket.requests import PRUNE_S, Pruner, logging, slices
 from rogue_hunter.daemon.socket.server import Server
 from rogue_hunter.store.wal_watch import WalAlarm
 from rogue_hunter.store.writer import Writer
@@ -99,7 +99,10 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
         with ExitStack() as stack:
             reloader = _reloading(config, loop, setting, say, tell, running, stack)
             budget = CpuBudget(config.budget, running.rate, warn)
-            server, feed = _serving(config, loop, setting, say, log, running, reloader, budget)
+            pruner = Pruner(loop, running.connection, setting.database, say, setting.now,
+                            lambda: (reloader.config if reloader else config).retention)
+            loop.hurry(loop.every(PRUNE_S, pruner.routine), 60.0)
+            server, feed = _serving(config, loop, setting, say, log, running, reloader, budget, pruner)
             if server is not None:
                 stack.callback(server.close)
             if tell.wanted:
@@ -157,7 +160,7 @@ def _reloading(config: Config, loop: Loop, setting: Setting, say: Say, tell: Not
 
 
 def _serving(config: Config, loop: Loop, setting: Setting, say: Say, log: Log | None, running: Running,
-             reloader: Reloader | None, budget: CpuBudget) -> tuple[Server | None, Feed]:
+             reloader: Reloader | None, budget: CpuBudget, pruner: Pruner) -> tuple[Server | None, Feed]:
     began, writer, rate = setting.now(), running.writer, running.rate
 
     def state() -> dict[str, Any]:
@@ -183,7 +186,7 @@ def _serving(config: Config, loop: Loop, setting: Setting, say: Say, log: Log | 
     except BaseException:
         place.leave()
         raise
-    server.handle("prune_request", Pruner(loop, running.connection, setting.database, say, setting.now).handle)
+    server.handle("prune_request", pruner.handle)
     server.handle("slices_request", slices(running.recent_slices, setting.now))
     if log is not None:
         server.handle("log", logging(log.write))

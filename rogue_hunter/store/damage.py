@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from rogue_hunter.store.database import DatabaseError, open_reader
+from rogue_hunter.store.table import quoted
 from rogue_hunter.store.tables import TABLES
 from rogue_hunter.stream import wire
 
@@ -31,7 +32,7 @@ def misfit(path: Path) -> str | None:
         there = {bytes(row[0]).decode() for row in connection.execute("SELECT name FROM sqlite_master")}
         for table in TABLES:
             for column in table.columns if table.name in there else ():
-                wrong = f"typeof({column.name}) NOT IN {_FITS[column.sql]}"
+                wrong = f"typeof({quoted(column.name)}) NOT IN {_FITS[column.sql]}"
                 if connection.execute(f"SELECT 1 FROM {table.name} WHERE {wrong} LIMIT 1").fetchone() is not None:
                     return f"{table.name}.{column.name} holds a value of another type"
                 if column.type in (list, dict) and _broken(connection, table.name, column.name, column.type):

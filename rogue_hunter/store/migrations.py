@@ -13,22 +13,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.store.table import Table
+from rogue_hunter.store.table import Table, quoted
 from rogue_hunter.store.tables import (
     APPLICATION_ID,
     COMMAND_MINUTES,
     DAEMON_STATE,
+    FORENSICS,
     MACHINE_MINUTES,
     PAUSE_CULPRITS,
     PAUSES,
     PROCESS_EVENTS,
     PROCESS_SNAPSHOTS,
+    REAP,
+    SLICES,
+    TABLES,
     VIEWS,
 )
-from rogue_hunter.store.tables_forensics import FORENSICS
-from rogue_hunter.store.tables_reap import REAP
 
-VERSION = 5
+VERSION = 6
 """Number of steps: the user_version of a file that has them all."""
 
 
@@ -98,8 +100,6 @@ def _steps() -> Any:
     @steps()
     def m002_history(db: Any) -> None:
         _create(db, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES)
-        for name, query in VIEWS.items():
-            db.conn.execute(f"CREATE VIEW {name} AS {query}")
 
     @steps()
     def m003_forensics(db: Any) -> None:
@@ -108,25 +108,30 @@ def _steps() -> Any:
     @steps()
     def m004_reap(db: Any) -> None:
         _create(db, *REAP)
+
+    @steps()
+    def m005_processes(db: Any) -> None:
+        _complete(db, PROCESS_SNAPSHOTS)
+
+    @steps()
+    def m006_slices(db: Any) -> None:
+        _create(db, *SLICES)
+        _complete(db, *TABLES)
         # A view holds nothing: today's text takes the place of the one that an earlier version made.
         for name, query in VIEWS.items():
             db.conn.execute(f"DROP VIEW IF EXISTS {name}")
             db.conn.execute(f"CREATE VIEW {name} AS {query}")
 
-    @steps()
-    def m005_processes(db: Any) -> None:
-        _add_columns(db, PROCESS_SNAPSHOTS)
-
     return steps
 
 
-def _add_columns(db: Any, *tables: Table) -> None:
+def _complete(db: Any, *tables: Table) -> None:
     """Add the declared columns that a file of an earlier version lacks."""
     for table in tables:
-        there = {column.name for column in db[table.name].columns}
-        for field in table.columns:
-            if field.name not in there:
-                db.conn.execute(f"ALTER TABLE {table.name} ADD COLUMN {field.name} {field.sql}")
+        known = {row[1] for row in db.conn.execute(f"PRAGMA table_info({table.name})")}
+        for column in table.columns:
+            if column.name not in known:
+                db.conn.execute(f"ALTER TABLE {table.name} ADD COLUMN {quoted(column.name)} {column.sql}")
 
 
 def _create(db: Any, *tables: Table) -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from heapq import merge
 from pathlib import Path
 
-from rogue_hunter.store.tables_forensics import CHILDREN
+from rogue_hunter.store.rows import SEEN_S
+from rogue_hunter.store.tables import CAPTURE_PARTS
 
 BITE = 500
 """Rows of a table removed in one transaction: 500 events have about 2,000 snapshots, 1.5 MB."""
@@ -37,19 +38,20 @@ class History:
     """A table that is pruned by the time in column `ended`, epoch seconds; rows where it is NULL still go on.
 
     `children` are tables whose column holds the id of a row. Removing a row with its children is the work of `weight`
-    rows of other tables. Without `by_size` only age removes it: what was done to processes is kept for as long as is
-    promised, and takes little room.
+    events. Without `by_size` only age removes it: what was done to processes is kept for as long as is
+    promised, and takes little room. `fine`: its rows are the finest history, which is kept for a shorter time.
     """
 
     table: str
     ended: str
     children: tuple[tuple[str, str], ...] = ()
-    weight: int = 1
+    weight: float = 1
     by_size: bool = True
+    fine: bool = False
 
     def bite(self, rows: int) -> int:
         """How many rows of it are as much work as `rows` rows are elsewhere."""
-        return max(1, rows // self.weight)
+        return max(1, int(rows / self.weight))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,13 +61,22 @@ class History:
 
 HISTORY = (
     # Before the events: a capture is older than the end of the event that asked for it, and goes with it or earlier.
-    History("forensic_captures", "captured_at", tuple((table.name, "capture_id") for table in CHILDREN.values()), 50),
+    History("forensic_captures", "captured_at", tuple((part.name, "capture_id") for part in CAPTURE_PARTS.values()),
+            50),
     History("process_events", "exit_time", (("process_snapshots", "event_id"),)),
     History("pauses", "end_time", (("pause_culprits", "pause_id"),)),
     History("machine_minutes", "minute"),
     History("command_minutes", "minute"),
     History("matches", "last_seen"),
     History("actions", "ts", by_size=False),
+    History("machine_slices", "slice", weight=0.2, fine=True),
+    History("process_slices", "slice", weight=0.2, fine=True),
+    History("group_slices", "slice", weight=0.2, fine=True),
+    History("waits", "ts", fine=True),
+    History("limits", "ts", fine=True),
+    # What slices are about: small, and gone once no slice can name it any more.
+    History("slice_processes", "last_seen", by_size=False, fine=True),
+    History("slice_units", "last_seen", by_size=False, fine=True),
 )
 """What is pruned, as far as the file has it. Rows go in the order of time, whichever table they are in."""
 
@@ -93,8 +104,10 @@ def parse_size(text: str) -> int:
     return size
 
 
-def prune(connection: sqlite3.Connection, before: float, max_bytes: int, bite: int = BITE) -> Iterator[Removed]:
+def prune(connection: sqlite3.Connection, before: float, max_bytes: int, bite: int = BITE,
+          fine_before: float = -math.inf) -> Iterator[Removed]:
     """Remove what ended before `before` (epoch seconds), then the oldest until the file is at most `max_bytes` large.
+    Slices, waits and limits are removed from before `fine_before` if that is later.
 
     Every step is one short transaction, after which the sum so far is yielded; the last one also empties the
     write-ahead log into the file. `connection` is the only writing one, in autocommit mode. Raises sqlite3.Error; what
@@ -102,7 +115,7 @@ def prune(connection: sqlite3.Connection, before: float, max_bytes: int, bite: i
     """
     kept = _kept(connection)
     done = Removed({}, pages_size(connection))
-    while rows := _remove(connection, kept, before, bite):
+    while rows := _remove(connection, kept, before, bite, fine_before):
         done = done.plus(rows, pages_size(connection))
         yield done
     for size in _give_back(connection):
@@ -123,7 +136,8 @@ def prune(connection: sqlite3.Connection, before: float, max_bytes: int, bite: i
     yield replace(done, size_bytes=pages_size(connection))
 
 
-def estimate(connection: sqlite3.Connection, before: float, max_bytes: int) -> Removed:
+def estimate(connection: sqlite3.Connection, before: float, max_bytes: int,
+             fine_before: float = -math.inf) -> Removed:
     """What `prune` would remove, for a connection that only reads.
 
     Exact where age decides; where size does, an estimate: the rows of a table count as equally large.
@@ -132,13 +146,18 @@ def estimate(connection: sqlite3.Connection, before: float, max_bytes: int) -> R
     size: float = pages_size(connection) - _free(connection)
     sizes = _row_sizes(connection, kept, size)
     rows: dict[str, int] = {}
-    old = (_in_order(connection, history, math.inf if history.by_size else before) for history in kept)
-    for ended, counts in merge(*old, key=lambda row: row[0]):
-        if ended >= before and size <= max_bytes:
+    for history in kept:
+        limit = _limit(history, before, fine_before)
+        for _, counts in _in_order(connection, history, -math.inf, limit):
+            _count(rows, counts)
+    size -= sum(sizes[name] * count for name, count in rows.items())
+    rest = (_in_order(connection, history, _limit(history, before, fine_before), math.inf)
+            for history in kept if history.by_size)
+    for _, counts in merge(*rest, key=lambda row: row[0]):
+        if size <= max_bytes:
             break
-        for name, count in counts.items():
-            rows[name] = rows.get(name, 0) + count
-            size -= sizes[name] * count
+        _count(rows, counts)
+        size -= sum(sizes[name] * count for name, count in counts.items())
     return Removed(rows, round(size))
 
 
@@ -181,13 +200,27 @@ def _kept(connection: sqlite3.Connection) -> list[History]:
     return [history for history in HISTORY if history.table in there]
 
 
-def _remove(connection: sqlite3.Connection, kept: list[History], before: float, bite: int) -> dict[str, int]:
+def _limit(history: History, before: float, fine_before: float) -> float:
+    """The time before which rows of a history are removed by age."""
+    if not history.fine:
+        return before
+    # `last_seen` of what slices are about is up to SEEN_S old, and it must not go before its slices.
+    return max(before, fine_before) - (SEEN_S if history.ended == "last_seen" else 0.0)
+
+
+def _count(rows: dict[str, int], more: dict[str, int]) -> None:
+    for name, count in more.items():
+        rows[name] = rows.get(name, 0) + count
+
+
+def _remove(connection: sqlite3.Connection, kept: list[History], until: float, bite: int,
+            fine_until: float = -math.inf) -> dict[str, int]:
     """Remove a bite of what ended before a time from each table, and what hangs on it, in one transaction."""
     rows: dict[str, int] = {}
     connection.execute("BEGIN IMMEDIATE")
     try:
         for history in kept:
-            table, ended = history.table, history.ended
+            table, ended, before = history.table, history.ended, _limit(history, until, fine_until)
             # Rows of one moment go together, so a bite can be a little larger.
             sql = f"SELECT {ended} FROM {table} WHERE {ended} < ? ORDER BY {ended} LIMIT 1 OFFSET ?"
             last = connection.execute(sql, (before, history.bite(bite) - 1)).fetchone()
@@ -219,14 +252,15 @@ def _one_bite(connection: sqlite3.Connection, kept: list[History], bite: int) ->
     return math.nextafter(row[0], math.inf) if row else -math.inf
 
 
-def _in_order(connection: sqlite3.Connection, history: History,
+def _in_order(connection: sqlite3.Connection, history: History, since: float,
               before: float) -> Iterator[tuple[float, dict[str, int]]]:
-    """The rows that ended before a time, in the order of their end: when, and how many rows of which table would go
-    with each."""
+    """The rows that ended in a time, in the order of their end: when, and how many rows of which table would go with
+    each."""
     children = "".join(f", (SELECT count(*) FROM {child} WHERE {column} = {history.table}.id)"
                        for child, column in history.children)
     for row in connection.execute(f"SELECT {history.ended}, 1{children} FROM {history.table} "
-                                  f"WHERE {history.ended} < ? ORDER BY {history.ended}", (before,)):
+                                  f"WHERE {history.ended} >= ? AND {history.ended} < ? ORDER BY {history.ended}",
+                                  (since, before)):
         yield row[0], dict(zip(history.names, tuple(row)[1:], strict=True))
 
 

@@ -20,13 +20,22 @@ class Table:
 
     def create(self) -> list[str]:
         """The statements that make the table."""
-        lines = [f"  {c.name} {_definition(c)}" for c in self.columns] + [f"  {rule}" for rule in self.rules]
+        lines = [f"  {quoted(c.name)} {_definition(c)}" for c in self.columns] + [f"  {rule}" for rule in self.rules]
         return [f"CREATE TABLE {self.name} (\n" + ",\n".join(lines) + f"\n){self.options}", *self.indexes]
 
     def insert(self, *columns: str) -> str:
         """An INSERT with named parameters, of these columns or of all but id."""
         names = columns or tuple(c.name for c in self.columns if c.name != "id")
-        return f"INSERT INTO {self.name} ({', '.join(names)}) VALUES ({', '.join(':' + n for n in names)})"
+        return f"INSERT INTO {self.name} ({', '.join(map(quoted, names))}) VALUES ({', '.join(':' + n for n in names)})"
+
+
+def quoted(name: str) -> str:
+    """A column's name in a statement."""
+    return f'"{name}"' if name in _KEYWORDS else name
+
+
+_KEYWORDS = frozenset({"limit"})
+"""Fields of records whose names are words of SQL."""
 
 
 def _definition(column: Field) -> str:

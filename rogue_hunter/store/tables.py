@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from rogue_hunter.schema import RECORDS
 from rogue_hunter.schema.events import COMMAND_MINUTE, EVENT, MACHINE_MINUTE
+from rogue_hunter.schema.field import Field
 from rogue_hunter.schema.sampling import SNAPSHOT
+from rogue_hunter.schema.slices import GROUP_SLICE, LIMIT, MACHINE_SLICE, PROCESS_SLICE, WAIT
 from rogue_hunter.store.table import Table
 from rogue_hunter.store.table import column as _c
-from rogue_hunter.store.tables_forensics import FORENSICS
-from rogue_hunter.store.tables_reap import REAP
 
 APPLICATION_ID = 0x52476846
 """PRAGMA application_id of our files ("RGhF"), so that a file of another program is never migrated."""
@@ -119,8 +120,170 @@ MACHINE_MINUTES = Table("machine_minutes", MACHINE_MINUTE, "the machine, one row
 COMMAND_MINUTES = Table("command_minutes", COMMAND_MINUTE, "the top commands of each minute",
                         ("PRIMARY KEY (minute, command)",), (), " WITHOUT ROWID")
 
+FORENSIC_CAPTURES = Table(
+    "forensic_captures",
+    (
+        _c("id", int, "", "number of the capture"),
+        _c("captured_at", float, "s", "epoch seconds when the capture began", True),
+        _c("event_id", int, "", "the event that asked for it"),
+        _c("pause_id", int, "", "the pause that asked for it"),
+        *(f for f in RECORDS["capture"] if f.stage != "report" and f.name != "ts"),
+    ),
+    "one row a capture of evidence, or a number of requests that were skipped",
+    ("UNIQUE (capture)", "FOREIGN KEY (event_id) REFERENCES process_events (id) ON DELETE CASCADE",
+     "FOREIGN KEY (pause_id) REFERENCES pauses (id) ON DELETE CASCADE"),
+    ("CREATE INDEX forensic_captures_at ON forensic_captures (captured_at)",
+     "CREATE INDEX forensic_captures_event ON forensic_captures (event_id)",
+     "CREATE INDEX forensic_captures_pause ON forensic_captures (pause_id)"),
+)
+
+
+def _of_capture(name: str, kind: str, doc: str, order: str = "") -> Table:
+    """The table of a record that belongs to a capture."""
+    return Table(
+        name,
+        (_c("id", int, "", "number of the row"), _c("capture_id", int, "", "the capture", True),
+         *(f for f in RECORDS[kind] if f.name != "capture")),
+        doc,
+        ("FOREIGN KEY (capture_id) REFERENCES forensic_captures (id) ON DELETE CASCADE",),
+        (f"CREATE INDEX {name}_capture ON {name} (capture_id{order})",),
+    )
+
+
+CAPTURE_PARTS: dict[str, Table] = {
+    "spindump_report": _of_capture("spindump_reports", "spindump_report", "what a capture looked at, as a whole"),
+    "spindump_process": _of_capture("spindump_processes", "spindump_process", "the processes of a capture",
+                                    ", process"),
+    "spindump_thread": _of_capture("spindump_threads", "spindump_thread", "their threads, by the process's number",
+                                   ", process"),
+    "spindump_blocker": _of_capture("spindump_blockers", "spindump_blocker", "which thread waited for whom",
+                                    ", process"),
+    "log_entry": _of_capture("log_entries", "log_entry", "what was logged before a capture", ", ts"),
+    "buffer_context": _of_capture("buffer_context", "buffer_context", "what the ring held before a capture"),
+}
+"""Record type of a part of a capture -> its table. All parts are removed with their capture."""
+
+FORENSICS = (FORENSIC_CAPTURES, *CAPTURE_PARTS.values())
+
+_MATCH = {f.name: f for f in RECORDS["match"]}
+_MATCH_OWN = ("ts", "seq", "matched_s", "boot_id", "pid", "start_ticks", "rule")
+
+MATCHES = Table(
+    "matches",
+    (
+        _c("id", int, "", "number of the match"),
+        *(_MATCH[name] for name in ("boot_id", "pid", "start_ticks", "rule")),
+        _c("first_seen", float, "s", "epoch seconds at which the rule began to match", True),
+        _c("last_seen", float, "s", "epoch seconds at which that was said last", True),
+        _c("times", int, "", "how often it was said: once a minute while it lasts", True),
+        *(f for name, f in _MATCH.items() if name not in _MATCH_OWN),
+    ),
+    "one row a process and rule: a rule that matched it, with the readings of the last time",
+    ("UNIQUE (boot_id, pid, start_ticks, rule)",),
+    ("CREATE INDEX matches_last ON matches (last_seen)",),
+)
+
+ACTIONS = Table(
+    "actions",
+    (_c("id", int, "", "number of the action"), *RECORDS["action"]),
+    "one row a decision of the reaper: what was done about a process, or why it was left alone",
+    # The same line of the audit file can come from the reaper itself and from the file.
+    ("UNIQUE (run, audit_seq)",),
+    ("CREATE INDEX actions_ts ON actions (ts)",),
+)
+
+REAP = (MATCHES, ACTIONS)
+
+def _compact(field: Field) -> Field:
+    """The column of a sum of a slice. Seconds are whole milliseconds: two bytes where a REAL has eight, and a day has
+    300,000 such rows. The views give them as they were declared."""
+    if field.type is not float:
+        return field
+    return _c(field.name.removesuffix("_seconds").removesuffix("_s") + "_ms", int, "ms", field.doc)
+
+
+_PROCESS_OWN = ("boot_id", "pid", "start_ticks", "ppid", "uid", "user", "command", "name", "cmdline", "cgroup", "unit",
+                "nice", "policy", "own")
+_GROUP_OWN = ("boot_id", "unit", "name", "pid", "start_ticks")
+_LAST_SEEN = _c("last_seen", float, "s", "epoch seconds of a slice in which it was seen, 10 minutes apart", True)
+
+SLICE_BOOTS = Table(
+    "slice_boots",
+    (_c("id", int, "", "number of the boot"), _c("boot_id", str, "", "identity of the boot", True)),
+    "the boots that slices are of",
+    ("UNIQUE (boot_id)",),
+)
+
+
+def _subject(name: str, fields: tuple[Field, ...], own: tuple[str, ...], key: str, doc: str) -> Table:
+    """What the rows of a slice table are about, once for all its slices."""
+    by_name = {f.name: f for f in fields}
+    return Table(
+        name,
+        (_c("id", int, "", "its number"), _c("boot", int, "", "number of the boot", True),
+         *(by_name[n] for n in own if n != "boot_id"), _LAST_SEEN),
+        doc, (f"UNIQUE (boot, {key})",), (f"CREATE INDEX {name}_seen ON {name} (last_seen)",))
+
+
+SLICE_PROCESSES = _subject("slice_processes", PROCESS_SLICE, _PROCESS_OWN, "pid, start_ticks",
+                           "the processes that slices are about")
+SLICE_UNITS = _subject("slice_units", GROUP_SLICE, _GROUP_OWN, "unit", "the units that slices are about")
+
+MACHINE_SLICES = Table(
+    "machine_slices",
+    (MACHINE_SLICE[0], _c("boot", int, "", "number of the boot", True),
+     *(f for f in MACHINE_SLICE if f.name not in ("slice", "boot_id")),
+     _c("quiet", bool, "", "true if nothing was listed; such slices of one minute are one row")),
+    "the machine, one row a slice of 5 s", ("PRIMARY KEY (slice, boot)",), (), " WITHOUT ROWID")
+
+
+def _slices(name: str, fields: tuple[Field, ...], own: tuple[str, ...], subject: str, doc: str) -> Table:
+    """The table of what processes or units used. Clustered by time, as every question names one."""
+    return Table(
+        name,
+        (fields[0], _c(subject, int, "", f"number of the {subject}", True),
+         *(_compact(f) for f in fields if f.name not in ("slice", "seconds", *own))),
+        doc, (f"PRIMARY KEY (slice, {subject})",), (), " WITHOUT ROWID")
+
+
+PROCESS_SLICES = _slices("process_slices", PROCESS_SLICE, _PROCESS_OWN, "process",
+                         "processes in a slice, those that were among the highest in something")
+GROUP_SLICES = _slices("group_slices", GROUP_SLICE, _GROUP_OWN, "unit",
+                       "units of work in a slice, those that were among the highest in something")
+
+WAITS = Table(
+    "waits", (_c("id", int, "", "number of the wait"), *WAIT), "processes that waited for another one",
+    ("UNIQUE (boot_id, kind, object, holder_pid, holder_start_ticks, ts)",), ("CREATE INDEX waits_ts ON waits (ts)",))
+LIMITS = Table(
+    "limits", (_c("id", int, "", "number of the limit"), *LIMIT), "limits that held processes back", (),
+    ("CREATE INDEX limits_ts ON limits (ts)",))
+
+SLICES = (SLICE_BOOTS, SLICE_PROCESSES, SLICE_UNITS, MACHINE_SLICES, PROCESS_SLICES, GROUP_SLICES, WAITS, LIMITS)
+
 TABLES = (DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES,
-          *FORENSICS, *REAP)
+          *FORENSICS, *REAP, *SLICES)
+
+def _declared(table: Table, fields: tuple[Field, ...], subject: Table | None, own: tuple[str, ...]) -> str:
+    """The query that gives the rows of a slice table with the fields that the record has."""
+    columns = []
+    for field in fields:
+        name = field.name
+        if name == "boot_id":
+            columns.append("b.boot_id")
+        elif name in own:
+            columns.append(f"p.{name}")
+        elif name == "seconds" and subject is not None:
+            columns.append("m.seconds")
+        elif subject is not None and _compact(field).name != name and name != "slice":
+            columns.append(f"s.{_compact(field).name} / 1000.0 AS {name}")
+        else:
+            columns.append(f"s.{name}")
+    joins = "JOIN slice_boots b ON b.id = s.boot"
+    if subject is not None:
+        joins = (f"JOIN {subject.name} p ON p.id = s.{table.columns[1].name} JOIN slice_boots b ON b.id = p.boot "
+                 "LEFT JOIN machine_slices m ON m.slice = s.slice AND m.boot = p.boot")
+    return f"SELECT {', '.join(columns)} FROM {table.name} s {joins} ORDER BY s.slice"
+
 
 VIEWS = {
     "v_open_events": """
@@ -179,5 +342,10 @@ VIEWS = {
                 ORDER BY cpu_seconds DESC, command LIMIT 1) AS top_command,
                (SELECT max(cpu_seconds) FROM command_minutes c WHERE c.minute = m.minute) AS top_cpu_seconds
         FROM machine_minutes m ORDER BY minute DESC""",
+    **{f"v_{name}": _declared(*view) for name, view in {
+        "machine_slices": (MACHINE_SLICES, MACHINE_SLICE, None, ()),
+        "process_slices": (PROCESS_SLICES, PROCESS_SLICE, SLICE_PROCESSES, _PROCESS_OWN),
+        "group_slices": (GROUP_SLICES, GROUP_SLICE, SLICE_UNITS, _GROUP_OWN),
+    }.items()},
 }
-"""Views: one text for sqlite3, Datasette and rh-report."""
+"""Views: one text for sqlite3, Datasette and rh-report. Those of slices have the columns of the records."""

@@ -15,7 +15,8 @@ from typing import Any
 from rogue_hunter import __version__
 from rogue_hunter.config.options import Store as Settings
 from rogue_hunter.store.database import DatabaseError, is_corrupt, move_aside, open_writer
-from rogue_hunter.store.rows import WRITES
+from rogue_hunter.store.rows import CMDLINE, WRITES
+from rogue_hunter.store.slice_budget import SliceBudget
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Row, Tick
 from rogue_hunter.tracking.events import Open
@@ -41,6 +42,7 @@ class Writer:
         self._warn = warn
         self._opener = opener
         self._queue: deque[Batch] = deque()
+        self._slices = SliceBudget(cmdline=CMDLINE)
         self._state: Callable[[], dict[str, Any]] = dict
         self._retry_at = 0.0
         self._state_at = 0.0
@@ -103,7 +105,7 @@ class Writer:
 
     def take(self, tick: Tick) -> None:
         """Write the tick's records, or queue them. Never raises for what the disk does."""
-        events = [r for r in tick.records if r["type"] in WRITES]
+        events = self._slices.chosen(r for r in tick.records if r["type"] in WRITES)
         if events:
             self._queue.append(events)
             while len(self._queue) > self._set.queue_ticks:

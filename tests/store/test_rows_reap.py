@@ -91,7 +91,7 @@ def test_only_actions_are_written_through(tmp_path: Path) -> None:
 
 def test_a_file_of_before_gets_the_tables(tmp_path: Path) -> None:
     """An older version is migrated; its rows stay, its views are today's."""
-    from rogue_hunter.store.tables_reap import REAP
+    from rogue_hunter.store.tables import REAP
 
     path = tmp_path / "x.db"
     connection, _ = open_writer(path)

@@ -192,7 +192,8 @@ def test_full_disk_keeps_records_until_there_is_room(db: Path, clock: Clock, sai
     connection = writer._connection
     assert connection is not None
     connection.execute("PRAGMA max_page_count = 1").fetchall()
-    hogs = [[row(p, cpu_percent=100.0 * (i < 40), cpu_seconds_total=i / 3) for p in range(9)] for i in range(100)]
+    hogs = [[row(p, cpu_percent=100.0 * (i < 40), cpu_seconds_total=i / 3, cmdline="x" * 999) for p in range(9)]
+            for i in range(100)]
     degraded = 0
     for tick in chain(stream(hogs, cpu_busy_cores=8.0), Score(CONFIG), Track(CONFIG)):
         if tick.row:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rogue_hunter.config.options import Retention
 from rogue_hunter.daemon.log import LEVELS
 from rogue_hunter.daemon.loop import Loop
 from rogue_hunter.daemon.socket.client import Bucket
@@ -23,6 +24,10 @@ LOGS_PER_S, LOGS_BURST = 5.0, 100.0
 
 BITE = 20
 """Rows removed in one piece of work: 20 events have about 80 snapshots, some 5 ms."""
+
+PRUNE_S = 3600.0
+"""Seconds between two times that rh-pipe prunes by itself, the first a minute after the start: each removes an hour's
+worth of slices, which is done in a second."""
 
 _SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
@@ -65,10 +70,12 @@ def slices(recent: Callable[[], list[Record]], now: Callable[[], float] = time.t
 
 class Pruner:
     """Prunes in pieces between the beats, one request after the other. `connection` gives the writing connection, None
-    while there is none."""
+    while there is none; `retention` the configuration in force."""
 
     def __init__(self, loop: Loop, connection: Callable[[], sqlite3.Connection | None], database: Path,
-                 say: Callable[[str, str], object], now: Callable[[], float] = time.time) -> None:
+                 say: Callable[[str, str], object], now: Callable[[], float] = time.time,
+                 retention: Callable[[], Retention] = Retention) -> None:
+        self._retention = retention
         self._loop = loop
         self._connection = connection
         self._database = database
@@ -86,7 +93,16 @@ class Pruner:
             raise ValueError("writes to another database")
         if len(self._jobs) >= 4:
             raise ValueError("is pruning already")
-        self._jobs.append(self._job(float(age), int(limit), reply))
+        self._begin(float(age), int(limit), reply)
+
+    def routine(self) -> None:
+        """Prune by age and size as configured, unless pruning is going on: rh-pipe does this once an hour."""
+        if not self._jobs and self._connection() is not None:
+            kept = self._retention()
+            self._begin(kept.days * 86400, kept.max_size_mb * 1_000_000, lambda answer: None)
+
+    def _begin(self, age: float, limit: int, reply: Reply) -> None:
+        self._jobs.append(self._job(age, limit, reply))
         if len(self._jobs) == 1:
             self._loop.soon(self._step)
 
@@ -105,7 +121,8 @@ class Pruner:
         now, before = self._now(), pruning.files_size(self._database)
         done = pruning.Removed({}, 0)
         try:
-            for sofar in pruning.prune(connection, now - age, limit, BITE):
+            fine = now - 3600 * self._retention().slice_hours
+            for sofar in pruning.prune(connection, now - age, limit, BITE, fine):
                 done = sofar
                 yield
             left = connection.execute(
@@ -118,4 +135,5 @@ class Pruner:
         answer: dict[str, Any] = dict(zip(("events_left", "open_events", "oldest_event"), left, strict=True))
         reply(record("prune", ts=now, database=str(self._database), dry_run=False, older_than_s=age, max_bytes=limit,
                      removed=done.rows, before_bytes=before, after_bytes=after, below_limit=after <= limit, **answer))
-        self._say("info", f"pruned: {sum(done.rows.values())} rows, {before} bytes before, {after} after")
+        self._say("info" if done.rows else "debug",
+                  f"pruned: {sum(done.rows.values())} rows, {before} bytes before, {after} after")

@@ -15,7 +15,7 @@ from rogue_hunter.report.sentences import moment
 from rogue_hunter.report.views.view import Asked, columns, more, nothing
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.store.database import DatabaseError
-from rogue_hunter.store.tables_forensics import CHILDREN
+from rogue_hunter.store.tables import CAPTURE_PARTS
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import duration
@@ -23,7 +23,7 @@ from rogue_hunter.text.format import duration
 PARTS = ("threads", "logs", "blame")
 """What can be asked of a capture alone."""
 
-_KINDS = {kind: {f.name: f.type for f in RECORDS[kind]} for kind in ("capture", *CHILDREN)}
+_KINDS = {kind: {f.name: f.type for f in RECORDS[kind]} for kind in ("capture", *CAPTURE_PARTS)}
 _IN_PERIOD = ("captured_at >= :since AND captured_at < :until AND (:text = '' OR instr(lower(coalesce(command, '')), "
               ":text) OR instr(lower(coalesce(targets, '')), :text))")
 
@@ -51,7 +51,7 @@ def read(connection: sqlite3.Connection, which: str) -> tuple[Record, list[Recor
         return None
     own = _own(row)
     children = []
-    for kind, declared in CHILDREN.items():
+    for kind, declared in CAPTURE_PARTS.items():
         rows = connection.execute(f"SELECT * FROM {declared.name} WHERE capture_id = ? ORDER BY id", (own["id"],))
         children += [record(kind, capture=own["capture"], **_fields(kind, each)) for each in rows]
     return own, children

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from rogue_hunter.config.options import Retention
 from rogue_hunter.daemon.socket.requests import Pruner, slices
 from rogue_hunter.store.database import open_writer
 from tests.tools.docs import json_schema
@@ -89,3 +90,27 @@ def test_prune_without_a_connection(serve: Callable[..., Served], tmp_path: Path
         for _ in range(3):
             served.loop.sleep(0.1)
         assert received(client, served)[-1]["type"] == "error"
+
+
+def test_rh_pipe_prunes_by_itself(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """By the configured age, in pieces, without a request; not while there is no connection."""
+    connection, _ = open_writer(tmp_path / "x.db")
+    now = 100 * 86400.0
+    for minute in (1.0, 2.0, now - 60):
+        connection.execute("INSERT INTO machine_minutes (minute, boot_id, ticks, seconds) VALUES (?, 'b', 1, 1)",
+                           (minute,))
+        connection.execute("INSERT INTO machine_slices (slice, boot, seconds, ticks) VALUES (?, 1, 5, 1)",
+                           (now - 49 * 3600 + minute % 100,))
+    served = serve()
+    held: list[sqlite3.Connection | None] = [None]
+    pruner = Pruner(served.loop, lambda: held[0], tmp_path / "x.db", lambda level, message: None, lambda: now,
+                    lambda: Retention(days=30.0))
+    pruner.routine()
+    held[0] = connection
+    assert connection.execute("SELECT count(*) FROM machine_minutes").fetchone()[0] == 3
+    pruner.routine()
+    deadline = time.monotonic() + 20
+    while connection.execute("SELECT count(*) FROM machine_slices").fetchone()[0] and time.monotonic() < deadline:
+        served.loop.sleep(0.03)
+    assert connection.execute("SELECT minute FROM machine_minutes").fetchall() == [(int(now - 60),)]
+    connection.close()

@@ -14,7 +14,7 @@ from rogue_hunter.schema import RECORDS
 from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.prune import HISTORY, estimate, prune
 from rogue_hunter.store.rows import WRITES
-from rogue_hunter.store.tables_forensics import CHILDREN, FORENSICS
+from rogue_hunter.store.tables import CAPTURE_PARTS, FORENSICS
 from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream.tick import Record, Tick, record
 from tests.tools.captures import capture, parsed, parts
@@ -50,13 +50,13 @@ def event(name: str = "e1", ts: float = START, kind: str = "enter", **more: Any)
 
 def test_every_field_has_a_column_and_the_reverse() -> None:
     """But those that say where a record belongs; the database has numbers for that."""
-    for kind, table in CHILDREN.items():
+    for kind, table in CAPTURE_PARTS.items():
         fields = {f.name for f in RECORDS[kind]} - {"capture"}
         assert {c.name for c in table.columns} - {"id", "capture_id"} == fields
     names = {c.name for c in FORENSICS[0].columns}
     stored = {f.name for f in RECORDS["capture"] if f.stage == "forensics"} - {"ts"}
     assert names - {"id", "event_id", "pause_id", "captured_at"} == stored
-    assert set(WRITES) >= {"capture", *CHILDREN}
+    assert set(WRITES) >= {"capture", *CAPTURE_PARTS}
 
 
 @pytest.mark.parametrize("name", ["deadlock.spin", "heavy.txt"])
@@ -70,7 +70,7 @@ def test_what_is_written_is_what_is_read(db: Path, name: str) -> None:
     assert found is not None
     back, rows = found
     assert {k: v for k, v in back.items() if k != "id"} == own and back["id"] == 1
-    by_kind = [[each for each in children if each["type"] == kind] for kind in CHILDREN]
+    by_kind = [[each for each in children if each["type"] == kind] for kind in CAPTURE_PARTS]
     assert rows == [each for same in by_kind for each in same]
 
 

@@ -1,0 +1,237 @@
+"""Slices in the database: what is written is what the views give, and a day of them stays small."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rogue_hunter.config.options import Config
+from rogue_hunter.store.database import open_reader, open_writer
+from rogue_hunter.store.prune import files_size, prune
+from rogue_hunter.store.rows import WRITES
+from rogue_hunter.store.slice_budget import BURST_BYTES, SliceBudget
+from rogue_hunter.store.tables import SLICES, VIEWS
+from rogue_hunter.store.writer import Writer
+from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.tick import Record, Tick, record
+from rogue_hunter.tracking.history import History
+from tests.tools.ticks import BOOT, START, Machine
+
+CONFIG = Config()
+FIRST = START // 60 * 60
+
+
+def machine(at: float, **more: Any) -> Record:
+    """A slice of a busy machine of 8 CPUs."""
+    usual = {"slice": at, "boot_id": BOOT, "seconds": 5.0, "ticks": 15, "cpus": 8, "cpu_busy_cores": 7.912,
+             "cpu_busy_cores_max": 8.0, "unattributed_cpu_cores": 0.213, "run_delay_ms_per_s": 812.44,
+             "memory_total_bytes": 1 << 34, "memory_available_bytes": 9_123_456_789, "pressure_cpu_some_ms_per_s": 412.5,
+             "pressure_memory_some_ms_per_s": 0.0, "pressure_memory_full_ms_per_s": 0.0,
+             "pressure_io_some_ms_per_s": 91.25, "pressure_io_full_ms_per_s": 12.125, "disk_bytes": 123_456_789,
+             "late_s": 0.012, "self_cpu_percent": 1.03, "self_run_delay_ms": 13.52, "processes": 512, "started": 44,
+             "exited": 43, "unreadable": 0, "uninterruptible": 1, "max_score": 71}
+    return record("machine_slice", **{**usual, **more})
+
+
+def process(at: float, pid: int, start: int = 1, **more: Any) -> Record:
+    usual = {"slice": at, "boot_id": BOOT, "seconds": 5.0, "pid": pid, "start_ticks": start, "ppid": 1, "uid": 1000,
+             "user": "someone", "command": "cc1plus", "cmdline": "/usr/libexec/gcc/cc1plus -quiet -I . " + "x" * 300,
+             "cgroup": "/user.slice/user-1000.slice/session-2.scope", "unit": f"make[{pid // 64}]", "nice": 0,
+             "state": "running", "cpu_seconds": 1.234, "children_cpu_seconds": 0.0, "disk_bytes": 234_567,
+             "memory_bytes": 345_678_901, "memory_growth_bytes": 45_678_901, "wakeups": 456, "pageins": 3,
+             "run_delay_s": 0.321, "uninterruptible_s": 0.33, "stopped_s": 0.0, "max_score": 47, "rogue_s": 3.33}
+    return record("process_slice", **{**usual, **more})
+
+
+def group(at: float, unit: str, **more: Any) -> Record:
+    usual = {"slice": at, "boot_id": BOOT, "seconds": 5.0, "unit": unit, "name": "cc1plus", "pid": 77, "start_ticks": 5,
+             "processes": 40, "started": 38, "cpu_seconds": 9.5, "children_cpu_seconds": 1.25, "disk_bytes": 2_345_678,
+             "memory_bytes": 3_456_789_012, "memory_growth_bytes": 1_234_567, "wakeups": 4567, "pageins": 33,
+             "run_delay_s": 4.321, "uninterruptible_s": 0.0, "stopped_s": 0.0, "max_score": 47, "rogue_s": 5.0}
+    return record("group_slice", **{**usual, **more})
+
+
+def write(path: Path, batches: Iterable[list[Record]]) -> list[str]:
+    said: list[str] = []
+    writer = Writer(path, CONFIG.store, lambda: START, said.append)
+    for batch in batches:
+        writer.take(Tick(records=batch))
+    writer.close()
+    assert writer.dropped == 0
+    return said
+
+
+def read(path: Path, kind: str) -> list[Record]:
+    with open_reader(path) as reader:
+        return [record(kind, **{k: row[k] for k in row.keys()})  # noqa: SIM118
+                for row in reader.execute(f"SELECT * FROM v_{kind}s")]
+
+
+def test_what_is_written_is_what_the_views_give(tmp_path: Path) -> None:
+    """Every field of every record comes back, with the identity of the boot and seconds as seconds."""
+    made = [machine(FIRST), process(FIRST, 7, cmdline="short", own=True, name="x.py"), group(FIRST, "u[77]")]
+    assert write(tmp_path / "x.db", [made]) == []
+    for each in made:
+        assert read(tmp_path / "x.db", each["type"]) == [each]
+
+
+def test_a_machine_through_the_stage_and_back(tmp_path: Path) -> None:
+    """What the stage makes of a machine that a seed decides is what the views give; waits and limits are stored too."""
+    made = History(CONFIG)
+    source = Machine(7)
+    records = [each for tick in chain((source.tick() for _ in range(200)), made) for each in tick.records
+               if each["type"].endswith("_slice")]
+    wait = record("wait", ts=FIRST, boot_id=BOOT, kind="file_lock", object="/tmp/x", since_s=3.0, holder_pid=7,
+                  holder_start_ticks=1, holder="sleep", waiters=[{"pid": 8}], certainty="proven")
+    limit = record("limit", ts=FIRST, boot_id=BOOT, kind="cpu_quota", cgroup="/a", limit=0.2, use=0.2, held_back_s=4.0)
+    write(tmp_path / "x.db", [[*records, wait, limit]])
+    for kind in ("process_slice", "group_slice"):
+        want = [{k: v for k, v in each.items() if k != "cmdline"} for each in records if each["type"] == kind]
+        have = [{k: v for k, v in each.items() if k != "cmdline"} for each in read(tmp_path / "x.db", kind)]
+        names = ("slice", "pid", "unit", "cpu_seconds", "memory_bytes", "rogue_s", "max_score")
+        assert sorted(map(repr, ([e.get(n) for n in names] for e in have))) == \
+            sorted(map(repr, ([e.get(n) for n in names] for e in want)))
+    with open_reader(tmp_path / "x.db") as reader:
+        assert reader.execute("SELECT holder, waiters FROM waits").fetchall()[0][:] == ("sleep", '[{"pid":8}]')
+        assert tuple(reader.execute('SELECT kind, "limit" FROM limits').fetchone()) == ("cpu_quota", 0.2)
+
+
+def test_a_process_that_changes_is_described_as_it_is_now(tmp_path: Path) -> None:
+    """After exec the same identity has another command; what is not known any more stays."""
+    write(tmp_path / "x.db", [[machine(FIRST), process(FIRST, 7, command="sh", name="a.sh")],
+                              [machine(FIRST + 5), process(FIRST + 5, 7, command="worker", name=None)]])
+    assert [(p["command"], p["name"]) for p in read(tmp_path / "x.db", "process_slice")] == [("worker", "a.sh")] * 2
+
+
+def test_quiet_slices_of_a_minute_are_one_row(tmp_path: Path) -> None:
+    """Averages by time, extremes, sums; a slice in which somebody waited is a row of its own."""
+    calm = {"pressure_cpu_some_ms_per_s": 1.0, "pressure_io_some_ms_per_s": 0.0, "uninterruptible": 0}
+    batches = [[machine(FIRST + 5 * n, **calm, cpu_busy_cores=0.1 * n, self_run_delay_ms=1.0)] for n in range(12)]
+    batches[6] = [machine(FIRST + 30)]
+    write(tmp_path / "x.db", batches)
+    rows = read(tmp_path / "x.db", "machine_slice")
+    assert [(r["slice"] - FIRST, r["seconds"], r["ticks"]) for r in rows] == [(0, 30, 90), (30, 5, 15), (35, 25, 75)]
+    assert rows[0]["cpu_busy_cores"] == pytest.approx(0.25) and rows[0]["self_run_delay_ms"] == pytest.approx(6)
+
+
+def idle_day() -> Iterator[list[Record]]:
+    """A day on which a timer runs every ten minutes and a person types now and then."""
+    calm = {"pressure_cpu_some_ms_per_s": 2.0, "pressure_io_some_ms_per_s": 0.5, "uninterruptible": 0,
+            "cpu_busy_cores": 0.04}
+    for n in range(17280):
+        at = FIRST + 5 * n
+        batch = [machine(at, **calm)]
+        if n % 12 == 0:  # who holds memory, once a minute
+            batch += [process(at, pid, cpu_seconds=0.01) for pid in range(100, 106)]
+        if n % 120 == 7 or n % 50 == 3:
+            batch += [process(at, 1000 + n, n), process(at, 100, children_cpu_seconds=0.5), group(at, "cron.service")]
+        yield batch
+
+
+def busy_day(slices: int) -> Iterator[list[Record]]:
+    """The worst: in each slice other processes lead, each with a long command line, in other units."""
+    for n in range(slices):
+        at = FIRST + 5 * n
+        yield [machine(at), *(process(at, 1000 + (64 * n + i) % 60000, n) for i in range(40)),
+               *(group(at, f"make[{(8 * n + i) % 60000}]") for i in range(8))]
+
+
+def usual_day(slices: int) -> Iterator[list[Record]]:
+    """A busy one: 25 processes lead, two of them new in each slice."""
+    for n in range(slices):
+        at = FIRST + 5 * n
+        yield [machine(at), *(process(at, 100 + i) for i in range(23)), *(process(at, 5000 + n, n + i) for i in range(2)),
+               *(group(at, f"u{i}") for i in range(6))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("day", [busy_day, usual_day])
+def test_a_busy_day_takes_20_MB_at_most(tmp_path: Path, day: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four hours at the limit, once the burst is used up, times six, and the burst. The first of each is always kept."""
+    before = 2160
+    batches = list(day(before + 2880))
+    write(tmp_path / "x.db", batches[:before])
+    first = files_size(tmp_path / "x.db")
+    budget = SliceBudget()
+    budget._left = 0.0
+    connection, _ = open_writer(tmp_path / "x.db")
+    connection.execute("BEGIN")
+    for batch in batches[before:]:
+        for each in budget.chosen(batch):
+            WRITES[each["type"]](connection, each)
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    each = connection.execute("SELECT count(*) * 1.0 / count(DISTINCT slice) FROM process_slices").fetchone()[0]
+    connection.close()
+    grown = 6 * (files_size(tmp_path / "x.db") - first) + BURST_BYTES
+    with capsys.disabled():
+        print(f"\n{day.__name__}: {grown / 1e6:.1f} MB a day, {each:.1f} processes a slice")
+    assert grown <= 20e6
+    assert {p["pid"] for p in read(tmp_path / "x.db", "process_slice")} >= {batches[-1][1]["pid"]}
+
+
+@pytest.mark.slow
+def test_an_idle_day_takes_3_MB_at_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A whole day of 17,280 slices."""
+    open_writer(tmp_path / "x.db")[0].close()
+    empty = files_size(tmp_path / "x.db")
+    connection, _ = open_writer(tmp_path / "x.db")
+    budget = SliceBudget()
+    connection.execute("BEGIN")
+    for batch in idle_day():
+        for each in budget.chosen(batch):
+            WRITES[each["type"]](connection, each)
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    grown = files_size(tmp_path / "x.db") - empty
+    with capsys.disabled():
+        print(f"\nidle day: {grown / 1e6:.2f} MB")
+    assert grown <= 3e6
+
+
+def test_slices_are_pruned_earlier_than_the_rest(tmp_path: Path) -> None:
+    """After two days, with the processes that no slice names any more; minutes stay."""
+    hour = 3600.0
+    write(tmp_path / "x.db", [[machine(FIRST + n * hour), process(FIRST + n * hour, n, cmdline="a"),
+                               group(FIRST + n * hour, f"u{n}"),
+                               record("machine_minute", minute=int(FIRST + n * hour), boot_id=BOOT, ticks=1, seconds=60.0)]
+                              for n in range(72)])
+    connection, _ = open_writer(tmp_path / "x.db")
+    list(prune(connection, 0.0, 1 << 40, 20, fine_before=FIRST + 24 * hour))
+    counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+              for name in ("machine_slices", "process_slices", "group_slices", "slice_processes", "slice_units",
+                           "machine_minutes")}
+    connection.close()
+    assert counts == {"machine_slices": 48, "process_slices": 48, "group_slices": 48, "slice_processes": 48,
+                      "slice_units": 48, "machine_minutes": 72}
+
+
+def test_a_database_of_version_5_gets_slices(tmp_path: Path) -> None:
+    """It ends with the tables, columns and views of a new one, and keeps what it had."""
+    fresh, old = tmp_path / "fresh.db", tmp_path / "old.db"
+    open_writer(fresh)[0].close()
+    write(old, [[record("machine_minute", minute=60, boot_id="b", ticks=1, seconds=1.0)]])
+    with sqlite3.connect(old) as connection:
+        for view in VIEWS:
+            connection.execute(f"DROP VIEW {view}")
+        for table in reversed(SLICES):
+            connection.execute(f"DROP TABLE {table.name}")
+        connection.execute("ALTER TABLE process_snapshots DROP COLUMN cpu_share")
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm006'")
+        connection.execute("PRAGMA user_version = 5")
+    connection.close()
+    open_writer(old)[0].close()
+
+    def shape(path: Path) -> dict[str, set[str]]:
+        with open_reader(path) as reader:
+            names = [row[0] for row in reader.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")]
+            return {name: {row["name"] for row in reader.execute(f"PRAGMA table_info({name})")} for name in names}
+
+    assert shape(old) == shape(fresh)
+    with open_reader(old) as reader:
+        assert reader.execute("SELECT count(*) FROM machine_minutes").fetchone()[0] == 1
