@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from rogue_hunter import paths
+from rogue_hunter.capture.waiting import Waits
 from rogue_hunter.cli import common
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import load
@@ -22,6 +23,7 @@ from rogue_hunter.daemon.services import Setting, background, capturing
 from rogue_hunter.daemon.socket.address import socket_path
 from rogue_hunter.host.platform import here
 from rogue_hunter.reaper.platform import here as machine
+from rogue_hunter.sampling.limits import Limits
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.text.countdown import Countdown
 
@@ -91,7 +93,8 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
                 return loop.sleep(left)
 
             pipe.run(config, host, database, hz=hz, seconds=seconds, out=out, sleep=sleep,
-                     warn=lambda message: say("warning", message), captures=captures, rules=rules,
+                     warn=lambda message: say("warning", message),
+                     evidence=(Limits(), Waits()) if here_and_now else (), captures=captures, rules=rules,
                      start=background(config, loop, setting, say, log, notifier))
     except Exception as error:
         # Refused because another rh-pipe runs: the log is that one's.

@@ -28,11 +28,12 @@ from rogue_hunter.tracking.history import History
 from rogue_hunter.tracking.pauses import Pauses
 
 
-def stages(config: Config, writer: Writer, restored: Iterable[Open], history: History, captures: Stage | None,
-           rules: RuleStages, services: Services, tee: Stage | None) -> Pipeline:
+def stages(config: Config, writer: Writer, restored: Iterable[Open], history: History, evidence: Iterable[Stage],
+           captures: Stage | None, rules: RuleStages, services: Services, tee: Stage | None) -> Pipeline:
     """The stages of rh-pipe in their order, behind `sample`."""
     order: list[Stage | None] = [
         Lineage(),
+        *evidence,
         Score(config),
         Track(config, restored=restored),
         Pauses(config.pause),
@@ -55,10 +56,11 @@ def stages(config: Config, writer: Writer, restored: Iterable[Open], history: Hi
 
 def run(config: Config, host: Host, database: Path, *, hz: float | None = None, seconds: float | None = None,
         out: wire.Sink | None = None, sleep: Callable[[float], bool] | None = None, clock: Clock | None = None,
-        warn: Callable[[str], None], captures: Stage | None = None, rules: RuleStages | None = None,
-        start: Start | None = None) -> int:
+        warn: Callable[[str], None], evidence: Iterable[Stage] = (), captures: Stage | None = None,
+        rules: RuleStages | None = None, start: Start | None = None) -> int:
     """Sample, score, track and store until `seconds` have passed or `sleep` says stop; returns the number of ticks.
 
+    `evidence` are stages that read more of this machine than the host does: limits that bind, waits without use.
     `hz` takes the place of the configured rate. `out` gets every tick as NDJSON. `start` is entered when the database
     is ours. Raises DatabaseError, HostError, what `start` raises.
     """
@@ -78,8 +80,8 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
             history = History(config)
             running = Running(writer, opener.now, rate, configure, history.slicer.recent)
             with start(running) if start else nullcontext(Services()) as services:
-                pipeline = stages(config, writer, writer.open_events(), history, captures, rules or RuleStages(),
-                                  services, Tee(out, warn) if out is not None else None)
+                pipeline = stages(config, writer, writer.open_events(), history, evidence, captures,
+                                  rules or RuleStages(), services, Tee(out, warn) if out is not None else None)
                 facts = {"pid": os.getpid(), "started_at": now(), "stopped_at": None, **services.facts}
 
                 def state() -> dict[str, Any]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from rogue_hunter.files import shut
+
 CONTROLLERS = ("cpu", "memory", "blkio", "freezer")
 """The trees of version 1 that are read. blkio is called io in version 2."""
 
@@ -216,7 +218,7 @@ def _read(file: Path) -> bytes:
     except OSError:
         return b""
     finally:
-        os.close(fd)
+        shut(fd)
 
 
 def _number(file: Path) -> int | None:
