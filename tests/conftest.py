@@ -39,8 +39,10 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`pytest --golden` writes what the commands say now into the golden cases; read git diff afterwards."""
+    """`pytest --golden` writes the present output of the commands into the golden cases; read git diff afterwards."""
     parser.addoption("--golden", action="store_true", help="rewrite the expected output of the golden cases")
+    parser.addoption("--pairs", metavar="N", type=int, default=100_000,
+                     help="random pairs of rule and process (tests/rules/test_unknown.py)")
     parser.addoption("--random-order", metavar="SEED", help="run the tests in an order drawn from SEED")
 
 

@@ -108,7 +108,7 @@ def validate(file: Path | None) -> int:
 
 def _rules_ok(source: str, rules: RuleSet) -> None:
     """Say that the rules can be used, and do what their examples say; raise Failure when they do not."""
-    from rogue_hunter.rules.examples import check_examples
+    from rogue_hunter.rules.backtest import check_examples
 
     wrong = check_examples(rules)
     for sentence in wrong[1:]:

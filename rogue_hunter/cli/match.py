@@ -110,8 +110,9 @@ def _rules_text(found: list[Record], rules: RuleSet, look: Style) -> str:
             for r in found]
     safety = rules.safety
     return (table(["RULE", "PRIORITY", "ENABLED", "ACTION", "CONDITIONS"], rows, look)
-            + f"\nnever: {len(safety.whitelist)} programs of the whitelist, pids below {safety.min_pid}, other users', "
-              f"ancestors; at most {safety.max_per_run} a run, {safety.max_per_rule_per_hour} an hour for each rule\n"
+            + f"\nnever: {len(safety.whitelist)} programs of the whitelist, pids below "
+              f"{safety.least_pid(own_namespace=False)}, other users', ancestors; at most "
+              f"{safety.max_per_run} a run, {safety.max_per_rule_per_hour} an hour for each rule\n"
             + f"from {', '.join(visible(source) for source in rules.sources)}\n")
 
 

@@ -1,4 +1,7 @@
-"""From a match record to a process that may be signalled, or to the reasons why not."""
+"""From a match record to a process that may be signalled, or to the reasons why it is not.
+
+The decision is made twice: when the match arrives, and again right before each signal.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,35 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rogue_hunter.reaper.guards import Refusal, refusals
-from rogue_hunter.reaper.judge import changed
 from rogue_hunter.reaper.limits import MANUAL
 from rogue_hunter.reaper.process import Live, Machine, Me, Unreadable
 from rogue_hunter.reaper.signals import Gone, Handle, NotAProcess, Unsupported
+from rogue_hunter.rules.conditions import Subject
+from rogue_hunter.rules.logic import HELD_SHARE, decide, lasted, unknown
 from rogue_hunter.rules.model import Rule, RuleSet
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, record
 
 MATCH_AGE_S = 60.0
-"""A match older than this says nothing about now. A match that lasts is repeated as often."""
+"""An older match says nothing about the present. A match that lasts is repeated as often."""
 
 YOUNGEST_S = 2.0
 """A process this young cannot be told from another one of the same pid: start times count in 10 ms, and its age in the
 match may be wrong by a second where the kernel gives the time of boot in whole seconds."""
 
 PID_MAX = 1 << 22
-"""The highest pid that Linux gives out (PID_MAX_LIMIT)."""
+"""The highest pid that Linux assigns (PID_MAX_LIMIT)."""
+
+FRESH_S = 1.0
+"""CPU time is counted in ticks of 10 ms: over less than a second, a rate computed from it is too coarse."""
+
+SAMPLES = 20
+"""Readings before the match that a bundle carries, if they are available."""
+
+LEVELS = ("cpu_percent", "cpu_seconds_total", "memory_bytes", "disk_bytes_per_s", "gpu_ms_per_s", "wakeups_per_s",
+          "score", "band", "state", "threads")
+"""Fields of resource usage that rules have conditions on."""
 
 _TYPES: dict[str, tuple[type, ...]] = {"pid": (int,), "start_ticks": (int,), "boot_id": (str,), "rule": (str,),
                                        "ts": (int, float)}
@@ -36,24 +50,23 @@ _MAYBE: dict[str, tuple[type, ...]] = {
 
 
 def check_match(match: Record) -> None:
-    """Raise ValueError unless the record is a match that can be acted on. Types are exact: true is no pid."""
+    """Raise ValueError unless the record is a match that can be acted on. Types are exact: true is not a pid."""
     for name, kinds in _TYPES.items():
         if type(match.get(name)) not in kinds:
-            raise ValueError(f"match without a proper {name}")
+            raise ValueError(f"match without a valid {name}")
     for name, kinds in _MAYBE.items():
         if name in match and type(match[name]) not in kinds:
-            raise ValueError(f"match with a wrong {name}")
+            raise ValueError(f"match with an invalid {name}")
     if not 1 <= match["pid"] <= PID_MAX or match["start_ticks"] < 0:
         raise ValueError(f"match with pid {match['pid']}")
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A match and what was found out about it. `outcome` is empty while nothing speaks against a signal.
+    """A match and what was found out about its process. `outcome` is empty while a signal is still possible.
 
-    What the run adds: `signals` that were sent, for how long they were waited for, `bundle` of evidence, CPU use
-    before (%) with the clock and the counter it goes on from, and what was recovered of it, the number of the last
-    audit line.
+    What the run adds: `signals` that were sent, how long it waited for them, `bundle` of evidence, CPU use before (%)
+    with the clock and the counter it is based on, what was freed of it, the number of the last audit entry.
     """
 
     match: Record
@@ -78,26 +91,25 @@ class Candidate:
         """Its identity within the boot."""
         return self.match["pid"], self.match["start_ticks"]
 
-    def refuse(self, *reasons: Refusal) -> None:
-        """Leave it alone for these reasons."""
-        self.refusals += reasons
-        self.outcome, self.text = "refused", "; ".join(r.text for r in self.refusals)
+    def end(self, outcome: str, text: str = "") -> None:
+        """Decide without a signal, for another reason than a refusal."""
+        self.outcome, self.text = outcome, text
 
-    def refuse_all(self, reasons: Iterable[Refusal]) -> None:
-        """The same for what may be no reason at all."""
-        reasons = list(reasons)
+    def refuse(self, *reasons: Refusal) -> None:
+        """Refuse it for these reasons; without any, nothing changes."""
         if reasons:
-            self.refuse(*reasons)
+            self.refusals += reasons
+            self.outcome, self.text = "refused", "; ".join(r.text for r in self.refusals)
 
     def close(self) -> None:
-        """Let go of the process."""
+        """Close the handle."""
         if self.handle is not None:
             self.handle.close()
 
 
 @dataclass(frozen=True, slots=True)
-class Court:
-    """What is needed to judge: the machine, who asks, the rules and what is known of patterns."""
+class Judge:
+    """Decides what may be signalled. `me` is the process that asks; `patterns` keeps results of searches."""
 
     machine: Machine
     me: Me
@@ -105,26 +117,15 @@ class Court:
     patterns: Patterns
 
     def assess(self, match: Record, now: float) -> Candidate:
-        """Take hold of the process of a match, then look at it, in this order: what is read after the handle was
-        opened is the handle's process as long as the handle says that it lives."""
+        """Open a handle of the match's process, then read it, in this order: what is read after the handle was opened
+        belongs to the handle's process as long as the handle says that it is alive."""
         found = Candidate(match, self.rules.rule(match["rule"]))
         if match["boot_id"] != self.machine.boot_id():
-            found.outcome, found.text = "already_gone", "it belongs to another boot"
+            found.end("already_gone", "it belongs to another boot")
             return found
-        found.refuse_all(self._of_match(found, now))
-        try:
-            # 1 and below are not opened: to kill(2) they are whole groups, and nothing comes of holding them.
-            if match["pid"] > 1:
-                found.handle = self.machine.open(match["pid"])
-        except Gone:
-            found.outcome, found.text = "already_gone", ""
-            return found
-        except NotAProcess:
-            found.refuse(Refusal("thread", f"{match['pid']} is a thread, not a process"))
-            return found
-        except Unsupported as error:
-            found.refuse(Refusal("no_pidfd", str(error)))
-        self.look(found, now)
+        found.refuse(*self._of_match(found, now))
+        if self._open(found):
+            self.look(found, now)
         return found
 
     def _of_match(self, found: Candidate, now: float) -> list[Refusal]:
@@ -132,55 +133,123 @@ class Court:
         match, reasons = found.match, []
         if match["rule"] != MANUAL:
             if found.rule is None:
-                reasons.append(Refusal("no_rule", f"there is no enabled rule {match['rule']!r} here"))
+                reasons.append(Refusal("no_rule", f"no enabled rule is named {match['rule']!r}"))
             elif found.rule.action.type != "kill":
-                reasons.append(Refusal("not_a_kill", f"rule {found.rule.name} only asks to {found.rule.action.type}"))
+                reasons.append(Refusal("not_a_kill", f"the action of rule {found.rule.name} is "
+                                                     f"{found.rule.action.type}, not kill"))
             if not -MATCH_AGE_S <= now - match["ts"] <= MATCH_AGE_S:
                 reasons.append(Refusal("stale", f"the match is {now - match['ts']:.0f} s old"))
             age = match.get("age_s", match["ts"] - match.get("start_time", match["ts"]))
             if age < YOUNGEST_S:
-                reasons.append(Refusal("too_young", "it was too young to be told from another process of its pid"))
+                reasons.append(Refusal("too_young", f"it was younger than {YOUNGEST_S:g} s when it matched, too young "
+                                                    "to be told from another process of its pid"))
         return reasons
 
+    def _open(self, found: Candidate) -> bool:
+        """Open a handle. False if there is no process to read."""
+        pid = found.match["pid"]
+        try:
+            if pid > 1:  # 1 and below are not opened: to kill(2) they are whole groups
+                found.handle = self.machine.open(pid)
+        except Gone:
+            found.end("already_gone")
+            return False
+        except NotAProcess:
+            found.refuse(Refusal("thread", f"{pid} is a thread, not a process"))
+            return False
+        except Unsupported as error:
+            found.refuse(Refusal("no_pidfd", str(error)))
+        return True
+
     def look(self, found: Candidate, now: float, *, levels: bool = True) -> None:
-        """Look at the process (again) and decide: sets `live`, and `outcome` where it must be left alone."""
-        handle = found.handle
+        """Read the process (again) and decide: sets `live`, and `outcome` if it must not be signalled."""
         try:
             live = self.machine.read(found.match["pid"])
         except Gone:
-            found.outcome, found.text = "already_gone", ""
+            found.end("already_gone")
             return
         except Unreadable as error:
             found.refuse(Refusal("unreadable", str(error)))
             return
         if live.key != found.key:
-            found.outcome, found.text = "already_gone", "its pid belongs to another process now"
-        elif handle is None:
-            found.live = live
-            found.refuse_all(refusals(live, self.me, self.rules.safety))
-            if not found.outcome:
-                found.refuse(Refusal("no_pidfd", "it is not held"))
-        elif handle.gone():
-            found.outcome = "zombie" if live.dead else "already_gone"
-            found.text = "it is dead and waits for its parent" if live.dead else ""
+            found.end("already_gone", "its pid belongs to another process now")
+        elif found.handle is not None and found.handle.gone():
+            found.end("zombie" if live.dead else "already_gone",
+                      "it has exited; its parent has not waited for it" if live.dead else "")
         else:
             found.live = live
-            found.refuse_all(refusals(live, self.me, self.rules.safety))
+            found.refuse(*refusals(live, self.me, self.rules.safety))
+            if not found.outcome and found.handle is None:
+                found.refuse(Refusal("no_pidfd", "no handle of it is open"))
             if not found.outcome:
-                why = changed(found.match, live, found.rule, self.patterns, now, levels=levels)
-                if why is not None:
-                    found.outcome, found.text = "spared", why
+                self._compare(found, live, now, levels=levels)
+
+    def _compare(self, found: Candidate, live: Live, now: float, *, levels: bool) -> None:
+        """Spare the process if it is no longer what matched; refuse it if that cannot be found out."""
+        matches, why = still_matches(found.match, live, found.rule, self.patterns, now, levels=levels)
+        if matches is None:
+            found.refuse(Refusal("unreadable", why))
+        elif not matches:
+            found.end("spared", why)
+
+
+def still_matches(match: Record, live: Live, rule: Rule | None, patterns: Patterns, now: float, *,
+                  levels: bool) -> tuple[bool | None, str]:
+    """Is the process still what matched? None if that is not known; the text says why it is not, or not known.
+
+    With `levels` its resource usage counts too: what one reading gives (memory, state, CPU time since the match) as it
+    is now, the rest (rates, scores) as the match had it. Between SIGTERM and SIGKILL it does not: a process that is
+    shutting down uses little. Lasting conditions are taken as proved, and the single reading may miss a CPU limit by
+    the tenth that a window allows. Without a rule (a pid that was named) it must still be the same program.
+    """
+    if rule is None:
+        same = all(match.get(name) == live.row.get(name) for name in ("command", "exe"))
+        return same, "" if same else f"it runs another program now: {live.row.get('command', '')}"
+    row: Row = {name: match[name] for name in LEVELS if name in match}
+    row.update((k, v) for k, v in live.row.items() if levels or k not in LEVELS)
+    if levels and (cpu := cpu_percent(match, live, now)) is not None:
+        row["cpu_percent"] = cpu
+    subject = Subject(row, live.age_s, patterns, lasted(float("inf")), orphan=match.get("orphan"),
+                      slack=1 - HELD_SHARE)
+    subject.rule = rule.name
+    patterns.new_tick()
+    value, _ = decide(rule.condition, subject, ())  # the whitelist is a guard
+    if value is None:
+        return None, f"rule {rule.name} cannot be evaluated: {unknown(rule.condition, subject)}"
+    return value, "" if value else f"rule {rule.name} no longer matches it"
+
+
+def cpu_percent(match: Record, live: Live, now: float) -> float | None:
+    """CPU use since the match, if that is at least a second ago; else the match's own value. None if unknown."""
+    before, after, elapsed = match.get("cpu_seconds_total"), live.row.get("cpu_seconds_total"), now - match["ts"]
+    if before is not None and after is not None and elapsed >= FRESH_S and after >= before:
+        return float(round(100 * (after - before) / elapsed, 2))
+    reported = match.get("cpu_percent")
+    return None if reported is None else float(reported)
+
+
+def bundle(machine: Machine, live: Live, match: Record, samples: list[Row] | None = None) -> Row:
+    """What the process is doing now, with its control group, the conditions it met and its last readings."""
+    found = machine.bundle(live.pid)
+    for name in ("cgroup", "exe", "memory_bytes", "threads", "state"):
+        if name in live.row:
+            found.setdefault(name, live.row[name])
+    if match.get("evidence_terms"):
+        found["evidence_terms"] = match["evidence_terms"]
+    if samples:
+        found["samples"] = samples[-SAMPLES:]
+    return found
 
 
 def manual(machine: Machine, pid: int, now: float) -> Record:
-    """The match record of a process that a person named. Raises Gone, Unreadable."""
+    """The match record of a process that was named by its pid. Raises Gone, Unreadable."""
     live = machine.read(pid)
     return record("match", ts=round(now, 3), boot_id=machine.boot_id(), **live.row, rule=MANUAL, action="kill",
                   reason="named by a person", evidence="person", age_s=round(live.age_s, 2))
 
 
 def distinct(matches: Iterable[Record]) -> list[Record]:
-    """One match for each process: the first, which is that of the highest priority."""
+    """One match for each process: the first, which has the highest priority."""
     found: dict[tuple[str, Key], Record] = {}
     for match in matches:
         found.setdefault((match["boot_id"], (match["pid"], match["start_ticks"])), match)

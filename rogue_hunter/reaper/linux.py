@@ -1,4 +1,4 @@
-"""Linux: looking at a process through /proc for the decision whether it may be signalled."""
+"""Linux: read a process from /proc for the decision whether it may be signalled."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from rogue_hunter.stream.tick import Row
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
+INITIAL_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"
+"""The link /proc/self/ns/pid of a process that is in no container (PROC_PID_INIT_INO, linux/proc_ns.h)."""
+
 THREADS_SHOWN = 16
 TEXT_MAX = 4096
 
@@ -26,8 +29,8 @@ def _boottime() -> float:
 
 
 class LinuxMachine:
-    """Reads `root`; signals go to the live kernel. `boottime` gives the seconds since boot, which start times count
-    in."""
+    """Reads `root`; signals go to the running kernel. `boottime` gives the seconds since boot: start times count from
+    there."""
 
     def __init__(self, root: Path = Path("/proc"), boottime: Callable[[], float] = _boottime) -> None:
         self._root = root
@@ -53,9 +56,9 @@ class LinuxMachine:
             uids = tuple(int(uid) for uid in status[b"Uid"].split())
             leader = int(status[b"Tgid"])
         except (ValueError, KeyError, IndexError):
-            raise Unreadable(f"{folder}: not understood") from None
+            raise Unreadable(f"{folder}: cannot be parsed") from None
         key = (pid, stat.start)
-        kernel = bool(stat.flags & PF_KTHREAD) or pid == 2 or stat.ppid == 2
+        kernel = bool(stat.flags & PF_KTHREAD)
         row: Row = {
             "pid": pid, "start_ticks": stat.start, "ppid": stat.ppid, "uid": uids[1], "command": text(stat.comm),
             "state": STATES.get(stat.state, "sleeping"), "threads": stat.threads, "memory_bytes": stat.rss * PAGE,
@@ -65,10 +68,7 @@ class LinuxMachine:
             row["tty"] = tty
         with contextlib.suppress(KeyError, OverflowError):
             row["user"] = pwd.getpwuid(uids[1]).pw_name
-        fields, denied = describe(self._root, key, kernel)
-        row.update(fields)
-        if denied and "cmdline" not in fields and row["state"] != "defunct":
-            raise Unreadable(f"{folder}: program and arguments may not be read")
+        row.update(describe(self._root, key, kernel)[0])
         return live(key, row, uids, leader=leader, session=session, kernel_thread=kernel,
                     age_s=max(0.0, self._boottime() - stat.start / HZ))
 
@@ -82,7 +82,14 @@ class LinuxMachine:
                 parent = parse_stat(_read(self._root / str(parent) / "stat")).ppid
             except (OSError, ValueError):
                 parent = 0
-        return Me(pid, my_uids(), frozenset(ancestors), os.getsid(0))
+        return Me(pid, my_uids(), frozenset(ancestors), os.getsid(0), self._in_own_pid_namespace())
+
+    def _in_own_pid_namespace(self) -> bool:
+        """False also where the kernel does not say: then low pids are protected."""
+        try:
+            return os.readlink(self._root / "self/ns/pid") != INITIAL_PID_NAMESPACE
+        except OSError:
+            return False
 
     def bundle(self, pid: int) -> Row:
         folder = self._root / str(pid)
@@ -120,8 +127,8 @@ def _read(path: Path, size: int = TEXT_MAX) -> bytes:
 
 
 def _status(data: bytes) -> dict[bytes, bytes]:
-    """/proc/PID/status by key. The name is the first line and its line feeds are escaped; the last of a key that
-    stands twice would be a forgery's, so the first counts."""
+    """/proc/PID/status by key. The name is the first line and its line feeds are escaped. Of a key that occurs twice,
+    the first counts: a second one could only be forged."""
     found: dict[bytes, bytes] = {}
     for line in data.split(b"\n"):
         key, colon, value = line.partition(b":")

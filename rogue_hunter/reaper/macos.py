@@ -156,8 +156,8 @@ class DarwinMachine:
         if arguments is not None:
             with contextlib.suppress(ValueError):
                 row["cmdline"] = redact(decode_arguments(arguments))
-        if info.e_tdev != 0xFFFFFFFF and (tty := device_name(self._library, info.e_tdev)):
-            row["tty"] = tty
+        if info.e_tdev != 0xFFFFFFFF:
+            row["tty"] = device_name(self._library, info.e_tdev) or f"device {info.e_tdev:#x}"
         with contextlib.suppress(KeyError, OverflowError):
             row["user"] = pwd.getpwuid(info.pbi_uid).pw_name
         used, _ = self._rusage(pid)
@@ -168,14 +168,14 @@ class DarwinMachine:
         return live((pid, start), row, (info.pbi_ruid, info.pbi_uid, info.pbi_svuid), leader=pid,
                     session=self._session(pid), kernel_thread=pid == 0, age_s=max(0.0, time.time() - start / 1e6))
 
-    def _session(self, pid: int) -> int:
-        """The session's leader; only asked of the system that this runs on."""
+    def _session(self, pid: int) -> int | None:
+        """The session's leader, None if unknown; only the running system can tell."""
         if self._library.injected:
             return 0
         try:
             return os.getsid(pid)
         except OSError:
-            return 0
+            return None
 
     def me(self) -> Me:
         ancestors: set[int] = set()

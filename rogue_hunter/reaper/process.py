@@ -1,4 +1,4 @@
-"""A process as it is at this moment, read for the decision whether it may be signalled."""
+"""A process as it is now, read for the decision whether it may be signalled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 
 ANCESTORS_MAX = 1000
-"""A chain of parents is never this long; a broken /proc must not hold anybody up."""
+"""A chain of parents is never this long; with a broken /proc the search must end."""
 
 
 class Unreadable(Exception):
@@ -25,15 +25,15 @@ class Live:
 
     `row` holds the fields of a process record that one reading gives (no rates). `uids` are real, effective, saved
     and file system user. `leader` is the process that the pid's thread belongs to; the pid itself unless it is a
-    thread's. `session` is the pid of the session's leader, 0 if unknown. `age_s` counts on the clock that start times
-    count on, so setting the wall clock does not change it.
+    thread's. `session` is the pid of the session's leader, 0 if that is outside of the pid namespace, None if unknown.
+    `age_s` is measured on the clock that start times count on, so setting the wall clock does not change it.
     """
 
     key: Key
     row: Row
     uids: tuple[int, ...]
     leader: int
-    session: int = 0
+    session: int | None = 0
     kernel_thread: bool = False
     age_s: float = 0.0
     program: Program = field(default=Program((), ""))
@@ -45,47 +45,49 @@ class Live:
 
     @property
     def dead(self) -> bool:
-        """Ended, and waiting for its parent to collect it."""
+        """Exited, and its parent has not waited for it."""
         return self.row.get("state") == "defunct" and self.row.get("threads", 1) <= 1
 
 
 @dataclass(frozen=True, slots=True)
 class Me:
-    """Who is about to send signals. `uids` are real, effective and saved user; `ancestors` every parent up to the
-    first process; `session` the leader of the session."""
+    """The process that is about to send signals. `uids` are real, effective and saved user; `ancestors` every parent up
+    to the first process; `session` the leader of the session; `own_pid_namespace` whether pids are those of a
+    container, where the system's processes have no low ones."""
 
     pid: int
     uids: tuple[int, ...]
     ancestors: frozenset[int]
     session: int
+    own_pid_namespace: bool = False
 
 
 class Machine(Protocol):
-    """Processes of this machine that can be looked at and signalled."""
+    """Processes of this machine that can be read and signalled."""
 
     def boot_id(self) -> str:
         """Identity of this boot."""
         ...
 
     def open(self, pid: int) -> Handle:
-        """Take hold of a process. Raises Gone, NotAProcess, Unsupported."""
+        """Open a handle of a process. Raises Gone, NotAProcess, Unsupported."""
         ...
 
     def read(self, pid: int) -> Live:
-        """Look at a process. Raises Gone, Unreadable."""
+        """Read a process. Raises Gone, Unreadable."""
         ...
 
     def me(self) -> Me:
-        """Who asks, and of whom they are a child."""
+        """The process that asks, with its ancestors."""
         ...
 
     def bundle(self, pid: int) -> Row:
-        """What the process is doing, as evidence; what may not be read is left out. Never raises."""
+        """What the process is doing, as evidence; what cannot be read is left out. Never raises."""
         ...
 
 
 def live(key: Key, row: Row, uids: tuple[int, ...], **more: object) -> Live:
-    """A Live with the names that are in `row`."""
+    """A Live with the names of `row`."""
     return Live(key, row, uids, program=program_of(row), **more)  # type: ignore[arg-type]
 
 

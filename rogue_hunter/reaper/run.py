@@ -17,9 +17,8 @@ from pathlib import Path
 
 from rogue_hunter.paths import PathError, private_dir
 from rogue_hunter.reaper.audit import AuditError, AuditLog
-from rogue_hunter.reaper.candidate import Candidate, Court, distinct
+from rogue_hunter.reaper.candidate import Candidate, Judge, bundle, cpu_percent, distinct
 from rogue_hunter.reaper.escalate import KILL_WAIT_S, QUICK_WAIT_S, Veto, Victim, escalate
-from rogue_hunter.reaper.evidence import bundle, cpu_percent
 from rogue_hunter.reaper.guards import Refusal
 from rogue_hunter.reaper.limits import HOUR_S, Budget, disarm, disarmed
 from rogue_hunter.reaper.process import Machine, Unreadable
@@ -67,11 +66,11 @@ def reap_batch(matches: Sequence[Record], setup: Setup) -> list[Record]:
     `check_match`."""
     if not matches:
         return []
-    court = Court(setup.machine, setup.machine.me(), setup.rules, setup.patterns)
-    candidates = [court.assess(match, setup.now()) for match in distinct(matches)]
+    judge = Judge(setup.machine, setup.machine.me(), setup.rules, setup.patterns)
+    candidates = [judge.assess(match, setup.now()) for match in distinct(matches)]
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            _judge_and_act(candidates, court, setup)
+            _judge_and_act(candidates, judge, setup)
         for candidate in candidates:
             if not candidate.outcome:
                 setup.stop.set()
@@ -82,7 +81,7 @@ def reap_batch(matches: Sequence[Record], setup: Setup) -> list[Record]:
             candidate.close()
 
 
-def _judge_and_act(candidates: Sequence[Candidate], court: Court, setup: Setup) -> None:
+def _judge_and_act(candidates: Sequence[Candidate], judge: Judge, setup: Setup) -> None:
     _refuse_all(candidates, _unauditable(setup))
     if setup.confirm is None and (why := disarmed(setup.state_dir)) is not None:
         _refuse_all(candidates, Refusal("disarmed", f"disarmed: {why}"))
@@ -95,7 +94,7 @@ def _judge_and_act(candidates: Sequence[Candidate], court: Court, setup: Setup) 
             for candidate in _open(candidates):
                 candidate.outcome, candidate.text = "declined", "not confirmed"
         elif not setup.stop:
-            _act(_open(candidates), court, setup)
+            _act(_open(candidates), judge, setup)
 
 
 def _open(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -161,19 +160,19 @@ def _budget(candidates: Sequence[Candidate], setup: Setup) -> None:
             budget.spend(candidate.match["rule"])
 
 
-def _act(candidates: Sequence[Candidate], court: Court, setup: Setup) -> None:
+def _act(candidates: Sequence[Candidate], judge: Judge, setup: Setup) -> None:
     with _alone(setup) as alone:
         if not alone:
             _refuse_all(candidates, None if setup.stop else Refusal("busy", "another reaper is at work"))
             return
         _budget(candidates, setup)
-        pairs = [(candidate, _victim(candidate, court, setup)) for candidate in _open(candidates)]
+        pairs = [(candidate, _victim(candidate, judge, setup)) for candidate in _open(candidates)]
         escalate([victim for _, victim in pairs], setup.stop, kill_wait_s=setup.kill_wait_s)
         for candidate, victim in pairs:
             _conclude(candidate, victim, setup)
 
 
-def _victim(candidate: Candidate, court: Court, setup: Setup) -> Victim:
+def _victim(candidate: Candidate, judge: Judge, setup: Setup) -> Victim:
     action = candidate.rule.action if candidate.rule is not None else Action()
     if candidate.handle is None or candidate.live is None:
         raise ValueError("a candidate without a process")
@@ -183,7 +182,7 @@ def _victim(candidate: Candidate, court: Court, setup: Setup) -> Victim:
 
     def guard(number: int) -> None:
         """Look again, and put the signal on record before it is sent."""
-        court.look(candidate, setup.now(), levels=number != KILL)
+        judge.look(candidate, setup.now(), levels=number != KILL)
         if candidate.outcome:
             outcome, text = candidate.outcome, candidate.text
             candidate.outcome = ""

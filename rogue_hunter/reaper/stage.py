@@ -10,8 +10,8 @@ from rogue_hunter.reaper.run import Setup, reap_batch
 from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.worker import Worker
 
-SETTLED = frozenset(GUARDS) | {"not_a_kill"}
-"""Reasons to leave a process alone that do not pass with time."""
+SETTLED = (frozenset(GUARDS) - {"unreadable"}) | {"not_a_kill"}
+"""Reasons of refusals that do not pass with time."""
 
 STAGE = "rh-reap"
 

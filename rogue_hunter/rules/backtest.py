@@ -1,4 +1,4 @@
-"""What rules would have done in recorded history.
+"""Trying rules: on the examples of their file, and on recorded history.
 
 The database holds snapshots of processes that scored high: one when they began, one every 30 s, one at the end. CPU
 use between two of them is known exactly, from the counter; what else a process used is taken as it was in the later
@@ -9,17 +9,16 @@ idle ones (a hung test) finds only those that once were busy.
 from __future__ import annotations
 
 import itertools
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rogue_hunter.rules.explain import evidence, reason
-from rogue_hunter.rules.model import Rule, RuleSet
+from rogue_hunter.rules.conditions import Held, Subject
+from rogue_hunter.rules.logic import NS, Lasting, Window, decide, evidence, lasted, reason
+from rogue_hunter.rules.model import Example, Rule, RuleSet
 from rogue_hunter.rules.patterns import Patterns
-from rogue_hunter.rules.program import listed
-from rogue_hunter.rules.subject import HELD_SHARE, NEVER, Held, Subject, Verdict
-from rogue_hunter.rules.window import Window
 from rogue_hunter.stream.tick import Row
 
 BY_ITSELF_S = 300.0
@@ -110,7 +109,7 @@ def _replay(rules: RuleSet, snapshots: list[Row], patterns: Patterns) -> Iterato
         subject = _subject(rules, row, begin, windows, patterns)
         for rule in list(open_rules):
             subject.rule = rule.name
-            if rule.condition.verdict(subject)[0] and listed(subject.program, rules.safety.whitelist) is None:
+            if decide(rule.condition, subject, rules.safety.whitelist)[0]:
                 open_rules.remove(rule)
                 yield _firing(rule, subject, snapshot, snapshots[-1])
         before = snapshot
@@ -129,32 +128,17 @@ def _between(before: Row | None, now: Row) -> tuple[Row, float]:
 
 def _subject(rules: RuleSet, row: Row, begin: float, windows: dict[Held, Window], patterns: Patterns) -> Subject:
     """The process at a snapshot, with its windows brought up to date."""
-    now = row["captured_at"]
-    holds: dict[Held, bool | None] = {}
-
-    def held(node: Held, s: Subject) -> Verdict:
-        if not holds[node]:
-            return holds[node], NEVER
-        has = windows[node].held(_ns(now), _ns(node.seconds))
-        if has < HELD_SHARE * _ns(node.seconds):
-            return False, NEVER
-        s.proofs[node] = "window", has / 1e9
-        return True, NEVER
-
-    age_s = now - row["start_time"] if "start_time" in row else None
+    age_s = row["captured_at"] - row["start_time"] if "start_time" in row else None
     orphan = True if "orphan_of" in row else None if "ppid" not in row else row["ppid"] == 1
-    subject = Subject(row, age_s, patterns, held, orphan=orphan)
+    lasting = Lasting(windows, _ns(row["captured_at"]), 0, lifetime=False)
+    subject = Subject(row, age_s, patterns, lasting, orphan=orphan)
     patterns.new_tick()
-    for rule in rules.enabled:
-        for node in rule.windows:
-            subject.rule = rule.name
-            holds[node] = node.node.verdict(subject)[0]
-            windows.setdefault(node, Window()).note(holds[node] is True, _ns(begin))
+    lasting.note(((rule.name, node) for rule in rules.enabled for node in rule.windows), subject, _ns(begin))
     return subject
 
 
 def _ns(seconds: float) -> int:
-    return round(seconds * 1e9)
+    return round(seconds * NS)
 
 
 def _firing(rule: Rule, subject: Subject, now: Row, last: Row) -> Firing:
@@ -181,3 +165,26 @@ def _regret(now: Row, last: Row) -> str:
     if "tty" in now:
         reasons.append(f"somebody had it on {now['tty']}")
     return "; ".join(reasons)
+
+
+def check_examples(rules: RuleSet) -> list[str]:
+    """A sentence for each example that does not come out as its file says; empty if all do."""
+    patterns = Patterns()
+    return [f"{rule.source}: rule {rule.name}: {_wanted(example)}: {example.why}"
+            for rule in rules.rules for example in rule.examples
+            if matches(rules, rule, example, patterns) != example.match]
+
+
+def _wanted(example: Example) -> str:
+    return "must match and does not" if example.match else "must not match and does"
+
+
+def matches(rules: RuleSet, rule: Rule, example: Example, patterns: Patterns) -> bool:
+    """Would `rule` match the process of `example`? The whitelist counts too. Names and arguments that the
+    example does not give are empty, not unknown: an example gives what matters."""
+    patterns.new_tick()
+    row = {"command": "", "exe": "", "cmdline": "", **example.row}
+    age_s = row.pop("age_s", math.inf)
+    subject = Subject(row, age_s, patterns, lasted(example.held_s), orphan=example.orphan)
+    subject.rule = rule.name
+    return decide(rule.condition, subject, rules.safety.whitelist)[0] is True

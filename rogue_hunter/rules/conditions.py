@@ -1,15 +1,114 @@
-"""What can be asked about a process: a number, its state, user, age, parent, name."""
+"""A process as a rule sees it, and conditions on one of its properties: a number, state, user, age, parent, name.
+
+An answer is true, false or unknown (None), by Kleene's logic. A condition on something that is not in the row is
+unknown, and what is unknown never makes a rule match, not even under a `not`. With the answer comes the time for which
+it is valid while the row stays the same, so an idle process is not evaluated again before that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from rogue_hunter.rules.patterns import PatternSet
-from rogue_hunter.rules.program import with_subcommand
-from rogue_hunter.rules.subject import NEVER, Subject, Term, Verdict
+from rogue_hunter.rules.patterns import Patterns, PatternSet
+from rogue_hunter.rules.program import Program, program_of, with_subcommand
 from rogue_hunter.schema.field import BANDS
+from rogue_hunter.stream.tick import Row
+
+NEVER = math.inf
+
+Verdict = tuple[bool | None, float]
+"""The answer, and the seconds for which it is valid at least as long as the row is."""
+
+Term = dict[str, Any]
+"""One condition that held: `condition`, `limit`, `value`, `evidence`, and for a lasting one `window_s`, `held_s`."""
+
+
+class Subject:
+    """One process as a rule sees it.
+
+    `age_s` is in seconds, None if unknown; `orphan` says whether its parent exited, None if unknown; `cpus` is the
+    number of CPUs. `held` answers for lasting conditions, and leaves in `proofs` what proved one (evidence, seconds).
+    With `lifetime` numbers are averages over the process's life instead of the last reading. `slack` is the part by
+    which a CPU reading may miss its limit (where one short reading checks what a window has proved).
+    """
+
+    __slots__ = ("_program", "age_s", "cpus", "held", "lifetime", "orphan", "patterns", "proofs", "row", "rule",
+                 "slack")
+
+    def __init__(self, row: Row, age_s: float | None, patterns: Patterns, held: Callable[[Held, Subject], Verdict], *,
+                 orphan: bool | None = None, cpus: int = 1, slack: float = 0.0) -> None:
+        self.row = row
+        self.age_s = age_s
+        self.patterns = patterns
+        self.held = held
+        self.orphan = orphan
+        self.cpus = cpus
+        self.slack = slack
+        self.lifetime = False
+        self.rule = ""
+        self.proofs: dict[Held, tuple[str, float]] = {}
+        self._program: Program | None = None
+
+    @property
+    def program(self) -> Program:
+        """The names of the process."""
+        if self._program is None:
+            self._program = program_of(self.row)
+        return self._program
+
+
+class Node(Protocol):
+    """A condition."""
+
+    def verdict(self, s: Subject) -> Verdict:
+        """Does it hold of `s`?"""
+        ...
+
+    def walk(self) -> Iterator[Node]:
+        """Itself and everything in it."""
+        ...
+
+    def unknown(self, s: Subject) -> str:
+        """Why the answer is unknown, in words; only meaningful where it is."""
+        ...
+
+    def explain(self, s: Subject) -> Iterator[Term]:
+        """What held, for people; only for a condition that holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """The condition in it held in at least nine tenths of the last `seconds`, and holds now. Compared by object: each
+    has its own window for each process."""
+
+    node: Node
+    seconds: float
+
+    def verdict(self, s: Subject) -> Verdict:
+        return s.held(self, s)
+
+    def walk(self) -> Iterator[Node]:
+        yield self
+        yield from self.node.walk()
+
+    def unknown(self, s: Subject) -> str:
+        return self.node.unknown(s)
+
+    def explain(self, s: Subject) -> Iterator[Term]:
+        proof, held_s = s.proofs.get(self, ("reading", 0.0))
+        s.lifetime = proof == "lifetime"
+        terms = list(self.node.explain(s))
+        s.lifetime = False
+        for term in terms:
+            yield {**term, "evidence": proof, "window_s": self.seconds, "held_s": round(held_s, 2)}
+
+
+_QUANTITIES = {"cpu_percent": "CPU use", "memory_bytes": "memory use", "disk_bytes_per_s": "disk use",
+               "gpu_ms_per_s": "GPU use", "wakeups_per_s": "wakeup rate"}
 
 
 class _Leaf:
@@ -17,6 +116,12 @@ class _Leaf:
 
     def walk(self) -> Iterator[Any]:
         yield self
+
+    def unknown(self, s: Subject) -> str:
+        return f"its {self._subject()} is not known"
+
+    def _subject(self) -> str:
+        return type(self).__name__.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +157,9 @@ class Level(_Leaf):
             return False, NEVER
         return False, s.age_s * (value / self.limit - 1)  # the average of a process that does nothing falls with age
 
+    def _subject(self) -> str:
+        return _QUANTITIES.get(self.field, self.field)
+
     def _average(self, s: Subject) -> float | None:
         if not self.totals or s.age_s is None or s.age_s <= 0:
             return None
@@ -63,8 +171,10 @@ class Level(_Leaf):
         average = total * self.total_scale / s.age_s
         if self.at_least and self.field == "cpu_percent":
             # Four threads can do in a minute what one does in four: a burst. Only if all of them were busy all the
-            # time is their sum a proof that the process was.
-            average /= max(1, min(s.row.get("threads", 1), s.cpus))
+            # time does their sum prove that the process was.
+            if "threads" not in s.row:
+                return None
+            average /= max(1, min(s.row["threads"], s.cpus))
         return average
 
     def explain(self, s: Subject) -> Iterator[Term]:
@@ -103,13 +213,18 @@ class State(_Leaf):
 
 @dataclass(frozen=True, slots=True)
 class User(_Leaf):
-    """The user is one of these, by name or number."""
+    """The user is one of these, by name or by number."""
 
     users: tuple[str, ...]
 
     def verdict(self, s: Subject) -> Verdict:
-        known = [str(s.row[name]) for name in ("user", "uid") if name in s.row]
-        return (any(name in self.users for name in known) if known else None), NEVER
+        uid, name = s.row.get("uid"), s.row.get("user")
+        if (name is not None and name in self.users) or (uid is not None and str(uid) in self.users):
+            return True, NEVER
+        # An id that has no name may still be one of the names of `users` on the machine that the row comes from.
+        known = (uid is not None or not any(u.isdigit() for u in self.users)) and (
+            name is not None or all(u.isdigit() for u in self.users))
+        return (False if known else None), NEVER
 
     def explain(self, s: Subject) -> Iterator[Term]:
         yield {"condition": "user", "limit": ",".join(self.users), "value": s.row.get("user", s.row.get("uid")),
@@ -136,9 +251,12 @@ class Age(_Leaf):
 
 @dataclass(frozen=True, slots=True)
 class Orphan(_Leaf):
-    """The parent died, or did not."""
+    """The parent exited, or did not."""
 
     wanted: bool
+
+    def unknown(self, s: Subject) -> str:
+        return "it is not known whether its parent exited"
 
     def verdict(self, s: Subject) -> Verdict:
         return (None if s.orphan is None else s.orphan == self.wanted), NEVER
@@ -149,8 +267,8 @@ class Orphan(_Leaf):
 
 @dataclass(frozen=True, slots=True)
 class Called(_Leaf):
-    """Patterns that must hit the process's names or command line; with `excluded`, that must not, and then the
-    program with its subcommand counts as a name too: who excludes `^cargo build$` means the build with options."""
+    """Patterns that must hit the process's names or command line; with `excluded`, that must not. Then the program with
+    its subcommand counts as a name too: `^cargo build$` also excludes a build with options."""
 
     name: str
     patterns: PatternSet
@@ -161,8 +279,13 @@ class Called(_Leaf):
         hit = s.patterns.hits(s.rule, self.patterns, program)
         return (None if hit is None else hit != self.excluded), NEVER
 
+    def unknown(self, s: Subject) -> str:
+        if s.rule in s.patterns.disabled:
+            return s.patterns.disabled[s.rule]
+        return s.program.names_unread or s.program.line_unread or "patterns are searched on the main thread only"
+
     def explain(self, s: Subject) -> Iterator[Term]:
         if not self.excluded:
-            # It hit within its budget a moment ago, and looks for the same in the same order now.
+            # It hit within the budget a moment ago, and the search is repeated in the same order now.
             yield {"condition": self.name, "limit": self.patterns.first(s.program), "value": s.program.line,
                    "evidence": "reading"}

@@ -20,7 +20,6 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import RULE_TABLES
 from rogue_hunter.rules.model import (
     LOG_LEVELS,
-    MIN_PID,
     PRIORITIES,
     URGENCIES,
     Rule,
@@ -169,7 +168,7 @@ def _safety(table: Mapping[str, Any], place: Place, base: Safety) -> Safety:
     own = whitelist(table.get("whitelist_processes", []), place.at("whitelist_processes"))
     return Safety(
         tuple(dict.fromkeys((*base.whitelist, *own))),
-        _whole(table.get("min_pid", base.min_pid), place.at("min_pid"), MIN_PID, 1 << 22),
+        _whole(table["min_pid"], place.at("min_pid"), 1, 1 << 22) if "min_pid" in table else base.min_pid,
         _whole(table.get("max_per_run", base.max_per_run), place.at("max_per_run"), 1, 1000),
         _whole(table.get("max_per_rule_per_hour", base.max_per_rule_per_hour), place.at("max_per_rule_per_hour"), 1,
                1000))

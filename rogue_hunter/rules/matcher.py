@@ -11,13 +11,11 @@ import sys
 from dataclasses import dataclass, field
 from math import ceil
 
-from rogue_hunter.rules.explain import evidence, reason
+from rogue_hunter.rules.conditions import NEVER, Held, Subject
 from rogue_hunter.rules.family import Family, Kin
+from rogue_hunter.rules.logic import NS, Lasting, Window, decide, evidence, reason
 from rogue_hunter.rules.model import PRIORITIES, Rule, RuleSet
 from rogue_hunter.rules.patterns import Patterns
-from rogue_hunter.rules.program import listed
-from rogue_hunter.rules.subject import HELD_SHARE, NEVER, Held, Subject, Verdict
-from rogue_hunter.rules.window import Window
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 
@@ -31,11 +29,6 @@ COPIED = ("pid", "start_ticks", "start_time", "ppid", "uid", "user", "command", 
           "state", "threads", "cpu_seconds_total", "cpu_percent", "memory_bytes", "disk_bytes_per_s", "gpu_ms_per_s",
           "wakeups_per_s", "score", "band")
 """Fields of the process row that a match record carries."""
-
-NS = 1e9  # nanoseconds of a second
-
-KTHREADD = 2
-"""Linux: the pid of the parent of all kernel threads. No rule is about those."""
 
 
 @dataclass(slots=True)
@@ -55,6 +48,7 @@ class Seen:
     since: int = field(init=False)
     told: int = field(init=False)
     told_rule: str = ""
+    undecided: bool = False
 
 
 class Matcher:
@@ -68,7 +62,7 @@ class Matcher:
     def __init__(self, rules: RuleSet, *, lifetime: bool = True, repeat_s: float = REPEAT_S,
                  patterns: Patterns | None = None) -> None:
         self._rules = rules.enabled
-        self._windows = tuple((rule, node) for rule in self._rules for node in rule.windows)
+        self._windows = tuple((rule.name, node) for rule in self._rules for node in rule.windows)
         self._whitelist = rules.safety.whitelist
         self._lifetime = lifetime
         self._repeat_ns = int(repeat_s * NS)
@@ -123,16 +117,13 @@ class Matcher:
             if abs(step) > CLOCK_STEP_S:
                 self._stepped_s += step
         self._now, self._begin, self._ts = now, begin, row["ts"]
-        self._linux = row["os"] == "linux"
         self._cpus = row.get("cpus", sys.maxsize)  # unknown: then an average must do for every thread there is
 
     def _break(self, end: int, begin: int) -> None:
         """Ticks are missing: what happened in between is not known and counts as not held."""
         for seen in self._seen.values():
             for window in seen.windows.values():
-                if window.since is not None:
-                    window.note(False, end)
-                    window.note(True, begin)
+                window.interrupt(end, begin)
 
     def _are_due(self) -> set[Key]:
         """The processes for which time alone may have changed an answer."""
@@ -176,9 +167,7 @@ class Matcher:
                 del self._seen[key]
 
     def _ask(self, key: Key, row: Row, processes: dict[Key, Row]) -> None:
-        """Ask every rule about one process, and note when to ask again."""
-        if self._linux and (key[0] == KTHREADD or row.get("ppid") == KTHREADD):
-            return
+        """Evaluate every rule for one process, and note when to do so again."""
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = Seen(self._stepped_s, self._family.meet(key, row, processes))
@@ -187,14 +176,15 @@ class Matcher:
         subject = self._subject(seen, row)
         when = NEVER
         found: list[Rule] = []
+        seen.undecided = False
         for rule in self._rules:
             subject.rule = rule.name
-            value, stands = rule.condition.verdict(subject)
-            when = min(when, stands)
+            value, valid_s = decide(rule.condition, subject, self._whitelist)
+            when = min(when, valid_s)
             if value:
                 found.append(rule)
-        if found and listed(subject.program, self._whitelist) is not None:
-            found = []
+            elif value is None:
+                seen.undecided = True
         if found and not seen.rules:
             seen.since = self._now
         seen.rules = tuple(found)
@@ -217,47 +207,11 @@ class Matcher:
         if "start_time" in row:
             # Start times are the wall clock's of before it was set, for those that were there before.
             age_s = max(0.0, self._ts - row["start_time"] - (self._stepped_s - seen.stepped_s))
-        holds: dict[Held, Verdict] = {}
-
-        def held(node: Held, s: Subject) -> Verdict:
-            return self._held(node, s, seen, holds[node])
-
-        subject = Subject(row, age_s, self._patterns, held, orphan=seen.kin.orphan, cpus=self._cpus)
-        begin = self._begin if age_s is None else max(self._begin, self._now - int(age_s * NS))
-        for rule, node in self._windows:
-            subject.rule = rule.name
-            holds[node] = node.node.verdict(subject)
-            value = holds[node][0]
-            window = seen.windows.get(node)
-            if window is None:
-                if not value:
-                    continue
-                window = seen.windows[node] = Window()
-            window.note(value is True, begin)
+        lasting = Lasting(seen.windows, self._now, self._began, lifetime=self._lifetime)
+        subject = Subject(row, age_s, self._patterns, lasting, orphan=seen.kin.orphan, cpus=self._cpus)
+        lasting.note(self._windows, subject,
+                     self._begin if age_s is None else max(self._begin, self._now - int(age_s * NS)))
         return subject
-
-    def _held(self, node: Held, s: Subject, seen: Seen, now: Verdict) -> Verdict:
-        """Has the condition held for long enough?"""
-        value, stands = now
-        if not value:
-            return value, stands
-        length = int(node.seconds * NS)
-        has, needs = seen.windows[node].held(self._now, length), int(HELD_SHARE * length)
-        if has >= needs:
-            s.proofs[node] = "window", has / NS
-            return True, stands
-        wait = min(stands, (needs - has) / NS)
-        if self._lifetime and self._now - self._began < length and s.age_s is not None:
-            if s.age_s < node.seconds:
-                return False, min(wait, node.seconds - s.age_s)
-            s.lifetime = True
-            value, stands = node.node.verdict(s)
-            s.lifetime = False
-            if value:
-                s.proofs[node] = "lifetime", s.age_s
-                return True, wait
-            wait = min(wait, stands)
-        return False, wait
 
     def _tell(self, row: Row, processes: dict[Key, Row]) -> list[Record]:
         """The records of what matches and was not said lately."""

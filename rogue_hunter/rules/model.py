@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rogue_hunter.rules.conditions import Held
 from rogue_hunter.rules.logic import AllOf
-from rogue_hunter.rules.subject import Held
 from rogue_hunter.text.errors import CONFIG_ERROR, RogueHunterError
 
 PRIORITIES = ("critical", "high", "medium", "low")
@@ -21,7 +21,10 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 URGENCIES = ("low", "normal", "critical")
 
 MIN_PID = 1000
-"""Below this a process belongs to the system; a configuration may raise it."""
+"""Lower pids belong to processes that a system started with; a configuration may raise this, not lower it."""
+
+MIN_PID_NAMESPACE = 2
+"""In a pid namespace of its own (a container) only pid 1 is special; a configuration may raise this."""
 
 
 class RuleError(RogueHunterError):
@@ -79,12 +82,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """What is protected whatever a rule says. `max_per_run` and `max_per_rule_per_hour` bound what may be ended."""
+    """What is protected whatever a rule says. `min_pid` is None unless a file sets it. `max_per_run` and
+    `max_per_rule_per_hour` limit how many processes may be terminated."""
 
     whitelist: tuple[str, ...] = ()
-    min_pid: int = MIN_PID
+    min_pid: int | None = None
     max_per_run: int = 20
     max_per_rule_per_hour: int = 5
+
+    def least_pid(self, *, own_namespace: bool) -> int:
+        """The lowest pid that may be signalled, in a pid namespace of its own or on the whole system."""
+        return max(MIN_PID_NAMESPACE if own_namespace else MIN_PID, self.min_pid or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from rogue_hunter.rules.logic import AllOf
-from rogue_hunter.rules.model import PRIORITIES, Action, Rule, RuleSet, Safety
+from rogue_hunter.rules.model import MIN_PID, PRIORITIES, Action, Rule, RuleSet, Safety
 from rogue_hunter.rules.parse import Place, flag, known, number, rule_of, tables, text
 from rogue_hunter.schema.field import BANDS
 
@@ -71,15 +71,17 @@ def _safety(table: Mapping[str, Any], place: Place, base: Safety) -> Safety:
         if not isinstance(own, list) or not own:
             raise place.at("whitelist_processes").error("a project can add to the whitelist, not empty it")
         whitelist = tuple(dict.fromkeys((*whitelist, *(text(e, place.at("whitelist_processes")) for e in own))))
-    min_pid = number(table.get("min_pid", base.min_pid), place.at("min_pid"))
-    if min_pid < base.min_pid:
-        raise place.at("min_pid").error(f"{min_pid:g} is below {base.min_pid}; a project can only raise it")
+    min_pid = base.min_pid
+    if "min_pid" in table:
+        min_pid, least = int(number(table["min_pid"], place.at("min_pid"))), base.min_pid or MIN_PID
+        if min_pid < least:
+            raise place.at("min_pid").error(f"{min_pid} is below {least}; a project can only raise it")
     limits = {}
     for name, now in (("max_per_run", base.max_per_run), ("max_per_rule_per_hour", base.max_per_rule_per_hour)):
         limits[name] = int(number(table.get(name, now), place.at(name)))
         if limits[name] > now:
             raise place.at(name).error(f"{limits[name]} is above {now}; a project can only lower it")
-    return replace(base, whitelist=whitelist, min_pid=int(min_pid), **limits)
+    return replace(base, whitelist=whitelist, min_pid=min_pid, **limits)
 
 
 def _rule(base: Rule, table: Mapping[str, Any], place: Place) -> Rule:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from rogue_hunter.rules.conditions import Age, Band, Called, Level, Orphan, State, User
+from rogue_hunter.rules.conditions import Age, Band, Called, Held, Level, Node, Orphan, State, User
 from rogue_hunter.rules.logic import AllOf, AnyOf, NoneOf, cost
 from rogue_hunter.rules.model import ACTIONS, LOG_LEVELS, PRIORITIES, SIGNALS, Action, Example, Rule, RuleError
 from rogue_hunter.rules.patterns import PatternError, PatternSet, Probe, compile_pattern
-from rogue_hunter.rules.subject import Held, Node
 from rogue_hunter.schema.field import BANDS, STATES
 from rogue_hunter.schema.sampling import PROCESS
 

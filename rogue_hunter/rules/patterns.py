@@ -1,10 +1,10 @@
-"""Regular expressions with an end to their patience.
+"""Regular expressions with a CPU-time limit.
 
 A pattern such as `(a+)+$` takes twice as long for each further character, and neither `re` nor the lock it holds can
 be interrupted by another thread. A signal on the main thread does interrupt it (the engine looks every few thousand
 steps; measured: a budget of 50 ms ends after 53 to 56 ms). The timer counts CPU time, not wall time: on a machine that
-pauses, a rule that is merely kept waiting must not be called slow. Guarding costs 2 us, and a result is kept for each
-program, so patterns of a process that stays what it is are evaluated once.
+stalls, a rule that only waits for a CPU is not slow. The limit costs 2 us a search, and results are kept for each
+program, so the patterns of an unchanged process are evaluated once.
 """
 
 from __future__ import annotations
@@ -36,22 +36,26 @@ class PatternError(ValueError):
     """A pattern that cannot be used."""
 
 
-class _Overrun(BaseException):
-    """Raised by the timer inside of `re`. A BaseException, so that nothing on the way takes it for its own."""
+class _Interrupt(BaseException):
+    """Raised by the timer inside of `re`. A BaseException, so that no `except Exception` on the way catches it."""
 
 
 class Probe(NamedTuple):
-    """One pattern and where it is looked for: `names` in every name, `line` in the command line, `head` at the
-    beginning of the command line. `text` is the pattern as it was written."""
+    """One pattern and where it is searched: `names` in every name, `line` in the command line, `head` at the
+    beginning of the command line. `text` is the pattern as written."""
 
     where: str
     pattern: re.Pattern[str]
     text: str
 
-    def found(self, program: Program) -> bool:
-        """Does it hit?"""
+    def found(self, program: Program) -> bool | None:
+        """Does it hit? None if that depends on something that could not be read."""
         if self.where == "names":
-            return any(self.pattern.search(name) for name in program.names)
+            if any(self.pattern.search(name) for name in program.names):
+                return True
+            return None if program.names_unread else False
+        if program.line is None or program.line_unread:
+            return None
         search = self.pattern.search if self.where == "line" else self.pattern.match
         return search(program.line) is not None
 
@@ -63,8 +67,19 @@ class PatternSet:
     probes: tuple[Probe, ...]
 
     def first(self, program: Program) -> str | None:
-        """The first pattern that hits, None when none does. May take for ever: see Patterns.hits."""
+        """The first pattern that hits, None if none does. Takes unbounded time: see Patterns.hits."""
         return next((probe.text for probe in self.probes if probe.found(program)), None)
+
+    def found(self, program: Program) -> bool | None:
+        """Does any pattern hit? None if none is known to, and one may. Takes unbounded time: see Patterns.hits."""
+        answer: bool | None = False
+        for probe in self.probes:
+            hit = probe.found(program)
+            if hit:
+                return True
+            if hit is None:
+                answer = None
+        return answer
 
 
 def compile_pattern(text: object) -> re.Pattern[str]:
@@ -94,14 +109,18 @@ def _trim(text: str) -> str:
 
 
 _FREE_END = re.compile(r"(?<!\\)(?:\\\\)*(\.\*)\Z")
-"""`.*` at the end; after an odd number of backslashes its dot is meant literally."""
+"""`.*` at the end; after an odd number of backslashes its dot is literal."""
+
+
+class Overrun(Exception):
+    """The patterns took longer than their budget."""
 
 
 class Patterns:
-    """Evaluates pattern sets within the budget of their rules and keeps the results.
+    """Evaluates pattern sets within the CPU budget of their rules and keeps the results.
 
-    `disabled` maps a rule to the reason why its patterns are no longer evaluated. Off the main thread nothing can be
-    interrupted, so there only what is already known is answered.
+    `disabled` maps a rule to the reason why its patterns are no longer evaluated. Off the main thread a search cannot
+    be interrupted, so only results that are already known are given there.
     """
 
     def __init__(self, budget_s: float = BUDGET_S, cpu_clock: Callable[[], float] = time.thread_time) -> None:
@@ -109,7 +128,7 @@ class Patterns:
         self._budget_s = budget_s
         self._clock = cpu_clock
         self._spent: dict[str, float] = {}
-        self._known: OrderedDict[Program, dict[PatternSet, bool]] = OrderedDict()
+        self._known: OrderedDict[Program, dict[PatternSet, bool | None]] = OrderedDict()
 
     def new_tick(self) -> None:
         """Begin a new tick: every rule has its whole budget again."""
@@ -117,58 +136,64 @@ class Patterns:
             self._spent.clear()
 
     def hits(self, rule: str, patterns: PatternSet, program: Program) -> bool | None:
-        """Does any pattern hit the program? None when that cannot be found out within the rule's budget; the rule is
-        then in `disabled`."""
+        """Does any pattern hit the program? None if a name that could not be read may be hit, or if the search takes
+        more than the rule's budget; the rule is then in `disabled`."""
         known = self._known.get(program)
         if known is None:
             known = self._known[program] = {}
             if len(self._known) > CACHED_PROGRAMS:
                 self._known.popitem(last=False)
-        answer = known.get(patterns)
-        if answer is None and rule not in self.disabled:
-            answer = self._search(rule, patterns, program)
-            if answer is not None:
-                known[patterns] = answer
-        return answer
+        if patterns not in known and rule not in self.disabled and _interruptible():
+            try:
+                known[patterns] = self._search(rule, patterns, program)
+            except Overrun:
+                self.disabled[rule] = (
+                    f"its patterns took more than {1000 * self._budget_s:.0f} ms of CPU time in one tick")
+        return known.get(patterns)
 
     def _search(self, rule: str, patterns: PatternSet, program: Program) -> bool | None:
-        if threading.current_thread() is not threading.main_thread():
-            return None
+        """Raises Overrun when the rule's budget for this tick is spent."""
         left = self._budget_s - self._spent.get(rule, 0.0)
+        if left <= 0:
+            raise Overrun
         began = self._clock()
-        answer = self._bounded(left, patterns, program) if left > 0 else None
-        self._spent[rule] = self._spent.get(rule, 0.0) + self._clock() - began
-        if answer is None:
-            self.disabled[rule] = f"its patterns took more than {1000 * self._budget_s:.0f} ms of CPU time in one tick"
-        return answer
+        try:
+            return self._bounded(left, patterns, program)
+        finally:
+            self._spent[rule] = self._spent.get(rule, 0.0) + self._clock() - began
 
     def _bounded(self, seconds: float, patterns: PatternSet, program: Program) -> bool | None:
-        """The search, given up after `seconds` of the process's own CPU time in user mode: None."""
+        """The search; raises Overrun after `seconds` of the process's own CPU time in user mode."""
         if not _handled:
             # Once for the life of the process: nothing else here uses this signal, and setting it back and forth
             # costs five times what the timer does.
             _handled.append(signal.signal(signal.SIGVTALRM, _overrun))
-        # The timer rings once. Should it ring on the way out, the outer handler takes it, and then all is quiet.
+        # The timer fires once. If it fires between the two handlers, the outer one takes it.
         try:
             try:
                 _searching.append(program)
                 signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-                return patterns.first(program) is not None
+                return patterns.found(program)
             finally:
                 _searching.clear()
-        except _Overrun:
-            return None
+        except _Interrupt:
+            raise Overrun from None
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
+def _interruptible() -> bool:
+    """Signals reach the main thread only."""
+    return threading.current_thread() is threading.main_thread()
+
+
 _searching: list[Program] = []
-"""What is searched at this moment: one program or none."""
+"""The program that is searched at this moment, or none."""
 
 _handled: list[object] = []
-"""The handler that was there before ours."""
+"""The handler that was installed before ours."""
 
 
 def _overrun(_signal: int, _frame: FrameType | None) -> None:
     if _searching:
-        raise _Overrun
+        raise _Interrupt

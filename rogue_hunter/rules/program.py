@@ -1,17 +1,22 @@
-"""What a process is called: the names under which a rule or the whitelist may know it.
+"""The names of a process: what patterns and the whitelist are compared with.
 
 A name is what the process runs, never what it is handed: `less my_test.py` is less and not my_test.py, but
 `python3 my_test.py` is python3 and my_test.py, because an interpreter's script is its program.
+
+What could not be read is unknown, which is different from empty: a row without `exe` or `cmdline` may belong to any
+program. Only names that are certain are listed, and `names_unread` and `line_unread` give the reason why there may be
+others.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from rogue_hunter.stream.tick import Row
 from rogue_hunter.text.interpreters import script_of
+from rogue_hunter.text.redact import LIMIT
 
 SUBJECT_LIMIT = 4096
 """Characters of a name or line that patterns see. The wire carries no more of a command line."""
@@ -22,43 +27,87 @@ COMM_LIMIT = 15
 
 class Program(NamedTuple):
     """`names` of what runs, without repeats: the short name, path and last part of the program and of argv[0], path
-    and last part of an interpreter's script. `line` is the last part of argv[0] with the arguments after it."""
+    and last part of an interpreter's script. `line` is the last part of argv[0] with the arguments after it, None if
+    it is unknown.
+
+    `names_unread` and `line_unread` say what could not be read, empty when names or line are complete.
+    """
 
     names: tuple[str, ...]
-    line: str
+    line: str | None
+    names_unread: str = ""
+    line_unread: str = ""
+
+
+NO_NAME = "its name cannot be read"
+NO_ARGUMENTS = "its arguments cannot be read"
+NO_PROGRAM = "its program cannot be read"
+CUT = f"its command line is longer than the {LIMIT} bytes that are read"
+
+
+def described(row: Row) -> bool:
+    """Have the arguments been read? Hosts read them after the first sight of a process; "" means that it has none."""
+    return row.get("cmdline") is not None
 
 
 def program_of(row: Row) -> Program:
-    """The names in a process row; a key that is missing adds none."""
-    return _program(row.get("command", ""), row.get("exe", ""), row.get("cmdline", ""))
+    """The names in a process row; an absent `command`, `exe` or `cmdline` is unknown.
+
+    A dead process that waits for its parent (state defunct, one thread, arguments read as empty) has no program.
+    """
+    exe, cmdline = row.get("exe"), row.get("cmdline")
+    if exe is None and cmdline == "" and row.get("state") == "defunct" and row.get("threads") == 1:
+        exe = ""
+    return _program(row.get("command"), exe, cmdline)
 
 
 @functools.lru_cache(maxsize=4096)
-def _program(command: str, exe: str, cmdline: str) -> Program:
-    exe = exe.removesuffix(" (deleted)")[:SUBJECT_LIMIT]
-    cmdline = cmdline[:SUBJECT_LIMIT]
-    if exe and (cmdline == exe or cmdline.startswith(exe + " ")):
-        first, rest = exe, cmdline[len(exe) + 1:]  # a path with blanks in it, told by the path that the kernel knows
-    else:
-        first, _, rest = cmdline.partition(" ")
-    names = [command[:SUBJECT_LIMIT], _last(exe), exe, _last(first), first]
-    script = script_of(_last(exe), rest.split(" ")) or script_of(_last(first), rest.split(" "))
-    if script is not None:
-        names += [_last(script), script]
-    line = f"{_last(first)} {rest}" if rest else _last(first)
-    return Program(tuple(dict.fromkeys(n for n in names if n)), line)
+def _program(command: str | None, exe: str | None, cmdline: str | None) -> Program:
+    path = (exe or "").removesuffix(" (deleted)")[:SUBJECT_LIMIT]
+    known = [(command or "")[:SUBJECT_LIMIT], _last(path), path]
+    if cmdline is None:
+        return Program(_distinct(known), None, NO_ARGUMENTS, NO_ARGUMENTS)
+    # Redaction cuts between characters, of which the longest has four bytes.
+    cut = len(cmdline) > SUBJECT_LIMIT or len(cmdline.encode("utf-8", "surrogatepass")) > LIMIT - 4
+    first, rest = _split(path, cmdline[:SUBJECT_LIMIT])
+    if exe is None:
+        # A path with blanks in it cannot be told from a program with arguments, nor can the script be known.
+        certain = not (first.startswith("/") and rest)
+        names = _distinct([*known, _last(first), first] if certain else known)
+        return Program(names, _line(first, rest) if certain and not cut else None, NO_PROGRAM, NO_PROGRAM)
+    script = script_of(_last(path), rest.split(" ")) or script_of(_last(first), rest.split(" "))
+    names = _distinct([*known, _last(first), first, *((_last(script), script) if script else ())])
+    interprets = any(script_of(_last(name), ("script",)) for name in (path, first))
+    unread = NO_NAME if command is None else CUT if cut and interprets and script is None else ""
+    return Program(names, None if cut else _line(first, rest), unread, CUT if cut else "")
+
+
+def _split(path: str, cmdline: str) -> tuple[str, str]:
+    """argv[0] and the rest. A path with blanks in it is recognised by the path that the kernel gives."""
+    if path and (cmdline == path or cmdline.startswith(path + " ")):
+        return path, cmdline[len(path) + 1:]
+    first, _, rest = cmdline.partition(" ")
+    return first, rest
+
+
+def _line(first: str, rest: str) -> str:
+    return f"{_last(first)} {rest}" if rest else _last(first)
+
+
+def _distinct(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 @functools.lru_cache(maxsize=4096)
 def with_subcommand(program: Program) -> Program:
-    """With one name more, the program and its subcommand: `cargo build` is what `cargo build --release` is called.
+    """With one more name, the program and its subcommand: `cargo build` for `cargo build --release`.
 
     For patterns that protect: `^cargo build$` means the build, whatever its options.
     """
-    words = program.line.split(" ")
+    words = (program.line or "").split(" ")
     if len(words) < 3 or words[1].startswith("-"):
         return program
-    return Program((*program.names, f"{words[0]} {words[1]}"), program.line)
+    return program._replace(names=(*program.names, f"{words[0]} {words[1]}"))
 
 
 def _last(path: str) -> str:
@@ -67,7 +116,7 @@ def _last(path: str) -> str:
 
 
 def listed(program: Program, entries: Iterable[str]) -> str | None:
-    """The first of `entries` that is exactly one of the program's names, whatever the case; None when none is.
+    """The first of `entries` that is exactly one of the program's known names, ignoring case; None if there is none.
 
     An entry longer than the kernel's short name also protects the process whose short name is its beginning.
     """
@@ -75,7 +124,14 @@ def listed(program: Program, entries: Iterable[str]) -> str | None:
     return next((entry for entry in entries if entry.casefold() in names or _comm(entry) in names), None)
 
 
+def whitelisted(program: Program, entries: Collection[str]) -> bool | None:
+    """Is the program one of `entries`? None if it cannot be ruled out, because not all of its names are known."""
+    if listed(program, entries) is not None:
+        return True
+    return None if entries and program.names_unread else False
+
+
 @functools.cache
 def _comm(entry: str) -> str:
-    """The kernel's short name of a program of this name: cut by bytes, read as a comm is."""
+    """The kernel's short name of a program of this name: cut by bytes, decoded as a comm is."""
     return entry.encode()[:COMM_LIMIT].decode("utf-8", "backslashreplace").casefold()

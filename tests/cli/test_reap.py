@@ -172,7 +172,7 @@ def test_the_output_is_actions_and_what_is_not_understood(rh: Rh, tmp_path: Path
     done = rh("reap", "--yes", "--dry-run", "--no-project", stdin=stdin, HOME=str(tmp_path))
     kinds = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["type"] for each in kinds] == ["action", "error", "note"] and done.returncode == 0
-    assert kinds[0]["outcome"] == "already_gone" and kinds[1]["message"] == "match without a proper pid"
+    assert kinds[0]["outcome"] == "already_gone" and kinds[1]["message"] == "match without a valid pid"
     tee = rh("reap", "--yes", "--dry-run", "--tee", stdin=stdin, HOME=str(tmp_path))
     assert [json.loads(line)["type"] for line in tee.stdout.splitlines()] == ["match", "action", "match", "error", "note"]
     bad = rh("reap", "--yes", stdin=b"no json\n", HOME=str(tmp_path))

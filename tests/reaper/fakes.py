@@ -37,7 +37,8 @@ class FakeProcess:
         self.uids: tuple[int, ...] = fields.pop("uids", (1000,) * 4)
         self.leader: int = fields.pop("leader", pid)
         self.age_s: float = fields.pop("age_s", 60.0)
-        self.row: Row = {"pid": pid, "start_ticks": self.key[1], "command": "victim", "state": "running", "threads": 1,
+        self.row: Row = {"pid": pid, "start_ticks": self.key[1], "command": "victim", "exe": "/bin/victim",
+                         "cmdline": "victim", "state": "running", "threads": 1,
                          "cpu_seconds_total": 50.0, "memory_bytes": 1 << 20, **fields}
         self.dead = False
         self.got: list[int] = []

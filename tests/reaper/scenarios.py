@@ -51,6 +51,7 @@ name = "gentle"
 conditions = { command_patterns = ["^victim"] }
 action = { timeout_seconds = 0.3, fallback_signal = "none" }
 [safety]
+min_pid = 1000
 max_per_rule_per_hour = 1000
 max_per_run = 1000
 """

@@ -11,7 +11,7 @@ from rogue_hunter.reaper.candidate import (
     PID_MAX,
     YOUNGEST_S,
     Candidate,
-    Court,
+    Judge,
     check_match,
     distinct,
     manual,
@@ -27,8 +27,8 @@ from tests.reaper.fakes import NOW, RULES, FakeMachine, FakeProcess, match_of
 GOOD: Record = {"type": "match", "v": 1, "pid": 2000, "start_ticks": 7, "boot_id": "boot", "rule": "r", "ts": NOW}
 
 
-def court(machine: FakeMachine, rules: Any = RULES) -> Court:
-    return Court(machine, machine.me(), rules, Patterns())
+def court(machine: FakeMachine, rules: Any = RULES) -> Judge:
+    return Judge(machine, machine.me(), rules, Patterns())
 
 
 def assess(process: FakeProcess, match: Record | None = None, **more: Any) -> tuple[Candidate, FakeMachine]:
@@ -45,7 +45,7 @@ class TestARecordThatCanBeActedOn:
         ("rule", ["r"]), ("ts", "now"), ("ts", True)], ids=str)
     def test_each_of_them_is_there_and_of_its_type(self, name: str, wrong: Any) -> None:
         for bad in ({**GOOD, name: wrong}, {**GOOD, name: None}, {k: v for k, v in GOOD.items() if k != name}):
-            with pytest.raises(ValueError, match=f"^match without a proper {name}$"):
+            with pytest.raises(ValueError, match=f"^match without a valid {name}$"):
                 check_match(bad)
 
     WRONG: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
@@ -61,7 +61,7 @@ class TestARecordThatCanBeActedOn:
     def test_what_else_is_read_of_it_is_of_its_type_too(self, name: str, right: Any, wrong: tuple[Any, ...]) -> None:
         check_match({**GOOD, name: right})
         for value in wrong:
-            with pytest.raises(ValueError, match=f"^match with a wrong {name}$"):
+            with pytest.raises(ValueError, match=f"^match with an invalid {name}$"):
                 check_match({**GOOD, name: value})
 
     def test_whole_numbers_may_stand_for_others(self) -> None:
@@ -108,8 +108,8 @@ class TestByTheMatchAlone:
         assert [r.code for r in found.refusals] == (["too_young"] if young else [])
 
     @pytest.mark.parametrize(("rule", "refusal"), [
-        ("unheard", Refusal("no_rule", "there is no enabled rule 'unheard' here")),
-        ("watch", Refusal("not_a_kill", "rule watch only asks to notify")),
+        ("unheard", Refusal("no_rule", "no enabled rule is named 'unheard'")),
+        ("watch", Refusal("not_a_kill", "the action of rule watch is notify, not kill")),
     ])
     def test_the_rule_is_known_and_wants_an_end(self, rule: str, refusal: Refusal) -> None:
         found, _ = assess(FakeProcess(2000), rule=rule)
@@ -174,7 +174,7 @@ class TestTakingHold:
         machine = FakeMachine(process)
         found = Candidate(match_of(process), RULES.rule("r"))
         court(machine).look(found, NOW)
-        assert (found.outcome, found.refusals) == ("refused", [Refusal("no_pidfd", "it is not held")])
+        assert (found.outcome, found.refusals) == ("refused", [Refusal("no_pidfd", "no handle of it is open")])
         found = Candidate(match_of(FakeProcess(2001, exe="/bin/vim")), RULES.rule("r"))
         court(FakeMachine(FakeProcess(2001, exe="/bin/vim"))).look(found, NOW)
         assert [r.code for r in found.refusals] == ["whitelist"]
@@ -204,7 +204,7 @@ class TestLooking:
         assert found.live is None
 
     @pytest.mark.parametrize(("threads", "outcome", "text"), [
-        (1, "zombie", "it is dead and waits for its parent"), (2, "already_gone", "")])
+        (1, "zombie", "it has exited; its parent has not waited for it"), (2, "already_gone", "")])
     def test_the_handle_says_whether_it_lives(self, threads: int, outcome: str, text: str) -> None:
         process = FakeProcess(2000, state="defunct", threads=threads)
         process.dead = True

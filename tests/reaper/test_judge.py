@@ -1,12 +1,13 @@
-"""Asked again just before a signal: is it still what it was judged for?"""
+"""Right before a signal: is the process still what matched?"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from rogue_hunter.reaper.judge import LEVELS, changed
+from rogue_hunter.reaper.candidate import LEVELS, still_matches
 from rogue_hunter.reaper.process import live
 from rogue_hunter.rules.load import parse
 from rogue_hunter.rules.model import Rule
@@ -30,10 +31,12 @@ def match(**fields: Any) -> Record:
 def why(conditions: str | None, matched: Record, now: dict[str, Any], *, age_s: float = 60.0, later_s: float = 0.0,
         levels: bool = True, patterns: Patterns | None = None) -> str | None:
     """Why a process that was matched so and is `now` so is spared; `later_s` after the match."""
-    row = {"command": "victim", "exe": "/bin/victim", **now}
+    row = {"command": "victim", "exe": "/bin/victim", "cmdline": "victim", **now}
     process = live((4000, 7), row, (1000,) * 4, leader=4000, age_s=age_s)
-    return changed(matched, process, None if conditions is None else rule(conditions), patterns or Patterns(),
-                   NOW + later_s, levels=levels)
+    found, text = still_matches(matched, process, None if conditions is None else rule(conditions),
+                                patterns or Patterns(), NOW + later_s, levels=levels)
+    assert (found is True) is (text == "")
+    return text or None
 
 
 GONE = "rule r no longer matches it"
@@ -84,7 +87,8 @@ class TestLevels:
         assert why(conditions, match(**{field: low}), {field: high}, levels=False) == GONE
 
     def test_unknown_in_both_is_no_proof(self, field: str, conditions: str, high: Any, low: Any) -> None:
-        assert why(conditions, match(), {}) == "rule r cannot be asked again"
+        reason = why(conditions, match(), {})
+        assert reason is not None and re.fullmatch(r"rule r cannot be evaluated: its [\w ]+ is not known", reason)
 
 
 def test_every_number_that_a_rule_may_ask_for_is_a_level() -> None:
@@ -134,7 +138,7 @@ class TestTheRest:
         assert why("age_seconds = 100", match(age_s=500.0), {}, age_s=99.9) == GONE
 
     @pytest.mark.parametrize(("orphan", "expected"), [
-        (True, None), (False, GONE), (None, "rule r cannot be asked again")])
+        (True, None), (False, GONE), (None, "rule r cannot be evaluated: it is not known whether its parent exited")])
     def test_whose_parent_died_is_remembered_by_the_match(self, orphan: bool | None, expected: str | None) -> None:
         seen = match() if orphan is None else match(orphan=orphan)
         assert why("orphan = true", seen, {}) == expected
@@ -143,7 +147,7 @@ class TestTheRest:
     def test_the_name_is_the_one_of_now(self, levels: bool) -> None:
         """A process may become another program by exec: pid and start stay."""
         assert why('command_patterns = ["^victim$"]', match(), {}, levels=levels) is None
-        assert why('command_patterns = ["^victim$"]', match(), {"command": "editor", "exe": "/bin/editor"},
+        assert why('command_patterns = ["^victim$"]', match(), {"command": "editor", "exe": "/bin/editor", "cmdline": "editor"},
                    levels=levels) == GONE
 
     def test_a_slow_pattern_spares_and_its_rule_is_named(self) -> None:
@@ -154,5 +158,6 @@ class TestTheRest:
         for i in range(5):
             assert why(conditions, match(), {"command": f"victim{i}"}, patterns=patterns) is None
         spent = Patterns(budget_s=0.0)
-        assert why(conditions, match(), {}, patterns=spent) == "rule r cannot be asked again"
+        assert why(conditions, match(), {}, patterns=spent) == (
+            "rule r cannot be evaluated: its patterns took more than 0 ms of CPU time in one tick")
         assert list(spent.disabled) == ["r"]

@@ -197,37 +197,36 @@ class TestReading:
         assert tree(tmp_path, stat_of(state=state), MINE).read(4242).row["state"] == word
 
     @pytest.mark.parametrize(("ppid", "flags", "kernel"), [
-        (77, 0x400000, False), (77, 0x200000, True), (77, 0x600000, True), (2, 0, True), (3, 0, False), (1, 0, False)])
-    def test_a_kernel_thread_by_its_flag_or_by_its_parent(self, tmp_path: Path, ppid: int, flags: int,
-                                                          kernel: bool) -> None:
-        """kthreadd is 2, and a container's 2 is somebody's shell: protected all the same."""
+        (77, 0x400000, False), (77, 0x200000, True), (77, 0x600000, True), (2, 0, False), (0, 0x200000, True)])
+    def test_a_kernel_thread_by_its_flag_alone(self, tmp_path: Path, ppid: int, flags: int, kernel: bool) -> None:
+        """kthreadd is 2, but in a container 2 is an ordinary process."""
         assert tree(tmp_path, stat_of(ppid=ppid, flags=flags), MINE).read(4242).kernel_thread is kernel
 
-    @pytest.mark.parametrize(("pid", "kernel"), [(2, True), (3, False)])
-    def test_or_by_being_kthreadd(self, tmp_path: Path, pid: int, kernel: bool) -> None:
-        (tmp_path / str(pid)).mkdir()
-        for name, data in (("stat", stat_of(pid, ppid=0, flags=0)), ("status", MINE), ("cmdline", b"")):
-            (tmp_path / str(pid) / name).write_bytes(data)
-        assert LinuxMachine(tmp_path, boottime=lambda: 65.0).read(pid).kernel_thread is kernel
+    @pytest.mark.parametrize(("link", "own"), [
+        ("pid:[4026531836]", False), ("pid:[4026532201]", True), (None, False)])
+    def test_the_pid_namespace(self, tmp_path: Path, link: str | None, own: bool) -> None:
+        """The initial one has a fixed number; without an answer, low pids are the system's."""
+        (tmp_path / "self/ns").mkdir(parents=True)
+        if link is not None:
+            (tmp_path / "self/ns/pid").symlink_to(link)
+        assert LinuxMachine(tmp_path).me().own_pid_namespace is own
 
     def test_nobody_is_younger_than_nothing(self, tmp_path: Path) -> None:
         tree(tmp_path, stat_of(), MINE)
         assert LinuxMachine(tmp_path, boottime=lambda: 4.0).read(4242).age_s == 0.0
         assert LinuxMachine(tmp_path, boottime=lambda: 5.25).read(4242).age_s == 0.25
 
-    @pytest.mark.parametrize(("state", "fields", "denied", "good"), [
-        (b"S", {}, True, False), (b"S", {}, False, True), (b"S", {"cmdline": "x"}, True, True), (b"Z", {}, True, True)])
-    def test_what_runs_under_a_name_that_may_not_be_read_is_not_judged(
-            self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: bytes, fields: dict[str, str], denied: bool,
-            good: bool) -> None:
-        """Its names protect it, and they are not known. Who is dead has none."""
-        monkeypatch.setattr(linux, "describe", lambda root, key, kernel: (fields, denied))
-        machine = tree(tmp_path, stat_of(state=state), MINE)
-        if good:
-            assert machine.read(4242).row["command"] == "x"
-        else:
-            with pytest.raises(Unreadable, match=r"4242: program and arguments may not be read$"):
-                machine.read(4242)
+    @pytest.mark.parametrize(("fields", "unread"), [
+        ({}, "its arguments cannot be read"), ({"cmdline": "x"}, "its program cannot be read"),
+        ({"exe": "/x"}, "its arguments cannot be read"), ({"exe": "/x", "cmdline": ""}, "")])
+    def test_names_that_cannot_be_read_are_unknown(
+            self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str], unread: str) -> None:
+        """Whether reading them is denied or fails makes no difference: they may be protected."""
+        for denied in (True, False):
+            monkeypatch.setattr(linux, "describe", lambda root, key, kernel, denied=denied: (fields, denied))
+            root = tmp_path / str(denied)
+            root.mkdir()
+            assert tree(root, stat_of(), MINE).read(4242).program.names_unread == unread
 
     def test_what_may_not_be_read_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def denied(*_: object) -> bytes:

@@ -32,8 +32,8 @@ class History:
                 after_s: float = 0.0, age_s: float = 1000.0, skip: range = range(0), **fields: Any) -> None:
         """A process that used so many CPU seconds between snapshots; its event ended `after_s` after the last."""
         self.events += 1
-        who = {"boot_id": "b", "pid": pid, "start_ticks": 7, "command": "victim", "ppid": 500,
-               "start_time": T0 - age_s, **fields}
+        who = {"boot_id": "b", "pid": pid, "start_ticks": 7, "command": "victim", "exe": "/bin/victim",
+               "cmdline": "victim", "ppid": 500, "start_time": T0 - age_s, **fields}
         last = T0 + every_s * (len(cpu) - 1)
         self._insert(PROCESS_EVENTS, id=self.events, event=f"e{self.events}", entry_time=T0, last_seen=last,
                      reason=ended, exit_time=last + after_s if ended else None, **who)
@@ -114,7 +114,8 @@ def test_only_the_time_that_was_asked_for() -> None:
 
 def snapshot(at_s: float, **fields: Any) -> dict[str, Any]:
     """One as the database gives it, so long after the beginning."""
-    return {"boot_id": "b", "pid": 2000, "start_ticks": 7, "captured_at": T0 + at_s, "command": "victim", **fields}
+    return {"boot_id": "b", "pid": 2000, "start_ticks": 7, "captured_at": T0 + at_s, "command": "victim",
+            "exe": "", "cmdline": "", **fields}
 
 
 def when(found: list[Firing]) -> list[float]:
@@ -164,8 +165,8 @@ def test_what_is_told_of_a_firing() -> None:
     (firing,) = backtest(BUSY, [snapshot(0, cpu_percent=90.0, ended="exited")])
     assert firing == Firing("busy", "medium", "kill", "b", 2000, 7, "victim", T0, "cpu 90 %", "reading", 0.0, "exited",
                             "it ended by itself later")
-    (nameless,) = backtest(BUSY, [{k: v for k, v in snapshot(0, cpu_percent=90.0).items() if k != "command"}])
-    assert (nameless.command, nameless.ended, nameless.regret) == ("", "", "")
+    (running,) = backtest(BUSY, [snapshot(0, cpu_percent=90.0)])
+    assert (running.command, running.ended, running.regret) == ("victim", "", "")
 
 
 @pytest.mark.parametrize(("fields", "orphan"), [

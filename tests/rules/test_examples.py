@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.rules.examples import check_examples, matches
+from rogue_hunter.rules.backtest import check_examples, matches
 from rogue_hunter.rules.load import parse
 from rogue_hunter.rules.model import Example, RuleSet
 from rogue_hunter.rules.patterns import Patterns

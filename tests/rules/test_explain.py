@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.rules.explain import evidence, reason
+from rogue_hunter.rules.logic import evidence, reason
 
 
 def term(condition: str, value: Any, **more: Any) -> dict[str, Any]:
@@ -27,9 +27,9 @@ def test_the_weakest_proof_is_the_one_that_is_told() -> None:
     ("cpu_percent_min", 99.9, "cpu 99.9 %"), ("cpu_percent_max", 0.0, "cpu only 0 %"),
     ("memory_mb_min", 2048.5, "memory 2048.5 MB"), ("disk_mb_per_s_min", 50.0, "disk 50 MB/s"),
     ("gpu_percent_min", 40.0, "gpu 40 %"), ("wakeups_per_s_min", 1000.0, "wakeups 1000/s"),
-    ("score_min", 60.0, "score 60"), ("band_min", "high", "band high"), ("orphan", True, "its parent died"),
-    ("orphan", False, "its parent lives"), ("command_patterns", "tail -f x", "called like ^tail"),
-    ("cmdline_patterns", "tail -f x", "called like ^tail"), ("state", "stopped", "state stopped"),
+    ("score_min", 60.0, "score 60"), ("band_min", "high", "band high"), ("orphan", True, "its parent exited"),
+    ("orphan", False, "its parent is running"), ("command_patterns", "tail -f x", "name matches ^tail"),
+    ("cmdline_patterns", "tail -f x", "name matches ^tail"), ("state", "stopped", "state stopped"),
     ("user", "alice", "user alice"), ("user", 1000, "user 1000"),
 ])
 def test_each_condition_in_words(condition: str, value: Any, words: str) -> None:
@@ -44,6 +44,6 @@ def test_for_how_long_as_far_as_that_is_known() -> None:
 
 def test_all_of_them_and_the_age_once_at_the_end() -> None:
     terms = [term("age_hours", 5.2), lasting("window", 300.0), term("age_seconds", 18_720.0), term("orphan", True)]
-    assert reason(terms, 18_720.0) == "cpu 99.9 % for 5m 00s; its parent died; age 5h 12m"
-    assert reason(terms, None) == "cpu 99.9 % for 5m 00s; its parent died"
+    assert reason(terms, 18_720.0) == "cpu 99.9 % for 5m 00s; its parent exited; age 5h 12m"
+    assert reason(terms, None) == "cpu 99.9 % for 5m 00s; its parent exited"
     assert reason([], 0.0) == "age 0.0s" and reason([], None) == ""

@@ -56,7 +56,7 @@ class TestSettings:
         ("daemon", "scan_interval_seconds", 0.1, 86_400, (0.09, 86_400.1)),
         ("logging", "max_size_mb", 0.1, 10_000, (0.09, 10_000.1)), ("logging", "rotate_count", 1, 100, (0, 101)),
         ("notifications", "timeout_ms", 0, 600_000, (-1, 600_001)), ("metrics", "http_port", 0, 65_535, (-1, 65_536)),
-        ("safety", "min_pid", 1000, 4_194_304, (999, 4_194_305)), ("safety", "max_per_run", 1, 1000, (0, 1001)),
+        ("safety", "min_pid", 1, 4_194_304, (0, 4_194_305)), ("safety", "max_per_run", 1, 1000, (0, 1001)),
         ("safety", "max_per_rule_per_hour", 1, 1000, (0, 1001)),
     ])
     def test_every_number_has_its_limits(self, table: str, key: str, low: float, high: float,
@@ -126,7 +126,7 @@ class TestSafety:
         with pytest.raises(RuleError) as error:
             from_values({"safety": {"min_pid": value}})
         said = f"{value}: " if shown else ""
-        assert str(error.value) == f"rules: safety.min_pid: {said}must be a whole number from 1000 to 4194304"
+        assert str(error.value) == f"rules: safety.min_pid: {said}must be a whole number from 1 to 4194304"
 
     def test_a_list_of_names(self) -> None:
         assert whitelist(["a", "b c"], Place("f")) == ("a", "b c") and whitelist([], Place("f")) == ()

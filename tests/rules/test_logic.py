@@ -9,10 +9,23 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.rules.conditions import Age, Band, Called, Level, Orphan, State, User
+from rogue_hunter.rules.conditions import (
+    NEVER,
+    Age,
+    Band,
+    Called,
+    Held,
+    Level,
+    Node,
+    Orphan,
+    State,
+    Subject,
+    Term,
+    User,
+    Verdict,
+)
 from rogue_hunter.rules.logic import AllOf, AnyOf, NoneOf, cost
 from rogue_hunter.rules.patterns import Patterns, PatternSet
-from rogue_hunter.rules.subject import NEVER, Held, Node, Subject, Term, Verdict
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rogue_hunter.rules.logic import Window
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.patterns import Patterns
-from rogue_hunter.rules.window import Window
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
 from tests.tools.rules import EPOCH, Machine, rules
@@ -290,7 +290,7 @@ def test_the_whitelist_and_kernel_threads_never_match() -> None:
     m = Machine(rules("cpu_percent_min = 50"))
     m.set(1000, command="claude", cpu_percent=99.0)
     m.set(1001, command="node", cmdline="node /usr/local/bin/claude --resume", cpu_percent=99.0)
-    m.set(1002, command="kworker/0:0", ppid=2, cpu_percent=99.0)
+    m.set(1002, command="kworker/0:0", ppid=2, exe=None, cmdline=None, cpu_percent=99.0)
     m.set(1003, command="claudette", cpu_percent=99.0)
     assert [r["pid"] for r in m.tick()] == [1003]
 
@@ -532,7 +532,8 @@ class TestLifetimeLimits:
         usual = Tick({"ts": EPOCH, "seq": 0, "mono_ns": 10**12, "boot_id": "b", "os": "linux", "interval_s": 1.0,
                       "processes": 1, **closing},
                      {(9, 7): {"pid": 9, "start_ticks": 7, "start_time": EPOCH - 600, "cpu_percent": 99.0,
-                               "cpu_seconds_total": 800.0, "threads": threads}}, {(9, 7)})
+                               "command": "x", "exe": "/x", "cmdline": "x", "cpu_seconds_total": 800.0,
+                               "threads": threads}}, {(9, 7)})
         (tick,) = chain([usual], Matcher(rules(*SUSTAINED)))
         assert bool(tick.records) is expected
 
@@ -652,16 +653,13 @@ def test_a_stream_of_rows_that_ran_remembers_no_more_than_there_are() -> None:
     assert [r["orphan_of"] for r in m.tick()] == ["bash[900]"]
 
 
-def test_kernel_threads_are_kthreadd_and_its_children_on_linux_only() -> None:
-    def told(os: str) -> list[int]:
-        m = Machine(rules("score_min = 1"))
-        m.set(2, ppid=0, score=5)
-        m.set(1000, ppid=2, score=5)
-        m.set(1001, ppid=1, start_ticks=2, score=5)
-        return [r["pid"] for r in m.tick(os=os)]
-
-    assert told("linux") == [1001]
-    assert told("macos") == [2, 1000, 1001]
+def test_pid_2_and_its_children_are_processes_like_others() -> None:
+    """In a container pid 2 is an ordinary process. Kernel threads have neither program nor arguments."""
+    m = Machine(rules("score_min = 1"))
+    m.set(2, ppid=0, score=5)
+    m.set(1000, ppid=2, score=5)
+    m.set(1001, ppid=2, score=5, exe=None, cmdline=None)
+    assert [r["pid"] for r in m.tick()] == [2, 1000]
 
 
 class TestPatternTime:

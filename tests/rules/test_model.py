@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rogue_hunter.rules.conditions import Held
 from rogue_hunter.rules.load import builtin, parse
 from rogue_hunter.rules.logic import AllOf
 from rogue_hunter.rules.model import (
@@ -23,7 +24,6 @@ from rogue_hunter.rules.model import (
     Safety,
     Settings,
 )
-from rogue_hunter.rules.subject import Held
 
 RULE = '[[rules]]\nname = "r"\nconditions = {{ score_min = 1 }}\n{}\n'
 
@@ -48,7 +48,7 @@ def test_an_example_that_says_no_more_than_its_process() -> None:
 
 
 def test_a_file_that_says_nothing_protects_and_bounds_all_the_same() -> None:
-    assert Safety() == Safety(whitelist=(), min_pid=1000, max_per_run=20, max_per_rule_per_hour=5)
+    assert Safety() == Safety(whitelist=(), min_pid=None, max_per_run=20, max_per_rule_per_hour=5)
     assert parse(b"").safety == Safety(builtin().safety.whitelist) and MIN_PID == 1000
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.rules.examples import matches
+from rogue_hunter.rules.backtest import matches
 from rogue_hunter.rules.load import parse
 from rogue_hunter.rules.model import Action, Example, RuleError, RuleSet
 from rogue_hunter.rules.narrow import narrow

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from rogue_hunter.rules.conditions import Held, Subject, Verdict
 from rogue_hunter.rules.load import parse
 from rogue_hunter.rules.model import Action, Example, Rule, RuleError
 from rogue_hunter.rules.parse import DEPTH, WINDOW_MAX_S, Place, rule_of
 from rogue_hunter.rules.patterns import Patterns
-from rogue_hunter.rules.subject import Held, Subject, Verdict
 
 
 def one(conditions: dict[str, Any], **more: Any) -> Rule:
@@ -30,7 +30,7 @@ def holds(conditions: dict[str, Any], row: dict[str, Any], *, age_s: float | Non
     def held(node: Held, s: Subject) -> Verdict:
         return node.node.verdict(s)
 
-    subject = Subject(row, age_s, Patterns(), held, orphan=orphan, cpus=cpus)
+    subject = Subject({"exe": "", "cmdline": "", **row}, age_s, Patterns(), held, orphan=orphan, cpus=cpus)
     subject.rule, subject.lifetime = "r", lifetime
     return one(conditions).condition.verdict(subject)[0]
 
@@ -50,7 +50,7 @@ def test_a_limit_and_the_unit_it_is_given_in(key: str, limit: float, field: str,
 
 
 @pytest.mark.parametrize(("key", "limit", "at", "beyond"), [
-    ("cpu_percent_min", 90, {"cpu_seconds_total": 90.0}, {"cpu_seconds_total": 89.9}),
+    ("cpu_percent_min", 90, {"cpu_seconds_total": 90.0, "threads": 1}, {"cpu_seconds_total": 89.9, "threads": 1}),
     ("cpu_percent_max", 5, {"cpu_seconds_total": 5.0}, {"cpu_seconds_total": 5.1}),
     ("disk_mb_per_s_min", 50, {"disk_read_bytes_total": 2 * 10**9, "disk_write_bytes_total": 3 * 10**9},
      {"disk_read_bytes_total": 2 * 10**9, "disk_write_bytes_total": 299 * 10**7}),

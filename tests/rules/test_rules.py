@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.rules.examples import check_examples
+from rogue_hunter.rules.backtest import check_examples
 from rogue_hunter.rules.load import builtin, find_project, from_values, load, parse
 from rogue_hunter.rules.model import Example, RuleError, RuleSet
 from rogue_hunter.rules.narrow import narrow
@@ -26,7 +26,7 @@ def one(conditions: str, more: str = "") -> RuleSet:
 
 def matched(rules: RuleSet, name: str, **row: Any) -> bool:
     """Would the rule match such a process, whose numbers have been what they are since `held_s`?"""
-    from rogue_hunter.rules.examples import matches
+    from rogue_hunter.rules.backtest import matches
 
     rule = next(r for r in rules.rules if r.name == name)
     held_s, orphan = row.pop("held_s", row.get("age_s", 0.0)), row.pop("orphan", None)
@@ -249,7 +249,7 @@ class TestErrors:
         ("rules = []", "an empty list of rules"),
         ("rules = 5", "must be an array of tables"),
         ("[safty]\n", "safty: unknown key; did you mean safety?"),
-        ("[safety]\nmin_pid = 999", "min_pid: 999: must be a whole number from 1000"),
+        ("[safety]\nmin_pid = 0", "min_pid: 0: must be a whole number from 1"),
         ("[safety]\nmin_pid = 1000.5", "must be a whole number"),
         ("[safety]\nprotect_shell_ancestors = false", "ancestors are always protected"),
         ('[safety]\nwhitelist_processes = "vim"', "must be an array of program names"),

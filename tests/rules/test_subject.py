@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from rogue_hunter.rules.conditions import NEVER, Subject
+from rogue_hunter.rules.logic import HELD_SHARE
 from rogue_hunter.rules.patterns import Patterns
-from rogue_hunter.rules.subject import HELD_SHARE, NEVER, Subject
 
 
 def test_what_nobody_said_is_unknown_or_least() -> None:
@@ -20,9 +21,9 @@ def test_what_is_said_stands() -> None:
 
 
 def test_names_are_made_once_and_only_when_they_are_asked_for() -> None:
-    s = Subject({"command": "x", "cmdline": "/bin/x -v"}, None, Patterns(), lambda node, s: (None, NEVER))
+    s = Subject({"command": "x", "exe": "/bin/x", "cmdline": "/bin/x -v"}, None, Patterns(), lambda node, s: (None, NEVER))
     assert s._program is None
-    assert s.program == (("x", "/bin/x"), "x -v") and s.program is s.program
+    assert s.program[:2] == (("x", "/bin/x"), "x -v") and s.program is s.program
 
 
 def test_the_share_of_a_window_that_must_hold() -> None:

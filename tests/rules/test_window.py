@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.rules.window import Window
+from rogue_hunter.rules.logic import Window
 
 
 def test_what_goes_on_counts_from_when_it_began() -> None:

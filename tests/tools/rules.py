@@ -22,7 +22,7 @@ def rules(*conditions: str, name: str = "r", action: str = "", extra: str = "") 
 
 
 class Machine:
-    """Processes that change and a clock that is turned by hand; every tick is matched.
+    """Processes that change and a clock that is set by hand; every tick is matched. All that rules ask for is known.
 
     Rows that are not set anew stay the same object, as they do in a real stream.
     """
@@ -39,11 +39,13 @@ class Machine:
         self.exited: list[Key] = []
 
     def set(self, pid: int, *, age_s: float = 0.0, start_ticks: int = 7, **fields: Any) -> Key:
-        """Give the process a new row; `age_s` as it will be at the next tick."""
+        """Give the process a new row; `age_s` as it will be at the next tick. What is None is unknown."""
         key = (pid, start_ticks)
-        before = self.rows.get(key, {"pid": pid, "start_ticks": start_ticks, "ppid": 500, "command": "victim",
+        name = fields.get("command", "victim")
+        before = self.rows.get(key, {"pid": pid, "start_ticks": start_ticks, "ppid": 500, "command": name,
+                                     "exe": f"/bin/{name}", "cmdline": name,
                                      "start_time": self.ts + self.interval_s - age_s, "threads": 1})
-        self.rows[key] = {**before, **fields}
+        self.rows[key] = {name: value for name, value in {**before, **fields}.items() if value is not None}
         self.changed.add(key)
         return key
 
