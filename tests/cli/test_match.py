@@ -18,7 +18,8 @@ from rogue_hunter.schema import RECORDS
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Row, Tick
 from tests.tools.reports import hog, record_run, seconds, ticks_of
-from tests.tools.ticks import START, closing, key, row
+from tests.tools.ticks import START, closing, key
+from tests.tools.ticks import named_row as row
 
 Rh = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -206,8 +207,8 @@ def test_the_list_of_rules(rh: Rh, rules: Path) -> None:
 def test_backtest(rh: Rh, tmp_path: Path, rules: Path) -> None:
     """The first firing of each process, what it would have saved, and the regrets; by rule in the end."""
     db = tmp_path / "x.db"
-    record_run(db, ticks_of(200, seconds(0, 190, hog(4000, 72, command="busy", cpu_percent=98.4, tty="pts/3")),
-                            seconds(0, 10, hog(4001, 72, command="burst"))))
+    record_run(db, ticks_of(200, seconds(0, 190, hog(4000, 72, command="busy", exe="/usr/bin/busy", cpu_percent=98.4, tty="pts/3")),
+                            seconds(0, 10, hog(4001, 72, command="burst", exe="/usr/bin/burst"))))
     long = tmp_path / "long.toml"
     long.write_text(LOOP.replace("duration_seconds = 2", "duration_seconds = 60"))
     done = rh("match", "backtest", "-c", long, "--db", db, "--since", f"@{START - 10}", "--until", f"@{START + 1000}")

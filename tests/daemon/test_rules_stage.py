@@ -27,7 +27,8 @@ from rogue_hunter.rules.model import RuleError
 from rogue_hunter.stream.pipeline import Pipeline, chain
 from rogue_hunter.stream.tick import Record, Row, Tick
 from tests.reaper.fakes import FakeMachine, FakeProcess, match_of, setup
-from tests.tools.ticks import BOOT, START, closing, key, row
+from tests.tools.ticks import BOOT, START, closing, key
+from tests.tools.ticks import named_row as row
 
 BURN = """
 [[rules]]

@@ -19,6 +19,8 @@ from tests.reaper.arena import Arena, readable
 from tests.reaper.scenarios import lives, scene
 
 RULES = """
+[safety]
+min_pid = 1000
 [[rules]]
 name = "burner"
 priority = "critical"

@@ -43,6 +43,12 @@ def row(pid: int, start: int = 1000, **fields: Any) -> Row:
     return {name: value for name, value in usual.items() if value is not None}
 
 
+def named_row(pid: int, start: int = 1000, **fields: Any) -> Row:
+    """The row of a process whose program and arguments have been read, as rules need it."""
+    name = fields.get("command", f"p{pid}")
+    return row(pid, start, **{"exe": f"/usr/bin/{name}", "cmdline": name, **fields})
+
+
 def closing(seq: int, processes: int, **fields: Any) -> Row:
     """The closing row of tick `seq` of a quiet machine of 8 CPUs that beats three times a second."""
     usual: Row = {
