@@ -18,7 +18,7 @@ def settings_of(rules: RuleSet) -> list[Section]:
     return [
         ("safety", [
             ("whitelist_processes", list(safe.whitelist), "programs that are never ended; added to the built-in list"),
-            ("min_pid", safe.min_pid, "lower pids are never signalled (1000 to 4194304)"),
+            ("min_pid", safe.min_pid, "lower pids are never signalled; 1000 if not set, 2 in a container"),
             ("protect_shell_ancestors", True, "rh-reap never ends its own ancestors; cannot be turned off"),
             ("max_per_run", safe.max_per_run, "processes ended by one run at most (1 to 1000)"),
             ("max_per_rule_per_hour", safe.max_per_rule_per_hour, "processes ended for one rule an hour (1 to 1000)")]),
