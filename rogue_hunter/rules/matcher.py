@@ -167,7 +167,10 @@ class Matcher:
                 del self._seen[key]
 
     def _ask(self, key: Key, row: Row, processes: dict[Key, Row]) -> None:
-        """Evaluate every rule for one process, and note when to do so again."""
+        """Evaluate every rule for one process, and note when to do so again. A last row tells of one that is gone."""
+        if row.get("ended"):
+            self._matched.pop(key, None)
+            return
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = Seen(self._stepped_s, self._family.meet(key, row, processes))

@@ -11,6 +11,9 @@ from rogue_hunter.rules.model import Rule, RuleSet
 Section = tuple[str, list[tuple[str, Any, str]]]
 """A table's name, and key, value and reason of each of its settings; a value None is not set."""
 
+_UNSET = {"file": '"/path/to/file"', "min_pid": "1000"}
+"""What is shown for a setting that is not set."""
+
 
 def settings_of(rules: RuleSet) -> list[Section]:
     """The tables of a rule file beside [[rules]], with the values in force."""
@@ -54,7 +57,7 @@ def rules_toml(rules: RuleSet, *, comment: bool = False) -> str:
         lines += ["", f"{mark}[{name}]"]
         for key, value, doc in keys:
             lines.append(f"# {doc}")
-            lines += [f"{mark}{key} = {toml_value(value)}"] if value is not None else [f'# {key} = "/path/to/{key}"']
+            lines += [f"{mark}{key} = {toml_value(value)}"] if value is not None else [f"# {key} = {_UNSET[key]}"]
     if comment:
         lines[:0] = ["# Rules and their settings. To change a key, remove the # of its table's [header] too."]
         lines += ["", "# The built-in rules, in the order in which they are asked. Your own list replaces them; a rule",

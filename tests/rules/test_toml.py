@@ -46,7 +46,7 @@ def test_the_comments_of_a_new_file_change_nothing_and_hold_every_table() -> Non
     for table in RULE_TABLES:
         assert re.search(rf"^# \[+{table}\]+$", text, re.MULTILINE), table
     uncommented = "\n".join(line.removeprefix("# ") for line in text.splitlines() if re.match(r"# (\[|\w+ = )", line))
-    read = parse(uncommented.replace('file = "/path/to/file"\n', "").encode())
+    read = parse(uncommented.replace('file = "/path/to/file"\n', "").replace("min_pid = 1000\n", "").encode())
     assert plain(read) == plain(builtin())
 
 

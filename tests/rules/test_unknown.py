@@ -154,6 +154,15 @@ def test_a_newcomer_matches_once_it_is_described(action: str) -> None:
         assert [each["rule"] for each in m.tick()] == expected
 
 
+def test_the_last_row_of_a_process_that_ended_does_not_match() -> None:
+    m = Machine(rules("cpu_percent_min = 50"), repeat_s=0.5)
+    m.set(1000, cpu_percent=99.0)
+    assert [each["pid"] for each in m.run(1)] == [1000]
+    m.set(1000, cpu_percent=99.0, ended=True)
+    m.set(1001, cpu_percent=99.0, ended=True)
+    assert m.run(2) == []
+
+
 def test_history_without_names_has_no_firings() -> None:
     snapshot = {**WHOLE, "boot_id": "b", "captured_at": EPOCH}
     found = rules("cpu_percent_min = 90")
