@@ -141,6 +141,28 @@ def test_a_frozen_group_is_named(spawn: Spawn) -> None:
         (group / "freezer.state").write_text("THAWED")
 
 
+LISTEN = """import ctypes, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+fd = libc.fanotify_init(4, 0)                   # FAN_CLASS_CONTENT
+ok = libc.fanotify_mark(fd, 1, ctypes.c_uint64(0x08010000), -100, sys.argv[1].encode())     # opens below the directory
+print(fd if ok == 0 else -1, flush=True)
+time.sleep(600)
+"""
+
+
+@linux
+def test_a_listener_that_does_not_answer_is_named(spawn: Spawn, tmp_path: Path) -> None:
+    """An open waits for the permission of a fanotify listener, which is idle."""
+    (tmp_path / "file").touch()
+    listener = spawn([sys.executable, "-c", LISTEN, str(tmp_path)], stdout=subprocess.PIPE)
+    if int(listener.stdout.readline()) < 0:         # type: ignore[union-attr]
+        pytest.skip("NO FANOTIFY: it needs root and a kernel that has it")
+    opener = spawn([sys.executable, "-c", "import sys; open(sys.argv[1])", str(tmp_path / "file")])
+    (one,) = until(lambda: [one for one in look(PROC, [key_of(opener.pid)]) if one.kind == "fanotify"])
+    assert (one.holder, one.waiters) == (listener.pid, (opener.pid,))
+    listener.kill()     # the kernel then allows what waits
+
+
 @linux
 def test_what_sleeps_or_is_gone_gives_nothing(spawn: Spawn) -> None:
     """A process that waits for time, one that runs, and one that has ended."""

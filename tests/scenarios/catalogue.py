@@ -347,6 +347,20 @@ def lock_pipe(stage: Stage) -> None:
     stage.sh("pipeline.sh", f"{sys.executable} producer.py | {sys.executable} slow_reader.py\n")
 
 
+@scenario("culprit", "a permission listener waits 30 ms before it allows each open in a directory", who=("scanner",),
+          causes=("wait", "fanotify"), victims=("opener",))
+def lock_fanotify(stage: Stage) -> None:
+    (stage.directory / "watched").mkdir()
+    (stage.directory / "watched/f").touch()
+    stage.python("scanner.py", "import ctypes, os, struct, sys, time\nlibc = ctypes.CDLL(None)\nfd = libc.fanotify_init(4, 0)\n"
+                 "assert libc.fanotify_mark(fd, 1, ctypes.c_uint64(0x08010000), -100, sys.argv[1].encode()) == 0\n"
+                 "while True:\n for event in struct.iter_unpack('=IBBHQii', os.read(fd, 24)):\n"
+                 "  time.sleep(0.03)\n  os.write(fd, struct.pack('=iI', event[5], 1))\n  os.close(event[5])\n",
+                 str(stage.directory / "watched"))
+    time.sleep(1)
+    stage.python("opener.py", "import sys\nwhile True: open(sys.argv[1]).close()\n", "watched/f")
+
+
 @scenario("nobody", "a control group is frozen", who=("frozen", "batch"), causes=("wait", "frozen"))
 def lock_frozen(stage: Stage) -> None:
     group = stage.group("freezer", "rh-frozen")
