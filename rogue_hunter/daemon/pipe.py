@@ -67,8 +67,8 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
     rate = Rate(hz or config.system.hz)
     clock = clock or getattr(host, "clock", None)
     now = clock.wall if clock else time.time
-    opener = Opener()
     lock = Lock(database)
+    opener = Opener(lock)
     try:
         writer = Writer(database, config.store, now, warn, opener)
         try:
@@ -102,10 +102,12 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
 class Opener:
     """Opens the database for the writer, and keeps the connection: pruning must use the one that writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
         self._last: sqlite3.Connection | None = None
 
     def __call__(self, path: Path) -> tuple[sqlite3.Connection, Path | None]:
+        self._lock.keep()
         self._last, moved = open_writer(path, apart=True)
         return self._last, moved
 

@@ -41,22 +41,38 @@ class Lock:
     def __init__(self, database: Path) -> None:
         """Take the lock. Raises DatabaseError, 69 when another process has it."""
         self.path = database.with_name(database.name + ".lock")
-        if not database.parent.is_dir():
-            raise DatabaseError(f"{database.parent}: no such directory", 74)
+        self._database = database
+        self._fd = -1
+        self._take()
+
+    def keep(self) -> None:
+        """Take the lock again if its file was deleted or replaced: another process could hold the new one. Raises
+        DatabaseError as at first."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._fd), os.stat(self.path, follow_symlinks=False)):
+                return
+        old = self._fd
+        self._take()
+        os.close(old)
+
+    def _take(self) -> None:
+        if not self._database.parent.is_dir():
+            raise DatabaseError(f"{self._database.parent}: no such directory", 74)
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DatabaseError(f"{self.path}: {error.strerror}", 74) from None
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._fd)
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
             who = f" (process {holder})" if holder.isdigit() else ""
-            raise DatabaseError(f"{database}: another rogue-hunter writes to it{who}", 69) from None
+            raise DatabaseError(f"{self._database}: another rogue-hunter writes to it{who}", 69) from None
+        self._fd = fd
         with contextlib.suppress(OSError):
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let others write. The file stays: removing it would let two processes hold two locks of one name."""

@@ -6,9 +6,13 @@ falls out of the queue is counted.
 
 from __future__ import annotations
 
+import math
+import os
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +27,35 @@ from rogue_hunter.tracking.events import Open
 
 Batch = list[Record]
 
+LOOK_S = 1.0
+"""Seconds between two looks at whether the file at the path is the one that is open: a stat(2) takes 2 us."""
+
 UNUSABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, sqlite3.IntegrityError)
 """What storing a record raises that lacks a field, or has a value that no column takes."""
 
 
 class Writer:
-    """Writes events and the state of the pipe. `now` is the wall clock, epoch seconds; `warn` takes a line for people.
+    """Writes records and the state of the pipe. `now` is the wall clock, epoch seconds; `clock` the monotonic one, by
+    which everything waits; `warn` takes a line for people.
 
     `degraded` says why nothing can be written at the moment, None when all is well; `alarm` what somebody else finds
     wrong while writing goes on; `dropped` counts records lost.
     """
 
     def __init__(self, path: Path, settings: Settings, now: Callable[[], float], warn: Callable[[str], None],
-                 opener: Callable[[Path], tuple[sqlite3.Connection, Path | None]] = open_writer) -> None:
+                 opener: Callable[[Path], tuple[sqlite3.Connection, Path | None]] = open_writer,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._set = settings
         self._now = now
         self._warn = warn
         self._opener = opener
+        self._clock = clock
         self._queue: deque[Batch] = deque()
         self._slices = SliceBudget(cmdline=CMDLINE)
         self._state: Callable[[], dict[str, Any]] = dict
-        self._retry_at = 0.0
-        self._state_at = 0.0
+        self._retry_at = self._look_at = self._state_at = -math.inf
+        self._file: tuple[int, int] | None = None
         self.degraded: str | None = None
         self.alarm: str | None = None
         self.dropped = 0
@@ -54,6 +64,7 @@ class Writer:
 
     def _open(self) -> sqlite3.Connection:
         self._connection, moved = self._opener(self._path)
+        self._file = _identity(self._path)
         if moved is not None:
             self._warn(f"{self._path} was corrupt; it is kept as {moved.name} and a new one is begun")
         return self._connection
@@ -72,7 +83,7 @@ class Writer:
             reason = str(error)
         except (ValueError, TypeError, AttributeError) as error:
             reason = f"what it holds makes no sense: {error}"
-        self._fail(reason, self._now(), True)
+        self._fail(reason, True)
         return []
 
     def _open_events(self, connection: sqlite3.Connection) -> list[Open]:
@@ -110,22 +121,25 @@ class Writer:
             self._queue.append(events)
             while len(self._queue) > self._set.queue_ticks:
                 self.dropped += len(self._queue.popleft())
-        now = self._now()
-        if self._queue or now - self._state_at >= self._set.state_every_s:
-            self.flush(now)
+        at = self._clock()
+        if at >= self._look_at:
+            self._look_at = at + LOOK_S
+            self._look()
+        if self._queue or at - self._state_at >= self._set.state_every_s:
+            self.flush()
 
-    def flush(self, now: float | None = None) -> bool:
-        """Try to write all that waits; False when it still waits."""
-        now = self._now() if now is None else now
-        if self.degraded is not None and now < self._retry_at:
+    def flush(self) -> bool:
+        """Try to write the queue; False if it could not be written."""
+        if self.degraded is not None and self._clock() < self._retry_at:
             return False
+        self._look()
         try:
-            self._commit(self._connection or self._open(), now)
+            self._commit(self._connection or self._open())
         except sqlite3.Error as error:
-            self._fail(f"{getattr(error, 'sqlite_errorname', 'error')}: {error}", now, is_corrupt(error))
+            self._fail(f"{getattr(error, 'sqlite_errorname', 'error')}: {error}", is_corrupt(error))
             return False
         except DatabaseError as error:
-            self._fail(str(error), now, False)
+            self._fail(str(error), False)
             return False
         if self.degraded is not None:
             lost = f"; {self.dropped} records were lost" if self.dropped else ""
@@ -135,7 +149,7 @@ class Writer:
 
     def close(self) -> None:
         """Write what waits, checkpoint and close. What cannot be written is counted and said."""
-        self._retry_at = 0.0
+        self._retry_at = -math.inf
         if not self.flush() and self._queue:
             self.dropped += sum(len(batch) for batch in self._queue)
             self._warn(f"{self._path}: {self.dropped} records could not be written")
@@ -145,11 +159,23 @@ class Writer:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _fail(self, reason: str, now: float, corrupt: bool) -> None:
+    def _look(self) -> None:
+        """Notice that the file was deleted or replaced: what is written to the open one would be lost. The next write
+        opens the file that is at the path now, or a new one."""
+        if self._connection is None or _identity(self._path) == self._file:
+            return
+        self._warn(f"{self._path} was {'replaced' if self._path.exists() else 'deleted'} while rh-pipe ran; "
+                   "opening it again")
+        with suppress(sqlite3.Error):
+            self._connection.close()
+        self._connection = None
+        self._state_at = -math.inf
+
+    def _fail(self, reason: str, corrupt: bool) -> None:
         if self.degraded is None:
             self._warn(f"{self._path}: {reason}; sampling goes on, records wait")
         self.degraded = reason
-        self._retry_at = now + self._set.retry_s
+        self._retry_at = self._clock() + self._set.retry_s
         connection = self._connection
         if connection is None:
             return
@@ -160,7 +186,7 @@ class Writer:
                 self._warn(f"{self._path} became corrupt; it is kept as {move_aside(self._path).name}")
             except DatabaseError as error:
                 self._warn(str(error))
-            self._retry_at = now
+            self._retry_at = -math.inf
         elif connection.in_transaction:
             try:
                 connection.execute("ROLLBACK")
@@ -168,8 +194,8 @@ class Writer:
                 connection.close()
                 self._connection = None
 
-    def _commit(self, connection: sqlite3.Connection, now: float) -> None:
-        execute = connection.execute
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        execute, now = connection.execute, self._now()
         acted = any(event["type"] == "action" for batch in self._queue for event in batch)
         if acted:  # what was done to a process must outlive a power cut; it cannot be set inside of a transaction
             execute("PRAGMA synchronous = FULL")
@@ -186,8 +212,7 @@ class Writer:
         if acted:
             execute("PRAGMA synchronous = NORMAL")
         self._queue.clear()
-        self._state_at = now
-
+        self._state_at = self._clock()
 
     def _insert(self, connection: sqlite3.Connection) -> bool:
         """Write the queue; False after a record that cannot be a row was taken out of it. Only input that somebody
@@ -202,6 +227,15 @@ class Writer:
                     self._warn(f"a record of type {each['type']} cannot be stored: {type(error).__name__}: {error}")
                     return False
         return True
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file at a path; None if there is none."""
+    try:
+        info = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _as_row(snapshot: sqlite3.Row | None) -> Row:

@@ -15,6 +15,7 @@ import pytest
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.options import Store as Settings
+from rogue_hunter.daemon.pipe import Opener
 from rogue_hunter.schema.events import EVENT
 from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import DatabaseError, Lock, open_reader, open_writer
@@ -63,7 +64,7 @@ def events(burn: int = 20, rest: int = 20, **more: Any) -> Iterator[Tick]:
 
 def write(db: Path, ticks: Iterator[Tick], clock: Clock, said: list[str], settings: Settings = CONFIG.store) -> Writer:
     """Write all ticks; the writer stays open."""
-    writer = Writer(db, settings, clock, said.append)
+    writer = Writer(db, settings, clock, said.append, clock=clock)
     for tick in chain(ticks, Store(writer)):
         if tick.row:
             clock.now = tick.row["ts"]
@@ -188,7 +189,7 @@ def test_corrupt_file_is_moved_aside(db: Path, clock: Clock, said: list[str], da
 
 def test_full_disk_keeps_records_until_there_is_room(db: Path, clock: Clock, said: list[str]) -> None:
     """SQLITE_FULL: sampling goes on, the state is degraded, and once there is room everything is written."""
-    writer = Writer(db, Settings(retry_s=1.0), clock, said.append)
+    writer = Writer(db, Settings(retry_s=1.0), clock, said.append, clock=clock)
     connection = writer._connection
     assert connection is not None
     connection.execute("PRAGMA max_page_count = 1").fetchall()
@@ -211,9 +212,63 @@ def test_full_disk_keeps_records_until_there_is_room(db: Path, clock: Clock, sai
     assert rows(db, "SELECT count(*), count(exit_time) FROM process_events") == [(9, 9)]
 
 
+@pytest.mark.parametrize("deed", ["delete", "replace", "directory"])
+def test_a_file_that_is_deleted_or_replaced_is_opened_again(tmp_path: Path, clock: Clock, said: list[str],
+                                                           deed: str) -> None:
+    """Noticed within a second and reported; what comes later is in the new file, an open event among it."""
+    db = tmp_path / "data" / "x.db"
+    db.parent.mkdir()
+    lock = Lock(db)
+    opener = Opener(lock)
+    writer = Writer(db, CONFIG.store, clock, said.append, opener, clock=clock)
+    for place, tick in enumerate(events(60, 60)):
+        if place == 30:
+            if deed == "directory":
+                db.parent.rename(tmp_path / "away")
+            else:
+                for file in db.parent.iterdir():
+                    file.unlink()
+            if deed == "replace":
+                open_writer(db)[0].close()
+        if place == 50 and deed == "directory":
+            db.parent.mkdir()
+        if tick.row:
+            clock.now = tick.row["ts"]
+        writer.take(tick)
+        if place == 34:
+            assert len(said) >= 1 and str(db) in said[0] and ("replaced" if deed == "replace" else "deleted") in said[0]
+            assert (writer.degraded is None) == (deed != "directory")
+    writer.close()
+    assert writer.dropped == 0
+    assert rows(db, "SELECT command, reason FROM process_events") == [("hog", "below_threshold")]
+    with pytest.raises(DatabaseError, match="another rogue-hunter writes"):
+        Lock(db)
+    lock.release()
+
+
+@pytest.mark.parametrize("step", [-86_400.0, 86_400.0])
+def test_retries_do_not_wait_for_the_wall_clock(db: Path, clock: Clock, said: list[str], step: float) -> None:
+    """The disk is full and the clock is set by a day: the next try comes after retry_s all the same."""
+    monotonic = Clock()
+    writer = Writer(db, Settings(retry_s=2.0), clock, said.append, clock=monotonic)
+    other = sqlite3.connect(db, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    writer.take(next(t for t in events() if t.records))
+    assert writer.degraded is not None
+    other.execute("ROLLBACK")
+    other.close()
+    clock.now += step
+    writer.take(Tick())
+    assert writer.degraded is not None
+    monotonic.now += 2.0
+    writer.take(Tick())
+    assert writer.degraded is None
+    writer.close()
+
+
 def test_queue_is_bounded_and_counts_what_it_drops(db: Path, clock: Clock, said: list[str]) -> None:
     """With nowhere to write, the queue keeps the newest and says how many records were lost."""
-    writer = Writer(db, Settings(queue_ticks=3, retry_s=1e3), clock, said.append)
+    writer = Writer(db, Settings(queue_ticks=3, retry_s=1e3), clock, said.append, clock=clock)
     other = sqlite3.connect(db, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     record: Record = next(t for t in events() if t.records).records[0]
@@ -229,7 +284,7 @@ def test_queue_is_bounded_and_counts_what_it_drops(db: Path, clock: Clock, said:
 
 def test_locked_file_does_not_hold_up_the_beat(db: Path, clock: Clock, said: list[str]) -> None:
     """While somebody holds the write lock, a tick's write gives up in milliseconds and nothing is lost."""
-    writer = Writer(db, CONFIG.store, clock, said.append)
+    writer = Writer(db, CONFIG.store, clock, said.append, clock=clock)
     other = sqlite3.connect(db, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     waits: list[str] = []
@@ -246,7 +301,7 @@ def test_locked_file_does_not_hold_up_the_beat(db: Path, clock: Clock, said: lis
 
 def test_corruption_while_running_begins_a_new_file(db: Path, clock: Clock, said: list[str]) -> None:
     """A file that becomes corrupt under the writer is moved aside and the open event goes on in a new one."""
-    writer = Writer(db, CONFIG.store, clock, said.append)
+    writer = Writer(db, CONFIG.store, clock, said.append, clock=clock)
     ticks = [t for t in events(20, 20) if t.records]
     writer.take(ticks[0])
 
@@ -337,7 +392,7 @@ def test_migration_that_fails_leaves_nothing(db: Path, monkeypatch: pytest.Monke
 def test_open_events_are_restored_once(db: Path, clock: Clock, said: list[str]) -> None:
     """After a crash a living process's event goes on under its key, a dead one's ends once as crashed."""
     ticks = stream([[row(pid, cpu_percent=100.0, cpu_seconds_total=i / 3) for pid in (7, 8)] for i in range(10)])
-    writer = Writer(db, CONFIG.store, clock, said.append)
+    writer = Writer(db, CONFIG.store, clock, said.append, clock=clock)
     crash = chain(ticks, Score(CONFIG), Track(CONFIG))
     for _ in range(9):
         writer.take(next(crash))
@@ -346,7 +401,7 @@ def test_open_events_are_restored_once(db: Path, clock: Clock, said: list[str]) 
     first = rows(db, "SELECT event, exit_time FROM process_events ORDER BY pid")
     assert [r[1] for r in first] == [None, None]
 
-    writer = Writer(db, CONFIG.store, clock, said.append)
+    writer = Writer(db, CONFIG.store, clock, said.append, clock=clock)
     restored = writer.open_events()
     assert [(e.event, e.key) for e in restored] == [(first[0][0], (7, 1000)), (first[1][0], (8, 1000))]
     again = stream([[row(7, cpu_percent=100.0, cpu_seconds_total=i / 3)] for i in range(10, 20)])
@@ -359,7 +414,7 @@ def test_open_events_are_restored_once(db: Path, clock: Clock, said: list[str]) 
 
 def test_second_open_event_of_one_process_cannot_exist(db: Path, clock: Clock, said: list[str]) -> None:
     """The database itself refuses two open events of one identity."""
-    writer = Writer(db, CONFIG.store, clock, said.append)
+    writer = Writer(db, CONFIG.store, clock, said.append, clock=clock)
     record: Record = next(t for t in events() if t.records).records[0]
     for name in ("a", "b"):
         writer.take(Tick(records=[{**record, "event": name}]))
