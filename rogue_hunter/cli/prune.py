@@ -62,7 +62,7 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
     Prints one record `prune`. While rh-pipe writes to the database, it is asked to do it, over its socket.
     """
     if print_cron:
-        click.echo(_cron_line(sys.argv[1:]))
+        click.echo(cron_line(sys.argv[1:]))
         return common.OK
     age = config.retention.days * 86400 if older_than is None else older_than
     limit = config.retention.max_size_mb * 1_000_000 if max_size is None else max_size
@@ -91,7 +91,7 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
     return common.OK
 
 
-def _cron_line(arguments: Sequence[str]) -> str:
+def cron_line(arguments: Sequence[str]) -> str:
     """A crontab line for 4:00 that runs this rh-prune with these arguments. Cron has a PATH of its own and reads % as
     the end of the line. Raises Failure for what a line cannot hold."""
     words = [*command_line("rh-prune"), *(word for word in arguments if word != "--print-cron")]

@@ -7,6 +7,7 @@ import json
 import os
 import plistlib
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +15,8 @@ from contextlib import closing
 from pathlib import Path
 
 from rogue_hunter.capture import logs
+from rogue_hunter.cli import common
+from rogue_hunter.cli.prune import cron_line
 from rogue_hunter.config.options import Config
 from rogue_hunter.schema.field import Field
 from rogue_hunter.service import launchd, sudoers, systemd
@@ -23,7 +26,7 @@ from rogue_hunter.text.format import visible
 from tests.tools import docs
 
 from .hostile import _OBEYED, NAMES, _history
-from .table import REPO, Bench, Skip, case, clean
+from .table import Bench, Skip, case, clean
 
 PATHS = (*NAMES, "a b", "%h/x", "$HOME/x", "a\\", "a\\\nExecStartPre=/bin/evil", "x\n[Service]\nExecStart=/bin/evil",
          '"', "'", "; /bin/evil", "`evil`", "#x", "x\tALL=(ALL) ALL", "a, /bin/sh", "..", "-o /etc/x", "*", "a=b:c", "</string>",
@@ -112,15 +115,22 @@ def rules_of_sudo(bench: Bench) -> str:
     return f"{4 * len(PATHS)} users and paths: {taken} exact rules, {refused} refused"
 
 
-@case("names in a crontab", "no command writes one; the lines that the manual gives hold no name, no % (a line feed to cron)")
+@case("names in a crontab", "rh-prune --print-cron: one line, each % escaped (a line feed to cron), the name one word; else refused")
 def crontab(bench: Bench) -> str:
-    pages = [*(REPO / "man").glob("*.[157]"), REPO / "README.md"]
-    lines = [line for page in pages for line in page.read_text("utf-8").splitlines()
-             if re.match(r"\s*(?:[0-9*/,-]+ ){4}[0-9*/,-]+\s+rh-", line)]
-    assert lines and not [line for line in lines if "%" in line], lines
-    source = [path for path in (REPO / "rogue_hunter").rglob("*.py") if re.search(r"crontab['\"]|/etc/cron", path.read_text("utf-8"))]
-    assert not source, source
-    return f"{len(lines)} lines in the manual, 0 modules that write one"
+    taken = refused = 0
+    for name in NAMES:
+        try:
+            line = cron_line(["--db", name])
+        except common.Failure as error:
+            refused += 1
+            assert not _OBEYED.search(visible(str(error))), name
+            continue
+        assert line.isprintable() and not re.search(r"(?<!\\)%", line), line
+        words = shlex.split(line.removeprefix("0 4 * * *  ").replace("\\%", "%"))
+        assert words[-3:] == ["--db", name, ">/dev/null"], line
+        taken += 1
+    assert taken > 10 and refused > 5, (taken, refused)
+    return f"{taken} names quoted, {refused} refused"
 
 
 @case("names and the shell's completion", "in a directory of hostile names, words that are commands: nothing is run, nothing is obeyed")
