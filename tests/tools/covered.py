@@ -1,4 +1,4 @@
-"""How many lines of the package the tests run, the commands that they start included: python -m tests.covered [--record].
+"""How many lines of the package the tests run, the commands that they start included: python -m tests.tools.covered [--record].
 
 Further arguments go to pytest. Counting makes everything two to three times as slow, so that this is no part of bin/rh-check;
 the cases of tests/faults, which fail calls by the thousand, are left out unless they are named.
@@ -20,7 +20,7 @@ PATH = REPO / "tests" / "COVERAGE.md"
 GOAL = 90.0
 _HEAD = """# Lines of the package that the tests run
 
-Written by `python -m tests.covered --record`; processes that the tests start are counted, but for those that are killed,
+Written by `python -m tests.tools.covered --record`; processes that the tests start are counted, but for those that are killed,
 that run as another user or in a namespace of their own. Branches are counted too, and are not in these figures.
 
 """
@@ -54,7 +54,7 @@ def table(found: dict[str, tuple[int, int]], day: str, arguments: list[str]) -> 
 
 def main() -> int:
     """Print the table; 1 when a test failed or the figure is below the goal."""
-    parser = argparse.ArgumentParser(prog="python -m tests.covered", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.covered", description=__doc__)
     parser.add_argument("--record", action="store_true", help=f"write {PATH.name}")
     args, arguments = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="rh-covered-") as directory:
