@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -72,8 +73,16 @@ def command(name: str, epilog: str, *, facts: bool = False) -> Callable[[Callabl
 def entry(made: click.Command, *, prints: bool = True) -> Callable[[], NoReturn]:
     """The function that a launcher calls. A command that `prints` refuses to run with its output closed."""
     def main() -> NoReturn:
+        _name_process(made.name or "")
         sys.exit(run(made, prints=prints))
     return main
+
+
+def _name_process(name: str) -> None:
+    """Make `ps`, `top` and `pgrep` show the command's name instead of the interpreter's (Linux; proc(5), comm)."""
+    if sys.platform == "linux":
+        with suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:
+            comm.write(name)
 
 
 def run(made: click.Command, args: list[str] | None = None, *, prints: bool = True) -> int:
@@ -177,6 +186,21 @@ def output() -> BinaryIO:
     except OSError:
         raise Failure("standard output is closed", IO_ERROR) from None
     return _Output(io.FileIO(1, "wb", closefd=False), 1 << 20)
+
+
+def write_output(data: bytes) -> None:
+    """Write all of `data` to standard output, unbuffered; blocks as long as the reader does. For a thread: nothing is
+    left to be flushed or locked at exit. Raises BrokenPipeError, and Failure for other errors."""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(1, left):]
+        except BlockingIOError:  # another process made the open file non-blocking
+            select.select([], [1], [], 1.0)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Failure(f"standard output: {error.strerror}", IO_ERROR) from None
 
 
 def read_ticks(name: str) -> tuple[Iterator[Tick], Callable[[], int]]:

@@ -63,7 +63,8 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
         raise common.Failure("--socket and --no-socket exclude each other", common.USAGE)
     config = load(config_file, paths.config_file())
     database = common.database_path(db, config, make=True)
-    out = common.output() if tee else None
+    if tee:
+        common.output()  # fails here if standard output is closed
     began = time.time()
     log = _log(config)
 
@@ -92,7 +93,8 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
                     countdown.show()
                 return loop.sleep(left)
 
-            pipe.run(config, host, database, hz=hz, seconds=seconds, out=out, sleep=sleep,
+            pipe.run(config, host, database, hz=hz, seconds=seconds,
+                     write=common.write_output if tee else None, sleep=sleep,
                      warn=lambda message: say("warning", message),
                      evidence=(Limits(), Waits()) if here_and_now else (), captures=captures, rules=rules,
                      start=background(config, loop, setting, say, log, notifier))

@@ -13,16 +13,15 @@ from typing import Any
 from rogue_hunter.config.options import Config
 from rogue_hunter.daemon.rules_stage import RuleStages
 from rogue_hunter.daemon.services import Running, Services, Start
+from rogue_hunter.daemon.tee import Tee
 from rogue_hunter.host.protocol import Host
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import beats_of, sample
 from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import Lock, open_writer
 from rogue_hunter.store.writer import Store, Writer
-from rogue_hunter.stream import wire
 from rogue_hunter.stream.clock import Clock, Rate
 from rogue_hunter.stream.pipeline import Pipeline, Stage
-from rogue_hunter.stream.tick import Tick
 from rogue_hunter.tracking.events import Open, Track
 from rogue_hunter.tracking.history import History
 from rogue_hunter.tracking.pauses import Pauses
@@ -55,14 +54,14 @@ def stages(config: Config, writer: Writer, restored: Iterable[Open], history: Hi
 
 
 def run(config: Config, host: Host, database: Path, *, hz: float | None = None, seconds: float | None = None,
-        out: wire.Sink | None = None, sleep: Callable[[float], bool] | None = None, clock: Clock | None = None,
-        warn: Callable[[str], None], evidence: Iterable[Stage] = (), captures: Stage | None = None,
-        rules: RuleStages | None = None, start: Start | None = None) -> int:
+        write: Callable[[bytes], object] | None = None, sleep: Callable[[float], bool] | None = None,
+        clock: Clock | None = None, warn: Callable[[str], None], evidence: Iterable[Stage] = (),
+        captures: Stage | None = None, rules: RuleStages | None = None, start: Start | None = None) -> int:
     """Sample, score, track and store until `seconds` have passed or `sleep` says stop; returns the number of ticks.
 
     `evidence` are stages that read more of this machine than the host does: limits that bind, waits without use.
-    `hz` takes the place of the configured rate. `out` gets every tick as NDJSON. `start` is entered when the database
-    is ours. Raises DatabaseError, HostError, what `start` raises.
+    `hz` takes the place of the configured rate. `write` gets every tick as NDJSON, on a thread of its own. `start` is
+    entered when the database is ours. Raises DatabaseError, HostError, what `start` raises.
     """
     rate = Rate(hz or config.system.hz)
     clock = clock or getattr(host, "clock", None)
@@ -81,7 +80,7 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
             running = Running(writer, opener.now, rate, configure, history.slicer.recent)
             with start(running) if start else nullcontext(Services()) as services:
                 pipeline = stages(config, writer, writer.open_events(), history, evidence, captures,
-                                  rules or RuleStages(), services, Tee(out, warn) if out is not None else None)
+                                  rules or RuleStages(), services, Tee(write, warn) if write is not None else None)
                 facts = {"pid": os.getpid(), "started_at": now(), "stopped_at": None, **services.facts}
 
                 def state() -> dict[str, Any]:
@@ -119,25 +118,3 @@ class Opener:
 def _sleep(seconds: float) -> bool:
     time.sleep(seconds)
     return True
-
-
-class Tee:
-    """A stage that writes every tick to `out` until that fails; the other stages do not depend on it."""
-
-    def __init__(self, out: wire.Sink, warn: Callable[[str], object]) -> None:
-        self._out, self._warn = out, warn
-        self._encode = wire.Encoder().tick
-        self._open = True
-
-    def __call__(self, tick: Tick) -> Tick:
-        """The tick, unchanged."""
-        if self._open:
-            try:
-                self._out.write(self._encode(tick))
-                self._out.flush()
-            except BrokenPipeError:
-                self._open = False
-            except Exception as error:  # whatever the sink raises, the pipe continues
-                self._open = False
-                self._warn(f"output ends: {error}")
-        return tick

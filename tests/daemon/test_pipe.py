@@ -126,6 +126,14 @@ def test_second_pipe_is_refused(pipe: Pipe, tmp_path: Path) -> None:
     assert first.poll() is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's short name is Linux's")
+def test_ps_shows_its_name(pipe: Pipe, tmp_path: Path) -> None:
+    """`pgrep rh-pipe` finds it: not one python among many."""
+    run = pipe("--quiet", "--no-socket")
+    wait_for(tmp_path / "x.db", "SELECT 1 FROM daemon_state")
+    assert Path(f"/proc/{run.pid}/comm").read_text() == "rh-pipe\n"
+
+
 @pytest.mark.slow
 def test_tee_goes_on_without_its_reader(pipe: Pipe, tmp_path: Path) -> None:
     """Whoever reads --tee may go; the pipe stays."""
