@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rogue_hunter.verdict import shortage
 from rogue_hunter.verdict.model import Cause, Taker, Victim
 from rogue_hunter.verdict.shortage import Shortage
-from rogue_hunter.verdict.takers import Ledger, in_group, key_of, name_of
+from rogue_hunter.verdict.takers import Ledger, belongs, in_group, key_of, name_of
 from rogue_hunter.verdict.window import Row, Slice, Window, number, total
 
 NAMED = 0.2
@@ -149,7 +149,7 @@ def _delayed(window: Window, weights: Sequence[float], who: Taker | None) -> tup
     for weight, one in zip(weights, window.slices, strict=True):
         for row in one.processes if weight > 0 else ():
             key = key_of(row)
-            if key is None or row.get("own") or row.get("pid") in window.readers or _part_of(row, who):
+            if key is None or row.get("own") or row.get("pid") in window.readers or belongs(row, who):
                 continue
             delay = total(row, "run_delay_s")
             if delay >= 0.1 * (delay + total(row, "cpu_seconds")):
@@ -160,14 +160,6 @@ def _delayed(window: Window, weights: Sequence[float], who: Taker | None) -> tup
 
 def _victims(found: Iterable[Victim], order: object) -> tuple[Victim, ...]:
     return tuple(sorted(found, key=lambda one: -float(order(one))))[:5]  # type: ignore[operator]
-
-
-def _part_of(row: Row, who: Taker | None) -> bool:
-    if who is None:
-        return False
-    unit = who.kind == "unit" and row.get("unit") == who.unit
-    family = who.kind != "process" and who.root is not None and row.get("ppid") == who.root[1]
-    return unit or family or key_of(row) in who.keys
 
 
 def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker], str]:
@@ -228,7 +220,7 @@ def _paged(window: Window, weights: Sequence[float], who: Taker | None, group: s
     for weight, one in zip(weights, window.slices, strict=True):
         for row in one.processes if weight > 0 else ():
             key = key_of(row)
-            if key is None or row.get("own") or _part_of(row, who) or (group and not in_group(row, group)):
+            if key is None or row.get("own") or belongs(row, who) or (group and not in_group(row, group)):
                 continue
             pages, stuck, _ = paged.get(key, (0, 0.0, row))
             paged[key] = pages + int(total(row, "pageins")), stuck + total(row, "uninterruptible_s"), row
@@ -270,7 +262,7 @@ def _stuck(window: Window, weights: Sequence[float], who: Taker | None) -> tuple
     for weight, one in zip(weights, window.slices, strict=True):
         for row in one.processes if weight > 0 else ():
             key = key_of(row)
-            if key is not None and not row.get("own") and not _part_of(row, who):
+            if key is not None and not row.get("own") and not belongs(row, who):
                 waited[key] = waited.get(key, (0.0, row))[0] + total(row, "uninterruptible_s"), row
     return _victims((Victim(key_of(row), name_of(row), round(s, 3)) for s, row in waited.values() if s >= 0.25),
                     lambda one: one.waited_s)

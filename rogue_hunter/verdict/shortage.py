@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rogue_hunter.verdict.takers import Ledger, key_of, uses
+from rogue_hunter.verdict.takers import Ledger, belongs, uses
 from rogue_hunter.verdict.window import Row, Slice, number, total
 
 DELAY = 0.05
@@ -128,14 +128,11 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int])
     of_unit = 0.0
     if first is not None:
         used -= first.amount
-        if first.kind == "unit":
+        if first.kind == "unit" and first.root is not None:
             of_unit = max((total(g, "run_delay_s") for g in one.groups if g.get("unit") == first.unit), default=0.0)
-    keys = first.keys if first is not None else frozenset()
     of_rows = 0.0
     for row in rows:
-        key = key_of(row)
-        mine = key in keys or (first is not None and first.kind == "unit" and row.get("unit") == first.unit)
-        if mine:
+        if belongs(row, first):
             of_rows += total(row, "run_delay_s")
         elif row.get("cgroup") in limited:
             left -= total(row, "run_delay_s")

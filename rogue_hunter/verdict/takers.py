@@ -260,8 +260,8 @@ class Ledger:
                 inner = self._specific(group, groups, sums)
                 made = self._group_taker(inner, points, whole)
                 if made is not None:
-                    chosen.append((sums[id(inner)], made))
-                    taken |= inner.members
+                    chosen.append(made[:2])
+                    taken |= made[2]
         chosen += [(points[key], self._taker(key, whole)) for key in self._nodes
                    if key not in taken and points[key] > 0]
         chosen.sort(key=lambda pair: (-pair[0], pair[1].forwarder, pair[1].name, pair[1].key or ("", 0, 0)))
@@ -277,47 +277,61 @@ class Ledger:
                   and sums[id(one)] >= SPECIFIC * sums[id(group)]]
         return min(inside, key=lambda one: len(one.members), default=group)
 
-    def _group_taker(self, group: _Group, points: Mapping[_Id, float], whole: float) -> Taker | None:
-        """The group as one taker; None when one of its processes, or each for itself, is to be named."""
+    def _group_taker(self, group: _Group, points: Mapping[_Id, float],
+                     whole: float) -> tuple[float, Taker, set[_Id]] | None:
+        """The group as one taker, with its points and members; None when one of its processes, or each for itself, is to be named.
+
+        Up to FEW workers of one name that last are named by it, without other members of the group; otherwise the
+        group is named by its root.
+        """
         members = sorted(group.members, key=lambda one: -points[one])
-        sum_points = self._group_points(group, points)
-        if sum_points <= 0 or (members and points[members[0]] >= DOMINANT * sum_points):
-            return None
-        by_name: dict[str, float] = {}
-        for one in members:
-            called = name_of(self._nodes[one].row)
-            by_name[called] = by_name.get(called, 0.0) + points[one]
-        most = max(by_name, key=lambda name: by_name[name], default="")
-        count = max(len(members), group.node.processes if group.node else 0)
-        started = group.node.started if group.node else 0
-        if count < 3 and started < 5 and len(by_name) > 1:
+        summed = self._group_points(group, points)
+        if summed <= 0 or (members and points[members[0]] >= DOMINANT * summed):
             return None
         root = self._known.get(group.root) if group.root else None
-        of_root = points.get(key_of(root) or "", 0.0) if root is not None else 0.0
         called = name_of(root) if root is not None else _bare(group.unit)
-        alike = by_name.get(most, 0.0) >= 0.8 * sum_points and of_root < 0.2 * sum_points and len(members) <= FEW
-        if not called or (alike and not most.startswith(called)):
-            called = most or called
-        if root is None and not _bare(group.unit) and not alike and by_name.get(most, 0.0) < 0.5 * sum_points:
-            called = f"{count} processes of one parent"
+        alike = self._alike(members, points, summed, root)
+        if alike and not (called and name_of(self._nodes[alike[0]].row).startswith(called)):
+            own, children = _summed([self._nodes[one] for one in alike])
+            row = self._nodes[alike[0]].row
+            return sum(points[one] for one in alike), self._made(
+                "family", name_of(row), str(row.get("command") or "?"), own, children, whole, row=row, key=None,
+                nodes=[self._nodes[one] for one in alike], processes=len(alike), unit=group.unit,
+                members=tuple(self._member(one) for one in alike if isinstance(one, tuple))), set(alike)
+        names = {name_of(self._nodes[one].row) for one in members}
+        count = max(len(members), group.node.processes if group.node else 0)
+        started = group.node.started if group.node else 0
+        if count < 3 and started < 5 and len(names) > 1:
+            return None
+        if not called:
+            called = names.pop() if len(names) == 1 else f"{count} processes"
         nodes = [self._nodes[one] for one in members]
         own, children = _summed(nodes)
         if group.node is not None and group.node.amount(self._held) > _amount(own, children, self._held):
             own, children = group.node.own, group.node.children
-        row = root if root is not None else nodes[0].row if nodes else group.node.row if group.node else {}
-        same = {str(node.row.get("command") or "") for node in nodes}
-        command = str(root["command"]) if root is not None and called == name_of(root) and root.get("command") else (
-            same.pop() if len(same) == 1 else _bare(group.unit) or called)
-        pid = None if group.root is None else group.root[1]
-        start = (root if root is not None else group.node.row if group.node else {}).get("start_ticks")
-        summed = [*nodes, *([group.node] if group.node else [])]
-        return self._made(
-            "unit" if group.unit else "family", called, command, own, children, whole, row=row, key=None,
-            root=None if pid is None else (group.root[0] if group.root else "", pid, int(start or 0)),
-            processes=count, started=started, score=max((one.score for one in summed), default=0),
-            rogue_s=max((one.rogue_s for one in summed), default=0.0),
-            unit=group.unit, described=root is not None and called == name_of(root),
-            members=tuple(self._member(one) for one in members[:5] if isinstance(one, tuple)))
+        row = root if root is not None else group.node.row if group.node else nodes[0].row
+        start = row.get("start_ticks") if root is not None or group.node is not None else None
+        return summed, self._made(
+            "unit" if group.unit else "family", called,
+            str(root.get("command") or called) if root is not None else _bare(group.unit) or called, own, children,
+            whole, row=row, key=None, nodes=[*nodes, *([group.node] if group.node else [])], processes=count,
+            root=None if group.root is None else (*group.root, int(start or 0)), unit=group.unit,
+            described=root is not None,
+            members=tuple(self._member(one) for one in members[:5] if isinstance(one, tuple))), group.members
+
+    def _alike(self, members: Sequence[_Id], points: Mapping[_Id, float], summed: float,
+               root: Row | None) -> list[_Id]:
+        """A few members of one name that last and have most of the group's use; empty if there are none."""
+        if root is not None and points.get(key_of(root) or "", 0.0) >= 0.2 * summed:
+            return []
+        by_name: dict[str, list[_Id]] = {}
+        for one in members:
+            by_name.setdefault(name_of(self._nodes[one].row), []).append(one)
+        most = max(by_name.values(), key=lambda some: sum(points[one] for one in some), default=[])
+        lasted = sum(len(self._nodes[one].own) for one in most)
+        weighted = sum(weight > 0 for weight in self.weights)
+        fits = 2 <= len(most) <= FEW and lasted >= 0.6 * weighted * len(most)
+        return most if fits and sum(points[one] for one in most) >= DOMINANT * summed else []
 
     def _member(self, key: Key) -> Member:
         node = self._nodes[key]
@@ -327,21 +341,21 @@ class Ledger:
         node = self._nodes[key]
         return self._made("process" if isinstance(key, tuple) else "command", name_of(node.row),
                           str(node.row.get("command") or "?"), node.own, node.children, whole, row=node.row,
-                          key=key if isinstance(key, tuple) else None, processes=node.processes, started=node.started,
-                          score=node.score, rogue_s=node.rogue_s, unit=str(node.row.get("unit") or ""))
+                          key=key if isinstance(key, tuple) else None, processes=node.processes, nodes=[node],
+                          unit=str(node.row.get("unit") or ""))
 
     def _made(self, kind: str, name: str, command: str, own: Mapping[int, float], children: Mapping[int, float],
-              whole: float, *, row: Row, key: Key | None, processes: int, started: int, score: int, rogue_s: float,
-              unit: str, root: Key | None = None, described: bool = True,
-              members: tuple[Member, ...] = ()) -> Taker:
+              whole: float, *, row: Row, key: Key | None, processes: int, nodes: Sequence[_Node], unit: str,
+              root: Key | None = None, described: bool = True, members: tuple[Member, ...] = ()) -> Taker:
         amount = _amount(own, children, self._held)
         seconds, start = self._active(own, children, amount)
         return Taker(kind, name, command, amount, 0.0 if self._held else sum(children.values()),
                      min(1.0, amount / whole), seconds, start, key, root, processes,
                      str(row.get("cmdline") or "") if described else "", unit,
                      str(row.get("user") or ""), str(row.get("cgroup") or ""), int(row.get("nice") or 0),
-                     str(row.get("policy") or ""), is_forwarder(row) and kind == "process", started, score, rogue_s,
-                     members)
+                     str(row.get("policy") or ""), is_forwarder(row) and kind == "process",
+                     max((one.started for one in nodes), default=0), max((one.score for one in nodes), default=0),
+                     max((one.rogue_s for one in nodes), default=0.0), members)
 
     def _active(self, own: Mapping[int, float], children: Mapping[int, float], amount: float) -> tuple[float, float]:
         """For how long (s) and from when it was used.
@@ -380,6 +394,17 @@ class Ledger:
         if self.resource == "cpu" and rate >= 0.7 * busy and highest > busy > 0:
             return one.seconds * max(0.1, busy / highest)
         return one.seconds
+
+
+def belongs(row: Row, taker: Taker | None) -> bool:
+    """True for the row of a process that is the taker or a part of it."""
+    if taker is None:
+        return False
+    whole = taker.kind != "process" and taker.root is not None
+    unit = whole and bool(taker.unit) and row.get("unit") == taker.unit
+    family = whole and taker.root is not None and row.get("ppid") == taker.root[1]
+    return unit or family or key_of(row) in taker.keys or (taker.kind == "command"
+                                                          and row.get("command") == taker.command)
 
 
 def runs_script(cmdline: str) -> bool:

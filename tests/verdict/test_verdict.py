@@ -473,3 +473,16 @@ def test_nothing_is_known() -> None:
     """No slice, no pause."""
     assert verdict(Window(START, START + 5)).state == "no_evidence"
     assert verdict(window(Slice(START, 5.0, {}))).state == "nothing"
+
+
+def test_workers_and_their_victim_below_one_parent() -> None:
+    """The parent of both is not to blame, and the victim is not one of them."""
+    rows = [process(10 + n, "python3", name="spin.py", ppid=9, unit="runner[9]", cores=0.2, delay=0.7) for n in range(4)]
+    rows.append(process(20, "python3", name="tied.py", ppid=9, unit="runner[9]", cores=0.2, delay=0.4))
+    unit = {"unit": "runner[9]", "name": "spin.py", "pid": 9, "start_ticks": 1, "processes": 6, "cpu_seconds": 5.0,
+            "run_delay_s": 16.0}
+    slices = [one(n, rows, [unit], **PSI) for n in range(3)]
+    cause = first(verdict(window(*slices)))
+    assert cause.kind == "shortage" and cause.who is not None
+    assert (cause.who.name, cause.who.processes, cause.who.root) == ("spin.py", 4, None)
+    assert [v.name for v in cause.victims] == ["tied.py"]
