@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import click
 
 from rogue_hunter.cli import common
 from rogue_hunter.config.options import Config
-from rogue_hunter.report.database import Source, source
+from rogue_hunter.report.database import Source, holder, source
 from rogue_hunter.report.queries import BY, Period
 from rogue_hunter.report.render import Answer, render, style
 from rogue_hunter.report.sentences import moment
@@ -23,6 +24,8 @@ from rogue_hunter.report.views.view import Asked, View
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 USUAL_PERIOD = "1d"
+LIVE_S = 2.0
+"""How long rh-pipe has to answer with its slices; it does so between two ticks, in some 10 ms."""
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
@@ -72,7 +75,8 @@ Examples:
               help=f"From this time on (default: {USUAL_PERIOD} ago): 1h30m, today, 14:32, 2026-11-21T14:32, "
                    "@1795244561.")
 @click.option("--until", type=Moment(), metavar="TIME", help="Up to this time (default: now).")
-@click.option("--at", type=Moment(), metavar="TIME", help="why: the minute that holds this time (default: now).")
+@click.option("--at", type=Moment(), metavar="TIME",
+              help="why: this moment (default: now); a time without seconds means its minute.")
 @click.option("--command", "text", metavar="TEXT", help="Only commands and command lines that hold this text.")
 @click.option("--by", type=click.Choice(BY), help="top, offenders: add up by command (default) or unit of work.")
 @click.option("-n", "--limit", type=click.IntRange(0), metavar="N",
@@ -109,8 +113,9 @@ def command(view: str, which: tuple[str, ...], since: float | None, until: float
     form = common.output_form(form, out.isatty())
     database = common.database_path(db, config, make=False)
     try:
-        answer = _answer(chosen, Asked(period, limit, which, form == "table", at, by or BY[0], part or ""), database,
-                         now, config)
+        asked = Asked(period, limit, which, form == "table", at, by or BY[0], part or "",
+                      live=partial(_live_slices, database, config))
+        answer = _answer(chosen, asked, database, now, config)
         made = render(answer, form, style(sys.stdout, now))
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise _damaged(database, error) from error
@@ -119,6 +124,22 @@ def command(view: str, which: tuple[str, ...], since: float | None, until: float
     out.write(made)
     out.flush()
     return common.FOUND if exit_code and not healthy(answer.records[0]) else answer.code
+
+
+def _live_slices(database: Path, config: Config) -> list[dict[str, Any]]:
+    """The slices in the memory of the rh-pipe that writes to this database; nothing if none can be asked."""
+    from rogue_hunter.daemon.socket.address import SocketError, socket_path
+    from rogue_hunter.daemon.socket.framing import ask
+    from rogue_hunter.stream.tick import record
+
+    if not holder(database).held:
+        return []
+    try:
+        found: list[dict[str, Any]] = ask(socket_path(config.socket.path), record("slices_request"), "slices",
+                                          LIVE_S)["records"]
+    except SocketError:
+        return []
+    return found
 
 
 def _damaged(database: Path, error: Exception) -> Exception:

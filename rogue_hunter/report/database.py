@@ -19,7 +19,7 @@ from rogue_hunter.store.database import DatabaseError, open_reader
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds the database for writing: nobody, or the process `pid` (None when that cannot be known)."""
+    """Whether a process holds the database for writing, and which one (`pid` is None when that cannot be known)."""
 
     held: bool
     pid: int | None = None

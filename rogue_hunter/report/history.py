@@ -12,6 +12,7 @@ from typing import Any
 from rogue_hunter.report.queries import END, OVERLAPS, Period, Watched, bind, group_of, inside, known
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.schema.events import COMMAND_MINUTE, MACHINE_MINUTE
+from rogue_hunter.schema.slices import PROCESS_SLICE
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 
@@ -162,6 +163,17 @@ def commands(connection: sqlite3.Connection, at: Sequence[int]) -> list[Minute]:
     return [{**known(row), "memory_bytes": memory[row["command"]] or 0} for row in rows]
 
 
+def commands_of(connection: sqlite3.Connection, at: Sequence[int]) -> dict[int, list[Minute]]:
+    """The commands of these minutes, by minute. Without pid: it is that of one process, the sums are of all that had
+    the name."""
+    held: dict[int, list[Minute]] = {}
+    names = ", ".join(name for name in _COMMAND if name != "pid")
+    for row in connection.execute(f"SELECT minute, {names} FROM command_minutes WHERE minute IN "
+                                  "(SELECT value FROM json_each(?))", (wire.dumps(list(at)).decode(),)):
+        held.setdefault(row["minute"], []).append({"own": row["command"].startswith("rh-"), **known(row)})
+    return held
+
+
 _STEPS = "WITH RECURSIVE s(m) AS (SELECT :first UNION ALL SELECT m + :step FROM s WHERE m + :step <= :last) "
 
 
@@ -197,6 +209,87 @@ def command_sample(connection: sqlite3.Connection, command: str, column: str,
     return dict(tuple(row) for row in connection.execute(
         f"{_STEPS} SELECT minute, {column} FROM s JOIN command_minutes ON minute = m AND command = :command "
         f"WHERE {column} IS NOT NULL", {**steps, "command": command}))
+
+
+# -- slices ------------------------------------------------------------------------------------------------------------
+
+_SUMMED = tuple(f.name for f in PROCESS_SLICE if f.name in (
+    "cpu_seconds", "children_cpu_seconds", "disk_bytes", "children_disk_bytes", "memory_growth_bytes", "gpu_seconds",
+    "wakeups", "pageins", "run_delay_s", "uninterruptible_s", "stopped_s", "rogue_s", "children"))
+_HIGHEST = ("memory_bytes", "max_score")
+_LONGEST_SLICE_S = 65.0
+"""Quiet slices of one minute may be one row."""
+
+
+def has_slices(connection: sqlite3.Connection) -> bool:
+    """False for a database of a version that had no slices."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'v_machine_slices'").fetchone() is not None
+
+
+def machine_slices(connection: sqlite3.Connection, since: float, until: float) -> list[Minute]:
+    """The machine's slices that overlap a time, in the order of time. Epoch seconds."""
+    if not has_slices(connection):
+        return []
+    rows = connection.execute("SELECT * FROM v_machine_slices WHERE slice > ? AND slice < ?",
+                              (since - _LONGEST_SLICE_S, until))
+    return sorted((row for row in map(known, rows) if row["slice"] + row["seconds"] > since),
+                  key=lambda row: float(row["slice"]))
+
+
+def nearest_slices(connection: sqlite3.Connection, since: float, until: float) -> tuple[Minute | None, Minute | None]:
+    """The last slice that began before `since` and the first one from `until` on."""
+    if not has_slices(connection):
+        return None, None
+    before = connection.execute("SELECT * FROM v_machine_slices WHERE slice = (SELECT max(slice) FROM machine_slices "
+                                "WHERE slice < ?)", (since,)).fetchone()
+    after = connection.execute("SELECT * FROM v_machine_slices WHERE slice = (SELECT min(slice) FROM machine_slices "
+                               "WHERE slice >= ?)", (until,)).fetchone()
+    return (known(before) if before else None), (known(after) if after else None)
+
+
+def slice_rows(connection: sqlite3.Connection, view: str, at: Sequence[float]) -> dict[float, list[Minute]]:
+    """The rows of v_process_slices or v_group_slices of these slices, by their beginning."""
+    held: dict[float, list[Minute]] = {}
+    for begin in (at[n:n + 500] for n in range(0, len(at), 500)):
+        for row in connection.execute(f"SELECT * FROM {view} WHERE slice IN (SELECT value FROM json_each(?))",
+                                      (wire.dumps(list(begin)).decode(),)):
+            held.setdefault(float(row["slice"]), []).append(known(row))
+    return held
+
+
+def summed_rows(connection: sqlite3.Connection, since: float, until: float, width: float,
+                without: Sequence[float]) -> dict[int, list[Minute]]:
+    """The process rows of a time added up by identity in stretches of `width` seconds, by the number of the stretch.
+    Slices that begin at a time in `without` are left out."""
+    if not has_slices(connection):
+        return {}
+    sums = ", ".join(f"{how}({name}) AS {name}" for how, some in (("sum", _SUMMED), ("max", _HIGHEST))
+                     for name in some)
+    names = ", ".join(f.name for f in PROCESS_SLICE if f.name not in (*_SUMMED, *_HIGHEST, "slice", "seconds"))
+    held: dict[int, list[Minute]] = {}
+    for row in connection.execute(
+            f"SELECT CAST((slice - :since) / :width AS INTEGER) AS stretch, {names}, {sums} FROM v_process_slices "
+            "WHERE slice >= :since AND slice < :until AND slice NOT IN (SELECT value FROM json_each(:without)) "
+            "GROUP BY stretch, boot_id, pid, start_ticks",
+            {"since": since, "until": until, "width": width, "without": wire.dumps(list(without)).decode()}):
+        fields = known(row)
+        held.setdefault(fields.pop("stretch"), []).append(fields)
+    return held
+
+
+def waits_and_limits(connection: sqlite3.Connection, since: float, until: float) -> tuple[list[Minute], list[Minute]]:
+    """What was recorded of waits and of limits in a time."""
+    if not has_slices(connection):
+        return [], []
+    found = []
+    for table in ("waits", "limits"):
+        rows = [known(row) for row in connection.execute(
+            f"SELECT * FROM {table} WHERE ts > ? AND ts <= ? ORDER BY ts LIMIT 5000", (since, until))]
+        for row in rows:
+            if isinstance(row.get("waiters"), str):
+                row["waiters"] = wire.loads(row["waiters"].encode())
+        found.append(rows)
+    return found[0], found[1]
 
 
 # -- inside ----------------------------------------------------------------------------------------------------------

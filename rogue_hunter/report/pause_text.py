@@ -1,4 +1,4 @@
-"""A pause in words: what was short, what is known instead, and who used it."""
+"""A pause in words: what was short, or what is known instead, and which process used most of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pause_words(pause: Record) -> str:
         return (f" for the hypervisor ran others: {number(evidence.get('cpu_steal_cores', 0.0))} of {cpus} CPUs; "
                 "no process is to blame")
     if cause == "stopped":
-        return " (SIGSTOP, or a debugger) and continued: nothing is known of the machine meanwhile, nobody is to blame"
+        return " because rh-pipe itself was stopped (SIGSTOP, or a debugger); no process is to blame"
     if cause == "unknown":
         delay = evidence.get("self_run_delay_ms")
         queue = f" (rh-pipe waited {number(round(delay))} ms of it for a CPU)" if delay is not None else ""

@@ -10,12 +10,6 @@ from rogue_hunter.text.format import clip, duration, size, visible
 
 Fields = Mapping[str, Any]
 
-_VERBS = {"cpu": ("hogs the cpu", "hogged the cpu"), "memory": ("hogs memory", "hogged memory"),
-          "disk": ("hogs the disk", "hogged the disk"), "gpu": ("hogs the gpu", "hogged the gpu"),
-          "wakeups": ("wakes the cpu", "woke the cpu"), "blocking": ("makes others wait", "made others wait"),
-          "contention": ("fights for the cpu", "fought for the cpu"),
-          "pressure": ("loads the system", "loaded the system"), "efficiency": ("wastes its work", "wasted its work")}
-
 _METRICS: dict[str, tuple[str, Callable[[float], str]]] = {
     "cpu": ("cpu_percent", lambda v: f"{v:.0f} % of a core"),
     "memory": ("memory_bytes", size),
@@ -60,6 +54,23 @@ def moment(ts: float | None, now: float) -> str:
     except (ValueError, OverflowError, OSError):
         return f"@{ts:.0f}"
     return f"{then:%H:%M:%S}" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M:%S}"
+
+
+def period_words(since: float, until: float, now: float) -> str:
+    """`in the last 24 h`, or `from 14:00:00 to 15:00:00`, with dates where the days differ."""
+    if abs(until - now) < 2:
+        return f"in the last {_span(until - since)}"
+    begin, end = moment(since, now), moment(until, now)
+    if len(begin) != len(end):
+        begin, end = moment(since, 0.0), moment(until, 0.0)
+    return f"from {begin} to {end}"
+
+
+def _span(seconds: float) -> str:
+    hours = round(seconds / 3600)
+    if hours >= 1 and abs(seconds - 3600 * hours) < 2:
+        return f"{hours} h" if hours <= 48 else f"{hours // 24} days" if hours % 24 == 0 else f"{hours} h"
+    return duration(seconds)
 
 
 def ago(ts: float, now: float) -> str:
@@ -108,17 +119,3 @@ def share(row: Fields) -> str:
         return much
     metrics = row.get("dominant_metrics")
     return visible(", ".join(map(str, metrics))) if metrics else ""
-
-
-def headline(row: Fields, *, present: bool, watching_ended: bool, now: float,
-             band: Callable[[str, str], str] = lambda word, _: word) -> str:
-    """One sentence about the worst process: who, what it does, score, band, share, for how long, its command line."""
-    verb = _VERBS.get(cause(row), ("is rogue", "was rogue"))[0 if present else 1]
-    level = str(row.get("peak_band") or "")
-    parts = [f"{name(row)} {verb}: score " + band(f"{row['peak_score']} {level}".strip(), level), share(row),
-             f"for {duration(row['duration_s'])}" + (f" in {row['events']} events" if row.get("events", 1) > 1 else "")]
-    if not present:
-        parts.append(f"until {moment(row['last_seen'], now)}" + (", when the watch ended" if watching_ended else ""))
-    sentence = ", ".join(part for part in parts if part)
-    line = command_line(row)
-    return sentence if line == f"[{row.get('command')}]" else f"{sentence}; {clip(line, 100)}"

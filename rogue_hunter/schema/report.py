@@ -120,13 +120,47 @@ _WATCH = (
     _f("processes", int, "", "processes at the last tick"),
 )
 
+WHY_CAUSES = ("cpu", "memory", "io", "gpu", "wakeups", "limit", "wait", "steal", "asleep", "stopped", "rogue-hunter",
+              "rogue", "unknown")
+"""What `why` can answer. io: storage. limit: held back by a limit of its own. wait: processes waited for another one
+that used nothing. unknown: a delay without evidence of its cause. rogue: no longer used."""
+
+WHY_KINDS = ("shortage", "limit", "wait", "device", "machine", "own", "use")
+"""shortage: others waited for a resource. use: nothing waited; this is what used most. machine: no process is to
+blame."""
+
+VERDICTS = ("found", "use", "nothing", "no_evidence")
+"""found: something was short. use: nothing waited, and what used most is named. nothing: nothing stood out.
+no_evidence: there is no data about that time."""
+
+_VERDICT = (
+    _f("verdict", str, "", "whether there is an answer", required=True, choices=VERDICTS),
+    _f("headline", str, "", "the answer as a sentence; names in it are made harmless for a terminal", required=True),
+    _f("cause", str, "", "the first of the causes", choices=WHY_CAUSES),
+    _f("kind", str, "", "its kind", choices=WHY_KINDS),
+    _f("confidence", str, "", "how far it is known", choices=("measured", "inferred", "unknown")),
+    _f("command", str, "", "the process that is named for it"),
+    _f("name", str, "", "what people call that process: its script or module"),
+    _f("pid", int, "", "its process id, or that of the unit's first process; never an identity by itself"),
+    _f("start_ticks", int, "host ticks", "when that process started"),
+    _f("causes", list, "", "the most likely first: cause, kind, resource, points (0-100), words, at, seconds, lost_s, "
+       "confidence; name, command, pid, start_ticks, unit, user, cgroup, cmdline, processes of the one named; its "
+       "amount (cores, bytes/s, bytes of memory), total and share; who (the highest users, with the same fields), "
+       "victims, and the readings", required=True),
+    _f("victims", list, "", "the processes that waited most, for the first cause: name, pid, start_ticks, waited_s, "
+       "pageins"),
+    _f("resolution_s", float, "s", "nominal length of the slices of evidence: 5, or 60 for older history"),
+    _f("own_cpu_percent", float, "%", "CPU use of rogue-hunter itself in that time; 100 = one core"),
+)
+
 REPORT_SUMMARY = (
     *_PERIOD,
-    _f("headline", str, "", "the answer as a sentence; names in it are made harmless for a terminal", required=True),
+    *_VERDICT,
     _f("events", int, "", "events in the period", required=True),
     _f("open_events", int, "", "those that have not ended", required=True),
     _f("rogue_processes", int, "", "how many different processes they were", required=True),
-    _f("worst", list, "", "the processes of these events as records report_process, worst first", required=True),
+    _f("worst", list, "", "the processes of these events as records report_process; first those that "
+       "the verdict names", required=True),
     _f("highest", dict, "", "when there is no event: the process with the highest score seen, and when"),
     *_WATCH,
 )
@@ -198,25 +232,12 @@ REPORT_TIMELINE = (
     _f("id", int, "", "number of the pause, the event or the action"),
 )
 
-WHY_CAUSES = ("cpu", "memory", "io", "gpu", "steal", "asleep", "stopped", "wakeups", "rogue", "unknown")
-"""What `why` can answer. io: storage. rogue: a process that stood out, by the stress model. unknown: a pause or a late
-beat without evidence of its cause. The others are those of a pause."""
-
-VERDICTS = ("found", "nothing", "no_evidence")
-"""found: something was short, or stood out. nothing: watched, and all was as usual. no_evidence: nobody watched."""
-
 REPORT_WHY = (
     *_PERIOD,
     _f("at", float, "s", "the point of time that was asked for"),
-    _f("verdict", str, "", "whether there is an answer", required=True, choices=VERDICTS),
-    _f("headline", str, "", "the answer as a sentence; names in it are made harmless for a terminal", required=True),
-    _f("cause", str, "", "the first of the causes", choices=WHY_CAUSES),
-    _f("command", str, "", "who is named for it"),
-    _f("pid", int, "", "one of its processes; never an identity by itself"),
-    _f("causes", list, "", "the most likely first: cause, points (0-100), words, at, command, pid, who (the commands "
-       "that used most of it: amount, share, usual), and the numbers", required=True),
+    *_VERDICT,
     _f("not_causes", list, "", "what it was not: cause, words, and the numbers", required=True),
-    _f("pauses", list, "", "pauses in the period or within a minute of it, as records report_pause", required=True),
+    _f("pauses", list, "", "pauses in the period, as records report_pause", required=True),
     _f("minutes", int, "", "minutes of history in the period", required=True),
     _f("watched_s", float, "s", "time that their ticks cover", required=True),
     _f("usual_minutes", int, "", "how many other minutes the usual is the median of", required=True),

@@ -14,6 +14,8 @@ NAMED = 0.2
 """A taker with less than this share of what was used is not named as the cause, unless it stands far above the next."""
 LOST_S = 0.5
 """Lost time below which a shortage is not reported: the scheduler and the disk always cost a little."""
+LOST_PART = 0.1
+"""The same as a part of a window that is shorter than five seconds."""
 UNKNOWN = 0.3
 """What a delay without evidence counts, compared with a shortage that was measured."""
 LATE_S = 0.5
@@ -49,6 +51,11 @@ def pause_overlap(pause: Row, one: Slice) -> float:
 def lost_s(window: Window, weights: Sequence[float]) -> float:
     """The seconds of the window, weighted."""
     return sum(weight * one.seconds for weight, one in zip(weights, window.slices, strict=True))
+
+
+def least(window: Window) -> float:
+    """The lost time from which a shortage of the window is reported."""
+    return min(LOST_S, LOST_PART * window.seconds) if window.seconds else LOST_S
 
 
 def worst_span(window: Window, weights: Sequence[float]) -> tuple[float, float]:
@@ -117,7 +124,7 @@ def pause_readings(window: Window, cause: str) -> dict[str, float]:
 def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
     """Who had the CPUs while others waited for one."""
     lost = lost_s(window, weights)
-    if lost < LOST_S:
+    if lost < least(window):
         return None
     takers = Ledger(window.slices, weights, "cpu", readers=window.readers).rank(
         machine_total(window.slices, weights, "cpu"))
@@ -194,7 +201,7 @@ def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker]
 def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
     """Who holds or took the memory that was short, of the machine or of a control group."""
     lost = lost_s(window, weights)
-    if lost < LOST_S:
+    if lost < least(window):
         return None
     takers, group = memory_takers(window, weights)
     who = nameable(takers)
@@ -231,7 +238,7 @@ def _paged(window: Window, weights: Sequence[float], who: Taker | None, group: s
 def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
     """Who used the disks while others waited for them, or the disk that answers slowly."""
     lost = lost_s(window, weights)
-    if lost < LOST_S:
+    if lost < least(window):
         return None
     takers = Ledger(window.slices, weights, "disk", readers=window.readers).rank(
         machine_total(window.slices, weights, "disk"))
@@ -271,7 +278,7 @@ def _stuck(window: Window, weights: Sequence[float], who: Taker | None) -> tuple
 def steal_cause(window: Window, weights: Sequence[float]) -> Cause | None:
     """The hypervisor gave CPUs to others."""
     lost = lost_s(window, weights)
-    if lost < LOST_S:
+    if lost < least(window):
         return None
     start, seconds = worst_span(window, weights)
     return Cause("machine", "steal", "steal", 0.0, lost, start, seconds,

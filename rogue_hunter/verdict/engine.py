@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from rogue_hunter.verdict import shortage
 from rogue_hunter.verdict.causes import (
-    LOST_S,
     cpu_cause,
     disk_cause,
     gpu_cause,
+    least,
     machine_causes,
     machine_total,
     memory_cause,
@@ -60,7 +60,7 @@ def verdict(window: Window) -> Verdict:
               for one, held in zip(slices, limited, strict=True)]
     severity = {resource: [one.severity.get(resource, 0.0) for one in judged]
                 for resource in ("cpu", "memory", "disk", "steal")}
-    _add_pauses(window, judged, severity)
+    _add_pauses(window, severity)
     weights = {resource: [part * recent for part, recent in zip(parts, recency, strict=True)]
                for resource, parts in severity.items()}
     found = [
@@ -72,7 +72,7 @@ def verdict(window: Window) -> Verdict:
     found += limits(window)
     found += waits(window, found)
     found += machine_causes(window, severity)
-    found = merge(one for one in found if one.lost_s >= LOST_S)
+    found = merge(one for one in found if one.lost_s >= least(window))
     own = _own_cores(slices)
     if not found:
         found = use_causes(window, recency)
@@ -122,7 +122,7 @@ def _limited(window: Window, one: Slice) -> frozenset[str]:
                      and total(limit, "held_back_s") > 0)
 
 
-def _add_pauses(window: Window, judged: Sequence[Shortage], severity: Mapping[str, list[float]]) -> None:
+def _add_pauses(window: Window, severity: Mapping[str, list[float]]) -> None:
     """A pause says that its resource was short throughout."""
     for pause in window.pauses:
         resource = RESOURCE_OF.get(str(pause.get("cause")))
@@ -133,7 +133,7 @@ def _add_pauses(window: Window, judged: Sequence[Shortage], severity: Mapping[st
             if total(one.machine, "self_throttled_ms") >= 500 * total(one.machine, "late_s") > 0:
                 continue
             # Storage pressure while a single process used the disk politely is no shortage.
-            polite = resource == "disk" and not severity[resource][index] and "disk" not in judged[index].inferred
+            polite = resource == "disk" and not severity[resource][index] and shortage.knows_waiters(one)
             if part > 0 and not polite:
                 severity[resource][index] = max(severity[resource][index], min(1.0, part))
 
@@ -180,7 +180,7 @@ _READINGS: Mapping[str, tuple[str, ...]] = {
 
 def _cleared(window: Window, causes: Sequence[Cause]) -> dict[str, Mapping[str, float]]:
     """The readings of every resource that was not the cause, when it was worst."""
-    guilty = {one.cause for one in causes if one.kind != "use"}
+    guilty = {one.cause for one in causes}
     machines = [{"seconds": one.seconds, **one.machine} for one in window.slices]
     found: dict[str, Mapping[str, float]] = {}
     for cause, names in _READINGS.items():

@@ -217,8 +217,7 @@ def _disk(one: Slice, usual: Mapping[str, float], readers: Collection[int], infe
     if waited < DISK:
         return 0.0, False
     stuck = number(machine, "uninterruptible")
-    known = stuck is not None or any("uninterruptible_s" in row for row in one.processes)
-    if not known:
+    if not knows_waiters(one):
         inferred.add("disk")
         return (waited if moved >= TRAFFIC or "disk_bytes" not in machine else 0.0), False
     others = waiters(one, readers)
@@ -227,6 +226,11 @@ def _disk(one: Slice, usual: Mapping[str, float], readers: Collection[int], infe
     if slow:
         return waited, moved < TRAFFIC
     return 0.0, False
+
+
+def knows_waiters(one: Slice) -> bool:
+    """Whether the slice tells which processes waited for storage; the history of minutes does not."""
+    return "uninterruptible" in one.machine or any("uninterruptible_s" in row for row in one.processes)
 
 
 def waiters(one: Slice, readers: Collection[int] = ()) -> list[Row]:

@@ -279,7 +279,7 @@ class Ledger:
 
     def _group_taker(self, group: _Group, points: Mapping[_Id, float],
                      whole: float) -> tuple[float, Taker, set[_Id]] | None:
-        """The group as one taker, with its points and members; None when one of its processes, or each for itself, is to be named.
+        """The group as one taker, with its points and members; None when one process, or each for itself, is named.
 
         Up to FEW workers of one name that last are named by it, without other members of the group; otherwise the
         group is named by its root.

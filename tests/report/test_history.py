@@ -71,14 +71,14 @@ def test_why_names_what_was_planted(opened: Source, index: int) -> None:
     case = CASES[index]
     one, answer = ask(opened, planted(index) + case.at)
     assert (one["verdict"], one.get("cause", ""), one.get("command")) == (case.verdict, case.cause, case.command)
-    assert case.cause in one["headline"] and (case.command or "") in one["headline"]
+    assert (case.command or "") in one["headline"] and (case.verdict == "use" or case.cause in one["headline"])
     assert [c["points"] for c in one["causes"]] == sorted((c["points"] for c in one["causes"]), reverse=True)
     assert not {c["cause"] for c in one["causes"]} & {c["cause"] for c in one["not_causes"]}
     assert all(any(isinstance(v, (int, float)) for v in c.values()) for c in one["not_causes"])
-    if case.verdict == "found":
-        assert one["causes"][0]["words"] in one["headline"]
+    if case.verdict == "no_evidence":
+        assert one["headline"].startswith("No data: nothing was recorded between") and not one["not_causes"]
     else:
-        assert one["headline"].startswith("No evidence: nothing was recorded between") and not one["not_causes"]
+        assert one["causes"][0]["words"] in one["headline"]
     assert max(map(len, answer.text(PLAIN).splitlines())) <= 110
 
 
@@ -120,11 +120,11 @@ def test_numbers_behind_a_cause(opened: Source) -> None:
     first = one["causes"][0]
     minute = history.machine(opened.reader, planted(0), planted(0) + 60)[0]
     assert (first["cpu_busy_cores"], first["cpus"]) == (minute["cpu_busy_cores"], CPUS)
-    hog, second, _ = first["who"]
-    assert hog["amount"] == pytest.approx(3.6, abs=0.1) and hog["usual"] == 0
+    hog, second = first["who"][:2]
+    assert hog["amount"] == first["amount"] == pytest.approx(3.6, abs=0.1)
     assert hog["share"] == pytest.approx(3.6 / minute["cpu_busy_cores"], abs=0.03)
-    assert second["command"] == "firefox" and 0.05 < second["usual"] < 0.3
-    assert "3.6 cores, 8" in first["words"] and "(usually too little to record)" in first["words"]
+    assert hog["total"] == pytest.approx(hog["amount"] * hog["used_s"], rel=0.01)
+    assert second["command"] == "firefox" and "stress used 3.6 of 4 cores for 1m 00s from " in first["words"]
     assert one["usual_minutes"] > 1000 and f"median of {one['usual_minutes']} other minutes" in answer.text(PLAIN)
 
 
@@ -132,37 +132,27 @@ def test_as_usual_is_no_evidence(opened: Source) -> None:
     """A quiet minute: nothing was short, and every number that says so."""
     one, answer = ask(opened, FIRST + 60 * 500)
     assert (one["verdict"], one["causes"], one["minutes"]) == ("nothing", [], 1)
-    assert one["headline"].startswith("No evidence of anything unusual at ")
+    assert one["headline"].endswith(": nothing was short, and no process stood out.")
     assert {c["cause"] for c in one["not_causes"]} == {"cpu", "memory", "io", "steal", "asleep", "rogue-hunter",
                                                        "pause"} - ({"asleep"} - {c["cause"] for c in one["not_causes"]})
     assert "Not the cause:\n     cpu " in answer.text(PLAIN)
 
 
 @pytest.mark.parametrize(("at", "words"), [
-    (FIRST - 86400, "the history begins at"), (LAST + 86400, "rh-pipe is not running"),
-    (LAST + 3600, "nothing was recorded after")])
+    (FIRST - 86400, "the history begins at"), (LAST + 86400, "that time has not come yet"),
+    (LAST - 1, "nothing was recorded after")])
 def test_outside_of_the_history(opened: Source, at: float, words: str) -> None:
     """Before it, and after it."""
     one, _ = ask(opened, at)
     assert (one["verdict"], one["minutes"]) == ("no_evidence", 0)
-    assert one["headline"].startswith("No evidence: ") and words in one["headline"]
+    assert one["headline"].startswith("No data: ") and words in one["headline"]
 
 
-def test_a_minute_beside(opened: Source) -> None:
-    """Who remembers the minute after: the trouble is found, and said to be of the minute before."""
+def test_a_minute_beside_is_another_time(opened: Source) -> None:
+    """N1: what happened a minute before or after is no answer."""
     index = next(i for i, case in enumerate(CASES) if case.name == "steal")
-    one, _ = ask(opened, planted(index) + 90)
-    assert (one["verdict"], one["cause"]) == ("found", "steal")
-    assert "; not in that minute, but at " in one["headline"]
-
-
-def test_a_pause_beside(opened: Source) -> None:
-    """A pause within a minute of the time is told of, with fewer points than one in it."""
-    index = next(i for i, case in enumerate(CASES) if case.name == "stood still")
-    inside, _ = ask(opened, planted(index) + 30)
-    beside, _ = ask(opened, planted(index) - 20)
-    assert beside["cause"] == "steal" and beside["causes"][0]["points"] < inside["causes"][0]["points"] + 0.1
-    assert ask(opened, planted(index) + 300)[0]["verdict"] == "nothing"
+    assert ask(opened, planted(index) + 30)[0]["cause"] == "steal"
+    assert ask(opened, planted(index) + 150)[0]["verdict"] == "nothing"
 
 
 def test_a_period(opened: Source) -> None:
@@ -170,7 +160,7 @@ def test_a_period(opened: Source) -> None:
     period = Period(planted(6) - 1800, planted(6) + 1800)
     one = why(opened, period, None).records[0]
     assert (one["cause"], one["command"]) == ("io", "dd") and one["minutes"] >= 58
-    assert f"; in 1 of {one['minutes']} minutes, worst at " in one["headline"] and "at" not in one
+    assert "dd moved 16.8 GiB for 1m 00s from " in one["headline"] and "at" not in one
     day = why(opened, Period(planted(6) - 86400, planted(6) + 86400), None).records[0]
     assert (day["cause"], day["command"]) == ("io", "dd")
 
@@ -210,7 +200,7 @@ def of(path: Path, at: float, now: float | None = None) -> Record:
 def test_a_restart_is_no_sleep(tmp_path: Path) -> None:
     """Nothing is known of the time between two boots."""
     path = small(tmp_path / "x.db", {"minute": 60_000}, {"minute": 61_200, "boot_id": "b"})
-    assert "the machine was started anew in between" in of(path, 60_600)["headline"]
+    assert "the machine was rebooted in between" in of(path, 60_600)["headline"]
 
 
 def test_nothing_was_recorded_yet(tmp_path: Path) -> None:
@@ -241,8 +231,8 @@ def test_nobody_in_particular(tmp_path: Path) -> None:
                  {"minute": 60_600, "cpu_busy_cores": 2.0, "unattributed_cpu_cores": 1.5,
                   "pressure_cpu_some_ms_per_s": 600.0}, commands=many)
     one = of(path, 60_030, 61_000)
-    assert one["cause"] == "cpu" and "command" not in one and "no command alone: the highest was c" in one["headline"]
-    assert "1.5 cores are of nobody seen" in of(path, 60_630, 61_000)["headline"]
+    assert one["cause"] == "cpu" and "command" not in one and "no process alone: the highest was c" in one["headline"]
+    assert "1.5 cores not attributed to any process" in of(path, 60_630, 61_000)["headline"]
 
 
 def test_a_minute_that_is_not_over(tmp_path: Path) -> None:
@@ -264,7 +254,7 @@ def test_a_minute_that_is_not_over(tmp_path: Path) -> None:
         lock.release()
     assert (one["verdict"], one["cause"], one["command"]) == ("found", "cpu", "loop\x1b[2J")
     assert r"loop\x1b[2J" in one["headline"] and "\x1b" not in text
-    assert "Note: that minute is not over: told from the tick of " in text
+    assert one["headline"].startswith("In the last 1.3s: cpu: ")
 
 
 def test_the_usual_is_of_other_minutes(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def grows(to: float, usual: float = 100 * MIB) -> Course:
 
 CASES = (
     Case("cpu hog", "cpu", "stress", [Proc(7, "stress", during(3.6))], through(pressure_cpu_some_ms_per_s=870.0)),
-    Case("one loop", "cpu", "loop", [Proc(7, "loop", during(1.0))]),
+    Case("one loop", "cpu", "loop", [Proc(7, "loop", during(1.0))], verdict="use"),
     Case("cpu pause", "cpu", "ffmpeg", [Proc(7, "ffmpeg", during(3.8, 20, 28))],
          late(22, 3.0, self_run_delay_ms=2900.0, pressure_cpu_some_ms_per_s=990.0)),
     Case("memory eater", "memory", "eater", [Proc(7, "eater", during(0.3), grows(13 * GIB))],

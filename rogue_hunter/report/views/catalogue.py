@@ -118,7 +118,7 @@ def top(source: Source, asked: Asked) -> Answer:
 
 
 def _summary(source: Source, asked: Asked) -> Answer:
-    return summary(source, asked.period, 5 if asked.limit is None else asked.limit)
+    return summary(source, asked.period, 5 if asked.limit is None else asked.limit, live=asked.live)
 
 
 def _status(source: Source, _: Asked) -> Answer:
@@ -126,7 +126,7 @@ def _status(source: Source, _: Asked) -> Answer:
 
 
 def _why(source: Source, asked: Asked) -> Answer:
-    return why(source, asked.period, asked.at, asked.limit)
+    return why(source, asked.period, asked.at, asked.limit, asked.live)
 
 
 VIEWS: dict[str, View] = {

@@ -1,19 +1,21 @@
-"""The views pauses and pause: when the machine stood still, for want of what, and who is behind it."""
+"""The views pauses and pause: when the machine stalled, which resource was short, and which processes used it."""
 
 from __future__ import annotations
 
-from rogue_hunter.report import history, shortage
+from rogue_hunter.report import history
 from rogue_hunter.report.database import Source
-from rogue_hunter.report.evidence import as_minute
 from rogue_hunter.report.pause_text import culprit_words, pause_words
 from rogue_hunter.report.queries import Period, events
 from rogue_hunter.report.render import Answer, Style, pairs, table
-from rogue_hunter.report.sentences import command_line, measure, moment, name, percent
+from rogue_hunter.report.sentences import command_line, measure, moment, name, percent, period_words
+from rogue_hunter.report.verdict_text import cleared_words, count
 from rogue_hunter.report.views.view import Asked, columns, more, nothing, spark
 from rogue_hunter.schema.sampling import TICK
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size, visible
+from rogue_hunter.verdict.engine import verdict
+from rogue_hunter.verdict.window import Slice, Window
 
 _UNITS = {field.name: field.unit for field in TICK}
 _IO = {"io": "disk"}
@@ -33,28 +35,28 @@ def pauses(source: Source, asked: Asked) -> Answer:
             by[cause] = by.get(cause, 0.0) + length
         total = sum(by.values())
         causes = ", ".join(f"{cause} {duration(s)}" for cause, s in sorted(by.items(), key=lambda one: -one[1]))
-        head = f"{len(times)} pause{'' if len(times) == 1 else 's'}, {duration(total)} in all: {causes}\n" \
-               f"{spark(asked.period, ((at, length) for at, length, _ in times))}\n" \
-               f"{moment(asked.period.since, look.now)} to {moment(asked.period.until, look.now)}\n\n"
+        when = period_words(asked.period.since, asked.period.until, look.now)
+        head = f"{count(len(times), 'pause')} {when}, {duration(total)} in all: {causes}\n" \
+               f"{spark(asked.period, ((at, length) for at, length, _ in times))}\n\n"
         rows = []
         for p in found:
             first = p["culprits"][0] if p["culprits"] else {}
             rows.append([str(p["id"]), moment(p["start"], look.now), duration(p["duration_s"]), p["cause"],
                          percent(first.get("share")), percent(p.get("unexplained_share")), str(first.get("pid", "")),
-                         str(first.get("command", "")) if first else f"({_nobody(p['cause'])})"])
-        heads = ["ID", "AT", "FOR", "CAUSE", "SHARE", "NOBODY'S", "PID", "CULPRIT"]
-        return head + table(heads, rows, look, right="ID FOR SHARE NOBODY'S PID") + more(len(found), len(times))
+                         str(first.get("command", "")) if first else f"({_without(p['cause'])})"])
+        heads = ["ID", "AT", "FOR", "CAUSE", "SHARE", "UNATTRIBUTED", "PID", "CULPRIT"]
+        return head + table(heads, rows, look, right="ID FOR SHARE UNATTRIBUTED PID") + more(len(found), len(times))
 
     return Answer(found, text, columns=columns("report_pause"))
 
 
-def _nobody(cause: str) -> str:
+def _without(cause: str) -> str:
     """Why a pause has no culprit."""
     return {"steal": "the hypervisor", "stopped": "only rh-pipe was stopped"}.get(cause, "no evidence")
 
 
 def pause(source: Source, asked: Asked) -> Answer:
-    """One pause: what was short, who used it, what it was not, and the readings by which that was decided."""
+    """One pause: what was short, which processes used it, what it was not, and the readings it was judged by."""
     (which,) = asked.which
     found = history.pause(source.reader, which)
     if found is None:
@@ -77,12 +79,15 @@ def _text(p: Record, open_then: list[Record], look: Style) -> str:
                   table(["RANK", "SHARE", "AMOUNT", "PID", "UNIT", "COMMAND"], rows, look,
                         right="RANK SHARE AMOUNT PID").rstrip("\n")]
     else:
-        lines += ["", f"Nobody is named: {_nobody(p['cause'])}."]
+        lines += ["", f"No process is named: {_without(p['cause'])}."]
     if "unexplained_share" in p:
-        lines.append(f"{percent(p['unexplained_share'])} of it is of no process that was seen.")
-    judged = shortage.judge(as_minute(evidence), {}) if evidence else {}
-    out = [(f"not {_IO.get(cause, cause)}", one.words) for cause, one in judged.items()
-           if cause not in (p["cause"], "unknown") and one.points < shortage.NOTICED]
+        lines.append(f"{percent(p['unexplained_share'])} of it is not attributed to any process.")
+    seconds = max(float(p["duration_s"]), 1e-3)
+    slices = (Slice(p["start"], seconds, {**evidence, "seconds": seconds}),) if evidence else ()
+    judged = verdict(Window(p["start"], p["end"], slices))
+    found = {p["cause"], *(one.cause for one in judged.causes)}
+    out = [(f"not {_IO.get(cause, cause)}", cleared_words(cause, numbers, {}))
+           for cause, numbers in judged.cleared.items() if cause not in found and cause != "pause"]
     if out:
         lines += ["", pairs(out, look).rstrip("\n")]
     if open_then:

@@ -6,10 +6,10 @@ from rogue_hunter.report import history
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import moment, number, percent
-from rogue_hunter.report.shortage import part, rate
 from rogue_hunter.report.views.view import SLOTS, Asked, columns, more, nothing, spark
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import duration, size, sparkline, visible
+from rogue_hunter.verdict.shortage import rate
 
 OWED_SLOTS = 24
 """Blocks of the sparkline in a table's row."""
@@ -99,7 +99,7 @@ def minutes(source: Source, asked: Asked) -> Answer:
 
 
 def _waited(ms_per_s: float | None) -> str:
-    return "" if ms_per_s is None else part(ms_per_s)
+    return "" if ms_per_s is None else percent(ms_per_s / 1000)
 
 
 def _sparks(whole: list[history.Minute], asked: Asked, look: Style) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rogue_hunter.report import queries
 from rogue_hunter.report.database import Source
+from rogue_hunter.report.evidence import Live
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer
 from rogue_hunter.report.sentences import ago, moment
@@ -22,7 +23,7 @@ class Asked:
     """What the user wants of a view. `limit` 0 is no limit, None the view's own for people and none for programs.
 
     `which` are the words behind the view's name, `at` a point of time (epoch seconds), `by` command or unit,
-    `part` what is asked of a capture alone.
+    `part` what is asked of a capture alone. `live` asks a running rh-pipe for its slices.
     """
 
     period: Period
@@ -32,6 +33,7 @@ class Asked:
     at: float | None = None
     by: str = "command"
     part: str = ""
+    live: Live | None = None
 
     def rows(self, usual: int) -> int:
         """How many rows to give at most, 0 for all."""

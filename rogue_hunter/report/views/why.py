@@ -3,98 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rogue_hunter.report import history
-from rogue_hunter.report.causes import Cause, causes, ruled_out, verdicts
 from rogue_hunter.report.database import Source
-from rogue_hunter.report.evidence import Scene, around, look
+from rogue_hunter.report.evidence import Evidence, Live, at_moment, of_now, over
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer, Style
 from rogue_hunter.report.sentences import moment, percent
-from rogue_hunter.report.shortage import Judged
+from rogue_hunter.report.verdict_text import cause_fields, cause_words, cleared_words, taker_name, title, victim_fields
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import clip, duration, sparkline
+from rogue_hunter.verdict.engine import verdict
+from rogue_hunter.verdict.model import Verdict
 
 SPARK_MINUTES = 15
 """Minutes before and after that the lines of blocks show."""
+NOW_S = 1.0
+"""A question about a moment that is not longer ago is one about now."""
 
-_LABEL = {"io": "disk", "asleep": "sleep", "rogue-hunter": "rogue-hunter"}
+_LABEL = {"io": "disk", "asleep": "sleep"}
 
 
-def why(source: Source, period: Period, at: float | None, limit: int | None = None) -> Answer:
-    """The answer, of one record report_why. `at` is the point of time that was asked for, else the period counts."""
-    since, until = (at, at) if at is not None else (period.since, period.until)
-    scene = look(source, since, until, at, period.text)
-    judged = verdicts(scene)
-    found = causes(source, scene, judged)
-    if not found and at is not None and scene.minutes:
-        beside = around(source, scene)
-        found = causes(source, beside, verdicts(beside), beside=True)
-    found = found[:limit] if limit else found
-    out = [] if scene.absent or scene.slept else ruled_out(scene, judged, found)
-    first = found[0] if found else None
-    verdict = "found" if found else "no_evidence" if scene.absent else "nothing"
+def why(source: Source, period: Period, at: float | None, limit: int | None = None,
+        live: Live | None = None) -> Answer:
+    """The answer, of one record report_why. `at` is the point of time that was asked for, else the period counts.
+
+    `live` asks a running rh-pipe for the slices that it has in memory.
+    """
+    if at is None:
+        found = over(source, period.since, period.until, live, period.text)
+    elif abs(at - source.now) <= NOW_S:
+        found = of_now(source, live)
+    else:
+        found = at_moment(source, at, live, period.text)
+    judged = verdict(found.window)
+    causes = judged.causes[:limit] if limit else judged.causes
+    first = causes[0] if causes else None
+    now, window = source.now, found.window
+    out = [{"cause": cause, "words": cleared_words(cause, numbers, window.usual), **numbers}
+           for cause, numbers in judged.cleared.items()]
+    fields = [cause_fields(one, now) for one in causes]
+    head = {name: fields[0].get(name) for name in ("command", "pid", "start_ticks", "name")} \
+        if first is not None and first.who is not None else {}
     made = record(
-        "report_why", since=scene.since, until=scene.until, at=at, verdict=verdict,
-        headline=_headline(source, scene, first), cause=first.cause if first else None,
-        command=first.command if first else None, pid=first.pid if first else None,
-        causes=[one.fields() for one in found], not_causes=[_out(one) for one in out], pauses=list(scene.pauses),
-        minutes=len(scene.minutes), watched_s=scene.watched_s, usual_minutes=scene.normal_of)
-    lines = _sparks(source, scene)
-    rows = [{"rank": rank, "is_cause": True, **{k: v for k, v in one.fields().items() if k != "who"}}
-            for rank, one in enumerate(found, 1)]
-    return Answer([made], lambda look: _text(made, scene, found, out, lines, look), single=True,
-                  csv_rows=[*rows, *({"is_cause": False, **_out(one)} for one in out)],
-                  columns=["rank", "is_cause", "cause", "points", "command", "pid", "at", "words"])
+        "report_why", since=round(window.since, 3), until=round(window.until, 3), at=at, verdict=judged.state,
+        headline=_headline(source, found, judged), cause=first.cause if first else None,
+        kind=first.kind if first else None, confidence=first.confidence if first else None, **head,
+        causes=fields, not_causes=out, victims=victim_fields(first.victims) if first else [],
+        pauses=list(found.pauses), minutes=found.minutes, watched_s=round(window.seconds, 1),
+        resolution_s=None if found.absent else window.resolution_s, usual_minutes=found.usual_of,
+        own_cpu_percent=None if judged.own_cores is None else round(100 * judged.own_cores, 2))
+    lines = _sparks(source, found)
+    rows = [{"rank": rank, "is_cause": True, **{k: v for k, v in one.items() if k not in ("who", "victims")}}
+            for rank, one in enumerate(fields, 1)]
+    return Answer([made], lambda look: _text(made, found, judged, lines, look, limit), single=True,
+                  csv_rows=[*rows, *({"is_cause": False, **one} for one in out)],
+                  columns=["rank", "is_cause", "cause", "kind", "points", "command", "pid", "at", "words"])
 
 
-def _out(one: Judged) -> dict[str, object]:
-    return {"cause": one.cause, "words": one.words, **one.numbers}
+def _when(source: Source, found: Evidence) -> str:
+    window, now = found.window, source.now
+    if window.recent:
+        return f"in the last {duration(now - window.since)}"
+    if found.at is not None:
+        return f"at {moment(found.at, now)}"
+    return f"from {moment(window.since, now)} to {moment(window.until, now)}"
 
 
-def _when(source: Source, scene: Scene) -> str:
-    if scene.at is not None:
-        return f"at {moment(scene.at, source.now)}"
-    return f"from {moment(scene.since, source.now)} to {moment(scene.until, source.now)}"
+def _headline(source: Source, found: Evidence, judged: Verdict) -> str:
+    when = _when(source, found)
+    begin = f"{when[0].upper()}{when[1:]}"
+    if found.absent or judged.state == "no_evidence":
+        return f"No data: {found.absent or 'nothing was recorded'}."
+    first = judged.first
+    if first is None:
+        return f"{begin}: nothing was short, and no process stood out."
+    words = cause_words(first, source.now, present=found.window.recent)
+    if judged.state == "use":
+        return f"{begin}: nothing was short and nothing waited. Used most: {words}."
+    return f"{begin}: {title(first)}: {words}."
 
 
-def _headline(source: Source, scene: Scene, first: Cause | None) -> str:
-    when = _when(source, scene)
-    if first is not None:
-        return f"{when[0].upper()}{when[1:]}: {first.cause}: {first.words}."
-    if scene.absent:
-        return f"No evidence: {scene.absent}."
-    return f"No evidence of anything unusual {when}: nothing was short, nobody stood out."
-
-
-def _text(made: Record, scene: Scene, found: Sequence[Cause], out: Sequence[Judged], sparks: Sequence[str],
-          look: Style) -> str:
+def _text(made: Record, found: Evidence, judged: Verdict, sparks: Sequence[str], look: Style,
+          limit: int | None) -> str:
     lines = _wrapped(made["headline"], look.width, 0)
-    if scene.note:
-        lines.append(f"Note: {scene.note}.")
-    if found:
-        lines += ["", "Likely causes, 0 to 100 points:"]
-    for one in found:
-        lines += _wrapped(f"{one.points:3.0f}  {one.cause}: {one.words}", look.width, 5)
-        lines += [f"       {percent(w.get('share')):>5}  {clip(str(w.get('command', '?')), look.width - 20)}"
-                  for w in one.who]
+    if found.note:
+        lines.append(f"Note: {found.note}.")
+    causes = judged.causes[:limit] if limit else judged.causes
+    if causes:
+        lines += ["", "Likely causes, 0 to 100 points:" if judged.state == "found" else
+                  "What used most, none of it a problem:"]
+    for one in causes:
+        lines += _wrapped(f"{one.points:3.0f}  {title(one)}: {cause_words(one, look.now)}", look.width, 5)
+        if len(one.takers) > 1 or (one.who is not None and one.who.members):
+            lines += [f"       {percent(taker.share):>5}  {clip(taker_name(taker), look.width - 20)}"
+                      for taker in one.takers[:3]]
+        if one.who is not None and one.who.kind != "process":
+            lines += [f"              {clip(f'pid {m.key[1]}  {m.name}', look.width - 20)}"
+                      for m in one.who.members[:3]]
+    out: list[dict[str, Any]] = made["not_causes"]
     if out:
         lines += ["", "Not the cause:"]
-        width = max(len(_LABEL.get(not_it.cause, not_it.cause)) for not_it in out) + 2
-        for not_it in out:
-            label = _LABEL.get(not_it.cause, not_it.cause)
-            lines += _wrapped(f"     {label:<{width}}{not_it.words}", look.width, 5 + width)
+        width = max(len(_LABEL.get(each["cause"], each["cause"])) for each in out) + 2
+        for each in out:
+            label = _LABEL.get(each["cause"], each["cause"])
+            lines += _wrapped(f"     {label:<{width}}{each['words']}", look.width, 5 + width)
     if sparks:
         lines += ["", *sparks]
-    if scene.minutes:
-        span = scene.until - scene.since
-        part = f" of {duration(span)}" if made["watched_s"] < 0.9 * span and not scene.note else ""
-        lines.append(f"From {made['minutes']} minute{'' if made['minutes'] == 1 else 's'} of history, "
-                     f"{duration(made['watched_s'])}{part} watched; the usual is the median of {made['usual_minutes']} "
-                     "other minutes." if made["usual_minutes"] else
-                     f"From {made['minutes']} minute{'' if made['minutes'] == 1 else 's'} of history; too little of it "
-                     "to know what is usual.")
+    if not found.absent:
+        lines += ["", *_wrapped(_footer(made, found), look.width, 0)]
     return "\n".join(lines) + "\n"
+
+
+def _footer(made: Record, found: Evidence) -> str:
+    slices, each = len(found.window.slices), duration(made["resolution_s"])
+    usual = f"the usual is the median of {made['usual_minutes']} other minutes" if made["usual_minutes"] else \
+        "too little history to know what is usual"
+    return f"From {slices} slice{'' if slices == 1 else 's'} of {each}, {duration(made['watched_s'])} watched; {usual}."
 
 
 def _wrapped(line: str, width: int, indent: int) -> list[str]:
@@ -105,13 +131,14 @@ def _wrapped(line: str, width: int, indent: int) -> list[str]:
                 drop_whitespace=True, replace_whitespace=False) or [line]
 
 
-def _sparks(source: Source, scene: Scene) -> list[str]:
+def _sparks(source: Source, found: Evidence) -> list[str]:
     """Lines of blocks: CPU, memory, storage and pauses, some minutes before and after."""
-    middle = scene.at if scene.at is not None else (scene.since + scene.until) / 2
-    reach = max(60 * SPARK_MINUTES, (scene.until - scene.since) / 2)
+    window = found.window
+    middle = found.at if found.at is not None else (window.since + window.until) / 2
+    reach = max(60.0 * SPARK_MINUTES, (window.until - window.since) / 2)
     low = (middle - reach) // 60 * 60
-    minutes = scene.minutes if reach > 60 * SPARK_MINUTES else history.machine(source.reader, low, middle + reach)
-    if len(minutes) < 2:
+    minutes = history.machine(source.reader, low, middle + reach)
+    if len(minutes) < 2 or found.absent:
         return []
     step = max(1, round(2 * reach / 60 / 61)) * 60
     slots = int(2 * reach // step) + 1
