@@ -280,8 +280,7 @@ def _absent(source: Source, window: Window, at: float | None) -> Evidence:
     """Why there is nothing of that time: before the history, after it, asleep, or not watched."""
     before, after = _neighbours(source, window)
     now = source.now
-    since, until = (at, at) if at is not None else (window.since, window.until)
-    if after is None and since > now:
+    if after is None and (at if at is not None else window.since) > now:
         return Evidence(window, absent="that time has not come yet")
     if before is None:
         return Evidence(window, absent="nothing was recorded yet" if after is None else

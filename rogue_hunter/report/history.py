@@ -260,7 +260,8 @@ def slice_rows(connection: sqlite3.Connection, view: str, at: Sequence[float]) -
 def summed_rows(connection: sqlite3.Connection, since: float, until: float, width: float,
                 without: Sequence[float]) -> dict[int, list[Minute]]:
     """The process rows of a time added up by identity in stretches of `width` seconds, by the number of the stretch.
-    Slices that begin at a time in `without` are left out."""
+    Slices that begin at a time in `without` are left out. `active_s` is the time that the rows cover, `first_slice` the
+    beginning of the first."""
     if not has_slices(connection):
         return {}
     sums = ", ".join(f"{how}({name}) AS {name}" for how, some in (("sum", _SUMMED), ("max", _HIGHEST))
@@ -268,7 +269,8 @@ def summed_rows(connection: sqlite3.Connection, since: float, until: float, widt
     names = ", ".join(f.name for f in PROCESS_SLICE if f.name not in (*_SUMMED, *_HIGHEST, "slice", "seconds"))
     held: dict[int, list[Minute]] = {}
     for row in connection.execute(
-            f"SELECT CAST((slice - :since) / :width AS INTEGER) AS stretch, {names}, {sums} FROM v_process_slices "
+            f"SELECT CAST((slice - :since) / :width AS INTEGER) AS stretch, min(slice) AS first_slice, "
+            f"sum(seconds) AS active_s, {names}, {sums} FROM v_process_slices "
             "WHERE slice >= :since AND slice < :until AND slice NOT IN (SELECT value FROM json_each(:without)) "
             "GROUP BY stretch, boot_id, pid, start_ticks",
             {"since": since, "until": until, "width": width, "without": wire.dumps(list(without)).decode()}):

@@ -84,8 +84,8 @@ def amount_words(cause: Cause, who: Taker, now: float, *, present: bool = False)
         return f"held {size(who.amount)} of memory ({held})" if who.amount >= 1 << 20 else \
             f"read {count(round(who.amount), 'page')} back in"
     if cause.resource == "disk":
-        rate = f"{size(who.rate)}/s" if who.seconds > 0 else ""
-        return f"moved {size(who.amount)}{spent}{since} ({', '.join(one for one in (rate, part) if one)})"
+        speed = f"{size(who.rate)}/s" if who.seconds > 0 else ""
+        return f"moved {size(who.amount)}{spent}{since} ({', '.join(one for one in (speed, part) if one)})"
     if cause.resource == "gpu":
         return f"used {percent(who.rate)} of a GPU{spent}{since}"
     if cause.resource == "wakeups":
@@ -116,12 +116,14 @@ def line_of(who: Taker | None) -> str:
 
 # -- causes ------------------------------------------------------------------------------------------------------------
 
-def cause_words(cause: Cause, now: float, *, present: bool = False) -> str:
-    """A cause as one sentence without its full stop, safe for a terminal. `now` in epoch seconds."""
+def cause_words(cause: Cause, now: float, *, present: bool = False, calm: str = "") -> str:
+    """A cause as one sentence without its full stop, safe for a terminal. `now` in epoch seconds.
+
+    `calm` is added before the command line.
+    """
     words = {"shortage": _shortage, "limit": _limit, "wait": _wait, "device": _device, "machine": _machine,
              "own": _own, "use": _use}[cause.kind](cause, now, present)
-    line = line_of(cause.who)
-    return f"{words}; {line}" if line else words
+    return "; ".join(part for part in (words, calm, line_of(cause.who)) if part)
 
 
 def _shortage(cause: Cause, now: float, present: bool) -> str:

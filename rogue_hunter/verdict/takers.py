@@ -80,6 +80,8 @@ class _Node:
     row: Row
     own: dict[int, float] = field(default_factory=dict)
     children: dict[int, float] = field(default_factory=dict)
+    active: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Of slices that are sums: the beginning and the seconds of the time in which it was listed."""
     score: int = 0
     rogue_s: float = 0.0
     processes: int = 1
@@ -154,6 +156,8 @@ class Ledger:
         own, children = uses(row, self.resource)
         node.own[index] = node.own.get(index, 0.0) + own
         node.children[index] = node.children.get(index, 0.0) + children
+        if row.get("active_s"):
+            node.active[index] = float(row["first_slice"]), float(row["active_s"])
         node.score = max(node.score, int(row.get("max_score") or 0))
         node.rogue_s += total(row, "rogue_s")
         node.processes = max(node.processes, int(row.get("processes") or 1))
@@ -348,7 +352,7 @@ class Ledger:
               whole: float, *, row: Row, key: Key | None, processes: int, nodes: Sequence[_Node], unit: str,
               root: Key | None = None, described: bool = True, members: tuple[Member, ...] = ()) -> Taker:
         amount = _amount(own, children, self._held)
-        seconds, start = self._active(own, children, amount)
+        seconds, start = self._active(own, children, amount, nodes)
         return Taker(kind, name, command, amount, 0.0 if self._held else sum(children.values()),
                      min(1.0, amount / whole), seconds, start, key, root, processes,
                      str(row.get("cmdline") or "") if described else "", unit,
@@ -357,14 +361,20 @@ class Ledger:
                      max((one.started for one in nodes), default=0), max((one.score for one in nodes), default=0),
                      max((one.rogue_s for one in nodes), default=0.0), members)
 
-    def _active(self, own: Mapping[int, float], children: Mapping[int, float], amount: float) -> tuple[float, float]:
+    def _active(self, own: Mapping[int, float], children: Mapping[int, float], amount: float,
+                nodes: Sequence[_Node]) -> tuple[float, float]:
         """For how long (s) and from when it was used.
 
         The first and the last slice of a run are used in part: as much of them as the use in between, or the highest
         tick of the machine, tells.
         """
-        at = {index: (own.get(index, 0.0) + children.get(index, 0.0)) / max(self.slices[index].seconds, 1e-3)
-              for index in own}
+        listed: dict[int, tuple[float, float]] = {}
+        for node in nodes:
+            for index, (begin, spent_s) in node.active.items():
+                first_begin, most = listed.get(index, (begin, spent_s))
+                listed[index] = min(begin, first_begin), min(self.slices[index].seconds, max(most, spent_s))
+        length = {index: listed[index][1] if index in listed else self.slices[index].seconds for index in own}
+        at = {index: (own.get(index, 0.0) + children.get(index, 0.0)) / max(length[index], 1e-3) for index in own}
         peak = max(at.values(), default=0.0)
         active = sorted(index for index, rate in at.items() if rate > 0 and rate >= ACTIVE * peak)
         if not active:
@@ -373,16 +383,18 @@ class Ledger:
         seconds, starts = 0.0, []
         for run in runs:
             inner = max((at[index] for index in run[1:-1]), default=max(at[index] for index in run))
-            spent = {index: self._part(index, at[index], inner) if index in (run[0], run[-1])
-                     else self.slices[index].seconds for index in run} if len(run) > 1 else {
-                run[0]: self._part(run[0], at[run[0]], 0.0)}
+            if len(run) == 1:
+                inner = 0.0
+            spent = {index: length[index] if index in listed or index not in (run[0], run[-1])
+                     else self._part(index, at[index], inner) for index in run}
             first = self.slices[run[0]]
-            starts.append((sum(at[index] for index in run),
+            starts.append((sum(at[index] * spent[index] for index in run),
+                           listed[run[0]][0] if run[0] in listed else
                            first.end - spent[run[0]] if len(run) > 1 else first.start))
             seconds += sum(spent.values())
         cpus = max((float(one.machine.get("cpus") or 0) for one in self.slices), default=0.0)
         if self.resource == "cpu" and cpus:
-            seconds = max(seconds, min(amount / cpus, sum(self.slices[index].seconds for index in active)))
+            seconds = max(seconds, min(amount / cpus, sum(length[index] for index in active)))
         return seconds, max(starts)[1]
 
     def _part(self, index: int, rate: float, inner: float) -> float:

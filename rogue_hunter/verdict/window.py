@@ -15,7 +15,8 @@ class Slice:
     """One stretch of time: the machine's row, and the rows of its processes and units of work.
 
     `start` is in epoch seconds, `seconds` is the measured time that the rows cover. A process row without start_ticks
-    stands for all processes of one command: the history of minutes keeps no identities.
+    stands for all processes of one command: the history of minutes keeps no identities. In a slice that is the sum of
+    shorter ones a process row has `active_s`, the seconds of those in which it was listed, and `first_slice`.
     """
 
     start: float

@@ -99,11 +99,11 @@ def records(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
 def test_pauses(report: Run) -> None:
     """The newest first: when, how long, for want of what, who and how much; a line of blocks and the sum above."""
     text = said(report("pauses", "--table", *PERIOD))
-    head, blocks, span, _, heads, *lines = text.splitlines()
-    assert head.startswith("3 pauses, 49s in all: io 40s, stopped 6.0s, cpu 3.0s")
+    head, blocks, _, heads, *lines = text.splitlines()
+    assert head == ("3 pauses from 2026-11-18 11:02:00 to 2026-11-18 11:22:00, 49s in all: io 40s, stopped 6.0s, cpu "
+                    "3.0s")
     assert len(blocks) == 60 and blocks.count("█") == 1 and len(blocks.replace(" ", "")) == 3
-    assert span == "2026-11-18 11:02:00 to 2026-11-18 11:22:00"
-    assert heads.split() == ["ID", "AT", "FOR", "CAUSE", "SHARE", "NOBODY'S", "PID", "CULPRIT"]
+    assert heads.split() == ["ID", "AT", "FOR", "CAUSE", "SHARE", "UNATTRIBUTED", "PID", "CULPRIT"]
     assert [line.split()[4] for line in lines] == ["io", "stopped", "cpu"]
     assert lines[0].endswith("  9  dd") and lines[1].endswith("(only rh-pipe was stopped)")
     assert lines[2].split()[4:] == ["cpu", "73", "%", "0", "%", "7", "hog"]
@@ -124,7 +124,7 @@ def test_one_pause(report: Run) -> None:
     rows = list(csv.DictReader(io.StringIO(said(report("pause", str(found["id"]), "--csv")), newline="")))
     assert [row["rank"] for row in rows] == [str(n) for n in range(1, len(rows) + 1)] and rows[0]["command"] == "hog"
     (stopped,) = [p for p in records(report("pauses", *PERIOD)) if p["cause"] == "stopped"]
-    assert "Nobody is named: only rh-pipe was stopped." in said(report("pause", str(stopped["id"]), "--table"))
+    assert "No process is named: only rh-pipe was stopped." in said(report("pause", str(stopped["id"]), "--table"))
 
 
 @pytest.mark.parametrize(("text", "causes"), [("hog", ["cpu"]), ("EVIL", ["cpu"]), ("dd", ["io"]), ("nobody", [])])
@@ -207,8 +207,9 @@ def test_why(report: Run) -> None:
     """Causes, who, what it was not, blocks around the time; every name visible; the same as a record and as CSV."""
     at = f"@{START + 25:.0f}"
     text = said(report("why", "--at", at, "--table"))
-    assert text.startswith("At 2026-11-18 11:07:25: cpu: paused 3.0s at 2026-11-18 11:07:23 for want of cpu: hog")
-    assert "\nLikely causes, 0 to 100 points:\n 90  cpu: paused" in text and "\nNot the cause:\n" in text
+    assert text.startswith("At 2026-11-18 11:07:25: cpu: hog (pid 7) used ")
+    assert "the\nmachine paused 3.0s" in text or "the machine paused 3.0s" in text.replace("\n", " ")
+    assert "\nLikely causes, 0 to 100 points:\n" in text and "\nNot the cause:\n" in text
     assert "\ncpu     " in text and "\npauses  " in text
     assert r"evil\x1b[2J" in text and not set(text) & {"\x1b", "\u202e"}
     assert max(map(len, text.splitlines())) <= 120
@@ -218,7 +219,7 @@ def test_why(report: Run) -> None:
     rows = list(csv.DictReader(io.StringIO(said(report("why", "--at", at, "--csv")), newline="")))
     assert rows[0]["cause"] == "cpu" and rows[0]["is_cause"] == "true" and rows[-1]["is_cause"] == "false"
     period = json.loads(said(report("why", *PERIOD, "--json")))
-    assert {c["cause"] for c in period["causes"]} >= {"cpu", "io", "stopped", "asleep"} and "at" not in period
+    assert {c["cause"] for c in period["causes"]} >= {"cpu", "stopped", "asleep"} and "at" not in period
 
 
 def test_why_now_of_a_watch_that_ended(report: Run) -> None:

@@ -104,7 +104,8 @@ def _headline(made: Record, found: Source, period: Period, causes: list[Cause]) 
     words = cause_words(first, found.now, present=_active(first, found, period))
     if first.kind == "use":
         calm = f"Nothing was short {period_words(period.since, period.until, found.now)}, and nothing waited."
-        return f"{words}; nothing waited for it." if made["verdict"] == "found" else f"{calm} Used most: {words}."
+        alone = cause_words(first, found.now, present=_active(first, found, period), calm="nothing waited for it")
+        return f"{alone}." if made["verdict"] == "found" else f"{calm} Used most: {words}."
     return f"{words}." if first.who is not None else f"{title(first)}: {words}."
 
 
