@@ -67,6 +67,8 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
         common.output()  # fails here if standard output is closed
     began = time.time()
     log = _log(config)
+    if log is not None:
+        log.listeners.append(lambda problem: common.say(problem or "the log is written again"))
 
     countdown = _countdown(seconds) if not quiet and not tee else None
 

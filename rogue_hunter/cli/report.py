@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ import click
 
 from rogue_hunter.cli import common
 from rogue_hunter.config.options import Config
+from rogue_hunter.paths import PathError
 from rogue_hunter.report.database import Source, holder, source
 from rogue_hunter.report.queries import BY, Period
 from rogue_hunter.report.render import Answer, render, style
@@ -154,7 +156,29 @@ def _answer(view: View, asked: Asked, database: Path, now: float, config: Config
     if view.database == "unused":
         return view.answer(Source(database, now, config), asked)
     with source(database, now, config, needed=view.database == "needed") as found:
+        if view is VIEWS["status"] and found.holder.pid is not None:
+            found = _asked(found, config)
         return view.answer(found, asked)
+
+
+def _asked(found: Source, config: Config) -> Source:
+    """The source with what the rh-pipe that holds the database tells now: what it wrote may be 10 s old, and it cannot
+    write that it cannot write. Unchanged if it serves no socket."""
+    from rogue_hunter.daemon.socket.address import SocketError, socket_path
+    from rogue_hunter.daemon.socket.framing import Silent, greeting
+    from rogue_hunter.host.platform import suspended
+
+    pid = found.holder.pid
+    halted = suspended(pid) if pid is not None else None
+    if halted is not None:
+        return replace(found, silent=f"rh-pipe does not run: {halted}")
+    try:
+        live = greeting(socket_path(config.socket.path))
+    except Silent:
+        return replace(found, silent="rh-pipe does not answer on its socket")
+    except (SocketError, PathError):
+        return found
+    return replace(found, live=live) if live.get("pid") == pid else found
 
 
 def _fits(name: str, view: View, which: tuple[str, ...], given: dict[str, bool]) -> None:

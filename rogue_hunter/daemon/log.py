@@ -1,21 +1,20 @@
-"""The log of rh-pipe: one JSON line an entry, rotated by size, never in the way of the beat.
+"""The log of rh-pipe: one JSON line per entry, rotated by size.
 
-An entry is a `log` record, so that `jq` and the filters read it. What it says may come from a client or a process's
-name: JSON keeps it on its line, and whoever prints it for people makes it visible.
+An entry is a `log` record, so that `jq` and the filters read it. A message may contain text of a client or the name of
+a process: JSON keeps it on its line, and control characters are made visible where it is printed for people.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from rogue_hunter.config.options import Log as Settings
-from rogue_hunter.paths import private_dir, state_dir
+from rogue_hunter.files import last_lines, open_private, rotate, rotated, shut
+from rogue_hunter.paths import PathError, private_dir, state_dir
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import record
 
@@ -24,6 +23,9 @@ LEVELS = ("debug", "info", "warning", "error")
 MESSAGE = 4096
 """Characters of a message that are kept."""
 
+READ_BYTES = 1 << 24
+"""Bytes of one file that `last` reads at most."""
+
 
 def log_path(settings: Settings) -> Path:
     """The log file: the configured one, else the user's. Raises PathError without a home."""
@@ -31,21 +33,18 @@ def log_path(settings: Settings) -> Path:
 
 
 def last(path: Path, keep: int, count: int) -> list[bytes]:
-    """The last entries of a log and its rotated files, oldest first; a line that is cut short is left out."""
+    """The last entries of a log and its rotated files, oldest first; an incomplete line is left out. Raises OSError."""
     found: list[bytes] = []
-    for name in (path, *(path.with_name(f"{path.name}.{n}") for n in range(1, keep + 1))):
-        if len(found) >= count:
-            break
-        try:
-            data = name.read_bytes()
-        except FileNotFoundError:
-            continue
-        found = [line + b"\n" for line in data.split(b"\n")[:-1]] + found
+    for name in (path, *(rotated(path, n) for n in range(1, keep + 1))):
+        missing = count - len(found)
+        if missing > 0:
+            lines, _ = last_lines(name, lambda lines, missing=missing: len(lines) >= missing, READ_BYTES)  # type: ignore[misc]
+            found = [line + b"\n" for line in lines] + found
     return found[-count:] if count else []
 
 
 def follow(path: Path, sleep: Callable[[float], object] = time.sleep) -> Iterator[bytes]:
-    """Every entry from now on, for ever; an empty one after each look that found none. A rotated file is read to its
+    """Every entry from now on, without end; an empty one after each look that found none. A rotated file is read to its
     end first."""
     file = _opened(path, at_end=True)
     held = b""
@@ -89,12 +88,17 @@ def _same(file: BinaryIO, path: Path) -> bool:
 
 
 class Log:
-    """Appends entries. What cannot be written is counted in `lost` and said in the next entry that can be."""
+    """Appends entries. What cannot be written is counted in `lost`, told in the next entry that can be, and reported to
+    `listeners` when it begins and when it ends."""
 
     def __init__(self, path: Path, settings: Settings, now: Callable[[], float] = time.time) -> None:
-        """Raises PathError when the log's own directory cannot be made, OSError never."""
+        """Raises PathError when the user's own log directory cannot be made."""
         self.path = path
         self.lost = 0
+        self.problem: str | None = None
+        """Why entries cannot be written; None when they can."""
+        self.listeners: list[Callable[[str | None], object]] = []
+        """Called with `problem` when it changes between None and a reason."""
         self._set = settings
         self._now = now
         self._fd = -1
@@ -103,7 +107,7 @@ class Log:
             private_dir(path.parent)
 
     def write(self, level: str, message: str, source: str = "rh-pipe", **more: object) -> bool:
-        """Append one entry; False when it could not be written, or its level is not."""
+        """Append one entry; False when it could not be written, or its level is not logged."""
         if LEVELS.index(level) < LEVELS.index(self._set.level):
             return False
         if self.lost:
@@ -115,47 +119,49 @@ class Log:
             self._ready(len(entry))
             # One write: lines of two writers do not mix in a file that is opened for appending.
             os.write(self._fd, entry)
-        except OSError:
+        except (OSError, PathError) as error:
             self.lost += 1
+            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            self._report(f"the log {self.path} cannot be written: {reason}")
             return False
         self.lost = 0
+        self._report(None)
         return True
+
+    def _report(self, problem: str | None) -> None:
+        changed = (problem is None) != (self.problem is None)
+        self.problem = problem
+        if changed:
+            for listener in self.listeners:
+                listener(problem)
 
     def close(self) -> None:
         """Close the file."""
         if self._fd >= 0:
-            os.close(self._fd)
+            shut(self._fd)
             self._fd = -1
 
     def _ready(self, more: int) -> None:
-        """Have the file open, with room for `more` bytes. Raises OSError."""
+        """Have the file open, with room for `more` bytes. Raises OSError, PathError."""
         try:
             info = os.lstat(self.path)
         except FileNotFoundError:
             info = None
-        # Somebody else, logrotate or another rh-pipe, may have moved the file.
+        # Another process, logrotate or another rh-pipe, may have moved the file.
         if self._fd < 0 or info is None or (info.st_dev, info.st_ino) != self._inode:
             self._open()
         elif info.st_size + more > self._set.max_mb * 1_000_000:
-            self._rotate()
+            self.close()
+            rotate(self.path, self._set.keep)
             self._open()
 
     def _open(self) -> None:
         self.close()
-        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-                     0o600)
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
-            os.close(fd)
-            raise OSError("not a file of ours")
-        self._fd, self._inode = fd, (info.st_dev, info.st_ino)
-
-    def _rotate(self) -> None:
-        """FILE becomes FILE.1, and so on; the oldest goes."""
-        self.close()
-        names = [self.path, *(self.path.with_name(f"{self.path.name}.{n}") for n in range(1, self._set.keep + 1))]
-        if self._set.keep == 0:
-            os.unlink(self.path)
-        for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
-            with suppress(FileNotFoundError):
-                os.replace(newer, older)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        try:
+            self._fd = open_private(self.path, flags)
+        except FileNotFoundError:  # the directory was removed
+            private_dir(self.path.parent)
+            self._fd = open_private(self.path, flags)
+        info = os.fstat(self._fd)
+        self._inode = (info.st_dev, info.st_ino)

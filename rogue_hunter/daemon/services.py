@@ -107,6 +107,8 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
                 stack.callback(server.close)
             if tell.wanted:
                 _announce(loop, tell, running.rate, stack)
+            if log is not None:
+                _watch_log(log, running.writer)
             stack.enter_context(keep_awake(config.power.keep_awake, warn))
             say("info", f"watching at {running.rate.hz:g} Hz, writing to {setting.database}, process {os.getpid()}, "
                         f"version {__version__}")
@@ -132,6 +134,18 @@ def _announce(loop: Loop, tell: Notifier, rate: Rate, stack: ExitStack) -> None:
     if tell.watchdog_s:
         loop.every(tell.watchdog_s / 2, tell.alive)
     stack.callback(lambda: tell.tell(STOPPING=1))
+
+
+def _watch_log(log: Log, writer: Writer) -> None:
+    """Tell in the state that entries of the log are lost, as long as they are."""
+    def hear(problem: str | None) -> None:
+        if problem is None:
+            writer.alarms.pop("log", None)
+        else:
+            writer.alarms["log"] = problem
+
+    log.listeners.append(hear)
+    hear(log.problem)
 
 
 def _reloading(config: Config, loop: Loop, setting: Setting, say: Say, tell: Notifier, running: Running,

@@ -43,5 +43,24 @@ def lister(proc_root: str | Path = "/proc", libproc: str | None = None) -> Calla
     return lambda: sum(name.isdigit() for name in os.listdir(proc_root))
 
 
+def suspended(pid: int, proc_root: Path = Path("/proc")) -> str | None:
+    """Why a process cannot run at all: stopped by a signal, or its control group is frozen. None if it can, or where
+    that is not known (macOS)."""
+    if sys.platform != "linux":
+        return None
+    from rogue_hunter.host.linux.cgroups import Cgroups
+    from rogue_hunter.host.linux.parse import parse_stat
+
+    try:
+        state = parse_stat((proc_root / str(pid) / "stat").read_bytes()).state
+    except (OSError, ValueError):
+        return None
+    if state == b"T":
+        return f"it is stopped by a signal (kill -CONT {pid} continues it)"
+    trees = Cgroups(proc_root)
+    frozen = next(filter(trees.frozen, trees.groups(pid)), None)
+    return None if frozen is None else f"its control group {frozen.path} is frozen"
+
+
 def _library(libproc: str | None) -> str | None:
     return libproc or os.environ.get("ROGUE_HUNTER_LIBPROC") or None

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ class Holder:
 class Source:
     """The database as one view sees it. `now` in epoch seconds; `state` is the table daemon_state.
 
-    `connection` is None when there is no file; only the view status can do without.
+    `connection` is None when there is no file; only the view status can do without. `live` is what a running rh-pipe
+    tells of itself over its socket (initial_state), empty if it was not asked; `silent` says why it did not answer.
     """
 
     path: Path
@@ -38,6 +39,8 @@ class Source:
     connection: sqlite3.Connection | None = None
     state: dict[str, Any] = field(default_factory=dict)
     holder: Holder = field(default_factory=lambda: Holder(False))
+    live: Mapping[str, Any] = field(default_factory=dict)
+    silent: str | None = None
 
     @property
     def reader(self) -> sqlite3.Connection:
@@ -63,6 +66,8 @@ class Source:
             return "stopped"
         if self.holder.pid is not None and self.holder.pid != self.state.get("pid"):
             return "busy"
+        if self.live or self.silent:
+            return "running" if self.live else "stale"
         return "running" if self.now - float(self.last_tick.get("ts", 0.0)) <= self.stale_after_s else "stale"
 
     @property

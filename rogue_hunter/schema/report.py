@@ -117,6 +117,8 @@ _WATCH = (
        required=True, choices=WATCH),
     _f("last_tick", float, "s", "epoch seconds of the last tick written down"),
     _f("last_tick_age_s", float, "s", "time since then"),
+    _f("answers", bool, "", "true if the running rh-pipe answered on its socket; otherwise the values are those that "
+       "it wrote last, up to 10 s ago"),
     _f("processes", int, "", "processes at the last tick"),
 )
 

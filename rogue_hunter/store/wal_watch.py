@@ -18,7 +18,7 @@ EVERY_S = 10.0
 
 class WalAlarm:
     """Looks at the size of the log every ten seconds of the ticks' own clock. While it is over the limit,
-    `writer.alarm` says so; `warn` gets a line when that begins and when it ends."""
+    `writer.alarms["wal"]` tells it; `warn` gets a line when that begins and when it ends."""
 
     def __init__(self, database: Path, writer: Writer, warn: Callable[[str], object], limit: int = ALARM_BYTES,
                  every_s: float = EVERY_S) -> None:
@@ -36,13 +36,13 @@ class WalAlarm:
         except OSError:
             size = 0
         if size > self._limit:
-            before = self._writer.alarm
-            self._writer.alarm = (f"the write-ahead log has {size >> 20} MiB: some reader stays in a transaction "
-                                  f"(see `fuser {self._wal.name}`); writing goes on")
+            before = self._writer.alarms.get("wal")
+            alarm = self._writer.alarms["wal"] = (
+                f"the write-ahead log has {size >> 20} MiB: some reader stays in a transaction "
+                f"(see `fuser {self._wal.name}`); writing goes on")
             if before is None:
-                self._warn(f"{self._wal}: {self._writer.alarm}")
-        elif self._writer.alarm is not None:
-            self._writer.alarm = None
+                self._warn(f"{self._wal}: {alarm}")
+        elif self._writer.alarms.pop("wal", None) is not None:
             self._warn(f"{self._wal}: the write-ahead log is small again")
 
     def __call__(self, tick: Tick) -> Tick:

@@ -38,7 +38,7 @@ class Writer:
     """Writes records and the state of the pipe. `now` is the wall clock, epoch seconds; `clock` the monotonic one, by
     which everything waits; `warn` takes a line for people.
 
-    `degraded` says why nothing can be written at the moment, None when all is well; `alarm` what somebody else finds
+    `degraded` says why nothing can be written at the moment, None when all is well; `alarms` what others find
     wrong while writing goes on; `dropped` counts records lost.
     """
 
@@ -57,7 +57,7 @@ class Writer:
         self._retry_at = self._look_at = self._state_at = -math.inf
         self._file: tuple[int, int] | None = None
         self.degraded: str | None = None
-        self.alarm: str | None = None
+        self.alarms: dict[str, str] = {}
         self.dropped = 0
         self._connection: sqlite3.Connection | None = None
         self._open()
@@ -68,6 +68,11 @@ class Writer:
         if moved is not None:
             self._warn(f"{self._path} was corrupt; it is kept as {moved.name} and a new one is begun")
         return self._connection
+
+    @property
+    def alarm(self) -> str | None:
+        """The alarms as one text; None without any."""
+        return "; ".join(self.alarms.values()) or None
 
     def open_events(self) -> list[Open]:
         """The events that the last writer left open, for the tracker to take up; none after the file turned out to be

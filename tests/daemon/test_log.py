@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -80,14 +81,45 @@ def test_no_old_files_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "x.log").stat().st_size <= 1000
 
 
-def test_what_cannot_be_written_is_counted_and_said(tmp_path: Path) -> None:
-    """A directory that is not there, then is."""
-    made = log(tmp_path / "sub" / "x.log")
+def test_directory_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """For its owner only; no entry is lost."""
+    path = tmp_path / "sub" / "deep" / "x.log"
+    made = log(path)
+    heard: list[str | None] = []
+    made.listeners.append(heard.append)
+    assert made.write("info", "a")
+    shutil.rmtree(tmp_path / "sub")
+    assert made.write("info", "b")
+    assert [e["message"] for e in entries(path)] == ["b"]
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert (made.lost, made.problem, heard) == (0, None, [])
+
+
+def test_what_cannot_be_written_is_counted_and_reported(tmp_path: Path) -> None:
+    """Once when it begins and once when it ends; the count is in the next entry."""
+    path = tmp_path / "sub" / "x.log"
+    made = log(path)
+    heard: list[str | None] = []
+    made.listeners.append(heard.append)
+    (tmp_path / "sub").write_text("a file, not a directory")
     assert [made.write("info", "a"), made.write("info", "b")] == [False, False]
-    (tmp_path / "sub").mkdir()
+    assert heard == [made.problem] != [None]
+    assert made.problem is not None and str(path) in made.problem and "cannot be written" in made.problem
+    (tmp_path / "sub").unlink()
     assert made.write("info", "c")
     assert made.write("info", "d")
-    assert [(e["message"], e.get("lost")) for e in entries(tmp_path / "sub" / "x.log")] == [("c", 2), ("d", None)]
+    assert [(e["message"], e.get("lost")) for e in entries(path)] == [("c", 2), ("d", None)]
+    assert heard[1:] == [None]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_file_of_another_user_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.touch()
+    os.chown(path, 4242, 4242)
+    made = log(path)
+    assert not made.write("info", "a")
+    assert made.problem is not None and "belongs to user 4242" in made.problem
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory"])

@@ -18,6 +18,10 @@ from rogue_hunter.stream.tick import Record
 CHUNK = 1 << 16
 
 
+class Silent(SocketError):
+    """An rh-pipe serves the socket, and does not answer in time."""
+
+
 def connect(path: Path, timeout: float | None = 5.0,
             peer: Callable[[socket.socket], Peer | None] = peer_of) -> socket.socket:
     """A connection to the rh-pipe that serves `path`. Raises SocketError: 69 when nobody does, 74 when it is somebody
@@ -32,7 +36,7 @@ def connect(path: Path, timeout: float | None = 5.0,
         raise SocketError(f"{path}: no rh-pipe serves it", 69) from None
     except TimeoutError:
         connection.close()
-        raise SocketError(f"{path}: rh-pipe does not answer", 69) from None
+        raise Silent(f"{path}: rh-pipe does not answer", 69) from None
     except OSError as error:
         connection.close()
         raise SocketError(f"{path}: {error.strerror}", 74) from None
@@ -67,15 +71,20 @@ def _record(line: bytes) -> dict[str, Any]:
     return found
 
 
+def greeting(path: Path, timeout: float = 1.0, clock: Callable[[], float] = time.monotonic) -> Record:
+    """What rh-pipe tells of itself now: its record `initial_state`. Raises SocketError, as `ask` does."""
+    return ask(path, {}, "initial_state", timeout, clock)
+
+
 def ask(path: Path, request: Record, answer: str, timeout: float = 600.0,
         clock: Callable[[], float] = time.monotonic) -> Record:
-    """Send one request and wait for the record of type `answer`; ticks that come meanwhile are passed over.
+    """Send one request, unless it is empty, and wait for the record of type `answer`; other records are skipped.
 
     Raises SocketError: 69 when no rh-pipe serves the socket, goes away or takes longer than `timeout`, 74 when it says
     that it cannot.
     """
     deadline = clock() + timeout
-    with connect(path) as connection:
+    with connect(path, min(5.0, timeout)) as connection:
 
         def receive() -> bytes:
             left = deadline - clock()
@@ -85,7 +94,8 @@ def ask(path: Path, request: Record, answer: str, timeout: float = 600.0,
             return connection.recv(CHUNK)
 
         try:
-            connection.sendall(wire.dumps({"type": request["type"], "v": VERSION, **request}) + b"\n")
+            if request:
+                connection.sendall(wire.dumps({"type": request["type"], "v": VERSION, **request}) + b"\n")
             for line in heard(receive):
                 found = _record(line)
                 if found.get("type") == answer:
@@ -93,7 +103,7 @@ def ask(path: Path, request: Record, answer: str, timeout: float = 600.0,
                 if found.get("type") == "error":
                     raise SocketError(f"rh-pipe: {found.get('message')}", 74)
         except TimeoutError:
-            raise SocketError(f"{path}: no answer in {timeout:g} s", 69) from None
+            raise Silent(f"{path}: no answer in {timeout:g} s", 69) from None
         except OSError as error:
             raise SocketError(f"{path}: {error.strerror}", 69) from None
     raise SocketError(f"{path}: rh-pipe ended before it answered", 69)

@@ -29,8 +29,8 @@ def status(source: Source) -> Answer:
     running = watch in ("running", "stale")
     pid = source.holder.pid
     started = state.get("started_at")
-    seen = last.get("ts")
-    degraded = state.get("degraded")
+    seen = source.live.get("ts", last.get("ts"))
+    degraded = source.silent or (source.live or state).get("degraded")
     if watch == "stale" and seen is not None:
         degraded = degraded or f"nothing was written for {duration(source.now - seen)}"
     midnight = datetime.fromtimestamp(source.now).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
@@ -44,8 +44,9 @@ def status(source: Source) -> Answer:
         rogues=state.get("rogues") if running else None,
         **(queries.totals(source.connection, midnight) if source.connection else {}),
         database=str(source.path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
-        database_bytes=files_size(source.path), degraded=degraded, dropped=state.get("dropped"), version=__version__,
-        writer_version=state.get("version"), schema_version=_schema(source), sqlite_version=sqlite3.sqlite_version,
+        database_bytes=files_size(source.path), degraded=degraded, dropped=(source.live or state).get("dropped"),
+        answers=bool(source.live) if running else None, version=__version__, writer_version=state.get("version"),
+        schema_version=_schema(source), sqlite_version=sqlite3.sqlite_version,
         python_version=platform.python_version(), config_file=_config_file())
     return Answer([found], lambda look: _text(found, look), single=True,
                   columns=[f.name for f in RECORDS["report_status"] if f.name != "rogues"])
@@ -76,7 +77,9 @@ def sentence(found: Record, now: float) -> str:
     """Whether rh-pipe runs, in one sentence."""
     watch, pid = found["watch"], found.get("pid")
     seen = "it has written no tick yet"
-    if "last_tick" in found:    # the state is written every 10 s, so this is no sign of a stall
+    if found.get("answers") and "last_tick" in found:
+        seen = f"its last tick was {ago(found['last_tick'], now)}"
+    elif "last_tick" in found:    # the state is written every 10 s, so this is no sign of a stall
         seen = f"its history was last written {ago(found['last_tick'], now)}"
     who = f" (pid {pid})" if pid else ""
     if watch == "running":
