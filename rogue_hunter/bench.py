@@ -1,6 +1,6 @@
-"""What rogue-hunter costs on this machine: each part measured by itself, in CPU time, on the processes that run now.
+"""Measure what rogue-hunter costs on this machine: the CPU time of each part, on the processes that run now.
 
-The comparison with other tools is in tests/bench; this is the short answer for a user's own machine.
+The comparison with other tools is in tests/bench; this is the short measurement for any machine.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from rogue_hunter.tracking.history import History
 from rogue_hunter.tracking.pauses import Pauses
 
 Cpu = Callable[[], float]
-"""CPU time of this thread, seconds. That of the process turns coarse (4 ms) for a while after a CPU timer was set, as
-the rules do; the thread that reads names at the start is then not counted."""
+"""CPU time of this thread, seconds. The clock of the process becomes coarse (4 ms) for a while after a CPU timer was
+set, as the rules do. The thread that reads names at the start is then not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One part: what it is and the milliseconds of each repetition."""
+    """One part, and the milliseconds of each repetition."""
 
     part: str
     doc: str
@@ -58,18 +58,18 @@ TICK_PARTS = ("tick", "gate")
 
 
 ITERATIONS = 1000
-"""Runs of one part at most: more say nothing new about its median."""
+"""Most runs of one part: more do not change its median."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long and how often: `seconds` for everything, `runs` of one part at most, three at least."""
+    """Limits: `seconds` for everything, and at most `runs` of one part (at least three)."""
 
     seconds: float = 10.0
     runs: int = ITERATIONS
 
     def times(self, work: Callable[[], object], share: float, cpu: Cpu) -> tuple[float, ...]:
-        """Milliseconds of each run, in a share of the time."""
+        """Milliseconds of each run, within a share of the time."""
         times: list[float] = []
         used = 0.0
         while len(times) < min(3, self.runs) or (len(times) < self.runs and used < share * self.seconds):
@@ -81,39 +81,39 @@ class Limits:
         return tuple(times)
 
     def beats(self, share: float, hz: float) -> int:
-        """Beats in a share of the time."""
+        """Number of beats within a share of the time."""
         return min(self.runs, max(3, round(self.seconds * share * hz)))
 
 
 def measures(make: Callable[[], Host], listed: Callable[[], int], rules: RuleSet, config: Config, limits: Limits,
              cpu: Cpu = time.thread_time, sleep: Callable[[float], object] = time.sleep) -> Iterator[Record]:
-    """Measure for about as long as `limits` say, and give a `bench` record for each part as it is known. `make` makes a
-    host, `listed` lists the processes and does nothing else."""
+    """Measure within `limits`, and yield a `bench` record for each part when it is done. `make` makes a host; `listed`
+    only lists the processes."""
     hz = config.system.hz
     full, scan, tick = _cold(make, rules, config, limits, cpu)
     count = len(tick.processes)
     fresh = _as_tick(tick)
     yield Measure("enumerate", "list the processes", limits.times(listed, 0.02, cpu)).as_record(count, hz)
-    yield Measure("full_read", "read every process in full, as at the start", full).as_record(count, hz)
-    yield Measure("gate", "one reading at the beat: idle processes by the gate, others in full",
+    yield Measure("full_read", "read every process completely, as at the start", full).as_record(count, hz)
+    yield Measure("gate", "one reading at the beat: idle processes by the gate, others completely",
                   _gate(make, limits.beats(0.3, hz), 1 / hz, cpu, sleep)).as_record(count, hz)
-    yield Measure("score_all", "score every process from nothing",
+    yield Measure("score_all", "score every process without history",
                   limits.times(lambda: Score(config)(fresh), 0.04, cpu)).as_record(count, hz)
-    yield Measure("match_all", "ask every process every rule, from nothing",
+    yield Measure("match_all", "match every process against every rule, without history",
                   limits.times(lambda: Matcher(rules)(fresh), 0.04, cpu)).as_record(count, hz)
-    yield Measure("scan", "a full scan: list, read, score and ask the rules about every process, from nothing",
+    yield Measure("scan", "a full scan: list, read, score and match every process, without history",
                   scan).as_record(count, hz)
     yield Measure("serialise", "write every process as NDJSON",
                   limits.times(lambda: wire.Encoder().tick(fresh), 0.02, cpu)).as_record(count, hz)
-    yield Measure("tick", "a whole tick of rh-pipe: read, score, track, judge, keep; without the database",
+    yield Measure("tick", "a whole tick of rh-pipe: read, score, track, match, keep; without the database",
                   _whole(make, rules, config, limits.beats(0.4, hz), cpu, sleep)).as_record(count, hz)
-    yield record("bench", part="memory", meaning="resident memory of this command, at its highest",
+    yield record("bench", part="memory", meaning="peak resident memory of this command",
                  memory_bytes=_peak_memory(), processes=count)
 
 
 def _cold(make: Callable[[], Host], rules: RuleSet, config: Config, limits: Limits,
           cpu: Cpu) -> tuple[tuple[float, ...], tuple[float, ...], Snapshot]:
-    """Milliseconds of readings from nothing, and of whole scans; what was read last."""
+    """Milliseconds of complete readings, and of whole scans; and the last reading."""
     read: list[float] = []
     shots: list[Snapshot] = []
 
@@ -155,7 +155,7 @@ def _as_tick(shot: Snapshot) -> Tick:
 
 def _whole(make: Callable[[], Host], rules: RuleSet, config: Config, ticks: int, cpu: Cpu,
            sleep: Callable[[float], object]) -> tuple[float, ...]:
-    """CPU time of whole ticks through all stages, the wait between them included; the first three are warming up."""
+    """CPU time of whole ticks through all stages, including the wait between them; the first three are warm-up."""
     host = make()
     try:
         period = 1 / config.system.hz
@@ -184,7 +184,7 @@ def _beats(count: int, period: float, sleep: Callable[[float], object]) -> Itera
 
 
 def _peak_memory() -> int:
-    """Bytes. Linux counts a program's ru_maxrss from the program before exec on; VmHWM is its own."""
+    """Peak resident memory, bytes. On Linux ru_maxrss includes the program before exec; VmHWM does not."""
     try:
         status = Path("/proc/self/status").read_bytes()
     except OSError:

@@ -1,7 +1,7 @@
-"""Prometheus text of what ticks, rules and the reaper say: for a page on 127.0.0.1, or for a file.
+"""Metrics of ticks, matches and actions in the Prometheus text format: for a page on 127.0.0.1, or for a file.
 
-Labels are words of ours: rule, priority, outcome, cause. Never a pid and never a name that a process chose; whoever
-starts processes could else make as many time series as they like.
+Labels are rule, priority, outcome and cause, never a pid or a name that a process chose: otherwise any user could
+create time series without limit.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ REQUEST_S = 5.0
 """A scraper that sends its request more slowly than this is cut off."""
 
 REPEAT_S = 120.0
-"""A match that was not said again for this long is over: it is repeated each minute while it lasts."""
+"""A match that was not repeated for this long has ended: it is printed each minute while it lasts."""
 
 _GAUGES = {
     "processes_monitored": ("processes", "Processes seen in the last tick"),
     "processes_active": ("active", "Processes that ran in the last interval"),
-    "processes_unreadable": ("unreadable", "Processes of which something may not be read"),
+    "processes_unreadable": ("unreadable", "Processes that cannot be read completely"),
     "max_score": ("max_score", "Highest score of the last tick"),
     "cpu_busy_cores": ("cpu_busy_cores", "CPU use of the machine, in cores"),
-    "memory_available_bytes": ("memory_available_bytes", "Memory that can be had without swapping"),
-    "tick_late_seconds": ("late_s", "How much later than due the last tick was"),
+    "memory_available_bytes": ("memory_available_bytes", "Memory available without swapping"),
+    "tick_late_seconds": ("late_s", "Lateness of the last tick"),
     "self_cpu_percent": ("self_cpu_percent", "CPU use of rogue-hunter itself, 100 = one core"),
     "self_memory_bytes": ("self_memory_bytes", "Memory of rogue-hunter itself"),
 }
@@ -43,7 +43,7 @@ _GAUGES = {
 
 
 class Page(Protocol):
-    """What is asked for the page at each scrape. May raise."""
+    """Called for the page at each scrape. May raise."""
 
     def render(self) -> bytes: ...
 
@@ -62,15 +62,15 @@ class Metrics:
         self._levels: Row = {}
         registry = self.registry = CollectorRegistry(auto_describe=False)
         self._ticks = Counter("rogue_hunter_ticks", "Ticks taken", registry=registry)
-        self._errors = Counter("rogue_hunter_errors", "Readings or lines that could not be used", registry=registry)
+        self._errors = Counter("rogue_hunter_errors", "Readings or lines with errors", registry=registry)
         self._pauses = Counter("rogue_hunter_pauses", "Pauses of the machine", ["cause"], registry=registry)
         self._pause_s = Counter("rogue_hunter_pause_seconds", "Length of all pauses", ["cause"], registry=registry)
-        self._matches = Counter("rogue_hunter_matches", "Matches of rules that began", ["rule", "priority"],
+        self._matches = Counter("rogue_hunter_matches", "Matches that started", ["rule", "priority"],
                                 registry=registry)
-        self._actions = Counter("rogue_hunter_actions", "What the reaper did or refused", ["rule", "outcome"],
+        self._actions = Counter("rogue_hunter_actions", "Actions and refusals of the reaper", ["rule", "outcome"],
                                 registry=registry)
-        self._killed = Counter("rogue_hunter_processes_killed", "Processes that the reaper ended", registry=registry)
-        self._recovered = Counter("rogue_hunter_cpu_recovered_percent", "CPU use that ended processes gave back, 100 = "
+        self._killed = Counter("rogue_hunter_processes_killed", "Processes terminated by the reaper", registry=registry)
+        self._recovered = Counter("rogue_hunter_cpu_recovered_percent", "CPU use of terminated processes, 100 = "
                                   "one core", registry=registry)
         Gauge("rogue_hunter_uptime_seconds", "Time since counting began", registry=registry).set_function(
             lambda: self._clock() - self._began)
@@ -101,7 +101,7 @@ class Metrics:
         return tick
 
     def restore(self, levels: Row | None, ticks: int) -> None:
-        """Take over the closing row of a tick that went by elsewhere, and how many there were."""
+        """Set the last closing row and the number of ticks, from another source."""
         with self._lock:
             self._levels = levels or {}
             self._ticks.inc(max(0, ticks))
@@ -116,7 +116,7 @@ class Metrics:
             self._bands.labels(band).set(count)
 
     def _record(self, record: Record) -> None:
-        """Count a record. One that is not what it says it is counts as an error: anybody can write into a pipe."""
+        """Count a record. An invalid record counts as an error: any program can write into a pipe."""
         try:
             self._count(record)
         except (KeyError, TypeError, ValueError):
@@ -173,7 +173,7 @@ def _word(value: object) -> str:
 
 
 class _Levels:
-    """What the last tick said. Made anew at each scrape, so that what is not known has no sample instead of a 0."""
+    """Gauges of the last tick. They are created at each scrape, so that an unknown value has no sample instead of 0."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -202,7 +202,7 @@ def write_textfile(page: Page, path: Path) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(page.render())
-        os.chmod(name, 0o644)  # the collector is another user
+        os.chmod(name, 0o644)  # the collector runs as another user
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -211,7 +211,7 @@ def write_textfile(page: Page, path: Path) -> None:
 
 
 class Server:
-    """Serves the page on 127.0.0.1 and nowhere else. `port` 0 takes a free one; raises OSError when it is taken."""
+    """Serves the page on 127.0.0.1 only. `port` 0 chooses a free one; raises OSError if the port is in use."""
 
     def __init__(self, page: Page, port: int = 9090, path: str = "/metrics") -> None:
         asked = page
@@ -225,15 +225,15 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port of the server."""
         return int(self._http.server_address[1])
 
     def start(self) -> None:
-        """Answer from now on, on a thread of its own."""
+        """Start to answer requests, in a background thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Answer no longer."""
+        """Stop the server."""
         if self._thread.is_alive():
             self._http.shutdown()
             self._thread.join(REQUEST_S)
@@ -241,7 +241,7 @@ class Server:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """GET of one path. A request that names another host comes from a web page whose name was made to point here."""
+    """Answers GET of one path. A request for another host name is DNS rebinding by a web page, and refused."""
 
     page: Page
     where = "/metrics"
@@ -259,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             try:
                 body = self.page.render()
-            except Exception as error:  # a database that is gone, say; the next scrape may find it again
+            except Exception as error:  # for example a missing database; the next scrape may find it
                 self.send_error(503, type(error).__name__)
                 return
             self.send_response(200)
@@ -269,4 +269,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a request is no event."""
+        """Requests are not logged."""

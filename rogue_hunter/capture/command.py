@@ -1,4 +1,4 @@
-"""Running a command that may be slow, may hang, may print without end: bounded in time and in bytes."""
+"""Run a command with a time limit and an output limit."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import IO
 CHUNK = 1 << 16
 ERROR_LIMIT = 4096
 GRACE_S = 0.5
-"""Seconds between the polite and the final signal to a command that took too long."""
+"""Seconds between SIGTERM and SIGKILL for a command that took too long."""
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @dataclass(slots=True)
 class Outcome:
-    """How a command ended. status: ok, failed (it said so), timeout, cancelled, limit (it printed too much and was
-    stopped), unavailable (there is no such command), denied (it may not be run)."""
+    """The end of a command. status: ok, failed (exit code not 0), timeout, cancelled, limit (stopped because it printed
+    too much), unavailable (no such command), denied (no permission to run it)."""
 
     status: str = "ok"
     code: int | None = None
@@ -34,7 +34,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Command:
-    """One command to run once: iterate over `lines()`, then look at `outcome`."""
+    """One command to run once: iterate over `lines()`, then read `outcome`."""
 
     argv: Sequence[str]
     timeout_s: float
@@ -45,8 +45,8 @@ class Command:
     outcome: Outcome = field(default_factory=Outcome)
 
     def lines(self, max_line: int = 1 << 20) -> Iterator[bytes]:
-        """Lines of the command's standard output with their line feeds; a line beyond `max_line` bytes is cut in
-        pieces. The command is over when this is: ended, or stopped and its end not waited for any longer."""
+        """Lines of the command's standard output with their line feeds; a line of more than `max_line` bytes is split.
+        At the end of the iteration the command has exited, or was killed."""
         held = b""
         for chunk in self._chunks():
             *whole, held = (held + chunk).split(b"\n")
@@ -59,7 +59,7 @@ class Command:
             yield held
 
     def run(self) -> bytes:
-        """All that it prints."""
+        """Everything that it prints."""
         return b"".join(self._chunks())
 
     def _chunks(self) -> Iterator[bytes]:
@@ -70,7 +70,7 @@ class Command:
             self.outcome = Outcome("unavailable", error=f"{self.argv[0]}: not found")
             return
         except PermissionError:
-            self.outcome = Outcome("denied", error=f"{self.argv[0]}: may not be run")
+            self.outcome = Outcome("denied", error=f"{self.argv[0]}: permission denied")
             return
         except OSError as error:
             self.outcome = Outcome("failed", error=f"{self.argv[0]}: {error.strerror}")
@@ -109,7 +109,7 @@ class Command:
                         if self.outcome.printed > self.limit_bytes:
                             self.outcome.status = "limit"
                             return
-        # Both ends are closed; the command itself may still take a moment, or for ever.
+        # Both ends are closed, but the command itself may still run.
         try:
             child.wait(max(0.01, deadline - self.clock()))
         except subprocess.TimeoutExpired:
@@ -120,7 +120,7 @@ class Command:
             if child.poll() is not None:
                 break
             with suppress(ProcessLookupError, PermissionError):
-                # Its own session: what it started goes with it. It is not reaped yet, so the number is still its own.
+                # Its own session: its children are signalled too. It is not reaped yet, so its pid is not reused.
                 os.killpg(child.pid, stop)
             try:
                 child.wait(GRACE_S)
@@ -131,20 +131,20 @@ class Command:
                 stream.close()
         self.outcome.code = child.poll()
         if self.outcome.code is None:
-            # sudo runs as root and may not be signalled: somebody has to wait for it, but not the capture.
+            # sudo runs as root and cannot be signalled: a thread waits for it, so that the capture need not.
             threading.Thread(target=child.wait, name="rh-forensics-reap", daemon=True).start()
         elif self.outcome.code != 0 and self.outcome.status == "ok":
             self.outcome.status = "failed"
 
 
 def first_words(outcome: Outcome, limit: int = 200) -> str:
-    """The first line that the command said on standard error, or its exit code."""
+    """The first line of the command's standard error, or its exit code."""
     words = outcome.error.splitlines()[0] if outcome.error else ""
     return words[:limit] or f"exit code {outcome.code}"
 
 
 def part_status(outcome: Outcome) -> str:
-    """The outcome in the words of a capture's parts."""
+    """The outcome as the status of a part of a capture."""
     return {"ok": "ok", "limit": "partial", "cancelled": "failed"}.get(outcome.status, outcome.status)
 
 
@@ -152,7 +152,7 @@ RunCommand = Callable[[Sequence[str], float, int, "threading.Event | None"], Com
 
 
 def default_runner(spawn: Spawn = subprocess.Popen) -> RunCommand:
-    """Makes Commands that use `spawn`."""
+    """A function that makes Commands which use `spawn`."""
     def make(argv: Sequence[str], timeout_s: float, limit_bytes: int, cancel: threading.Event | None) -> Command:
         return Command(argv, timeout_s, limit_bytes, cancel, spawn)
 

@@ -1,8 +1,8 @@
 """Logs as records: the unified log of macOS, the journal of systemd, the ring buffer of the Linux kernel.
 
-Each parser takes lines of bytes and gives `log_entry` records; what is no entry becomes an `error` record with its
-line number. `log show --style ndjson` ends with `{"count":N,"finished":1}`; `log stream` begins with a line that is no
-JSON (`Filtering the log data using ...`). Keys may be missing, and entries other than log events (activities,
+Each parser takes lines of bytes and yields `log_entry` records; any other line becomes an `error` record with its line
+number. `log show --style ndjson` ends with `{"count":N,"finished":1}`; `log stream` begins with a line that is not JSON
+(`Filtering the log data using ...`). Keys may be missing, and entries other than log events (activities,
 signposts) have no messageType. Messages hold what programs wrote into them: secrets are masked as in command lines.
 """
 
@@ -18,10 +18,10 @@ from rogue_hunter.text.redact import redact
 
 MESSAGE_LIMIT = 4096
 MAX_ERRORS = 20
-"""Error records of one log: a file that is something else has an error on every line. The rest is counted."""
+"""Error records of one log; the rest is counted. In a file of another format every line is an error."""
 
 PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
-"""syslog(3)'s words for the numbers 0 to 7."""
+"""The names of syslog(3) for the priorities 0 to 7."""
 
 _I64 = 1 << 63
 _KMSG = re.compile(rb"([0-9]{1,9}),([0-9]{1,18}),([0-9]{1,18}),[^;]{0,64};(.*)$", re.DOTALL)
@@ -34,7 +34,7 @@ def _loads(data: bytes) -> Any:
 
 
 def _text(value: object, limit: int = TEXT_LIMIT) -> str | None:
-    """A text field; lone surrogates cannot come out of the JSON reader, numbers are not texts."""
+    """A text field, cut to `limit` characters; None for anything else or an empty text."""
     return value[:limit] if isinstance(value, str) and value else None
 
 
@@ -51,7 +51,7 @@ def _message(value: object) -> str | None:
 
 
 class _Errors:
-    """Error records, the first few; `rest` counts what is beyond."""
+    """The first MAX_ERRORS error records; `rest` reports how many more there were."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -64,7 +64,7 @@ class _Errors:
     def rest(self) -> Iterator[Record]:
         if self.count > MAX_ERRORS:
             yield record("error", stage="forensics",
-                         message=f"{self.count - MAX_ERRORS} more lines that are no entries")
+                         message=f"{self.count - MAX_ERRORS} more lines are not log entries")
 
 
 def unified(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Record]:
@@ -78,25 +78,25 @@ def unified(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Reco
         try:
             value = _loads(data)
         except (ValueError, RecursionError):
-            yield from errors.add(number, "not JSON: the entry is cut off or no entry of a log")
+            yield from errors.add(number, "not JSON: not a log entry, or one that is cut off")
             continue
         if not isinstance(value, dict):
-            yield from errors.add(number, "not an entry of a log")
+            yield from errors.add(number, "not a log entry")
         elif "finished" in value and "eventMessage" not in value:
             finished = _int(value.get("count"))
         elif "timestamp" not in value and "eventMessage" not in value and "processID" not in value:
-            yield from errors.add(number, "JSON, but not an entry of a log")
+            yield from errors.add(number, "JSON, but not a log entry")
         else:
             entries += 1
             yield _unified_entry(value, capture)
     yield from errors.rest()
     if finished is not None and finished != entries + errors.count:
         yield record("error", stage="forensics",
-                     message=f"the log says that it has {finished} entries, {entries} could be read")
+                     message=f"the log reports {finished} entries, {entries} could be read")
 
 
 def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """JSON texts with the number of their first line: one a line, or spread as `--style json` does.
+    """JSON texts with the number of their first line: one a line, or over several lines as with `--style json`.
 
     That style prints one array: `[{` or `},{` begins an entry, `}` at the left margin ends one.
     """
@@ -144,7 +144,7 @@ def _unified_entry(value: dict[str, Any], capture: str | None) -> Record:
 
 
 def journal(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Record]:
-    """Entries of `journalctl -o json`. A message with bytes that are no UTF-8 comes as an array of numbers."""
+    """Entries of `journalctl -o json`. A message that is not UTF-8 is an array of numbers."""
     errors = _Errors()
     for number, line in enumerate(lines, 1):
         bare = line.strip()
@@ -155,7 +155,7 @@ def journal(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Reco
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict) or not any(k in value for k in ("__REALTIME_TIMESTAMP", "MESSAGE", "__CURSOR")):
-            yield from errors.add(number, "not an entry of a journal")
+            yield from errors.add(number, "not a journal entry")
             continue
         yield _journal_entry(value, capture)
     yield from errors.rest()
@@ -182,8 +182,8 @@ def _journal_entry(value: dict[str, Any], capture: str | None) -> Record:
 def kernel(lines: Iterable[bytes], boot_ts: float | None, capture: str | None = None) -> Iterator[Record]:
     """Entries of /dev/kmsg, one record of the device a line: `priority,sequence,microseconds,flags;message`.
 
-    `boot_ts` is the epoch second at which the kernel's clock was 0. Lines that begin with a space carry key=value
-    pairs of the entry before and are left out.
+    `boot_ts` is the epoch second at which the kernel's clock was 0. Lines that begin with a space have key=value
+    pairs of the entry before and are skipped.
     """
     errors = _Errors()
     for number, line in enumerate(lines, 1):
@@ -191,7 +191,7 @@ def kernel(lines: Iterable[bytes], boot_ts: float | None, capture: str | None = 
             continue
         found = _KMSG.match(line.rstrip(b"\n")[: 2 * MESSAGE_LIMIT])
         if found is None:
-            yield from errors.add(number, "not an entry of the kernel's log")
+            yield from errors.add(number, "not an entry of the kernel log")
             continue
         facility, level = divmod(int(found.group(1)), 8)
         seconds = int(found.group(3)) / 1e6

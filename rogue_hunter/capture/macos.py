@@ -1,10 +1,10 @@
 """One capture on macOS: the kernel's trace saved by tailspin and decoded by spindump, and the log, side by side.
 
 Only `tailspin save` needs root. It is run as `sudo -n /usr/bin/tailspin save -o FILE` with exactly the file that the
-sudoers rule names; the file lies in a directory of root's, so nobody can put a link in its place. What tailspin holds
+sudoers rule names; the file is in a directory of root's, so that no user can replace it by a link. What tailspin holds
 is what happened before: about 20 seconds, the freeze included, while a live spindump would show what came after it.
 
-Nothing of this was run on a Mac: the commands are described by their man pages, and tested with stand-ins.
+None of this was run on a Mac: the commands are known from their man pages, and tested with stand-ins.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _REFUSED = ("a password is required", "not allowed", "may not run sudo", "not in
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Where the commands are; tests put stand-ins here."""
+    """Paths of the commands; tests replace them by stand-ins."""
 
     sudo: str = "/usr/bin/sudo"
     tailspin: str = "/usr/bin/tailspin"
@@ -56,7 +56,7 @@ def save_argv(tools: Tools, file: str) -> list[str]:
 def capture_macos(request: Request, cancel: threading.Event | None = None, *, settings: Forensics | None = None,
                   tools: Tools | None = None, make: RunCommand | None = None, sleep: Sleep = time.sleep,
                   clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> list[Record]:
-    """Save, decode, read the log; each part has a status of its own, and one that fails leaves the others.
+    """Save, decode, read the log. Each part has its own status; if one fails, the others still run.
 
     Returns the capture record, the report with its processes, threads and waits, log entries. `make` starts commands.
     """
@@ -88,7 +88,7 @@ def capture_macos(request: Request, cancel: threading.Event | None = None, *, se
 
 
 def _targets(request: Request, records: Iterable[Record]) -> list[dict[str, object]] | None:
-    """The report knows processes by pid; that it shows a target under its name is all that can be said."""
+    """The outcome of each target: ok if the report has a process with its pid and name (it has no start times)."""
     seen = {(each.get("pid"), each.get("command")) for each in records if each["type"] == "spindump_process"}
     pids = {pid for pid, _ in seen}
     return [{"pid": t.key[0], "start_ticks": t.key[1], "command": t.command,
@@ -98,7 +98,7 @@ def _targets(request: Request, records: Iterable[Record]) -> list[dict[str, obje
 
 def _save(settings: Forensics, tools: Tools, make: RunCommand, cancel: threading.Event, parts: Parts,
           deadline: float, sleep: Sleep, clock: Callable[[], float], wall: Callable[[], float]) -> bool:
-    """Have tailspin save, and wait until its file is there and no longer grows."""
+    """Run tailspin save, and wait until its file exists and no longer grows."""
     file = Path(settings.tailspin_file)
     began = wall()
     before = _stamp(file)
@@ -113,7 +113,7 @@ def _save(settings: Forensics, tools: Tools, make: RunCommand, cancel: threading
         return True
     after = _stamp(file)
     if after is None:
-        parts.done("tailspin", "failed", f"tailspin ended well, but there is no {file}")
+        parts.done("tailspin", "failed", f"tailspin ended well, but {file} does not exist")
     elif after == before:
         parts.done("tailspin", "failed", f"tailspin ended well, but {file} is the one of an earlier capture")
     else:
@@ -138,7 +138,7 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
 
 def _settled(file: Path, before: tuple[int, int, int] | None, began: float, until: float, sleep: Sleep,
              clock: Callable[[], float]) -> bool:
-    """The file is of this capture, has bytes, and was the same twice."""
+    """True when the file is of this capture, is not empty, and did not change between two checks."""
     last: tuple[int, int, int] | None = None
     while True:
         now = _stamp(file)
@@ -169,13 +169,13 @@ def _decode(request: Request, settings: Forensics, tools: Tools, make: RunComman
         parts.problems.append(f"spindump: {status}; {processes} processes could be read")
         status = "partial"
     parts.done("spindump", status, None if status in ("ok", "partial") else f"spindump: {first_words(outcome)}")
-    # The report stands before its processes, as a capture stands before what belongs to it.
+    # The report comes before its processes, as a capture comes before its child records.
     return [report, *records[:-1]] if report and processes else []
 
 
 def _relevant(records: Iterable[Record], wanted: set[int]) -> list[Record]:
-    """All processes; the threads of those that are looked for, and of the others those that ran, were blocked, or are
-    waited for. A tailspin of 1,000 processes has 6,000 threads, of which a few hundred did anything."""
+    """All processes and the threads that matter: all threads of the targets, and of other processes the threads that
+    ran, were blocked, or block others. A tailspin of 1,000 processes has 6,000 threads; a few hundred of them ran."""
     kept: list[Record] = []
     for each in records:
         kept.append(each)
@@ -212,8 +212,8 @@ SUFFIX = ".tailspin"
 def keep_raw(source: Path, capture: str, settings: Forensics, parts: Parts) -> dict[str, object]:
     """Copy `source` to the directory of copies; the fields raw_path and raw_bytes, or a problem among `parts`.
 
-    The copy is left out when the disk would be left with less than settings.free_mb, or when the file alone is
-    beyond the quota.
+    No copy is kept when less than settings.free_mb would remain free on the disk, or when the file alone exceeds the
+    quota.
     """
     try:
         directory = private_dir(Path(settings.raw_directory) if settings.raw_directory else state_dir() / "captures")
@@ -243,7 +243,7 @@ def keep_raw(source: Path, capture: str, settings: Forensics, parts: Parts) -> d
 
 
 def make_room(directory: Path, allowed: int) -> int:
-    """Delete the oldest copies in `directory` until they take `allowed` bytes at most; how many were deleted.
+    """Delete the oldest copies in `directory` until they take at most `allowed` bytes; return how many were deleted.
 
     Only regular files with the suffix of copies are counted and deleted.
     """

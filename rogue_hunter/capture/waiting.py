@@ -38,7 +38,7 @@ Job = tuple[Key, ...]
 
 
 class Waits:
-    """A stage: adds `wait` records to the ticks. The reading is done by a thread of its own.
+    """A stage: adds `wait` records to the ticks. A background thread does the reading.
 
     `reads` replaces the reading of /proc: candidates in, waits out. On a system without /proc nothing is read.
     """

@@ -1,7 +1,5 @@
 """Every option of the configuration: its default, the reason for it, and the bounds of its value."""
 
-
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -17,13 +15,13 @@ def option(default: Any, doc: str, low: float | None = None, high: float | None 
 
 
 def section(kind: type, doc: str) -> Any:
-    """A field that is a table of its own."""
+    """A field that is a table."""
     return field(default_factory=kind, metadata={"doc": doc})
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The beat and what is kept in memory."""
+    """The beat, and the ticks kept in memory."""
 
     hz: float = option(3.0, "beats a second: a stall of one second spans three beats, and a tick costs 2 ms",
                        0.01, 100)
@@ -32,7 +30,7 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """Scores at which bands begin, and what they start. The share model's; see scoring.stress for the other's."""
+    """Scores at which the bands of the share model begin, and the bands that start tracking and captures."""
 
     medium: int = option(30, "8 times the fair share", 1, 100)
     elevated: int = option(45, "22.6 times the fair share", 1, 100)
@@ -62,12 +60,15 @@ class Share:
     memory_weight: float = option(1.0, "weight of a share of memory", 0, 100)
     disk_weight: float = option(1.0, "weight of a share of the disk traffic", 0, 100)
     wakeups_weight: float = option(0.5, "weight of a share of the wakeups: they cost power first", 0, 100)
-    cpu_floor_cores: float = option(1.0, "shares are of at least so many cores, or of a quarter of all", 0.01, 4096)
-    gpu_floor: float = option(1.0, "shares are of at least so many GPUs' time", 0.01, 4096)
-    disk_floor_bytes_per_s: float = option(100e6, "shares are of at least this traffic: a slow SSD's", 1, 1e12)
-    wakeups_floor_per_s: float = option(2000.0, "shares are of at least so many wakeups: a busy desktop's", 1, 1e9)
-    memory_free_at: float = option(0.5, "part of memory available from which it is not scarce at all", 0.01, 1)
-    memory_scarce_at: float = option(0.1, "part of memory available below which it is scarce entirely", 0, 0.99)
+    cpu_floor_cores: float = option(1.0, "CPU shares are computed against this many cores, or a quarter of all "
+                                          "cores if that is more", 0.01, 4096)
+    gpu_floor: float = option(1.0, "GPU shares are computed against at least this many GPUs", 0.01, 4096)
+    disk_floor_bytes_per_s: float = option(100e6, "disk shares are computed against at least this traffic: that of a "
+                                                   "slow SSD", 1, 1e12)
+    wakeups_floor_per_s: float = option(2000.0, "wakeup shares are computed against at least this many: those of a "
+                                                "busy desktop", 1, 1e9)
+    memory_free_at: float = option(0.5, "available part of memory from which it is not scarce", 0.01, 1)
+    memory_scarce_at: float = option(0.1, "available part of memory below which it is fully scarce", 0, 0.99)
     tau_s: float = option(1.0, "time constant of the averages of flows and pressure", 0.01, 600)
     fair_tau_s: float = option(5.0, "time constant of the average of active processes", 0.01, 600)
     active_within_s: float = option(10.0, "a process that ran within this time is active", 0.1, 3600)
@@ -124,7 +125,7 @@ class Stress:
 class Scoring:
     """Which model, and its numbers."""
 
-    model: str = option("share", "the model of rh-pipe, and of rh-score unless told", choices=("share", "stress"))
+    model: str = option("share", "the model of rh-pipe, and the default of rh-score", choices=("share", "stress"))
     share: Share = section(Share, "the share model")
     stress: Stress = section(Stress, "the stress model")
 
@@ -137,7 +138,7 @@ class RogueSelection:
     per_category: int = option(3, "stress model: the highest of each category", 0, 1000)
     category_minimum: float = option(50.0, "stress model: a category counts from this score", 0, 100)
     per_state: int = option(5, "the first of each of these states", 0, 1000)
-    states: tuple[str, ...] = option(("defunct", "uninterruptible"), "states that are always of interest",
+    states: tuple[str, ...] = option(("defunct", "uninterruptible"), "states that are always shown",
                                       choices=STATES)
 
 
@@ -146,7 +147,7 @@ class Tracking:
     """When an event begins and ends."""
 
     exit_margin: int = option(5, "an event ends when the score is this much below the tracking band", 0, 100)
-    exit_ticks: int = option(15, "and stays there for so many ticks in a row: 5 s", 1, 100_000)
+    exit_ticks: int = option(15, "and stays there for this many ticks in a row: 5 s", 1, 100_000)
     checkpoint_s: float = option(30.0, "time between snapshots while an event lasts", 0.1, 86_400)
 
 
@@ -154,10 +155,10 @@ class Tracking:
 class Pause:
     """What counts as a pause of the machine."""
 
-    late_s: float = option(1.0, "a beat that comes so late is a pause: three beats missed", 0.05, 3600)
+    late_s: float = option(1.0, "a beat that is this late is a pause: three beats missed", 0.05, 3600)
     full_ms_per_s: float = option(800.0, "all tasks waiting for memory or storage at this rate is a stall", 1, 1000)
-    full_s: float = option(1.0, "a stall that lasts so long is a pause", 0.1, 3600)
-    longest_s: float = option(60.0, "a stall that goes on is reported in parts of this length", 1, 86_400)
+    full_s: float = option(1.0, "a stall that lasts this long is a pause", 0.1, 3600)
+    longest_s: float = option(60.0, "a longer stall is reported in parts of this length", 1, 86_400)
     culprits: int = option(5, "processes named for each pause", 1, 100)
 
 
@@ -172,9 +173,13 @@ class Minutes:
 class Retention:
     """How long history is kept."""
 
+<<<<<<< HEAD
     days: float = option(30.0, "what ended longer ago is pruned", 0.01, 36_500)
     slice_hours: float = option(48.0, "slices of 5 s, waits and limits are kept so long, at 20 MB a day at most; the "
                                       "minutes made from them stay", 0.1, 100_000)
+=======
+    days: float = option(30.0, "history that ended longer ago is pruned", 0.01, 36_500)
+>>>>>>> e24cbe5 (wording: plain English in capture, service, text, config, scoring, bench, metrics)
     max_size_mb: int = option(500, "the oldest events are pruned until the file is this small", 1, 1_000_000)
 
 
@@ -183,51 +188,51 @@ class Store:
     """The database."""
 
     path: str = option("", "database file; empty: rogue-hunter.db in the data directory")
-    queue_ticks: int = option(1000, "ticks of records that wait while the disk is full or locked", 1, 1_000_000)
-    retry_s: float = option(2.0, "time between tries while the disk is full or locked", 0.01, 3600)
+    queue_ticks: int = option(1000, "ticks of records that are queued while the disk is full or locked", 1, 1_000_000)
+    retry_s: float = option(2.0, "time between retries while the disk is full or locked", 0.01, 3600)
     state_every_s: float = option(10.0, "time between updates of the table daemon_state", 0.1, 3600)
 
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """The socket on which rh-pipe tells what goes on."""
+    """The socket on which rh-pipe publishes its ticks."""
 
     enabled: bool = option(True, "serve it; rh-tail and rh-prune use it")
     path: str = option("", "the socket; empty: rh-pipe.sock in the runtime directory")
     clients: int = option(32, "clients at once", 1, 1000)
-    queue_ticks: int = option(16, "ticks that wait for a slow client: 5 s at 3 Hz; older ones are dropped, and the "
-                                  "client is told", 1, 10_000)
-    stall_s: float = option(30.0, "a client that takes nothing for so long is disconnected", 0.1, 3600)
+    queue_ticks: int = option(16, "ticks queued for a slow client: 5 s at 3 Hz; older ones are dropped, which is "
+                                  "reported to the client", 1, 10_000)
+    stall_s: float = option(30.0, "a client that reads nothing for this long is disconnected", 0.1, 3600)
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
     """The log of rh-pipe: one JSON line an entry."""
 
-    enabled: bool = option(True, "write it; standard error gets warnings in any case")
+    enabled: bool = option(True, "write it; warnings always go to standard error")
     path: str = option("", "the file; empty: rh-pipe.log in the state directory")
-    level: str = option("info", "least level that is written", choices=("debug", "info", "warning", "error"))
+    level: str = option("info", "lowest level that is written", choices=("debug", "info", "warning", "error"))
     max_mb: float = option(5.0, "the file is rotated at this size", 0.001, 10_000)
     keep: int = option(3, "rotated files that are kept", 0, 100)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What rh-pipe itself may use."""
+    """Limits of the CPU use of rh-pipe itself."""
 
     cpu_percent: float = option(2.0, "of one core, averaged over over_s: three times what 1,000 processes cost; 0: no "
                                      "limit", 0, 100)
-    over_s: float = option(60.0, "over the limit for so long: the beat slows down to half; and so long below half of "
-                                 "it: back", 1, 86_400)
-    slowest: int = option(8, "the beat is slowed down to this part at most: 1/8, one in 2.7 s at 3 Hz", 1, 1024)
+    over_s: float = option(60.0, "over the limit for this long: the rate of beats is halved; below half of it for "
+                                 "this long: doubled again", 1, 86_400)
+    slowest: int = option(8, "the rate is divided by at most this: 8 is one beat in 2.7 s at 3 Hz", 1, 1024)
 
 
 @dataclass(frozen=True, slots=True)
 class Power:
     """Power and sleep."""
 
-    keep_awake: bool = option(False, "keep the machine from going to sleep by itself while rh-pipe runs (caffeinate, "
-                                     "systemd-inhibit); off: a watcher must not change what it watches")
+    keep_awake: bool = option(False, "keep the machine from idle sleep while rh-pipe runs (caffeinate, "
+                                     "systemd-inhibit); off, because a monitor must not change the machine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,15 +257,15 @@ class Forensics:
     timeout_s: float = option(60.0, "seconds for a whole capture; decoding a tailspin takes 5 to 20", 1, 600)
     log_seconds: float = option(60.0, "seconds of log before the capture", 0, 3600)
     log_entries: int = option(500, "log entries of one capture; warnings and errors are kept first", 0, 100_000)
-    journal: bool = option(True, "read the journal, where there is one")
-    kernel_log: bool = option(True, "read the kernel's log, where that is allowed")
-    keep_idle: bool = option(False, "keep the threads of processes that neither ran nor waited for anybody")
+    journal: bool = option(True, "read the systemd journal, if there is one")
+    kernel_log: bool = option(True, "read the kernel log, if permitted")
+    keep_idle: bool = option(False, "also keep threads that neither ran nor waited for another process")
     tailspin_file: str = option("/var/db/rogue-hunter/capture.tailspin",
                                  "where tailspin saves; the sudoers rule names exactly this file")
     keep_raw: bool = option(False, "keep a copy of the tailspin file of each capture (25 MB)")
     raw_directory: str = option("", "where copies are kept; empty: captures below the state directory")
     raw_quota_mb: int = option(500, "megabytes of copies; the oldest are deleted beyond it", 1, 1_000_000)
-    free_mb: int = option(1000, "megabytes that must be free on the disk, or no copy is kept", 0, 1_000_000)
+    free_mb: int = option(1000, "megabytes that must stay free on the disk; otherwise no copy is kept", 0, 1_000_000)
 
 
 MODES = ("observe", "armed")
@@ -268,10 +273,10 @@ MODES = ("observe", "armed")
 
 @dataclass(frozen=True, slots=True)
 class Reap:
-    """Whether rh-pipe may end processes, and where it is put on record."""
+    """Whether rh-pipe may terminate processes, and the audit file."""
 
-    mode: str = option("observe", "observe: matches are told and kept; armed: rh-pipe ends what the rules ask to end, "
-                                  "without a question", choices=MODES)
+    mode: str = option("observe", "observe: matches are reported and stored; armed: rh-pipe also terminates the "
+                                  "processes, without asking", choices=MODES)
     audit: str = option("", "the audit file of rh-pipe and rh-reap; empty: logging.file of the rules, else audit.log "
                             "in the state directory")
 

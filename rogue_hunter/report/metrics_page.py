@@ -1,4 +1,4 @@
-"""The metrics page of what is in the database: for a scrape that nobody pipes ticks into."""
+"""The metrics page from the database, for a scrape without a pipe of ticks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 
 STALE_S = 60.0
-"""A last tick that is older says nothing about now: rh-pipe writes it down every ten seconds."""
+"""Seconds after which the last tick is outdated: rh-pipe stores it every ten seconds."""
 
 
 def recorded(path: Path, now: float | None = None) -> bytes:
-    """The page: levels of the last tick if it is recent, and counters of all that the database still holds, which fall
-    when history is pruned, as after a restart. Raises DatabaseError."""
+    """The page: gauges of the last tick if it is recent, and counters of everything in the database. Counters fall when
+    history is pruned, as at a restart. Raises DatabaseError."""
     now = time.time() if now is None else now
     try:
         with closing(open_reader(path)) as connection:
@@ -52,7 +52,7 @@ def _page(connection: sqlite3.Connection, now: float) -> bytes:
 
 
 def _records(connection: sqlite3.Connection) -> Iterator[tuple[float, Record]]:
-    """Everything that is counted, and when it was said last."""
+    """Every record that is counted, with the time of its last report."""
     for kind, sql in (
         ("pause", "SELECT end_time AS at, cause, duration_s FROM pauses"),
         ("match", "SELECT last_seen AS at, boot_id, pid, start_ticks, rule, priority FROM matches ORDER BY last_seen"),

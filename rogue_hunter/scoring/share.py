@@ -306,7 +306,7 @@ class Scope:
         self.scale = scale
 
     def cpu_times(self, cores: float, row: Row) -> float:
-        """How many fair shares the use of so many cores is: by the share, and at least by the use itself."""
+        """The use of `cores` in fair shares: by the share, and at least by the cores themselves."""
         factor, core = self.nice if (row.get("nice") or 0) >= _YIELDS_FROM else (self.factors[_CPU], self.core)
         return max(cores / self.denominators[_CPU] * factor, min(1.0, cores) * core)
 

@@ -1,1 +1,1 @@
-"""rh-pipe as a service of its user: systemd's user manager on Linux, launchd on macOS."""
+"""Run rh-pipe as a service of the user: the systemd user manager on Linux, launchd on macOS."""

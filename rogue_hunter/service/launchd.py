@@ -3,7 +3,7 @@
 launchd ignores what it does not know without a message, so a property list is checked here before it is installed.
 
 bootout is asynchronous: the job drains for a while, and a bootstrap in that time fails with error 5, Input/output
-error, which also stands for "loaded already" and for a session without a window server.
+error, which also means "loaded already" or a session without a window server.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ LABEL = "local.rogue-hunter.pipe"
 """Also the file's name: launchctl wants NAME.plist to hold the label NAME."""
 
 REASONS: dict[str, str] = {
-    "Label": "The file is named after it.",
-    "ProgramArguments": "Absolute: no shell and no PATH of a login. One long-running program that does not fork away.",
-    "RunAtLoad": "From login on, not on demand: a pause does not announce itself.",
-    "KeepAlive": "Again after any exit but 0 (an exception of Python's is exit 1, which Crashed would not count). A "
-                 "clean stop stays stopped.",
+    "Label": "The name of the file without .plist.",
+    "ProgramArguments": "Absolute: no shell and no PATH of a login. One long-running program that does not fork.",
+    "RunAtLoad": "From login on, not on demand: a pause cannot be foreseen.",
+    "KeepAlive": "Restart after any exit status but 0 (a Python exception is exit 1, which Crashed would not count). "
+                 "After a clean stop it stays stopped.",
     "ThrottleInterval": "Seconds between two starts. The default of 10 would try a broken configuration 8,640 times a "
                         "day.",
     "ProcessType": "Without it, or as Standard, launchd throttles CPU and I/O; Background is confined to slow cores "
                    "and starves under load. A sampler has to run exactly when nothing else can.",
-    "LegacyTimers": "Since OS X 10.9 timers of jobs are put off and gathered to save power; three beats a second "
+    "LegacyTimers": "Since OS X 10.9 timers of jobs are delayed and coalesced to save power; three beats a second "
                     "must not be.",
     "ExitTimeOut": "Seconds from SIGTERM to SIGKILL. A clean stop takes two.",
-    "Umask": "077: names and arguments of everybody's processes are nobody else's business.",
-    "WorkingDirectory": "Holds no volume busy.",
+    "Umask": "077: names and arguments of processes are private.",
+    "WorkingDirectory": "Keeps no volume busy.",
     "StandardOutPath": "Records go to the database and the socket, none to standard output.",
-    "StandardErrorPath": "Absolute: ~ and $HOME are not expanded. Its directory must exist, and nobody rotates it: "
+    "StandardErrorPath": "Absolute: ~ and $HOME are not expanded. Its directory must exist. It is not rotated: "
                          "rh-pipe writes a line when something changes, not a line a tick.",
 }
-"""Key -> why it is there. Not set, on purpose: Nice and LowPriorityIO (against being on time), StartInterval (one
-process lives on), EnvironmentVariables (paths are arguments), AbandonProcessGroup (a capture ends with its parent)."""
+"""Key -> its reason. Not set, on purpose: Nice and LowPriorityIO (beats would be late), StartInterval (one process runs
+all the time), EnvironmentVariables (paths are arguments), AbandonProcessGroup (a capture ends with its parent)."""
 
 
 def agent(program: Sequence[str], log: str, label: str = LABEL) -> dict[str, Any]:
     """The job that runs `program` (rh-pipe and its arguments) and writes its errors to `log`.
 
-    Raises ValueError for what `problems` finds: relative paths among them.
+    Raises ValueError for anything that `problems` finds, for example relative paths.
     """
     plist: dict[str, Any] = {
         "Label": label,
@@ -70,8 +70,8 @@ def agent(program: Sequence[str], log: str, label: str = LABEL) -> dict[str, Any
     data = plistlib.dumps(plist)
     if wrong := problems(data):
         raise ValueError("; ".join(wrong))
-    if plistlib.loads(data) != plist:  # a carriage return comes back as a line feed
-        raise ValueError("a property list cannot hold these characters")
+    if plistlib.loads(data) != plist:  # a carriage return is read back as a line feed
+        raise ValueError("a property list cannot contain these characters")
     return plist
 
 
@@ -79,7 +79,7 @@ def render(plist: dict[str, Any]) -> bytes:
     """The property list as XML, each key under a comment that gives its reason."""
     lines = []
     for line in plistlib.dumps(plist, sort_keys=False).decode().removesuffix("\n").split("\n"):
-        # One tab deep: a key of the job itself, not of a dict within.
+        # One tab deep: a key of the job itself, not of a nested dict.
         if line.startswith("\t<key>") and (reason := REASONS.get(line[6:].removesuffix("</key>"))):
             lines.append(f"\t<!-- {reason.replace('--', '- -')} -->")
         lines.append(line)
@@ -87,8 +87,8 @@ def render(plist: dict[str, Any]) -> bytes:
 
 
 def problems(data: bytes) -> list[str]:
-    """What is wrong with a job's property list: not well formed, keys that come twice (the parser keeps one of them and
-    says nothing), paths that are not absolute, keys of no known meaning here. Empty when nothing is."""
+    """What is wrong with the property list of a job: bad XML, duplicate keys (the parser keeps one of them without an
+    error), relative paths, unknown keys. Empty if nothing is."""
     try:
         plist = plistlib.loads(data)
         tree = ET.fromstring(data)  # noqa: S314  a local file, made by `render`; expat of today bounds entities
@@ -97,7 +97,7 @@ def problems(data: bytes) -> list[str]:
     if not isinstance(plist, dict):
         return ["not a dictionary"]
     found = [f"{key} comes twice" for node in tree.iter("dict") for key in _twice(node)]
-    found += [f"{key} has no meaning here" for key in plist if key not in REASONS]
+    found += [f"{key} is not a known key" for key in plist if key not in REASONS]
     found += [f"{key} is missing" for key in ("Label", "ProgramArguments", "ProcessType") if key not in plist]
     arguments = plist.get("ProgramArguments")
     if not isinstance(arguments, list) or not arguments or not all(isinstance(a, str) for a in arguments):
@@ -119,7 +119,7 @@ def _twice(node: ET.Element) -> list[str]:
 
 
 DRAIN_S = 15.0
-"""Seconds that a job may take to end: its ExitTimeOut is 10."""
+"""Seconds that a job may take to exit: its ExitTimeOut is 10."""
 
 STEP_S = 0.2
 
@@ -158,7 +158,7 @@ class Launchd:
         return made
 
     def arguments(self) -> list[str]:
-        """What rh-pipe is given, behind --quiet."""
+        """The arguments of rh-pipe in the installed file, after --quiet."""
         try:
             words = plistlib.loads(read(self.file) or b"").get("ProgramArguments", [])
         except (plistlib.InvalidFileException, ExpatError, ValueError, AttributeError):
@@ -166,11 +166,11 @@ class Launchd:
         return [str(word) for word in words[words.index(QUIET) + 1:]] if QUIET in words else []
 
     def install(self) -> list[str]:
-        """Write, and load it: RunAtLoad starts it. A plist that changed is loaded anew."""
+        """Write the file and load it: RunAtLoad starts it. A changed file is loaded again."""
         private_dir(self._log.parent)
         changed = put(self.file, self.text(), LABEL.encode())
         said = [f"wrote {self.file}"] if changed else []
-        # A label that was disabled once stays so for ever, and bootstrap then fails.
+        # A label that was once disabled stays disabled, and bootstrap then fails.
         self._ask("enable", self._target)
         if self._loaded():
             if not changed:
@@ -180,10 +180,10 @@ class Launchd:
         return [*said, f"loaded {LABEL} into {self._domain}"]
 
     def uninstall(self) -> list[str]:
-        """Unload, wait until it is gone, remove."""
+        """Unload the job, wait until it has exited, remove the file."""
         before = read(self.file)
         if before is not None and LABEL.encode() not in before:
-            raise ServiceError(f"{self.file}: was not written by rh-service; it is left alone", 1)
+            raise ServiceError(f"{self.file}: was not written by rh-service and is not removed", 1)
         said = []
         if self._loaded():
             self._bootout()
@@ -203,15 +203,15 @@ class Launchd:
         return [f"started {LABEL}"]
 
     def stop(self) -> list[str]:
-        """Have it end cleanly, after which launchd lets it be; wait for that."""
+        """Stop it with SIGTERM and wait for its exit; launchd does not restart it after a clean stop."""
         self._need()
         if self.state().pid is not None:
             self._ask("kill", "SIGTERM", self._target)
-            self._until(lambda: self.state().pid is None, "does not end")
+            self._until(lambda: self.state().pid is None, "does not exit")
         return [f"stopped {LABEL}"]
 
     def restart(self) -> list[str]:
-        """End it and start it again."""
+        """Stop it and start it again."""
         self._need()
         if not self._loaded():
             return self.start()
@@ -219,7 +219,7 @@ class Launchd:
         return [f"restarted {LABEL}"]
 
     def state(self) -> State:
-        """What `launchctl print` says. Its form is for people, but these lines have been there since 10.10."""
+        """The state by `launchctl print`. Its output is for people, but these lines have not changed since 10.10."""
         there = read(self.file)
         current = None if there is None else there == self.text()
         done = self._ask("print", self._target, fine=(0, *NOT_THERE))
@@ -238,12 +238,12 @@ class Launchd:
         return self._ask("print", self._target, fine=(0, *NOT_THERE)).code == 0
 
     def _bootout(self) -> None:
-        """Unload, and wait for it: launchctl returns before the job has ended."""
+        """Unload the job and wait: launchctl returns before the job has exited."""
         self._ask("bootout", self._target, fine=(0, 36, *NOT_THERE))
-        self._until(lambda: not self._loaded(), "does not end")
+        self._until(lambda: not self._loaded(), "does not exit")
 
     def _bootstrap(self) -> None:
-        """Load. Error 5 may pass when the job before has drained: tried once more after a while."""
+        """Load the job. Error 5 may be temporary, until the previous job has drained: retry once."""
         done = self._ask("bootstrap", self._domain, str(self.file), fine=(0, IO_ERROR))
         if done.code == IO_ERROR and not self._loaded():
             self._sleep(2.0)
@@ -273,6 +273,6 @@ class Launchd:
 
 
 def _said(text: str, name: str) -> str:
-    """The value of the first `name = value` line, at the depth of the service itself."""
+    """The value of the first line `name = value` of the service itself."""
     found = re.search(rf"(?m)^\t{re.escape(name)} = (.*)$", text)
     return found.group(1).strip() if found else ""

@@ -1,4 +1,4 @@
-"""What both service managers have in common: what they are asked, how they are run, how a file is put in place."""
+"""The interface of a service manager, and what both share: running commands, writing and removing files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 60.0
 
 
 class ServiceError(RogueHunterError):
-    """The service manager cannot do it. `code` is the exit code: 1 refused, 69 not available, 74 a file."""
+    """A request that the service manager cannot follow. `code`: 1 refused, 69 not available, 74 a file."""
 
     def __init__(self, message: str, code: int = 69) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class ServiceError(RogueHunterError):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A command that was run. `code` 127: there is none of this name."""
+    """The result of a command. `code` 127: command not found."""
 
     code: int
     out: str
@@ -33,7 +33,7 @@ class Done:
 
     @property
     def words(self) -> str:
-        """What it said was wrong, in a line."""
+        """Its error in one line."""
         lines = (self.error or self.out).strip().splitlines()
         return lines[0] if lines else f"exit code {self.code}"
 
@@ -42,7 +42,7 @@ Run = Callable[[Sequence[str]], Done]
 
 
 def run_command(argv: Sequence[str]) -> Done:
-    """Run a command of the system to its end."""
+    """Run a command of the system and wait for its exit, at most TIMEOUT_S seconds."""
     try:
         done = subprocess.run(list(argv), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False)
     except FileNotFoundError:
@@ -57,7 +57,7 @@ def run_command(argv: Sequence[str]) -> Done:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How the service is. `state` is a word of schema_serve.STATES; None is unknown."""
+    """The state of the service. `state` is one of schema.daemon.STATES; None is unknown."""
 
     installed: bool
     state: str
@@ -69,7 +69,7 @@ class State:
 
 
 class Manager(Protocol):
-    """systemd or launchd. Every method raises ServiceError; the texts that methods give say what was done."""
+    """systemd or launchd. Every method raises ServiceError; the texts that methods return report what was done."""
 
     kind: str
     name: str
@@ -80,15 +80,15 @@ class Manager(Protocol):
         ...
 
     def arguments(self) -> list[str]:
-        """What the installed file gives rh-pipe, behind --quiet."""
+        """The arguments of rh-pipe in the installed file, after --quiet."""
         ...
 
     def install(self) -> list[str]:
-        """Write the file, have the service start now and at login. Doing it twice is doing it once."""
+        """Write the file and start the service, now and at each login. Idempotent."""
         ...
 
     def uninstall(self) -> list[str]:
-        """Stop the service and remove the file. Nothing to do is no error."""
+        """Stop the service and remove the file. It is no error if the service is not installed."""
         ...
 
     def start(self) -> list[str]:
@@ -96,7 +96,7 @@ class Manager(Protocol):
         ...
 
     def stop(self) -> list[str]:
-        """Stop it and wait for its end; it stays installed."""
+        """Stop it and wait for its exit; it stays installed."""
         ...
 
     def restart(self) -> list[str]:
@@ -104,14 +104,14 @@ class Manager(Protocol):
         ...
 
     def state(self) -> State:
-        """How it is."""
+        """Its state."""
         ...
 
 
 def put(file: Path, text: bytes, mark: bytes) -> bool:
-    """Write a file that others may read, whole or not at all; False when it is there like this already.
+    """Write a world-readable file atomically; False if it already has this content.
 
-    A file without `mark` was written by somebody else and is not written over. Raises ServiceError.
+    A file without `mark` was not written by rh-service and is never overwritten. Raises ServiceError.
     """
     before = read(file)
     if before == text:
@@ -138,12 +138,12 @@ def put(file: Path, text: bytes, mark: bytes) -> bool:
 
 
 def take_away(file: Path, mark: bytes) -> bool:
-    """Remove a file of ours; False when there is none. Raises ServiceError for somebody else's."""
+    """Remove a file; False if it does not exist. Raises ServiceError for a file without `mark`."""
     before = read(file)
     if before is None:
         return False
     if mark not in before:
-        raise ServiceError(f"{file}: was not written by rh-service; it is left alone", 1)
+        raise ServiceError(f"{file}: was not written by rh-service and is not removed", 1)
     try:
         file.unlink()
     except OSError as error:
@@ -152,7 +152,7 @@ def take_away(file: Path, mark: bytes) -> bool:
 
 
 def read(file: Path) -> bytes | None:
-    """The file's bytes, None when there is none. Raises ServiceError."""
+    """The bytes of a file; None if it does not exist. Raises ServiceError."""
     try:
         return file.read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Picking the service manager of this platform."""
+"""The service manager of this platform."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rogue_hunter.service.systemd import Systemd
 
 
 def here(program: Program, log: Path, run: Run = run_command, platform: str = sys.platform) -> Manager:
-    """This machine's service manager. `log` is where a manager without a journal keeps standard error."""
+    """This machine's service manager. `log`: the file for standard error, for a manager without a journal."""
     if platform == "darwin":
         return Launchd(program, log, run)
     if platform == "linux":
         return Systemd(program, run)
-    raise ServiceError(f"no service manager is known for {platform}")
+    raise ServiceError(f"rh-service does not support {platform}")

@@ -1,4 +1,4 @@
-"""What the service starts: this installation's rh-pipe, and the places that were in force when it was installed."""
+"""The command line and environment of the service: rh-pipe of this installation, and the XDG directories in use."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from pathlib import Path
 import rogue_hunter
 
 XDG = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
-"""Set in a shell's profile, they are not known to a service manager."""
+"""Usually set in the profile of a shell, which a service manager does not read."""
 
 
 QUIET = "--quiet"
-"""Behind it stand the arguments that were chosen at the installation."""
+"""The arguments after this option were chosen at the installation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """`argv` begins with an absolute path. `environment` holds what the manager is to set."""
+    """`argv` begins with an absolute path. `environment`: the variables that the manager sets."""
 
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
 
 
 def program(arguments: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Program:
-    """rh-pipe, quiet, with these arguments.
+    """rh-pipe --quiet with these arguments.
 
-    The launcher beside the package where this is a checkout (it mends its environment), else the script beside the
-    interpreter, else the interpreter itself.
+    In a checkout it is started by the launcher in bin/ (which repairs its environment), otherwise by the script in the
+    directory of the interpreter, otherwise by the interpreter itself.
     """
     places = tuple((name, environment[name]) for name in XDG if environment.get(name, "").startswith("/"))
     return Program((*command_line("rh-pipe"), QUIET, *arguments), places)
 
 
 def command_line(name: str) -> list[str]:
-    """The words that start rh-NAME of this installation, whatever PATH is. The first is an absolute path."""
+    """The command line of rh-NAME of this installation, independent of PATH. The first word is an absolute path."""
     package = Path(rogue_hunter.__file__).resolve().parent
     for place in (package.parent / "bin" / name, Path(sys.executable).parent / name):
         if place.is_file() and os.access(place, os.X_OK):

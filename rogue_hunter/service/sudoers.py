@@ -1,7 +1,7 @@
-"""The one command that macOS lets only root run, and the rule that lets rh-pipe run it: word for word, no wildcard.
+"""The sudoers rule that lets rh-pipe run the one command that macOS restricts to root: exact words, no wildcard.
 
-sudoers(5) joins arguments before it matches them, so `*` would let further options and other paths through. The file is
-saved into a directory of root's, so nobody can put a link in its place.
+sudoers(5) joins arguments before it matches them, so `*` would allow further options and other paths. The file is
+saved to a directory of root's, so that no user can replace it by a link.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from rogue_hunter.capture.macos import Tools, save_argv
 from rogue_hunter.service.manager import Run, ServiceError, run_command
 
 FILE = "/etc/sudoers.d/rogue-hunter"
-"""No dot in its name: sudo passes such files over."""
+"""No dot in its name: sudo ignores such files."""
 
 PLAIN = re.compile(r"/[A-Za-z0-9/_.-]+")
-"""Paths that mean themselves in a sudoers file."""
+"""Paths that need no quoting in a sudoers file."""
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 
 
 def command(tailspin_file: str) -> list[str]:
-    """What is run, as the forensics run it, without `sudo -n`."""
+    """The command that captures run, without `sudo -n`."""
     return save_argv(Tools(), tailspin_file)[2:]
 
 
@@ -40,8 +40,8 @@ def text(user: str, uid: int, tailspin_file: str) -> bytes:
 
 
 def owned_by_root(directory: str) -> None:
-    """Raise ServiceError unless the directory is one of its own, below directories that only root can change: root is
-    going to write into it, and to set its mode."""
+    """Raise ServiceError unless the directory is for the trace alone and only root can change the directories above:
+    root will write to it, and set its mode."""
     path = PurePosixPath(directory)
     if path.name != "rogue-hunter":
         raise ServiceError(f"{directory}: the directory of the trace must be called rogue-hunter", 1)
@@ -53,11 +53,11 @@ def owned_by_root(directory: str) -> None:
         except OSError as error:
             raise ServiceError(f"{each}: {error.strerror}", 74) from None
         if info.st_uid != 0 or info.st_mode & 0o022:
-            raise ServiceError(f"{directory}: others than root can change {each}; root must not write there", 1)
+            raise ServiceError(f"{directory}: users other than root can change {each}; root must not write there", 1)
 
 
 class Sudoers:
-    """Puts the rule in place and takes it away. Only programs of the system are run as root, never this one."""
+    """Installs and removes the rule. Only programs of the system run as root, never this one."""
 
     def __init__(self, user: str, uid: int, tailspin_file: str, run: Run = run_command, file: str = FILE,
                  as_root: Sequence[str] | None = None, visudo: str = "/usr/sbin/visudo",
@@ -72,12 +72,12 @@ class Sudoers:
         self._trace = tailspin_file
 
     def installed(self) -> bool:
-        """True when there is such a file: its content is for root's eyes."""
+        """True if the file exists; only root can read its content."""
         return os.path.lexists(self._file)
 
     def install(self) -> list[str]:
-        """Write beside, check, rename. The name beside has a dot: until it is renamed, sudo does not read it. Raises
-        ServiceError; the rules that were there stay."""
+        """Write a draft, check it, rename it. The name of the draft has a dot, so that sudo does not read it. Raises
+        ServiceError; then the previous rules are unchanged."""
         self._check_directory(self._directory)
         beside = self._file + ".new"
         with tempfile.TemporaryDirectory() as place:
@@ -87,7 +87,7 @@ class Sudoers:
             self._do("/usr/bin/install", "-d", "-o", "0", "-g", "0", "-m", "0755", self._directory)
             self._do("/usr/bin/install", "-o", "0", "-g", "0", "-m", "0440", str(draft), beside)
         try:
-            # What root reads now is what was checked: the draft was ours to change until here.
+            # Check it again now that root owns it: until here this user could change the draft.
             self._check(Path(beside), self._root)
             self._do("/bin/mv", "-f", beside, self._file)
         except ServiceError:

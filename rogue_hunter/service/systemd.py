@@ -1,7 +1,7 @@
-"""The unit of systemd's user manager.
+"""The unit of the systemd user manager, and its installation through systemctl.
 
-No directive here needs a namespace of its own: in a user's manager those imply a user namespace, in which the processes
-of others would be nobody's, or are passed over in silence before systemd 254.
+No directive here needs a namespace: in a user manager those imply a user namespace, in which processes of other users
+would belong to user nobody, and before systemd 254 they are silently ignored.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _STATES = {"active": "running", "reloading": "running", "inactive": "stopped", "
            "activating": "starting", "deactivating": "stopping"}
 
 _TEXT = """\
-{mark}; rh-service install writes it anew.
+{mark}; rh-service install overwrites it.
 # Arguments: {arguments}
 [Unit]
 Description=rogue-hunter: find the process that makes the machine pause
 Documentation=man:rh-pipe(1) man:rogue-hunter(7)
-# A database that cannot be used is not tried for ever.
+# Give up if it cannot start, for example because of a damaged database.
 StartLimitIntervalSec=60
 StartLimitBurst=5
 
@@ -38,15 +38,15 @@ Type=notify
 NotifyAccess=main
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
-{environment}# A clean stop stays stopped.
+{environment}# No restart after a clean stop.
 Restart=on-failure
 RestartSec=2
 WatchdogSec=10
-# Ends within 2 s by itself.
+# It exits within 2 s.
 TimeoutStopSec=10
 KillMode=mixed
 UMask=0077
-# A sampler has to run exactly when nothing else can: no Nice, no CPUQuota. It keeps within its own budget.
+# A sampler has to run exactly when nothing else can: no Nice, no CPUQuota. It limits its own CPU use.
 MemoryMax=256M
 OOMPolicy=continue
 NoNewPrivileges=yes
@@ -63,7 +63,7 @@ WantedBy=default.target
 
 
 def unit(program: Program) -> bytes:
-    """The unit that runs `program`. Raises ServiceError for a path that no unit can hold."""
+    """The unit that runs `program`. Raises ServiceError for a path that a unit cannot contain."""
     lines = "".join(f"Environment={quoted(f'{name}={value}')}\n" for name, value in program.environment)
     command = " ".join(quoted(word, dollar=True) for word in program.argv)
     chosen = program.argv[program.argv.index(QUIET) + 1:] if QUIET in program.argv else ()
@@ -72,9 +72,9 @@ def unit(program: Program) -> bytes:
 
 
 def quoted(word: str, dollar: bool = False) -> str:
-    """A word as systemd.syntax(7) and systemd.service(5) have it: quotes, backslashes, specifiers, variables."""
+    """A word escaped by systemd.syntax(7) and systemd.service(5): quotes, backslashes, specifiers, variables."""
     if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000 for char in word):
-        raise ServiceError(f"{word!r}: a unit cannot hold these characters", 1)
+        raise ServiceError(f"{word!r}: a unit cannot contain these characters", 1)
     text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     if dollar:
         text = text.replace("$", "$$")
@@ -83,11 +83,11 @@ def quoted(word: str, dollar: bool = False) -> str:
 
 
 INSTEAD = "start it without one: rh-pipe --quiet &, or in a crontab: @reboot rh-pipe --quiet (both by its full path)"
-"""What to do where no user manager runs: in a container, after su."""
+"""Advice where no user manager runs: in a container, after su."""
 
 
 class NoManager(ServiceError):
-    """No user manager runs or can be reached."""
+    """No user manager runs, or it cannot be reached."""
 
 
 class Systemd:
@@ -108,7 +108,7 @@ class Systemd:
         return unit(self._program)
 
     def arguments(self) -> list[str]:
-        """What rh-pipe is given, behind --quiet."""
+        """The arguments of rh-pipe in the installed file, after --quiet."""
         found = re.search(rb"(?m)^# Arguments: (.*)$", read(self.file) or b"")
         try:
             words = wire.loads(found.group(1)) if found else []
@@ -117,7 +117,7 @@ class Systemd:
         return [str(word) for word in words] if isinstance(words, list) else []
 
     def install(self) -> list[str]:
-        """Write, enable, start; a unit that changed while it runs is restarted."""
+        """Write, enable and start the unit; a running unit is restarted if it changed."""
         if self._ask("is-system-running", fine=range(256)).out.strip() == "offline":
             raise NoManager(f"there is no systemd user manager here; {INSTEAD}", 69)
         said = [f"wrote {self.file}"] if put(self.file, self.text(), MARK) else []
@@ -134,12 +134,12 @@ class Systemd:
         """Stop, disable, remove."""
         before = read(self.file)
         if before is not None and MARK not in before:
-            raise ServiceError(f"{self.file}: was not written by rh-service; it is left alone", 1)
+            raise ServiceError(f"{self.file}: was not written by rh-service and is not removed", 1)
         if before is None:
             return [f"{UNIT} is not installed"]
         try:
             self._ask("disable", "--now", UNIT)
-        except NoManager:       # then it runs nothing either, and at the next login the unit must not be found
+        except NoManager:       # then nothing runs; the unit must be gone at the next login
             for link in self.file.parent.glob(f"*.wants/{UNIT}"):
                 link.unlink(missing_ok=True)
             take_away(self.file, MARK)
@@ -150,13 +150,13 @@ class Systemd:
         return [f"stopped {UNIT}", f"removed {self.file}"]
 
     def start(self) -> list[str]:
-        """Start; systemctl waits for READY=1."""
+        """Start it; systemctl waits for READY=1."""
         self._need()
         self._ask("start", UNIT)
         return [f"started {UNIT}"]
 
     def stop(self) -> list[str]:
-        """Stop; systemctl waits for the end."""
+        """Stop it; systemctl waits for its exit."""
         self._need()
         self._ask("stop", UNIT)
         return [f"stopped {UNIT}"]
@@ -168,7 +168,7 @@ class Systemd:
         return [f"restarted {UNIT}"]
 
     def state(self) -> State:
-        """What `systemctl show` says."""
+        """The state by `systemctl show`."""
         there = read(self.file)
         done = self._ask("show", UNIT, "--property=ActiveState,UnitFileState,MainPID,StatusText,ExecMainStatus,Result")
         said = dict(line.split("=", 1) for line in done.out.splitlines() if "=" in line)
@@ -186,7 +186,7 @@ class Systemd:
             raise ServiceError(f"{UNIT} is not installed: rh-service install", 69)
 
     def _ask(self, *words: str, fine: range = range(1)) -> Done:
-        """Run systemctl. Raises ServiceError when it fails in a way that is not fine, or cannot be reached."""
+        """Run systemctl. Raises ServiceError for an exit status not in `fine`, NoManager without a manager."""
         done = self._run(["systemctl", "--user", "--no-pager", *words])
         if done.code == 127 or "connect to bus" in done.error.lower():
             raise NoManager(f"there is no systemd user manager here ({done.words}); {INSTEAD}", 69)

@@ -1,1 +1,1 @@
-"""Text for people and from people: formatting, time expressions, redaction of secrets."""
+"""Text for people and from people: formatting, time expressions, redaction of secrets, errors."""

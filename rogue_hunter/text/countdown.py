@@ -12,7 +12,7 @@ class Countdown:
     """`rh-pipe: 14 s left`, rewritten in place once a second; `clear` removes it before other output. The time starts
     with the first `show`.
 
-    Only for a terminal: the caller makes none elsewhere. A terminal that takes no more output is ignored.
+    Only for a terminal. Errors of a terminal that is closed are ignored.
     """
 
     def __init__(self, name: str, seconds: float, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""Words and numbers as people read them. Names of processes are hostile input: here they are made harmless."""
+"""Format numbers, durations and sizes for people, and escape control characters in names of processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 # C0 controls, DEL, C1 controls, line and paragraph separators, bidirectional marks and isolates, zero-width and
-# other format characters, surrogates: each can move the cursor, hide text or turn its order on a terminal.
+# other format characters, surrogates: each can move the cursor, hide text or reverse its order on a terminal.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u070f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U00013430-\U0001345f"
@@ -16,7 +16,7 @@ _UNSAFE = re.compile(
 
 
 def visible(text: str) -> str:
-    """`text` with every character that a terminal would obey made visible as an escape."""
+    """`text` with control and formatting characters of a terminal replaced by visible escapes."""
     return _UNSAFE.sub(_escape, text)
 
 
@@ -28,7 +28,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def clip(text: str, width: int) -> str:
-    """`text` made visible and cut to `width` columns, with an ellipsis where something is missing."""
+    """`visible(text)` cut to `width` columns, with an ellipsis if something was cut."""
     text = visible(text)
     used = fits = 0
     for i, char in enumerate(text):
@@ -46,7 +46,7 @@ def columns(text: str) -> int:
 
 
 def csv_cell(value: object) -> str:
-    """A cell that no spreadsheet takes for a formula."""
+    """A cell that a spreadsheet does not read as a formula."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else str(value)
@@ -78,7 +78,7 @@ def size(count: float | None) -> str:
         return ""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        # What would be rounded to a fourth digit is written in the next unit: 1000 KiB is 1.0 MiB.
+        # A number that would need four digits is written in the next unit: 1000 KiB is 1.0 MiB.
         if abs(value) < 999.5 or unit == "TiB":
             break
         value /= 1024
@@ -86,7 +86,7 @@ def size(count: float | None) -> str:
 
 
 def sparkline(values: Iterable[float | None], top: float | None = None) -> str:
-    """One character a value, from empty to full block; a blank where a value is unknown."""
+    """One character for each value, from empty to full block; a space for an unknown value."""
     blocks = " ▁▂▃▄▅▆▇█"
     known: Sequence[float | None] = list(values)
     high = top or max((v for v in known if v is not None), default=0.0) or 1.0

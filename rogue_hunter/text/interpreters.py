@@ -35,7 +35,7 @@ _FAMILY = re.compile(
 
 
 def script_of(interpreter: str, arguments: Iterable[str]) -> str | None:
-    """The script or module that `interpreter` (a program's last name) runs, None when it runs none or is none."""
+    """The script or module that `interpreter` (a file name) runs; None if it runs none or is not an interpreter."""
     found = _FAMILY.match(interpreter)
     if found is None:
         return None

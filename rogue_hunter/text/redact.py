@@ -1,8 +1,7 @@
-"""Secrets out of command lines, before anything is stored, sent or logged.
+"""Mask secrets in command lines, before anything is stored, sent or logged.
 
-A command line is public to every user of most machines, but a database, a log and a bug report live longer. What
-looks like a secret is replaced; what merely might be one in a form nobody uses is left, so the result is a help and
-not a guarantee.
+A command line is public to every user of most machines, but a database, a log and a bug report live longer. Text
+that looks like a secret is replaced. Redaction is best effort: unusual formats are not recognised.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ from rogue_hunter.text.secret_options import Options, options_of
 
 MASK = "***"
 LIMIT = 4096
-"""Bytes of a command line that are kept: enough to tell two runs apart, and one page of the kernel's memory."""
+"""Bytes of a command line that are kept: one page of memory, enough to distinguish two runs."""
 
 NAMED = 8
-"""Programs of one command line whose options are looked for."""
+"""Programs of one command line whose options are searched."""
 
-# Long words may be glued to what stands before them (PGPASSWORD, accessToken), short ones not (--passive, author).
-# The whole name is taken at once and never given back: a hostile argument must not make the search slow.
+# Long words may follow other letters (PGPASSWORD, accessToken), short ones may not (--passive, author).
+# The name is matched possessively, without backtracking: a hostile argument must not make the search slow.
 _LONG = r"(?:password|passwd|passphrase|passcode|secret|token|api[-_]?key|credential|sshpass|storepass|keypass)"
 _SHORT = (r"(?:pass|pwd|access[-_]?key(?:[-_]?id)?|private[-_]?key|auth(?:orization)?|cookie|session[-_]?(?:id|key)"
           r"|bearer|client[-_]?secret|signature|sas)")
 _NAME = rf"(?=[a-z0-9_.-]*?(?:{_LONG}|(?<![a-z0-9]){_SHORT})s?(?![a-z0-9]))[a-z0-9_.-]++"
 _ASSIGNED = re.compile(rf"(?is)^(-{{0,2}}{_NAME}\s*[=:]\s*)(.+)$")
-# `--from-literal=password=x`: what the option takes is an assignment itself.
+# `--from-literal=password=x`: the value of the option is an assignment itself.
 _NESTED = re.compile(r"(?s)^(--[A-Za-z0-9-]{1,40}=)(?!--)([^=]{1,200}=.+)$")
 _FLAG = re.compile(rf"(?i)^-{{1,2}}{_NAME}$")
 _HEADER = re.compile(r"(?is)^((?:proxy-)?authorization|x-[a-z0-9-]*(?:key|token|secret|auth)[a-z0-9-]*|(?:set-)?cookie)"
@@ -46,13 +45,13 @@ _TOKEN = re.compile(r"""\s+|(?:[^\s"']++|"[^"]*"|'[^']*')+|["']""")
 def redact(argv: Sequence[str]) -> str:
     """The command line as one string, secrets masked, at most LIMIT bytes of UTF-8.
 
-    Takes `--password=x`, `--token x`, `KEY=secret`, `scheme://user:pass@host`, `Bearer x`, `-px` of the programs that
-    know it, and well-known key shapes, each also inside of one longer argument (`sh -c "..."`).
+    Recognises `--password=x`, `--token x`, `KEY=secret`, `scheme://user:pass@host`, `Bearer x`, `-px` of the programs
+    that have it, and well-known key shapes, each also inside of one longer argument (`sh -c "..."`).
     """
     kept: list[str] = []
     size = 0
     for arg in argv:
-        # A long argument is cut, but behind the limit: a secret that is cut in half may not look like one.
+        # A long argument is cut beyond the limit first: half of a secret may not look like one.
         kept.append(arg[: 2 * LIMIT])
         size += len(arg) + 1
         if size > 2 * LIMIT:
@@ -64,8 +63,8 @@ def redact(argv: Sequence[str]) -> str:
 
 
 def _masked(args: Iterable[str]) -> list[str]:
-    """The arguments, secrets masked. The program whose options they are may stand behind another (`sudo mysql -px`),
-    and a word may only look like a program's name: the options of all that were named count."""
+    """The arguments, secrets masked. The program may follow another one (`sudo mysql -px`), and a word may only look
+    like the name of a program: the options of all programs named count."""
     out: list[str] = []
     named: list[Options] = []
     mask_next = rest = False
@@ -99,7 +98,7 @@ def _masked(args: Iterable[str]) -> list[str]:
 
 
 def _option(arg: str, takes: Options) -> str | None:
-    """One word that holds an option and its secret, masked; None when it does not."""
+    """One word of an option and its secret, masked; None for other words."""
     for option in takes.glued:
         if arg.startswith(option) and len(arg) > len(option) and not (option == "-p" and arg[2] == "="):
             return option + MASK
@@ -113,7 +112,7 @@ def _option(arg: str, takes: Options) -> str | None:
 
 
 def _first_of(arg: str, apart: str) -> str | None:
-    """`user/secret@place` with the secret masked: the program's own way, without an option before it."""
+    """`user/secret@place` with the secret masked: the form that the program uses without an option."""
     who, _, secret = arg.partition(apart)
     if not who or who[0] in "-@/." or not secret or "=" in who:
         return None
@@ -125,7 +124,7 @@ def _bare(arg: str, takes: Options) -> re.Match[str] | None:
 
 
 def _in_word(word: str) -> str:
-    """One argument, or a piece of one. Whole lines of shell are taken apart too."""
+    """One argument, or a part of one, masked. Command lines for a shell are split and masked too."""
     if len(word) < 4:
         return word
     if _HEADER.match(word):
@@ -138,7 +137,7 @@ def _in_word(word: str) -> str:
     if not blank and (found := _NESTED.match(word)):
         return found.group(1) + _in_word(found.group(2))
     if blank:
-        # Before the assignments: `Authorization: Bearer x` would else lose the word Bearer and keep the x.
+        # Before the assignments: `Authorization: Bearer x` would otherwise lose the word Bearer and keep the x.
         word = _SCHEME.sub(rf"\1\2{MASK}", word)
     if "=" in word or ":" in word:
         word = _INLINE.sub(rf"\1{MASK}", word)
@@ -148,7 +147,7 @@ def _in_word(word: str) -> str:
 
 
 def _in_line(line: str) -> str:
-    """A line of shell: its words as if they were arguments, the blanks between them as they were."""
+    """A command line for a shell, masked word by word; the spaces between them stay."""
     tokens = _TOKEN.findall(line)
     places = [i for i, token in enumerate(tokens) if not token.isspace()]
     if len(places) < 2:

@@ -1,8 +1,7 @@
-"""Which options of which programs take a secret: names alone do not tell, `-p` is a port to one and a password to
-another.
+"""Options of programs that take a secret: `-p` is a port for one program and a password for another.
 
-From the manuals of the programs. What takes the secret as a bare word between others is in it only where that word can
-be told by what stands before it.
+The source is the manuals of the programs. A secret that is a bare word among others is listed only if the words before
+it identify it.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from functools import cache
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Of one kind of program. `program` is a pattern of its name.
+    """The options of one kind of program. `program` is a pattern of its name.
 
-    `glued` options have their secret behind them in the same word, `spaced` ones in the next. `user` options take
-    `user` and secret in one word, `apart` by this sign. `after` words have to come first. `rest` words are followed by
-    nothing but names and secrets; `words` are bare words that a secret follows.
+    `glued`: options with their secret in the same word; `spaced`: in the next word. `user`: options that take user and
+    secret in one word, separated by `apart`. `after`: words that must come first. `rest`: words that are followed only
+    by names and secrets. `words`: bare words that a secret follows.
     """
 
     program: str
@@ -75,7 +74,7 @@ _TABLE = (
 _PLAIN: dict[str, Options] = {}
 _SHAPES: list[tuple[str, Options]] = []
 for _each in _TABLE:
-    # Of the alternatives, those that are words: one look each, where a pattern of all of them took 10 us a word.
+    # Alternatives that are plain words: one dictionary lookup; a pattern of all of them took 10 us a word.
     for _name in re.split(r"\|(?![^(]*\))", _each.program):
         if re.fullmatch(r"[a-z0-9_-]+", _name):
             _PLAIN[_name] = _each
@@ -89,7 +88,7 @@ def _shapes() -> re.Pattern[str]:
 
 
 def options_of(word: str) -> Options | None:
-    """The options of a program, by its path or its name; None for what is none of these."""
+    """The options of a program, by its path or name; None for an unknown program."""
     if word[:1] in ("-", "") or len(word) > 4096:
         return None
     name = word.rsplit("/", 1)[-1].lower().removesuffix(".exe")

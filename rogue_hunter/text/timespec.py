@@ -1,6 +1,6 @@
-"""Lengths and points of time as people write them. One strict grammar: what it does not know is an error.
+"""Parse durations and points of time as people write them. The grammar is strict: anything else is an error.
 
-git and journalctl disagree about `1h`, and one of them takes any word for a time; neither is followed.
+git and journalctl disagree about `1h`, and one of them accepts any word as a time; neither is followed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_time(text: str, now: float) -> float:
-    """Epoch seconds of a point of time; `now` is the present. Local time where no zone is given. Raises ValueError.
+    """Epoch seconds of a point of time; `now` is the present. Local time if no zone is given. Raises ValueError.
 
     A time of day that has not come yet today is yesterday's: questions are about the past.
     """

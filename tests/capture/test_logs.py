@@ -52,7 +52,7 @@ def test_a_file_that_is_something_else_has_few_errors() -> None:
     """Errors are counted after the first ones."""
     records = parsed(fixture("unified.ndjson").splitlines(keepends=True)[1] + b"nothing\n" * 5000)
     assert len(of(records, "error")) == logs.MAX_ERRORS + 1
-    assert records[-1]["message"] == f"{5000 - logs.MAX_ERRORS} more lines that are no entries"
+    assert records[-1]["message"] == f"{5000 - logs.MAX_ERRORS} more lines are not log entries"
 
 
 def test_journal() -> None:

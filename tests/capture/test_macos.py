@@ -151,7 +151,7 @@ def test_tailspin_writes_nothing(mac: Mac) -> None:
                                    clock=lambda: float(next(clock))))
 
     records = run()
-    assert records[0]["tailspin_status"] == "failed" and "there is no" in records[0]["problems"][0]
+    assert records[0]["tailspin_status"] == "failed" and "does not exist" in records[0]["problems"][0]
     mac.file.write_text("old")
     records = run()
     assert records[0]["tailspin_status"] == "failed" and "earlier capture" in records[0]["problems"][0]

@@ -55,8 +55,8 @@ class FourProcesses:
 
 
 def test_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that goes on by a millisecond with each look: enumeration, rules, a whole scan and memory are told with
-    average, least and most, as a table and as records that are declared."""
+    """With a clock that advances a millisecond a reading: the parts with average, least and most, as a table and as
+    valid records."""
     monkeypatch.setattr(bench, "_peak_memory", lambda: 26_200_000)
     clock = count()
     found = list(measures(FourProcesses, lambda: 4, builtin(), Config(), Limits(10.0, 5), lambda: next(clock) / 1000,
@@ -66,10 +66,10 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PART       MEDIAN  AVERAGE  LEAST  MOST  RUNS  US/PROC    CORE  WHAT
 enumerate    1.00     1.00   1.00  1.00     5    250.0          list the processes
-full_read    1.00     1.00   1.00  1.00     5    250.0          read every process in full, as at t…
+full_read    1.00     1.00   1.00  1.00     5    250.0          read every process completely, as a…
 gate         1.00     1.00   1.00  1.00     5    250.0  0.30 %  one reading at the beat: idle proce…
-score_all    1.00     1.00   1.00  1.00     5    250.0          score every process from nothing
-match_all    1.00     1.00   1.00  1.00     5    250.0          ask every process every rule, from …
+score_all    1.00     1.00   1.00  1.00     5    250.0          score every process without history
+match_all    1.00     1.00   1.00  1.00     5    250.0          match every process against every r…
 scan         3.00     3.00   3.00  3.00     5    750.0          a full scan: list, read, score and …
 serialise    1.00     1.00   1.00  1.00     5    250.0          write every process as NDJSON
 tick         1.00     1.00   1.00  1.00     5    250.0  0.30 %  a whole tick of rh-pipe: read, scor…

@@ -196,7 +196,7 @@ def test_the_real_watchdog_report_names_who_is_to_blame(rh: Run) -> None:
     """WindowServer's watchdog fired: WindowServer is what the others wait for."""
     (path,) = (p for p in REAL if "wswatchdog" in p.name)
     done = rh("forensics", "blame", "--table", str(path))
-    assert done.returncode == 0 and done.stdout.startswith(b"1. WindowServer [176] thread 0x3e2 holds up 21 threads")
+    assert done.returncode == 0 and done.stdout.startswith(b"1. WindowServer [176] thread 0x3e2 blocks 21 threads")
     first = lines(rh("forensics", "blame", str(path)))[0]
     assert (first["rank"], first["command"]) == (1, "WindowServer")
     assert first["chain"][-1] == "WindowServer [176] thread 0x3e2"
@@ -234,7 +234,7 @@ def test_a_report_that_was_cut_off(rh: Run) -> None:
     cut = data[: data.index(b"Process:", data.index(b"Process:") + 9) + 200]
     for form in ("--ndjson", "--json", "--table"):
         done = rh("forensics", "parse", form, "-", stdin=cut)
-        assert done.returncode == 65 and b"the report is not whole" in done.stderr and b"Editor" in done.stdout
+        assert done.returncode == 65 and b"the report is incomplete" in done.stderr and b"Editor" in done.stdout
 
 
 def test_a_file_that_is_not_there(rh: Run, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_captures_are_judged_one_by_one(rh: Run) -> None:
     assert [(b["capture"], b["rank"], b["pid"], b["waiters"], b["samples"]) for b in found] == [
         ("k1", 1, 7, 2, 6.0), ("k2", 1, 7, 2, 6.0)]
     words = rh("forensics", "blame", "--table", "-", stdin=data).stdout.decode()
-    assert words.splitlines()[0] == "k1:" and "hog [7] thread 7 holds up 2 threads of 2 other processes" in words
+    assert words.splitlines()[0] == "k1:" and "hog [7] thread 7 blocks 2 threads of 2 other processes" in words
 
 
 def test_a_log_blames_nobody(rh: Run) -> None:

@@ -132,7 +132,7 @@ def test_a_convoy_names_its_holder(pipe: Pipe, spawn: Spawn, rh: Run, db: Path, 
         (root,) = [r for r in roots if r["pid"] == holder.pid]
         assert root["waiters"] == 2 and root["certainty"] == "proven"
     words = rh("report", "capture", str(found["id"]), "--blame", "--table", "--db", str(db)).stdout.decode()
-    assert f"[{holder.pid}] thread {holder.pid} holds up 2 threads of 2 other processes" in words
+    assert f"[{holder.pid}] thread {holder.pid} blocks 2 threads of 2 other processes" in words
     again = rh("forensics", "blame", "-", stdin=rh("report", "capture", named["capture"], "--db", str(db)).stdout)
     assert holder.pid in {json.loads(line)["pid"] for line in again.stdout.splitlines()}
 

@@ -99,7 +99,7 @@ def test_one_capture_in_words(report: Callable[..., str]) -> None:
     words = report("capture", "1", "--table")
     for part in ("Capture 1, k1", "partial, ", "for an event of hog (pid 7), took 0.2s", "threads ok, waits partial",
                  "cpu some 12.5 %", "In the 20s before it, 60 ticks:",
-                 "1. hog [7] thread 7 holds up 2 threads of 2 other processes", "culprit", "1 blocked", "1 running",
+                 "1. hog [7] thread 7 blocks 2 threads of 2 other processes", "culprit", "1 blocked", "1 running",
                  "2 log entries, 1 of them warnings or worse", "tick\\x1b[2Jtock"):
         assert part in words, part
     hostile = report("capture", "2", "--table")
@@ -121,8 +121,8 @@ def test_its_parts_alone(report: Callable[..., str], database: Path) -> None:
     assert "a quiet word" in report("capture", "1", "--logs", "--table")
     (root,) = ndjson(report("capture", "1", "--blame"))
     assert (root["type"], root["capture"], root["pid"], root["waiters"]) == ("blame", "k1", 7, 2)
-    assert report("capture", "1", "--blame", "--table").startswith("1. hog [7] thread 7 holds up 2 threads")
-    assert report("capture", "4", "--blame", "--table") == "nobody is seen to hold up anybody\n"
+    assert report("capture", "1", "--blame", "--table").startswith("1. hog [7] thread 7 blocks 2 threads")
+    assert report("capture", "4", "--blame", "--table") == "no blocker found\n"
     assert report("capture", "4", "--threads", "--csv").startswith("capture,process,")
     with open_reader(database) as connection:
         found = read(connection, "k1")

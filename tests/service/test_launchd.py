@@ -109,7 +109,7 @@ def test_a_job_that_never_ends(tmp_path: Path) -> None:
     fake = Launchctl(drain=10**6)
     service = agent(tmp_path, fake)
     service.install()
-    with pytest.raises(ServiceError, match="does not end"):
+    with pytest.raises(ServiceError, match="does not exit"):
         service.uninstall()
     assert service.file.exists()
 
@@ -130,7 +130,7 @@ def test_the_agent_is_stopped_started_and_removed(tmp_path: Path) -> None:
     assert fake.loaded is None and not service.file.exists()
     assert service.uninstall() == [f"{LABEL} is not installed"]
     service.file.write_text("somebody's")
-    with pytest.raises(ServiceError, match="left alone"):
+    with pytest.raises(ServiceError, match="is not removed"):
         service.uninstall()
 
 

@@ -70,7 +70,7 @@ def test_what_is_no_job() -> None:
     assert problems(plistlib.dumps(["x"])) == ["not a dictionary"]
     assert problems(plistlib.dumps({**EXAMPLE, "ProcessType": "Background"})) == [
         "ProcessType is not Interactive: launchd would throttle it"]
-    assert problems(plistlib.dumps({**EXAMPLE, "KeepAliv": True})) == ["KeepAliv has no meaning here"]
+    assert problems(plistlib.dumps({**EXAMPLE, "KeepAliv": True})) == ["KeepAliv is not a known key"]
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the shared samples are not here")

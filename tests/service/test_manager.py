@@ -43,7 +43,7 @@ def test_each_platform_has_its_own(tmp_path: Path) -> None:
     program = Program(("/bin/rh-pipe",))
     assert isinstance(here(program, tmp_path, platform="darwin"), Launchd)
     assert isinstance(here(program, tmp_path, platform="linux"), Systemd)
-    with pytest.raises(ServiceError, match="no service manager is known for plan9"):
+    with pytest.raises(ServiceError, match="rh-service does not support plan9"):
         here(program, tmp_path, platform="plan9")
 
 

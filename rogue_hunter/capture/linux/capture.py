@@ -1,4 +1,4 @@
-"""One capture on Linux, from the first look to the records."""
+"""One capture on Linux: read the processes, follow their waits, collect logs, make the records."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record
 
 PSS_LIMIT_BYTES = 1 << 30
-"""Pss is read of smaller processes only: the kernel walks every page for it and holds the memory map meanwhile."""
+"""Pss is read only of smaller processes: the kernel walks every page for it and locks the memory map for that time."""
 
 
 @dataclass(slots=True)
 class _Scene:
-    """What was read so far."""
+    """The processes that were read so far."""
 
     root: Path
     machine: str
@@ -44,10 +44,10 @@ def capture_linux(request: Request, cancel: threading.Event | None = None, *,
                   settings: Forensics | None = None, root: Path = Path("/proc"), sleep: Sleep = time.sleep,
                   clock: Callable[[], float] = time.monotonic, make: RunCommand | None = None,
                   kmsg: str = "/dev/kmsg") -> list[Record]:
-    """Look at the targets, at whoever waits not to be interrupted, and at whoever stands in the way of any of them.
+    """Capture the targets, processes in uninterruptible sleep, and the processes that block any of them.
 
-    Returns the capture record, the report, processes with threads and waits, log entries. Raises nothing for what the
-    machine does; `make` starts journalctl.
+    Returns the capture record, the report, processes with threads and waits, log entries. Failures are reported in the
+    records, not raised. `make` starts journalctl.
     """
     settings = settings or Forensics()
     cancel = cancel or threading.Event()
@@ -64,7 +64,7 @@ def capture_linux(request: Request, cancel: threading.Event | None = None, *,
     for target in request.targets:
         if going_on():
             scene.outcomes[target.key] = _read(scene, target.key, target.role)
-    # Half of the room is left to those who turn out to be in the way of the others.
+    # Half of the limit is reserved for processes that turn out to block others.
     crowd = max(len(scene.processes) + 1, settings.processes // 2)
     for pid, role in _bystanders(index, scene.machine):
         if going_on() and len(scene.processes) < crowd:
@@ -81,7 +81,7 @@ def capture_linux(request: Request, cancel: threading.Event | None = None, *,
     _weigh_memory(scene, request, going_on)
     parts.done("threads", _threads_status(scene, request), _threads_problem(scene))
     parts.done("waits", "partial" if index.incomplete or "memory" in scene.denied else "ok",
-               "not every process's descriptors may be read: some waits have no name" if index.incomplete else None)
+               "some descriptors cannot be read: some waits have no holder" if index.incomplete else None)
     children = list(_process_records(scene, request, waits, uptime(root)))
     children.insert(0, report_record(request, children, settings, clock() - start, root))
     entries, left = _logs(request, settings, parts, make or default_runner(), cancel, kmsg) if going_on() else ([], 0)
@@ -95,7 +95,7 @@ def capture_linux(request: Request, cancel: threading.Event | None = None, *,
 
 
 def _read(scene: _Scene, key: Key | int, role: str) -> str:
-    """Read one process into the scene; says ok, gone, timeout (then less of it was read) or left_out."""
+    """Read one process into the scene; returns ok, gone, failed, left_out, or timeout (less of it was read)."""
     pid = key if isinstance(key, int) else key[0]
     if pid in scene.processes:
         return "ok"
@@ -134,8 +134,7 @@ def _guarded(scene: _Scene, process: Process, call: Callable[[], None]) -> None:
 
 
 def _bystanders(index: Index, machine: str) -> Iterator[tuple[int, str]]:
-    """Processes that wait not to be interrupted, and both sides of every file lock and of every mutex between
-    processes that is waited for."""
+    """Processes in uninterruptible sleep, and waiters and holders of file locks and of mutexes between processes."""
     for pid, stat in index.stats().items():
         if stat.state == b"D" and not stat.flags & PF_KTHREAD:
             yield pid, "uninterruptible"
@@ -151,7 +150,7 @@ def _bystanders(index: Index, machine: str) -> Iterator[tuple[int, str]]:
 
 
 def _follow(scene: _Scene, index: Index, going_on: Callable[[], bool]) -> dict[int, list[Wait]]:
-    """The waits of everybody in the scene, with the holders read in as they are met."""
+    """The waits of every process in the scene; holders that are not in it yet are read too."""
     found: dict[int, list[Wait]] = {}
     try:
         namespace: str | None = os.readlink(scene.root / "self" / "ns" / "pid")
@@ -166,7 +165,7 @@ def _follow(scene: _Scene, index: Index, going_on: Callable[[], bool]) -> dict[i
             found[pid] = bounded(lambda p=process: list(waits_of(p, index, namespace)),  # type: ignore[misc]
                                  scene.settings.process_timeout_s)
         except (Late, OSError):
-            process.problems.append(f"process {pid}: what it waits for could not be found out in time")
+            process.problems.append(f"process {pid}: timeout while reading what it waits for")
             continue
         scene.denied |= process.denied
         for wait in found[pid]:
@@ -177,7 +176,7 @@ def _follow(scene: _Scene, index: Index, going_on: Callable[[], bool]) -> dict[i
 
 
 def _weigh_memory(scene: _Scene, request: Request, going_on: Callable[[], bool]) -> None:
-    """Pss of the culprit."""
+    """Read the Pss of the culprit."""
     culprit = request.culprit
     process = scene.processes.get(culprit.key[0]) if culprit else None
     if process is None or not going_on() or process.fields.get("memory_bytes", 0) > PSS_LIMIT_BYTES:
@@ -201,9 +200,9 @@ def _threads_status(scene: _Scene, request: Request) -> str:
 
 def _threads_problem(scene: _Scene) -> str | None:
     gone = [str(key[0]) for key, how in scene.outcomes.items() if how == "gone"]
-    words = [f"may not be read of every process: {', '.join(sorted(scene.denied))}"] if scene.denied else []
+    words = [f"no permission to read, of some processes: {', '.join(sorted(scene.denied))}"] if scene.denied else []
     if gone:
-        words.append(f"gone before they could be looked at: {', '.join(gone[:20])}")
+        words.append(f"exited before they could be read: {', '.join(gone[:20])}")
     return "; ".join(words) or None
 
 
@@ -229,7 +228,7 @@ def _pressure(root: Path, parts: Parts) -> dict[str, float | None]:
     elif "denied" in hows:
         parts.done("pressure", "denied")
     else:
-        # A kernel without PSI has no such files; one booted with psi=0 has them and answers EOPNOTSUPP.
+        # A kernel without PSI has no such files; one booted with psi=0 has them, but reading fails with EOPNOTSUPP.
         parts.done("pressure", "partial" if "ok" in hows else "unavailable")
     return found
 

@@ -1,7 +1,7 @@
-"""Processes that wait for a mutex which another process holds: the kernel has no list of them as it has of file locks.
+"""Find processes that wait for a mutex held by another process; unlike file locks, the kernel does not list them.
 
-Every thread's wait channel is read, which takes no lock; of those that sleep in a futex, the system call and, where
-the word is shared between processes, the word. A thread pool's own mutexes are private and passed over.
+The wait channel of every thread is read, which takes no lock. Of threads that sleep in a futex, the system call is
+read, and the futex word if it is shared between processes. Private mutexes, as of a thread pool, are skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rogue_hunter.host.linux.parse import PF_KTHREAD, Stat
 SEARCH_S = 0.3
 """Seconds for the whole search. A thread takes 20 us, one that sleeps in a futex 60."""
 MAX_THREADS = 64
-"""Threads of one process that are looked at."""
+"""Threads of one process that are read."""
 
 _WORDS = (b"futex", b"rt_mutex", b"rtmutex")
 
@@ -30,7 +30,7 @@ MutexWait = tuple[int, int]
 
 def mutex_waits(root: Path, stats: Iterable[tuple[int, Stat]], machine: str,
                 clock: Callable[[], float] = time.monotonic, seconds: float = SEARCH_S) -> list[MutexWait]:
-    """Who waits for a mutex that a thread of another process holds, as far as was found out within `seconds`."""
+    """Waits for a mutex that a thread of another process holds, as many as can be found within `seconds`."""
     found: list[MutexWait] = []
     stop = clock() + seconds
 
@@ -47,8 +47,8 @@ def mutex_waits(root: Path, stats: Iterable[tuple[int, Stat]], machine: str,
                 if owner is not None and owner not in tids and _namespace(root, pid) == namespace:
                     found.append((pid, owner))
 
-    # Reading a system call or memory blocks while the process has its memory map locked: what was found until then
-    # stands.
+    # Reading a system call or memory blocks while the process has its memory map locked: return what was found
+    # so far.
     with suppress(Late, OSError):
         bounded(search, 2 * seconds)
     return list(found)

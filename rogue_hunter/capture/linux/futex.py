@@ -1,9 +1,9 @@
-"""Who owns the mutex that a thread waits for: the futex word, and what a library keeps beside it.
+"""The owner of the mutex that a thread waits for, from the futex word and the fields that a library keeps next to it.
 
-Priority-inheriting mutexes keep the owner's thread id in the word, because the kernel itself needs it there: that is
+Priority-inheriting mutexes keep the owner's thread id in the word, because the kernel needs it there: that is
 proof. Robust mutexes (and musl's) do so by convention. glibc's plain mutex keeps 0, 1 or 2 in the word and the owner
 8 bytes further (struct __pthread_mutex_s: lock, count, owner, nusers, kind, each of 4 bytes): a guess, and only made
-when the fields beside it look like a mutex.
+when the fields next to it look like a mutex.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def address(call: Call) -> tuple[int, int] | None:
     if call.name == "futex" and len(call.args) >= 2:
         operation = call.args[1] & 0x7F
         if operation in (_WAIT, _LOCK_PI, _WAIT_BITSET, _WAIT_REQUEUE_PI, _LOCK_PI2):
-            # What a requeued waiter will own is at the fifth argument.
+            # The futex that a requeued waiter will own is the fifth argument.
             at = call.args[4] if operation == _WAIT_REQUEUE_PI and len(call.args) > 4 else call.args[0]
             return at, call.args[1]
     return None
 
 
 def owner(operation: int, memory: bytes) -> Owner | None:
-    """The owner, from `memory` at the futex word (WINDOW bytes, or 4 where no more can be read)."""
+    """The owner, from `memory` at the futex word (WINDOW bytes, or 4 if only the word can be read)."""
     if len(memory) < 4:
         return None
     (word,) = struct.unpack_from("=I", memory)

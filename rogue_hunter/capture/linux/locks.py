@@ -1,11 +1,11 @@
-"""File locks: /proc/locks names the holder and everyone who waits behind it.
+"""Parse /proc/locks: the holder of each file lock and the processes that wait for it.
 
     1: FLOCK  ADVISORY  WRITE 1234 08:01:12345 0 EOF
     1: -> FLOCK  ADVISORY  WRITE 1235 08:01:12345 0 EOF
 
-A waiter behind a waiter is indented further; all of them wait for the holder of their number. The pid of an open file
-description lock is -1, and that of a flock is whoever took it, even when only an heir of the descriptor lives: then
-`lock:` lines of /proc/PID/fdinfo tell who has it open.
+Further waiters are indented more; all of them wait for the holder with the same number. The pid of an open file
+description lock is -1. That of a flock is the process that took it, which may have exited while a child still has the
+descriptor: then `lock:` lines in /proc/PID/fdinfo show which process has it open.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LockWait(NamedTuple):
 
 
 def parse_locks(data: bytes) -> list[LockWait]:
-    """Everyone who waits for a file lock."""
+    """All processes that wait for a file lock."""
     waits: list[LockWait] = []
     holders: dict[bytes, int] = {}
     for line in data.splitlines():
@@ -49,7 +49,7 @@ def parse_locks(data: bytes) -> list[LockWait]:
 
 
 def holds(fdinfo: bytes, file: str) -> bool:
-    """A descriptor's fdinfo says that its open file holds a lock on `file`."""
+    """True when the fdinfo of a descriptor shows that its open file holds a lock on `file`."""
     wanted = file.encode("ascii", "replace")
     for line in fdinfo.splitlines():
         if line.startswith(b"lock:") and b"->" not in line and wanted in line.split():

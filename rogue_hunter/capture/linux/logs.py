@@ -1,4 +1,4 @@
-"""The last minute of the kernel's log and of the journal."""
+"""Read recent entries of the kernel log and of the journal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KMSG_RECORDS = 200_000
 
 
 def kernel_lines(path: str = "/dev/kmsg") -> Iterator[bytes]:
-    """Every record that the kernel still holds, oldest first, without waiting for more. Raises OSError."""
+    """Every record in the kernel's ring buffer, oldest first, without waiting for more. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         for _ in range(KMSG_RECORDS):
@@ -29,7 +29,7 @@ def kernel_lines(path: str = "/dev/kmsg") -> Iterator[bytes]:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno == errno.EPIPE:  # overwritten while it was read: the next read gives the oldest left
+                if error.errno == errno.EPIPE:  # overwritten while it was read: read the oldest that is left
                     continue
                 if error.errno == errno.EINVAL:  # a record longer than the buffer
                     continue
@@ -44,18 +44,18 @@ def kernel_lines(path: str = "/dev/kmsg") -> Iterator[bytes]:
 def kernel_log(since: float, capture: str, parts: Parts, limit: int,
                path: str = "/dev/kmsg") -> tuple[list[Record], int]:
     """Entries of the kernel since the epoch second `since`, and how many were left out."""
-    # printk's clock stands still in suspend, as CLOCK_MONOTONIC does.
+    # printk's clock does not advance in suspend, like CLOCK_MONOTONIC.
     boot_ts = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
     try:
         entries = (each for each in logs.kernel(kernel_lines(path), boot_ts, capture)
                    if each["type"] == "log_entry" and each.get("ts", since) >= since)
         kept = tail(entries, limit)
     except PermissionError:
-        parts.done("kernel_log", "denied", "the kernel's log may not be read (kernel.dmesg_restrict)")
+        parts.done("kernel_log", "denied", "no permission to read the kernel log (kernel.dmesg_restrict)")
     except FileNotFoundError:
         parts.done("kernel_log", "unavailable")
     except OSError as error:
-        parts.done("kernel_log", "failed", f"the kernel's log: {error.strerror}")
+        parts.done("kernel_log", "failed", f"the kernel log: {error.strerror}")
     else:
         parts.done("kernel_log", "ok")
         return kept
@@ -64,8 +64,8 @@ def kernel_log(since: float, capture: str, parts: Parts, limit: int,
 
 def journal(since: float, capture: str, parts: Parts, limit: int, make: RunCommand, timeout_s: float,
             cancel: threading.Event | None) -> tuple[list[Record], int]:
-    """Entries of the journal since the epoch second `since`, newest `limit`; the kernel's own are left out: they come
-    from the kernel."""
+    """Entries of the journal since the epoch second `since`, newest `limit`; kernel messages are skipped, because they
+    are read from the kernel itself."""
     argv = ["journalctl", "--no-pager", "-q", "-o", "json", f"--since=@{since:.0f}", "-n", str(max(1, 4 * limit))]
     command = make(argv, timeout_s, 1 << 25, cancel)
     kept, left = tail((each for each in logs.journal(command.lines(), capture)

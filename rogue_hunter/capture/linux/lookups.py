@@ -1,4 +1,4 @@
-"""What is looked up across all processes, each once a capture and only when a wait asks for it."""
+"""Lookups across all processes: locks, pipe and socket ends, children. Each is made once a capture, when needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rogue_hunter.capture.linux.sockets import descriptors, inode_of, tcp_peers,
 from rogue_hunter.host.linux.parse import Stat
 
 SEARCH_S = 1.0
-"""Seconds for the search through everybody's descriptors: 1,000 processes with 20 each take 0.1 s."""
+"""Seconds for the search through the descriptors of all processes: 1,000 processes with 20 each take 0.1 s."""
 
 End = tuple[int, int]
 """(pid, descriptor)"""
@@ -21,7 +21,7 @@ End = tuple[int, int]
 
 @dataclass(slots=True)
 class Index:
-    """Lookups of one capture. `incomplete` is True once a search ran out of time or was refused somewhere."""
+    """Lookups of one capture. `incomplete` is True once a search ran out of time or was denied for a process."""
 
     root: Path
     clock: Callable[[], float] = time.monotonic
@@ -33,7 +33,7 @@ class Index:
     _locks: list[LockWait] | None = None
 
     def stats(self) -> dict[int, Stat]:
-        """The stat of every process, as it was when first asked for."""
+        """The stat of every process, read at the first call."""
         if self._stats is None:
             self._stats = {}
             for pid in self._pids():
@@ -56,7 +56,7 @@ class Index:
         return [child for _, child in sorted(mine)]
 
     def locks(self) -> list[LockWait]:
-        """Everyone who waits for a file lock, with the holders that only fdinfo names filled in."""
+        """All waits for file locks, including holders that only fdinfo names."""
         if self._locks is None:
             data, _ = read_or(None, self.root / "locks", 1 << 22)
             alive = self.stats()
@@ -65,11 +65,11 @@ class Index:
         return self._locks
 
     def forget_locks(self) -> None:
-        """Read the locks anew when they are asked for next."""
+        """Read the locks again at the next call."""
         self._locks = None
 
     def _lock_holder(self, wait: LockWait) -> int | None:
-        """Who has the locked file open, by the `lock:` lines of fdinfo."""
+        """The process that has the locked file open, by the `lock:` lines of fdinfo."""
         stop = self.clock() + SEARCH_S
         for pid in self.stats():
             if self.clock() > stop:
@@ -88,7 +88,7 @@ class Index:
         return None
 
     def ends(self, kind: str, inode: int) -> list[End]:
-        """Who has the pipe or socket of that inode open."""
+        """The descriptors of the pipe or socket with this inode."""
         if self._ends is None:
             self._ends = self._all_ends()
         return self._ends.get((kind, inode), [])
@@ -124,7 +124,7 @@ class Index:
         return self._tcp[pid].get(inode)
 
     def thread_owner(self, tid: int) -> int | None:
-        """The process that a thread belongs to. /proc/TID is there for threads, though it is not listed."""
+        """The process that a thread belongs to. /proc/TID exists for threads, though it is not listed."""
         data, _ = read_or(None, self.root / str(tid) / "status", 4096)
         for line in data.splitlines():
             if line.startswith(b"Tgid:"):

@@ -1,4 +1,4 @@
-"""Reading one process, pinned: a descriptor of /proc/PID fails once that process is gone, even if its pid lives on."""
+"""Read one process by a descriptor of /proc/PID, which fails once the process is gone, even if its pid is reused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def read(at: int | None, name: str | Path, size: int = 65536) -> bytes:
-    """At most `size` bytes of a file below the directory descriptor `at`. Raises OSError."""
+    """At most `size` bytes of a file, relative to the directory descriptor `at`. Raises OSError."""
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=at)
     try:
         parts: list[bytes] = []
@@ -30,7 +30,7 @@ def read(at: int | None, name: str | Path, size: int = 65536) -> bytes:
 
 
 def read_or(at: int | None, name: str | Path, size: int = 65536) -> tuple[bytes, str]:
-    """The bytes and how it went: ok, denied, gone, failed."""
+    """The bytes, and ok, denied, gone or failed."""
     try:
         return read(at, name, size), "ok"
     except PermissionError:
@@ -42,14 +42,14 @@ def read_or(at: int | None, name: str | Path, size: int = 65536) -> tuple[bytes,
 
 
 class Gone(Exception):
-    """The process is not there, or another one has its pid."""
+    """The process has exited, or another one has its pid."""
 
 
 @contextmanager
 def pinned(root: Path, key: Key | int) -> Iterator[tuple[int, Stat]]:
-    """A descriptor of the directory of the process `key`, and its stat. With a pid alone: whoever has it now.
+    """A descriptor of the directory of the process `key`, and its stat. With a pid alone: the process that has it now.
 
-    Raises Gone when the identity is not there.
+    Raises Gone when no process has this identity.
     """
     pid = key if isinstance(key, int) else key[0]
     try:
@@ -69,7 +69,7 @@ def pinned(root: Path, key: Key | int) -> Iterator[tuple[int, Stat]]:
 
 
 def still(at: int, start: int) -> bool:
-    """The process behind `at` is alive, and the one that started at `start`."""
+    """True when the process of `at` is alive and started at `start`."""
     try:
         return parse_stat(read(at, "stat", 4096)).start == start
     except (OSError, ValueError):
@@ -77,14 +77,14 @@ def still(at: int, start: int) -> bool:
 
 
 class Late(Exception):
-    """It did not answer in time; what asked for it is left behind."""
+    """A call that did not return in time; its thread still waits."""
 
 
 def bounded(call: Callable[[], T], seconds: float) -> T:
-    """The value of `call`, made in a thread of its own. Raises Late when it takes longer, else what it raises.
+    """The value of `call`, called in another thread. Raises Late after `seconds`, and what `call` raises.
 
-    Reading a process whose memory map is locked blocks until it is unlocked, and cannot be interrupted; the thread
-    is left to it. It is a daemon: it does not keep this process from ending.
+    Reading a process whose memory map is locked blocks until it is unlocked and cannot be interrupted. The thread
+    stays blocked; it is a daemon, so this process can exit.
     """
     box: list[T] = []
     failed: list[BaseException] = []
@@ -101,12 +101,12 @@ def bounded(call: Callable[[], T], seconds: float) -> T:
     if failed:
         raise failed[0]
     if not box:
-        raise Late(f"no answer within {seconds:g} s")
+        raise Late(f"timeout after {seconds:g} s")
     return box[0]
 
 
 class Pressure(NamedTuple):
-    """avg10 of /proc/pressure/*, percent; None where the line is missing."""
+    """avg10 of /proc/pressure/*, percent; None if the line is missing."""
 
     some: float | None
     full: float | None
@@ -126,7 +126,7 @@ def parse_pressure_avg10(data: bytes) -> Pressure:
 
 
 def is_native(auxv: bytes) -> bool:
-    """The auxiliary vector is one of 64-bit pairs: the process runs the kernel's own architecture.
+    """True when the auxiliary vector has 64-bit pairs: the process has the architecture of the kernel.
 
     Keys of the vector are below 64 (include/uapi/linux/auxvec.h); read as 64-bit, a 32-bit vector holds an address
     in the upper half of its first key.

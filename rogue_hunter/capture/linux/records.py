@@ -1,4 +1,4 @@
-"""What was read on Linux, in the records that a spindump report fills too."""
+"""A capture on Linux as records: the same record types as those of a spindump report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TARGETS = ("culprit", "rogue")
 
 def process_records(number: int, process: Process, waits: Sequence[Wait], known: Mapping[int, Process],
                     involved: set[Any], capture: str, uptime_s: float | None, *, keep_idle: bool) -> Iterator[Record]:
-    """One process, its threads (of a bystander only those that do something or stand in a wait), its waits."""
+    """One process, its threads and waits. Idle threads without a wait are skipped, but not those of targets."""
     by_thread: dict[int, list[Wait]] = {}
     for wait in waits:
         by_thread.setdefault(wait.tid, []).append(wait)
@@ -33,7 +33,7 @@ def process_records(number: int, process: Process, waits: Sequence[Wait], known:
         "spindump_process", capture=capture, process=number, pid=pid, start_ticks=process.key[1], command=name,
         **process.fields, age_s=age(process, uptime_s), threads_listed=len(shown), role=process.role,
         parent_command=known[process.stat.ppid].command[:NAME_LIMIT] if process.stat.ppid in known else None,
-        notes=[f"may not be read: {', '.join(sorted(process.denied))}"] if process.denied else None,
+        notes=[f"no permission to read: {', '.join(sorted(process.denied))}"] if process.denied else None,
     )
     for thread in shown:
         mine = by_thread.get(thread.tid, [])
@@ -45,7 +45,7 @@ def process_records(number: int, process: Process, waits: Sequence[Wait], known:
 def _thread(number: int, process: Process, thread: Thread, waits: Sequence[Wait], capture: str) -> Record:
     letters = [look[0] for look in thread.looks]
     _, wchan, call = thread.last
-    # Among equals the state that was seen last.
+    # If two states were seen equally often: the later one.
     most = max(dict.fromkeys(reversed(letters)), key=letters.count)
     state = STATES.get(most.encode("ascii", "replace"), "sleeping")
     blocked = thread.same_wait() if waits else None

@@ -1,6 +1,6 @@
-"""The other end of a socket: a Unix socket's peer from the kernel's socket diagnosis, a local TCP one's from its table.
+"""The other end of a socket: of a Unix socket by sock_diag(7), of a local TCP connection by /proc/net/tcp.
 
-Both answer with inode numbers, which the links in /proc/PID/fd name.
+Both give inode numbers, which the links in /proc/PID/fd contain.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def parse_unix_diag(data: bytes) -> tuple[dict[int, int], bool]:
 
 
 def unix_peers(timeout_s: float = 1.0) -> dict[int, int]:
-    """Inode of every connected Unix socket of this network namespace -> inode of its peer. Empty where the kernel
-    does not say."""
+    """Inode of every connected Unix socket of this network namespace -> inode of its peer. Empty if the kernel
+    does not report them."""
     try:
         with socket.socket(socket.AddressFamily(16), socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as diag:
             diag.settimeout(timeout_s)
@@ -57,7 +57,7 @@ def unix_peers(timeout_s: float = 1.0) -> dict[int, int]:
             body = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, every, 0, _UDIAG_SHOW_PEER, every, every)
             diag.send(struct.pack("=IHHII", 16 + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + body)
             peers: dict[int, int] = {}
-            # 4,096 datagrams of 32 KiB hold over a million sockets: no dump is longer.
+            # 4,096 datagrams of 32 KiB have room for a million sockets.
             for _ in range(4096):
                 found, over = parse_unix_diag(diag.recv(1 << 18))
                 peers.update(found)
@@ -79,8 +79,8 @@ def parse_tcp(data: bytes) -> dict[tuple[bytes, bytes], int]:
 
 
 def tcp_peers(root: Path, pid: int) -> dict[int, int]:
-    """Inode of each local end of a TCP connection of that process's network namespace -> inode of the other end,
-    where both ends are on this machine."""
+    """Inode of each local end of a TCP connection of the process's network namespace -> inode of the other end,
+    if both ends are on this machine."""
     peers: dict[int, int] = {}
     for name in ("tcp", "tcp6"):
         data, _ = read_or(None, root / str(pid) / "net" / name, 1 << 22)
@@ -102,7 +102,7 @@ def inode_of(link: str) -> tuple[str, int] | None:
 
 
 def descriptors(root: Path, pid: int) -> list[tuple[int, str]]:
-    """(descriptor, what it is a link to) of one process. Raises OSError."""
+    """(descriptor, target of its link) of one process. Raises OSError."""
     found: list[tuple[int, str]] = []
     at = os.open(root / str(pid) / "fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""System calls by number, as far as they tell what a thread waits for. Numbers are the kernel's, per architecture."""
+"""System calls that a thread can wait in, by number and architecture."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _AARCH64 = {
 _TABLES = {"x86_64": _X86_64, "amd64": _X86_64, "aarch64": _AARCH64, "arm64": _AARCH64, "riscv64": _AARCH64}
 
 READS = frozenset(("read", "readv", "recvfrom", "recvmsg", "recvmmsg", "accept", "accept4", "preadv", "pread64"))
-"""Calls whose first argument is a descriptor that something is to come from."""
+"""Calls whose first argument is a descriptor to read from."""
 WRITES = frozenset(("write", "writev", "sendto", "sendmsg", "sendmmsg", "connect", "pwritev", "pwrite64"))
-"""Calls whose first argument is a descriptor that something is to go to."""
+"""Calls whose first argument is a descriptor to write to."""
 LOCKS = frozenset(("flock", "fcntl"))
 FORKS = frozenset(("vfork", "clone", "clone3"))
 
 
 class Call(NamedTuple):
-    """The system call that a thread is in. `number` is -1 outside of one; `name` is None where it is not known."""
+    """The system call that a thread is in. `number` is -1 outside of one; `name` is None if it is unknown."""
 
     number: int
     name: str | None
@@ -56,8 +56,8 @@ class Call(NamedTuple):
 
 def parse_syscall(data: bytes, machine: str) -> Call | None:
     """/proc/PID/syscall: number, six arguments, stack pointer, program counter; `running`; or -1 when it waits outside
-    of a call. None when it runs or nothing can be read. `machine` is uname's; empty when the process is of another
-    architecture than the kernel, so that numbers have no name."""
+    of a call. None when it runs or nothing can be read. `machine` is that of uname; empty if the process has another
+    architecture than the kernel, whose numbers have no names here."""
     fields = data.split()
     if len(fields) < 3:
         return None

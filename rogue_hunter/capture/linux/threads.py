@@ -1,4 +1,4 @@
-"""One process as it stands: its own figures, and each of its threads with state, wait channel, system call, stack."""
+"""Read one process: its memory and CPU time, and of each thread the state, wait channel, system call and stack."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MEMORY = {
 
 @dataclass(slots=True)
 class Thread:
-    """One thread. `looks` holds what each look at it saw: (state letter, wait channel, call)."""
+    """One thread. `looks`: each reading of it, (state letter, wait channel, call)."""
 
     tid: int
     name: str
@@ -36,11 +36,11 @@ class Thread:
 
     @property
     def last(self) -> tuple[str, str | None, Call | None]:
-        """What the last look saw."""
+        """The last reading."""
         return self.looks[-1]
 
     def same_wait(self) -> int:
-        """In how many looks, counted back from the last, the thread sat in the same wait."""
+        """In how many readings, counted back from the last, the thread was in the same wait."""
         _, wchan, call = self.last
         count = 0
         for state, channel, other in reversed(self.looks):
@@ -52,7 +52,7 @@ class Thread:
 
 @dataclass(slots=True)
 class Process:
-    """One process. `fields` are those of its record; `denied` names what may not be read."""
+    """One process. `fields` are those of its record; `denied`: what there is no permission to read."""
 
     key: Key
     command: str
@@ -93,7 +93,7 @@ def parse_memory(status: bytes) -> dict[str, int]:
 
 
 def parse_wchan(data: bytes) -> str | None:
-    """/proc/PID/wchan: a kernel function, or 0 when the thread runs or may not be looked at."""
+    """/proc/PID/wchan: a kernel function; 0 when the thread runs or there is no permission to read it."""
     name = data.strip()
     return None if name in (b"", b"0") else text(name)[:FRAME_LIMIT]
 
@@ -102,9 +102,9 @@ def read_process(root: Path, key: Key | int, role: str, machine: str, limit: int
                  without_locks: bool = False) -> Process:
     """One process and at most `limit` of its threads. Raises Gone.
 
-    The identity is looked at before and after: what was read belongs to it, or Gone is raised. Stacks, system calls
-    and the auxiliary vector need a lock that a process holds while it runs another program (exec): `without_locks`
-    leaves them out, for a process that is stuck there.
+    The identity is checked before and after, so that everything read belongs to it. Stacks, system calls and the
+    auxiliary vector need a lock that a process holds during exec: `without_locks` skips them, for a process that is
+    stuck there.
     """
     with pinned(root, key) as (at, stat):
         pid = key if isinstance(key, int) else key[0]
@@ -128,7 +128,7 @@ def read_process(root: Path, key: Key | int, role: str, machine: str, limit: int
         if len(tids) > limit:
             process.problems.append(f"process {pid} has {len(tids)} threads; the first {limit} were read")
         if not still(at, stat.start):
-            raise Gone(f"process {pid} ended while it was read")
+            raise Gone(f"process {pid} exited while it was read")
         return process
 
 
@@ -203,7 +203,7 @@ def _look(at: int, thread: Thread, stat: Stat, machine: str, denied: set[str]) -
 
 
 def look_again(root: Path, process: Process, machine: str) -> None:
-    """One more look at the threads of `process`. A thread or a process that is gone is left as it was seen last."""
+    """Read the threads of `process` once more. Threads that have exited keep their last reading."""
     if process.stuck:
         return
     try:
@@ -215,7 +215,7 @@ def look_again(root: Path, process: Process, machine: str) -> None:
                     continue
                 _look(at, thread, stat, machine if process.native else "", process.denied)
     except Gone:
-        process.problems.append(f"process {process.key[0]} ended while it was looked at")
+        process.problems.append(f"process {process.key[0]} exited while it was read")
 
 
 def proportional(root: Path, key: Key) -> int | None:

@@ -1,4 +1,4 @@
-"""What a thread waits for, and who could end the wait, where the kernel tells."""
+"""What a thread waits for, and which process could end the wait, as far as the kernel shows it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rogue_hunter.capture.linux.syscalls import FORKS, LOCKS, READS, WRITES, Cal
 from rogue_hunter.capture.linux.threads import Process, Thread
 
 MAX_CANDIDATES = 8
-"""Processes of which each could end a wait, and which are all named. A pipe with more writers blames nobody."""
+"""If more processes than this could end a wait, none is named, for example the writers of a pipe."""
 MEMORY_S = 1.0
 """Seconds for reading a futex word out of another process's memory."""
 
 FREEZERS = frozenset(("__refrigerator", "refrigerator", "do_freezer_trap"))
-"""Where a thread sits whose control group was frozen: the first two of version 1 (and of a machine that is about to
+"""Wait channels of a thread whose control group was frozen: the first two of version 1 (and of a machine that goes to
 sleep), the last of version 2."""
 
 _ACCESS = 0o3
@@ -29,7 +29,7 @@ _LOCK_WORDS = ("lock", "flock", "posix", "fcntl")
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """One wait of one thread; `on_pid` None: nobody can be named, `on_what` says what is waited for."""
+    """One wait of one thread. `on_pid` is None if no process can be named; `on_what` is then what it waits for."""
 
     tid: int
     kind: str
@@ -41,7 +41,7 @@ class Wait:
 
 
 def waits_of(process: Process, index: Index, own_namespace: str | None) -> Iterator[Wait]:
-    """Every wait of the threads of `process` that is more than sleeping."""
+    """The waits of the threads of `process`; idle sleep is not one."""
     locks = {wait.waiter: wait for wait in index.locks()}
     lock = locks.get(process.key[0])
     if lock is not None:
@@ -51,8 +51,8 @@ def waits_of(process: Process, index: Index, own_namespace: str | None) -> Itera
         if state in ("R", "Z", "X", "T", "t", "I"):
             continue
         if wchan in FREEZERS:
-            # Whatever it waited for before, what it waits for now is to be thawed.
-            yield Wait(thread.tid, "freezer", None, None, "whoever froze its control group", "proven",
+            # It may have waited for something else before, but now it waits to be thawed.
+            yield Wait(thread.tid, "freezer", None, None, "the process that froze its control group", "proven",
                        f"state {state} in {wchan}")
             continue
         name = call.name if call else None
@@ -78,7 +78,7 @@ def _by_call(process: Process, thread: Thread, call: Call, index: Index, own_nam
 
 
 def _lock(process: Process, kind: str, mode: str, holder: int | None, file: str) -> Iterator[Wait]:
-    """/proc/locks names the process; which of its threads waits is seen from where they sleep."""
+    """/proc/locks names the process; the thread that waits is the one that sleeps in a lock call."""
     threads = list(process.threads.values())
     asleep = [t for t in threads if t.last[2] is not None and t.last[2].name in LOCKS] or \
              [t for t in threads if any(w in (t.last[1] or "") for w in _LOCK_WORDS)]
@@ -91,7 +91,7 @@ def _lock(process: Process, kind: str, mode: str, holder: int | None, file: str)
 
 
 def _descriptor(process: Process, thread: Thread, call: Call, index: Index) -> Iterator[Wait]:
-    """A pipe or socket: whoever has the other end open."""
+    """A pipe or socket: the processes that have the other end open."""
     pid = process.key[0]
     number = call.args[0] & 0xFFFFFFFF if call.args else 0
     try:
@@ -117,7 +117,7 @@ def _descriptor(process: Process, thread: Thread, call: Call, index: Index) -> I
 
 
 def _opens(root: Path, end: End, wanted: int) -> bool:
-    """That descriptor is open for `wanted`, or for both ways."""
+    """True when the descriptor is open for `wanted`, or for both directions."""
     data, how = read_or(None, root / str(end[0]) / "fdinfo" / str(end[1]), 4096)
     if how != "ok":
         return False
@@ -136,7 +136,7 @@ def _candidates(process: Process, thread: Thread, kind: str, others: list[End], 
     pids = sorted({pid for pid, _ in others} - {process.key[0]})
     if not pids:
         if others:
-            yield Wait(thread.tid, kind, process.key[0], None, None, "proven", f"{what}: only itself is its {role}")
+            yield Wait(thread.tid, kind, process.key[0], None, None, "proven", f"{what}: it is itself the only {role}")
         return
     if len(pids) > MAX_CANDIDATES:
         yield Wait(thread.tid, kind, None, None, f"{what}: {len(pids)} processes could be its {role}", "guessed", what)
@@ -144,7 +144,7 @@ def _candidates(process: Process, thread: Thread, kind: str, others: list[End], 
     alone = len(pids) == 1 and len({pid for pid, _ in others}) == 1 and not incomplete
     for pid in pids:
         yield Wait(thread.tid, kind, pid, None, None, "proven" if alone else "guessed",
-                   f"{what}: its only {role}" if alone else f"{what}: one of those that could be its {role}")
+                   f"{what}: its only {role}" if alone else f"{what}: one of several that could be its {role}")
 
 
 def _child(process: Process, thread: Thread, call: Call, index: Index) -> Iterator[Wait]:
@@ -165,7 +165,7 @@ def _child(process: Process, thread: Thread, call: Call, index: Index) -> Iterat
 
 
 def _vfork(process: Process, thread: Thread, index: Index) -> Iterator[Wait]:
-    """The maker of a process by vfork sleeps, not to be interrupted, until that process runs a program or ends."""
+    """A process that called vfork sleeps uninterruptibly until the child runs a program or exits."""
     children = index.children(process.key[0])
     if children:
         alone = len(children) == 1
@@ -183,7 +183,7 @@ def _futex(process: Process, thread: Thread, call: Call, index: Index, own_names
     except Late:
         process.denied.add("memory")
         process.problems.append(f"process {pid}: its memory could not be read within {MEMORY_S:g} s: its memory map "
-                                f"is locked, by itself or by whoever changes it")
+                                f"is locked, by itself or by a process that changes it")
         return
     except OSError:
         process.denied.add("memory")
@@ -201,7 +201,7 @@ def _futex(process: Process, thread: Thread, call: Call, index: Index, own_names
         return
     home = index.thread_owner(owner.tid)
     if home is None:
-        yield Wait(thread.tid, "futex", None, None, f"a mutex whose owner, thread {owner.tid}, is gone",
+        yield Wait(thread.tid, "futex", None, None, f"a mutex whose owner, thread {owner.tid}, has exited",
                    owner.certainty, evidence)
     elif home == pid or owner.shared or owner.certainty == "proven":
         yield Wait(thread.tid, "futex", home, owner.tid, None, owner.certainty, evidence)

@@ -1,4 +1,4 @@
-"""What is known so far of the report, the process and the thread that are being read, and the records made of it."""
+"""The report, process and thread that are being read, and the records made of them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _blocker(process: Process, thread: Thread, wait: Wait, weight: int, state: S
 
 
 def _leading_count(bare: bytes) -> int:
-    """The samples of a frame, `*12  name ...`; 1 where no number stands."""
+    """The samples of a frame, `*12  name ...`; 1 if it has no number."""
     digits = bare[1:14] if bare[:1] == b"*" else bare[:13]
     head = digits.split(b" ", 1)[0]
     return int(head) if head.isdigit() else 1
@@ -131,7 +131,7 @@ def close_thread(report: Report, process: Process | None, thread: Thread | None,
     while at and process.pending[at - 1]["type"] == "spindump_blocker" and \
             process.pending[at - 1]["thread_id"] == line.thread_id:
         at -= 1
-    # A thread stands before its own waits.
+    # The record of a thread comes before those of its waits.
     process.pending.insert(at, record(
         "spindump_thread", capture=capture, process=process.number, pid=process.fields.get("pid"),
         command=process.fields["command"], thread_id=line.thread_id, main=thread.main or None, thread_name=line.name,
@@ -168,11 +168,11 @@ def close_process(report: Report, process: Process | None, capture: str | None) 
     if process is None:
         return
     report.with_images += process.images
-    # One that had ended before the first sample has no threads, and so no images either.
+    # A process that exited before the first sample has no threads and no images.
     gone = not process.listed and process.after_blank and process.fields.get("defunct") is True
     report.last_images = process.images or gone
     if process.number == 0 and process.listed:
-        problem(report, f"{process.listed} threads stand before the first process")
+        problem(report, f"{process.listed} threads come before the first process")
     yield from _flush(process, capture)
 
 
@@ -184,7 +184,7 @@ def problem(report: Report, words: str) -> None:
 def finish(report: Report, capture: str | None, *, ended: bool) -> Record:
     complete: bool | None = True
     if not report.last_images:
-        # Every process of a whole report ends with its binary images; an excerpt may have left them out everywhere.
+        # Every process of a complete report ends with its binary images; an excerpt may omit all of them.
         complete = None if ended and not report.with_images else False
         problem(report, "ends inside of a process")
     if report.powerstats:

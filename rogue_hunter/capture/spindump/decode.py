@@ -1,7 +1,7 @@
-"""Small values out of bytes: numbers, sizes, times, names. Nothing here raises; what cannot be read is None.
+"""Decode numbers, sizes, times and names of a report. Nothing here raises; a value that cannot be read is None.
 
-Reports come from strangers. Every number is bounded before it is converted (a run of 5,000 digits is no number here),
-and every text is cut, so that no field can grow beyond what a database takes.
+Reports are untrusted. Every number is bounded before it is converted (5,000 digits are not a number here), and every
+text is cut, so that no field grows beyond the limits of the database.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FLAG = re.compile(rb"\s*\((suspended|zombie|translated|exited|terminated|frozen
 
 
 def text(data: bytes, limit: int = TEXT_LIMIT) -> str:
-    """`data` as text of at most `limit` characters; bytes that are no UTF-8 become `\\xNN`."""
+    """`data` as text of at most `limit` characters; bytes that are not UTF-8 become `\\xNN`."""
     return data[: 4 * limit].decode("utf-8", "backslashreplace")[:limit]
 
 
@@ -36,7 +36,7 @@ def whole(data: bytes) -> int | None:
 
 
 def fraction(data: bytes) -> float | None:
-    """The number at the start of `data`; `<0.001s` is 0.001, the most that it can be."""
+    """The number at the start of `data`; `<0.001s` is 0.001, its upper bound."""
     found = _FRACTION.match(data)
     return float(found.group(1)) if found else None
 
@@ -106,7 +106,7 @@ def named(data: bytes) -> Named:
 
 
 def _display(name: bytes) -> tuple[bytes, bytes | None]:
-    """The name and, where it ends with a balanced bracket after a space, what stands in that bracket.
+    """The name and, where it ends with a balanced bracket after a space, the text in that bracket.
 
     `Core Audio Driver (eqMac.driver (com.example.helper)` exists: the kernel cut the name inside of its bracket.
     """

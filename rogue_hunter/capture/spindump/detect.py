@@ -1,4 +1,4 @@
-"""Read a file: a report or a log as someone sent it, or records of captures; find out which it is."""
+"""Detect what a file is (a report, a log, or records of captures) and read it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 
 MAX_LINE = 1 << 16
-"""Bytes of one line of a report that are looked at; the longest real line has 3,400 (a Swift symbol)."""
+"""Bytes of one line of a report that are parsed; the longest real line has 3,400 (a Swift symbol)."""
 MAX_LOG_LINE = 1 << 20
 HEAD_LINES = 400
-"""Lines that are looked at to find out what a file is. A report may come after a page of other output."""
+"""Lines that are read to detect what a file is. A report may come after a page of other output."""
 
 _MAGIC = (
     (b"\x1f\x8b", "compressed with gzip once more: uncompress it first"),
@@ -40,7 +40,7 @@ _KMSG = re.compile(rb"[0-9]{1,9},[0-9]{1,18},[0-9]{1,18},")
 
 
 def bounded_lines(stream: BinaryIO, limit: int = MAX_LINE) -> Iterator[bytes]:
-    """Lines of `stream`, each at most `limit` bytes; what a longer one has beyond is read and dropped."""
+    """Lines of `stream`, each at most `limit` bytes; the rest of a longer line is dropped."""
     readline = stream.readline
     while line := readline(limit):
         yield line
@@ -49,10 +49,10 @@ def bounded_lines(stream: BinaryIO, limit: int = MAX_LINE) -> Iterator[bytes]:
 
 
 def parse_file(stream: BinaryIO, *, frames_of: FramesOf | None = None, capture: str | None = None) -> Iterator[Record]:
-    """Records of a spindump report, a log of macOS, a journal or a kernel log: whatever `stream` turns out to be.
+    """Records of a spindump report, a log of macOS, a journal or a kernel log, detected from the content of `stream`.
 
-    Streams; memory does not grow with the file. What cannot be read is said in `error` records, the last word on a
-    file that is none of these or that was cut off; a command that saw one exits 65. Raises only what reading raises.
+    Memory does not grow with the file. Lines that cannot be read, an unknown format and a file that was cut off become
+    `error` records; a command that saw one exits 65. Raises only what reading raises.
     """
     lines = bounded_lines(stream, MAX_LOG_LINE)
     head = list(islice(lines, 1))
@@ -67,7 +67,7 @@ def parse_file(stream: BinaryIO, *, frames_of: FramesOf | None = None, capture: 
         size += len(more)
         kind, quote = _kind_of_one(more), quote_of(more)
     whole: Iterable[bytes] = chain(head, lines)
-    if quote:  # what stands before it is the answer to the mail
+    if quote:  # the lines before it are the answer to the e-mail
         yield from _report(unquoted(chain(head[-1:], lines), quote), frames_of, capture)
     elif kind == "report":
         yield from _report(whole, frames_of, capture)
@@ -105,12 +105,12 @@ def _report(lines: Iterable[bytes], frames_of: FramesOf | None, capture: str | N
         if each["type"] == "spindump_report" and each.get("complete") is False:
             said = "; ".join(each.get("problems", ()))
             yield record("error", stage="forensics", line=each["lines"],
-                         message=f"the report is not whole: {said}; {each['processes']} processes and "
+                         message=f"the report is incomplete: {said}; {each['processes']} processes and "
                                  f"{each['threads']} threads could be read")
 
 
 def _refusal(head: list[bytes]) -> str:
-    """Why this is nothing that can be read, in one line."""
+    """The reason why this file cannot be read, in one line."""
     if not head:
         return "the input is empty"
     first = head[0]
@@ -144,9 +144,9 @@ _GRAVE = frozenset(("error", "fault", "emerg", "alert", "crit", "err", "warning"
 
 
 def read(stream: io.BufferedReader, *, frames_of: FramesOf | None = None) -> Iterator[Record]:
-    """The records of a report or a log as somebody sent it, or of a stream of records that was made of some.
+    """The records of a report or a log, or of a stream of records of captures.
 
-    A compressed file is unpacked on the way. What cannot be used is said in `error` records.
+    A compressed file is unpacked. Lines that cannot be used become `error` records.
     """
     stream, problem = plain(stream)
     if stream.peek(64).lstrip().startswith(b'{"type":'):
@@ -158,7 +158,7 @@ def read(stream: io.BufferedReader, *, frames_of: FramesOf | None = None) -> Ite
 
 
 def _checked(stream: io.BufferedReader) -> Iterator[Record]:
-    """Records of forensics that are what they are declared to be; others are passed over."""
+    """The valid records of captures; other record types are ignored."""
     reader = wire.Reader(stream, "forensics")
     for tick in reader.ticks():
         for each in tick.records:
@@ -188,7 +188,7 @@ def reports(records: Iterable[Record]) -> Iterator[tuple[str | None, list[Record
             held = []
         key = capture
         held.append(each)
-        # In a file the report's own record comes last; a capture is as long as its key stands in the records.
+        # In a file the report's own record comes last; a capture ends where its key ends.
         if kind == "spindump_report" and capture is None:
             yield None, held
             held = []

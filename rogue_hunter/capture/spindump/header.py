@@ -9,7 +9,7 @@ from typing import Any
 from rogue_hunter.capture.spindump.decode import NAME_LIMIT, fraction, named, size, text, timestamp, whole
 
 MAX_EXTRA = 64
-"""Header lines without a field of their own that are kept. The longest real header has 24."""
+"""Header lines without their own field that are kept. The longest real header has 24."""
 MAX_NOTES = 32
 
 _KEY = re.compile(rb"([A-Za-z][A-Za-z0-9/ ._-]{0,39}):[ \t]*(.*)$")
@@ -71,7 +71,7 @@ _REPORT: dict[bytes, Callable[[bytes], Fields]] = {
 
 
 def report_line(line: bytes, fields: Fields, extra: dict[str, str]) -> bool:
-    """Take in one line of the report's header; False when it is no `Key: value`."""
+    """Read one line of the report's header; False when it is not `Key: value`."""
     stripped = line[:16384].rstrip()
     if stripped.startswith(b"\xef\xbb\xbf"):
         stripped = stripped[3:]
@@ -97,7 +97,7 @@ def report_line(line: bytes, fields: Fields, extra: dict[str, str]) -> bool:
 
 
 def process_line(line: bytes, fields: Fields, page_bytes: int) -> None:
-    """Take in one `Key: value` of a process."""
+    """Read one `Key: value` of a process."""
     found = _KEY.match(line[:16384].rstrip())
     if found is None:
         return
@@ -112,7 +112,7 @@ def process_line(line: bytes, fields: Fields, page_bytes: int) -> None:
 
 
 def begins_section(line: bytes) -> bool:
-    """A `Name:` that is no key of a process and has nothing behind it: one of the tables after the last process."""
+    """True for `Name:` without a value that is not a key of a process: a table after the last process."""
     found = _KEY.match(line[:16384].rstrip())
     return found is not None and not found.group(2) and found.group(1) not in _PROCESS
 

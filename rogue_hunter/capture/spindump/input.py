@@ -1,4 +1,4 @@
-"""A file as somebody sent it, made into lines: unpacked, with line feeds, without the marks of a mail quoting it."""
+"""Normalise an input file: gunzip, line endings, e-mail quote marks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_UNPACKED = 1 << 30
-"""Bytes that are taken out of a compressed file. The largest real report has 40 MB; gzip can hold a thousand times its
-own size, and nobody waits for a terabyte of zeros."""
+"""Bytes that are unpacked from a compressed file. The largest real report has 40 MB; a gzip file can unpack to a
+thousand times its size."""
 
 GZIP = b"\x1f\x8b"
 
@@ -21,17 +21,16 @@ _BUFFER = 1 << 16
 
 
 class Problem:
-    """What was wrong with the bytes, once they are read; empty while nothing was."""
+    """`text`: what was wrong with the input, known once it is read; empty if nothing was."""
 
     text = ""
 
 
 def plain(stream: io.BufferedReader, limit: int = MAX_UNPACKED) -> tuple[io.BufferedReader, Problem]:
-    """The stream as text with line feeds: gzip is unpacked up to `limit` bytes, the carriage returns of a file without
-    line feeds are taken for its ends of lines.
+    """The stream as text with line feeds: gzip is unpacked up to `limit` bytes; carriage returns end the lines of a
+    file that has no line feeds.
 
-    What cannot be unpacked ends the stream and is said in the Problem; what came before it can be read. Raises nothing
-    itself.
+    The stream ends where unpacking fails; the Problem has the reason. Raises nothing itself.
     """
     problem = Problem()
     if stream.peek(2).startswith(GZIP):
@@ -68,7 +67,7 @@ class _Filter(io.RawIOBase):
 
 
 class _Unpacked(_Filter):
-    """The bytes of a gzip file, so many at most."""
+    """The bytes of a gzip file, up to a limit."""
 
     def __init__(self, packed: io.BufferedIOBase, limit: int, problem: Problem) -> None:
         self._packed = packed
@@ -82,14 +81,14 @@ class _Unpacked(_Filter):
         try:
             data = self._packed.read1(size)
         except (EOFError, zlib.error, OSError) as error:
-            # OSError is also a disk that cannot be read, which is not the file's fault.
+            # An OSError with a number is a read error of the disk, not a damaged file.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             cut = isinstance(error, EOFError)
             self._problem.text = f"compressed with gzip, and {'cut short' if cut else f'damaged: {error}'}"
             return b""
         if len(data) > self._left:
-            self._problem.text = f"more than {self._limit >> 20} MiB come out of it: the rest is not read"
+            self._problem.text = f"it unpacks to more than {self._limit >> 20} MiB: the rest is not read"
             data = data[:self._left]
         self._left -= len(data)
         return data
@@ -109,13 +108,13 @@ _QUOTED = re.compile(rb"((?:> ?){1,8})(?:Report Version:|Date/Time: |Process:  |
 
 
 def quote_of(line: bytes) -> bytes:
-    """The marks of quotation before the first line of a report; empty when there are none."""
+    """The e-mail quote marks before the first line of a report; empty if there are none."""
     found = _QUOTED.match(line)
     return found.group(1) if found else b""
 
 
 def unquoted(lines: Iterable[bytes], quote: bytes) -> Iterator[bytes]:
-    """The lines without `quote`. An empty line often lost the blank behind its mark."""
+    """The lines without `quote`. An empty line often lacks the space after its mark."""
     bare = quote.rstrip()
     for line in lines:
         if line.startswith(quote):

@@ -31,7 +31,7 @@ _LINE_LIMIT = 8192
 
 
 class ThreadLine(NamedTuple):
-    """What the line says; None where it says nothing."""
+    """The parts of the line; None for a part that it lacks."""
 
     thread_id: str
     name: str | None
@@ -48,17 +48,17 @@ class ThreadLine(NamedTuple):
 
     @property
     def aggregated(self) -> bool:
-        """It stands for several threads."""
+        """True when the line is about several threads."""
         return self.thread_id.startswith("<") or "," in self.thread_id
 
 
 def is_thread_line(line: bytes) -> bool:
-    """`line` without its indentation opens a thread."""
+    """True when `line`, without its indentation, opens a thread."""
     return line.startswith((b"Thread 0x", b"Thread <"))
 
 
 def thread_line(line: bytes) -> ThreadLine:
-    """Take the line apart. A name may hold what looks like another part: the counts are the last of their kind."""
+    """Parse the line. A name may contain text that looks like another part, so the last match counts."""
     line = line[:_LINE_LIMIT].rstrip()
     head = _ID.match(line)
     if head is None:
@@ -119,7 +119,7 @@ _PORT_WORDS = (b"receive port", b"send port", b"port ", b"semaphore ", b"locked 
 
 
 class Wait(NamedTuple):
-    """One `blocked by`. `on_what` says what is waited for when no process is named; `hops` counts the waits between
+    """One `blocked by`. `on_what`: what is waited for if no process is named; `hops` counts the waits between
     waiter and holder, at least 1."""
 
     kind: str
@@ -146,7 +146,7 @@ def state_of(frame: bytes) -> State | None:
     """The state at the end of a frame line; None when it has none."""
     frame = frame[:8192]
     opened = -1
-    # A symbol may hold what looks like an address: the state is the bracket after the last one.
+    # A symbol may contain text that looks like an address: the state is the bracket after the last one.
     for found in _ADDRESS.finditer(frame):
         opened = found.end()
     if opened < 0:
@@ -164,7 +164,7 @@ def state_of(frame: bytes) -> State | None:
 
 
 def wait_of(data: bytes) -> Wait:
-    """What follows `blocked by `, without the closing bracket."""
+    """Parse the text after `blocked by `, without the closing bracket."""
     rest = data.strip()[:TEXT_LIMIT]
     detail = text(rest)
     deadlock = b"part of a deadlock" in rest
@@ -192,14 +192,14 @@ def wait_of(data: bytes) -> Wait:
 
 
 def _split(rest: bytes, has_thread: bool) -> tuple[bytes, bytes]:
-    """The kind of wait and the one waited for."""
+    """The kind of wait, and its holder."""
     found = _STRONG.search(rest)
     if found is None and (has_thread or rest.endswith((b"]", b")"))):
         found = _WEAK.search(rest)
     if found is None:
         if _ENDS_IN_PID.search(rest):
             return b"", rest
-        # `waiting for` may stand at the very end, when the thread that followed it was all that was said.
+        # `waiting for` is at the very end when only a thread followed it.
         for tail in (b" waiting for", b" owned by", b" held by", b" processed by", b" on"):
             if rest.endswith(tail):
                 return rest[: -len(tail)], b""
@@ -211,7 +211,7 @@ def _split(rest: bytes, has_thread: bool) -> tuple[bytes, bytes]:
 
 
 def _owner(who: bytes) -> bytes:
-    """`port 0x1 name 0x2 owned by Foo [12]`: what follows the last `owned by`, when a pid ends it."""
+    """`port 0x1 name 0x2 owned by Foo [12]`: the text after the last `owned by`, if it ends with a pid."""
     if not who.startswith(_PORT_WORDS) or not _ENDS_IN_PID.search(who):
         return who
     at = who.rfind(b" owned by ")

@@ -2,11 +2,11 @@
 
 A report is a header, then one block a process (`Process:` at the start of a line, keys, threads with their stacks,
 `Binary Images:`), then sections about the machine. A process's records come together: first itself, then its threads
-and their waits; the report's own record comes last, with what was counted. Nothing is kept beyond one process.
+and their waits; the report's own record comes last, with the counts. Memory does not grow beyond one process.
 
 Read against real reports of versions 28, 29, 35.1 and 60. The text that `spindump -i` makes of a tailspin (`Data
 Source: KPerf Lightweight PET`, `(running, p-core)`, I/O counts, histograms at the end) is known from a description
-only: it is read, and untested by real data.
+only and untested with real data.
 """
 
 from __future__ import annotations
@@ -195,5 +195,5 @@ class _Parser:
 
 
 def _whole_image(line: bytes) -> bool:
-    """A line of `Binary Images` with its path: many a whole report ends in one without a line feed."""
+    """True for a line of `Binary Images` with its path: many complete reports end with one, without a line feed."""
     return b">" in line and b"/" in line.rsplit(b">", 1)[1]

@@ -15,7 +15,7 @@ import re
 from rogue_hunter.capture.spindump.decode import text
 
 MAX_FRAMES = 40
-"""Frames that are kept, the innermost ones. Real stacks go down to 120; what a thread waits in stands innermost."""
+"""The innermost frames are kept. Real stacks go down to 120; the innermost one is what a thread waits in."""
 FRAME_LIMIT = 160
 
 _COUNT = re.compile(rb"\*?[0-9]{1,12}\s+")
@@ -24,7 +24,7 @@ _OFFSETS = re.compile(rb" \+ [0-9]{1,20}(?=[ )]|$)")
 
 
 class Stack:
-    """Feed it frames in the order of the report."""
+    """The heaviest stack of one thread; add its frames in the order of the report."""
 
     __slots__ = ("_best", "_best_count", "_keep", "_last", "_last_indent", "_path")
 
@@ -37,7 +37,7 @@ class Stack:
         self._best_count = -1
 
     def add(self, indent: int, frame: bytes) -> None:
-        """One frame, `frame` without its indentation."""
+        """Add a frame; `frame` is the line without its indentation."""
         if indent <= self._last_indent:
             self._leaf()
             if self._keep:
@@ -51,7 +51,7 @@ class Stack:
         self._last, self._last_indent = frame, indent
 
     def _leaf(self) -> None:
-        """The frame added last is the innermost of its stack."""
+        """The frame added last was the innermost of its stack."""
         last = self._last
         digits = (last[1:14] if last[:1] == b"*" else last[:13]).split(b" ", 1)[0]
         count = int(digits) if digits.isdigit() else 0
@@ -60,7 +60,7 @@ class Stack:
             self._best = [f for _, f in self._path[-MAX_FRAMES:]] if self._keep else [last]
 
     def heaviest(self) -> tuple[list[str], str | None]:
-        """The frames, innermost first (none unless they were to be kept), and the innermost one."""
+        """The frames, innermost first (empty unless they are kept), and the innermost one."""
         if self._last_indent >= 0:
             self._leaf()
         if not self._best:

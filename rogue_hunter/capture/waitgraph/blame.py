@@ -3,8 +3,8 @@
 A node is a thread, or a process where the kernel does not say which of its threads is waited for. A wait is an edge
 from the waiter to the holder; its weight is the number of samples in which it was seen. A holder that waits itself
 passes the blame on, but no more of a wait than it waited itself: of 14 samples spent waiting for a thread that was
-blocked for 12, 2 stay with that thread and 12 go to whatever blocked it, split by weight. Members of a cycle block each
-other: the cycle is the root, and a deadlock when each of its waits lasted through all samples.
+blocked for 12, 2 stay with that thread and 12 go to the holders that blocked it, split by weight. Members of a cycle
+block each other: the cycle is the root, and a deadlock when each of its waits lasted through all samples.
 
 A wait for input (reading a pipe or a socket) is soft: the process at the other end could end it, but a server that
 waits for its next client is idle, not blocked. Such a wait is a source of blame and never passes blame on, so two idle
@@ -102,7 +102,7 @@ def _roots(got: Gathered, edges: tuple[Edge, ...]) -> tuple[Root, ...]:
     longest = _longest(graph)
     by_process: dict[object, list[int]] = {}
     for i, amounts in enumerate(retained):
-        # Threads of one process that are roots are one answer; a cycle is an answer of its own.
+        # Threads of one process that are roots are one answer; a cycle is a separate answer.
         if amounts:
             by_process.setdefault(i if graph.inside(i) else ("process", graph.components[i][0][0]), []).append(i)
     sums = [sum(amounts.values()) for amounts in retained]

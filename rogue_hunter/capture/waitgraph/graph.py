@@ -12,7 +12,7 @@ from typing import TypeVar
 from rogue_hunter.stream.tick import Record
 
 Node = tuple[int, str]
-"""(pid, thread id); thread id "" stands for the process as a whole. pid -1: unknown."""
+"""(pid, thread id); thread id "": the process as a whole; pid -1: unknown."""
 
 SOFT = frozenset(("pipe read", "socket read"))
 
@@ -30,7 +30,7 @@ class Edge:
 
     @property
     def soft(self) -> bool:
-        """A wait for input: the other end could end it, but need not owe anything."""
+        """True for a wait for input: the other end could end it, but may just be idle."""
         return self.kind in SOFT
 
 
@@ -40,7 +40,7 @@ class Root:
 
     `foreign_samples` is the part of `samples` that other processes waited. `chain` goes from the first waiter to the
     root, `hops` is its length with the links that the kernel followed without naming them; `cycle` holds the members
-    when the root is a cycle, `certain` says that all of its waits lasted through every sample.
+    when the root is a cycle, `certain`: all of its waits lasted through every sample.
     """
 
     node: Node
@@ -60,7 +60,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """`roots`, the first holds up most; `edges` and `unnamed`: waits with and without a process at their end."""
+    """`roots`, the one that blocks most first; `edges` and `unnamed`: waits with and without a process at their end."""
 
     roots: tuple[Root, ...]
     edges: tuple[Edge, ...]
@@ -82,7 +82,7 @@ class Gathered:
 
 
 def gather(records: Iterable[Record]) -> Gathered:
-    """First pass: names of processes, owners of threads, what each thread does."""
+    """First pass: names of processes, processes of threads, what each thread does."""
     got = Gathered()
     for each in records:
         kind = each.get("type")
@@ -106,7 +106,7 @@ def gather(records: Iterable[Record]) -> Gathered:
 
 
 def take(got: Gathered, each: Record) -> None:
-    """One wait into the graph; waiters that stand for several threads stay one node."""
+    """Add one wait to the graph; a waiter that is several threads stays one node."""
     pid = each.get("pid")
     waiter: Node = (-1 if pid is None else pid, each["thread_id"])
     thread = each.get("on_thread_id")
@@ -138,10 +138,10 @@ def _add(got: Gathered, edge: Edge) -> None:
 
 
 def follow_processes(got: Gathered) -> None:
-    """Tie what is one thing under two names: a process and its threads, a thread and the group it is counted in.
+    """Link nodes that are the same thing: a process and its threads, a thread and the group that it is counted in.
 
-    Where only the process is named as the holder, it can be held up itself through any of its threads: these links
-    are guesses. The waits of a process for its own threads are left out of them.
+    If only the process is named as the holder, it can be blocked itself through any of its threads: these links are
+    guesses. Waits of a process for its own threads are not linked.
     """
     waits: dict[int, list[Edge]] = {}
     groups: dict[Node, list[Edge]] = {}
@@ -163,7 +163,7 @@ def follow_processes(got: Gathered) -> None:
 
 
 def seen(got: Gathered) -> set[tuple[Node, Node]]:
-    """The edges that were seen, as opposed to drawn by follow_processes: only these are a source of waiting."""
+    """The edges that were observed, without those added by follow_processes: only they are a source of waiting."""
     real: set[tuple[Node, Node]] = set()
     for each in got.blockers:
         pid = each.get("pid")

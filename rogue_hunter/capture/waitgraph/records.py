@@ -1,4 +1,4 @@
-"""The blame graph's answer as records and as lines for people."""
+"""The result of the wait graph as records and as lines for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rogue_hunter.text.format import visible
 
 
 def blame_records(answer: Blame, capture: str | None = None) -> Iterator[Record]:
-    """The answer as `blame` records, the first holds up most. `capture` is the key of what it was drawn from."""
+    """The answer as `blame` records, the one that blocks most first. `capture`: key of the capture it is about."""
     for rank, root in enumerate(answer.roots, 1):
         yield record(
             "blame", capture=capture, rank=rank, pid=root.node[0] if root.node[0] >= 0 else None,
@@ -24,11 +24,11 @@ def blame_records(answer: Blame, capture: str | None = None) -> Iterator[Record]
 
 
 def blame_lines(answer: Blame, limit: int = 10) -> Iterator[str]:
-    """The answer for people, one line or two a root; names are made harmless."""
+    """The answer for people, one to three lines a root; control characters in names are escaped."""
     if not answer.roots:
-        yield "nobody is seen to hold up anybody"
+        yield "no blocker found"
         if answer.unnamed:
-            yield f"{answer.unnamed} wait{' names' if answer.unnamed == 1 else 's name'} no process"
+            yield f"{answer.unnamed} wait{'' if answer.unnamed == 1 else 's'} without a known process"
         return
     steps = f" of {answer.steps}" if answer.steps else ""
     for rank, root in enumerate(answer.roots[:limit], 1):
@@ -36,13 +36,13 @@ def blame_lines(answer: Blame, limit: int = 10) -> Iterator[str]:
         if root.cycle:
             word = "deadlock" if root.certain else "possible deadlock"
             yield visible(f"{rank}. {word}: {' -> '.join([*root.cycle, root.cycle[0]])}")
-            yield visible(f"   {root.waiters} thread{' waits' if root.waiters == 1 else 's wait'} in or behind it")
+            yield visible(f"   {root.waiters} thread{'' if root.waiters == 1 else 's'} in it or blocked by it")
         else:
             threads = f" thread {', '.join(root.threads[:3])}" if root.threads else ""
             more = f" and {len(root.threads) - 3} more" if len(root.threads) > 3 else ""
             pid = root.node[0] if root.node[0] >= 0 else "?"
             own = f", {root.samples:.6g} with its own" if root.samples > root.foreign_samples else ""
-            yield visible(f"{rank}. {root.command} [{pid}]{threads}{more} holds up {root.waiters} "
+            yield visible(f"{rank}. {root.command} [{pid}]{threads}{more} blocks {root.waiters} "
                           f"thread{'' if root.waiters == 1 else 's'} of {others}: "
                           f"{root.foreign_samples:.6g} samples{own}")
         if root.chain and not (root.cycle and root.hops < len(root.cycle)):
@@ -50,7 +50,7 @@ def blame_lines(answer: Blame, limit: int = 10) -> Iterator[str]:
             yield visible(f"   longest chain, {root.hops} hop{'' if root.hops == 1 else 's'}{guess}: "
                           f"{' -> '.join(root.chain)}")
         if root.waits_for:
-            yield visible(f"   and waits itself in {root.waits_for}")
+            yield visible(f"   itself waiting in {root.waits_for}")
     deepest = max(answer.roots, key=lambda root: root.hops)
     if deepest.hops > answer.roots[0].hops:
         pid = deepest.node[0] if deepest.node[0] >= 0 else "?"
@@ -59,6 +59,6 @@ def blame_lines(answer: Blame, limit: int = 10) -> Iterator[str]:
     if left > 0:
         yield f"{left} more"
     if answer.unnamed:
-        yield f"{answer.unnamed} wait{' names' if answer.unnamed == 1 else 's name'} no process"
+        yield f"{answer.unnamed} wait{'' if answer.unnamed == 1 else 's'} without a known process"
     if steps:
         yield f"samples are added up over threads; the report has {answer.steps} steps"

@@ -83,7 +83,7 @@ def test_what_comes_out_is_bounded() -> None:
     assert len(bomb) < 40_000
     stream, problem = plain(io.BufferedReader(io.BytesIO(bomb)), 1 << 20)    # type: ignore[arg-type]
     assert len(stream.read()) == 1 << 20
-    assert problem.text == "more than 1 MiB come out of it: the rest is not read"
+    assert problem.text == "it unpacks to more than 1 MiB: the rest is not read"
     assert stream.read() == b""
 
 

@@ -37,7 +37,7 @@ def test_the_process_that_held_up_the_machine(path: Path) -> None:
     assert login.hops == 3
     assert login.chain == ("logind [110] thread 0x31f", "2 not named", "loginwindow [374] thread 0xa8f")
     lines = list(blame_lines(answer))
-    assert lines[0].startswith("1. WindowServer [176] thread 0x3e2 holds up 21 threads")
+    assert lines[0].startswith("1. WindowServer [176] thread 0x3e2 blocks 21 threads")
     assert "the longest chain of all, 3 hops, ends at loginwindow [374]" in lines
     check(blame_records(answer))
 
@@ -137,7 +137,7 @@ def test_a_wait_for_input_is_blamed_but_passes_no_blame_on() -> None:
 
 def test_nothing_to_blame() -> None:
     """No waits, or none that names anybody."""
-    assert list(blame_lines(blame([]))) == ["nobody is seen to hold up anybody"]
+    assert list(blame_lines(blame([]))) == ["no blocker found"]
     port = record("spindump_blocker", process=1, pid=1, command="p", thread_id="a", blocked_by="turnstile", samples=1,
                   on_what="receive port")
     assert blame([port]).unnamed == 1
