@@ -173,13 +173,9 @@ class Minutes:
 class Retention:
     """How long history is kept."""
 
-<<<<<<< HEAD
-    days: float = option(30.0, "what ended longer ago is pruned", 0.01, 36_500)
-    slice_hours: float = option(48.0, "slices of 5 s, waits and limits are kept so long, at 20 MB a day at most; the "
-                                      "minutes made from them stay", 0.1, 100_000)
-=======
     days: float = option(30.0, "history that ended longer ago is pruned", 0.01, 36_500)
->>>>>>> e24cbe5 (wording: plain English in capture, service, text, config, scoring, bench, metrics)
+    slice_hours: float = option(48.0, "slices of 5 s, waits and limits are kept this long, 20 MB a day at most; "
+                                      "the minutes made from them stay", 0.1, 100_000)
     max_size_mb: int = option(500, "the oldest events are pruned until the file is this small", 1, 1_000_000)
 
 
