@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,6 +33,7 @@ from rogue_hunter.rules.user import user_rules
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.pipeline import Stage
 from rogue_hunter.stream.tick import Recent, Record, Row, Tick
+from rogue_hunter.worker import Worker
 
 Say = Callable[[str, str], object]
 """(level, message)."""
@@ -237,37 +236,26 @@ def _path(reap: Reap, rules: RuleSet) -> Path:
 
 
 class Teller:
-    """Shows notifications on a thread of its own: a desktop may take seconds, a beat may not."""
+    """Shows notifications in a thread of its own: a desktop may take seconds, a beat may not."""
 
     def __init__(self) -> None:
-        self._todo: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._worker: Worker[Callable[[], object], object] = Worker("notify", lambda show: show(), limit=100)
         self._notifier = Notifier(Settings())
         self._settings = Settings()
 
     def tell(self, settings: Settings, show: Callable[[Notifier], object]) -> None:
-        """Have `show` called with a notifier of these settings."""
+        """Have `show` called with a notifier of these settings. What is refused because too many wait is in the log."""
         if not settings.notify:
             return
         if settings != self._settings:
             self._settings, self._notifier = settings, Notifier(settings)
-        if self._thread is None:
-            thread = threading.Thread(target=self._work, name="notify", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                return  # none to be had; what was to be shown is in the log
-            self._thread = thread
         notifier = self._notifier
-        self._todo.put(lambda: show(notifier))
-
-    def _work(self) -> None:
-        while (show := self._todo.get()) is not None:
-            show()
+        self._worker.submit(lambda: show(notifier))
+        self._worker.collect()
 
     def close(self) -> None:
-        """Wait for nothing: what was not shown by now is in the log."""
-        self._todo.put(None)
+        """Stop without waiting: what was not shown by now is in the log."""
+        self._worker.close(0.0)
 
 
 def _metrics(settings: Settings, say: Say, stack: ExitStack) -> Stage | None:

@@ -103,6 +103,33 @@ def test_a_bad_file_keeps_the_old_one(tmp_path: Path, text: str) -> None:
     assert made.config.bands.elevated == 41 and made.reloader.status["error"] is None
 
 
+def test_a_file_that_others_may_write_to_keeps_the_old_one(tmp_path: Path) -> None:
+    """Another user must not decide what a running, perhaps armed, rh-pipe does."""
+    file = tmp_path / "c.toml"
+    file.write_text("")
+    made = Reloading(file)
+    file.write_text('[reap]\nmode = "armed"\n')
+    file.chmod(0o666)
+    assert made.looks()
+    assert made.config.reap.mode == "observe"
+    assert made.said[-1][0] == "error" and "other users may write to the file" in made.said[-1][1]
+    assert "other users" in made.reloader.status["error"]
+
+
+@pytest.mark.parametrize("what", ["fifo", "/dev/zero", "directory"])
+def test_what_is_no_regular_file_keeps_the_old_one(tmp_path: Path, what: str) -> None:
+    """A fifo stopped the beat for good, a link to /dev/zero grew the memory without end."""
+    file = tmp_path / "c.toml"
+    file.write_text("[system]\nhz = 5.0\n")
+    made = Reloading(file)
+    assert made.reloader.read()
+    file.unlink()
+    {"fifo": lambda: os.mkfifo(file), "directory": file.mkdir, "/dev/zero": lambda: file.symlink_to(what)}[what]()
+    assert made.looks()
+    assert made.config.system.hz == 5.0
+    assert "not a" in made.said[-1][1] and made.said[-1][0] == "error"
+
+
 def test_a_file_that_comes_and_goes(tmp_path: Path) -> None:
     """The user's file need not be there: then the defaults stand. One that was named has to be."""
     file = tmp_path / "sub" / "c.toml"

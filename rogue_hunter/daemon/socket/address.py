@@ -6,7 +6,6 @@ it is dead.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import stat
@@ -14,6 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from rogue_hunter.files import Lock, Locked, lock
 from rogue_hunter.paths import private_dir, runtime_dir
 from rogue_hunter.text.errors import UNAVAILABLE, RogueHunterError
 
@@ -33,10 +33,10 @@ class SocketError(RogueHunterError):
 
 
 class Taken(SocketError):
-    """Another rh-pipe serves this socket. `holder` is its pid, if it wrote it down."""
+    """Another rh-pipe serves this socket. `holder` is its pid, None if that is not known."""
 
-    def __init__(self, path: Path, holder: str) -> None:
-        who = f" (process {holder})" if holder else ""
+    def __init__(self, path: Path, holder: int | None) -> None:
+        who = f" (process {holder})" if holder is not None else ""
         super().__init__(f"{path}: another rh-pipe serves it{who}", 69)
         self.holder = holder
 
@@ -75,27 +75,13 @@ class Place:
             os.close(self._dir)
             raise
 
-    def _take_lock(self) -> int:
-        name = self.path.name + ".lock"
+    def _take_lock(self) -> Lock:
         try:
-            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600,
-                         dir_fd=self._dir)
+            return lock(self.path.name + ".lock", dir_fd=self._dir)
+        except Locked as locked:
+            raise Taken(self.path, locked.holder) from None
         except OSError as error:
             raise SocketError(f"{self.path}.lock: {error.strerror}", 74) from None
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
-            os.close(fd)
-            raise SocketError(f"{self.path}.lock: not a file of ours", 74)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(fd)
-            raise Taken(self.path, holder if holder.isdigit() else "") from None
-        with suppress(OSError):
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        return fd
 
     def listen(self) -> socket.socket:
         """The listening socket, non-blocking, mode 0600. A stale one of ours is replaced. Raises SocketError."""
@@ -151,9 +137,7 @@ class Place:
             info = self._look()
             if info is not None and (info.st_dev, info.st_ino) == self._made:
                 os.unlink(self.path.name, dir_fd=self._dir)
-        with suppress(OSError):
-            os.ftruncate(self._lock, 0)
-        os.close(self._lock)
+        self._lock.release()
         os.close(self._dir)
 
     def anew(self) -> Place:
