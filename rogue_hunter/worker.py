@@ -69,7 +69,9 @@ class Worker(Generic[Job, Result]):
         return _taken(self._failures)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until every job is done, at most `seconds`; True when they are."""
+        """Wait until every job is done, at most `seconds`; True when they are. Without a thread there is no wait."""
+        if self._thread is None:
+            return not self._jobs
         with self._changed:
             return self._changed.wait_for(lambda: not self._jobs and not self._busy, seconds)
 

@@ -28,7 +28,7 @@ PENDING_UP = {
     ("report.live_view", "daemon.socket.follow"),
 }
 """Arrows that still point up. The list only gets shorter."""
-PENDING_CIRCLES = {("host.linux.gate", "host.linux.process")}
+PENDING_CIRCLES: set[tuple[str, str]] = set()
 MODULES_MAX = 18
 """Modules in one folder, __init__ not counted."""
 

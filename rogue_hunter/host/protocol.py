@@ -1,8 +1,9 @@
-"""What a host is: facts of the machine, and a snapshot of all processes every beat."""
+"""The interface of a host: facts of the machine, and a snapshot of all processes at every beat."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from os import getpid
 from typing import Any, Protocol
 
 from rogue_hunter.schema.field import Key
@@ -18,22 +19,24 @@ class HostError(RogueHunterError):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What does not change while the machine is up. `os` is linux or macos."""
+    """What does not change while the machine is up. `os` is linux or macos; `own_pid` is the pid of this process as the
+    host lists it, None when it does not: a recorded tree, another pid namespace."""
 
     os: str
     host: str
     boot_id: str
     cpus: int
-    memory_total_bytes: int
+    memory_total_bytes: int | None
+    own_pid: int | None = field(default_factory=getpid)
 
 
 @dataclass(slots=True)
 class Snapshot:
     """One reading of every process.
 
-    `processes` maps identity to row; a row that says the same as in the snapshot before is the same object. `changed`
-    holds the identities with another row than before, the started ones included; `exited` the identities gone.
-    `active` counts the processes that ran, `cpu_cores` is the CPU use of all processes seen (None before rates are
+    `processes` maps identity to row; a row equal to that of the snapshot before is the same object. `changed` holds the
+    identities with another row than before, the started ones included; `exited` those that are gone. `active` counts
+    the processes that ran, `cpu_cores` is the CPU use of all processes seen (None before rates are
     known). `machine` holds fields of the closing row that the host knows: cpus, cpu_busy_cores,
     memory_available_bytes, pressure_*; absent where unknown. `mono_ns` is the clock at the reading.
     """
@@ -62,5 +65,5 @@ class Host(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back descriptors and threads."""
+        """Release descriptors and threads."""
         ...

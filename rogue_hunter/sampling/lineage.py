@@ -36,6 +36,7 @@ class Lineage:
         self._not_own: dict[Key, Amounts] = {}
         self._ended: dict[Key, Row] = {}
         self._ts: float | None = None
+        self._self_pid: int | None = None
 
     def __call__(self, tick: Tick) -> Tick:
         """The tick with its rows completed."""
@@ -48,6 +49,7 @@ class Lineage:
         exited = (*self._ended, *(key for key in tick.exited if key not in last_rows))
         for key in tick.changed:
             self._by_pid[key[0]] = key
+        self._self_pid = closing.get("self_pid")
         rows, changed, new = self._complete(tick, closing, settled, exited)
         for key, row in last_rows.items():
             rows[key] = row
@@ -177,7 +179,12 @@ class Lineage:
             self._credited.add(key)
 
     def _closing(self, closing: Row, rows: Mapping[Key, Row], settled: Settlement, interval: float) -> Row:
-        """The closing row: CPU time that was found in children is attributed."""
+        """The closing row: CPU time that was found in children is attributed, and rogue-hunter's own use is that of all
+        its processes."""
+        helpers = sum(rows[key].get("cpu_percent", 0.0) + rows[key].get("children_cpu_percent", 0.0)
+                      for key in self._own if key in rows and key[0] != self._self_pid)
+        if helpers and "self_cpu_percent" in closing:
+            closing = {**closing, "self_cpu_percent": round(closing["self_cpu_percent"] + helpers, 2)}
         left = closing.get("unattributed_cpu_cores")
         if left is None or interval <= 0:
             return closing
@@ -197,8 +204,8 @@ class Lineage:
     # -- relatives -----------------------------------------------------------------------------------------------
 
     def _is_own(self, key: Key, row: Row) -> bool:
-        """A command of this package, or started by one."""
-        if is_own(row):
+        """This very process, a command of this package, or a process started by one."""
+        if key[0] == self._self_pid or is_own(row):
             return True
         parent = self._by_pid.get(row.get("ppid") or -1)
         return parent is not None and parent in self._own and parent[1] <= key[1]

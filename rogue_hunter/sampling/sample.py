@@ -1,8 +1,7 @@
-"""Beats in, ticks out: read the host once a beat and say what the reading cost."""
+"""Beats in, ticks out: read the host once a beat and report what the reading cost."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
@@ -31,8 +30,8 @@ def sample(host: Host, beat_stream: Iterable[Beat], *, silent_first: bool = Fals
            own: Callable[[], Own] | None = None) -> Iterator[Tick]:
     """Read `host` at every beat.
 
-    With `silent_first` the first reading is taken and not given out, so that the first tick carries rates. `own` reads
-    what rogue-hunter itself uses.
+    With `silent_first` the first reading is not given out, so that the first tick carries rates. `own` reads what this
+    process itself uses.
     """
     if own is None:
         used = OwnUse()
@@ -50,24 +49,20 @@ def sample(host: Host, beat_stream: Iterable[Beat], *, silent_first: bool = Fals
         shot = host.snapshot()
         now = own()
         if own_key not in shot.processes:
-            own_key = _own_key(shot)
+            own_key = next((key for key in shot.processes if key[0] == facts.own_pid), None)
         if not (silent_first and last is None):
             row = _closing_row(facts, beat, beat.seq - silent_first, shot)
             if last is not None:
-                _own_account(row, beat, last, then, now)
+                _add_own_use(row, beat, last, then, now)
             if own_key is not None:
-                pageins = _own_row(row, shot.processes[own_key], pageins)
+                row["self_pid"] = own_key[0]
+                pageins = _add_own_row(row, shot.processes[own_key], pageins)
             yield Tick(row, shot.processes, shot.changed, shot.exited)
         then, last = now, beat
 
 
-def _own_key(shot: Snapshot) -> Key | None:
-    pid = os.getpid()
-    return next((key for key in shot.processes if key[0] == pid), None)
-
-
-def _own_row(row: Row, own: Row, pageins: int | None) -> int | None:
-    """What the toolkit's own row says of it; gives its page-ins so far."""
+def _add_own_row(row: Row, own: Row, pageins: int | None) -> int | None:
+    """Add what the row of this very process shows; returns its page-ins so far."""
     if "memory_bytes" in own:
         row["self_memory_bytes"] = own["memory_bytes"]
     now: int | None = own.get("pageins_total")
@@ -76,8 +71,8 @@ def _own_row(row: Row, own: Row, pageins: int | None) -> int | None:
     return now
 
 
-def _own_account(row: Row, beat: Beat, last: Beat, then: Own, now: Own) -> None:
-    """What the toolkit used and waited for in the interval, and whether the clock was set."""
+def _add_own_use(row: Row, beat: Beat, last: Beat, then: Own, now: Own) -> None:
+    """Add what this process used and waited for in the interval, and whether the clock was set."""
     interval = beat.interval_s
     if interval > 0:
         row["self_cpu_percent"] = round(100 * (now.cpu_s - then.cpu_s) / interval, 2)
@@ -97,8 +92,9 @@ def _closing_row(facts: Facts, beat: Beat, seq: int, shot: Snapshot) -> Row:
         "ts": round(beat.ts, 3), "seq": seq, "mono_ns": beat.mono_ns, "host": facts.host,
         "boot_id": facts.boot_id, "os": facts.os, "interval_s": round(beat.interval_s, 6),
         "late_s": round(beat.late_s, 6), "asleep_s": round(beat.asleep_s, 3), "cpus": facts.cpus,
-        "memory_total_bytes": facts.memory_total_bytes,
     }
+    if facts.memory_total_bytes is not None:
+        row["memory_total_bytes"] = facts.memory_total_bytes
     row.update(shot.machine)
     row.update(processes=len(shot.processes), active=shot.active, started=shot.started, exited=len(shot.exited),
                unreadable=shot.unreadable, errors=shot.errors)

@@ -90,7 +90,7 @@ _DISK = (
 )
 
 _ACTIVITY = (
-    _f("context_switches_total", int, "", "context switches, voluntary and involuntary"),
+    _f("context_switches_total", int, "", "context switches, voluntary and involuntary, of all threads"),
     _m("context_switches_per_s", float, "1/s", "context switches of the interval"),
     _f("syscalls_total", int, "", "system calls, Mach and Unix", platforms="macos"),
     _m("syscalls_per_s", float, "1/s", "system calls of the interval", platforms="macos"),
@@ -105,8 +105,8 @@ _EFFICIENCY = (
 )
 
 _POWER = (
-    _f("wakeups_total", int, "", "wakeups: interrupt wakeups (macOS); voluntary context switches of the main thread "
-       "(Linux), each of which ends in one wakeup"),
+    _f("wakeups_total", int, "", "wakeups: interrupt wakeups (macOS); voluntary context switches (Linux), each of "
+       "which ends in one wakeup; of several threads, as far as their sum was read"),
     _m("wakeups_per_s", float, "1/s", "wakeups of the interval"),
     _f("energy_joules_total", float, "J", "energy used", platforms="macos"),
     _m("energy_watts", float, "W", "power of the interval", platforms="macos"),
@@ -193,7 +193,8 @@ TICK = (
     _f("unreadable", int, "", "processes of which something may not be read", required=True),
     _f("errors", int, "", "readings that failed or could not be parsed", required=True),
     _f("unattributed_cpu_cores", float, "cores", "busy cores minus the sum of all processes seen"),
-    _f("self_cpu_percent", float, "%", "CPU use of rogue-hunter itself; 100 = one core"),
+    _f("self_pid", int, "", "process id of the sampler, when it is among the processes seen"),
+    _f("self_cpu_percent", float, "%", "CPU use of rogue-hunter itself, helper processes included; 100 = one core"),
     _f("self_run_delay_ms", float, "ms", "how long the sampling thread waited for a CPU in the interval",
        platforms="linux"),
     _f("self_throttled_ms", float, "ms", "how long a CPU quota of its control group kept rogue-hunter from running "

@@ -27,8 +27,8 @@ from unittest import mock
 from rogue_hunter.config.options import Config
 from rogue_hunter.daemon import pipe
 from rogue_hunter.daemon.loop import Loop
+from rogue_hunter.host.linux import describe as linux_describe
 from rogue_hunter.host.linux import host as linux
-from rogue_hunter.host.linux.describe import Describer
 from rogue_hunter.host.linux.gate import ClockGate, FileGate, cpu_clock
 from rogue_hunter.host.linux.gpu import Gpu
 from rogue_hunter.host.linux.host import LinuxHost
@@ -36,6 +36,7 @@ from rogue_hunter.host.protocol import HostError
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream.clock import Clock
 from rogue_hunter.stream.tick import Row, Tick
+from rogue_hunter.worker import Worker
 from tests.tools.processes import Tree
 
 from .table import SEED, Bench, case
@@ -83,12 +84,12 @@ class Faults:
             self.armed = before
 
 
-class Inline(Describer):
-    """The describing thread's work, done by whoever asks: what would end the thread ends the run."""
+class Inline(Worker[Any, Any]):
+    """A worker whose jobs are done by the caller: what would end the thread ends the run."""
 
-    def _begin(self) -> None:
-        self._asked.put(None)
-        self._run()
+    def submit(self, job: Any) -> bool:
+        self.post(self._work(job))
+        return True
 
 
 class World:
@@ -209,9 +210,10 @@ def failing(faults: Faults, world: World, clocks: bool = True) -> Iterator[None]
             stack.enter_context(mock.patch.object(resource, name, limits(name)))
         stack.enter_context(mock.patch.object(FileGate.__init__, "__defaults__", (pread,)))
         stack.enter_context(mock.patch.object(ClockGate.__init__, "__defaults__", (gettime,)))
-        for name, value in (("is_procfs", lambda root: True), ("Describer", Inline), ("start_gpu", lambda root: None),
+        for name, value in (("is_procfs", lambda root: True), ("start_gpu", lambda root: None),
                             ("clocks_tell", lambda root: clocks)):
             stack.enter_context(mock.patch.object(linux, name, value))
+        stack.enter_context(mock.patch.object(linux_describe, "Worker", Inline))
         before = signal.getsignal(signal.SIGCONT)
         stack.callback(lambda: signal.signal(signal.SIGCONT, before))
         yield

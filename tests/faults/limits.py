@@ -94,7 +94,7 @@ def threads(bench: Bench) -> str:
     clean(done.stderr)
     assert done.returncode == 0, done
     told = state(database)
-    assert told["ticks"] >= 5 and told["last_tick"]["errors"] == 0
+    assert told["ticks"] >= 5 and told["last_tick"]["errors"] == 0, told
     (found,) = rows(database, f"SELECT command, cmdline FROM process_events WHERE pid = {burner.pid}")
     captures = rows(database, "SELECT status FROM forensic_captures")
     return f"{told['ticks']} ticks, event {found}, captures {captures}"

@@ -1,94 +1,112 @@
-"""What a process is called: command line, program, control group, user name. Read once, off the beat.
+"""What a process is: program, command line, control group, user name. Read once, off the beat, and again after exec.
 
 Reading a command line takes the lock of the process's memory map, which a process in trouble may hold for seconds,
-and looking up a user may ask the network. Neither may ever hold up a beat, so one thread does both.
+and looking up a user may ask the network. Neither may hold up a beat, nor the other: two threads do it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import pwd
-import queue
-import threading
-from collections import deque
+import time
+from collections.abc import Callable
 from pathlib import Path
 from sys import intern
 
-from rogue_hunter.host.linux.descriptors import shut
+from rogue_hunter.files import shut
 from rogue_hunter.host.linux.parse import parse_stat, split_cmdline, text
+from rogue_hunter.host.linux.threads import live_thread
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 from rogue_hunter.text.redact import LIMIT, redact
+from rogue_hunter.worker import Worker
 
 CMDLINE_BYTES = 2 * LIMIT
 """Read twice what is kept: redaction shortens."""
 
+QUEUE_MAX = 1 << 17
+"""More processes than a kernel has by default (pid_max 32,768) wait at most."""
+
+USER_RETRY_S = 60.0
+"""A user id without a name is looked up again after this long: a directory service may have been down."""
+
+DESCRIBED = ("exe", "cmdline", "cgroup")
+"""The fields that a description replaces as a whole."""
+
+Description = tuple[Key, Row, bool]
+"""Identity, fields, and whether something may not be read."""
+
 
 class Describer:
-    """One daemon thread between two queues. `ask` never waits; `answers` gives what is there by now."""
+    """Describes processes in a thread. `ask` never waits; `answers` returns what is there by now."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        self._asked: queue.SimpleQueue[tuple[Key, int, bool] | threading.Event | None] = queue.SimpleQueue()
-        self._answers: deque[tuple[Key, Row, bool]] = deque()
-        self._pending = 0
-        self._thread: threading.Thread | None = None
+        self.root = root
+        self._worker: Worker[tuple[Key, bool], Description] = Worker("describe", self._describe, limit=QUEUE_MAX)
 
-    def ask(self, key: Key, uid: int, kernel_thread: bool) -> None:
+    def ask(self, key: Key, kernel_thread: bool) -> None:
         """Have the process described."""
-        self._pending += 1
-        self._asked.put((key, uid, kernel_thread))
-        self._begin()
+        self._worker.submit((key, kernel_thread))
 
-    def _begin(self) -> None:
-        """Have the thread, if there is one to be had; what was asked waits for it."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="describe", daemon=True)
-            with contextlib.suppress(RuntimeError):
-                thread.start()
-                self._thread = thread
-
-    def answers(self) -> list[tuple[Key, Row, bool]]:
-        """(identity, fields, whether something may not be read) of what was described since the last call."""
-        found = []
-        if self._pending:
-            self._begin()
-        while self._answers:
-            found.append(self._answers.popleft())
-        self._pending -= len(found)
-        return found
+    def answers(self) -> list[Description]:
+        """The descriptions made since the last call. One without fields is of a process that is gone."""
+        return self._worker.collect()
 
     def wait(self, seconds: float) -> None:
         """Wait until everything asked for is answered, at most so long."""
-        if self._thread is not None and self._pending > len(self._answers):
-            done = threading.Event()
-            self._asked.put(done)
-            done.wait(seconds)
+        self._worker.wait(seconds)
 
     def close(self) -> None:
         """End the thread."""
-        if self._thread is not None:
-            self._asked.put(None)
-            self._thread.join(1.0)
-            self._thread = None
+        self._worker.close()
 
-    def _run(self) -> None:
-        users: dict[int, str | None] = {}
-        while (asked := self._asked.get()) is not None:
-            if isinstance(asked, threading.Event):
-                asked.set()
-                continue
-            key, uid, kernel_thread = asked
-            if uid not in users:
-                users[uid] = _user(uid)
-            fields, denied = describe(self._root, key, kernel_thread)
-            if users[uid] is not None:
-                fields["user"] = users[uid]
-            self._answers.append((key, fields, denied))
+    def _describe(self, asked: tuple[Key, bool]) -> Description:
+        key, kernel_thread = asked
+        return (key, *describe(self.root, key, kernel_thread))
 
 
-def _user(uid: int) -> str | None:
+class Users:
+    """Names of user ids, looked up by a thread. `mono` is a clock in nanoseconds."""
+
+    def __init__(self, mono: Callable[[], int] = time.monotonic_ns,
+                 lookup: Callable[[int], str | None] | None = None) -> None:
+        self._mono = mono
+        self._names: dict[int, str | None] = {}
+        self._asked: dict[int, int] = {}
+        find = lookup or user_name
+        self._worker: Worker[int, tuple[int, str | None]] = Worker("users", lambda uid: (uid, find(uid)))
+
+    def name(self, uid: int) -> str | None:
+        """The name as far as it is known; what is not known is looked up."""
+        name = self._names.get(uid)
+        if name is None:
+            now, asked = self._mono(), self._asked.get(uid)
+            if asked is None or (uid in self._names and now - asked >= USER_RETRY_S * 1e9):
+                self._asked[uid] = now
+                self._names.pop(uid, None)
+                self._worker.submit(uid)
+        return name
+
+    def found(self) -> dict[int, str]:
+        """The names found since the last call."""
+        answers = dict(self._worker.collect())
+        self._names.update(answers)
+        for uid, _ in self._worker.failures():
+            self._names[uid] = None
+        return {uid: name for uid, name in answers.items() if name is not None}
+
+    def wait(self, seconds: float) -> None:
+        """Wait until all lookups are done, at most so long."""
+        self._worker.wait(seconds)
+
+    def close(self) -> None:
+        """End the thread; a lookup that hangs is left behind."""
+        self._worker.close(0.1)
+
+
+def user_name(uid: int) -> str | None:
+    """The name of a user id in the system's user database, None without one."""
     try:
         return pwd.getpwuid(uid).pw_name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except (KeyError, OSError, OverflowError):
@@ -98,8 +116,9 @@ def _user(uid: int) -> str | None:
 def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bool]:
     """exe, cmdline and cgroup of one process, and whether something of it may not be read.
 
-    All is read below one descriptor of /proc/PID, which fails once that process is gone, even when its pid is in use
-    again; the start time is compared first, because the pid may have changed hands before that.
+    An empty `cmdline` was read and is empty; a missing one is unknown. All is read below one descriptor of /proc/PID,
+    which fails once that process is gone, even when its pid is in use again; the start time is compared first, because
+    the pid may have changed hands before that.
     """
     fields: Row = {}
     denied = False
@@ -111,18 +130,23 @@ def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bo
     except OSError:
         return fields, False
     try:
-        if parse_stat(_read(at, "stat", 4096)).start != key[1]:
+        stat = parse_stat(_read(at, "stat", 4096))
+        if stat.start != key[1]:
             return fields, False
+        of = ""
+        if stat.state == b"Z" and stat.threads > 1:
+            thread = live_thread(root, key[0])
+            of = f"task/{thread[0]}/" if thread else ""
         if not kernel_thread:
             try:
-                fields["exe"] = text(os.fsencode(os.readlink("exe", dir_fd=at)))
+                fields["exe"] = text(os.fsencode(os.readlink(of + "exe", dir_fd=at)))
             except PermissionError:
                 denied = True
             except OSError:
                 pass
-            argv = split_cmdline(_read(at, "cmdline", CMDLINE_BYTES))
-            if argv:
-                fields["cmdline"] = intern(redact(argv))
+            data = _read(at, of + "cmdline", CMDLINE_BYTES)
+            if data or of or stat.state not in (b"Z", b"X"):    # a zombie has no arguments any more
+                fields["cmdline"] = _line(data) if len(data) <= _CACHED_BYTES else intern(redact(split_cmdline(data)))
         cgroup = cgroup_path(_read(at, "cgroup", 4096))
         if cgroup:
             fields["cgroup"] = cgroup
@@ -131,6 +155,16 @@ def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bo
     finally:
         shut(at)
     return fields, denied
+
+
+_CACHED_BYTES = 512
+
+
+@functools.lru_cache(maxsize=256)
+def _line(data: bytes) -> str:
+    """A command line, secrets masked. Most of a machine's are those of several processes: 40 us each."""
+    argv = split_cmdline(data)
+    return intern(redact(argv)) if argv else ""
 
 
 def cgroup_path(data: bytes) -> str | None:
@@ -146,15 +180,19 @@ def cgroup_path(data: bytes) -> str | None:
     return text(best) if best else None
 
 
+_PART = 2048
+"""A read of a file of /proc that gives less than half a page was the last one: the kernel fills what it can."""
+
+
 def _read(at: int, name: str, size: int) -> bytes:
     """Up to `size` bytes of a file. Raises OSError."""
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=at)
     try:
-        parts = []
-        left = size
-        while left > 0 and (part := os.read(fd, left)):
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts)
+        data = os.read(fd, size)
+        part = data
+        while len(part) >= _PART and len(data) < size:
+            part = os.read(fd, size - len(data))
+            data += part
+        return data
     finally:
         shut(fd)

@@ -14,8 +14,8 @@ import resource
 from math import ceil
 from pathlib import Path
 
-from rogue_hunter.host.linux.descriptors import shut
-from rogue_hunter.host.linux.gate import GONE, SCHEDSTAT_BYTES, STAT_BYTES, ClockGate, FileGate
+from rogue_hunter.files import shut
+from rogue_hunter.host.linux.gate import GONE, SCHEDSTAT_BYTES, STAT_BYTES, ClockGate, FileGate, Gate
 from rogue_hunter.host.linux.parse import Stat, parse_stat
 from rogue_hunter.host.linux.process import IO_MAX, STAT_MAX, STATUS_MAX, Process
 from rogue_hunter.schema.field import Key
@@ -29,31 +29,32 @@ HOT_SET = 4
 _NO_MORE = (errno.EMFILE, errno.ENFILE)
 
 Said = bytes | int
-"""What a gate says: the bytes of its file, or the nanoseconds of its clock."""
+"""The value of a gate: the bytes of its file, or the nanoseconds of its clock."""
 
 
 class Files:
-    """All descriptors below `root`. `live` is True for a mounted procfs, `clocks` where CPU clocks speak of its
-    processes. `errors` counts readings of a poll that failed for another reason than that the process is gone."""
+    """All descriptors below `root`. `live` is True for a mounted procfs, `clocks` where CPU clocks are those of its
+    processes. `errors` counts reads of a poll that failed although the process is not gone."""
 
     def __init__(self, root: Path, live: bool, clocks: bool = False) -> None:
         self.root = root
         self.live = live
         self.clocks = clocks
         self.errors = 0
-        self.clock = ClockGate()
-        self.sched = FileGate(SCHEDSTAT_BYTES, exact=True)
-        self.stat = FileGate(STAT_BYTES, exact=False)
+        self.clock: ClockGate[Process] = ClockGate()
+        self.sched: FileGate[Process] = FileGate(SCHEDSTAT_BYTES, exact=True)
+        self.stat: FileGate[Process] = FileGate(STAT_BYTES, exact=False)
         self.cold: dict[Key, tuple[Process, bytes]] = {}
         self.hot: dict[Key, Process] = {}
         self.gate_limit, self.hot_limit = _descriptor_limits() if live else (0, 0)
         self.has_schedstat = self._schedstat_works()
 
     def poll(self) -> tuple[list[tuple[Process, Said]], list[Process]]:
-        """One question a process: those that ran, with what their gate said, and those that are gone."""
+        """Read every gate once: the processes that ran, with the gate's value, and those that are gone."""
         ran: list[tuple[Process, Said]] = []
         gone: list[Process] = []
-        for gate in (self.clock, self.sched, self.stat):
+        gates: tuple[Gate[Process, int] | Gate[Process, bytes], ...] = (self.clock, self.sched, self.stat)
+        for gate in gates:
             changed, failed = gate.poll()
             ran += [(process, gate.said(process)) for process in changed]
             for process, error in failed:
@@ -79,24 +80,29 @@ class Files:
                 self.errors += 1
         return ran, gone
 
-    def full(self, process: Process, said: Said) -> tuple[bytes, bytes, bytes, bytes]:
+    def full(self, process: Process, said: Said, stat: bytes = b"") -> tuple[bytes, bytes, bytes, bytes]:
         """stat, status, io and schedstat of a process; empty what may not be read, and the schedstat of several
-        threads. `said` is what its gate says.
+        threads. `said` is the value of its gate, `stat` what was just read of it.
 
-        Raises OSError.
+        The files are kept open from the second reading on: most processes do not run again soon. Raises OSError.
         """
-        data, sched = b"", b""
+        data, sched = stat, b""
         if not isinstance(said, int):
-            data, sched = (b"", said) if process.gate is self.sched else (said, b"")
+            data, sched = (stat, said) if process.gate is self.sched else (said, b"")
         try:
-            fds = process.fds or (self.open(process) if self.live else None)
+            fds = process.fds or (self.open(process) if self.live and process.counters is not None else None)
         except OSError as error:
             if error.errno not in _NO_MORE:
                 raise
             fds = None
         if fds is None:
-            return data or self.read(process, "stat", STAT_MAX), self.optional(process, "status"), \
-                self.optional(process, "io"), sched or self.optional(process, "schedstat")
+            if not sched and (not self.live or (self.clocks and self.has_schedstat)):
+                sched = self.optional(process, "schedstat")
+            data = data or self.read(process, "stat", STAT_MAX)
+            status, io = self.optional(process, "status"), self.optional(process, "io")
+            if not self.live or process.counters is not None or (status and (io or process.io_denied)):
+                return data, status, io, sched
+            fds = self.open(process)    # what failed may be readable now: an idle process is not read again soon
         data = data or os.pread(fds[0], STAT_MAX, 0)
         if fds[3] >= 0 and process.threads == 1:
             sched = os.pread(fds[3], SCHEDSTAT_BYTES, 0)
@@ -108,12 +114,12 @@ class Files:
             except PermissionError:
                 process.io_denied = True
         if fds[1] < 0:
-            # Everybody's status may be read, so this passes: what was denied once is asked again at the next reading.
+            # The status of every process may be read, so this passes: the next reading tries again.
             process.close()
         return data, status, io, sched
 
     def keep(self, process: Process, stat: Stat, said: bytes) -> None:
-        """A process was read in full: choose its gate anew, and count its descriptors as used just now."""
+        """A process was read in full: choose its gate again, and count its descriptors as used just now."""
         if self.live:
             self.regate(process, stat, said)
             self.hot.pop(process.key, None)
@@ -143,9 +149,9 @@ class Files:
         self.hot.pop(next(iter(self.hot))).close()
 
     def watch(self, process: Process, stat: Stat, said: bytes) -> Said:
-        """Choose the gate of a new process; gives what it says now. `said` is its stat. Raises OSError."""
+        """Choose the gate of a new process; returns the gate's value. `said` is its stat. Raises OSError."""
         if self.clocks:
-            with contextlib.suppress(OSError):  # who is gone has no file to open either
+            with contextlib.suppress(OSError):  # a process that is gone has no file to open either
                 return self.clock.watch(process)
         if not self.live or len(self.sched) + len(self.stat) >= self.gate_limit:
             self.cold[process.key] = (process, said)
@@ -198,14 +204,14 @@ class Files:
             shut(fd)
 
     def optional(self, process: Process, name: str) -> bytes:
-        """The same; empty where it cannot be read. An io that is denied is remembered. Raises OSError without a free
-        descriptor: who does not run again would never get the rest of its row."""
+        """The same; empty where it may not be read or does not exist. An io that is denied is remembered. Raises
+        OSError for a passing error: a process that does not run again would never get the rest of its row."""
         try:
             return self.read(process, name, STATUS_MAX)
         except PermissionError:
             process.io_denied = process.io_denied or name == "io"
         except OSError as error:
-            if error.errno in _NO_MORE:
+            if error.errno not in GONE:
                 raise
         return b""
 
@@ -217,14 +223,14 @@ class Files:
 
 
 def _descriptor_limits() -> tuple[int, int]:
-    """How many gates and how many sets of hot descriptors to keep open; raises the limit to what is allowed.
+    """How many gates and how many sets of hot descriptors to keep open; raises the limit as far as it is allowed.
 
     A quarter of all descriptors is for hot ones, at most 1,024 sets.
     """
     try:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     except OSError:
-        return 0, 1  # a sandbox may forbid to ask; every process is then opened anew at each tick
+        return 0, 1  # a sandbox may forbid to ask; every process is then opened at each tick
     if hard == resource.RLIM_INFINITY:
         hard = 1 << 20
     if soft == resource.RLIM_INFINITY or soft >= hard:

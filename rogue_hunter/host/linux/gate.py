@@ -1,12 +1,12 @@
-"""The gate: the one cheap question that proves that a process did not run since its last reading.
+"""The gate: the one cheap read that proves that a process did not run since its last full reading.
 
-Where the kernel answers it, that question is the CPU clock of the process (clock_getcpuclockid(3)): the time that all
-its threads have run, to the nanosecond, without a file. Else it is a kept-open file of /proc: schedstat, which tells
-the leader's time only, or stat for several threads.
+Where the kernel allows it, that is the CPU clock of the process (clock_getcpuclockid(3)): the time that all its threads
+have run, to the nanosecond, without a file. Else it is a kept-open file of /proc: schedstat, which counts the leader's
+time only, or stat for several threads.
 
 Measured on 2 shared cores, kernel 6.18, 300 idle processes: the clock costs 0.40 us from Python and 0.23 in C; one
-pread of a kept-open schedstat 1.08 and 0.59; open, read and close of stat, status and io 68. The questions of one gate
-are asked by `map` and compared by `map`, so that an idle process costs no bytecode of ours.
+pread of a kept-open schedstat 1.08 and 0.59; open, read and close of stat, status and io 68. The reads of one gate are
+made and compared by `map`, so that an idle process costs no bytecode of ours.
 """
 
 from __future__ import annotations
@@ -19,63 +19,75 @@ from collections.abc import Callable, Iterator
 from itertools import compress, count, repeat
 from operator import ne
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from rogue_hunter.host.linux.boot import own_namespace
-from rogue_hunter.host.linux.descriptors import shut
-
-if TYPE_CHECKING:
-    from rogue_hunter.host.linux.process import Process
+from rogue_hunter.files import shut
+from rogue_hunter.host.linux.machine import own_namespace
+from rogue_hunter.schema.field import Key
 
 SCHEDSTAT_BYTES = 64
 """Three numbers of at most 20 digits, two blanks and a line feed are 63 bytes (fs/proc/base.c, proc_pid_schedstat)."""
 
 STAT_BYTES = 470
 """A usual stat line is 200 to 330 bytes. Under 512 with the header of a bytes object, so that Python's small-object
-allocator serves it; a longer line reads as changed never or always wrong only if it differs beyond this, which none of
-the fields that move does (they stand in the first 24 fields)."""
+allocator serves it. Longer lines are cut off; every field that changes while a process runs is in the first 24."""
 
 GONE = (errno.ESRCH, errno.ENOENT)
-"""What a file of /proc answers for a process that is no more."""
+"""The errors of a file of /proc for a process that is gone."""
 
 _CPUCLOCK_SCHED = 2
 """The clock that counts what the scheduler counts (include/linux/posix-timers_types.h)."""
 
-Said = TypeVar("Said", bytes, int)
+class Watched(Protocol):
+    """What a gate needs of a process: where it stands in which gate is kept in the process itself."""
+
+    gate: Any
+    at: int
+
+    @property
+    def key(self) -> Key:
+        """Its identity."""
+        ...
+
+
+Owner = TypeVar("Owner", bound=Watched)
+Value = TypeVar("Value", bytes, int)
 Pread = Callable[[int, int, int], bytes]
 ClockGettime = Callable[[int], int]
 
 
-class Gate(ABC, Generic[Said]):
-    """Whom to ask, what each said last, and whose it is: lists of one order. `exact` says that nobody runs for however
-    short a time without being noticed, `gone` are the errors that say that a process is no more."""
+class Gate(ABC, Generic[Owner, Value]):
+    """Parallel lists: handles, their last values, and the processes that own them.
+
+    `exact`: any run, however short, changes the value. `gone` are the errors of a process that is gone.
+    """
 
     def __init__(self, exact: bool, gone: tuple[int, ...] = GONE) -> None:
         self.exact = exact
         self.gone = gone
         self.handles: list[int] = []
-        self.last: list[Said] = []
-        self.owners: list[Process] = []
+        self.last: list[Value] = []
+        self.owners: list[Owner] = []
 
     def __len__(self) -> int:
         return len(self.handles)
 
     @abstractmethod
-    def _ask(self, at: int) -> Iterator[Said]:
-        """What each says, from place `at` on, as far as it shows a change. Raises OSError where one cannot say."""
+    def _ask(self, at: int) -> Iterator[Value]:
+        """The value of each from place `at` on, as much of it as shows a change. Raises OSError for one that fails."""
 
     @abstractmethod
-    def _whole(self, at: int) -> Said:
-        """All that the one at place `at` says. Raises OSError."""
+    def _whole(self, at: int) -> Value:
+        """The whole value of the one at place `at`. Raises OSError."""
 
-    def add(self, owner: Process, handle: int, said: Said) -> None:
-        """Watch `handle`; `said` is what it says now."""
+    def add(self, owner: Owner, handle: int, said: Value) -> None:
+        """Watch `handle`; `said` is its value now."""
         owner.gate, owner.at = self, len(self.handles)
         self.handles.append(handle)
         self.last.append(said)
         self.owners.append(owner)
 
-    def remove(self, owner: Process) -> None:
+    def remove(self, owner: Owner) -> None:
         """Stop watching. The last entry takes the free place."""
         at = owner.at
         moved = self.handles.pop(), self.last.pop(), self.owners.pop()
@@ -84,13 +96,13 @@ class Gate(ABC, Generic[Said]):
             self.owners[at].at = at
         owner.gate = None
 
-    def poll(self) -> tuple[list[Process], list[tuple[Process, OSError]]]:
-        """Ask every handle once: the owners of those that say something else, and those that cannot be asked any more.
+    def poll(self) -> tuple[list[Owner], list[tuple[Owner, OSError]]]:
+        """Read every handle once: the owners whose value changed, and those that cannot be read any more.
 
-        Whoever says something else is asked a second time, for all of it.
+        A value that changed is read a second time, as a whole.
         """
-        changed: list[Process] = []
-        failed: list[tuple[Process, OSError]] = []
+        changed: list[Owner] = []
+        failed: list[tuple[Owner, OSError]] = []
         at = 0
         while at < len(self.handles):
             places = count(at)
@@ -112,16 +124,16 @@ class Gate(ABC, Generic[Said]):
                 changed.append(self.owners[i])
         return changed, failed
 
-    def said(self, owner: Process) -> Said:
-        """What the owner's handle said when it was polled last."""
+    def said(self, owner: Owner) -> Value:
+        """The value of the owner's handle when it was polled last."""
         return self.last[owner.at]
 
 
-class FileGate(Gate[bytes]):
+class FileGate(Gate[Owner, bytes]):
     """The handles are descriptors of one kind of file, and are closed when they are removed.
 
-    A question asks for one byte more than there was: that tells any change, and lets Python keep the block it made
-    (0.1 ms a tick at 1,000 processes). `size` is what a whole answer needs.
+    A poll reads one byte more than there was: that shows any change, and lets Python keep the block it made (0.1 ms a
+    tick at 1,000 processes). `size` is what a whole value needs.
     """
 
     def __init__(self, size: int, exact: bool, pread: Pread = os.pread) -> None:
@@ -139,12 +151,12 @@ class FileGate(Gate[bytes]):
         self._sizes[at] = len(said) + 1
         return said
 
-    def add(self, owner: Process, handle: int, said: bytes) -> None:
+    def add(self, owner: Owner, handle: int, said: bytes) -> None:
         """Watch the descriptor `handle`, which is the gate's from now on."""
         super().add(owner, handle, said)
         self._sizes.append(len(said) + 1)
 
-    def remove(self, owner: Process) -> None:
+    def remove(self, owner: Owner) -> None:
         """Stop watching, and close the descriptor."""
         fd, size = self.handles[owner.at], self._sizes.pop()
         if owner.at < len(self._sizes):
@@ -153,15 +165,15 @@ class FileGate(Gate[bytes]):
         shut(fd)
 
 
-class ClockGate(Gate[int]):
-    """The handles are CPU clocks, what they say is nanoseconds. No descriptor, no limit to how many.
+class ClockGate(Gate[Owner, int]):
+    """The handles are CPU clocks, their values nanoseconds. No descriptor, no limit to how many.
 
-    A clock belongs to a pid and not to a process: after the process it tells the time of the next one with that pid,
-    which is another time, so that the full reading that follows meets another start.
+    A clock belongs to a pid and not to a process: after the process it is that of the next one with that pid, which has
+    another value, so that the full reading that follows finds another start time.
     """
 
     def __init__(self, gettime: ClockGettime = time.clock_gettime_ns) -> None:
-        # A clock of nobody is no valid clock (kernel/time/posix-cpu-timers.c, pid_for_clock).
+        # The clock of a pid that is not in use is no valid clock (kernel/time/posix-cpu-timers.c, pid_for_clock).
         super().__init__(exact=True, gone=(*GONE, errno.EINVAL))
         self._gettime = gettime
 
@@ -171,7 +183,7 @@ class ClockGate(Gate[int]):
     def _whole(self, at: int) -> int:
         return self._gettime(self.handles[at])
 
-    def ended(self, owner: Process) -> bool:
+    def ended(self, owner: Owner) -> bool:
         """True when a process that is watched here is gone."""
         if owner.gate is not self:
             return False
@@ -181,8 +193,8 @@ class ClockGate(Gate[int]):
             return error.errno in self.gone
         return False
 
-    def watch(self, owner: Process) -> int:
-        """Watch a process; gives what its clock says now. Raises OSError: EINVAL when there is no such process."""
+    def watch(self, owner: Owner) -> int:
+        """Watch a process; returns its clock now. Raises OSError: EINVAL when there is no such process."""
         clock = cpu_clock(owner.key[0])
         said = self._gettime(clock)
         self.add(owner, clock, said)
@@ -196,8 +208,8 @@ def cpu_clock(pid: int) -> int:
 
 
 def clocks_tell(root: Path) -> bool:
-    """True when CPU clocks speak of the processes in `root`: it is this machine's own /proc, and the kernel answers for
-    another process than the one that asks."""
+    """True when CPU clocks are those of the processes in `root`: it is this machine's own /proc, and the kernel allows
+    to read the clock of another process."""
     try:
         if os.stat(root).st_dev != os.stat("/proc").st_dev or not own_namespace(root):
             return False

@@ -1,13 +1,15 @@
-"""The machine's own files: CPU time, memory and pressure, as fields of the closing row."""
+"""The machine as a whole: facts of its boot, and CPU time, memory, disks and pressure for the closing row."""
 
 from __future__ import annotations
 
 import os
+import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rogue_hunter.host.linux.descriptors import shut
+from rogue_hunter.files import shut
 from rogue_hunter.host.linux.parse import (
     HZ,
     CpuTimes,
@@ -19,6 +21,7 @@ from rogue_hunter.host.linux.parse import (
     parse_pressure,
     parse_vmstat,
 )
+from rogue_hunter.host.protocol import Facts, HostError
 
 _T = TypeVar("_T")
 
@@ -29,7 +32,7 @@ CALM_NS = 60_000_000_000
 
 _FILES = {"meminfo": 160, "pressure/cpu": 256, "pressure/memory": 256, "pressure/io": 256, "vmstat": 1 << 14,
           "diskstats": 1 << 15}
-"""File and bytes to read. MemTotal and MemAvailable stand in the first three lines of meminfo."""
+"""File and bytes to read. MemTotal and MemAvailable are in the first three lines of meminfo."""
 
 WAIT_REQUESTS = 5
 """Requests in a tick from which their average time says something about the disk."""
@@ -49,7 +52,7 @@ class Machine:
         self._stat_bytes = STAT_BYTES
         self._reclaimed_ns = -CALM_NS
         self.calm = False
-        """True while no memory was taken from anybody for CALM_NS, as far as PSI tells."""
+        """True while the kernel reclaimed no memory for CALM_NS, as far as PSI shows."""
         self.errors = 0
 
     def close(self) -> None:
@@ -116,7 +119,7 @@ class Machine:
             some, full = self.parsed("pressure/" + name, parse_pressure) or (None, None)
             if some is not None:
                 totals[f"pressure_{name}_some_ms_per_s"] = some
-            # System-wide `cpu full` is always 0: somebody runs whenever somebody waits for a CPU (psi.rst).
+            # System-wide `cpu full` is always 0: while a task waits for a CPU, another one runs (psi.rst).
             if full is not None and name != "cpu":
                 totals[f"pressure_{name}_full_ms_per_s"] = full
         if cpu is not None:
@@ -184,3 +187,69 @@ def is_procfs(root: Path) -> bool:
     except OSError:
         pass
     return False
+
+
+def own_namespace(root: Path) -> bool:
+    """True when the tree shows the pid namespace that this process is in."""
+    try:
+        return os.readlink(root / "self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+def read_facts(machine: Machine, root: Path, live: bool) -> tuple[Facts, float]:
+    """Facts, and the epoch seconds of the boot. Raises HostError for a tree that is missing or holds no processes."""
+    if not os.path.isdir(root):
+        raise HostError(f"{root}: not a directory")
+    cpu, memory = machine.cpu(whole=True), machine.memory()
+    if cpu is None and memory is None and not _has_processes(root):
+        raise HostError(f"{root}: holds no processes; is /proc mounted?")
+    name = machine.read("sys/kernel/hostname", 256)
+    if live:
+        boot_time = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    else:
+        boot_time = float(cpu.boot_time) if cpu and cpu.boot_time else 0.0
+    facts = Facts("linux", name.decode("utf-8", "backslashreplace").strip() if name else platform.node(),
+                  _boot_id(machine, boot_time), cpu.cpus if cpu else os.cpu_count() or 1, memory[0] if memory else None,
+                  os.getpid() if own_namespace(root) else None)
+    return facts, boot_time
+
+
+def _boot_id(machine: Machine, boot_time: float) -> str:
+    """The kernel's id of this boot. A sandbox may hide it; the minute of the boot tells two boots apart as well, but
+    moves when the clock is set."""
+    boot_id = machine.read("sys/kernel/random/boot_id", 64)
+    known = boot_id.decode("ascii", "replace").strip() if boot_id else ""
+    return known or (f"boot-{int(boot_time) // 60}" if boot_time > 0 else "unknown")
+
+
+def _has_processes(root: Path) -> bool:
+    """False for a directory that can be listed and holds no process."""
+    try:
+        return any(name.isdigit() for name in os.listdir(root))
+    except OSError:
+        return True  # every reading reports that
+
+
+def uptime(machine: Machine, live: bool) -> Callable[[], float]:
+    """Seconds since the boot: CLOCK_BOOTTIME, or the file `uptime` of a recorded tree."""
+    if live:
+        return lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
+    return lambda: _recorded_uptime(machine)
+
+
+def _recorded_uptime(machine: Machine) -> float:
+    data = machine.read("uptime", 64)
+    try:
+        return float(data.split()[0]) if data else 0.0
+    except ValueError:
+        return 0.0
+
+
+def shows_own_pids(root: Path) -> bool:
+    """True when /proc/loadavg is the kernel's: a container may have another file mounted over it (lxcfs, which
+    refreshes it every some seconds), whose last pid is not that of the last process."""
+    try:
+        return os.stat(root / "loadavg").st_dev == os.stat(root).st_dev
+    except OSError:
+        return False

@@ -24,8 +24,14 @@ STATES = {
 """The state letter of stat, proc_pid_stat(5), in the words of the schema."""
 
 
+POLICIES = {b"0": "other", b"1": "fifo", b"2": "rr", b"3": "batch", b"5": "idle", b"6": "deadline", b"7": "ext"}
+"""The scheduling policies of stat, sched(7), in the words of the schema; ext is sched_ext."""
+
+
 class Stat(NamedTuple):
-    """The fields of /proc/PID/stat that are used. Times in clock ticks, rss in pages."""
+    """The fields of /proc/PID/stat that are used. Times in clock ticks, rss in pages. `policy` is a key of POLICIES;
+    `image` is the program's place in memory (start_code, arg_start), another one after each exec, and None where the
+    kernel does not show it: for a process that may not be traced, or that has no memory."""
 
     comm: bytes
     state: bytes
@@ -45,18 +51,21 @@ class Stat(NamedTuple):
     rss: int
     children_minflt: int = 0
     children_majflt: int = 0
+    policy: bytes = b""
+    image: tuple[bytes, bytes] | None = None
 
 
 def parse_stat(data: bytes) -> Stat:
     """/proc/PID/stat. Raises ValueError when it is cut short or no stat at all."""
     left, right = data.find(b"("), data.rfind(b")")
-    f = data[right + 2:].split(None, 22)
+    f = data[right + 2:].split()
     if left < 0 or right < left or len(f) < 22:
         raise ValueError("stat is cut short")
+    whole = len(f) > 45
     return Stat(
         data[left + 1:right], f[0], int(f[1]), int(f[3]), int(f[4]), int(f[6]), int(f[7]), int(f[9]), int(f[11]),
         int(f[12]), int(f[13]) + int(f[14]), int(f[15]), int(f[16]), int(f[17]), int(f[19]), int(f[21]), int(f[8]),
-        int(f[10]),
+        int(f[10]), f[38] if whole else b"", (f[23], f[45]) if whole and f[45] != b"0" else None,
     )
 
 
@@ -85,23 +94,47 @@ def parse_schedstat(data: bytes) -> tuple[int, int]:
     return int(fields[0]), int(fields[1])
 
 
-def parse_status(data: bytes) -> tuple[bytes, int | None, int | None, int | None]:
-    """/proc/PID/status: the four user ids as they stand, peak memory in bytes, voluntary and other switches.
+class Status(NamedTuple):
+    """The fields of /proc/PID/status that are used: the four user ids as printed, sizes in bytes, context switches.
+    None for what is missing: a kernel thread has no memory, a kernel before 4.5 does not divide it."""
 
-    What is not there (a kernel thread has no memory) is None. `Name:` is the first line and has its line feeds
-    escaped by the kernel, so a key is looked for behind a line feed only.
+    uids: bytes = b""
+    peak: int | None = None
+    voluntary: int | None = None
+    involuntary: int | None = None
+    shared: int | None = None
+    swap: int | None = None
+
+
+def parse_status(data: bytes) -> Status:
+    """/proc/PID/status. Raises ValueError when it is cut short.
+
+    `Name:` is the first line and the kernel escapes its line feeds, so a key is searched after a line feed only.
     """
     at = data.find(b"\nUid:")
     uids = data[at + 5:data.find(b"\n", at + 5)] if at >= 0 else b""
     at = data.find(b"\nVmHWM:")
-    peak = int(data[at + 7:data.find(b"kB", at)]) * 1024 if at >= 0 else None
+    peak = shared = swap = None
+    if at >= 0:
+        peak = _kib(data, at + 7)
+        file, shmem = data.find(b"\nRssFile:", at), data.find(b"\nRssShmem:", at)
+        if file >= 0 and shmem >= 0:
+            shared = _kib(data, file + 9) + _kib(data, shmem + 10)
+        at = data.find(b"\nVmSwap:", at)
+        if at >= 0:
+            swap = _kib(data, at + 8)
     at = data.rfind(b"\nvoluntary_ctxt_switches:")
     if at < 0:
-        return uids, peak, None, None
+        return Status(uids, peak, None, None, shared, swap)
     fields = data[at:].split()
     if len(fields) < 4:
         raise ValueError("status is cut short")
-    return uids, peak, int(fields[1]), int(fields[3])
+    return Status(uids, peak, int(fields[1]), int(fields[3]), shared, swap)
+
+
+def _kib(data: bytes, at: int) -> int:
+    """Bytes of the size in kB that begins at `at`."""
+    return int(data[at:data.find(b"kB", at)]) * 1024
 
 
 def parse_io(data: bytes) -> tuple[int, int]:

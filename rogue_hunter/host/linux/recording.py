@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rogue_hunter.host.linux.describe import CMDLINE_BYTES
 from rogue_hunter.host.linux.host import LinuxHost
@@ -99,15 +100,20 @@ class Replay(LinuxHost):
         if not self._trees:
             raise HostError(f"{recording}: not a recording")
         self._next = iter(self._trees)
-        self._now_ns = 0
-        super().__init__(self._trees[0], mono=lambda: self._now_ns)
+        self._now_ns, self._now_s = 0, 0.0
+        self._read_clock(self._trees[0])
+        super().__init__(self._trees[0], mono=lambda: self._now_ns, wall=lambda: self._now_s)
+
+    def _read_clock(self, tree: Path) -> None:
+        clock = _clock(tree)
+        self._now_ns, self._now_s = clock["mono_ns"], clock["ts"]
 
     def snapshot(self) -> Snapshot:
         """The next tree; the last one again when there is none."""
         tree = next(self._next, None)
         if tree is not None:
-            self._root = self._machine.root = self._files.root = tree
-            self._now_ns = _clock(tree)["mono_ns"]
+            self._describer.root = self._machine.root = self._files.root = tree
+            self._read_clock(tree)
         return super().snapshot()
 
     def beats(self, pace: float = 0.0, sleep: Callable[[float], object] = time.sleep) -> Iterator[Beat]:
@@ -119,7 +125,7 @@ class Replay(LinuxHost):
             yield Beat(seq, clock["mono_ns"], clock["ts"], clock["interval_s"], clock["late_s"], clock["asleep_s"])
 
 
-def _clock(tree: Path) -> dict[str, int]:
+def _clock(tree: Path) -> dict[str, Any]:
     try:
         clock = json.loads((tree / "clock").read_text())
         return {name: clock[name] for name in ("mono_ns", "ts", "interval_s", "late_s", "asleep_s")}

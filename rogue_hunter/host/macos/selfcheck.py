@@ -238,7 +238,7 @@ def _whole(lib: Library, burn: Callable[[], None]) -> _Findings:
     busy, available = shot.machine.get("cpu_busy_cores"), shot.machine.get("memory_available_bytes")
     right = busy is not None and 0 <= busy <= facts.cpus and available is not None and available > 0
     yield _verdict(right, "the machine", f"{facts.cpus} CPUs, {busy} busy, "
-                   f"{(available or 0) / 2**30:.1f} of {facts.memory_total_bytes / 2**30:.1f} GiB available")
+                   f"{(available or 0) / 2**30:.1f} of {(facts.memory_total_bytes or 0) / 2**30:.1f} GiB available")
     yield Finding("info", "boot", facts.boot_id)
 
 

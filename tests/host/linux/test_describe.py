@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from rogue_hunter.host.linux.describe import Describer, cgroup_path, describe
+from rogue_hunter.host.linux.describe import USER_RETRY_S, Describer, Users, cgroup_path, describe
 from rogue_hunter.text.redact import LIMIT
 from tests.tools.processes import Tree, stat_line
 
@@ -30,14 +32,14 @@ def test_recorded_process(tree: Tree) -> None:
     ("pid", "field", "value"),
     [
         (1008, "exe", "/usr/bin/gone (deleted)"),
-        (1009, "cmdline", None),
+        (1009, "cmdline", ""),
         (1010, "cmdline", "postgres: user db password=*** idle"),
         (1002, "cmdline", None),
         (1002, "exe", None),
     ],
 )
 def test_odd_processes(tree: Tree, pid: int, field: str, value: str | None) -> None:
-    """A deleted program keeps the kernel's word for it; empty arguments are unknown; a title is redacted as well."""
+    """A deleted program keeps the kernel's word for it; empty arguments are empty, those of a zombie unknown; a title is redacted as well."""
     start = int((tree.path / f"{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     fields, denied = describe(tree.path, (pid, start))
     assert fields.get(field) == value and not denied
@@ -113,11 +115,11 @@ def test_describer_answers_off_the_beat(tree: Tree) -> None:
     """Asking costs nothing, answers come when they are there, and the thread ends when told to."""
     describer = Describer(tree.path)
     assert describer.answers() == []
-    describer.ask((1000, 426727), os.getuid(), False)
-    describer.ask((9999, 1), 4_000_000_000, False)
+    describer.ask((1000, 426727), False)
+    describer.ask((9999, 1), False)
     describer.wait(10)
     answers = {key: (fields, denied) for key, fields, denied in describer.answers()}
-    assert answers[1000, 426727][0]["user"] == pwd.getpwuid(os.getuid()).pw_name
+    assert answers[1000, 426727][0]["exe"] == "/usr/bin/python3.11"
     assert answers[9999, 1] == ({}, False)
     assert describer.answers() == []
     describer.close()
@@ -130,7 +132,7 @@ def test_describer_does_not_wait_for_ever(tmp_path: Path) -> None:
     tree.write("5/stat", stat_line(5))
     os.mkfifo(tree.path / "5/cmdline")
     describer = Describer(tree.path)
-    describer.ask((5, 1000), 0, False)
+    describer.ask((5, 1000), False)
     describer.wait(0.05)
     assert describer.answers() == []
     with open(tree.path / "5/cmdline", "wb") as pipe:
@@ -139,3 +141,45 @@ def test_describer_does_not_wait_for_ever(tmp_path: Path) -> None:
     ((_, fields, _),) = describer.answers()
     assert fields["cmdline"] == "at last"
     describer.close()
+
+
+def test_a_user_database_that_hangs_delays_names_only() -> None:
+    """The lookup runs in a thread of its own; a name is there as soon as it is known."""
+    release = threading.Event()
+
+    def lookup(uid: int) -> str:
+        release.wait(10)
+        return f"user{uid}"
+
+    users = Users(lookup=lookup)
+    began = time.monotonic()
+    assert users.name(7) is None and users.name(7) is None and users.found() == {}
+    assert time.monotonic() - began < 1
+    release.set()
+    users.wait(10)
+    assert users.found() == {7: "user7"} and users.name(7) == "user7"
+    users.close()
+
+
+def test_a_user_without_a_name_is_looked_up_again() -> None:
+    """A directory service that was down: a failure holds for a minute only."""
+    now, names = 0, dict[int, str]()
+    users = Users(lambda: now, names.get)
+    assert users.name(7) is None
+    users.wait(10)
+    assert users.found() == {}
+    names[7] = "ann"
+    assert users.name(7) is None and users.found() == {}
+    now = int(USER_RETRY_S * 1e9)
+    assert users.name(7) is None
+    users.wait(10)
+    assert users.found() == {7: "ann"} and users.name(7) == "ann"
+    users.close()
+
+
+def test_own_user() -> None:
+    users = Users()
+    users.name(os.getuid())
+    users.wait(10)
+    assert users.found() == {os.getuid(): pwd.getpwuid(os.getuid()).pw_name}
+    users.close()

@@ -25,7 +25,7 @@ def recorded(name: str) -> bytes:
 
 def test_stat_of_a_usual_process() -> None:
     """Every field that is used, from a recorded file."""
-    assert parse.parse_stat(recorded("1000/stat")) == Stat(
+    assert parse.parse_stat(recorded("1000/stat"))[:16] == tuple(Stat(
         comm=b"python3",
         state=b"S",
         ppid=24482,
@@ -42,7 +42,7 @@ def test_stat_of_a_usual_process() -> None:
         threads=1,
         start=426727,
         rss=2008,
-    )
+    ))[:16]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_stat_with_any_name(comm: bytes, utime: int, start: int, rss: int, nice:
     stat = parse.parse_stat(
         stat_line(7, comm, b"D", ppid=3, utime=utime, cutime=4, cstime=5, start=start, rss=rss, nice=nice)
     )
-    assert stat == Stat(comm, b"D", 3, 1, 0, 0, 0, 0, utime, 0, 9, 20, nice, 1, start, rss)
+    assert stat == Stat(comm, b"D", 3, 1, 0, 0, 0, 0, utime, 0, 9, 20, nice, 1, start, rss, policy=b"0")
 
 
 def test_stat_cut_at_every_byte() -> None:
@@ -94,7 +94,7 @@ def test_stat_cut_at_every_byte() -> None:
     whole = stat_line(7, b"a) b", rss=123456)
     for cut in range(len(whole)):
         try:
-            assert parse.parse_stat(whole[:cut])._replace(rss=0) == parse.parse_stat(whole)._replace(rss=0)
+            assert parse.parse_stat(whole[:cut])[:15] == parse.parse_stat(whole)[:15]
         except ValueError:
             assert len(whole[:cut].rpartition(b")")[2].split()) <= 22
 
@@ -111,16 +111,16 @@ def test_schedstat() -> None:
 
 def test_status() -> None:
     """All four user ids, the peak and both kinds of switches; what is not there is None."""
-    assert parse.parse_status(recorded("1001/status")) == (b"\t1000\t1001\t1002\t1003", 8956 * 1024, 8, 4)
-    assert parse.parse_status(recorded("2/status")) == (b"\t0\t0\t0\t0", None, 81, 0)
-    assert parse.parse_status(status_text(5, None, 1, 2)) == (b"\t5\t5\t5\t5", None, 1, 2)
-    assert parse.parse_status(b"") == (b"", None, None, None)
+    assert parse.parse_status(recorded("1001/status"))[:4] == (b"\t1000\t1001\t1002\t1003", 8956 * 1024, 8, 4)
+    assert parse.parse_status(recorded("2/status"))[:4] == (b"\t0\t0\t0\t0", None, 81, 0)
+    assert parse.parse_status(status_text(5, None, 1, 2))[:4] == (b"\t5\t5\t5\t5", None, 1, 2)
+    assert parse.parse_status(b"")[:4] == (b"", None, None, None)
 
 
 def test_status_of_a_hostile_name() -> None:
     """The kernel escapes the line feeds of a name, so no name can pass for a key."""
     data = status_text(5).replace(b"Name:\tx", b"Name:\t\\nUid:\\t0 VmHWM: 9 voluntary_ctxt_switches: 9")
-    assert parse.parse_status(data) == (b"\t5\t5\t5\t5", 4096, 0, 0)
+    assert parse.parse_status(data)[:4] == (b"\t5\t5\t5\t5", 4096, 0, 0)
 
 
 def test_effective_uid() -> None:
@@ -297,3 +297,23 @@ def test_diskstats_counts_whole_disks_once() -> None:
     data = b"".join(line % name for name in (b"sda", b"sda1", b"nvme0n1", b"nvme0n1p2", b"dm-0", b"loop3", b"zram0", b"vda"))
     assert set(parse.parse_diskstats(data + b"8 0 sdb x\n")) == {b"sda", b"nvme0n1", b"vda"}
     assert parse.parse_diskstats(data)[b"sda"] == (15, 160 * 512, 75)
+
+
+def test_policy_and_place_of_the_program() -> None:
+    """Scheduling policy, and start_code with arg_start: missing where the kernel hides them or the line is cut off."""
+    fields = stat_line(5).split()
+    fields[25], fields[40], fields[47] = b"4096", b"3", b"8192"     # 26, 41 and 48 of proc_pid_stat(5)
+    stat = parse.parse_stat(b" ".join(fields))
+    assert (parse.POLICIES[stat.policy], stat.image) == ("batch", (b"4096", b"8192"))
+    assert parse.parse_stat(stat_line(5)).image is None
+    assert (parse.parse_stat(b" ".join(fields[:30])).policy, parse.parse_stat(b" ".join(fields[:30])).image) == (b"", None)
+
+
+def test_divided_memory() -> None:
+    """What may be shared (files, shared memory) and what was swapped out; older kernels do not divide it."""
+    data = (b"Name:\tx\nUid:\t1\t1\t1\t1\nVmHWM:\t 9 kB\nVmRSS:\t 8 kB\nRssAnon:\t 1 kB\nRssFile:\t 4 kB\n"
+            b"RssShmem:\t 3 kB\nVmSwap:\t 2 kB\nvoluntary_ctxt_switches:\t1\nnonvoluntary_ctxt_switches:\t2\n")
+    status = parse.parse_status(data)
+    assert (status.peak, status.shared, status.swap) == (9 * 1024, 7 * 1024, 2 * 1024)
+    status = parse.parse_status(data.replace(b"RssFile", b"RssNone").replace(b"VmSwap", b"VmNone"))
+    assert (status.shared, status.swap) == (None, None)

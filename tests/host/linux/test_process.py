@@ -10,6 +10,7 @@ import pytest
 
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.host.linux.process import STATES, Process
+from rogue_hunter.host.linux.process import Reading as Files
 from tests.tools.processes import HZ, PAGE, Tree, io_text, stat_line, status_text
 
 SECOND = 1_000_000_000
@@ -43,7 +44,7 @@ class Reading:
     ) -> dict[str, Any]:
         """The row of a reading `seconds` after the tick before, `spent` seconds after the poll."""
         self.now += round(seconds * SECOND)
-        made = self.process.update(
+        made = self.process.update(Files(
             parse_stat(stat_line(5, **{"start": 1000, **fields})),
             status_text() if status is None else status,
             io_text() if io is None else io,
@@ -54,7 +55,7 @@ class Reading:
             self.before,
             (0.0 if first else seconds) if interval is None else interval,
             uptime,
-        )
+        ))
         self.before = self.now
         self.cores, self.renamed = made
         return self.process.row
@@ -108,6 +109,7 @@ def test_first_sight_of_an_old_process() -> None:
             "state_raw": "S",
             "priority": 25,
             "nice": 5,
+            "policy": "other",
             "threads": 1,
             "cpu_seconds_total": 7.0,
             "cpu_user_seconds_total": 5.0,
@@ -221,7 +223,8 @@ def test_several_threads() -> None:
         1.0, threads=4, sched=None, utime=3 * HZ, status=status_text(1000, 4, 100, 0), io=io_text(0, 1000)
     )
     assert made["cpu_percent"] == 300.0
-    assert made["wakeups_per_s"] == 10.0 and made["disk_bytes_per_s"] == 100.0
+    assert made["disk_bytes_per_s"] == 100.0
+    assert "wakeups_per_s" not in made, "status counts the leader's switches only"
     assert "run_delay_ms_per_s" not in made
 
 
@@ -235,7 +238,8 @@ def test_cpu_clock() -> None:
     made = reading.take(0.5, threads=4, sched=None, utime=3 * HZ, clock=7 * SECOND + 1_250_000_000,
                         status=status_text(1000, 4, 100, 0), io=io_text(0, 1000))
     assert made["cpu_percent"] == 250.0
-    assert made["wakeups_per_s"] == 200.0 and made["disk_bytes_per_s"] == 2000.0
+    assert made["disk_bytes_per_s"] == 2000.0
+    assert "wakeups_per_s" not in made
     assert "run_delay_ms_per_s" not in made
     reading = Reading()
     reading.take(first=True, sched=(5, 100_000_000), clock=5)
@@ -385,7 +389,7 @@ def test_run_delay_of_threads(tmp_path: Path) -> None:
 
     def delay(seconds: float) -> tuple[Any, Any]:
         made = reading.take(seconds, threads=2, sched=None)
-        reading.process.thread_delay(tree.path, reading.now)
+        reading.process.add_thread_sums(tree.path, reading.now)
         return made.get("run_delay_seconds_total"), made.get("run_delay_ms_per_s")
 
     threads(tree, {5: 1_000_000_000, 6: 500_000_000})
@@ -406,10 +410,10 @@ def test_run_delay_of_threads_that_vanish(tmp_path: Path) -> None:
     tree = Tree(tmp_path / "proc")
     reading = Reading(threads=2)
     made = reading.take(first=True, threads=2, sched=None)
-    reading.process.thread_delay(tree.path, SECOND)
+    reading.process.add_thread_sums(tree.path, SECOND)
     threads(tree, {5: 5})
     (tree.path / "5/task/6").mkdir()
-    reading.process.thread_delay(tree.path, SECOND)
+    reading.process.add_thread_sums(tree.path, SECOND)
     assert "run_delay_seconds_total" not in made
 
 
@@ -450,7 +454,7 @@ def test_every_total_to_the_digit() -> None:
     assert made == {
         "pid": 5, "start_ticks": 1000, "start_time": BOOT + round(1000 / HZ, 2), "command": "x", "tty": "pts/1",
         "uid": 501, "ppid": 11, "session": 12, "state": "uninterruptible", "state_raw": "D", "priority": 17, "nice": -3,
-        "threads": 1, "cpu_seconds_total": 168 / HZ, "cpu_user_seconds_total": 123 / HZ,
+        "policy": "other", "threads": 1, "cpu_seconds_total": 168 / HZ, "cpu_user_seconds_total": 123 / HZ,
         "cpu_system_seconds_total": 45 / HZ, "children_cpu_seconds_total": 13 / HZ, "memory_bytes": 13 * PAGE,
         "memory_peak_bytes": 3072, "pageins_total": 90, "faults_total": 890, "disk_read_bytes_total": 31,
         "children_pageins_total": 0, "children_faults_total": 0, "disk_write_bytes_total": 32, "context_switches_total": 43, "wakeups_total": 21,
@@ -614,7 +618,7 @@ def test_what_a_new_process_is() -> None:
         process = Process((5, 777), stat, BOOT)
         assert (process.kernel_thread, process.threads, process.comm, process.key) == (thread, 3, b"new", (5, 777))
         assert process.started_s == 777 / HZ and process.static["start_time"] == round(BOOT + 777 / HZ, 2)
-        assert (process.gate, process.fds, process.delay, process.row) == (None, None, None, {})
+        assert (process.gate, process.fds, process.thread_sums, process.row) == (None, None, None, {})
         assert not (process.own or process.denied or process.io_denied)
 
 
@@ -697,3 +701,33 @@ def test_the_number_of_threads_is_that_of_the_last_reading() -> None:
     reading = Reading()
     for threads in (1, 5, 2):
         assert reading.take(threads=threads)["threads"] == threads == reading.process.threads
+
+
+def test_switches_of_all_threads(tmp_path: Path) -> None:
+    """Wakeups happen in any thread: the sum over all, each thread from its start."""
+    tree = Tree(tmp_path / "proc")
+    reading = Reading(threads=2)
+
+    def wakeups(seconds: float, counts: dict[int, int]) -> tuple[Any, ...]:
+        for tid, count in counts.items():
+            tree.write(f"5/task/{tid}/status", status_text(voluntary=count, involuntary=count))
+        made = reading.take(seconds, threads=2, sched=None)
+        reading.process.add_thread_sums(tree.path, reading.now)
+        return made.get("wakeups_total"), made.get("wakeups_per_s"), made.get("context_switches_per_s")
+
+    assert wakeups(1, {5: 10, 6: 1000}) == (1010, None, None)
+    assert wakeups(1, {5: 10, 6: 7400}) == (7410, 6400.0, 12800.0)
+    assert "run_delay_seconds_total" not in reading.process.row
+
+
+def test_another_program_is_another_process_to_a_person() -> None:
+    """After exec the program is at another place in memory, even with the same name."""
+    def line(start: int, arguments: int) -> bytes:
+        fields = stat_line(5).split()
+        fields[25], fields[47] = b"%d" % start, b"%d" % arguments
+        return b" ".join(fields)
+
+    process = Process((5, 1000), parse_stat(line(1, 2)), BOOT)
+    changed = [process.update(Files(parse_stat(data), b"", b"", b"", None, 1, 1, 0, 0.0, 9e9))[1]
+               for data in (line(1, 2), line(1, 2), line(7, 2), line(7, 8), stat_line(5), line(7, 8))]
+    assert changed == [False, False, True, True, False, False]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rogue_hunter.host.linux.host import OWN_EVERY_NS, LinuxHost
 from rogue_hunter.host.linux.machine import CALM_NS, Machine
-from rogue_hunter.host.linux.sweep import CALM_SWEEP_S, SWEEP_S, Sweep
+from rogue_hunter.host.linux.table import CALM_SWEEP_S, SWEEP_S, Sweep
 from tests.tools.processes import Tree
 
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.host.linux import host, newcomers
-from rogue_hunter.host.linux.delay import DELAY_THREADS
+from rogue_hunter.host.linux import host, table
 from rogue_hunter.host.linux.host import OWN_EVERY_NS, LinuxHost
-from rogue_hunter.host.linux.newcomers import LIST_EVERY
-from rogue_hunter.host.linux.sweep import SWEEP_S
+from rogue_hunter.host.linux.table import LIST_EVERY, SWEEP_S
+from rogue_hunter.host.linux.threads import THREADS_MAX
 from rogue_hunter.host.protocol import Snapshot
-from tests.tools.processes import HZ, PAGE, Tree, by_pid, stat_line
+from tests.tools.processes import HZ, PAGE, Tree, by_pid, stat_line, status_text
 
 
 class Kept:
@@ -64,7 +63,7 @@ class Kept:
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
     monkeypatch.setattr(host, "is_procfs", lambda root: True)
-    monkeypatch.setattr(newcomers, "own_namespace", lambda root: True)
+    monkeypatch.setattr(table, "own_namespace", lambda root: True)
     made = Kept(Tree(tmp_path / "proc"))
     made.put(10)
     made.start()
@@ -296,7 +295,7 @@ def test_our_own_row_stands_for_two_beats_of_three(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize(("threads", "ticks", "told"), [
-    (2, 1, True), (DELAY_THREADS, 5, True), (DELAY_THREADS + 1, 5, False), (2, 0, False)])
+    (2, 1, True), (THREADS_MAX, 5, True), (THREADS_MAX + 1, 5, False), (2, 0, False)])
 def test_whose_threads_are_asked_for_their_delay(kept: Kept, threads: int, ticks: int, told: bool) -> None:
     """A process of a few threads that used a hundredth of a CPU or more."""
     if HZ != 100:
@@ -349,7 +348,7 @@ def test_a_new_name_is_described_again(kept: Kept) -> None:
     assert asked == []
     kept.ran(10, 3 * HZ, comm=b"newer", flags=0)
     kept.take()
-    assert asked == [((10, 1000), 1000, False)]
+    assert asked == [((10, 1000), False)]
 
 
 def test_everything_is_given_back(kept: Kept) -> None:
@@ -362,3 +361,69 @@ def test_everything_is_given_back(kept: Kept) -> None:
     kept.host.close()
     assert len(os.listdir("/proc/self/fd")) <= before
     kept.host.close()
+
+
+def test_a_last_pid_of_another_file_system_is_not_used(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lxcfs mounts a loadavg of its own over that of the kernel: every tick lists."""
+    monkeypatch.setattr(table, "shows_own_pids", lambda root: False)
+    kept.start()
+    kept.take()
+    kept.put(30)
+    assert 30 in by_pid(kept.take())
+
+
+def test_a_constant_last_pid_is_not_used(kept: Kept) -> None:
+    """gVisor prints the same number for ever: after two late finds every tick lists."""
+    kept.take()
+    for pid in (30, 31):
+        kept.put(pid)
+        for _ in range(LIST_EVERY):
+            kept.take()
+        assert pid in by_pid(kept.take())
+    kept.put(32)
+    assert 32 in by_pid(kept.take())
+
+
+def test_a_process_that_works_is_described_again(kept: Kept) -> None:
+    """A title written over the arguments, or another control group, shows within 10 s."""
+    kept.tree.write("10/cmdline", b"old\0")
+    kept.take()
+    kept.tree.write("10/cmdline", b"new\0")
+    kept.tree.write("10/cgroup", b"0::/moved.scope\n")
+    for tick in range(1, 13):
+        kept.ran(10, tick * HZ // 2)
+        row = by_pid(kept.take())[10]
+        kept.host._describer.wait(10)
+    row = by_pid(kept.take())[10]
+    assert (row["cmdline"], row["cgroup"]) == ("new", "/moved.scope")
+
+
+def test_a_clock_that_is_set_leaves_ages_right(kept: Kept) -> None:
+    """The wall clock goes two hours ahead: start times go with it, also of those that do not run."""
+    wall = 1_800_000_000.0
+    kept.host = LinuxHost(kept.tree.path, mono=lambda: kept.tree.mono_ns, uptime=lambda: kept.tree.uptime_s,
+                          wall=lambda: wall)
+    before = kept.take()
+    started = by_pid(before)[10]["start_time"]
+    for step in (7200.0, -86400.0, 0.2):
+        wall += 1.0 + step
+        shot = kept.take()
+        if abs(step) > 0.5:
+            started += step
+            assert set(shot.changed) == set(shot.processes)
+        assert by_pid(shot)[10]["start_time"] == pytest.approx(started, abs=0.02)
+
+
+def test_a_leader_that_has_ended_is_described_from_its_threads(kept: Kept) -> None:
+    """It has no memory, program and arguments any more; its threads have them. Without threads it is defunct."""
+    kept.put(20, comm=b"jobs", state=b"Z", threads=2, rss=0, cmdline=b"")
+    kept.tree.write("20/task/20/stat", stat_line(20, b"jobs", b"Z", rss=0))
+    kept.tree.write("20/task/21/stat", stat_line(21, b"jobs", b"R", rss=77))
+    kept.tree.write("20/task/21/status", status_text(peak_kb=4000))
+    kept.tree.write("20/task/21/cmdline", b"./jobs\0--port\0008080\0")
+    os.symlink("/opt/jobs", kept.tree.path / "20/task/21/exe")
+    kept.put(30, comm=b"dead", state=b"Z", rss=0, cmdline=b"")
+    rows = by_pid(kept.take())
+    assert (rows[20]["state"], rows[20]["memory_bytes"], rows[20]["memory_peak_bytes"]) == ("running", 77 * PAGE, 4096000)
+    assert (rows[20]["exe"], rows[20]["cmdline"]) == ("/opt/jobs", "./jobs --port 8080")
+    assert rows[30]["state"] == "defunct" and "cmdline" not in rows[30] and "exe" not in rows[30]
