@@ -194,7 +194,7 @@ class LinuxHost:
             self._table.set_boot_time(self._table.boot_time + step, scan)
 
     def _take_exits(self, scan: Scan) -> None:
-        """Add how many children of each process ended since the last tick; remove that from the rows of the tick before."""
+        """Add how many children of each process ended since the last tick, and remove it from last tick's rows."""
         exits = self._exits.read()
         losing = set()
         if exits.children:
