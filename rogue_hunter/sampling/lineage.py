@@ -88,8 +88,8 @@ class Lineage:
             if row is None or interval <= 0:
                 continue
             last = {name: value for name, value in row.items()
-                    if name in _KEPT_AT_END or not name.startswith("children_")
-                    and not name.endswith(("_per_s", "_percent", "_watts"))}
+                    if name in _KEPT_AT_END or (not name.startswith("children_")
+                    and not name.endswith(("_per_s", "_percent", "_watts")))}
             last["ended"] = True
             last["cpu_percent"] = round(100 * used[CPU] / interval, 2)
             last["disk_bytes_per_s"] = round(sum(used[i] for i in DISK) / interval, 1)
