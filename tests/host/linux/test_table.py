@@ -366,6 +366,7 @@ def test_everything_is_given_back(kept: Kept) -> None:
 def test_a_last_pid_of_another_file_system_is_not_used(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """lxcfs mounts a loadavg of its own over that of the kernel: every tick lists."""
     monkeypatch.setattr(table, "shows_own_pids", lambda root: False)
+    kept.host.close()
     kept.start()
     kept.take()
     kept.put(30)
@@ -401,6 +402,7 @@ def test_a_process_that_works_is_described_again(kept: Kept) -> None:
 def test_a_clock_that_is_set_leaves_ages_right(kept: Kept) -> None:
     """The wall clock goes two hours ahead: start times go with it, also of those that do not run."""
     wall = 1_800_000_000.0
+    kept.host.close()
     kept.host = LinuxHost(kept.tree.path, mono=lambda: kept.tree.mono_ns, uptime=lambda: kept.tree.uptime_s,
                           wall=lambda: wall)
     before = kept.take()
