@@ -77,12 +77,13 @@ def amount_words(cause: Cause, who: Taker, now: float, *, present: bool = False)
     since = f" from {moment(who.start, now)}" if who.seconds > 0 else ""
     part = f"{percent(who.share)} of what was used" if who.share > 0 else ""
     if cause.cause == "memory":
-        if cause.kind == "use":
+        measure = cause.details.get("measure", "growth")
+        if measure == "pageins":
+            return f"read {count(round(who.amount), 'page')} back in{spent}{since}"
+        if measure == "growth":
             return f"took {size(who.amount)} of memory{spent}{since}"
         of = "of the limit" if "limit" in cause.numbers and cause.details.get("cgroup") else "of all memory"
-        held = f"{percent(who.share)} {of}"
-        return f"held {size(who.amount)} of memory ({held})" if who.amount >= 1 << 20 else \
-            f"read {count(round(who.amount), 'page')} back in"
+        return f"held {size(who.amount)} of memory ({percent(who.share)} {of})"
     if cause.resource == "disk":
         speed = f"{size(who.rate)}/s" if who.seconds > 0 else ""
         return f"moved {size(who.amount)}{spent}{since} ({', '.join(one for one in (speed, part) if one)})"

@@ -169,8 +169,9 @@ def _victims(found: Iterable[Victim], order: object) -> tuple[Victim, ...]:
     return tuple(sorted(found, key=lambda one: -float(order(one))))[:5]  # type: ignore[operator]
 
 
-def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker], str]:
-    """Who holds or took the memory that was short, and the control group whose limit it is; empty for the machine."""
+def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker], str, str]:
+    """Who holds or took the memory that was short; the control group whose limit it is, empty for the machine; and what
+    the amounts are: held, growth or pageins."""
     slices = window.slices
     whole = machine_total(slices, weights, "memory") or 0.0
     free = max((total(one.machine, "memory_available_bytes") for one, weight in zip(slices, weights, strict=True)
@@ -189,13 +190,13 @@ def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker]
             held = Ledger(slices, weights, "memory", readers=window.readers,
                           within=lambda row: in_group(row, group)).rank(bound)
             if held:
-                return held, group
+                return held, group, "held"
         if pagers:
-            return pagers, group
-    grown = Ledger(slices, weights, "growth", readers=window.readers).rank(whole or None)
+            return pagers, group, "pageins"
+    grown = Ledger(slices, weights, "growth", readers=window.readers).rank(None)
     if grown and grown[0].amount >= 0.01 * whole > 0:
-        return grown, ""
-    return Ledger(slices, weights, "memory", readers=window.readers).rank(whole or None), ""
+        return grown, "", "growth"
+    return Ledger(slices, weights, "memory", readers=window.readers).rank(whole or None), "", "held"
 
 
 def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
@@ -203,7 +204,7 @@ def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shor
     lost = lost_s(window, weights)
     if lost < least(window):
         return None
-    takers, group = memory_takers(window, weights)
+    takers, group, measure = memory_takers(window, weights)
     who = nameable(takers)
     start, seconds = worst_span(window, weights)
     numbers = readings(worst_row(window, weights), "memory_available_bytes", "memory_total_bytes",
@@ -218,7 +219,7 @@ def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shor
     kind = "limit" if group and not victims else "shortage"
     return Cause(kind, "memory", "memory", 0.0, lost, start, seconds, who, tuple(takers), victims,
                  "inferred" if inferred or (group and bound is None) else "measured", numbers,
-                 {"cgroup": group} if group else {})
+                 {"measure": measure, **({"cgroup": group} if group else {})})
 
 
 def _paged(window: Window, weights: Sequence[float], who: Taker | None, group: str) -> tuple[Victim, ...]:

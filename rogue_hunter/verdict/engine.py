@@ -94,7 +94,7 @@ def culprits(window: Window, resource: str, most: int = 5) -> tuple[list[Taker],
     resource = RESOURCE_OF.get(resource, resource)
     everything = [1.0] * len(window.slices)
     if resource == "memory":
-        takers, _ = memory_takers(window, everything)
+        takers, _, _ = memory_takers(window, everything)
         return takers[:most], None
     whole = machine_total(window.slices, everything, resource)
     takers = Ledger(window.slices, everything, resource, readers=window.readers).rank(whole, max(most, 50))

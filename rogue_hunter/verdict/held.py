@@ -13,7 +13,9 @@ HELD_BACK = 0.05
 KILLED_S = 2.0
 """What a process killed at a limit counts, seconds."""
 LASTING_S = 3600.0
-"""A wait that has lasted longer is how the processes work together, and counts a fifth."""
+LASTING = 0.2
+"""A wait that lasted longer, or that was there when the watch began, is how the processes work together: it counts a
+fifth of one that began since."""
 WAIT_S = 1.0
 """Waits shorter than this are not reported."""
 EVEN_IF_ALONE = ("traced", "frozen")
@@ -102,7 +104,7 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
         if kind == "uninterruptible" and any(cause.resource in ("disk", "memory") for cause in shortages):
             continue
         lost = min(since, max(window.seconds, window.resolution_s)) * min(2.0, 0.5 + 0.5 * len(waiting))
-        lost *= 0.2 if since > LASTING_S else 1.0
+        lost *= LASTING if since > LASTING_S or longest.get("standing") else 1.0
         boot = str(longest.get("boot_id", ""))
         who = _holder(longest, boot, known)
         if who is not None and who.key in starved:

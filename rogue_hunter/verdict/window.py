@@ -37,7 +37,8 @@ class Window:
 
     `waits`, `limits` and `pauses` are records. `resolution_s` is the nominal length of a slice: 5, 60 or 3600. With
     `recent` newer slices count more, for a question about now. Processes whose pid is in `readers` are never named:
-    they ask the question. `usual` holds medians of the machine's columns.
+    they ask the question. `usual` holds medians of the machine's columns. A wait may have `standing`: it was there when
+    the watch began.
     """
 
     since: float

@@ -126,11 +126,14 @@ def play(case: Case, start: float, rnd: random.Random, begin: int = -90, end: in
             counts[0] += cores * dt
             counts[1] += disk * dt
             counts[2] += children * dt
-            made = row(p.pid, 500 + p.pid, command=p.command, ppid=p.ppid, user="ada", start_time=start - 10_000,
-                       state="running" if cores > 0.5 else "sleeping", cpu_percent=round(100 * cores, 2),
-                       cpu_seconds_total=round(counts[0], 2), memory_bytes=int(p.memory(t)),
+            # Each trouble has processes of its own; the usual ones live through all of them.
+            born = 500 + p.pid + (int(start) - FIRST if p.pid < 1000 else 0)
+            waits = told["pressure_io_full_ms_per_s"] >= 100 and p.pid in (1000, 1007)
+            made = row(p.pid, born, command=p.command, ppid=p.ppid, user="ada", start_time=start - 10_000,
+                       state="uninterruptible" if waits else "running" if cores > 0.5 else "sleeping",
+                       cpu_percent=round(100 * cores, 2), cpu_seconds_total=round(counts[0], 2), memory_bytes=int(p.memory(t)),
                        disk_write_bytes_total=int(counts[1]), disk_bytes_per_s=disk, wakeups_per_s=p.wakeups(t),
-                       children_cpu_seconds_total=round(counts[2], 2), run_delay_ms_per_s=0.0)
+                       children_cpu_seconds_total=round(counts[2], 2))
             if p.gpu is not None:
                 made["gpu_ms_per_s"] = 1000 * p.gpu(t)
             now[key(made)] = made
@@ -173,13 +176,13 @@ CASES = (
                     "pressure_memory_full_ms_per_s": 300.0} if 0 <= t < 60 else {}),
     Case("memory pause", "memory", "leaky", [Proc(7, "leaky", during(0.1), grows(12 * GIB))],
          late(35, 4.0, pressure_memory_full_ms_per_s=700.0, pressure_io_full_ms_per_s=600.0,
-              memory_available_bytes=GIB // 4)),
+              memory_available_bytes=GIB // 4), at=37),
     Case("heap", "memory", "java", [Proc(7, "java", steady(0.1), lambda t: (11 if 0 <= t < 60 else 2) * GIB)],
          through(pressure_memory_full_ms_per_s=80.0, memory_available_bytes=GIB)),
     Case("disk writer", "io", "dd", [Proc(7, "dd", during(0.2), disk=during(300e6))],
          through(pressure_io_full_ms_per_s=400.0)),
     Case("storage stall", "io", "rsync", [Proc(7, "rsync", during(0.2), disk=during(90e6, 10, 20))],
-         through(12, 17, pressure_io_full_ms_per_s=920.0)),
+         through(12, 17, pressure_io_full_ms_per_s=920.0), at=15),
     Case("many reads", "io", "updatedb", [Proc(7, "updatedb", during(0.15), disk=during(40e6))],
          through(pressure_io_full_ms_per_s=150.0)),
     Case("fork storm", "cpu", "sh", [Proc(7, "sh", during(0.2), children=during(2.6))],
