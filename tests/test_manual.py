@@ -22,6 +22,7 @@ from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import open_writer
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
+from tests.test_house import PACKAGE, ROOMS
 from tests.tools.ticks import closing, key, row
 
 REPO = Path(__file__).resolve().parent.parent
@@ -292,3 +293,18 @@ def test_the_sql_of_the_manual_reads_a_real_file(tmp_path: Path) -> None:
             assert connection.execute(query).fetchall() == []
     finally:
         connection.close()
+
+
+# -- the map of the source code ------------------------------------------------------------------------------------------
+
+
+def test_the_map_of_the_source_code_is_that_of_the_package() -> None:
+    """The folders of rogue-hunter(7) are those of the package, in the order of the house; every path exists."""
+    page = (REPO / "man" / "rogue-hunter.7").read_text()
+    section = page[page.index(".Sh SOURCE CODE"):page.index(".Sh ENVIRONMENT")]
+    rooms = re.findall(r"^\.It Pa (\w+)$", section, re.MULTILINE)
+    assert tuple(rooms) == ROOMS
+    paths = [path for path in re.findall(r"^\.?(?:Pa|Pq Pa) (\S+)", section, re.MULTILINE) if "/" in path or "." in path]
+    assert len(paths) > 25
+    for path in paths:
+        assert any((base / path).exists() for base in (PACKAGE, REPO)), path
