@@ -129,10 +129,8 @@ def test_folders_are_neither_crowded_nor_empty() -> None:
     folders: dict[Path, int] = {}
     for file in FILES:
         folders[file.parent] = folders.get(file.parent, 0) + (file.stem != "__init__")
-    assert {f.name: n for f, n in folders.items() if not 2 <= n <= (PENDING_CROWDED.get(f.name, MODULES_MAX))} == {}
+    assert {f.name: n for f, n in folders.items() if not 2 <= n <= MODULES_MAX} == {}
 
-
-PENDING_CROWDED = {"reaper": 18}
 
 
 def test_dependencies_point_down() -> None:

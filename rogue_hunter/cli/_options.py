@@ -13,8 +13,7 @@ import click
 from rogue_hunter.cli.common import USAGE, Failure, say
 from rogue_hunter.config.toml import load
 from rogue_hunter.paths import config_file as users_file
-from rogue_hunter.rules.load import find_project
-from rogue_hunter.rules.user import user_rules
+from rogue_hunter.rules.load import find_project, user_rules
 from rogue_hunter.stream.tick import Tick
 
 _F = TypeVar("_F", bound=Callable[..., Any])

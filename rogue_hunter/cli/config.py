@@ -48,8 +48,8 @@ def init(file: Path | None, force: bool) -> int:
               help="Configuration file (default: the user's, if there is one).")
 def show(as_json: bool, config_file: Path | None) -> int:
     """Print the configuration in force, defaults included."""
+    from rogue_hunter.rules.load import user_rules
     from rogue_hunter.rules.toml import settings_of
-    from rogue_hunter.rules.user import user_rules
 
     config, rules = load(config_file, paths.config_file()), user_rules(config_file)
     if as_json:
@@ -87,8 +87,7 @@ def validate(file: Path | None) -> int:
 
     Without FILE: the user's files, or the built-in rules, and a project's file here or above.
     """
-    from rogue_hunter.rules.load import find_project
-    from rogue_hunter.rules.user import user_file, user_rules
+    from rogue_hunter.rules.load import find_project, user_file, user_rules
 
     target = file or paths.config_file()
     if file is None and not target.exists():

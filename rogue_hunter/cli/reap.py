@@ -78,6 +78,7 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
     interrupts = Interrupts()
     setup = Setup(rules, here(), audit_log(config.reap, rules.settings), paths.state_dir(), host=platform.node(),
                   dry_run=dry_run or rules.settings.dry_run,
+                  rules_fixed=click.get_current_context().params["config_file"] is not None,
                   confirm=None if yes else interrupts.asking(confirm_on_tty),
                   told=lambda action: _tell(action, notifier, rules, quiet))
     finish: Callable[[], int] = lambda: common.OK  # noqa: E731

@@ -26,10 +26,10 @@ from rogue_hunter.reaper.run import Setup
 from rogue_hunter.reaper.signals import Stop
 from rogue_hunter.reaper.stage import BackgroundReap
 from rogue_hunter.reaper.words import sentence
+from rogue_hunter.rules.load import user_rules
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import LOG_LEVELS, RuleError, RuleSet, Settings
 from rogue_hunter.rules.patterns import Patterns
-from rogue_hunter.rules.user import user_rules
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.pipeline import Stage
 from rogue_hunter.stream.tick import Recent, Record, Row, Tick
@@ -147,8 +147,8 @@ class _Rules:
 
     def _made(self, machine: Machine, rules: RuleSet, reap: Reap, patterns: Patterns) -> Setup:
         return Setup(rules, machine, audit_log(reap, rules.settings), state_dir(), host=platform.node(),
-                     dry_run=rules.settings.dry_run, samples=self._samples, patterns=patterns, stop=self._stop,
-                     run=self._run)
+                     rules_fixed=True, dry_run=rules.settings.dry_run, samples=self._samples, patterns=patterns,
+                     stop=self._stop, run=self._run)
 
     def arm(self, rules: RuleSet, patterns: Patterns) -> None:
         """The setup that is in force from this tick on."""

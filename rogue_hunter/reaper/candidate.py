@@ -6,15 +6,16 @@ The decision is made twice: when the match arrives, and again right before each 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rogue_hunter.reaper.guards import Refusal, refusals
 from rogue_hunter.reaper.limits import MANUAL
 from rogue_hunter.reaper.process import Live, Machine, Me, Unreadable
 from rogue_hunter.reaper.signals import Gone, Handle, NotAProcess, Unsupported
 from rogue_hunter.rules.conditions import Subject
+from rogue_hunter.rules.load import load_named
 from rogue_hunter.rules.logic import HELD_SHARE, decide, lasted, unknown
-from rogue_hunter.rules.model import Rule, RuleSet
+from rogue_hunter.rules.model import Rule, RuleError, RuleSet
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, record
@@ -46,6 +47,7 @@ _MAYBE: dict[str, tuple[type, ...]] = {
     "cpu_seconds_total": (int, float), "orphan": (bool,), "evidence_terms": (list,), "memory_bytes": (int,),
     "disk_bytes_per_s": (int, float), "gpu_ms_per_s": (int, float), "wakeups_per_s": (int, float), "threads": (int,),
     "score": (int, float), "band": (str,), "state": (str,), "reason": (str,), "evidence": (str,), "priority": (str,),
+    "rules_file": (str,), "rules_project": (str,), "rules_sha256": (str,),
 }
 
 
@@ -63,14 +65,17 @@ def check_match(match: Record) -> None:
 
 @dataclass(slots=True)
 class Candidate:
-    """A match and what was found out about its process. `outcome` is empty while a signal is still possible.
+    """A match and what was found out about its process. `outcome` is empty while a signal is still possible. `rules`
+    are those that it is judged by.
 
-    What the run adds: `signals` that were sent, how long it waited for them, `bundle` of evidence, CPU use before (%)
-    with the clock and the counter it is based on, what was freed of it, the number of the last audit entry.
+    `live` was read at the time `read_at` (epoch seconds by a clock that is not set).
+
+    What the run adds: `signals` that were sent, how long it waited for them, `bundle` of evidence, CPU use before (%),
+    what was freed of it, the number of the last audit entry.
     """
 
     match: Record
-    rule: Rule | None = None
+    rules: RuleSet
     handle: Handle | None = None
     live: Live | None = None
     outcome: str = ""
@@ -81,10 +86,14 @@ class Candidate:
     race_window_s: float | None = None
     bundle: Row = field(default_factory=dict)
     cpu_before: float | None = None
-    cpu_at: float = 0.0
-    cpu_seconds: float = 0.0
+    read_at: float = 0.0
     cpu_recovered: float | None = None
     audit_seq: int | None = None
+
+    @property
+    def rule(self) -> Rule | None:
+        """The rule of the match, if it is enabled in `rules`."""
+        return self.rules.rule(self.match["rule"])
 
     @property
     def key(self) -> Key:
@@ -109,24 +118,42 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Decides what may be signalled. `me` is the process that asks; `patterns` keeps results of searches."""
+    """Decides what may be signalled. `me` is the process that asks; `patterns` keeps results of searches.
+
+    A match that names other rules than `rules` is judged by those, with what either of the two protects; with
+    `rules_fixed` all are judged by `rules`.
+    """
 
     machine: Machine
     me: Me
     rules: RuleSet
     patterns: Patterns
+    rules_fixed: bool = False
 
     def assess(self, match: Record, now: float) -> Candidate:
         """Open a handle of the match's process, then read it, in this order: what is read after the handle was opened
         belongs to the handle's process as long as the handle says that it is alive."""
-        found = Candidate(match, self.rules.rule(match["rule"]))
+        found = Candidate(match, self.rules)
         if match["boot_id"] != self.machine.boot_id():
             found.end("already_gone", "it belongs to another boot")
             return found
-        found.refuse(*self._of_match(found, now))
+        try:
+            found.rules = self._rules_of(match)
+        except RuleError as error:
+            found.refuse(Refusal("rules_file", f"its rules cannot be used: {error}"))
+        else:
+            found.refuse(*self._of_match(found, now))
         if self._open(found):
             self.look(found, now)
         return found
+
+    def _rules_of(self, match: Record) -> RuleSet:
+        """The rules that made the match. Raises RuleError if they cannot be read, or are not the same any more."""
+        digest = match.get("rules_sha256")
+        if self.rules_fixed or digest is None or digest == self.rules.digest:
+            return self.rules
+        rules = load_named(match.get("rules_file"), match.get("rules_project"), digest)
+        return replace(rules, safety=rules.safety.with_(self.rules.safety))
 
     def _of_match(self, found: Candidate, now: float) -> list[Refusal]:
         """What the match alone forbids."""
@@ -177,8 +204,8 @@ class Judge:
             found.end("zombie" if live.dead else "already_gone",
                       "it has exited; its parent has not waited for it" if live.dead else "")
         else:
-            found.live = live
-            found.refuse(*refusals(live, self.me, self.rules.safety))
+            found.live, found.read_at = live, now
+            found.refuse(*refusals(live, self.me, found.rules.safety))
             if not found.outcome and found.handle is None:
                 found.refuse(Refusal("no_pidfd", "no handle of it is open"))
             if not found.outcome:

@@ -30,18 +30,19 @@ class Budget:
     """What is left to the run `run`. `entries` are the audit entries of the last hour: a run that goes on for longer
     (the pipe) has its budget for each hour."""
 
-    def __init__(self, safety: Safety, entries: Iterable[Mapping[str, Any]] = (), run: str = "") -> None:
-        self._safety = safety
+    def __init__(self, entries: Iterable[Mapping[str, Any]] = (), run: str = "") -> None:
         spent = [e for e in entries if e.get("kind") == "intent"]
         self._run = sum(e.get("run") == run for e in spent)
         self._hour = Counter(str(e.get("rule")) for e in spent)
 
-    def refusal(self, rule: str) -> Refusal | None:
-        """Why this rule may end no further process now; None when it may."""
-        if self._run >= self._safety.max_per_run:
-            return Refusal("over_budget", f"{self._run} processes in this run; that is the limit")
-        if rule != MANUAL and self._hour[rule] >= self._safety.max_per_rule_per_hour:
-            return Refusal("over_budget", f"rule {rule}: {self._hour[rule]} processes in an hour; that is the limit")
+    def refusal(self, rule: str, safety: Safety) -> Refusal | None:
+        """Why this rule may terminate no further process now; None if it may."""
+        if self._run >= safety.max_per_run:
+            return Refusal("over_budget", f"the limit of {safety.max_per_run} processes a run is reached "
+                                          "(safety.max_per_run)")
+        if rule != MANUAL and self._hour[rule] >= safety.max_per_rule_per_hour:
+            return Refusal("over_budget", f"the limit of {safety.max_per_rule_per_hour} processes an hour is reached "
+                                          f"for rule {rule} (safety.max_per_rule_per_hour)")
         return None
 
     def spend(self, rule: str) -> None:

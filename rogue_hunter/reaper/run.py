@@ -1,7 +1,7 @@
 """One run of the reaper: matches in, action records out.
 
-The order binds: take hold of the process, look at it, ask the guards and the rule, ask the person, lock out other
-reapers, ask the budget, collect evidence, look again, write the intent to the audit file, and only then signal.
+The order matters: open a handle, read the process, check guards and rule, ask for confirmation, take the lock, check
+the budget, read again, collect evidence, and before each signal read once more and write the audit entry.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from rogue_hunter.paths import PathError, private_dir
 from rogue_hunter.reaper.audit import AuditError, AuditLog
-from rogue_hunter.reaper.candidate import Candidate, Judge, bundle, cpu_percent, distinct
+from rogue_hunter.reaper.candidate import FRESH_S, Candidate, Judge, bundle, cpu_percent, distinct
 from rogue_hunter.reaper.escalate import KILL_WAIT_S, QUICK_WAIT_S, Veto, Victim, escalate
 from rogue_hunter.reaper.guards import Refusal
 from rogue_hunter.reaper.limits import HOUR_S, Budget, disarm, disarmed
-from rogue_hunter.reaper.process import Machine, Unreadable
+from rogue_hunter.reaper.process import Live, Machine, Unreadable
 from rogue_hunter.reaper.signals import KILL, TERM, Gone, Stop
 from rogue_hunter.rules.model import Action, RuleSet
 from rogue_hunter.rules.patterns import Patterns
@@ -41,7 +41,8 @@ class Setup:
 
     `confirm` is asked about the candidates that may be signalled and says yes or no; without it nobody is asked
     (--yes, the pipe), and a reaper that was disarmed by a failure then does nothing. `told` gets each action record as
-    it is decided. `samples` gives the last readings of an identity. `state_dir` holds the lock.
+    it is decided. `samples` gives the last readings of an identity. `state_dir` holds the lock. With `rules_fixed` all
+    matches are judged by `rules`, whatever file they name.
     """
 
     rules: RuleSet
@@ -50,12 +51,14 @@ class Setup:
     state_dir: Path
     host: str = ""
     dry_run: bool = False
+    rules_fixed: bool = False
     confirm: Callable[[Sequence[Candidate]], bool] | None = None
     told: Callable[[Record], None] = lambda _: None
     samples: Callable[[Key], list[Row]] = lambda _: []
     patterns: Patterns = field(default_factory=Patterns)
     stop: Stop = field(default_factory=Stop)
     now: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.monotonic
     kill_wait_s: float = KILL_WAIT_S
     run: str = field(default_factory=lambda: os.urandom(6).hex())
 
@@ -66,11 +69,12 @@ def reap_batch(matches: Sequence[Record], setup: Setup) -> list[Record]:
     `check_match`."""
     if not matches:
         return []
-    judge = Judge(setup.machine, setup.machine.me(), setup.rules, setup.patterns)
-    candidates = [judge.assess(match, setup.now()) for match in distinct(matches)]
+    now = _steady(setup)
+    judge = Judge(setup.machine, setup.machine.me(), setup.rules, setup.patterns, setup.rules_fixed)
+    candidates = [judge.assess(match, now()) for match in distinct(matches)]
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            _judge_and_act(candidates, judge, setup)
+            _judge_and_act(candidates, judge, setup, now)
         for candidate in candidates:
             if not candidate.outcome:
                 setup.stop.set()
@@ -81,20 +85,32 @@ def reap_batch(matches: Sequence[Record], setup: Setup) -> list[Record]:
             candidate.close()
 
 
-def _judge_and_act(candidates: Sequence[Candidate], judge: Judge, setup: Setup) -> None:
+def _steady(setup: Setup) -> Callable[[], float]:
+    """The time of day as it was when the run began, plus the time that passed: setting the clock does not change it."""
+    began, at = setup.now(), setup.clock()
+    return lambda: began + setup.clock() - at
+
+
+def _judge_and_act(candidates: Sequence[Candidate], judge: Judge, setup: Setup, now: Callable[[], float]) -> None:
     _refuse_all(candidates, _unauditable(setup))
     if setup.confirm is None and (why := disarmed(setup.state_dir)) is not None:
         _refuse_all(candidates, Refusal("disarmed", f"disarmed: {why}"))
-    if setup.dry_run:
-        _budget(_open(candidates), setup)
-        for candidate in _open(candidates):
-            candidate.outcome, candidate.text = "dry_run", "nothing was sent"
-    elif _open(candidates):
+    dry = [candidate for candidate in _open(candidates) if _dry(candidate, setup)]
+    if dry:
+        _budget(dry, setup)
+        for candidate in _open(dry):
+            candidate.end("dry_run", "nothing was sent")
+    if _open(candidates):
         if setup.confirm is not None and not setup.confirm(_open(candidates)):
             for candidate in _open(candidates):
                 candidate.outcome, candidate.text = "declined", "not confirmed"
         elif not setup.stop:
-            _act(_open(candidates), judge, setup)
+            _act(_open(candidates), judge, setup, now)
+
+
+def _dry(candidate: Candidate, setup: Setup) -> bool:
+    """A dry run of this command, or of the rules that the candidate is judged by."""
+    return setup.dry_run or candidate.rules.settings.dry_run
 
 
 def _open(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -148,41 +164,54 @@ def _lock(fd: int, stop: Stop) -> bool:
 def _budget(candidates: Sequence[Candidate], setup: Setup) -> None:
     """Refuse what is beyond the budget."""
     try:
-        budget = Budget(setup.rules.safety, setup.audit.recent(HOUR_S), setup.run)
+        budget = Budget(setup.audit.recent(HOUR_S), setup.run)
     except AuditError as error:
         _refuse_all(candidates, Refusal("no_audit", str(error)))
         return
     for candidate in candidates:
-        reason = budget.refusal(candidate.match["rule"])
+        reason = budget.refusal(candidate.match["rule"], candidate.rules.safety)
         if reason is not None:
             candidate.refuse(reason)
         else:
             budget.spend(candidate.match["rule"])
 
 
-def _act(candidates: Sequence[Candidate], judge: Judge, setup: Setup) -> None:
+def _act(candidates: Sequence[Candidate], judge: Judge, setup: Setup, now: Callable[[], float]) -> None:
     with _alone(setup) as alone:
         if not alone:
-            _refuse_all(candidates, None if setup.stop else Refusal("busy", "another reaper is at work"))
+            _refuse_all(candidates, None if setup.stop else Refusal("busy", "another rh-reap or rh-pipe is acting"))
             return
         _budget(candidates, setup)
-        pairs = [(candidate, _victim(candidate, judge, setup)) for candidate in _open(candidates)]
-        escalate([victim for _, victim in pairs], setup.stop, kill_wait_s=setup.kill_wait_s)
+        for candidate in _open(candidates):
+            # The question may have taken minutes: what is measured and recorded is read now.
+            first, then = candidate.live, candidate.read_at
+            judge.look(candidate, now())
+            if candidate.live is not None and first is not None:
+                candidate.cpu_before = _cpu_now(candidate, candidate.live, first, then)
+        pairs = [(candidate, _victim(candidate, judge, setup, now)) for candidate in _open(candidates)]
+        escalate([victim for _, victim in pairs], setup.stop, kill_wait_s=setup.kill_wait_s, clock=setup.clock)
         for candidate, victim in pairs:
-            _conclude(candidate, victim, setup)
+            _conclude(candidate, victim, setup, now)
 
 
-def _victim(candidate: Candidate, judge: Judge, setup: Setup) -> Victim:
+def _cpu_now(candidate: Candidate, live: Live, first: Live, then: float) -> float | None:
+    """CPU use since the first reading if that is long enough ago, else since the match. None if unknown."""
+    before, after = first.row.get("cpu_seconds_total"), live.row.get("cpu_seconds_total")
+    passed = candidate.read_at - then
+    if passed >= FRESH_S and before is not None and after is not None:
+        return float(round(100 * (after - before) / passed, 2))
+    return cpu_percent(candidate.match, live, candidate.read_at)
+
+
+def _victim(candidate: Candidate, judge: Judge, setup: Setup, now: Callable[[], float]) -> Victim:
     action = candidate.rule.action if candidate.rule is not None else Action()
     if candidate.handle is None or candidate.live is None:
         raise ValueError("a candidate without a process")
     candidate.bundle = bundle(setup.machine, candidate.live, candidate.match, setup.samples(candidate.key))
-    candidate.cpu_before = cpu_percent(candidate.match, candidate.live, setup.now())
-    candidate.cpu_at, candidate.cpu_seconds = time.monotonic(), candidate.live.row.get("cpu_seconds_total", 0.0)
 
     def guard(number: int) -> None:
-        """Look again, and put the signal on record before it is sent."""
-        judge.look(candidate, setup.now(), levels=number != KILL)
+        """Read the process again, and write the signal to the audit file before it is sent."""
+        judge.look(candidate, now(), levels=number != KILL)
         if candidate.outcome:
             outcome, text = candidate.outcome, candidate.text
             candidate.outcome = ""
@@ -201,8 +230,8 @@ def _victim(candidate: Candidate, judge: Judge, setup: Setup) -> Victim:
                   kill=action.fallback or quick)
 
 
-def _conclude(candidate: Candidate, victim: Victim, setup: Setup) -> None:
-    """Take over what became of it, and measure what that gave back."""
+def _conclude(candidate: Candidate, victim: Victim, setup: Setup, now: Callable[[], float]) -> None:
+    """Take over the outcome, and measure the CPU use that was freed."""
     candidate.outcome, candidate.text = victim.outcome, victim.text
     candidate.signals, candidate.wait_s = victim.signals, victim.wait_s
     candidate.race_window_s = victim.race_window_s
@@ -211,10 +240,11 @@ def _conclude(candidate: Candidate, victim: Victim, setup: Setup) -> None:
     elif victim.outcome == "survived":
         disarm(setup.state_dir, f"pid {candidate.match['pid']} survived: {victim.text}")
         with contextlib.suppress(Gone, Unreadable):
-            spent = setup.machine.read(candidate.match["pid"]).row.get("cpu_seconds_total", 0.0) - candidate.cpu_seconds
-            passed = time.monotonic() - candidate.cpu_at
-            if candidate.cpu_before is not None and passed > 0:
-                candidate.cpu_recovered = max(0.0, round(candidate.cpu_before - 100 * spent / passed, 2))
+            last = setup.machine.read(candidate.match["pid"]).row.get("cpu_seconds_total")
+            first = candidate.live.row.get("cpu_seconds_total") if candidate.live is not None else None
+            passed = now() - candidate.read_at  # since the last signal
+            if candidate.cpu_before is not None and first is not None and last is not None and passed > 0:
+                candidate.cpu_recovered = max(0.0, round(candidate.cpu_before - 100 * (last - first) / passed, 2))
 
 
 def _entry(candidate: Candidate, setup: Setup, **more: object) -> Record:
@@ -254,9 +284,9 @@ def _record(candidate: Candidate, setup: Setup) -> Record:
         signals=signals or None, signal=next((s for s in reversed(signals) if s != "SIGCONT"), None),
         method=candidate.handle.method if signals and candidate.handle is not None else None,
         race_window_s=candidate.race_window_s, wait_s=round(candidate.wait_s, 3) if signals else None,
-        dry_run=setup.dry_run, cpu_percent=fields.get("cpu_percent") if candidate.cpu_before is None
+        dry_run=_dry(candidate, setup), cpu_percent=fields.get("cpu_percent") if candidate.cpu_before is None
         else candidate.cpu_before, cpu_recovered_percent=candidate.cpu_recovered, bundle=candidate.bundle or None,
-        host=setup.host or None, config_file=", ".join(setup.rules.sources) or None, run=setup.run,
+        host=setup.host or None, config_file=", ".join(candidate.rules.sources) or None, run=setup.run,
         audit_seq=candidate.audit_seq)
     return record("action", **fields)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import stat
 import tomllib
 from collections.abc import Collection, Mapping
 from importlib import resources
@@ -17,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.config.toml import RULE_TABLES
+from rogue_hunter.config.toml import FILE_LIMIT, RULE_TABLES
+from rogue_hunter.files import FileError, read_trusted
+from rogue_hunter.paths import config_file, rules_file
 from rogue_hunter.rules.model import (
     LOG_LEVELS,
     PRIORITIES,
@@ -31,9 +32,6 @@ from rogue_hunter.rules.model import (
 from rogue_hunter.rules.narrow import narrow
 from rogue_hunter.rules.parse import Place, choice, flag, known, number, rule_of, tables, text
 
-FILE_LIMIT = 256 * 1024
-"""Bytes of a rule file. The built-in one has under 20 KB."""
-
 PROJECT_FILES = (".rogue-hunter.toml", ".reaper.toml")
 """Names of a project's file; the first that is there counts."""
 
@@ -43,18 +41,68 @@ OTHERS = tuple(f.name for f in dataclasses.fields(Config))
 
 @functools.cache
 def builtin() -> RuleSet:
-    """The rules that stand without any file. Raises RuleError only if the installation is broken."""
+    """The rules that are in force without any file. Raises RuleError only if the installation is broken."""
     data = resources.files("rogue_hunter").joinpath("data/rules.toml").read_bytes()
-    return parse(data, "built-in rules", base=RuleSet(()))
+    return dataclasses.replace(parse(data, "built-in rules", base=RuleSet(())), contents=(data,))
+
+
+def user_file(config: Path | None = None) -> Path | None:
+    """The file that rules are read from; None for the built-in ones.
+
+    `config` is a file that was named: it alone counts. Else the user's configuration file if it holds a table of rules,
+    else reaper.toml beside it. Rules in both are an error, so that it is clear which of them are in force. Raises
+    RuleError.
+    """
+    if config is not None:
+        return config
+    main, beside = config_file(), rules_file()
+    in_main = _holds_rules(main)
+    if in_main and beside.exists():
+        raise RuleError(f"{main} has a table {in_main}, and {beside} exists too: keep the rules in one of the two")
+    return main if in_main else beside if beside.exists() else None
+
+
+def user_rules(config: Path | None = None, project: Path | None = None) -> RuleSet:
+    """The rules in force for this user, narrowed by a project's file. Raises RuleError."""
+    return load(user_file(config), project)
+
+
+def _holds_rules(file: Path) -> str | None:
+    """The first table of rules in a configuration file; None if it holds none or cannot be read: errors in it are
+    reported where the configuration itself is read."""
+    try:
+        values = tomllib.loads(read_trusted(file, FILE_LIMIT).decode("utf-8"))
+    except (FileError, ValueError, RecursionError):
+        return None
+    return next((name for name in RULE_TABLES if name in values), None)
 
 
 def load(config: Path | None = None, project: Path | None = None, default: Path | None = None) -> RuleSet:
-    """The rules of the user's file (`config`, which must exist, else `default` where it exists, else the built-in
-    ones), narrowed by the project's file. Raises RuleError."""
+    """The rules of the user's file (`config`, which must exist, else `default` if it exists, else the built-in ones),
+    narrowed by the project's file. Both must be regular files of this user or root that no other user may write to.
+    Raises RuleError."""
     file = config or (default if default is not None and default.exists() else None)
-    rules = builtin() if file is None else parse(_read(file, private=False), str(file))
+    if file is None:
+        rules = builtin()
+    else:
+        data = _read(file)
+        rules = dataclasses.replace(parse(data, str(file)), file=str(file.absolute()), contents=(data,))
     if project is not None:
-        rules = narrow(rules, _toml(_read(project, private=True), str(project)), str(project))
+        data = _read(project, follow=False)
+        rules = dataclasses.replace(narrow(rules, _toml(data, str(project)), str(project)),
+                                    project=str(project.absolute()), contents=(*rules.contents, data))
+    return rules
+
+
+def load_named(file: str | None, project: str | None, digest: str) -> RuleSet:
+    """The rules that another command has read from these files (absolute paths, None for the built-in rules and for no
+    project). Raises RuleError, also if their content is not that of `digest` any more."""
+    paths = [Path(path) for path in (file, project) if path is not None]
+    if not all(path.is_absolute() for path in paths):
+        raise RuleError("the match does not name its rules by an absolute path")
+    rules = load(None if file is None else Path(file), None if project is None else Path(project))
+    if rules.digest != digest:
+        raise RuleError(f"{' or '.join(map(str, paths)) or 'the built-in rules'}: changed since the match")
     return rules
 
 
@@ -74,33 +122,11 @@ def find_project(start: Path) -> Path | None:
     return None
 
 
-def _read(path: Path, *, private: bool) -> bytes:
-    """The bytes of a rule file. With `private` it must be the user's own, and no other may be able to write it."""
+def _read(path: Path, *, follow: bool = True) -> bytes:
     try:
-        # Opening does not wait for the other end of a fifo.
-        fd = os.open(path, os.O_NONBLOCK | (os.O_NOFOLLOW if private else 0))
-        try:
-            return _content(fd, path, private)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        reason = "a link; a project's file must be the file itself" if private and path.is_symlink() else error.strerror
-        raise RuleError(f"{path}: {reason}") from None
-
-
-def _content(fd: int, path: Path, private: bool) -> bytes:
-    info = os.fstat(fd)
-    if not stat.S_ISREG(info.st_mode):
-        raise RuleError(f"{path}: not a regular file")
-    if private and info.st_uid != os.geteuid():
-        raise RuleError(f"{path}: belongs to user {info.st_uid}, not to you")
-    if private and info.st_mode & 0o022:
-        raise RuleError(f"{path}: others may write to it (mode {stat.S_IMODE(info.st_mode):04o})")
-    with open(fd, "rb", closefd=False) as file:
-        data = file.read(FILE_LIMIT + 1)
-    if len(data) > FILE_LIMIT:
-        raise RuleError(f"{path}: larger than {FILE_LIMIT // 1024} KiB")
-    return data
+        return read_trusted(path, FILE_LIMIT, follow=follow)
+    except FileError as error:
+        raise RuleError(str(error)) from None
 
 
 def _toml(data: bytes, source: str) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Matcher:
     def __init__(self, rules: RuleSet, *, lifetime: bool = True, repeat_s: float = REPEAT_S,
                  patterns: Patterns | None = None) -> None:
         self._rules = rules.enabled
+        self._origin = rules
         self._windows = tuple((rule.name, node) for rule in self._rules for node in rule.windows)
         self._whitelist = rules.safety.whitelist
         self._lifetime = lifetime
@@ -239,6 +240,7 @@ class Matcher:
             age_s=None if subject.age_s is None else round(subject.age_s, 2),
             rule=rule.name, priority=rule.priority, also=[r.name for r in seen.rules[1:]] or None,
             action=rule.action.type, notify=rule.action.notify, log_level=rule.action.log_level,
+            rules_file=self._origin.file, rules_project=self._origin.project, rules_sha256=self._origin.digest,
             reason=reason(terms, subject.age_s), evidence=evidence(terms), evidence_terms=terms,
             matched_s=round((self._now - seen.since) / NS, 2), orphan=seen.kin.orphan,
             orphan_of=seen.kin.orphan_of or None)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from rogue_hunter.rules.conditions import Held
@@ -90,6 +93,14 @@ class Safety:
     max_per_run: int = 20
     max_per_rule_per_hour: int = 5
 
+    def with_(self, other: Safety) -> Safety:
+        """Protect what either protects, and keep the lower limits."""
+        pids = [pid for pid in (self.min_pid, other.min_pid) if pid is not None]
+        # One that is not set means 1000 on a whole system, less in a container: the other one cannot be below that.
+        return Safety(tuple(dict.fromkeys((*self.whitelist, *other.whitelist))), max(pids) if pids else None,
+                      min(self.max_per_run, other.max_per_run),
+                      min(self.max_per_rule_per_hour, other.max_per_rule_per_hour))
+
     def least_pid(self, *, own_namespace: bool) -> int:
         """The lowest pid that may be signalled, in a pid namespace of its own or on the whole system."""
         return max(MIN_PID_NAMESPACE if own_namespace else MIN_PID, self.min_pid or 0)
@@ -114,14 +125,36 @@ class Settings:
     metrics_path: str = "/metrics"
 
 
+@functools.lru_cache(maxsize=8)
+def _digest(contents: tuple[bytes, ...]) -> str:
+    # hashlib brings OpenSSL, 3.4 MB of memory, which a pipe that only matches has no use for.
+    for name in ("_sha2", "_sha256", "hashlib"):
+        with suppress(ImportError):
+            sha256: Callable[[bytes], Any] = import_module(name).sha256
+            return str(sha256(b"".join(sha256(content).digest() for content in contents)).hexdigest())
+    raise AssertionError
+
+
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """Everything that decides. `rules` in order of evaluation; `sources` the files that it was read from."""
+    """Everything that decides. `rules` in order of evaluation; `sources` the files that it was read from, for people.
+
+    `file` and `project` are the absolute paths of the user's and the project's file, None if there is none; `contents`
+    is what was read, the built-in rules if there is no user's file.
+    """
 
     rules: tuple[Rule, ...]
     safety: Safety = Safety()
     settings: Settings = Settings()
     sources: tuple[str, ...] = field(default=())
+    file: str | None = None
+    project: str | None = None
+    contents: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of all that was read, in hexadecimal: the same for the same rules. None for rules from no file."""
+        return _digest(self.contents) if self.contents else None
 
     @property
     def enabled(self) -> tuple[Rule, ...]:

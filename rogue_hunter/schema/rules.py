@@ -26,8 +26,8 @@ signalled. declined: the person asked said no."""
 
 REFUSALS = ("not_my_uid", "root", "low_pid", "self", "ancestor", "session_leader", "rogue_hunter", "kernel_thread",
             "thread", "whitelist", "no_audit", "no_pidfd", "unreadable", "too_young", "stale", "no_rule", "not_a_kill",
-            "over_budget", "disarmed", "busy")
-"""Why a process was left alone; see rogue_hunter.reaper.guards for each."""
+            "over_budget", "disarmed", "busy", "rules_file")
+"""Why a process was not signalled; see rogue_hunter.reaper.guards for each."""
 
 METHODS = ("pidfd", "audittoken", "kill")
 
@@ -57,6 +57,9 @@ MATCH = (
     _f("rule", str, "", "name of the rule; of those that match, the one of the highest priority", "match",
        required=True),
     _f("priority", str, "", "its priority", "match", required=True, choices=PRIORITIES),
+    _f("rules_file", str, "", "absolute path of the user's file of rules; left out for the built-in rules", "match"),
+    _f("rules_project", str, "", "absolute path of the project's file, if one narrows the rules", "match"),
+    _f("rules_sha256", str, "", "SHA-256 of the content of these files, or of the built-in rules", "match"),
     _f("also", list, "", "names of the other rules that match", "match"),
     _f("action", str, "", "what the rule asks for", "match", required=True, choices=("kill", "notify", "log")),
     _f("notify", bool, "", "whether the rule wants a person told", "match"),
@@ -153,7 +156,8 @@ REPORT_MATCH = (
     _f("first_seen", float, "s", "epoch seconds at which the rule began to match", "report", required=True),
     _f("last_seen", float, "s", "epoch seconds at which that was said last", "report", required=True),
     _f("times", int, "", "how often it was said: once a minute while it lasts", "report", required=True),
-    *(replace(f, stage="report") for f in MATCH if f.name not in ("ts", "seq", "matched_s")),
+    *(replace(f, stage="report") for f in MATCH if f.name not in ("ts", "seq", "matched_s")
+      and not f.name.startswith("rules_")),
 )
 
 RECORDS = {"match": MATCH, "action": ACTION, "rule": RULE, "firing": FIRING, "backtest": BACKTEST,

@@ -166,7 +166,8 @@ CAPTURE_PARTS: dict[str, Table] = {
 FORENSICS = (FORENSIC_CAPTURES, *CAPTURE_PARTS.values())
 
 _MATCH = {f.name: f for f in RECORDS["match"]}
-_MATCH_OWN = ("ts", "seq", "matched_s", "boot_id", "pid", "start_ticks", "rule")
+_MATCH_OWN = ("ts", "seq", "matched_s", "boot_id", "pid", "start_ticks", "rule", "rules_file", "rules_project",
+              "rules_sha256")
 
 MATCHES = Table(
     "matches",

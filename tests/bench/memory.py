@@ -20,8 +20,8 @@ from pathlib import Path
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.host.platform import here
+from rogue_hunter.rules.load import user_rules
 from rogue_hunter.rules.matcher import Matcher
-from rogue_hunter.rules.user import user_rules
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import sample
 from rogue_hunter.scoring.stage import Score

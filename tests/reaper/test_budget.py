@@ -24,40 +24,40 @@ def test_an_hour_is_one() -> None:
 
 
 def test_a_rule_may_end_so_many_an_hour() -> None:
-    budget = Budget(SAFETY)
+    budget = Budget()
     for _ in range(2):
-        assert budget.refusal("r") is None
+        assert budget.refusal("r", SAFETY) is None
         budget.spend("r")
-    assert budget.refusal("r") == Refusal("over_budget", "rule r: 2 processes in an hour; that is the limit")
-    assert budget.refusal("another") is None
+    assert budget.refusal("r", SAFETY) == Refusal("over_budget", "the limit of 2 processes an hour is reached for rule r (safety.max_per_rule_per_hour)")
+    assert budget.refusal("another", SAFETY) is None
 
 
 def test_a_run_may_end_so_many_by_whatever_rule() -> None:
-    budget = Budget(SAFETY)
+    budget = Budget()
     for rule in ("a", "b", "c"):
         budget.spend(rule)
-    assert budget.refusal("d") is None and budget.refusal(MANUAL) is None
+    assert budget.refusal("d", SAFETY) is None and budget.refusal(MANUAL, SAFETY) is None
     budget.spend(MANUAL)
     for rule in ("d", MANUAL):
-        assert budget.refusal(rule) == Refusal("over_budget", "4 processes in this run; that is the limit")
+        assert budget.refusal(rule, SAFETY) == Refusal("over_budget", "the limit of 4 processes a run is reached (safety.max_per_run)")
 
 
 def test_a_person_has_no_budget_by_the_hour() -> None:
     assert MANUAL == "manual"
-    budget = Budget(SAFETY, [entry(MANUAL)] * 9, "mine")
-    assert budget.refusal(MANUAL) is None
+    budget = Budget([entry(MANUAL)] * 9, "mine")
+    assert budget.refusal(MANUAL, SAFETY) is None
 
 
 def test_what_others_spent_counts_for_the_rule_and_what_this_run_spent_for_both() -> None:
     """By intents: each signal has its intent before it, and an outcome after it that is not counted again."""
-    assert Budget(SAFETY, [entry("r")] * 1, "mine").refusal("r") is None
-    assert Budget(SAFETY, [entry("r")] * 2, "mine").refusal("r") is not None
-    assert Budget(SAFETY, [entry("r", kind="outcome")] * 9, "mine").refusal("r") is None
-    assert Budget(SAFETY, [entry(f"r{i}") for i in range(9)], "mine").refusal("r") is None
+    assert Budget([entry("r")] * 1, "mine").refusal("r", SAFETY) is None
+    assert Budget([entry("r")] * 2, "mine").refusal("r", SAFETY) is not None
+    assert Budget([entry("r", kind="outcome")] * 9, "mine").refusal("r", SAFETY) is None
+    assert Budget([entry(f"r{i}") for i in range(9)], "mine").refusal("r", SAFETY) is None
     own = [entry(f"r{i}", run="mine") for i in range(4)]
-    assert Budget(SAFETY, own[:3], "mine").refusal("r") is None
-    assert Budget(SAFETY, own, "mine").refusal("r") is not None
-    assert Budget(SAFETY, [entry("r", kind="outcome"), entry("r"), {"kind": "intent"}, {}], "mine").refusal("r") is None
+    assert Budget(own[:3], "mine").refusal("r", SAFETY) is None
+    assert Budget(own, "mine").refusal("r", SAFETY) is not None
+    assert Budget([entry("r", kind="outcome"), entry("r"), {"kind": "intent"}, {}], "mine").refusal("r", SAFETY) is None
 
 
 class TestTheNote:

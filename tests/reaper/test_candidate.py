@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,22 +21,23 @@ from rogue_hunter.reaper.candidate import (
 )
 from rogue_hunter.reaper.guards import Refusal
 from rogue_hunter.reaper.process import Live, Unreadable
-from rogue_hunter.rules.load import parse
+from rogue_hunter.reaper.run import reap_batch
+from rogue_hunter.rules.load import load, parse
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.schema.rules import MATCH
 from rogue_hunter.stream.tick import Record
-from tests.reaper.fakes import NOW, RULES, FakeMachine, FakeProcess, match_of
+from tests.reaper.fakes import NOW, RULES, FakeMachine, FakeProcess, match_of, setup
 
 GOOD: Record = {"type": "match", "v": 1, "pid": 2000, "start_ticks": 7, "boot_id": "boot", "rule": "r", "ts": NOW}
 
 
-def court(machine: FakeMachine, rules: Any = RULES) -> Judge:
+def judge(machine: FakeMachine, rules: Any = RULES) -> Judge:
     return Judge(machine, machine.me(), rules, Patterns())
 
 
 def assess(process: FakeProcess, match: Record | None = None, **more: Any) -> tuple[Candidate, FakeMachine]:
     machine = FakeMachine(process)
-    return court(machine).assess(match or match_of(process, **more), NOW), machine
+    return judge(machine).assess(match or match_of(process, **more), NOW), machine
 
 
 class TestARecordThatCanBeActedOn:
@@ -133,7 +137,7 @@ class TestTakingHold:
         assert (found.outcome, found.text, found.key) == ("", "", (2000, 7))
         assert found.handle is machine.handles[0] and found.live is not None and found.live.key == (2000, 7)
         assert found.rule is RULES.rule("r")
-        assert (found.signals, found.bundle, found.wait_s, found.cpu_at, found.cpu_seconds) == ([], {}, 0.0, 0.0, 0.0)
+        assert (found.signals, found.bundle, found.wait_s, found.read_at) == ([], {}, 0.0, NOW)
         found.close()
         assert machine.handles[0].closed
 
@@ -150,7 +154,7 @@ class TestTakingHold:
     def test_a_thread_is_none(self) -> None:
         machine = FakeMachine(FakeProcess(2000))
         machine.threads = {2000}
-        found = court(machine).assess(match_of(machine.processes[2000]), NOW)
+        found = judge(machine).assess(match_of(machine.processes[2000]), NOW)
         assert (found.outcome, found.refusals) == ("refused", [Refusal("thread", "2000 is a thread, not a process")])
         assert found.live is None
 
@@ -164,7 +168,7 @@ class TestTakingHold:
     def test_what_cannot_be_held_is_refused_with_what_the_machine_says(self) -> None:
         machine = FakeMachine(FakeProcess(2000))
         machine.pidfds = False
-        found = court(machine).assess(match_of(machine.processes[2000]), NOW)
+        found = judge(machine).assess(match_of(machine.processes[2000]), NOW)
         assert found.refusals == [Refusal("no_pidfd", "no pidfds here")] and found.outcome == "refused"
         assert found.live is not None and found.handle is None
 
@@ -172,11 +176,11 @@ class TestTakingHold:
         """Looked at without a handle: no guard objects, and that is not enough."""
         process = FakeProcess(2000)
         machine = FakeMachine(process)
-        found = Candidate(match_of(process), RULES.rule("r"))
-        court(machine).look(found, NOW)
+        found = Candidate(match_of(process), RULES)
+        judge(machine).look(found, NOW)
         assert (found.outcome, found.refusals) == ("refused", [Refusal("no_pidfd", "no handle of it is open")])
-        found = Candidate(match_of(FakeProcess(2001, exe="/bin/vim")), RULES.rule("r"))
-        court(FakeMachine(FakeProcess(2001, exe="/bin/vim"))).look(found, NOW)
+        found = Candidate(match_of(FakeProcess(2001, exe="/bin/vim")), RULES)
+        judge(FakeMachine(FakeProcess(2001, exe="/bin/vim"))).look(found, NOW)
         assert [r.code for r in found.refusals] == ["whitelist"]
 
 
@@ -194,7 +198,7 @@ class TestLooking:
         process = FakeProcess(2000)
         found, machine = assess(process)
         process.die()
-        court(machine).look(found, NOW)
+        judge(machine).look(found, NOW)
         assert (found.outcome, found.text) == ("already_gone", "")
 
     def test_the_pid_has_another_owner(self) -> None:
@@ -215,14 +219,14 @@ class TestLooking:
         process = FakeProcess(2000)
         machine = FakeMachine(process)
         match = match_of(process, ts=NOW - 5, cpu_seconds_total=50.0)
-        found = court(machine).assess(match, NOW)
+        found = judge(machine).assess(match, NOW)
         assert (found.outcome, found.text) == ("spared", "rule r no longer matches it")
         for levels, outcome in ((False, ""), (True, "spared")):
-            again = Candidate(match, RULES.rule("r"), machine.open(2000))
-            court(machine).look(again, NOW, levels=levels)
+            again = Candidate(match, RULES, machine.open(2000))
+            judge(machine).look(again, NOW, levels=levels)
             assert again.outcome == outcome and again.live is not None
-        last = Candidate(match, RULES.rule("r"), machine.open(2000))
-        court(machine).look(last, NOW)
+        last = Candidate(match, RULES, machine.open(2000))
+        judge(machine).look(last, NOW)
         assert last.outcome == "spared"
 
     def test_a_guard_comes_before_the_rule(self) -> None:
@@ -251,10 +255,80 @@ def test_one_match_for_each_process() -> None:
 def test_the_rules_of_a_court_are_those_that_are_enabled() -> None:
     rules = parse(b'[[rules]]\nname = "r"\nenabled = false\nconditions = { cpu_percent_min = 50 }\n')
     process = FakeProcess(2000)
-    found = court(FakeMachine(process), rules).assess(match_of(process), NOW)
+    found = judge(FakeMachine(process), rules).assess(match_of(process), NOW)
     assert [r.code for r in found.refusals] == ["no_rule"]
 
 
 def test_the_most_that_a_pid_can_be() -> None:
     """PID_MAX_LIMIT of Linux on 64 bits; macOS gives out 99999 at most."""
     assert PID_MAX == 4_194_304
+
+
+class TestRulesOfTheMatch:
+    """rh-match and rh-reap may be given different files: a match is judged by the rules that made it."""
+
+    TEXT = '[[rules]]\nname = "theirs"\nconditions = { command_patterns = ["^victim"] }\n'
+
+    def file(self, tmp_path: Path, text: str = "", name: str = "r.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(text or self.TEXT)
+        path.chmod(0o600)
+        return path
+
+    def of(self, path: Path, **more: Any) -> dict[str, Any]:
+        """What a match says of the rules in this file."""
+        return {"rule": "theirs", "rules_file": str(path), "rules_sha256": load(path).digest, **more}
+
+    def test_are_read_from_the_file_that_it_names(self, tmp_path: Path) -> None:
+        found, _ = assess(FakeProcess(2000), **self.of(self.file(tmp_path)))
+        assert (found.outcome, found.rules.sources) == ("", (str(tmp_path / "r.toml"),))
+        assert found.rule is not None and found.rule.name == "theirs"
+
+    def test_of_a_project_narrow_those_of_the_user(self, tmp_path: Path) -> None:
+        path = self.file(tmp_path)
+        project = self.file(tmp_path, "[safety]\nwhitelist_processes = [\"victim\"]\n", ".reaper.toml")
+        found, _ = assess(FakeProcess(2000), **self.of(path, rules_project=str(project),
+                                                      rules_sha256=load(path, project).digest))
+        assert [r.code for r in found.refusals] == ["whitelist"]
+
+    def test_protect_no_less_than_the_reapers_own(self, tmp_path: Path) -> None:
+        own = parse(b'[safety]\nwhitelist_processes = ["victim"]\nmin_pid = 3000\nmax_per_run = 2\n' + self.TEXT.encode())
+        machine = FakeMachine(FakeProcess(2000))
+        match = match_of(machine.processes[2000], **self.of(self.file(tmp_path)))
+        found = judge(machine, own).assess(match, NOW)
+        assert [r.code for r in found.refusals] == ["low_pid", "whitelist"] and found.rules.safety.max_per_run == 2
+
+    def test_that_changed_or_are_not_to_be_trusted_refuse(self, tmp_path: Path) -> None:
+        path = self.file(tmp_path)
+        named = self.of(path)
+        for change, reason in (
+            (lambda: path.write_text(self.TEXT + "# more\n"), "changed since the match"),
+            (lambda: path.chmod(0o666), "other users may write to the file"),
+            (path.unlink, "No such file or directory"), (lambda: os.mkfifo(path), "not a regular file")):
+            change()
+            found, _ = assess(FakeProcess(2000), **named)
+            assert (found.outcome, [r.code for r in found.refusals]) == ("refused", ["rules_file"])
+            assert found.text.startswith("its rules cannot be used: ") and reason in found.text
+        found, _ = assess(FakeProcess(2000), **named | {"rules_file": "r.toml"})
+        assert "absolute path" in found.text
+
+    def test_that_are_the_same_are_not_read_again(self, tmp_path: Path) -> None:
+        path = self.file(tmp_path)
+        own, machine = load(path), FakeMachine(FakeProcess(2000))
+        match = match_of(machine.processes[2000], **self.of(path))
+        path.unlink()
+        assert judge(machine, own).assess(match, NOW).outcome == ""
+
+    def test_do_not_count_where_the_reapers_own_are_fixed(self, tmp_path: Path) -> None:
+        """rh-reap -c FILE, and rh-pipe."""
+        machine = FakeMachine(FakeProcess(2000))
+        match = match_of(machine.processes[2000], **self.of(self.file(tmp_path)))
+        fixed = replace(judge(machine), rules_fixed=True)
+        assert [r.code for r in fixed.assess(match, NOW).refusals] == ["no_rule"]
+
+    def test_may_ask_for_a_dry_run(self, tmp_path: Path) -> None:
+        path = self.file(tmp_path, "[daemon]\ndry_run = true\n" + self.TEXT)
+        machine = FakeMachine(FakeProcess(2000), FakeProcess(2001))
+        matches = [match_of(machine.processes[2000], **self.of(path)), match_of(machine.processes[2001])]
+        actions = reap_batch(matches, setup(tmp_path, machine))
+        assert [(a["outcome"], a["dry_run"]) for a in actions] == [("dry_run", True), ("terminated", False)]

@@ -213,7 +213,7 @@ def test_the_budget_of_a_rule_and_of_a_run(tmp_path: Path) -> None:
     first = reap_batch(matches[:3], setup(tmp_path, machine))
     second = reap_batch(matches[3:], setup(tmp_path, machine))
     assert [a["outcome"] for a in first + second] == ["terminated"] * 5 + ["refused"] * 4
-    assert second[-1]["refusals"] == ["over_budget"] and "rule r: 5 processes in an hour" in second[-1]["detail"]
+    assert second[-1]["refusals"] == ["over_budget"] and "the limit of 5 processes an hour is reached for rule r" in second[-1]["detail"]
     later = setup(tmp_path, machine, now=lambda: NOW + 4000)
     more = reap_batch([{**m, "ts": NOW + 4000.0} for m in matches[5:]], later)
     assert [a["outcome"] for a in more] == ["terminated"] * 4
@@ -357,3 +357,35 @@ def test_the_words_of_the_schema_are_the_ones_in_use() -> None:
 
     assert set(GUARDS) < set(REFUSALS) and PRIORITIES == SAME and len(set(OUTCOMES)) == len(OUTCOMES) == 10
     assert METHODS == ("pidfd", "audittoken", "kill")
+
+
+@pytest.mark.parametrize("answer_s", [0.1, 4.0, 300.0])
+def test_the_cpu_use_that_is_freed_is_measured_after_the_question(tmp_path: Path, answer_s: float) -> None:
+    """However long the answer takes, a process that uses a core frees a core."""
+    clock = [1000.0]
+    process = FakeProcess(2000)
+    machine = FakeMachine(process)
+
+    def confirm(_: Any) -> bool:
+        clock[0] += answer_s
+        process.row["cpu_seconds_total"] += answer_s * 0.98
+        return True
+
+    (action,) = reap_batch([match_of(process)], setup(tmp_path, machine, confirm=confirm, clock=lambda: clock[0]))
+    assert action["outcome"] == "terminated" and 97 <= action["cpu_recovered_percent"] <= 99
+
+
+def test_a_clock_that_is_set_during_the_question_changes_nothing(tmp_path: Path) -> None:
+    """By the wall clock the process would have used nothing for an hour."""
+    wall, clock = [NOW + 0.2], [1000.0]
+    process = FakeProcess(2000)
+
+    def confirm(_: Any) -> bool:
+        clock[0] += 5.0
+        wall[0] += 3600.0
+        process.row["cpu_seconds_total"] += 4.9
+        return True
+
+    (action,) = reap_batch([match_of(process)], setup(tmp_path, FakeMachine(process), confirm=confirm,
+                                                      now=lambda: wall[0], clock=lambda: clock[0]))
+    assert action["outcome"] == "terminated" and action["cpu_recovered_percent"] == pytest.approx(98.0)

@@ -20,7 +20,7 @@ ON = Settings(notify=True, notify_urgency="low", notify_timeout_ms=7)
 
 
 def candidates(count: int, **more: Any) -> list[Candidate]:
-    return [Candidate(match_of(FakeProcess(2000 + i), **more)) for i in range(count)]
+    return [Candidate(match_of(FakeProcess(2000 + i), **more), RULES) for i in range(count)]
 
 
 @pytest.mark.parametrize(("answer", "expected"), [

@@ -190,13 +190,18 @@ class TestReading:
             load(file)
         assert str(error.value) == f"{file}: larger than 256 KiB"
 
-    def test_the_users_own_file_may_be_a_link_and_writable_by_a_group(self, tmp_path: Path) -> None:
-        """A home under version control is made of links. What the user named is the user's business."""
+    def test_the_users_own_file_may_be_a_link_to_one_that_no_other_user_may_write_to(self, tmp_path: Path) -> None:
+        """A home under version control is made of links. Rules that others may change would end processes."""
         file, link = tmp_path / "f.toml", tmp_path / "link.toml"
         file.write_text(rule("mine"))
-        file.chmod(0o666)
         link.symlink_to(file)
-        assert load(link).rules[0].name == "mine"
+        file.chmod(0o644)
+        assert load(link).rules[0].name == "mine" and load(file).file == str(file)
+        for mode in (0o666, 0o620):
+            file.chmod(mode)
+            for named in (file, link):
+                with pytest.raises(RuleError, match="other users may write to the file"):
+                    load(named)
 
     def test_a_link_that_leads_nowhere_is_not_called_forbidden(self, tmp_path: Path) -> None:
         link = tmp_path / "link.toml"
@@ -214,7 +219,8 @@ class TestReading:
         for private in ({"config": path}, {"project": path}):
             with pytest.raises(RuleError) as error:
                 load(**private)
-            assert str(error.value) == f"{path}: not a regular file"
+            assert str(error.value) == f"{path}: " + ("a directory, not a file" if what == "directory" else
+                                                      "not a regular file")
 
     def test_no_descriptor_is_left_open(self, tmp_path: Path) -> None:
         (tmp_path / "f.toml").write_bytes(b"")
@@ -255,22 +261,23 @@ class TestProject:
         else:
             with pytest.raises(RuleError) as error:
                 load(None, file)
-            assert str(error.value) == f"{file}: others may write to it (mode {mode:04o})"
+            assert str(error.value).startswith(f"{file}: other users may write to the file (mode {mode:04o})")
 
     def test_it_is_the_users_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = self.project(tmp_path)
         me = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+        os.chown(file, me + 2 if me == 0 else me, -1)
         with pytest.raises(RuleError) as error:
             load(None, file)
-        assert str(error.value) == f"{file}: belongs to user {me}, not to you"
+        assert str(error.value) == f"{file}: the file belongs to user {me + 2 if me == 0 else me}; it must be yours or root's"
 
     def test_it_is_no_link(self, tmp_path: Path) -> None:
         link = tmp_path / "link.toml"
         link.symlink_to(self.project(tmp_path))
         with pytest.raises(RuleError) as error:
             load(None, link)
-        assert str(error.value) == f"{link}: a link; a project's file must be the file itself"
+        assert str(error.value) == f"{link}: a symbolic link; it must be the file itself"
         with pytest.raises(RuleError) as error:
             load(None, tmp_path / "none.toml")
         assert str(error.value) == f"{tmp_path / 'none.toml'}: No such file or directory"

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from rogue_hunter.rules.backtest import check_examples
-from rogue_hunter.rules.load import builtin, find_project, from_values, load, parse
+from rogue_hunter.rules.load import builtin, find_project, from_values, load, parse, user_file, user_rules
 from rogue_hunter.rules.model import Example, RuleError, RuleSet
 from rogue_hunter.rules.narrow import narrow
 from rogue_hunter.rules.patterns import Patterns
-from rogue_hunter.rules.user import user_file, user_rules
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "rules"
 SPEC = Path(__file__).parent.parents[2] / "shared" / "spec" / "reaper.md"
@@ -177,7 +176,7 @@ class TestOwnFile:
         (home / "reaper.toml").write_text("[safety]\nmin_pid = 3000\n")
         assert user_rules().safety.min_pid == 3000
         (home / "config.toml").write_text("[system]\nhz = 5\n[safety]\nmin_pid = 4000\n")
-        with pytest.raises(RuleError, match=r"config.toml has a table safety, and .*reaper.toml is there too"):
+        with pytest.raises(RuleError, match=r"config.toml has a table safety, and .*reaper.toml exists too"):
             user_rules()
         (home / "reaper.toml").unlink()
         assert user_rules().safety.min_pid == 4000
@@ -346,13 +345,13 @@ class TestProject:
         file.write_text("[daemon]\ndry_run = true\n")
         for mode in (0o620, 0o602, 0o666):
             file.chmod(mode)
-            with pytest.raises(RuleError, match=f"others may write to it .mode 0{mode:o}"):
+            with pytest.raises(RuleError, match=f"other users may write to the file .mode 0{mode:o}"):
                 load(None, file)
         file.chmod(0o644)
         assert load(None, file).settings.dry_run
         link = tmp_path / "link.toml"
         link.symlink_to(file)
-        with pytest.raises(RuleError, match="a link"):
+        with pytest.raises(RuleError, match="a symbolic link"):
             load(None, link)
         if os.geteuid() == 0:
             os.chown(file, 12345, 12345)

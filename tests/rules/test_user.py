@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.config.toml import RULE_TABLES
-from rogue_hunter.rules.load import builtin
+from rogue_hunter.rules.load import builtin, user_file, user_rules
 from rogue_hunter.rules.model import RuleError
-from rogue_hunter.rules.user import user_file, user_rules
 
 RULE = '[[rules]]\nname = "{}"\nconditions = {{ score_min = 1 }}\n'
 
@@ -43,7 +42,7 @@ def test_in_both_is_an_error_that_names_both(home: Path, table: str) -> None:
     main, beside = home / "config.toml", home / "reaper.toml"
     main.write_text(f"[[{table}]]\n")
     beside.write_text("")
-    words = f"{main} has a table {table}, and {beside} is there too: keep the rules in one of the two"
+    words = f"{main} has a table {table}, and {beside} exists too: keep the rules in one of the two"
     with pytest.raises(RuleError, match=f"^{re.escape(words)}$"):
         user_file()
 
