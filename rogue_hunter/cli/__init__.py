@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SHARED = ("common",)
-"""Modules of this folder that are no commands; those whose names begin with an underscore are none either."""
+SHARED = ("options", "run", "version")
+"""Modules of this folder that are not commands."""
 
 
 def names() -> list[str]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import click
 
 from rogue_hunter import bench
-from rogue_hunter.cli import common
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.host.platform import here, lister
-from rogue_hunter.report.render import Answer, Style, render, style, table
+from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.rules.load import load
 from rogue_hunter.stream.tick import Record
 
 
-@common.command("rh-bench", """
+@run.command("rh-bench", """
 Examples:
   rh-bench                  ten seconds, a table
   rh-bench --json | jq '.[] | select(.part == "tick") | .core_percent'
@@ -26,26 +25,19 @@ Examples:
               help="Measure for about so long.")
 @click.option("--iterations", type=click.IntRange(1, 1_000_000), default=bench.ITERATIONS, show_default=True,
               metavar="N", help="Runs of one part at most, within that time.")
-@click.option("--table", "form", flag_value="table", help="A table for people (the default on a terminal).")
-@click.option("--json", "form", flag_value="json", help="One JSON array.")
-@click.option("--ndjson", "form", flag_value="ndjson", help="One JSON object a line (the default in a pipe).")
-@click.option("--csv", "form", flag_value="csv", help="Comma-separated values.")
-@common.host_options
-@common.config_option
+@options.form_options()
+@options.host_options
+@options.config_option
 def command(seconds: float, iterations: int, form: str | None, proc_root: Path, libproc: str | None,
             config: Config) -> int:
     """Measure what each part of rogue-hunter costs here, in CPU time, on the processes that run now."""
-    out = common.output()
     found = []
     for made in bench.measures(lambda: here(proc_root, libproc), lister(proc_root, libproc), load(), config,
                                bench.Limits(seconds, iterations)):
         found.append(made)
         if sys.stderr is not None and sys.stderr.isatty():
-            common.say(f"{made['part']} measured")
-    answer = Answer(found, lambda look: _text(found, look))
-    out.write(render(answer, common.output_form(form, sys.stdout.isatty()), style(sys.stdout, time.time())))
-    out.flush()
-    return common.OK
+            run.say(f"{made['part']} measured")
+    return run.print_answer(Answer(found, lambda look: _text(found, look)), form)
 
 
 def _text(found: list[Record], look: Style) -> str:
@@ -60,4 +52,4 @@ def _text(found: list[Record], look: Style) -> str:
             + f"\nmemory {memory / 1e6:.1f} MB at its highest\n")
 
 
-main = common.entry(command)
+main = run.entry(command)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rogue_hunter import __version__, paths
-from rogue_hunter.cli import common
+from rogue_hunter import paths
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import load, parse, settings, to_toml
 from rogue_hunter.stream import wire
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from rogue_hunter.rules.model import RuleSet
 
 
-@click.group("rh-config", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-             epilog="\b\nExamples:\n  rh-config init                 write a file to edit, every key with its reason\n"
-             "  rh-config validate my.toml     exit 78 and the reason if it cannot be used\n"
-             "  eval \"$(rh-config completion bash)\"")
-@click.version_option(__version__, "--version", prog_name="rh-config")
+@run.group("rh-config", """
+Examples:
+  rh-config init                 write a file to edit, with a comment on every key
+  rh-config validate my.toml     exit 78 and the reason if it is invalid
+  eval "$(rh-config completion bash)"
+""")
 def command() -> None:
     """Show, check and write the configuration."""
 
@@ -34,18 +35,17 @@ def init(file: Path | None, force: bool) -> int:
     """Write a configuration file in which every key stands with its reason, as a comment."""
     target = _target(file)
     if (target.exists() or target.is_symlink()) and not force:
-        raise common.Failure(f"{target}: exists; --force writes over it", common.FOUND)
+        raise run.Failure(f"{target}: exists; --force writes over it", run.FOUND)
     from rogue_hunter.rules.load import builtin
 
     _write(target, _whole(Config(), builtin(), comment=True))
     _place(str(target))
-    return common.OK
+    return run.OK
 
 
 @command.command("show")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Configuration file (default: the user's, if there is one).")
+@options.config_file_option()
 def show(as_json: bool, config_file: Path | None) -> int:
     """Print the configuration in force, defaults included."""
     from rogue_hunter.rules.load import user_rules
@@ -61,7 +61,7 @@ def show(as_json: bool, config_file: Path | None) -> int:
         click.echo(wire.dumps_pretty({**tables, **shown}).decode())
     else:
         click.echo(_whole(config, rules), nl=False)
-    return common.OK
+    return run.OK
 
 
 def _whole(config: Config, rules: RuleSet, *, comment: bool = False) -> str:
@@ -77,7 +77,7 @@ def path() -> int:
     for name, place in (("config", paths.config_file()), ("database", paths.database()), ("state", paths.state_dir()),
                         ("runtime", paths.runtime_dir())):
         _place(f"{name:<10}{place}" if os.isatty(1) else f"{name}\t{place}")
-    return common.OK
+    return run.OK
 
 
 @command.command("validate")
@@ -102,7 +102,7 @@ def validate(file: Path | None) -> int:
     if project is not None:
         narrowed = user_rules(None, project)
         _word(f"{project}: ok, narrows the rules to {len(narrowed.enabled)} that are enabled")
-    return common.OK
+    return run.OK
 
 
 def _rules_ok(source: str, rules: RuleSet) -> None:
@@ -111,9 +111,9 @@ def _rules_ok(source: str, rules: RuleSet) -> None:
 
     wrong = check_examples(rules)
     for sentence in wrong[1:]:
-        common.say(sentence)
+        run.say(sentence)
     if wrong:
-        raise common.Failure(wrong[0], common.CONFIG_ERROR)
+        raise run.Failure(wrong[0], run.CONFIG_ERROR)
     examples = sum(len(rule.examples) for rule in rules.rules)
     _word(f"{source}: {len(rules.rules)} rules, {len(rules.enabled)} enabled, {examples} examples: ok")
 
@@ -128,13 +128,13 @@ def edit() -> int:
     text = target.read_text("utf-8") if target.exists() else _whole(Config(), builtin(), comment=True)
     changed = click.edit(text, extension=".toml")
     if changed is None or changed == text:
-        common.say("nothing changed")
-        return common.OK
+        run.say("nothing changed")
+        return run.OK
     parse(changed.encode(), "the edited text")
     _rules_ok("the edited text", parse_rules(changed.encode(), "the edited text"))
     _write(target, changed)
     _place(str(target))
-    return common.OK
+    return run.OK
 
 
 @command.command("reset")
@@ -143,12 +143,12 @@ def reset(yes: bool) -> int:
     """Go back to the defaults: the file is kept as config.toml.bak."""
     target = paths.config_file()
     if not target.exists():
-        common.say("there is no configuration file; the defaults are in force")
-        return common.OK
+        run.say("there is no configuration file; the defaults are in force")
+        return run.OK
     if not yes:
         click.confirm(f"Move {target} to {target.name}.bak?", abort=True, err=True)
     os.replace(target, target.with_name(target.name + ".bak"))
-    return common.OK
+    return run.OK
 
 
 @command.command("completion")
@@ -163,7 +163,7 @@ def completion(shell: str) -> int:
 
     made = get_completion_class(shell)
     if made is None:
-        raise common.Failure(f"no completion for {shell}", common.UNAVAILABLE)
+        raise run.Failure(f"no completion for {shell}", run.UNAVAILABLE)
     for name in names():
         program = f"rh-{name}"
         one = made(import_module(f"rogue_hunter.cli.{name}").command, {}, program,
@@ -171,7 +171,7 @@ def completion(shell: str) -> int:
         # source() would start bash to ask its version first; the text is the same. Fish's splits help at each comma.
         template = one.source_template.replace('string split ","', 'string split -m 1 ","')
         click.echo(template % one.source_vars())
-    return common.OK
+    return run.OK
 
 
 def _word(line: str) -> None:
@@ -186,7 +186,7 @@ def _place(line: str) -> None:
     if os.isatty(1):
         _word(line)
     else:
-        out = common.output()
+        out = run.output()
         out.write(os.fsencode(line) + b"\n")
         out.flush()
 
@@ -214,4 +214,4 @@ def _write(target: Path, text: str) -> None:
         beside.unlink(missing_ok=True)
 
 
-main = common.entry(command)
+main = run.entry(command)

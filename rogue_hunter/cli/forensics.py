@@ -10,14 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from rogue_hunter import __version__, paths
-from rogue_hunter.cli import common
-from rogue_hunter.config.toml import load
+from rogue_hunter.cli import options, run
+from rogue_hunter.config.options import Config
 from rogue_hunter.schema.capture import RECORDS
 from rogue_hunter.schema.field import BANDS
 from rogue_hunter.stream import wire
@@ -26,59 +24,44 @@ from rogue_hunter.stream.tick import Record, Tick
 if TYPE_CHECKING:
     from rogue_hunter.report.render import Style
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
 LOOK_S = 0.2
 """Seconds between two looks whether a capture is done, while no input comes."""
 
 _OWN = frozenset({*RECORDS, "error"})
-_config_option = click.option("-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
-                              help="Configuration file (default: the user's, if there is one).")
+_forms = options.form_options("table", "json", "ndjson", table="Text for people (default on a terminal).")
 _files = click.argument("files", nargs=-1, required=True, metavar="FILE|- ...")
 
 
-def _forms(words: str) -> Callable[[_F], _F]:
-    def wrap(function: _F) -> _F:
-        for name, doc in (("ndjson", "One JSON object a line (default in a pipe)."), ("json", "One JSON array."),
-                          ("table", words)):
-            function = click.option(f"--{name}", "form", flag_value=name, help=doc)(function)
-        return function
-    return wrap
-
-
-@click.group("rh-forensics", invoke_without_command=True,
-             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog="""\b
+@run.group("rh-forensics", """
 Examples:
   rh-sample | rh-score | rh-track | rh-forensics > captures.ndjson
   rh-forensics blame spindump.txt            who holds up whom
   rh-forensics parse spindump.txt | jq -c 'select(.type == "spindump_process" and .cpu_seconds > 1) | .command'
   rh-forensics capture 4711                  look at a process now
   rh-forensics capture 4711 --ndjson | rh-forensics blame -
-""")
-@click.version_option(__version__, "--version", prog_name="rh-forensics")
+""", invoke_without_command=True)
 @click.option("--tee", is_flag=True, help="Pass all of the input on as well, not only the captures.")
 @click.option("--band", type=click.Choice(BANDS[1:]),
               help="Capture from this band on (default: bands.forensics of the configuration).")
-@_config_option
+@options.config_option
 @click.pass_context
-def command(context: click.Context, tee: bool, band: str | None, config_file: Path | None) -> int:
+def command(context: click.Context, tee: bool, band: str | None, config: Config) -> int:
     """Read event and pause records; capture evidence of this machine when one is bad enough, and print it.
 
     Captures are made beside the input, one at a time, and limited in number; what was skipped is said.
     """
     if context.invoked_subcommand is not None:
-        return common.OK
+        return run.OK
     from rogue_hunter.capture.stage import Captures
     from rogue_hunter.capture.worker import CaptureProcess
     from rogue_hunter.host.platform import here
     from rogue_hunter.stream.batches import pumped
     from rogue_hunter.stream.pipeline import chain
 
-    config = load(config_file, paths.config_file())
     # Whoever types the command wants captures, whatever rh-pipe is told to do.
     settings = replace(config.forensics, enabled=True)
-    out = common.output()
-    ticks, finish = common.read_ticks("rh-forensics")
+    out = run.output()
+    ticks, finish = run.read_ticks("rh-forensics")
     host = here()
     try:
         boot_id = host.facts().boot_id
@@ -101,7 +84,7 @@ def _captures(tick: Tick) -> bytes:
 @command.command("parse")
 @click.option("--frames-of", "pids", type=int, multiple=True, metavar="PID",
               help="Keep stacks of this process only; may be given more than once (default: of all main threads).")
-@_forms("What it is about, in words (default on a terminal).")
+@_forms
 @_files
 def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> int:
     """Turn reports that someone sent into records: spindump as text, the log of macOS, a journal, a kernel log.
@@ -109,13 +92,13 @@ def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> in
     Exit 65 for one that is none of these or is cut short; what could be read is printed.
     """
     form = form or _usual_form()
-    code, out = common.OK, common.output()
+    code, out = run.OK, run.output()
     comma = b"[\n"
     for file in files:
         kept: list[Record] = []
         for each in _read(file, frozenset(pids)):
             if each["type"] == "error":
-                code = common.BAD_INPUT
+                code = run.BAD_INPUT
             if form == "ndjson":
                 out.write(wire.dumps(each) + b"\n")
             elif form == "json":
@@ -142,7 +125,7 @@ def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
         for each in read(stream, frames_of=(lambda pid: pid in pids) if pids else None):
             if each["type"] == "error":
                 where = f", line {each['line']}" if "line" in each else ""
-                common.say(f"{name}{where}: {each['message']}")
+                run.say(f"{name}{where}: {each['message']}")
             elif each["type"] == "spindump_report" and file != "-":
                 each.setdefault("file", os.fsencode(file).decode("utf-8", "backslashreplace"))
             yield each
@@ -157,7 +140,7 @@ def _opened(file: str) -> Iterator[io.BufferedReader]:
     try:
         os.fstat(0)
     except OSError:
-        raise common.Failure("standard input is closed", common.IO_ERROR) from None
+        raise run.Failure("standard input is closed", run.IO_ERROR) from None
     yield _buffered(io.FileIO(0, "rb", closefd=False))
 
 
@@ -170,7 +153,7 @@ def _buffered(raw: io.RawIOBase) -> io.BufferedReader:
 @command.command("blame")
 @click.option("-n", "--limit", type=click.IntRange(1), default=10, show_default=True, metavar="N",
               help="In words: at most so many answers for each report.")
-@_forms("In words (default on a terminal).")
+@_forms
 @_files
 def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
     """Say who holds up whom: the waits of a report or of captures, followed to their roots; the worst first.
@@ -183,7 +166,7 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
     from rogue_hunter.text.format import visible
 
     form = form or _usual_form()
-    code, out = common.OK, common.output()
+    code, out = run.OK, run.output()
     said: list[Record] = []
     for file in files:
         kinds: set[str] = set()
@@ -200,10 +183,10 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
             else:
                 said += blame_records(answer, capture)
         if "error" in kinds:
-            code = common.BAD_INPUT
+            code = run.BAD_INPUT
         elif not any(kind.startswith("spindump_") for kind in kinds):
-            common.say(f"{'standard input' if file == '-' else file}: holds no stacks, so nobody waits in it")
-            code = common.BAD_INPUT
+            run.say(f"{'standard input' if file == '-' else file}: holds no stacks, so nobody waits in it")
+            code = run.BAD_INPUT
     if form == "json":
         out.write(wire.dumps_pretty(said) + b"\n")
     out.flush()
@@ -220,10 +203,10 @@ def _noting(records: Iterable[Record], kinds: set[str]) -> Iterator[Record]:
 # -- capture -----------------------------------------------------------------------------------------------------------
 
 @command.command("capture")
-@_forms("In words (default on a terminal).")
-@_config_option
+@_forms
+@options.config_option
 @click.argument("pids", nargs=-1, type=click.IntRange(1), metavar="[PID ...]")
-def capture(pids: tuple[int, ...], form: str | None, config_file: Path | None) -> int:
+def capture(pids: tuple[int, ...], form: str | None, config: Config) -> int:
     """Look at processes now, and at whoever stands in their way; the first one is the culprit.
 
     Without a PID: at whoever cannot be interrupted or waits for a file lock. Exit 69 if a process is not there.
@@ -232,8 +215,8 @@ def capture(pids: tuple[int, ...], form: str | None, config_file: Path | None) -
     from rogue_hunter.capture.request import Request, Target
     from rogue_hunter.host.platform import here
 
-    settings = load(config_file, paths.config_file()).forensics
-    out = common.output()
+    settings = config.forensics
+    out = run.output()
     host = here()
     try:
         boot_id, rows = host.facts().boot_id, host.snapshot().processes
@@ -243,9 +226,9 @@ def capture(pids: tuple[int, ...], form: str | None, config_file: Path | None) -
     targets = [known[pid] for pid in dict.fromkeys(pids) if pid in known]
     for pid in pids:
         if pid not in known:
-            common.say(f"{pid}: no such process")
+            run.say(f"{pid}: no such process")
     if pids and not targets:
-        return common.UNAVAILABLE
+        return run.UNAVAILABLE
     now = time.time()
     made = tuple(t if i == 0 else replace(t, role="rogue") for i, t in enumerate(targets))
     records = capturer(settings)(Request(new_capture_key(now), now, "manual", made, boot_id=boot_id),
@@ -260,7 +243,7 @@ def capture(pids: tuple[int, ...], form: str | None, config_file: Path | None) -
     else:
         out.writelines(wire.dumps(each) + b"\n" for each in records)
     out.flush()
-    return common.OK if all(pid in known for pid in pids) else common.UNAVAILABLE
+    return run.OK if all(pid in known for pid in pids) else run.UNAVAILABLE
 
 
 # -- what they share ---------------------------------------------------------------------------------------------------
@@ -276,4 +259,4 @@ def _words(out: BinaryIO, text: Callable[[Style], str]) -> None:
     out.flush()
 
 
-main = common.entry(command)
+main = run.entry(command)

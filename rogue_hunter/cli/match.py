@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rogue_hunter import __version__
-from rogue_hunter.cli import common
-from rogue_hunter.cli._options import Counted, Moment, form_options, rules_options
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import Rule, RuleSet
@@ -25,36 +23,34 @@ if TYPE_CHECKING:
     from rogue_hunter.report.render import Style
 
 
-@click.group("rh-match", invoke_without_command=True,
-             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog="""\b
+@run.group("rh-match", """
 Examples:
   rh-sample -n 2 | rh-match | jq -c '[.pid, .command, .rule, .reason]'
   rh-sample -n 2 | rh-match | rh-reap --dry-run      what would be ended, and why
   rh-sample | rh-score | rh-match --tee | rh-metrics --serve 127.0.0.1:9090
   rh-match rules --toml > my-rules.toml              a rule file to start from
   rh-match backtest --since 30d                      what they would have found in the past
-""")
-@click.version_option(__version__, "--version", prog_name="rh-match")
+""", invoke_without_command=True)
 @click.option("--tee", is_flag=True, help="Pass the ticks on as well, not only the matches.")
 @click.option("--no-lifetime", is_flag=True,
               help="Take no average over a process's life as proof: what has to last must be seen to last.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 if anything matched.")
-@rules_options
+@options.rules_options
 def command(tee: bool, no_lifetime: bool, exit_code: bool, config: Config, rules: RuleSet) -> int:
     """Read ticks and print a match record for each process that a rule is about; nothing is done to it.
 
     A match that lasts is said again each minute.
     """
-    out = common.output()
-    ticks, finish = common.read_ticks("rh-match")
+    out = run.output()
+    ticks, finish = run.read_ticks("rh-match")
     seen: list[int] = []
     encode = wire.Encoder().tick if tee else _matches
-    counted = Counted()
+    counted = run.ProcessCount()
     wire.write(chain(ticks, Matcher(rules, lifetime=not no_lifetime), counted, lambda tick: _told(tick, seen)), out,
                encode=encode)
     if not seen:
         counted.report()
-    return finish() or (common.FOUND if exit_code and seen else common.OK)
+    return finish() or (run.FOUND if exit_code and seen else run.OK)
 
 
 def _matches(tick: Tick) -> bytes:
@@ -66,7 +62,7 @@ def _told(tick: Tick, seen: list[int]) -> Tick:
     """Report the rules that were disabled; note that something matched."""
     for each in tick.records:
         if each["type"] == "error" and each.get("stage") == "rh-match" and "line" not in each:
-            common.say(each["message"])
+            run.say(each["message"])
         elif each["type"] == "match" and not seen:
             seen.append(each["pid"])
     return tick
@@ -74,15 +70,15 @@ def _told(tick: Tick, seen: list[int]) -> Tick:
 
 @command.command("rules")
 @click.option("--toml", "as_toml", is_flag=True, help="As a rule file, to start your own from; without examples.")
-@form_options
-@rules_options
+@options.form_options()
+@options.rules_options
 def rules_(as_toml: bool, form: str | None, config: Config, rules: RuleSet) -> int:
     """List the rules in force, in the order in which they are asked."""
     if as_toml:
         from rogue_hunter.rules.toml import rules_toml
 
         click.echo(rules_toml(rules), nl=False)
-        return common.OK
+        return run.OK
     found = [_rule(rule) for rule in rules.rules]
     return _answer(found, form, lambda look: _rules_text(found, rules, look))
 
@@ -125,12 +121,12 @@ def _words(conditions: Any) -> str:
 
 
 @command.command("backtest")
-@common.db_option
-@click.option("--since", type=Moment(), default="30d", show_default=True, metavar="TIME",
+@options.db_option()
+@click.option("--since", type=options.Moment(), default="30d", show_default=True, metavar="TIME",
               help="Read history from this time on.")
-@click.option("--until", type=Moment(), metavar="TIME", help="Up to this time (default: now).")
-@form_options
-@rules_options
+@click.option("--until", type=options.Moment(), metavar="TIME", help="Up to this time (default: now).")
+@options.form_options()
+@options.rules_options
 def backtest_(db: Path | None, since: float, until: float | None, form: str | None, config: Config,
               rules: RuleSet) -> int:
     """Say what the rules would have found in recorded history: when first, what that would have saved, and the
@@ -143,13 +139,13 @@ def backtest_(db: Path | None, since: float, until: float | None, form: str | No
 
     until = time.time() if until is None else until
     if since > until:
-        raise common.Failure("--since is later than --until", common.USAGE)
-    path = common.database_path(db, config, make=False)
+        raise run.Failure("--since is later than --until", run.USAGE)
+    path = options.database_path(db, config, make=False)
     try:
         with closing(open_reader(path)) as connection:
             fired = backtest(rules, history(connection, since, until))
     except sqlite3.Error as error:
-        raise DatabaseError(f"{path}: {error}", common.IO_ERROR) from None
+        raise DatabaseError(f"{path}: {error}", run.IO_ERROR) from None
     firings = [record("firing", **{k: v for k, v in asdict(firing).items() if v != ""}) for firing in fired]
     sums = [record("backtest", since=round(since, 3), until=round(until, 3), **asdict(each)) for each in summary(fired)]
     return _answer([*firings, *sums], form, lambda look: _backtest_text(firings, sums, look))
@@ -169,14 +165,10 @@ def _backtest_text(firings: list[Record], sums: list[Record], look: Style) -> st
         ["RULE", "FIRINGS", "REGRETS", "CPU-TIME-SAVED"], totals, look, right="FIRINGS REGRETS CPU-TIME-SAVED")
 
 
-def _answer(records: list[Record], form: str | None, text: Any) -> int:
-    from rogue_hunter.report.render import Answer, render, style
+def _answer(records: list[Record], form: str | None, text: Callable[[Style], str]) -> int:
+    from rogue_hunter.report.render import Answer
 
-    out = common.output()
-    out.write(render(Answer(records, text), common.output_form(form, out.isatty()),
-                     style(sys.stdout, time.time())))
-    out.flush()
-    return common.OK
+    return run.print_answer(Answer(records, text), form)
 
 
-main = common.entry(command)
+main = run.entry(command)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
@@ -40,7 +40,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]  # generic from click 
         return int(port)
 
 
-@common.command("rh-metrics", """
+@run.command("rh-metrics", """
 Examples:
   rh-metrics                                             the page, from the database of rh-pipe
   rh-metrics --serve 127.0.0.1:9090                      a page for Prometheus to scrape
@@ -52,10 +52,10 @@ Examples:
 @click.option("--path", default="/metrics", show_default=True, metavar="PATH", help="Where the page is, with --serve.")
 @click.option("--textfile", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the page to this file, in one step, for node_exporter.")
-@click.option("--every", type=common.Seconds(), default=EVERY_S, show_default=True, metavar="TIME",
+@click.option("--every", type=options.Seconds(), default=EVERY_S, show_default=True, metavar="TIME",
               help="Write the file so often while input comes.")
-@common.db_option
-@common.config_option
+@options.db_option()
+@options.config_option
 def command(port: int | None, path: str, textfile: Path | None, every: float, db: Path | None, config: Config) -> int:
     """Count what goes by in ticks, matches and actions, and say it in Prometheus' text format.
 
@@ -63,17 +63,17 @@ def command(port: int | None, path: str, textfile: Path | None, every: float, db
     the page is printed, at the end of the input.
     """
     if not path.startswith("/"):
-        raise common.Failure(f"--path {path}: must begin with /", common.USAGE)
+        raise run.Failure(f"--path {path}: must begin with /", run.USAGE)
     try:
         from rogue_hunter.metrics import Metrics
 
         metrics = Metrics()
     except ImportError:
-        raise common.Failure("prometheus-client is not installed; in the checkout: pip install '.[metrics]'",
-                             common.UNAVAILABLE) from None
+        raise run.Failure("prometheus-client is not installed; in the checkout: pip install '.[metrics]'",
+                             run.UNAVAILABLE) from None
     if db is not None or not _piped():
-        return _of_database(common.database_path(db, config, make=False), port, path, textfile)
-    ticks, finish = common.read_ticks("rh-metrics")
+        return _of_database(options.database_path(db, config, make=False), port, path, textfile)
+    ticks, finish = run.read_ticks("rh-metrics")
     server = _serving(metrics, port, path)
     try:
         for _ in chain(ticks, metrics, _Written(metrics, textfile, every)):
@@ -123,7 +123,7 @@ def _of_database(database: Path, port: int | None, path: str, textfile: Path | N
         stop.wait()
         if close is not None:
             close()
-    return common.OK
+    return run.OK
 
 
 def _serving(page: Page, port: int | None, path: str) -> Callable[[], None] | None:
@@ -135,9 +135,9 @@ def _serving(page: Page, port: int | None, path: str) -> Callable[[], None] | No
     try:
         server = Server(page, port, path)
     except OSError as error:
-        raise common.Failure(f"127.0.0.1:{port}: {error.strerror}", common.UNAVAILABLE) from None
+        raise run.Failure(f"127.0.0.1:{port}: {error.strerror}", run.UNAVAILABLE) from None
     server.start()
-    common.say(f"serving http://127.0.0.1:{server.port}{path}")
+    run.say(f"serving http://127.0.0.1:{server.port}{path}")
     return server.close
 
 
@@ -162,9 +162,9 @@ def _write(page: Page, file: Path) -> None:
 
 
 def _print(page: Page, made: bytes | None = None) -> None:
-    out = common.output()
+    out = run.output()
     out.write(page.render() if made is None else made)
     out.flush()
 
 
-main = common.entry(command)
+main = run.entry(command)

@@ -11,7 +11,7 @@ import click
 
 from rogue_hunter import paths
 from rogue_hunter.capture.waiting import Waits
-from rogue_hunter.cli import common
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import load
 from rogue_hunter.daemon import pipe
@@ -31,24 +31,23 @@ PATIENCE_S = 0.5
 """What is not urgent is done right behind a beat, when the beat is at most this far away."""
 
 
-@common.command("rh-pipe", """
+@run.command("rh-pipe", """
 Examples:
   rh-pipe --for 20s --report           watch for 20 seconds, then say who hogs the machine
   rh-pipe                              until stopped; rh-report reads what it writes
   rh-pipe --tee | jq -c 'select(.type == "event")'
 """, facts=True)
-@common.hz_option
-@click.option("--for", "seconds", type=common.Seconds(), metavar="TIME", help="Stop after this time (90s, 1h30m).")
-@common.db_option
+@options.hz_option
+@click.option("--for", "seconds", type=options.Seconds(), metavar="TIME", help="Stop after this time (90s, 1h30m).")
+@options.db_option()
 @click.option("--tee", is_flag=True, help="Print every tick as NDJSON as well.")
 @click.option("--report", is_flag=True, help="At the end, print the summary of rh-report for this run.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing on standard error but errors.")
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE",
               help="Serve this socket (default: the user's; rh-tail follows it).")
 @click.option("--no-socket", is_flag=True, help="Serve no socket.")
-@common.host_options
-@click.option("-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Configuration file (default: the user's, if there is one). Read again when it changes.")
+@options.host_options
+@options.config_file_option("Configuration file (default: the user's, if there is one). Read again when it changes.")
 def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool, report: bool, quiet: bool,
             socket: Path | None, no_socket: bool, proc_root: Path, libproc: str | None,
             config_file: Path | None) -> int:
@@ -58,17 +57,17 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     or --for. One rh-pipe at a time writes to a database.
     """
     if tee and report:
-        raise common.Failure("--tee and --report both want standard output; choose one", common.USAGE)
+        raise run.Failure("--tee and --report both want standard output; choose one", run.USAGE)
     if socket and no_socket:
-        raise common.Failure("--socket and --no-socket exclude each other", common.USAGE)
+        raise run.Failure("--socket and --no-socket exclude each other", run.USAGE)
     config = load(config_file, paths.config_file())
-    database = common.database_path(db, config, make=True)
+    database = options.database_path(db, config, make=True)
     if tee:
-        common.output()  # fails here if standard output is closed
+        run.output()  # fails here if standard output is closed
     began = time.time()
     log = _log(config)
     if log is not None:
-        log.listeners.append(lambda problem: common.say(problem or "the log is written again"))
+        log.listeners.append(lambda problem: run.say(problem or "the log is written again"))
 
     countdown = _countdown(seconds) if not quiet and not tee else None
 
@@ -78,7 +77,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
         if countdown is not None:
             countdown.clear()
         if level in ("warning", "error") or (level == "info" and not quiet):
-            common.say(message)
+            run.say(message)
 
     serve = not no_socket and (config.socket.enabled or socket is not None)
     setting = Setting(database, (config_file or paths.config_file()).absolute(), config_file is not None,
@@ -96,13 +95,13 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
                 return loop.sleep(left)
 
             pipe.run(config, host, database, hz=hz, seconds=seconds,
-                     write=common.write_output if tee else None, sleep=sleep,
+                     write=run.write_output if tee else None, sleep=sleep,
                      warn=lambda message: say("warning", message),
                      evidence=(Limits(), Waits()) if here_and_now else (), captures=captures, rules=rules,
                      start=background(config, loop, setting, say, log, notifier))
     except Exception as error:
         # Refused because another rh-pipe runs: the log is that one's.
-        if log is not None and not (isinstance(error, DatabaseError) and error.code == common.UNAVAILABLE):
+        if log is not None and not (isinstance(error, DatabaseError) and error.code == run.UNAVAILABLE):
             log.write("error", f"ended by {type(error).__name__}: {error}")
         raise
     finally:
@@ -116,7 +115,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
         from rogue_hunter.report.views.summary import print_summary
 
         print_summary(database, began, time.time())
-    return common.OK
+    return run.OK
 
 
 def _countdown(seconds: float | None) -> Countdown | None:
@@ -133,8 +132,8 @@ def _log(config: Config) -> Log | None:
     try:
         return Log(log_path(config.log), config.log)
     except paths.PathError as error:
-        common.say(f"no log is written: {error}")
+        run.say(f"no log is written: {error}")
         return None
 
 
-main = common.entry(command, prints=False)
+main = run.entry(command, prints=False)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.service.program import XDG, command_line
 from rogue_hunter.store import prune as pruning
@@ -40,21 +40,21 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5
             self.fail(str(error), param, ctx)
 
 
-@common.command("rh-prune", """
+@run.command("rh-prune", """
 Examples:
   rh-prune                             as the configuration says: 30 days, 500 MB
   rh-prune --older-than 7d --dry-run   what would go?
   rh-prune --max-size 100MB
   rh-prune --print-cron                a line for your crontab
 """)
-@click.option("--older-than", type=common.Seconds(), metavar="TIME",
+@click.option("--older-than", type=options.Seconds(), metavar="TIME",
               help="Remove what ended longer ago than this (default: retention.days of the configuration).")
 @click.option("--max-size", type=Size(), metavar="SIZE",
               help="Then remove the oldest until the file is not larger (default: retention.max_size_mb).")
 @click.option("--dry-run", is_flag=True, help="Remove nothing, say what would be removed.")
 @click.option("--print-cron", is_flag=True, help="Print a crontab line that runs this daily, with full paths.")
-@common.db_option
-@common.config_option
+@options.db_option()
+@options.config_option
 def command(older_than: float | None, max_size: int | None, dry_run: bool, print_cron: bool, db: Path | None,
             config: Config) -> int:
     """Remove old history from the database and make its file smaller. Open events stay.
@@ -63,11 +63,11 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
     """
     if print_cron:
         click.echo(cron_line(sys.argv[1:]))
-        return common.OK
+        return run.OK
     age = config.retention.days * 86400 if older_than is None else older_than
     limit = config.retention.max_size_mb * 1_000_000 if max_size is None else max_size
-    database = common.database_path(db, config, make=False)
-    out = common.output()
+    database = options.database_path(db, config, make=False)
+    out = run.output()
     now = time.time()
     before = pruning.files_size(database)
     try:
@@ -77,7 +77,7 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
         return _through_pipe(database, age, limit, config, refused, out)
     except sqlite3.DatabaseError as error:
         busy = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-        raise DatabaseError(f"{database}: {error}", common.UNAVAILABLE if busy else common.IO_ERROR) from None
+        raise DatabaseError(f"{database}: {error}", run.UNAVAILABLE if busy else run.IO_ERROR) from None
     after = removed.size_bytes if dry_run else pruning.files_size(database)
     out.write(wire.dumps(record(
         "prune", ts=now, database=os.fsencode(database).decode("utf-8", "backslashreplace"), dry_run=dry_run,
@@ -85,10 +85,10 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
         below_limit=after <= limit, **left)) + b"\n")
     out.flush()
     if after > limit:
-        common.say(f"{database}: {after} bytes are left, {limit} were wanted; " + (
+        run.say(f"{database}: {after} bytes are left, {limit} were wanted; " + (
             "a reader keeps the file from shrinking" if removed.size_bytes <= limit else "what is open is not removed"))
-        return common.FOUND
-    return common.OK
+        return run.FOUND
+    return run.OK
 
 
 def cron_line(arguments: Sequence[str]) -> str:
@@ -98,7 +98,7 @@ def cron_line(arguments: Sequence[str]) -> str:
     places = [f"{name}={shlex.quote(os.environ[name])}" for name in XDG if os.environ.get(name, "").startswith("/")]
     line = " ".join(["0 4 * * * ", *places, shlex.join(words), ">/dev/null"])
     if not line.isprintable():
-        raise common.Failure("a crontab line cannot hold control characters", common.USAGE)
+        raise run.Failure("a crontab line cannot hold control characters", run.USAGE)
     return line.replace("%", "\\%")
 
 
@@ -108,17 +108,17 @@ def _prune(database: Path, before: float, limit: int, fine_before: float) -> tup
         # The writer makes what is not there and moves aside what is no database: neither is meant here.
         open_reader(database).close()
     except DatabaseError as error:
-        if error.code != common.CONFIG_ERROR:  # an older version: the writer migrates it, and refuses what is not ours
+        if error.code != run.CONFIG_ERROR:  # an older version: the writer migrates it, and refuses what is not ours
             raise
     try:
         lock = Lock(database)
     except DatabaseError as error:
-        raise InUse(str(error), error.code) if error.code == common.UNAVAILABLE else error from None
+        raise InUse(str(error), error.code) if error.code == run.UNAVAILABLE else error from None
     try:
         connection, moved = open_writer(database)
         try:
             if moved is not None:
-                common.say(f"{database} was corrupt; it is kept as {moved.name} and a new one is begun")
+                run.say(f"{database} was corrupt; it is kept as {moved.name} and a new one is begun")
             # No beat waits for us: a reader that has just come may keep us a moment.
             connection.execute("PRAGMA busy_timeout = 5000")
             removed = deque(pruning.prune(connection, before, limit, fine_before=fine_before), maxlen=1).pop()
@@ -142,7 +142,7 @@ def _through_pipe(database: Path, age: float, limit: int, config: Config, refuse
         raise DatabaseError(f"{refused}, which cannot be asked to prune it: {error}", refused.code) from None
     out.write(wire.dumps(answer) + b"\n")
     out.flush()
-    return common.OK if answer.get("below_limit", True) else common.FOUND
+    return run.OK if answer.get("below_limit", True) else run.FOUND
 
 
 def _look(database: Path, before: float, limit: int, fine_before: float) -> tuple[pruning.Removed, dict[str, Any]]:
@@ -164,4 +164,4 @@ def _left(connection: sqlite3.Connection) -> dict[str, Any]:
         "SELECT count(*), count(*) - count(exit_time), min(entry_time) FROM process_events").fetchone(), strict=True))
 
 
-main = common.entry(command)
+main = run.entry(command)

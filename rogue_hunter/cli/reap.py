@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 import click
 
 from rogue_hunter import paths
-from rogue_hunter.cli import common
-from rogue_hunter.cli._interrupts import Interrupts
-from rogue_hunter.cli._options import Counted, rules_options
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
-from rogue_hunter.reaper.candidate import manual
+from rogue_hunter.reaper.candidate import Candidate, manual
 from rogue_hunter.reaper.confirm import confirm_on_tty
 from rogue_hunter.reaper.limits import rearm
 from rogue_hunter.reaper.notify import Notifier
@@ -32,13 +33,15 @@ from rogue_hunter.stream.batches import gathered
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick, record
 
+Ask = Callable[[Sequence[Candidate]], bool]
+
 PID_MAX = 1 << 22
 
 TOGETHER_S = 0.2
 """The matches of a tick are written at once; when nothing follows for so long, there are no more of them."""
 
 
-@common.command("rh-reap", """
+@run.command("rh-reap", """
 Examples:
   rh-sample -n 2 | rh-match | rh-reap --dry-run   what would be ended, and why
   rh-sample -n 2 | rh-match | rh-reap             asks on the terminal first
@@ -56,9 +59,8 @@ Examples:
 @click.option("--rearm", is_flag=True, help="A person has looked: let --yes and rh-pipe act again after a failure.")
 @click.option("--tee", is_flag=True, help="Pass the input on as well, not only the actions.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing on standard error but errors.")
-@click.option("-d", "--db", type=click.Path(path_type=Path), metavar="FILE",
-              help="Keep the actions in this database too (default: the user's, if there is one).")
-@rules_options
+@options.db_option("Also store the actions in this database (default: the user's, if it exists).")
+@options.rules_options
 def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, verify: bool, rearm: bool, tee: bool,
             quiet: bool, db: Path | None, config: Config, rules: RuleSet) -> int:
     """Read match records, end their processes, and print an action record for each: SIGTERM, 5 seconds, SIGKILL.
@@ -66,14 +68,14 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
     Asks on the terminal first, unless --yes. Nothing is sent that is not in the audit file before.
     """
     if sum(map(bool, (pids, everything, verify, rearm))) > 1:
-        raise common.Failure("--pid, --all, --verify and --rearm exclude each other", common.USAGE)
+        raise run.Failure("--pid, --all, --verify and --rearm exclude each other", run.USAGE)
     if verify:
         return _verify(config, rules)
     if rearm:
         return _rearm()
-    out = common.output()
+    out = run.output()
     if rules.settings.dry_run and not dry_run:
-        common.say("a dry run: daemon.dry_run is true in the rules")
+        run.say("a dry run: daemon.dry_run is true in the rules")
     notifier = Notifier(rules.settings)
     interrupts = Interrupts()
     setup = Setup(rules, here(), audit_log(config.reap, rules.settings), paths.state_dir(), host=platform.node(),
@@ -81,30 +83,86 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
                   rules_fixed=click.get_current_context().params["config_file"] is not None,
                   confirm=None if yes else interrupts.asking(confirm_on_tty),
                   told=lambda action: _tell(action, notifier, rules, quiet))
-    finish: Callable[[], int] = lambda: common.OK  # noqa: E731
-    counted: Counted | None = None
+    finish: Callable[[], int] = lambda: run.OK  # noqa: E731
+    counted: run.ProcessCount | None = None
     ticks: Iterable[Tick]
     if pids:
         ticks, finish = _named(pids, setup.machine)
     elif everything:
-        counted = Counted()
+        counted = run.ProcessCount()
         ticks = chain(_scanned(config, rules, setup), counted)
     elif os.isatty(0):
-        raise common.Failure("reads matches from standard input: rh-sample -n 2 | rh-match | rh-reap; or give --all or "
-                             "--pid PID", common.USAGE)
+        raise run.Failure("reads matches from standard input: rh-sample -n 2 | rh-match | rh-reap; or give --all or "
+                             "--pid PID", run.USAGE)
     else:
-        ticks, finish = common.read_ticks("rh-reap")
+        ticks, finish = run.read_ticks("rh-reap")
         ticks = gathered(ticks, TOGETHER_S)
     actions: list[Record] = []
     with interrupts.handled(setup.stop.set):
-        kept = _Kept(actions, common.database_path(db, config, make=False), config, must=db is not None)
+        kept = _Kept(actions, options.database_path(db, config, make=False), config, must=db is not None)
         done = chain(interrupts.reading(ticks), Reap(setup), kept)
         wire.write(_until(setup.stop, done), out, encode=wire.Encoder().tick if tee else _answers)
     if actions and not quiet:
-        common.say(summary(actions))
+        run.say(summary(actions))
     elif counted is not None and not quiet:
         counted.report()
     return interrupts.code or finish() or exit_code(actions)
+
+
+class Interrupts:
+    """SIGINT and SIGTERM. While the command waits for input or an answer, a signal ends it at once; while processes are
+    being terminated, it ends only the wait for them, and their actions are still printed. `code` is the exit code that
+    follows, 0 if no signal came."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self._waiting = False
+
+    @contextlib.contextmanager
+    def handled(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Handle them in the body, on the main thread; `stop` ends a wait for processes."""
+        def handler(number: int, _frame: FrameType | None) -> None:
+            if not self._waiting:
+                self.code = 128 + number
+                stop()
+            elif number == signal.SIGINT:
+                raise KeyboardInterrupt
+            else:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+
+        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)
+
+    @contextlib.contextmanager
+    def _idle(self) -> Iterator[None]:
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
+
+    def reading(self, ticks: Iterable[Tick]) -> Iterator[Tick]:
+        """The same ticks; until the next one has come nothing is under way."""
+        source = iter(ticks)
+        while True:
+            with self._idle():
+                tick = next(source, None)
+            if tick is None:
+                return
+            yield tick
+
+    def asking(self, ask: Ask) -> Ask:
+        """The same question; until the answer nothing is under way."""
+        def asked(candidates: Sequence[Candidate]) -> bool:
+            with self._idle():
+                return ask(candidates)
+
+        return asked
 
 
 def _until(stop: Stop, ticks: Iterator[Tick]) -> Iterator[Tick]:
@@ -122,7 +180,7 @@ def _answers(tick: Tick) -> bytes:
 
 def _tell(action: Record, notifier: Notifier, rules: RuleSet, quiet: bool) -> None:
     if not quiet:
-        common.say(sentence(action))
+        run.say(sentence(action))
     if not action["dry_run"]:
         notifier.action(action, rules)
 
@@ -134,12 +192,12 @@ def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Calla
         try:
             matches.append(manual(machine, pid, time.time()))
         except Gone:
-            common.say(f"{pid}: no such process")
+            run.say(f"{pid}: no such process")
             missing.append(pid)
         except Unreadable as error:
-            common.say(f"{pid}: left alone: {error}")
+            run.say(f"{pid}: left alone: {error}")
             missing.append(pid)
-    return iter([Tick(records=matches)]), lambda: common.FOUND if missing else common.OK
+    return iter([Tick(records=matches)]), lambda: run.FOUND if missing else run.OK
 
 
 def _scanned(config: Config, rules: RuleSet, setup: Setup) -> Iterator[Tick]:
@@ -151,13 +209,9 @@ def _scanned(config: Config, rules: RuleSet, setup: Setup) -> Iterator[Tick]:
     from rogue_hunter.scoring.stage import Score
     from rogue_hunter.stream.clock import Rate
 
-    def sleep(seconds: float) -> bool:
-        time.sleep(seconds)
-        return True
-
     found = host.here()
     try:
-        yield from chain(sample(found, beats_of(found, Rate(1.0), sleep, count=2), silent_first=True), Lineage(),
+        yield from chain(sample(found, beats_of(found, Rate(1.0), count=2), silent_first=True), Lineage(),
                          Score(config), Matcher(rules, patterns=setup.patterns))
     finally:
         found.close()
@@ -180,7 +234,7 @@ class _Kept:
             try:
                 lock = Lock(self._database)
                 try:
-                    writer = Writer(self._database, self._config.store, time.time, common.say)
+                    writer = Writer(self._database, self._config.store, time.time, run.say)
                     writer.take(Tick(records=new))
                     writer.close()
                 finally:
@@ -195,15 +249,15 @@ def _verify(config: Config, rules: RuleSet) -> int:
     log = audit_log(config.reap, rules.settings)
     verdict = log.verify()
     damages = [{"file": d.file, "line": d.line, "text": d.text} for d in verdict.damages]
-    out = common.output()
+    out = run.output()
     out.write(wire.dumps(record("audit_check", ts=round(time.time(), 3), file=os.fsencode(log.path).decode(
         "utf-8", "backslashreplace"), lines=verdict.lines, whole=not damages, damages=damages or None)) + b"\n")
     out.flush()
     for damage in damages:
-        common.say(f"{damage['file']}, line {damage['line']}: {damage['text']}")
+        run.say(f"{damage['file']}, line {damage['line']}: {damage['text']}")
     if not verdict.lines and not damages:
-        common.say(f"{log.path}: nothing was put on record yet")
-    return common.FOUND if damages else common.OK
+        run.say(f"{log.path}: nothing was put on record yet")
+    return run.FOUND if damages else run.OK
 
 
 def _rearm() -> int:
@@ -211,8 +265,8 @@ def _rearm() -> int:
 
     why = disarmed(paths.state_dir())
     lifted = rearm(paths.state_dir())
-    common.say(f"armed again; it was disarmed because {why}" if lifted else "it was not disarmed")
-    return common.OK
+    run.say(f"armed again; it was disarmed because {why}" if lifted else "it was not disarmed")
+    return run.OK
 
 
-main = common.entry(command)
+main = run.entry(command)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.paths import PathError
 from rogue_hunter.report.database import Source, holder, source
@@ -30,21 +30,6 @@ LIVE_S = 2.0
 """How long rh-pipe has to answer with its slices; it does so between two ticks, in some 10 ms."""
 
 
-class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
-    """A point of time: `1h`, `today`, `14:32`, ISO 8601, `@epoch`. The value is in epoch seconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Epoch seconds of the text; a usage error names the forms."""
-        from rogue_hunter.text.timespec import parse_time
-
-        try:
-            return parse_time(str(value), time.time())
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 _FORMS = {"table": "A table for people (default on a terminal).",
           "json": "One JSON array, or one object where there is but one answer.",
           "ndjson": "One JSON object a line (default in a pipe).",
@@ -57,7 +42,7 @@ def _form_options(function: _F) -> _F:
     return function
 
 
-@common.command("rh-report", """
+@run.command("rh-report", """
 Views:
 """ + "".join(f"  {' '.join((name, *view.names)):<11} {view.doc}\n" for name, view in VIEWS.items()) + """
 \b
@@ -73,11 +58,11 @@ Examples:
 """)
 @click.argument("view", type=click.Choice(list(VIEWS)), default=next(iter(VIEWS)), metavar="[VIEW]")
 @click.argument("which", metavar="[ID|SELECT|A B]", nargs=-1)
-@click.option("--since", type=Moment(), metavar="TIME",
+@click.option("--since", type=options.Moment(), metavar="TIME",
               help=f"From this time on (default: {USUAL_PERIOD} ago): 1h30m, today, 14:32, 2026-11-21T14:32, "
                    "@1795244561.")
-@click.option("--until", type=Moment(), metavar="TIME", help="Up to this time (default: now).")
-@click.option("--at", type=Moment(), metavar="TIME",
+@click.option("--until", type=options.Moment(), metavar="TIME", help="Up to this time (default: now).")
+@click.option("--at", type=options.Moment(), metavar="TIME",
               help="why: this moment (default: now); a time without seconds means its minute.")
 @click.option("--command", "text", metavar="TEXT", help="Only commands and command lines that hold this text.")
 @click.option("--by", type=click.Choice(BY), help="top, offenders: add up by command (default) or unit of work.")
@@ -88,8 +73,8 @@ Examples:
 @click.option("--logs", "part", flag_value="logs", help="capture: its log entries only.")
 @click.option("--blame", "part", flag_value="blame", help="capture: who held up whom only.")
 @click.option("--exit-code", is_flag=True, help="status: exit 1 unless rh-pipe is running and writes.")
-@common.db_option
-@common.config_option
+@options.db_option()
+@options.config_option
 def command(view: str, which: tuple[str, ...], since: float | None, until: float | None, at: float | None,
             text: str | None, by: str | None, limit: int | None, form: str | None, part: str | None, exit_code: bool,
             db: Path | None, config: Config) -> int:
@@ -104,16 +89,16 @@ def command(view: str, which: tuple[str, ...], since: float | None, until: float
     now = time.time()
     if chosen.at and since is None and until is None and at is None:
         at = now
-    period = Period(Moment().convert(USUAL_PERIOD, None, None) if since is None else since,
+    period = Period(options.Moment().convert(USUAL_PERIOD, None, None) if since is None else since,
                     now if until is None else until, text or "")
     if at is not None and (since is not None or until is not None):
-        raise common.Failure("--at is a point of time; it goes without --since and --until", common.USAGE)
+        raise run.Failure("--at is a point of time; it goes without --since and --until", run.USAGE)
     if period.since > period.until:
-        raise common.Failure(f"--since ({moment(period.since, 0)}) is later than --until ({moment(period.until, 0)})",
-                             common.USAGE)
-    out = common.output()
-    form = common.output_form(form, out.isatty())
-    database = common.database_path(db, config, make=False)
+        raise run.Failure(f"--since ({moment(period.since, 0)}) is later than --until ({moment(period.until, 0)})",
+                             run.USAGE)
+    out = run.output()
+    form = run.output_form(form, out.isatty())
+    database = options.database_path(db, config, make=False)
     try:
         asked = Asked(period, limit, which, form == "table", at, by or BY[0], part or "",
                       live=partial(_live_slices, database, config))
@@ -122,10 +107,10 @@ def command(view: str, which: tuple[str, ...], since: float | None, until: float
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise _damaged(database, error) from error
     for note in answer.notes:
-        common.say(note)
+        run.say(note)
     out.write(made)
     out.flush()
-    return common.FOUND if exit_code and not healthy(answer.records[0]) else answer.code
+    return run.FOUND if exit_code and not healthy(answer.records[0]) else answer.code
 
 
 def _live_slices(database: Path, config: Config) -> list[dict[str, Any]]:
@@ -149,7 +134,7 @@ def _damaged(database: Path, error: Exception) -> Exception:
     from rogue_hunter.store.damage import misfit
 
     wrong = misfit(database) if database.exists() else None
-    return error if wrong is None else common.Failure(f"{database}: damaged: {wrong}", common.IO_ERROR)
+    return error if wrong is None else run.Failure(f"{database}: damaged: {wrong}", run.IO_ERROR)
 
 
 def _answer(view: View, asked: Asked, database: Path, now: float, config: Config) -> Answer:
@@ -184,18 +169,18 @@ def _asked(found: Source, config: Config) -> Source:
 def _fits(name: str, view: View, which: tuple[str, ...], given: dict[str, bool]) -> None:
     """Raise Failure for an argument or an option that the view has no use for."""
     if len(which) < len(view.names):
-        raise common.Failure(f"{name}: which? give its {' and '.join(view.names[len(which):])}", common.USAGE)
+        raise run.Failure(f"{name}: which? give its {' and '.join(view.names[len(which):])}", run.USAGE)
     if len(which) > len(view.names):
         takes = f"takes {len(view.names)} argument{'s' * (len(view.names) > 1)}" if view.names else "takes no argument"
-        raise common.Failure(f"{name} {takes}; {which[len(view.names)]!r} is one too many", common.USAGE)
+        raise run.Failure(f"{name} {takes}; {which[len(view.names)]!r} is one too many", run.USAGE)
     period, at, by, exit_code, part = given
     if given[period] and view.period == "refused":
-        raise common.Failure(f"{name} takes no {period}", common.USAGE)
+        raise run.Failure(f"{name} takes no {period}", run.USAGE)
     for option, fits in ((at, view.at), (by, view.by), (exit_code, name == "status"), (part, view.part)):
         if given[option] and not fits:
             fitting = [n for n, v in VIEWS.items() if {at: v.at, by: v.by, exit_code: n == "status",
                                                              part: v.part}[option]]
-            raise common.Failure(f"{option} belongs to the view {' and '.join(fitting)}", common.USAGE)
+            raise run.Failure(f"{option} belongs to the view {' and '.join(fitting)}", run.USAGE)
 
 
-main = common.entry(command)
+main = run.entry(command)

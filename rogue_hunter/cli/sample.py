@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import pwd
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import options, run
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
     from rogue_hunter.stream.tick import Tick
 
 
-@common.command("rh-sample", """
+@run.command("rh-sample", """
 Examples:
   rh-sample -n 1 | jq -c 'select(.type == "process") | [.pid, .command, .cpu_percent]'
   rh-sample -n 3 --top 5                    the five that use the most CPU
@@ -25,7 +24,7 @@ Examples:
   rh-sample | rh-score --min-score 45       what is rogue, as it happens
 """)
 @click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N ticks (default: go on).")
-@common.hz_option
+@options.hz_option
 @click.option("--active", is_flag=True, help="Only processes that ran in the tick.")
 @click.option("--pid", "pids", type=click.IntRange(0, 2**31 - 1), multiple=True, metavar="PID",
               help="Only this process; may be repeated.")
@@ -35,8 +34,8 @@ Examples:
 @click.option("--record", type=click.Path(path_type=Path), metavar="DIR",
               help="Also write what is read, secrets masked, below DIR; --proc-root DIR replays it.")
 @click.option("--self-check", is_flag=True, help="macOS: check every call that is made, print a verdict and end.")
-@common.host_options
-@common.config_option
+@options.host_options
+@options.config_option
 def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, ...], users: tuple[str, ...],
             top: int | None, record: Path | None, self_check: bool, proc_root: Path, libproc: str | None,
             config: Config) -> int:
@@ -55,9 +54,9 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
 
     for user in users:
         _check_user(user)
-    out = common.output()
+    out = run.output()
     host = here(proc_root, libproc)
-    beat = beats_of(host, Rate(hz or config.system.hz), _sleep, count=None if count is None else count + 1)
+    beat = beats_of(host, Rate(hz or config.system.hz), count=None if count is None else count + 1)
     if record is not None:
         from rogue_hunter.host.linux.recording import recorded
 
@@ -71,7 +70,7 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
         wire.write(chain(sample(host, beat, silent_first=True), *stages), out)
     finally:
         host.close()
-    return common.OK
+    return run.OK
 
 
 def _check_user(user: str) -> None:
@@ -81,7 +80,7 @@ def _check_user(user: str) -> None:
     try:
         pwd.getpwnam(user)
     except (KeyError, ValueError):      # ValueError: a null character in the name
-        raise common.Failure(f"--user {user}: no such user", common.USAGE) from None
+        raise run.Failure(f"--user {user}: no such user", run.USAGE) from None
 
 
 class _MissingPids:
@@ -94,7 +93,7 @@ class _MissingPids:
         found = {row["pid"] for row in tick.processes.values()}
         for pid in dict.fromkeys(self._pids):
             if pid not in found:
-                common.say(f"{pid}: no such process")
+                run.say(f"{pid}: no such process")
         self._pids = ()
         return tick
 
@@ -105,12 +104,7 @@ def _self_check(libproc: str | None) -> int:
 
     found = self_check(libproc)
     click.echo("\n".join(visible(line) for line in found.lines()))
-    return common.UNAVAILABLE if found.verdict == "broken" else common.OK
+    return run.UNAVAILABLE if found.verdict == "broken" else run.OK
 
 
-def _sleep(seconds: float) -> bool:
-    time.sleep(seconds)
-    return True
-
-
-main = common.entry(command)
+main = run.entry(command)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import options, run
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
 
 
-@common.command("rh-score", """
+@run.command("rh-score", """
 Examples:
   rh-sample -n 3 | rh-score --min-score 45 | jq -c '[.pid, .command, .score, .dominant_resource]'
   rh-sample -n 3 | rh-score --top 3 --explain | jq .terms
@@ -24,15 +24,15 @@ Examples:
 @click.option("--explain", is_flag=True, help="Add `terms`: what each resource or input contributed.")
 @click.option("--min-score", type=click.IntRange(0, 100), metavar="N", help="Only processes with this score or more.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N highest scores, highest first.")
-@common.config_option
+@options.config_option
 def command(model: str | None, explain: bool, min_score: int | None, top: int | None, config: Config) -> int:
     """Read ticks, add a score from 0 to 100, its band and its reasons to every process, and print the ticks."""
     from rogue_hunter.scoring.stage import Least, Score
     from rogue_hunter.stream import wire
     from rogue_hunter.stream.pipeline import Stage, chain
 
-    out = common.output()
-    ticks, finish = common.read_ticks("rh-score")
+    out = run.output()
+    ticks, finish = run.read_ticks("rh-score")
     stages: list[Stage] = [Score(config, model, explain)]
     if min_score is not None or top is not None:
         stages.append(Least(min_score, top))
@@ -40,4 +40,4 @@ def command(model: str | None, explain: bool, min_score: int | None, top: int | 
     return finish()
 
 
-main = common.entry(command)
+main = run.entry(command)

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from rogue_hunter import __version__, paths
-from rogue_hunter.cli import common
+from rogue_hunter import paths
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.daemon import log
 from rogue_hunter.service.manager import Manager, ServiceError
@@ -26,13 +26,13 @@ _manager_option = click.option(
     "--manager", type=click.Choice(["systemd", "launchd"]), help="Which one (default: this machine's).")
 
 
-@click.group("rh-service", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-             epilog="\b\nExamples:\n"
-                    "  rh-service install            start rh-pipe now and at every login\n"
-                    "  rh-service install --print    only show the unit, or the property list\n"
-                    "  rh-service status && rh-service logs -n 20\n"
-                    "  rh-service uninstall          the history stays")
-@click.version_option(__version__, "--version", prog_name="rh-service")
+@run.group("rh-service", """
+Examples:
+  rh-service install            start rh-pipe now and at every login
+  rh-service install --print    only print the unit file or property list
+  rh-service status && rh-service logs -n 20
+  rh-service uninstall          keeps the history
+""")
 def command() -> None:
     """Run rh-pipe as a service of this user: systemd on Linux, launchd on macOS."""
 
@@ -41,11 +41,10 @@ def command() -> None:
 @click.option("--print", "print_only", is_flag=True, help="Write the file to standard output and do nothing.")
 @click.option("--tailspin", is_flag=True,
               help="macOS: let rh-pipe save the kernel's trace at a pause. Asks for your password for sudo.")
-@common.hz_option
-@common.db_option
+@options.hz_option
+@options.db_option()
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="Serve this socket.")
-@click.option("-c", "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Configuration file of the service (default: the user's).")
+@options.config_file_option("Configuration file of the service (default: the user's).")
 @_manager_option
 def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None, socket: Path | None,
             config_file: Path | None, manager: str | None) -> int:
@@ -58,29 +57,29 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
     service = _service(manager, words)
     if print_only:
         click.echo(_sudoers(config).text if tailspin else service.text(), nl=False)
-        return common.OK
+        return run.OK
     if tailspin and service.kind != "launchd":
-        raise common.Failure("--tailspin is for macOS: Linux needs no such rule", common.USAGE)
+        raise run.Failure("--tailspin is for macOS: Linux needs no such rule", run.USAGE)
     if os.geteuid() == 0 and service.kind == "launchd":
-        raise common.Failure("run it as the user whose session it is to watch, not by sudo", common.FOUND)
+        raise run.Failure("run it as the user whose session it is to watch, not by sudo", run.FOUND)
     _say(service.install())
     if tailspin:
         _say(_sudoers(config).install())
     if service.kind == "systemd":
-        common.say("it ends when you log out, unless: loginctl enable-linger")
-    return common.OK
+        run.say("it ends when you log out, unless: loginctl enable-linger")
+    return run.OK
 
 
 @command.command("uninstall")
 @click.option("--purge", is_flag=True, help="Also delete the history and the log; the configuration stays.")
 @click.option("--yes", is_flag=True, help="With --purge: do not ask.")
-@common.config_option
+@options.config_option
 @_manager_option
 def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> int:
     """Stop the service and remove its file. The history stays, unless told otherwise."""
     if purge and not yes:
         if not sys.stdin or not sys.stdin.isatty():
-            raise common.Failure("--purge deletes the history; without a terminal it needs --yes", common.FOUND)
+            raise run.Failure("--purge deletes the history; without a terminal it needs --yes", run.FOUND)
         click.confirm(f"Delete {paths.data_dir()} and {paths.state_dir()}?", abort=True, err=True)
     service = _service(manager)
     _say(service.uninstall())
@@ -88,7 +87,7 @@ def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> in
         _say(_sudoers(config).uninstall())
     if purge:
         _purge()
-    return common.OK
+    return run.OK
 
 
 @command.command("start")
@@ -96,7 +95,7 @@ def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> in
 def start(manager: str | None) -> int:
     """Start the installed service."""
     _say(_service(manager).start())
-    return common.OK
+    return run.OK
 
 
 @command.command("stop")
@@ -104,7 +103,7 @@ def start(manager: str | None) -> int:
 def stop(manager: str | None) -> int:
     """Stop it until the next login, or until it is started."""
     _say(_service(manager).stop())
-    return common.OK
+    return run.OK
 
 
 @command.command("restart")
@@ -112,12 +111,12 @@ def stop(manager: str | None) -> int:
 def restart(manager: str | None) -> int:
     """Stop it and start it again."""
     _say(_service(manager).restart())
-    return common.OK
+    return run.OK
 
 
 @command.command("status")
 @click.option("--json", "as_json", is_flag=True, help="A record, also on a terminal.")
-@common.config_option
+@options.config_option
 @_manager_option
 def status(as_json: bool, config: Config, manager: str | None) -> int:
     """Say how the service is. Exit 0 when it runs, 69 when not."""
@@ -137,8 +136,8 @@ def status(as_json: bool, config: Config, manager: str | None) -> int:
             if value is not None:
                 click.echo(f"{name:<10} {visible({True: 'yes', False: 'no'}.get(value, str(value)))}")
         if state.current is False:
-            common.say("the file is not what install would write: rh-service install brings it up to date")
-    return common.OK if state.state == "running" else common.UNAVAILABLE
+            run.say("the file is not what install would write: rh-service install brings it up to date")
+    return run.OK if state.state == "running" else run.UNAVAILABLE
 
 
 @command.command("logs")
@@ -146,22 +145,22 @@ def status(as_json: bool, config: Config, manager: str | None) -> int:
               help="How many entries.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
 @click.option("--json", "as_json", is_flag=True, help="Records, also on a terminal.")
-@common.config_option
+@options.config_option
 def show_logs(lines: int, follow: bool, as_json: bool, config: Config) -> int:
     """Print the log of rh-pipe: records in a pipe, lines for people on a terminal."""
     file = log.log_path(config.log)
-    out = common.output()
+    out = run.output()
     people = os.isatty(1) and not as_json
     for line in log.last(file, config.log.keep, lines):
         out.write(_for_people(line) if people else line)
     out.flush()
     if not follow:
-        return common.OK
+        return run.OK
     for line in log.follow(file):
         if line:
             out.write(_for_people(line) if people else line)
             out.flush()
-    return common.OK
+    return run.OK
 
 
 def _for_people(line: bytes) -> bytes:
@@ -178,7 +177,7 @@ def _for_people(line: bytes) -> bytes:
 
 def _say(lines: Sequence[str]) -> None:
     for line in lines:
-        common.say(line)
+        run.say(line)
 
 
 def _config(file: Path | None) -> Config:
@@ -223,7 +222,7 @@ def _purge() -> None:
             shutil.rmtree(directory)
         except OSError as error:
             raise ServiceError(f"{directory}: {error.strerror}", 74) from None
-        common.say(f"deleted {directory}")
+        run.say(f"deleted {directory}")
 
 
-main = common.entry(command)
+main = run.entry(command)

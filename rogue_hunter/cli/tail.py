@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,29 +13,15 @@ from typing import BinaryIO
 
 import click
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.daemon.socket.address import socket_path
 from rogue_hunter.daemon.socket.follow import Batch, Output, follow, kind_of, since
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.stream import wire
-from rogue_hunter.text.timespec import parse_time
 
 
-class Since(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
-    """A point of time, as epoch seconds."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Epoch seconds of the text; a usage error names the forms."""
-        try:
-            return parse_time(str(value), time.time())
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-@common.command("rh-tail", """
+@run.command("rh-tail", """
 Examples:
   rh-tail                                        a live table on a terminal
   rh-tail -n 3 --type tick | jq .max_score
@@ -46,14 +31,14 @@ Examples:
 @click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N ticks.")
 @click.option("-t", "--type", "types", multiple=True, type=click.Choice(sorted(RECORDS)), metavar="TYPE",
               help="Print records of this type only (tick, process, event, pause, ...); may be given more than once.")
-@click.option("--since", "start", type=Since(), metavar="TIME",
+@click.option("--since", "start", type=options.Moment(), metavar="TIME",
               help="First the events that the database has since then: 1h, 14:32, yesterday.")
 @click.option("--table", "form", flag_value="table", help="Draw the table, also when the output is no terminal.")
 @click.option("--ndjson", "--json", "form", flag_value="ndjson", help="Print records, also on a terminal.")
 @click.option("--no-wait", is_flag=True, help="Exit 69 if no rh-pipe runs, and end with it, instead of waiting.")
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="The socket (default: the user's).")
-@common.db_option
-@common.config_option
+@options.db_option()
+@options.config_option
 def command(count: int | None, types: tuple[str, ...], start: float | None, form: str | None, no_wait: bool,
             socket: Path | None, db: Path | None, config: Config) -> int:
     """Follow a running rh-pipe: every tick with its rogues, events and pauses as they happen.
@@ -62,8 +47,8 @@ def command(count: int | None, types: tuple[str, ...], start: float | None, form
     """
     path = socket_path(config.socket.path, socket)
     table = form == "table" or (form is None and not types and os.isatty(1))
-    out = common.output()
-    batches = follow(path, Output(None if os.isatty(1) else 1).wait, common.say if not table else _hush, not no_wait)
+    out = run.output()
+    batches = follow(path, Output(None if os.isatty(1) else 1).wait, run.say if not table else _hush, not no_wait)
     if table:
         return _draw(batches, count, out)
     seen = _before(start, db, config, out, types) if start is not None else frozenset()
@@ -78,7 +63,7 @@ def _before(start: float, db: Path | None, config: Config, out: BinaryIO, types:
     """Print what the database has; gives the keys of what was printed, for it may come again."""
     from rogue_hunter.store.database import open_reader
 
-    connection = open_reader(common.database_path(db, config, make=False))
+    connection = open_reader(options.database_path(db, config, make=False))
     try:
         records = list(since(connection, start))
     finally:
@@ -100,8 +85,8 @@ def _print(batches: Iterator[Batch], count: int | None, out: BinaryIO, types: fr
             out.flush()
         ticks += bool(batch) and kind_of(batch[-1]) == "tick"
         if count is not None and ticks >= count:
-            return common.OK
-    return common.OK
+            return run.OK
+    return run.OK
 
 
 def _again(line: bytes, seen: frozenset[object]) -> bool:
@@ -128,7 +113,7 @@ def _draw(batches: Iterator[Batch], count: int | None, out: BinaryIO) -> int:
                 draw(view.lines(size.columns, size.lines - (1 if screen else 0), colour))
             if count is not None and view.ticks >= count:
                 break
-    return common.OK
+    return run.OK
 
 
 @contextmanager
@@ -165,4 +150,4 @@ def _screen(screen: bool, out: BinaryIO) -> Iterator[Callable[[list[str]], None]
             signal.signal(number, handler)
 
 
-main = common.entry(command)
+main = run.entry(command)

@@ -7,29 +7,29 @@ from pathlib import Path
 
 import click
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.tracking.events import Track
 
 
-@common.command("rh-track", """
+@run.command("rh-track", """
 Examples:
   rh-sample | rh-score | rh-track | jq -c '[.kind, .command, .score, .reason]'
   rh-sample | rh-score | rh-track --db x.db --tee | rh-match
 """)
-@click.option("-d", "--db", type=click.Path(path_type=Path), metavar="FILE", help="Store the events in this database.")
+@options.db_option("Store the events in this database.")
 @click.option("--tee", is_flag=True, help="Pass the ticks on as well, not only the events.")
 @click.option("--model", type=click.Choice(["share", "stress"]),
-              help="Whose bands count (default: the configured model's).")
-@common.config_option
+              help="Which model's bands to use (default: the configured model's).")
+@options.config_option
 def command(db: Path | None, tee: bool, model: str | None, config: Config) -> int:
     """Read scored ticks and print an event record whenever a process begins, changes or ends its stay at or above the
     tracking band. With --db the events are stored too.
     """
-    out = common.output()
-    ticks, finish = common.read_ticks("rh-track")
+    out = run.output()
+    ticks, finish = run.read_ticks("rh-track")
     encode = wire.Encoder().tick if tee else wire.only_records
     if db is None:
         wire.write(chain(ticks, Track(config, model)), out, encode=encode)
@@ -38,7 +38,7 @@ def command(db: Path | None, tee: bool, model: str | None, config: Config) -> in
     from rogue_hunter.store.writer import Store, Writer
 
     lock = Lock(db)
-    writer = Writer(db, config.store, time.time, common.say)
+    writer = Writer(db, config.store, time.time, run.say)
     try:
         stored = Store(writer)
         writer.tells(stored.state)
@@ -49,4 +49,4 @@ def command(db: Path | None, tee: bool, model: str | None, config: Config) -> in
     return finish()
 
 
-main = common.entry(command)
+main = run.entry(command)

@@ -21,6 +21,7 @@ from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import Lock, open_writer
 from rogue_hunter.store.writer import Store, Writer
 from rogue_hunter.stream.clock import Clock, Rate
+from rogue_hunter.stream.clock import sleep as plain_sleep
 from rogue_hunter.stream.pipeline import Pipeline, Stage
 from rogue_hunter.tracking.events import Open, Track
 from rogue_hunter.tracking.history import History
@@ -87,7 +88,7 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
                     return {**facts, "hz": rate.hz, **pipeline.state()}
 
                 writer.tells(state)
-                beat = beats_of(host, rate, sleep or _sleep, seconds=seconds, clock=clock)
+                beat = beats_of(host, rate, sleep or plain_sleep, seconds=seconds, clock=clock)
                 count = sum(tick.row is not None
                             for tick in pipeline.run(sample(host, beat, silent_first=True)))
                 writer.finish({"stopped_at": now()})
@@ -113,8 +114,3 @@ class Opener:
     def now(self) -> sqlite3.Connection | None:
         """The connection that was opened last."""
         return self._last
-
-
-def _sleep(seconds: float) -> bool:
-    time.sleep(seconds)
-    return True

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 
 from rogue_hunter.reaper.candidate import Candidate
 from rogue_hunter.rules.model import PRIORITIES
+from rogue_hunter.text.errors import USAGE, RogueHunterError
 from rogue_hunter.text.format import clip, visible
 
 SHOWN = 20
 """Candidates that are named one by one."""
 
 
-class NoTerminal(Exception):
-    """There is nobody to ask. A command exits 2 (`code`) and says that --yes is needed."""
+class NoTerminal(RogueHunterError):
+    """There is no terminal to ask on: --yes is needed."""
 
-    code = 2
+    code = USAGE
 
 
 def question(candidates: Sequence[Candidate]) -> str:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from rogue_hunter.daemon.socket.follow import Batch
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream import wire
 from rogue_hunter.text.format import clip, columns, duration, size, sparkline
@@ -37,8 +36,8 @@ class View:
         self._events: deque[str] = deque(maxlen=EVENTS)
         self._state: dict[str, Any] = {}
 
-    def take(self, batch: Batch) -> None:
-        """Learn from a batch of lines."""
+    def take(self, batch: Sequence[bytes]) -> None:
+        """Update from the lines of one tick, its closing row last, or from one line of another record."""
         rows: list[dict[str, Any]] = []
         for line in batch:
             found = wire.loads(line)

@@ -8,11 +8,11 @@ from itertools import islice
 from rogue_hunter.host.protocol import Facts, Host, Snapshot
 from rogue_hunter.sampling.self_usage import Own, OwnUse
 from rogue_hunter.schema.field import Key
-from rogue_hunter.stream.clock import Beat, Clock, Rate, beats
+from rogue_hunter.stream.clock import Beat, Clock, Rate, beats, sleep
 from rogue_hunter.stream.tick import Row, Tick
 
 
-def beats_of(host: Host, rate: Rate, sleep: Callable[[float], bool], *, count: int | None = None,
+def beats_of(host: Host, rate: Rate, sleep: Callable[[float], bool] = sleep, *, count: int | None = None,
              seconds: float | None = None, clock: Clock | None = None) -> Iterator[Beat]:
     """The beat for a host: the recorded one of a recording, else the clock's."""
     replay = getattr(host, "beats", None)

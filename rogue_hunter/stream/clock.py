@@ -47,6 +47,12 @@ def system_clock() -> Clock:
     return Clock(sleeping=lambda: time.clock_gettime_ns(boottime))
 
 
+def sleep(seconds: float) -> bool:
+    """Wait; never ends the beat (see `beats`)."""
+    time.sleep(seconds)
+    return True
+
+
 @dataclass(slots=True)
 class Rate:
     """How often the clock beats: `hz` beats a second, divided by `slowed`. Both may change while it runs."""

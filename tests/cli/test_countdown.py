@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.cli._version import facts
+from rogue_hunter.cli.version import facts
 from rogue_hunter.text.countdown import Countdown
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rogue_hunter.cli._interrupts import Interrupts
+from rogue_hunter.cli.reap import Interrupts
 from rogue_hunter.stream.tick import Tick
 
 
@@ -59,7 +59,7 @@ def test_input_that_ends_ends() -> None:
 
 
 def test_sigterm_while_nothing_is_under_way_is_what_it_usually_is() -> None:
-    code = ("import signal\nfrom rogue_hunter.cli._interrupts import Interrupts\n"
+    code = ("import signal\nfrom rogue_hunter.cli.reap import Interrupts\n"
             "def ticks():\n    signal.raise_signal(signal.SIGTERM)\n    yield\n"
             "i = Interrupts()\nwith i.handled(lambda: None):\n    list(i.reading(ticks()))\n")
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -signal.SIGTERM

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rogue_hunter.capture import logs
-from rogue_hunter.cli import common
+from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.prune import cron_line
 from rogue_hunter.config.options import Config
 from rogue_hunter.schema.field import Field

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.report import command
 from rogue_hunter.report.views.datasette import USUAL, describe, metadata, metadata_file
 from rogue_hunter.store.database import open_reader, open_writer
@@ -149,7 +149,7 @@ def test_the_same_numbers_as_rh_report_while_rh_pipe_writes(live: tuple[Path, st
 
     def said(*args: str) -> list[dict[str, Any]]:
         # In this process: a command that starts is an event itself.
-        assert common.run(command, [*args, "--ndjson", "--db", str(db)]) == 0
+        assert cli_run.run(command, [*args, "--ndjson", "--db", str(db)]) == 0
         return [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
 
     def same() -> None:

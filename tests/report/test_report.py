@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.report import command
 from rogue_hunter.report.database import source
 from rogue_hunter.report.queries import Period
@@ -63,7 +63,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byt
         with pytest.MonkeyPatch.context() as patch:
             for name, value in env.items():
                 patch.setenv(name, value)
-            code = common.run(command, [str(arg) for arg in args])
+            code = cli_run.run(command, [str(arg) for arg in args])
         printed = capfdbinary.readouterr()
         return subprocess.CompletedProcess(args, code, printed.out, printed.err)
 
@@ -499,8 +499,8 @@ def test_reading_disturbs_no_writer(call: Run, tmp_path: Path) -> None:
 
 def test_costly_imports_wait(clean_env: dict[str, str], database: Path) -> None:
     """Only a table needs tabulate; nothing here needs sqlite_utils or jsonschema."""
-    program = ("import sys; from rogue_hunter.cli import common, report\n"
-               "code = common.run(report.command, sys.argv[1:])\n"
+    program = ("import sys; from rogue_hunter.cli import report, run\n"
+               "code = run.run(report.command, sys.argv[1:])\n"
                "sys.stderr.write(','.join(sorted({'tabulate', 'sqlite_utils', 'watchdog'} & set(sys.modules))))\n"
                "sys.exit(code)")
     for form, modules in (("--json", b""), ("--csv", b""), ("--table", b"tabulate")):

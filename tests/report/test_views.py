@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.report import command
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.views.catalogue import VIEWS
@@ -66,7 +66,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byt
     mask = os.umask(0o077)
 
     def run(*args: str | Path) -> subprocess.CompletedProcess[bytes]:
-        code = common.run(command, [str(arg) for arg in args])
+        code = cli_run.run(command, [str(arg) for arg in args])
         printed = capfdbinary.readouterr()
         return subprocess.CompletedProcess(args, code, printed.out, printed.err)
 

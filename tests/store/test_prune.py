@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.cli import common
+from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.prune import command
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.schema.field import Field
@@ -330,7 +330,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byt
     mask = os.umask(0o077)
 
     def run(*args: str | Path) -> subprocess.CompletedProcess[bytes]:
-        code = common.run(command, [str(arg) for arg in args])
+        code = cli_run.run(command, [str(arg) for arg in args])
         printed = capfdbinary.readouterr()
         return subprocess.CompletedProcess(args, code, printed.out, printed.err)
 

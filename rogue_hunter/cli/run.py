@@ -1,4 +1,4 @@
-"""What all commands share: options, standard streams, and how an error becomes one line and an exit code."""
+"""How a command runs: its entry point, its standard streams, and how an error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import re
 import select
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
@@ -19,7 +19,7 @@ from rogue_hunter.text import errors
 from rogue_hunter.text.errors import RogueHunterError
 
 if TYPE_CHECKING:
-    from rogue_hunter.config.options import Config
+    from rogue_hunter.report.render import Answer
     from rogue_hunter.stream.tick import Tick
 
 OK, FOUND, USAGE = errors.OK, errors.FOUND, errors.USAGE
@@ -29,45 +29,52 @@ IO_ERROR, CONFIG_ERROR = errors.IO_ERROR, errors.CONFIG_ERROR
 FILTERS = frozenset({"rh-score", "rh-track", "rh-match", "rh-reap", "rh-metrics"})
 """Commands that read records from standard input and take no file name."""
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
 class Failure(RogueHunterError):
     """Ends a command with one line on standard error and an exit code."""
 
 
 def say(message: str) -> None:
-    """One line for people. Names of processes and files in it are made harmless."""
+    """Print one line on standard error. Control characters in names of processes and files are escaped."""
     from rogue_hunter.text.format import visible
 
     command = click.get_current_context(silent=True)
     name = command.find_root().info_name if command else None
-    with suppress(OSError, AttributeError, ValueError):  # nobody is listening
+    with suppress(OSError, AttributeError, ValueError):  # standard error is closed
         sys.stderr.write(f"{name or 'rogue-hunter'}: {visible(message)}\n")
         sys.stderr.flush()
 
 
+def _settings(name: str, epilog: str) -> dict[str, Any]:
+    return {"name": name, "epilog": "\b\n" + epilog.strip("\n"),
+            "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100}}
+
+
 def command(name: str, epilog: str, *, facts: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command with --help, -h, --version; `epilog` holds the examples, printed as they stand. With `facts`, --version
+    """A command with --help, -h, --version; `epilog` holds the examples, printed as they are. With `facts`, --version
     also prints what a bug report needs."""
-    def show_version(context: click.Context, _param: click.Parameter, value: bool) -> None:
+    return lambda function: click.command(**_settings(name, epilog))(_version_option(name, facts=facts)(function))
+
+
+def group(name: str, epilog: str, **more: Any) -> Callable[[Callable[..., Any]], click.Group]:
+    """The same for a command with subcommands; `more` is handed to click."""
+    return lambda function: click.group(**_settings(name, epilog), **more)(_version_option(name)(function))
+
+
+def _version_option(name: str, *, facts: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def show(context: click.Context, _param: click.Parameter, value: bool) -> None:
         if not value or context.resilient_parsing:
             return
         click.echo(f"{name}, version {__version__}")
         if facts:
-            from rogue_hunter.cli._version import facts as lines
+            from rogue_hunter.cli.version import facts as lines
             from rogue_hunter.text.format import visible
 
             for line in lines():
                 click.echo(visible(line))
         context.exit()
 
-    def wrap(function: Callable[..., Any]) -> click.Command:
-        function = click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=show_version,
-                                help="Show the version and exit.")(function)
-        settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-        return click.command(name, epilog="\b\n" + epilog.strip("\n"), context_settings=settings)(function)
-    return wrap
+    return click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=show,
+                        help="Show the version and exit.")
 
 
 def entry(made: click.Command, *, prints: bool = True) -> Callable[[], NoReturn]:
@@ -132,12 +139,12 @@ def _expected(error: Exception) -> tuple[str, int] | None:
 def _say_of(made: click.Command, message: str) -> None:
     from rogue_hunter.text.format import visible
 
-    with suppress(OSError, AttributeError, ValueError):  # nobody is listening
+    with suppress(OSError, AttributeError, ValueError):  # standard error is closed
         sys.stderr.write(f"{made.name}: {visible(message)}\n")
 
 
 def _closed_pipe() -> int:
-    """Whoever read our output has gone: be quiet, and leave nothing for the interpreter to flush."""
+    """The reader closed the pipe: no message, and nothing left for the interpreter to flush."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     return 141
@@ -176,7 +183,7 @@ class _Output(io.BufferedWriter):
             raise Failure(f"standard output: {error.strerror}", IO_ERROR) from None
 
     def __del__(self) -> None:
-        """No flush at the end: what could not be written was said."""
+        """No flush at the end: a failed write was already reported."""
 
 
 def output() -> BinaryIO:
@@ -204,7 +211,7 @@ def write_output(data: bytes) -> None:
 
 
 def read_ticks(name: str) -> tuple[Iterator[Tick], Callable[[], int]]:
-    """The ticks of standard input, and a function for the end: it says what was wrong and gives the exit code."""
+    """The ticks of standard input, and a function for the end: it reports bad input and returns the exit code."""
     from rogue_hunter.stream import wire
 
     try:
@@ -225,10 +232,29 @@ def read_ticks(name: str) -> tuple[Iterator[Tick], Callable[[], int]]:
     return reader.ticks(), finish
 
 
-def output_form(form: str | None, terminal: bool) -> str:
-    """The form that was chosen by an option, else by RH_FORMAT, else a table on a terminal and NDJSON in a pipe.
+class ProcessCount:
+    """A stage that changes nothing; `report` prints how many processes the last tick had, for a command that printed
+    no record."""
 
-    Raises Failure for a form that does not exist.
+    def __init__(self) -> None:
+        self._processes: int | None = None
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick, unchanged."""
+        if tick.row is not None:
+            self._processes = len(tick.processes)
+        return tick
+
+    def report(self) -> None:
+        """Print one line on standard error; nothing if there was no tick."""
+        if self._processes is not None:
+            say(f"{self._processes} process{'es' * (self._processes != 1)}, no rule matches")
+
+
+def output_form(form: str | None, terminal: bool) -> str:
+    """The form chosen by an option, else by RH_FORMAT, else a table on a terminal and NDJSON in a pipe.
+
+    Raises Failure for an unknown form.
     """
     from rogue_hunter.report.render import FORMS
 
@@ -238,67 +264,14 @@ def output_form(form: str | None, terminal: bool) -> str:
     return wanted
 
 
-# -- options ---------------------------------------------------------------------------------------------------------
+def print_answer(answer: Answer, form: str | None) -> int:
+    """Print an answer in the form that was chosen (see `output_form`) and return its exit code. Raises Failure."""
+    from rogue_hunter.report.render import render, style
 
-def config_option(function: _F) -> _F:
-    """-c/--config: the value reaches the command as a Config."""
-    return click.option("-c", "--config", "config", type=click.Path(path_type=Path), callback=_load_config,
-                        metavar="FILE", help="Configuration file (default: the user's, if there is one).")(function)
-
-
-def _load_config(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Config:
-    from rogue_hunter.config.toml import load
-    from rogue_hunter.paths import config_file
-
-    return load(value, config_file())
-
-
-def host_options(function: _F) -> _F:
-    """--proc-root and --libproc, for every command that samples."""
-    function = click.option("--libproc", metavar="PATH",
-                            help="macOS: take libproc's functions from this library.")(function)
-    return click.option("--proc-root", default="/proc", show_default=True, metavar="DIR",
-                        type=click.Path(path_type=Path),
-                        help="Linux: read this tree, a recorded one for example.")(function)
-
-
-def hz_option(function: _F) -> _F:
-    """--hz."""
-    return click.option("--hz", type=click.FloatRange(0.01, 100), metavar="N",
-                        help="Beats a second (default: 3).")(function)
-
-
-def db_option(function: _F) -> _F:
-    """--db."""
-    return click.option("-d", "--db", type=click.Path(path_type=Path), metavar="FILE",
-                        help="Database file (default: the user's).")(function)
-
-
-def database_path(db: Path | None, config: Config, *, make: bool) -> Path:
-    """The database: --db, else the configured one, else the user's; `make` makes the user's directory."""
-    from rogue_hunter.paths import database, private_dir
-
-    if db is not None:
-        return db
-    if config.store.path:
-        return Path(config.store.path).expanduser()
-    path = database()
-    if make:
-        private_dir(path.parent)
-    return path
-
-
-class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
-    """A length of time: `90`, `90s`, `1h30m`, `500ms`. The value is in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of the text; a usage error names the forms."""
-        from rogue_hunter.text.timespec import parse_duration
-
-        try:
-            seconds = parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return seconds
+    out = output()
+    made = render(answer, output_form(form, out.isatty()), style(sys.stdout, time.time()))
+    for note in answer.notes:
+        say(note)
+    out.write(made)
+    out.flush()
+    return answer.code
