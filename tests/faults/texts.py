@@ -121,7 +121,7 @@ def crontab(bench: Bench) -> str:
     for name in NAMES:
         try:
             line = cron_line(["--db", name])
-        except common.Failure as error:
+        except cli_run.Failure as error:
             refused += 1
             assert not _OBEYED.search(visible(str(error))), name
             continue
