@@ -1,7 +1,7 @@
-"""Waiting for the next beat, and meanwhile looking after descriptors, timers and signals: one selector, no threads.
+"""The event loop of rh-pipe: wait for the next beat and handle descriptors, timers and signals in the meantime.
 
-Everything that is not the beat happens while the beat waits. A callback gets a bounded piece of work and returns; when
-the beat is due, what is still ready waits for the next pause between beats.
+One selector, no threads. A callback does a bounded piece of work and returns; when the beat is due, whatever is still
+ready waits until after the tick.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Callback = Callable[[int], object]
 """Called with the events that came: selectors.EVENT_READ, EVENT_WRITE."""
 
 PIECE_S = 0.02
-"""A piece of work is begun only if the beat is further away than this, which is more than a piece takes."""
+"""A piece of work is started only if the beat is further away than this, which is more than a piece takes."""
 
-DEAF_S = 0.1
-"""Where nothing can be watched, signals and timers are looked at this often."""
+FALLBACK_POLL_S = 0.1
+"""Interval of checking signals and timers when select() fails."""
 
 SWITCH_S = 0.0005
-"""Seconds that another thread of this process may keep the interpreter when the beat is due. Python's own 5 ms are for
-programs whose threads compute; ours read an answer or look up a name, and the beat would be late by as much."""
+"""Seconds that another thread may hold the interpreter lock when the beat is due. With Python's default of 5 ms the
+beat would be late by as much; threads here read an answer or resolve a name and do not need it."""
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -53,8 +53,8 @@ class Timer:
 
 
 class Loop(AbstractContextManager["Loop"]):
-    """The waiting of the beat. Inside of `with`, `stops` end it: the first such signal makes `sleep` give False, a
-    second one ends the process at once. A signal wakes the loop through a socket, so none is missed between the look
+    """Waits between beats. Inside `with`, the signals `stops` end it: after the first one `sleep` returns False, a
+    second one ends the process at once. A signal wakes the loop through a socket, so none is missed between the check
     and the wait. A timer that is due waits for the end of a sleep that is at most `patience` seconds away: waking up
     costs 0.1 ms of CPU time, and more of a laptop's battery.
     """
@@ -96,7 +96,7 @@ class Loop(AbstractContextManager["Loop"]):
         self.close()
 
     def close(self) -> None:
-        """Give back the descriptors."""
+        """Close the descriptors."""
         self._selector.close()
         self._awake.close()
         self._waker.close()
@@ -107,10 +107,10 @@ class Loop(AbstractContextManager["Loop"]):
             os.kill(os.getpid(), number)
         self.stopping = True
 
-    # -- what is looked after --------------------------------------------------------------------------------------
+    # -- registration ------------------------------------------------------------------------------------------------
 
     def watch(self, file: Watched, events: int, callback: Callback) -> None:
-        """Have `callback` called while waiting, when `file` is ready; 0 events end it."""
+        """Call `callback` while waiting, when `file` is ready for `events`; 0 unregisters it."""
         known = file in self._selector.get_map()
         if not events:
             if known:
@@ -121,28 +121,28 @@ class Loop(AbstractContextManager["Loop"]):
             self._selector.register(file, events, callback)
 
     def every(self, seconds: float, callback: Callable[[], object]) -> Timer:
-        """Have `callback` called so often while waiting."""
+        """Call `callback` every so many seconds while waiting."""
         timer = Timer(self._clock() + seconds, seconds, callback)
         self._timers.append(timer)
         return timer
 
     def hurry(self, timer: Timer, seconds: float) -> None:
-        """Have a timer's callback called after so many seconds already; may be called from another thread."""
+        """Call a timer's callback after `seconds` at the latest; may be called from another thread."""
         timer.due = min(timer.due, self._clock() + seconds)
         self.wake()
 
     def on(self, number: int, callback: Callable[[], object]) -> None:
-        """Have `callback` called while waiting, after the signal `number` came. Only inside of `with`."""
+        """Call `callback` while waiting, after the signal `number` was received. Only inside `with`."""
         self._handlers[number] = callback
         if number not in self._before:
             self._before[number] = signal.signal(number, lambda n, _frame: self._came.add(n))
 
     def soon(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called once, when there is time before the beat: a piece of some longer work."""
+        """Call `callback` once, when there is time before the beat: a piece of longer work."""
         self._soon.append(callback)
 
     def wake(self) -> None:
-        """End the wait for descriptors; may be called from another thread."""
+        """End the current wait; may be called from another thread."""
         with suppress(OSError):
             self._waker.send(b"\0")
 
@@ -153,7 +153,7 @@ class Loop(AbstractContextManager["Loop"]):
     # -- waiting -----------------------------------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> bool:
-        """Wait so long, looking after what is watched; False when it is time to stop."""
+        """Wait, and run callbacks that are due; False when it is time to stop."""
         clock = self._clock
         deadline = clock() + seconds
         while not self.stopping:
@@ -168,23 +168,23 @@ class Loop(AbstractContextManager["Loop"]):
         return not self.stopping
 
     def _wait(self, left: float) -> float:
-        """Seconds until the beat, or until a timer is due that cannot wait for the beat."""
+        """Seconds until the beat, or until a timer that cannot wait for the beat."""
         if left <= self._patience:
             return max(0.0, left)
         due = min((timer.due for timer in self._timers), default=float("inf"))
         return max(0.0, min(left, due - self._clock()))
 
     def _look(self, seconds: float, deadline: float) -> None:
-        """Wait so long for what is watched, and let callbacks have what came."""
+        """Wait for registered descriptors and call their callbacks."""
         try:
             ready = self._selector.select(seconds)
         except OSError:
-            # kqueue may lack memory. The beat goes on; what is watched is looked at again after the next wait.
-            self._nap(min(seconds, DEAF_S))
+            # kqueue may lack memory. The beat continues; descriptors are checked again after the next wait.
+            self._nap(min(seconds, FALLBACK_POLL_S))
             return
         for key, events in ready:
             key.data(events)
-            # The rest is still ready after the tick: the beat does not wait for whoever has much to say.
+            # The rest is still ready after the tick: the beat does not wait for a busy client.
             if self.stopping or self._clock() >= deadline:
                 return
 

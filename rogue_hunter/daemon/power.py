@@ -1,4 +1,4 @@
-"""Keeping the machine from going to sleep by itself, for those who ask for it: off unless configured."""
+"""Keep the machine from sleeping while rh-pipe runs; off by default."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 
 def inhibitor(platform: str = sys.platform, which: Callable[[str], str | None] = shutil.which) -> list[str] | None:
-    """The command that holds the machine awake as long as its standard input is open; None where there is none.
+    """The command that keeps the machine awake as long as its standard input is open; None if there is none.
 
-    Bound to our life whatever ends us: `caffeinate -w` watches our process, and `cat` ends with our end of its pipe.
+    It ends with this process however that ends: `caffeinate -w` watches the process, and `cat` ends with its input.
     """
     if platform == "darwin":
         return ["/usr/bin/caffeinate", "-i", "-w", str(os.getpid())]
@@ -28,7 +28,7 @@ def inhibitor(platform: str = sys.platform, which: Callable[[str], str | None] =
 @contextmanager
 def keep_awake(wanted: bool, warn: Callable[[str], None], command: Sequence[str] | None = None,
                spawn: Spawn = subprocess.Popen) -> Iterator[None]:
-    """Hold the machine awake inside of `with`, if `wanted`; what does not work is said and no reason to stop."""
+    """Keep the machine awake inside `with`, if `wanted`; a failure is reported to `warn` and otherwise ignored."""
     argv = list(command) if command is not None else inhibitor()
     child = None
     if wanted and argv is None:
@@ -47,7 +47,7 @@ def keep_awake(wanted: bool, warn: Callable[[str], None], command: Sequence[str]
 
 def _end(child: subprocess.Popen[bytes], warn: Callable[[str], None]) -> None:
     if child.poll() not in (None, 0):
-        warn(f"keeping the machine awake ended by itself, exit code {child.returncode}")
+        warn(f"the command that keeps the machine awake ended, exit code {child.returncode}")
     if child.stdin is not None:
         with suppress(OSError):
             child.stdin.close()

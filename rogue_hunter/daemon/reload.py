@@ -1,7 +1,7 @@
-"""Reading the configuration again when its file changes, or on SIGHUP. A file that cannot be used keeps the old one.
+"""Reload the configuration when its file changes, or on SIGHUP. An invalid file is rejected; the old settings stay.
 
-watchdog looks at the directories (an editor replaces a file rather than writing to it); its threads only wake the
-loop, and everything else happens there, between two beats.
+watchdog watches the directories (an editor replaces a file rather than writing to it); its threads only wake the loop,
+and everything else happens there, between two beats.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ SETTLE_S = 0.2
 """Seconds of quiet after a change: an editor writes, renames and sets times one after the other."""
 
 POLL_S = 0.5
-"""Seconds between two looks at the file where its directory cannot be watched."""
+"""Poll interval when the directory cannot be watched."""
 
 WATCHED_POLL_S = 2.0
-"""The same where it is watched: a directory may be replaced, and then nothing is told any more."""
+"""Poll interval when the directory is also watched: a replaced directory sends no more events."""
 
 AT_ONCE = frozenset({"system", "bands", "scoring", "rogue_selection", "tracking", "pause", "budget", "forensics",
                      "reap"})
@@ -51,7 +51,7 @@ class Reloader:
                                        "error": None}
 
     def look(self) -> bool:
-        """Read the file again if it has changed and has come to rest; True when it was read."""
+        """Read the file again if it has changed and is no longer being written; True when it was read."""
         now, seen = self._clock(), stamp(self._file)
         if seen != self._seen:
             self._seen, self._moved_at = seen, now
@@ -62,11 +62,11 @@ class Reloader:
 
     @property
     def unsettled(self) -> bool:
-        """True while a change that was seen has not come to rest."""
+        """True while a change was seen and the file may still be written."""
         return self._seen != self._stamp
 
     def read(self) -> bool:
-        """Read the file now; False when it cannot be used, and the old configuration stays."""
+        """Read the file now; False when it is invalid and the old configuration stays."""
         self._stamp = self._seen = stamp(self._file)
         try:
             config = load(self._file) if self._must else load(None, self._file)
@@ -82,31 +82,31 @@ class Reloader:
         self.config = config
         self._apply(config)
         self.status.update(file=str(self._file) if self._stamp[0] else None, read_at=time.time(), error=None)
-        said = f"configuration read again: {', '.join(at_once) or 'nothing changed'}"
+        message = f"configuration read again: {', '.join(at_once) or 'nothing changed'}"
         if later:
-            said += f"; at the next start: {', '.join(later)}"
-        self._say("info", said)
+            message += f"; at the next start: {', '.join(later)}"
+        self._say("info", message)
 
     # -- watching ----------------------------------------------------------------------------------------------------
 
     def watch(self, hurry: Callable[[], object]) -> bool:
-        """Have watchdog call `hurry`, on a thread of its own, when something happened to the file or, if it is a link,
-        to its target. False when it cannot watch; who calls `look` from time to time finds the change anyway."""
+        """Have watchdog call `hurry`, in a thread of its own, when the file or, if it is a link, its target changes.
+        False when it cannot watch; then regular calls of `look` find the change."""
         try:
             import logging
 
             from watchdog.events import FileSystemEvent, FileSystemEventHandler
             from watchdog.observers import Observer
         except ImportError as error:
-            self._say("debug", f"the configuration file is looked at twice a second: {error}")
+            self._say("debug", f"the configuration file is polled twice a second: {error}")
             return False
-        # Its threads warn on standard error of what they find half closed at the end.
+        # Its threads print warnings on standard error while they are being stopped.
         logging.getLogger("watchdog").addHandler(logging.NullHandler())
         names = {self._file.absolute(), Path(os.path.realpath(self._file))}
         wanted = {os.fsencode(name) for name in names}
 
         class Handler(FileSystemEventHandler):
-            """Opening and reading are events too: taken for changes, they would go round for ever."""
+            """Ignores events of opening and reading, which every reload causes."""
 
             def on_any_event(self, event: FileSystemEvent) -> None:
                 if event.event_type not in ("opened", "closed_no_write"):
@@ -120,7 +120,7 @@ class Reloader:
                 observer.schedule(Handler(), str(directory))
             observer.start()
         except (OSError, RuntimeError) as error:
-            self._say("debug", f"the configuration file is looked at twice a second: {error}")
+            self._say("debug", f"the configuration file is polled twice a second: {error}")
             return False
         self._observer = observer
         return True
@@ -134,7 +134,7 @@ class Reloader:
 
 
 def stamp(file: Path) -> Stamp:
-    """What tells one state of the file from another: the file that the path leads to, and the link itself."""
+    """The state of a file, to be compared: of the file that the path leads to, and of the link itself."""
     found: list[tuple[int, ...] | None] = []
     for look in (os.stat, os.lstat):
         try:

@@ -1,6 +1,6 @@
-"""Rules in rh-pipe: what they match is told and kept; when the configuration says armed, it is ended.
+"""The rules in rh-pipe: matches are logged and stored; if the configuration says armed, the processes are killed.
 
-The rules in force follow their files as the configuration does: a file that cannot be used keeps the old rules.
+The rule files are reloaded like the configuration: an invalid file is rejected and the old rules stay.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ Say = Callable[[str, str], object]
 """(level, message)."""
 
 LOOK_S = 2.0
-"""Seconds between two looks at the rule files; once one has changed, every tick looks until it has come to rest."""
+"""Poll interval of the rule files; after a change every tick polls until the file is no longer being written."""
 
 END_S = 1.5
-"""Seconds that the end of rh-pipe waits for the reaper, which is told to stop: rh-pipe is to end within two."""
+"""Seconds that the end of rh-pipe waits for the reaper to stop: rh-pipe has to end within two."""
 
-TOLD = 10_000
-"""Matches that are remembered as told."""
+LOGGED_MAX = 10_000
+"""Matches that are remembered as logged."""
 
 
 class Rules:
-    """The rules in force. `file` is the one that was named; else the user's are looked for. Raises RuleError."""
+    """The rules in force, from `file` or else from the user's files. Raises RuleError."""
 
     def __init__(self, file: Path | None, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
         self._file, self._say, self._clock = file, say, clock
@@ -59,7 +59,7 @@ class Rules:
         self.now = user_rules(file)
 
     def look(self) -> RuleSet:
-        """The rules, read again when a file has changed and has come to rest."""
+        """The rules; read again when a file has changed and is no longer being written."""
         now = self._clock()
         if now - self._looked >= LOOK_S or self._seen != self._stamps:
             self._looked = now
@@ -76,7 +76,7 @@ class Rules:
             load(self._file, config_file())
             rules = user_rules(self._file)
         except ConfigError:
-            return  # who reads the configuration says so
+            return  # the Reloader reports it
         except RuleError as error:
             self._say("error", f"the rules stay as they were: {error}")
             return
@@ -117,12 +117,12 @@ class _Rules:
         self._run, self._stop = os.urandom(6).hex(), Stop()
         self._setup: Setup | None = None
         self._made_of: tuple[RuleSet, Reap] | None = None
-        self._told: dict[tuple[Key, str], None] = {}
+        self._logged: dict[tuple[Key, str], None] = {}
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
     def reaping(self) -> tuple[Stage | None, Stage | None]:
-        """The reaper and what others reap; nothing where there is no machine to act on."""
+        """The stages of the reaper and of other reapers' actions; none without a machine to act on."""
         machine = self._machine
         if machine is None:
             return None, None
@@ -135,7 +135,7 @@ class _Rules:
         return (BackgroundReap(first, wait_s=END_S, current=lambda: self._setup), FollowAudit(path, self._run))
 
     def tell(self, tick: Tick) -> Tick:
-        """Log what matched and what was done, and show it where the rule wants that."""
+        """Log matches and actions, and show them on the desktop if the rule asks for it."""
         for each in tick.records:
             if each["type"] == "match":
                 self._match(each)
@@ -151,7 +151,7 @@ class _Rules:
                      stop=self._stop, run=self._run)
 
     def arm(self, rules: RuleSet, patterns: Patterns) -> None:
-        """The setup that is in force from this tick on."""
+        """Make the setup that is in force from this tick on."""
         reap = self.reap
         if self._machine is None or self._made_of == (rules, reap):
             return
@@ -161,12 +161,12 @@ class _Rules:
             try:
                 self._setup = self._made(self._machine, rules, reap, patterns)
             except ConfigError as error:
-                self.say("error", f"nothing is ended: {error}")
+                self.say("error", f"nothing is killed: {error}")
         if self._setup is not None and not was:
-            self.say("warning", "armed: what the rules ask to end is ended without a question"
+            self.say("warning", "armed: processes that match a kill rule are killed without asking"
                      + (" (but daemon.dry_run is true)" if rules.settings.dry_run else ""))
         elif was and self._setup is None:
-            self.say("info", "no longer armed: matches are told and kept")
+            self.say("info", "no longer armed: matches are logged and stored")
         self._made_of = rules, reap
 
     def _samples(self, key: Key) -> list[Row]:
@@ -178,11 +178,11 @@ class _Rules:
 
     def _match(self, match: Record) -> None:
         key = (match["pid"], match["start_ticks"]), match["rule"]
-        if key in self._told:
+        if key in self._logged:
             return
-        self._told[key] = None
-        if len(self._told) > TOLD:
-            del self._told[next(iter(self._told))]
+        self._logged[key] = None
+        if len(self._logged) > LOGGED_MAX:
+            del self._logged[next(iter(self._logged))]
         self._loud(match.get("log_level", "warning"), f"rule {match['rule']} matches {match.get('command', '?')} "
                                                       f"[{match['pid']}]: {match['reason']}")
         settings = self.rules.now.settings
@@ -191,7 +191,7 @@ class _Rules:
 
     def _action(self, action: Record) -> None:
         if "not_a_kill" in action.get("refusals", ()):
-            return  # the match was told
+            return  # the match was logged
         rules = self.rules.now
         rule = rules.rule(action["rule"])
         self._loud(rule.action.log_level if rule is not None else "warning", sentence(action))
@@ -200,7 +200,7 @@ class _Rules:
 
 
 class _Match:
-    """Adds match records. New rules have seen nothing yet: what has to last, lasts from then on."""
+    """Adds match records. Durations of new rules are measured from the time they are loaded."""
 
     def __init__(self, of: _Rules) -> None:
         self._of = of
@@ -259,7 +259,7 @@ class Teller:
 
 
 def _metrics(settings: Settings, say: Say, stack: ExitStack) -> Stage | None:
-    """The stage that counts for the metrics page, if the rule file wants that; what hinders it is said."""
+    """The stage that counts for the metrics page, if the rule file asks for it; a failure is logged."""
     if not settings.metrics:
         return None
     from rogue_hunter.metrics import Metrics, Server

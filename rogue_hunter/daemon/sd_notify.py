@@ -1,7 +1,4 @@
-"""sd_notify: what a service tells systemd, one datagram a message.
-
-Protocol: sd_notify(3). Does nothing where nobody asked (no NOTIFY_SOCKET).
-"""
+"""Messages to systemd: ready, watchdog, status. Protocol: sd_notify(3). Does nothing without NOTIFY_SOCKET."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ STATUS_S = 5.0
 
 
 class Notifier:
-    """Tells the service manager. Never waits and never raises: a manager that does not listen is no reason to stop."""
+    """Sends messages to the service manager. Never waits and never raises."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self.watchdog_s = _watchdog(environment)
@@ -32,14 +29,14 @@ class Notifier:
 
     @property
     def wanted(self) -> bool:
-        """True when somebody asked to be told."""
+        """True when the service manager expects messages."""
         return self._socket is not None
 
-    def tell(self, **words: object) -> bool:
-        """Send `NAME=value` lines; False when nobody took them."""
+    def tell(self, **fields: object) -> bool:
+        """Send `NAME=value` lines; False when they could not be sent."""
         if self._socket is None:
             return False
-        text = "\n".join(f"{name}={visible(str(value))}" for name, value in words.items())
+        text = "\n".join(f"{name}={visible(str(value))}" for name, value in fields.items())
         try:
             self._socket.sendto(text.encode("utf-8", "backslashreplace"), self._address)
         except OSError:
@@ -55,14 +52,14 @@ class Notifier:
         self.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
 
 def _watchdog(environment: Mapping[str, str]) -> float | None:
-    """Seconds after which the service manager gives us up, if it is us that it watches."""
+    """Seconds after which the service manager's watchdog acts; None if it does not watch this process."""
     usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
     if not (usec.isascii() and usec.isdigit()) or int(usec) <= 0:
         return None

@@ -60,8 +60,8 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The stages that belong to services, None where there is no such service; and what daemon_state tells beside the
-    states of the stages. The values of `facts` are read at each write, so a dict in it may change."""
+    """The stages that belong to services, None where there is no such service; and the facts of daemon_state that no
+    stage has. The values of `facts` are read at each write, so a dict in it may change."""
 
     budget: Stage | None = None
     wal: Stage | None = None
@@ -128,7 +128,7 @@ def _announce(loop: Loop, tell: Notifier, rate: Rate, stack: ExitStack) -> None:
     """Keep the service manager informed until the first tick sends READY, and at the end."""
     more: dict[str, object] = {}
     if rate.hz < SLOW_HZ:
-        # systemd gives up a service that is not ready within 90 s; the first tick comes with the second beat.
+        # systemd stops a service that is not ready within 90 s; the first tick comes with the second beat.
         more = {"EXTEND_TIMEOUT_USEC": int(1e6 * (2 / rate.hz + 30))}
     loop.soon(lambda: tell.tell(**more, STATUS="waiting for the first tick"))
     if tell.watchdog_s:
@@ -137,7 +137,7 @@ def _announce(loop: Loop, tell: Notifier, rate: Rate, stack: ExitStack) -> None:
 
 
 def _watch_log(log: Log, writer: Writer) -> None:
-    """Tell in the state that entries of the log are lost, as long as they are."""
+    """Report in the state that log entries are lost, while that lasts."""
     def hear(problem: str | None) -> None:
         if problem is None:
             writer.alarms.pop("log", None)

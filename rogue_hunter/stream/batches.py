@@ -1,4 +1,4 @@
-"""Ticks that are waited for in a thread, so that what reads them can do something else when none comes."""
+"""Read ticks in a background thread, so that a stage also runs when no tick arrives."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from queue import Empty, Queue
 from rogue_hunter.stream.tick import Record, Tick
 
 AHEAD = 4
-"""Ticks that are read ahead; beyond it whoever writes them has to wait, as with any pipe."""
+"""Ticks that are read ahead; then the writer has to wait, as with any pipe."""
 
 
 def pumped(ticks: Iterator[Tick], every_s: float) -> Iterator[Tick]:
-    """The ticks, and an empty one whenever none came for `every_s` seconds.
-
-    For a stage that has something to say between two ticks. Raises what reading raises.
-    """
+    """The ticks, and an empty tick whenever none arrived for `every_s` seconds, so that a stage can add records
+    between two ticks. Raises what reading raises."""
     queue: Queue[Tick | BaseException | None] = Queue(AHEAD)
 
     def read() -> None:
@@ -43,10 +41,10 @@ def pumped(ticks: Iterator[Tick], every_s: float) -> Iterator[Tick]:
 
 
 def gathered(ticks: Iterator[Tick], every_s: float) -> Iterator[Tick]:
-    """Records that come outside of ticks, in batches: those of one time (`ts`, `seq`), as they were made together.
+    """Records between ticks, in batches of one time (`ts`, `seq`): records that were made together.
 
-    A batch ends with a record of another time, with a whole tick, at the end, and when nothing came for `every_s`
-    seconds. For a stage that treats what belongs together as one. Raises what reading raises.
+    A batch ends at a record of another time, at a tick, at the end of the input, and when nothing arrived for `every_s`
+    seconds. Raises what reading raises.
     """
     held: list[Record] = []
     for tick in pumped(ticks, every_s):

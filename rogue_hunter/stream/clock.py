@@ -30,7 +30,7 @@ class Beat(NamedTuple):
 class Clock:
     """The clocks a beat needs, each in nanoseconds; tests hand in their own.
 
-    `sleeping` is a clock that goes on while the machine is suspended (CLOCK_BOOTTIME, mach_continuous_time); the
+    `sleeping` is a clock that keeps running while the machine is suspended (CLOCK_BOOTTIME, mach_continuous_time); the
     monotonic clock stops then, so the difference of the two grows by the time asleep.
     """
 
@@ -68,7 +68,7 @@ class Rate:
 
 def beats(rate: Rate, sleep: Callable[[float], bool], clock: Clock | None = None, count: int | None = None,
           seconds: float | None = None) -> Iterator[Beat]:
-    """Beat at `rate` until `count` beats, `seconds` of time, or `sleep` says stop.
+    """Beat at `rate` until `count` beats, `seconds` of time, or until `sleep` returns False.
 
     Deadlines are absolute, so the cost of a tick does not slow the rate; a deadline that has passed is not made up
     for, the next one is the first in the future. A changed rate is noticed at each return of `sleep`: the next beat is

@@ -54,7 +54,7 @@ class Tick:
 
     @property
     def partial(self) -> bool:
-        """True when rows were left out (`--active`, `--pid`, ...): a missing process is then not a gone one."""
+        """True when rows were left out (`--active`, `--pid`, ...): then a missing process may still be running."""
         return self.row is not None and len(self.processes) < self.row.get("processes", 0)
 
 
@@ -62,16 +62,16 @@ def lived(row: Row, ts: float, interval_s: float) -> float:
     """The part of the interval before `ts` in which the process lived, 0.01 s at the least of it.
 
     The rates of a process that began in the interval are of its own lifetime; what it used in the interval is its
-    rate times this: 3 ms of `ls` are no core, though it had one for 3 ms.
+    rate times this: `ls` that ran for 3 ms did not use a core for the whole interval.
     """
     age = ts - row.get("start_time", 0.0)
-    # A process of the future: the wall clock was set back since, and its age is not known by it.
+    # A start in the future: the wall clock was set back since then, so the age is unknown.
     known = -1.0 < age < interval_s and interval_s > 0
     return max(age, 0.01) / interval_s if known else 1.0
 
 
 def newcomers(now: dict[Key, Row], known: dict[Key, Row]) -> list[Key] | None:
-    """The identities of `now` that `known` lacks, in order, when they stand behind all others; else None.
+    """The identities of `now` that `known` lacks, in order, if they come after all others; else None.
 
     A host appends new processes, so a stage that keeps a mapping of its own can keep its order without walking through
     all of it. `known` holds nothing that `now` lacks.

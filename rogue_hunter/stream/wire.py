@@ -1,7 +1,7 @@
 """NDJSON in and out: the only place where a record becomes bytes and bytes become a record.
 
-A tick is written as its process rows, the records that came with it and its closing row, in one write. Reading turns
-the same lines into the same ticks, so a stage behaves alike in a shell pipeline and inside of one process.
+A tick is written as its process rows, its other records and its closing row, in one write. Reading turns these lines
+into the same tick again, so a stage behaves the same in a shell pipeline and inside one process.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ MAX_LINE = 1 << 20
 
 _I64 = 1 << 63
 _TIME_END = 1e11
-"""Epoch seconds of the year 5138: what is later is no time but garbage, and no calendar function takes it."""
+"""Epoch seconds of the year 5138: a later time is garbage, and calendar functions fail on it."""
 
 Stamp = tuple[float, int]
 """ts and seq, by which the rows of one tick belong together."""
 
 _STAMPS = frozenset({"ts", "seq", "age_s"})
-"""What the writer adds to a row."""
+"""Fields that the writer adds to a row."""
 
 
 class Sink(Protocol):
-    """What a tick is written to."""
+    """A file that ticks are written to."""
 
     def write(self, data: bytes, /) -> object: ...
     def flush(self) -> object: ...
@@ -98,7 +98,7 @@ def write(ticks: Iterator[Tick], sink: Sink, *, encode: Callable[[Tick], bytes] 
 
 
 def only_records(tick: Tick) -> bytes:
-    """An encoding that leaves out the rows of the tick: what a stage prints that answers with records."""
+    """An encoding without the rows of the tick, for stages that print records only."""
     return b"".join([orjson.dumps(r, option=orjson.OPT_APPEND_NEWLINE) for r in tick.records])
 
 
@@ -139,7 +139,7 @@ def _stamp(kind: str, fields: Row) -> Stamp:
 
 
 def _writable(value: Row) -> bytes:
-    """The bytes of what was read; JSON may be nested deeper on its way in than on its way out. Raises ValueError."""
+    """The value as bytes. JSON that can be read may be nested too deeply to be written: raises ValueError."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -154,9 +154,8 @@ def _json_type(value: object) -> str:
 class Reader:
     """Lines to ticks.
 
-    A line that is no record becomes an `error` record that travels with the tick; nothing else is done with it.
-    `bad` counts such lines and `first_bad` says what the first one was; `truncated` is True when the input ended
-    inside of a tick or of a line.
+    A malformed line becomes an `error` record in the tick. `bad` counts such lines and `first_bad` describes the first;
+    `truncated` says how the input ended inside a tick or a line, empty if it did not.
     """
 
     def __init__(self, stream: BinaryIO, stage: str) -> None:
@@ -169,7 +168,7 @@ class Reader:
         self.truncated = ""
 
     def ticks(self) -> Iterator[Tick]:
-        """Every whole tick of the input, and every batch of records that came between two ticks."""
+        """Every complete tick of the input, and every batch of records between two ticks."""
         rows: dict[Key, tuple[Row, bytes]] = {}
         stamp: Stamp = (0.0, 0)
         extra: list[Record] = []
@@ -179,7 +178,7 @@ class Reader:
                 if kind == "process" or kind == "tick":
                     before, stamp = stamp, _stamp(kind, fields)
                     if rows and before != stamp:
-                        # The closing row of those before was lost: their tick is truncated, whatever follows.
+                        # The closing row of these rows was lost: their tick is truncated, whatever follows.
                         extra.append(self._error(f"{len(rows)} process rows without a closing tick row"))
                         rows = {}
                 if kind == "process":
@@ -235,15 +234,15 @@ class Reader:
         return kind, {k: v for k, v in value.items() if v is not None} if None in value.values() else value
 
     def _row(self, fields: Row) -> tuple[Key, tuple[Row, bytes]]:
-        """The identity and the row with its bytes; the row object of the tick before when it says the same."""
+        """The identity and the row with its bytes; the row object of the previous tick if it is equal."""
         body = {name: value for name, value in fields.items() if name not in _STAMPS}
         pid, start = body.get("pid"), body.get("start_ticks")
         before = self._before.get((pid, start)) if type(pid) is int and type(start) is int else None
         # Compared as bytes: 0, 0.0 and false are equal in Python and not on the wire.
-        said = _writable(body)
-        if before is None or before[1] != said:
+        data = _writable(body)
+        if before is None or before[1] != data:
             check("process", fields)
-            before = body, said
+            before = body, data
         if body["pid"] < 0 or body["start_ticks"] < 0:
             raise ValueError("pid or start_ticks below 0")
         return (body["pid"], body["start_ticks"]), before

@@ -349,7 +349,7 @@ def disarming(arena: Arena) -> Any:
         return log.exists() and words in log.read_text()
 
     with place.background("pipe", "-q", "--no-socket", "-c", str(config)):
-        armed = wait_for(lambda: said("armed: what the rules"))
+        armed = wait_for(lambda: said("armed: processes that match"))
         arena.as_user(lambda: config.write_text(f'[reap]\nmode = "observe"\n{RULES}'))
         disarmed = wait_for(lambda: said("no longer armed"))
         victim = arena.victim("loop")

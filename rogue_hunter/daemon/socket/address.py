@@ -1,7 +1,6 @@
-"""Where the socket stands: a directory that is ours alone, a lock held for life, and a name that nobody else made.
+"""The address of the socket: a private directory, a lock that is held while rh-pipe runs, and the socket itself.
 
-Nothing is removed but a socket of our own user, and that only while we hold the lock: then it is stale, whoever made
-it is dead.
+Only a socket of this user is ever removed, and only while the lock is held: then the process that made it has ended.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ BACKLOG = 32
 
 
 class SocketError(RogueHunterError):
-    """The socket cannot be served or reached. `code` is the exit code: 69 nobody there or taken, 74 a directory or file
-    that is not as it must be, 78 a path that cannot be one."""
+    """The socket cannot be served or reached. `code` is the exit code: 69 not served or served by another process,
+    74 a directory or file with the wrong owner, type or mode, 78 an invalid path."""
 
     code = UNAVAILABLE
 
@@ -51,7 +50,7 @@ def socket_path(configured: str = "", given: Path | None = None) -> Path:
 
 
 def check_length(path: Path) -> None:
-    """Raise SocketError for a path that no socket can have."""
+    """Raise SocketError for a path that is too long for a socket."""
     size = len(os.fsencode(path))
     if size >= SUN_PATH:
         raise SocketError(f"{path}: a socket's path has at most {SUN_PATH - 1} bytes, this one has {size}; "
@@ -59,10 +58,10 @@ def check_length(path: Path) -> None:
 
 
 class Place:
-    """The right to serve one socket path. Made by checking and locking; `listen` then makes the socket."""
+    """The right to serve one socket path: checks and locks it; `listen` then creates the socket."""
 
     def __init__(self, path: Path) -> None:
-        """Check the directory and take the lock. Raises SocketError, PathError; nothing is removed."""
+        """Check the directory and lock. Raises SocketError, PathError; nothing is removed."""
         check_length(path)
         self.path = path
         self._made: tuple[int, int] | None = None
@@ -84,24 +83,24 @@ class Place:
             raise SocketError(f"{self.path}.lock: {error.strerror}", 74) from None
 
     def listen(self) -> socket.socket:
-        """The listening socket, non-blocking, mode 0600. A stale one of ours is replaced. Raises SocketError."""
+        """The listening socket, non-blocking, mode 0600. A stale one of this user is replaced. Raises SocketError."""
         name = self.path.name
         info = self._look()
         if info is not None:
             if not stat.S_ISSOCK(info.st_mode) or info.st_uid != os.geteuid():
-                raise SocketError(f"{self.path}: exists and is not a socket of ours; it is left alone", 74)
+                raise SocketError(f"{self.path}: exists and is not a socket of this user; it is not replaced", 74)
             os.unlink(name, dir_fd=self._dir)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.setblocking(False)
             listener.bind(str(self.path))
             listener.listen(BACKLOG)
-            # The name was resolved again by bind: what stands in the directory that was checked must be what we made.
+            # bind resolved the path again: the entry of the checked directory must be this socket.
             made = self._look()
             if made is None or not stat.S_ISSOCK(made.st_mode) or made.st_uid != os.geteuid():
-                raise SocketError(f"{self.path}: the directory was exchanged meanwhile", 74)
+                raise SocketError(f"{self.path}: the directory was replaced at the same time", 74)
             self._made = made.st_dev, made.st_ino
-            # Who may connect is decided by the directory and by the peer's credentials; some systems ask the mode too.
+            # The directory and the peer credentials protect the socket; some systems check its mode too.
             os.chmod(name, 0o600, dir_fd=self._dir)
         except OSError as error:
             listener.close()
@@ -111,8 +110,8 @@ class Place:
             raise
         return listener
 
-    def standing(self) -> bool:
-        """True while the path leads to the socket that we made: a cleaner of temporary files may have taken it."""
+    def is_intact(self) -> bool:
+        """True while the path leads to the socket made here: a cleaner of temporary files may have removed it."""
         try:
             info = os.lstat(self.path)
         except OSError:
@@ -128,8 +127,7 @@ class Place:
             raise SocketError(f"{self.path}: {error.strerror}", 74) from None
 
     def leave(self) -> None:
-        """Remove the socket, if it is still ours, and give the lock back. The lock's file stays: removing it would let
-        two processes hold two locks of one name."""
+        """Remove the socket, if it is still the one made here, and release the lock."""
         if self._left:
             return
         self._left = True
@@ -140,15 +138,15 @@ class Place:
         self._lock.release()
         os.close(self._dir)
 
-    def anew(self) -> Place:
-        """The same path, checked and locked again, after somebody removed the socket or its directory. Raises
-        SocketError, PathError."""
+    def renewed(self) -> Place:
+        """The same path, checked and locked again, after the socket or its directory was removed. Raises SocketError,
+        PathError."""
         self.leave()
         return Place(self.path)
 
 
 def _open_private(directory: Path) -> int:
-    """A descriptor of the directory, looked at once more through it: a path may lead elsewhere a moment later."""
+    """A descriptor of the directory, checked through it: the path may lead to another directory a moment later."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

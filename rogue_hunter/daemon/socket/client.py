@@ -1,7 +1,7 @@
-"""One client of the socket, as rh-pipe sees it: what waits to be sent, and what it said so far.
+"""One client of the socket: its queue of frames to send, and the requests it sent.
 
-Both sides are bounded. What does not fit in the queue is dropped from its old end and counted; a line may have 64 KiB;
-who sends faster than we take is left waiting by the kernel.
+Both sides are bounded. When the queue is full, the oldest frame is dropped and counted; a line may have 64 KiB; the
+kernel makes a client wait that sends too fast.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ LINE = 1 << 16
 """Bytes of one line that a client may send."""
 
 CHUNK = 1 << 14
-"""Bytes taken from a client at once: parsing them takes under a millisecond, and then the beat is looked at again."""
+"""Bytes received from a client at once: parsing them takes less than a millisecond, then the beat is checked again."""
 
 LINES_PER_S, LINES_BURST = 20.0, 40.0
-"""Lines taken from one client; more wait in its own send buffer."""
+"""Lines accepted from one client; more wait in its own send buffer."""
 
 ANSWERS = 64
-"""Answers that may wait for one client; who asks on without reading them is disconnected."""
+"""Answers that may wait for one client; a client that does not read them is disconnected."""
 
 
 class Gone(Exception):
-    """The client has closed, or has to be closed; the text says why, empty when it just left."""
+    """The client has disconnected, or has to be disconnected; the message says why, empty if it just left."""
 
 
 @dataclass(slots=True)
@@ -58,8 +58,8 @@ class Bucket:
 
 @dataclass(slots=True)
 class Client:
-    """`dropped` frames since the client was last told, `dropped_total` in all. `moved` is when it last took a byte, or
-    had nothing to take, by the server's clock."""
+    """`dropped` frames since the last `dropped` record, `dropped_total` in all. `moved` is the time, by the server's
+    clock, at which it last received a byte or had nothing to receive."""
 
     number: int
     connection: socket.socket
@@ -70,7 +70,7 @@ class Client:
     frames: deque[bytes] = field(default_factory=deque)
     answers: deque[bytes] = field(default_factory=deque)
     sending: memoryview = field(default_factory=lambda: memoryview(b""))
-    heard: bytearray = field(default_factory=bytearray)
+    received: bytearray = field(default_factory=bytearray)
     dropped: int = 0
     dropped_total: int = 0
     bad: int = 0
@@ -84,7 +84,7 @@ class Client:
         return bool(self.sending or self.answers or self.frames)
 
     def push(self, frame: bytes) -> None:
-        """Queue a frame; the oldest one that is not on its way already falls out of a full queue."""
+        """Queue a frame; if the queue is full, the oldest one that is not being sent is dropped."""
         if len(self.frames) >= self.limit:
             self.frames.popleft()
             self.dropped += 1
@@ -92,13 +92,13 @@ class Client:
         self.frames.append(frame)
 
     def answer(self, line: bytes) -> None:
-        """Queue what the client asked for; it is not dropped. Raises Gone for one that never reads its answers."""
+        """Queue an answer, which is never dropped. Raises Gone for a client that does not read its answers."""
         if len(self.answers) >= ANSWERS:
             raise Gone("does not read its answers")
         self.answers.append(line)
 
     def send(self, now: float) -> None:
-        """Send what the kernel takes at once. Raises Gone."""
+        """Send what the kernel accepts without waiting. Raises Gone."""
         if not self.waiting:
             self.moved = now
         while self.sending or self._next():
@@ -112,7 +112,7 @@ class Client:
             self.moved = now
 
     def _next(self) -> bool:
-        """Begin the next frame: always at a line's end, and with the gap told where it is."""
+        """Begin the next frame; where frames were dropped, first a `dropped` record."""
         if self.answers:
             self.sending = memoryview(self.answers.popleft())
         elif self.dropped:
@@ -125,7 +125,7 @@ class Client:
     # -- from the client -------------------------------------------------------------------------------------------
 
     def receive(self) -> None:
-        """Take what the kernel has, up to CHUNK bytes. Raises Gone."""
+        """Receive what the kernel has, up to CHUNK bytes. Raises Gone."""
         try:
             data = self.connection.recv(CHUNK)
         except (BlockingIOError, InterruptedError):
@@ -134,27 +134,27 @@ class Client:
             raise Gone("") from None
         if not data:
             raise Gone("")
-        self.heard += data
+        self.received += data
 
-    def said(self, clock: Callable[[], float]) -> Iterator[bytes]:
-        """The whole lines that may be taken now. Raises Gone for a line without end."""
+    def lines_in(self, clock: Callable[[], float]) -> Iterator[bytes]:
+        """The complete lines that the rate limit allows now. Raises Gone for a line that is too long."""
         self.held_back = False
-        while (end := self.heard.find(b"\n", 0, LINE + 1)) >= 0:
+        while (end := self.received.find(b"\n", 0, LINE + 1)) >= 0:
             if not self.lines.take(clock()):
                 self.held_back = True
                 return
-            line = bytes(self.heard[:end])
-            del self.heard[:end + 1]
+            line = bytes(self.received[:end])
+            del self.received[:end + 1]
             yield line
-        if len(self.heard) > LINE:
+        if len(self.received) > LINE:
             raise Gone(f"sent a line of more than {LINE} bytes")
 
     def close(self) -> None:
-        """Close the connection and forget what waits."""
+        """Close the connection and drop what waits."""
         self.connection.close()
         self.frames.clear()
         self.answers.clear()
-        self.heard.clear()
+        self.received.clear()
 
 
 def line_of(kind: str, /, **fields: object) -> bytes:

@@ -13,21 +13,21 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Tick, record
 
 HISTORY = 120
-"""Ticks whose highest score a new client is told: 40 s at 3 Hz, the width of a terminal's sparkline."""
+"""Ticks whose highest score is sent to a new client: 40 s at 3 Hz, the width of a terminal's sparkline."""
 
 BULKY = frozenset({"spindump_report", "spindump_process", "spindump_thread", "spindump_blocker", "log_entry",
                    "buffer_context"})
-"""Rows of a capture: thousands of lines that are in the database, and of which the record `capture` tells."""
+"""Records of a capture that are not sent: thousands of lines, which are in the database."""
 
-_TOLD = ("event", "boot_id", "pid", "start_ticks", "command", "user", "entered", "peak_score", "peak_band", "band")
+_SENT = ("event", "boot_id", "pid", "start_ticks", "command", "user", "entered", "peak_score", "peak_band", "band")
 
 
 class Clients(Protocol):
-    """Whom a feed sends to."""
+    """The clients that a feed is sent to."""
 
     @property
     def clients(self) -> int:
-        """How many there are."""
+        """Their number."""
         ...
 
     def broadcast(self, frame: bytes) -> None:
@@ -35,13 +35,13 @@ class Clients(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """What daemon_state tells of them."""
+        """Their state for daemon_state."""
         ...
 
 
 class Feed:
-    """What a new client is told, and each tick as clients get it. `state` gives what initial_state tells of the pipe
-    itself."""
+    """Encodes ticks for clients, and keeps what a new client is sent first. `state` returns the fields of
+    initial_state that describe rh-pipe itself."""
 
     def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
         self._state = state
@@ -51,19 +51,19 @@ class Feed:
         self._last: Tick | None = None
 
     def take(self, tick: Tick) -> None:
-        """Remember what a client is told when it connects."""
+        """Keep what a new client will be sent."""
         for each in tick.records:
             if each["type"] == "event":
                 if each["kind"] == "exit":
                     self._events.pop(each["event"], None)
                 else:
-                    self._events[each["event"]] = {name: each[name] for name in _TOLD if name in each}
+                    self._events[each["event"]] = {name: each[name] for name in _SENT if name in each}
         if tick.row is not None:
             self._history.append((tick.row["ts"], tick.row.get("max_score")))
             self._last = Tick(tick.row, dict(tick.rogues))
 
     def frame(self, tick: Tick) -> bytes:
-        """The lines of a tick as clients get them."""
+        """The lines of a tick for clients."""
         kept = [each for each in tick.records if each["type"] not in BULKY]
         return self._encode(Tick(tick.row, dict(tick.rogues), records=kept))
 

@@ -1,4 +1,4 @@
-"""Following a running rh-pipe: whole ticks, through its ends and beginnings; and what the database has from before."""
+"""Follow a running rh-pipe: complete ticks, with reconnection, and earlier events from the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.daemon.socket.address import SocketError
-from rogue_hunter.daemon.socket.framing import CHUNK, connect, heard
+from rogue_hunter.daemon.socket.framing import CHUNK, connect, lines_of
 from rogue_hunter.schema.events import EVENT
 from rogue_hunter.schema.field import VERSION
 from rogue_hunter.stream import wire
@@ -33,7 +33,7 @@ def kind_of(line: bytes) -> str:
 
 
 def whole(lines: Iterator[bytes]) -> Iterator[Batch]:
-    """The lines by tick. Rows whose closing row does not come are dropped: half a tick looks like a quiet machine."""
+    """The lines grouped by tick. Rows without a closing row are dropped: half a tick looks like a quiet machine."""
     rows: Batch = []
     for line in lines:
         kind = kind_of(line)
@@ -49,7 +49,7 @@ def whole(lines: Iterator[bytes]) -> Iterator[Batch]:
 
 
 class Output:
-    """Waits for a connection without missing that the reader of our output went away."""
+    """Waits for a connection, and notices when the reader of the output closes it."""
 
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
@@ -71,10 +71,10 @@ class Output:
 
 def follow(path: Path, wait: Callable[[socket.socket | None, float | None], bool], say: Callable[[str], object],
            again: bool = True, connecting: Callable[[Path], socket.socket] = connect) -> Iterator[Batch]:
-    """Every batch that rh-pipe sends, for ever; an empty one before each wait for a connection.
+    """Every batch that rh-pipe sends, without end; an empty one before each wait for a connection.
 
-    `wait(connection, seconds)` waits for a connection to be readable, or just so long. Without `again` the first end of
-    a connection is the end. Raises SocketError for a socket that is not ours, or that is not there when not `again`.
+    `wait(connection, seconds)` waits until a connection is readable, or for that time. Without `again` it ends with the
+    first connection. Raises SocketError for a socket of another user, or without `again` for one that is not served.
     """
     delay = FIRST_S
     told = False
@@ -104,14 +104,14 @@ def follow(path: Path, wait: Callable[[socket.socket | None, float | None], bool
                         return b""
                 return b""
 
-            for batch in whole(heard(receive)):
+            for batch in whole(lines_of(receive)):
                 if told:
                     say("connected")
                 delay, told = FIRST_S, False
                 yield batch
         if not again:
             return
-        say("rh-pipe went away; connecting again")
+        say("rh-pipe ended; connecting again")
         told = True
         yield []
         wait(None, delay)

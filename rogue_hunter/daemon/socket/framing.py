@@ -1,4 +1,4 @@
-"""The other end of the socket: connecting to rh-pipe, hearing it, asking it for something."""
+"""The client side of the socket: connect to rh-pipe, read lines, send a request."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Silent(SocketError):
 
 def connect(path: Path, timeout: float | None = 5.0,
             peer: Callable[[socket.socket], Peer | None] = peer_of) -> socket.socket:
-    """A connection to the rh-pipe that serves `path`. Raises SocketError: 69 when nobody does, 74 when it is somebody
-    else's or may not be used, 78 for a path that no socket can have."""
+    """A connection to the rh-pipe that serves `path`. Raises SocketError: 69 when it is not served, 74 when it belongs
+    to another user or is not accessible, 78 for an invalid path."""
     check_length(path)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(timeout)
@@ -41,15 +41,16 @@ def connect(path: Path, timeout: float | None = 5.0,
         connection.close()
         raise SocketError(f"{path}: {error.strerror}", 74) from None
     who = peer(connection)
-    # What another user says could be anything; root may look at it all the same.
+    # Another user could send anything; root may read it all the same.
     if os.geteuid() != 0 and (who is None or not who.trusted):
         connection.close()
-        raise SocketError(f"{path}: served by {f'user {who.uid}' if who else 'nobody knows whom'}", 74)
+        raise SocketError(f"{path}: served by {f'user {who.uid}' if who else 'an unknown user'}", 74)
     return connection
 
 
-def heard(receive: Callable[[], bytes], limit: int = wire.MAX_LINE) -> Iterator[bytes]:
-    """The whole lines, with their line feeds, until `receive` gives nothing. Raises SocketError for an endless one."""
+def lines_of(receive: Callable[[], bytes], limit: int = wire.MAX_LINE) -> Iterator[bytes]:
+    """The complete lines, with their line feeds, until `receive` returns nothing. Raises SocketError for an endless
+    one."""
     held = b""
     while data := receive():
         held += data
@@ -57,22 +58,22 @@ def heard(receive: Callable[[], bytes], limit: int = wire.MAX_LINE) -> Iterator[
         for line in lines:
             yield line + b"\n"
         if len(held) > limit:
-            raise SocketError("rh-pipe sent a line without end", 74)
+            raise SocketError("rh-pipe sent an endless line", 74)
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    """Raises SocketError for what is none."""
+    """The record of a line. Raises SocketError."""
     try:
         found = wire.loads(line)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise SocketError("rh-pipe sent what is no record", 74)
+        raise SocketError("rh-pipe sent a malformed record", 74)
     return found
 
 
 def greeting(path: Path, timeout: float = 1.0, clock: Callable[[], float] = time.monotonic) -> Record:
-    """What rh-pipe tells of itself now: its record `initial_state`. Raises SocketError, as `ask` does."""
+    """The present state of rh-pipe: its record `initial_state`. Raises SocketError, as `ask` does."""
     return ask(path, {}, "initial_state", timeout, clock)
 
 
@@ -80,8 +81,8 @@ def ask(path: Path, request: Record, answer: str, timeout: float = 600.0,
         clock: Callable[[], float] = time.monotonic) -> Record:
     """Send one request, unless it is empty, and wait for the record of type `answer`; other records are skipped.
 
-    Raises SocketError: 69 when no rh-pipe serves the socket, goes away or takes longer than `timeout`, 74 when it says
-    that it cannot.
+    Raises SocketError: 69 when no rh-pipe serves the socket, or it ends or takes longer than `timeout`, 74 when it
+    answers with an error.
     """
     deadline = clock() + timeout
     with connect(path, min(5.0, timeout)) as connection:
@@ -96,7 +97,7 @@ def ask(path: Path, request: Record, answer: str, timeout: float = 600.0,
         try:
             if request:
                 connection.sendall(wire.dumps({"type": request["type"], "v": VERSION, **request}) + b"\n")
-            for line in heard(receive):
+            for line in lines_of(receive):
                 found = _record(line)
                 if found.get("type") == answer:
                     return dict(found)

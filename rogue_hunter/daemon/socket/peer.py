@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket: the kernel's word, not the client's."""
+"""The process at the other end of a Unix socket, as the kernel identifies it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _XUCRED = struct.Struct("@IIh16I")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that connected or listens: its effective user when it did, and its pid where that is told."""
+    """The process that connected or listens: its effective user at that time, and its pid if known."""
 
     uid: int
     pid: int | None = None
 
     @property
     def trusted(self) -> bool:
-        """True for our own user and for root, who can read everything anyway."""
+        """True for this user, and for root, who can read everything anyway."""
         return self.uid in (os.geteuid(), 0)
 
 
 def peer_of(connection: socket.socket, platform: str = sys.platform) -> Peer | None:
-    """The peer of a connected Unix socket; None where the system does not say, and then nobody is to be trusted."""
+    """The peer of a connected Unix socket; None if the system does not identify it: then it is not trusted."""
     try:
         if platform == "linux":
             size = struct.calcsize("3i")

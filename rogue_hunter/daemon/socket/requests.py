@@ -1,4 +1,4 @@
-"""What clients may ask for: a line in the log, the last slices, and pruning through the connection that writes."""
+"""The requests of clients: a log entry, the last slices, pruning through the writing connection."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Write = Callable[..., bool]
 
 
 def logging(write: Write, clock: Callable[[], float] = time.monotonic) -> Handler:
-    """Write what clients say into the log, under their name and pid, at a bounded rate."""
+    """Write log entries of clients, with their name and pid, at a limited rate."""
     bucket = Bucket.full(LOGS_PER_S, LOGS_BURST, clock())
     dropped = 0
 
@@ -52,7 +52,7 @@ def logging(write: Write, clock: Callable[[], float] = time.monotonic) -> Handle
             write("warning", f"{dropped} log entries of clients were dropped: too many")
             dropped = 0
         source = str(asked.get("source", ""))
-        # rh-pipe itself is not to be spoken for.
+        # A client must not write entries in the name of rh-pipe.
         name = source if _SOURCE.fullmatch(source) and source != "rh-pipe" else "client"
         write(level, str(asked["message"]), name, pid=peer.pid)
 
@@ -60,7 +60,7 @@ def logging(write: Write, clock: Callable[[], float] = time.monotonic) -> Handle
 
 
 def slices(recent: Callable[[], list[Record]], now: Callable[[], float] = time.time) -> Handler:
-    """Answer a `slices_request` with the slice records that `recent` gives, in one record."""
+    """Answer a `slices_request` with the records of `recent()`, in one record."""
 
     def handle(_asked: Record, _peer: Peer, reply: Reply) -> None:
         reply(record("slices", ts=now(), records=recent()))

@@ -1,6 +1,6 @@
-"""The socket's server: accepts, sends, listens to what clients say; all of it while the beat waits.
+"""The server of the socket: accepts clients, sends ticks and handles requests while the beat waits.
 
-Nothing here blocks, and nothing a client does raises: whoever misbehaves is disconnected with a reason in the log.
+Nothing here blocks, and no action of a client raises: a client that misbehaves is disconnected, with a log entry.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from rogue_hunter.schema.field import VERSION
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record
 
-LOOK_S = 1.0
-"""Seconds between two looks at who is stuck, who was held back, and whether the socket still stands."""
+CHECK_S = 1.0
+"""Interval of checking for stuck clients, rate-limited requests and a removed socket."""
 
 BAD_LINES = 20
-"""Lines that are no requests, after which a client is disconnected."""
+"""Malformed requests after which a client is disconnected."""
 
 Say = Callable[[str, str], object]
 """(level, message) for the log."""
 
 Reply = Callable[[Record], None]
-"""Sends a record to the client that asked, if it is still there; now or later."""
+"""Sends a record to the client of the request, if it is still connected; now or later."""
 
 Handler = Callable[[Record, Peer, Reply], None]
-"""What is done with an inbound record of one type. Must return soon: work that takes long is done in pieces."""
+"""Handles a request record of one type. Must return soon: long work is done in pieces."""
 
 
 class Server:
-    """Serves one socket from a loop. `greet` gives the bytes that a new client gets first."""
+    """Serves one socket from a loop. `greet` returns the bytes that a new client is sent first."""
 
     def __init__(self, place: Place, loop: Loop, settings: Settings, greet: Callable[[], bytes], say: Say,
                  handlers: Mapping[str, Handler] | None = None, clock: Callable[[], float] = time.monotonic,
@@ -55,38 +55,38 @@ class Server:
         self._count = 0
         self._refused = 0
         self._dropped = 0
-        self._complained = Bucket.full(0.2, 10, clock())
+        self._complaints = Bucket.full(0.2, 10, clock())
         self._lost = False
         self._listener: socket.socket | None = place.listen()
         loop.watch(self._listener, READ, self._accept)
-        loop.every(LOOK_S, self.look)
+        loop.every(CHECK_S, self.check)
 
     # -- for the pipe ------------------------------------------------------------------------------------------------
 
     @property
     def clients(self) -> int:
-        """How many are connected."""
+        """Number of connected clients."""
         return len(self._clients)
 
     def state(self) -> dict[str, Any]:
-        """What daemon_state says of the socket."""
+        """The state of the socket for daemon_state."""
         return {"path": str(self._place.path), "clients": self.clients, "clients_total": self._count,
                 "refused": self._refused,
                 "dropped_ticks": self._dropped + sum(c.dropped_total for c in self._clients.values())}
 
     def broadcast(self, frame: bytes) -> None:
-        """Give `frame`, whole lines, to every client; returns at once."""
+        """Queue `frame`, complete lines, for every client; returns at once."""
         now = self._clock()
         for client in list(self._clients.values()):
             client.push(frame)
             self._send(client, now)
 
     def handle(self, kind: str, handler: Handler) -> None:
-        """Have inbound records of a type answered by `handler`."""
+        """Use `handler` for requests of a type."""
         self._handlers[kind] = handler
 
     def close(self) -> None:
-        """Send what the kernel still takes, disconnect everybody, remove the socket."""
+        """Send what the kernel accepts without waiting, disconnect all clients, remove the socket."""
         now = self._clock()
         for client in list(self._clients.values()):
             with suppress(Gone):
@@ -108,14 +108,14 @@ class Server:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as error:
-            # No descriptors left: the listener stays ready and would spin; look() takes it up again.
+            # No descriptors left: the listener stays ready and would spin; check() registers it again.
             self._complain(f"cannot accept clients: {error.strerror}")
             self._loop.watch(self._listener, 0, self._accept)
             return
         connection.setblocking(False)
         peer = self._peer(connection)
         if peer is None or not peer.trusted:
-            self._refuse(connection, f"of user {peer.uid}" if peer else "of nobody knows whom", "not for this user")
+            self._refuse(connection, f"user {peer.uid}" if peer else "unknown user", "not for this user")
         elif len(self._clients) >= self._set.clients:
             self._refuse(connection, f"process {peer.pid}", f"{self._set.clients} clients are connected already")
         else:
@@ -148,11 +148,11 @@ class Server:
             self._complain(f"client disconnected (process {client.peer.pid}): {reason}")
 
     def _complain(self, message: str) -> None:
-        """A line in the log for what clients do, but not more of them than anybody reads."""
-        if self._complained.take(self._clock()):
+        """Log what a client did, at a limited rate."""
+        if self._complaints.take(self._clock()):
             self._say("warning", message)
 
-    # -- sending and hearing -----------------------------------------------------------------------------------------
+    # -- sending and receiving ---------------------------------------------------------------------------------------
 
     def _send(self, client: Client, now: float) -> None:
         try:
@@ -170,7 +170,7 @@ class Server:
         try:
             if events & READ:
                 client.receive()
-                self._hear(client)
+                self._requests(client)
             if events & WRITE:
                 client.send(self._clock())
         except Gone as reason:
@@ -178,19 +178,19 @@ class Server:
         else:
             self._watch(client)
 
-    def _hear(self, client: Client) -> None:
-        for line in client.said(self._clock):
+    def _requests(self, client: Client) -> None:
+        for line in client.lines_in(self._clock):
             try:
                 self._request(client, line)
             except ValueError as error:
                 client.bad += 1
                 client.answer(line_of("error", stage="rh-pipe", message=str(error)[:200]))
                 if client.bad >= BAD_LINES:
-                    raise Gone(f"sent {BAD_LINES} lines that are no requests") from None
+                    raise Gone(f"sent {BAD_LINES} malformed requests") from None
         client.send(self._clock())
 
     def _request(self, client: Client, line: bytes) -> None:
-        """Raises ValueError for a line that is no request."""
+        """Handle one line. Raises ValueError for a malformed request."""
         try:
             value = wire.loads(line)
         except RecursionError:
@@ -215,22 +215,22 @@ class Server:
 
         handler(value, client.peer, reply)
 
-    # -- from time to time -------------------------------------------------------------------------------------------
+    # -- checks ------------------------------------------------------------------------------------------------------
 
-    def look(self) -> None:
-        """Disconnect who is stuck, hear who was held back, take up the listener again, mend a socket that is gone."""
+    def check(self) -> None:
+        """Disconnect stuck clients, continue rate-limited requests, and create a socket that was removed again."""
         now = self._clock()
         for client in list(self._clients.values()):
             if client.waiting and now - client.moved >= self._set.stall_s:
-                self._drop(client, f"took nothing for {self._set.stall_s:g} s")
+                self._drop(client, f"read nothing for {self._set.stall_s:g} s")
             elif client.held_back:
                 try:
-                    self._hear(client)
+                    self._requests(client)
                 except Gone as reason:
                     self._drop(client, str(reason))
                 else:
                     self._watch(client)
-        if self._listener is not None and self._place.standing():
+        if self._listener is not None and self._place.is_intact():
             self._loop.watch(self._listener, READ, self._accept)
             return
         if self._listener is not None:
@@ -238,13 +238,13 @@ class Server:
             self._listener.close()
             self._listener = None
         try:
-            self._place = self._place.anew()
+            self._place = self._place.renewed()
             self._listener = self._place.listen()
         except (SocketError, PathError) as error:
             if not self._lost:
-                self._say("warning", f"the socket is gone and cannot be made again: {error}")
+                self._say("warning", f"the socket was removed and cannot be created again: {error}")
             self._lost = True
             return
         self._lost = False
         self._loop.watch(self._listener, READ, self._accept)
-        self._say("warning", f"{self._place.path} was removed; it is made again")
+        self._say("warning", f"{self._place.path} was removed; it was created again")

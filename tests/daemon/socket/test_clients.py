@@ -45,12 +45,12 @@ def test_a_client_that_never_reads(serve: Callable[..., Served]) -> None:
         served.server.broadcast(json.dumps({"type": "tick", "v": 1, "seq": n, "pad": "x" * 20_000}).encode() + b"\n")
         received(reader, served)
     served.now += 29
-    served.server.look()
+    served.server.check()
     assert served.server.clients == 2
     served.now += 2
-    served.server.look()
+    served.server.check()
     assert served.server.clients == 1
-    assert any("took nothing for 30 s" in message for message in served.said)
+    assert any("read nothing for 30 s" in message for message in served.said)
 
 
 def test_clients_that_vanish(serve: Callable[..., Served]) -> None:
@@ -87,7 +87,7 @@ def test_ten_megabytes_without_a_line_feed(serve: Callable[..., Served]) -> None
                 sent += client.send(b"x" * 65536)
             except BlockingIOError:
                 served.turn(1)
-                most = max([most, *(len(c.heard) for c in served.server._clients.values())])
+                most = max([most, *(len(c.received) for c in served.server._clients.values())])
     except (BrokenPipeError, ConnectionResetError):
         pass
     assert sent < 10_000_000
@@ -106,9 +106,9 @@ def test_lines_beyond_the_rate_wait(serve: Callable[..., Served]) -> None:
     served.turn(50)
     assert len(served.written) == LINES_BURST
     (held,) = served.server._clients.values()
-    assert len(held.heard) <= LINE + CHUNK
+    assert len(held.received) <= LINE + CHUNK
     served.now += 1
-    served.server.look()
+    served.server.check()
     served.turn(50)
     assert len(served.written) == LINES_BURST + 20
     assert sent > 10_000
@@ -175,12 +175,12 @@ def test_the_log_is_not_forged(serve: Callable[..., Served]) -> None:
     for n in range(12):
         served.now += 2
         client.sendall(b'{"type":"log","v":1,"level":"info","message":"m"}\n' * 40)
-        served.server.look()
+        served.server.check()
         served.turn(10)
         del n
     served.now += 100
     client.sendall(b'{"type":"log","v":1,"level":"info","message":"last"}\n')
-    served.server.look()
+    served.server.check()
     served.turn(10)
     said = [w for w in served.written if "were dropped" in w[1]]
     assert said and len(served.written) < 400
@@ -219,7 +219,7 @@ def test_no_descriptors_left(serve: Callable[..., Served]) -> None:
         for fd in spare:
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    served.server.look()
+    served.server.check()
     served.turn()
     assert served.server.clients == 1
     client.close()

@@ -101,7 +101,7 @@ def test_it_waits_1_to_30_s_and_begins_anew_after_a_connection() -> None:
     assert pipe.waits == [1, 2, 4, 8, 16, 30, 30, 30, 1, 2, 4]
     assert [batch for batch in got if batch] == [[b'{"type":"initial_state","v":1}\n']]
     assert len([s for s in pipe.said if "no rh-pipe" in s]) == 1
-    assert "connected" in pipe.said and "rh-pipe went away; connecting again" in pipe.said
+    assert "connected" in pipe.said and "rh-pipe ended; connecting again" in pipe.said
 
 
 def test_a_cut_tick_at_the_end_of_a_connection() -> None:
@@ -129,10 +129,10 @@ def test_a_line_without_end_is_not_held() -> None:
     def receive() -> bytes:
         return b"x" * 65536
 
-    from rogue_hunter.daemon.socket.framing import heard
+    from rogue_hunter.daemon.socket.framing import lines_of
 
-    with pytest.raises(SocketError, match="without end"):
-        next(heard(receive))
+    with pytest.raises(SocketError, match="endless"):
+        next(lines_of(receive))
     ours.close()
     theirs.close()
 

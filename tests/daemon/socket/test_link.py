@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.daemon.socket.address import SocketError
-from rogue_hunter.daemon.socket.framing import ask, connect, heard
+from rogue_hunter.daemon.socket.framing import ask, connect, lines_of
 from rogue_hunter.daemon.socket.peer import Peer
 
 
@@ -51,7 +51,7 @@ def answering(path: Path) -> Iterator[Callable[[bytes], None]]:
 @pytest.mark.parametrize(("data", "code", "words"), [
     (b'{"type":"tick","v":1}\n{"type":"error","v":1,"message":"no \\u001b[2J"}\n', 74, "rh-pipe: no"),
     (b'{"type":"tick","v":1}\n', 69, "ended before it answered"), (b"", 69, "ended before it answered"),
-    (b"[1]\n", 74, "no record"), (b"garbage\n", 74, "no record"), (b"\xff\xfe\n", 74, "no record"),
+    (b"[1]\n", 74, "malformed record"), (b"garbage\n", 74, "malformed record"), (b"\xff\xfe\n", 74, "malformed record"),
     (b'{"type":"prune_res', 69, "ended before it answered"),
 ])
 def test_answers_that_are_none(path: Path, answering: Callable[[bytes], None], data: bytes, code: int, words: str) -> None:
@@ -79,8 +79,8 @@ def test_one_that_says_nothing_is_given_up(path: Path) -> None:
 
 def test_an_endless_line_is_not_collected() -> None:
     parts = iter([b"a\nb" * 10, b"c" * 100])
-    with pytest.raises(SocketError, match="without end") as refused:
-        list(heard(lambda: next(parts), limit=50))
+    with pytest.raises(SocketError, match="endless") as refused:
+        list(lines_of(lambda: next(parts), limit=50))
     assert refused.value.code == 74
 
 

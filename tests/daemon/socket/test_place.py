@@ -156,7 +156,7 @@ def test_what_is_no_socket_of_ours_is_left_alone(directory: Path, kind: str) -> 
     else:
         path.mkdir()
     place = Place(path)
-    with pytest.raises(SocketError, match="left alone"):
+    with pytest.raises(SocketError, match="not replaced"):
         place.listen()
     place.leave()
     assert os.path.lexists(path) and target.read_text() == "keep"
@@ -198,9 +198,9 @@ def test_a_socket_that_was_removed_is_made_again(serve: Callable[..., Served], d
     """A cleaner of temporary files took the directory; a second later clients find it again."""
     served = serve()
     shutil.rmtree(directory / "run")
-    served.server.look()
+    served.server.check()
     assert received(served.connect(), served)[0]["type"] == "initial_state"
-    assert any("made again" in message for message in served.said)
+    assert any("created again" in message for message in served.said)
     # Somebody else's socket is not taken away at the end.
     os.unlink(served.place.path)
     other = socket.socket(socket.AF_UNIX)
