@@ -52,7 +52,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_every_kind_of_staleness_is_seen_and_mended(checkout: Path) -> None:
-    """A changed line, a missing schema, a schema of no type, a new command; and the prose around is left alone."""
+    """A changed line, a missing schema, a schema of no type, a new command; and the text around it is not changed."""
     assert docs.stale(checkout) == []
     schemas, formats = checkout / "rogue_hunter" / "schemas", checkout / "man" / "rogue-hunter.5"
     (schemas / "process.json").unlink()
@@ -79,7 +79,7 @@ def test_a_document_that_cannot_be_made_is_named(checkout: Path, broken: str) ->
 
 
 def test_what_is_generated_obeys_no_text_and_breaks_no_line() -> None:
-    """A description may hold whatever a sentence may hold: mdoc reads it as text."""
+    """A description may have any characters: mdoc reads it as text."""
     lines = docs.item("name", r".Sh 'x' \fB \n " + "word " * 40).splitlines()
     assert lines[0] == ".It Va name"
     assert lines[1].startswith(r"\&.Sh 'x' \efB \en word")
@@ -203,7 +203,7 @@ def test_the_schemas_hold_for_what_the_filters_print(stream: bytes, model: str, 
 
 @pytest.mark.slow
 def test_the_schemas_hold_for_rh_pipe_and_for_errors(rh: Run, tmp_path: Path) -> None:
-    """The tee of rh-pipe, and the answer to a line that is none."""
+    """The tee of rh-pipe, and the answer to a malformed line."""
     piped = rh("pipe", "--tee", "--quiet", "--for", "5s", "--hz", "4", "--db", tmp_path / "x.db")
     assert (piped.returncode, piped.stderr) == (0, b"")
     assert hold(piped.stdout)["tick"] >= 1
@@ -216,7 +216,7 @@ def test_the_schemas_hold_for_rh_pipe_and_for_errors(rh: Run, tmp_path: Path) ->
 
 
 def test_the_columns_of_a_new_database_are_the_declared_ones(tmp_path: Path) -> None:
-    """Name, type and order; whoever reads rogue-hunter(5) reads what sqlite3 shows."""
+    """Name, type and order; rogue-hunter(5) has what sqlite3 shows."""
     connection, _ = open_writer(tmp_path / "x.db")
     query = "SELECT name, type, \"notnull\" FROM pragma_table_info(?)"
     try:
@@ -238,7 +238,7 @@ def test_a_snapshot_has_a_column_for_each_field_and_for_its_range() -> None:
 
 
 def test_rogue_hunter_5_names_every_field_key_and_column() -> None:
-    """Nothing that can stand in a record, a configuration or a table is missing from the page."""
+    """No field, option or column is missing from the page."""
     page = (REPO / "man" / "rogue-hunter.5").read_text()
     told = set(re.findall(r"^\.It Va \"?([a-z_0-9]+)", page, re.MULTILINE))
     ranges = {f.name + tail for f in METRICS for tail in ("_low", "_high")}

@@ -1,12 +1,12 @@
-"""Golden cases: what a command says to a given input, byte for byte, by the commands themselves.
+"""Golden cases: the output of a command for a given input, byte for byte, by the commands themselves.
 
 A case is a directory `tests/golden/TOOL/CASE/` with
     cmd         a line of shell; rh-NAME are the commands of this checkout, the directory of the case is the current one
     in.ndjson   its standard input (none: empty)
     out.ndjson  its standard output
-    err         parts of its standard error, one a line (none: it says nothing there)
+    err         parts of its standard error, one a line (none: it is empty)
     rc          its exit code
-`pytest tests/test_golden.py --golden` writes out.ndjson and rc anew: read `git diff tests/golden` afterwards.
+`pytest tests/test_golden.py --golden` writes out.ndjson and rc again: read `git diff tests/golden` afterwards.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run(
 def test_golden(
     case: Path, run: Callable[[Path], subprocess.CompletedProcess[bytes]], request: pytest.FixtureRequest
 ) -> None:
-    """The output, the exit code and what is said on standard error are those of the case."""
+    """The output, the exit code and standard error are those of the case."""
     if " jq " in (case / "cmd").read_text() and shutil.which("jq") is None:
         pytest.skip("needs jq")
     done = run(case)
@@ -109,7 +109,7 @@ def test_there_are_cases() -> None:
 
 
 def test_worked_examples_are_golden() -> None:
-    """The numbers by which the share model was chosen stand in the golden outputs too."""
+    """The numbers by which the share model was chosen are in the golden outputs too."""
     rows = [json.loads(line) for line in (GOLDEN / "score/share-two-loops/out.ndjson").read_bytes().splitlines()]
     assert {r["pid"]: r["score"] for r in rows if r["type"] == "process"} == {7: 0, 101: 76, 102: 76}
     rows = [json.loads(line) for line in (GOLDEN / "score/stress/out.ndjson").read_bytes().splitlines()]

@@ -258,7 +258,7 @@ def test_pure_stages_hold_no_clock() -> None:
 
 
 def test_no_numeric_kill() -> None:
-    """The reaper's signals reach a process through its pidfd or not at all: a number may be somebody else by then."""
+    """The reaper's signals reach a process through its pidfd or not at all: a pid may belong to another process by then."""
     wrong = []
     for file in FILES:
         if own_unit(file) in ("reaper", "rules"):
@@ -271,7 +271,7 @@ def test_no_numeric_kill() -> None:
     assert wrong == []
 
 
-def test_every_module_says_what_it_is() -> None:
+def test_every_module_has_a_docstring() -> None:
     """Every module has a docstring, and in the units that others build on every public function and class has one."""
     wrong = []
     for file in FILES:

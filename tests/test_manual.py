@@ -69,8 +69,8 @@ def section(page: str, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_stands_in_the_page_and_the_reverse(name: str) -> None:
-    """An option without a line in the manual is as wrong as a line about an option that is not there."""
+def test_every_option_is_in_the_page_and_the_reverse(name: str) -> None:
+    """An option without a line in the manual is as wrong as a line about an option that does not exist."""
     page = (REPO / "man" / f"{name}.1").read_text()
     wanted = options(command(name))
     assert flags([line for line in page.splitlines() if line.startswith(".It ")]) == wanted
@@ -91,13 +91,13 @@ def test_a_page_has_the_sections_that_a_reader_looks_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_readme_and_the_overview_list_the_command(name: str) -> None:
-    """Both lists are made from the pages, and nothing is in them that is not there."""
+    """Both lists are generated from the pages, and have nothing else."""
     assert re.search(rf"^\|.*\| `{name}` \|", (REPO / "README.md").read_text(), re.MULTILINE)
     assert re.search(rf"^\.It Xr {name} 1$", (REPO / "man" / "rogue-hunter.7").read_text(), re.MULTILINE)
 
 
 def test_references_between_pages_lead_somewhere() -> None:
-    """An .Xr to one of our own pages names a page that is there."""
+    """An .Xr to one of our own pages names an existing page."""
     ours = {page.name for page in PAGES}
     for page in PAGES:
         named = set(re.findall(r"^\.(?:It )?Xr ((?:rh-|rogue-)[a-z-]+) ([1-9])", page.read_text(), re.MULTILINE))
@@ -190,7 +190,7 @@ def test_an_example_is_something_that_could_be_typed(where: str, script: str) ->
     assert (read.returncode, read.stderr) == (0, "")
     for word, *arguments in called(script):
         if word.startswith("rh-") and word != "rh-check":
-            assert word in COMMANDS, f"{where} shows {word}, which is not there"
+            assert word in COMMANDS, f"{where} shows {word}, which does not exist"
             made = command(word)
             if isinstance(made, click.Group) and arguments and arguments[0] in made.commands:
                 made = made.commands[arguments.pop(0)]
@@ -228,7 +228,7 @@ def runnable() -> Iterator[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("script", list(runnable()))
 def test_an_example_works(script: str, place: Path, clean_env: Mapping[str, str]) -> None:
-    """Every example that harms nothing is run as it stands, but that what goes on for ever ends after two ticks."""
+    """Every harmless example is run unchanged, except that endless commands end after two ticks."""
     for tool in ("jq", "sqlite3", "awk"):
         if re.search(rf"\b{tool}\b", script) and not shutil.which(tool):
             pytest.skip(f"{tool} is not installed: the example was not tried")

@@ -85,19 +85,19 @@ def test_bands_and_pauses() -> None:
 
 
 def test_a_count_of_errors_that_is_below_nothing() -> None:
-    """Records come from whoever writes into the pipe; a counter goes up or stands."""
+    """Any program can write records into the pipe; a counter never falls."""
     metrics = Metrics()
     metrics.observe(Tick(closing(3, errors=-5)))
     metrics.observe(Tick(closing(3, errors=2)))
     assert b"rogue_hunter_errors_total 2.0" in metrics.render()
 
 
-def test_a_rogue_that_is_gone_or_not_said_again_is_none() -> None:
+def test_a_rogue_that_exited_or_was_not_repeated_is_not_counted() -> None:
     now = [0.0]
     m = Metrics(clock=lambda: now[0])
     detected = ("rogue_processes_detected", (("priority", "critical"),))
     m.observe(Tick(closing(2), {(1, 7): {}, (2, 7): {}}, records=[match(1), match(2)]))
-    m.observe(Tick(closing(5), {(1, 7): {}}))  # rows were left out: nobody is gone for that
+    m.observe(Tick(closing(5), {(1, 7): {}}))  # rows were left out: no process has exited
     assert samples(m.render())[detected] == 2
     m.observe(Tick(closing(1), {(1, 7): {}}))
     assert samples(m.render())[detected] == 1
@@ -143,7 +143,7 @@ def test_a_port_that_is_taken_is_an_error(server: Server) -> None:
         Server(Metrics(), port=server.port)
 
 
-def test_a_client_that_says_nothing_keeps_nobody_waiting(server: Server) -> None:
+def test_a_silent_client_does_not_delay_others(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as silent:
         silent.send(b"GET /me")
         assert ask(server)[0] == 200

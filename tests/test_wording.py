@@ -1,4 +1,4 @@
-"""Plain English: docstrings, comments, messages and manuals have none of the phrases that readers stumble over."""
+"""Plain English: code, messages, manuals and tests have none of the phrases that readers stumble over."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ PENDING = {
     "files", "paths", "worker", "__init__", "__main__",
     "rh-match.1", "rh-pipe.1", "rh-prune.1", "rh-reap.1", "rh-report.1", "rh-sample.1", "rh-tail.1", "rh-track.1",
     "rogue-hunter.5",
+    "tests/bench", "tests/cli", "tests/conftest", "tests/daemon", "tests/faults", "tests/host", "tests/macos", "tests/reaper",
+    "tests/report", "tests/rules", "tests/sampling", "tests/scenarios", "tests/schema", "tests/store", "tests/stream",
+    "tests/test_files", "tests/test_launchers", "tests/test_law", "tests/test_package", "tests/test_paths",
+    "tests/test_workload", "tests/tools", "tests/tracking", "tests/verdict",
 }
 """Rooms, modules at the top of the package and manual pages that still have such phrases. The list only gets shorter."""
 
@@ -45,29 +49,32 @@ _ALLOWED = re.compile("|".join(ALLOWED))
 
 
 def texts_of(file: Path) -> Iterator[tuple[int, str]]:
-    """Line number and text: of a module its comments and string literals, of a manual page its lines."""
+    """Line number and text: of a module its comments and string literals, of a test its comments and docstrings, of a
+    manual page its lines."""
     if file.suffix != ".py":
         yield from enumerate(file.read_text("utf-8").splitlines(), 1)
         return
     kinds = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.COMMENT)}
     for token in tokenize.generate_tokens(io.StringIO(file.read_text("utf-8")).readline):
-        if token.type in kinds:
+        if token.type in kinds and (PACKAGE in file.parents or token.string.startswith(("#", '"""'))):
             yield from enumerate(token.string.splitlines(), token.start[0])
 
 
 def place_of(file: Path) -> str:
-    """The room, the module at the top, or the manual page."""
+    """The room or module of the package, the folder or file below tests/, or the manual page."""
     if file.suffix != ".py":
         return file.name
-    parts = file.relative_to(PACKAGE).parts
-    return parts[0] if len(parts) > 1 else file.stem
+    parts = file.relative_to(PACKAGE if PACKAGE in file.parents else REPO).with_suffix("").parts
+    return "/".join(parts[:2]) if parts[0] == "tests" else parts[0]
 
 
 @cache
 def findings() -> dict[str, list[str]]:
     """Place -> `file:line: phrase: text` of each phrase in it."""
     found: dict[str, list[str]] = {}
-    for file in (*sorted(PACKAGE.rglob("*.py")), *sorted((REPO / "man").iterdir())):
+    own = Path(__file__)
+    files = [*PACKAGE.rglob("*.py"), *(REPO / "man").iterdir(), *(f for f in (REPO / "tests").rglob("*.py") if f != own)]
+    for file in sorted(files):
         lines = found.setdefault(place_of(file), [])
         for number, text in texts_of(file):
             lines += [f"{file.relative_to(REPO)}:{number}: {hit.group()}: {text.strip()}"
@@ -84,5 +91,5 @@ def test_plain_english(place: str) -> None:
 
 
 def test_the_pending_list_names_places() -> None:
-    """A room that is renamed or clean leaves the list."""
+    """A room that was renamed or removed leaves the list."""
     assert set(findings()) >= PENDING

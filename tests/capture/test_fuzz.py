@@ -104,7 +104,7 @@ LINES: list[Callable[[bytes], object]] = [
 @pytest.mark.parametrize("take", LINES)
 @given(data=st.binary(max_size=300))
 def test_any_bytes(take: Callable[[bytes], object], data: bytes) -> None:
-    """No parser of a piece raises, whatever the bytes."""
+    """No parser raises, for any bytes."""
     take(data)
 
 

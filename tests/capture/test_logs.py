@@ -14,7 +14,7 @@ from tests.tools.spindump import check, fixture, of, parsed, samples
 
 @pytest.mark.parametrize("path", samples("logshow/*"))
 def test_real_logs(path: Path) -> None:
-    """Every line of a real log is an entry with its time, process and level; the trailer is none."""
+    """Every line of a real log is an entry with its time, process and level; the trailer is not one."""
     data = path.read_bytes()
     entries = of(parsed(data), "log_entry")
     assert len(entries) == sum(b'"eventMessage"' in line for line in data.splitlines())

@@ -97,7 +97,7 @@ def test_all_goes_well(mac: Mac) -> None:
 
 
 def test_frames_of_the_target_and_no_idle_threads(mac: Mac) -> None:
-    """Stacks are kept of the target; threads that slept and nobody waited for are left out, unless asked for."""
+    """Stacks are kept of the target; threads that slept and blocked no other are left out, unless configured."""
     mac.script("spindump", f"cat {FIXTURES / 'heavy.txt'} | sed 's/ (suspended)$//'")
     threads = of(mac.capture(), "spindump_thread")
     assert [t["thread_id"] for t in threads] == ["0xa1", "0xa2,0xa3", "0xb1"]
@@ -107,7 +107,7 @@ def test_frames_of_the_target_and_no_idle_threads(mac: Mac) -> None:
 
 @pytest.mark.parametrize("words", ["sudo: a password is required", "Sorry, user x is not allowed to execute"])
 def test_sudo_refuses(mac: Mac, words: str) -> None:
-    """Refused is said as denied; the log is there nevertheless."""
+    """A refusal is reported as denied; the log is read anyway."""
     mac.script("sudo", f"echo '{words}' >&2; exit 1")
     records = mac.capture()
     assert status(records) == ("partial", "denied", "skipped", "ok")
@@ -229,7 +229,7 @@ def test_the_raw_file_is_not_kept_on_a_full_disk(mac: Mac, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_command_is_bounded() -> None:
-    """In time, in bytes, and by whoever no longer waits for it."""
+    """In time, in bytes, and by cancelling it."""
     import threading
 
     command = Command(["sh", "-c", "yes"], 20, limit_bytes=100_000)

@@ -33,7 +33,7 @@ def kept(settings: Forensics, trace: Path, name: str = "c1") -> tuple[dict[str, 
     return keep_raw(trace, name, settings, parts), parts.problems
 
 
-def test_a_copy_is_private_and_told(settings: Forensics, trace: Path) -> None:
+def test_a_copy_is_private_and_reported(settings: Forensics, trace: Path) -> None:
     fields, problems = kept(settings, trace)
     copy = Path(str(fields["raw_path"]))
     assert problems == [] and fields["raw_bytes"] == MB and copy.read_bytes() == trace.read_bytes()
@@ -80,7 +80,7 @@ def test_a_disk_that_fails_leaves_no_half_copy(settings: Forensics, trace: Path,
     assert not list(Path(settings.raw_directory).iterdir())
 
 
-def test_what_is_in_the_way_is_said(settings: Forensics, trace: Path, tmp_path: Path) -> None:
+def test_an_obstacle_is_reported(settings: Forensics, trace: Path, tmp_path: Path) -> None:
     assert "No such file" in kept(settings, tmp_path / "none")[1][0]
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "captures").rmdir() if (tmp_path / "captures").exists() else None

@@ -67,7 +67,7 @@ class AtOnce(Worker[Any, Any]):
 
 
 class Held(Worker[Any, Any]):
-    """A worker that does its jobs when the test says so."""
+    """A worker that does its jobs when `run` is called."""
 
     def _begin(self) -> None:
         pass
@@ -80,7 +80,7 @@ class Held(Worker[Any, Any]):
 
 def run(ticks: list[Tick], settings: Forensics | None = None, *, clock: Clock | None = None,
         step: float = 0.0, capturer: object | None = None, **more: object) -> tuple[list[Tick], Fake]:
-    """All ticks through the stage, the clock going on by `step` before each."""
+    """All ticks through the stage, the clock advanced by `step` before each."""
     clock, fake = clock or Clock(), Fake()
 
     def source() -> Iterator[Tick]:
@@ -127,7 +127,7 @@ def test_another_band() -> None:
 
 
 def test_a_pause_brings_its_culprits() -> None:
-    """In each of the forms that a culprit's identity may have; what is none is passed over."""
+    """In each of the forms that a culprit's identity may have; anything else is ignored."""
     culprits = [{"pid": 5, "start_ticks": 50, "command": "a"}, {"identity": {"pid": 6, "start_ticks": 60}},
                 {"identity": ["b", 7, 70]}, {"pid": "x"}, None]
     _, fake = run([Tick(records=[record("pause", start=3.0, end=4.0, cause="cpu", culprits=culprits)])])
@@ -153,7 +153,7 @@ def test_targets_are_limited() -> None:
 
 
 def test_a_storm() -> None:
-    """100 events in 10 s: one each 2 s and no more, and the rest is said, with reason, number and names."""
+    """100 events in 10 s: one each 2 s; the rest is reported with reason, number and names."""
     ticks = [Tick(records=[event(pid)]) for pid in range(1, 101)]
     out, fake = run(ticks, Forensics(per_identity_per_hour=1000), step=0.1)
     assert len(fake.requests) == 5
@@ -263,7 +263,7 @@ def test_the_end_of_the_input_waits_for_the_capture() -> None:
 
 
 def test_closing_early_cancels() -> None:
-    """When the pipe is closed the capture is told so and not waited for."""
+    """When the pipe is closed the capture is cancelled and not waited for."""
     told = threading.Event()
 
     def slow(request: Request, cancel: threading.Event) -> list[Record]:
@@ -277,7 +277,7 @@ def test_closing_early_cancels() -> None:
     assert told.wait(20)
 
 
-def test_a_capture_that_fails_is_said() -> None:
+def test_a_failed_capture_is_reported() -> None:
     """An exception ends one capture and nothing else."""
     def broken(request: Request, cancel: threading.Event) -> list[Record]:
         raise ValueError("no\nsuch thing")
@@ -296,7 +296,7 @@ def test_events_of_another_boot_are_skipped() -> None:
 
 
 def test_switched_off() -> None:
-    """Then nothing is captured and nothing is said."""
+    """Then nothing is captured and nothing is reported."""
     out, fake = run([Tick(records=[event(1)])], Forensics(enabled=False))
     assert not fake.requests and not records(out, "capture")
 
@@ -363,7 +363,7 @@ def test_many_records_go_out_in_slices() -> None:
     assert [r["process"] for r in records(out, "spindump_process")] == [*range(1, 3 * RECORDS_PER_TICK)]
 
 
-def test_the_end_cancels_what_takes_too_long_and_says_so() -> None:
+def test_the_end_cancels_a_slow_capture_and_reports_it() -> None:
     """A capture that is not done when there is no more time is in the output as one that failed."""
     def slow(request: Request, cancel: threading.Event) -> list[Record]:
         assert cancel.wait(20)
@@ -374,8 +374,8 @@ def test_the_end_cancels_what_takes_too_long_and_says_so() -> None:
     assert (own["status"], own["problems"]) == ("failed", ["cancelled"])
 
 
-def test_a_given_boot_stands_above_that_of_the_ticks() -> None:
-    """A recording of another boot, and events without ticks: nothing is captured of a machine that is not there."""
+def test_a_given_boot_overrides_that_of_the_ticks() -> None:
+    """A recording of another boot, and events without ticks: nothing is captured of another machine."""
     for ticks in ([closing(1), Tick(records=[event(1)])], [Tick(records=[event(1)])]):
         out, fake = run(ticks, boot_id="today's")
         assert not fake.requests and records(out, "capture")[0]["reason"] == "other_boot"

@@ -20,8 +20,8 @@ QUICK = Forensics(rounds=1, log_entries=0, timeout_s=30.0)
 REQUEST = Request("c1", 12.5, "event", (Target((1, 10), "a\x1b\n", "culprit"), Target((2, 20), "", "rogue")), "e", "b")
 
 
-def test_a_request_and_its_settings_survive_the_way() -> None:
-    """One line each, whatever stands in a name."""
+def test_a_request_and_its_settings_survive_encoding() -> None:
+    """One line each, for any name."""
     line = request_line(REQUEST, QUICK)
     assert line.count(b"\n") == 1 and parse_request(line) == (REQUEST, QUICK)
 
@@ -62,7 +62,7 @@ def test_a_real_capture_and_the_next_one_by_the_same_child() -> None:
 
 
 def test_a_child_that_dies_or_talks_nonsense_is_replaced() -> None:
-    """The capture is said to have failed; the next request starts a new child."""
+    """The capture is reported as failed; the next request starts a new child."""
     for program in ("exit 0", "read x; exit 3", "read x; echo nonsense"):
         with CaptureProcess(QUICK, argv=["sh", "-c", program]) as beside:
             for _ in range(2):
@@ -70,7 +70,7 @@ def test_a_child_that_dies_or_talks_nonsense_is_replaced() -> None:
                 assert own["status"] == "failed" and own["problems"][0].startswith("no capture: ")
 
 
-def test_nobody_waits_any_more() -> None:
+def test_a_cancelled_or_late_request_stops_the_child() -> None:
     """Cancelled, the child is stopped; late, it is given up."""
     cancel = threading.Event()
     with CaptureProcess(QUICK, argv=["sleep", "600"]) as beside:

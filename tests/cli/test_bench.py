@@ -92,7 +92,7 @@ def test_a_part_is_repeated_in_its_share_of_the_time() -> None:
 
 
 def test_what_lists_processes(tmp_path: Path) -> None:
-    """A directory of /proc's kind; what is none is said."""
+    """A directory in the form of /proc; another directory is an error."""
     for name in ("1", "20", "self", "uptime"):
         (tmp_path / name).mkdir()
     assert lister(tmp_path)() == 2

@@ -109,7 +109,7 @@ def test_a_capture_comes_while_the_input_is_quiet(spawn: Spawn, clean_env: Mappi
 
 @linux
 def test_tee_passes_everything_on(rh: Run) -> None:
-    """Events and what nobody knows too; a capture of another boot is not made but said."""
+    """Events and unknown records too; a capture of another boot is reported as skipped."""
     made = event(1, 1, "another boot") + b'{"type":"other","v":1,"x":[1]}\n'
     done = rh("forensics", "--tee", stdin=made)
     assert done.returncode == 0 and done.stdout.startswith(made.splitlines(keepends=True)[0])
@@ -133,7 +133,7 @@ def test_a_band_can_be_chosen(rh: Run, tmp_path: Path) -> None:
 
 
 @linux
-def test_a_storm_says_what_it_skipped(rh: Run) -> None:
+def test_a_storm_reports_what_was_skipped(rh: Run) -> None:
     """100 events at once: one capture, and 99 in the words of the others."""
     boot = boot_id()
     done = rh("forensics", stdin=b"".join(event(pid, pid, boot) for pid in range(10**6, 10**6 + 100)))
@@ -192,7 +192,7 @@ def test_real_reports(rh: Run, path: Path) -> None:
 
 
 @real
-def test_the_real_watchdog_report_names_who_is_to_blame(rh: Run) -> None:
+def test_the_real_watchdog_report_names_the_blocker(rh: Run) -> None:
     """WindowServer's watchdog fired: WindowServer is what the others wait for."""
     (path,) = (p for p in REAL if "wswatchdog" in p.name)
     done = rh("forensics", "blame", "--table", str(path))
@@ -203,7 +203,7 @@ def test_the_real_watchdog_report_names_who_is_to_blame(rh: Run) -> None:
 
 
 def test_one_array_of_several_files(rh: Run) -> None:
-    """--json, whatever came out of how many files; standard input is one of them."""
+    """--json is one array for any number of files; standard input is one of them."""
     done = rh("forensics", "parse", "--json", str(FIXTURES / "heavy.txt"), "-",
               stdin=(FIXTURES / "unified.ndjson").read_bytes())
     kinds = {each["type"] for each in json.loads(done.stdout)}
@@ -229,7 +229,7 @@ def test_what_is_no_report(rh: Run, data: bytes, words: bytes) -> None:
 
 
 def test_a_report_that_was_cut_off(rh: Run) -> None:
-    """What could be read is printed, what is missing is said, in every form."""
+    """The readable part is printed and the rest is an error, in every form."""
     data = (FIXTURES / "heavy.txt").read_bytes()
     cut = data[: data.index(b"Process:", data.index(b"Process:") + 9) + 200]
     for form in ("--ndjson", "--json", "--table"):
@@ -266,7 +266,7 @@ def test_captures_are_judged_one_by_one(rh: Run) -> None:
     assert words.splitlines()[0] == "k1:" and "hog [7] thread 7 blocks 2 threads of 2 other processes" in words
 
 
-def test_a_log_blames_nobody(rh: Run) -> None:
+def test_a_log_has_no_blockers(rh: Run) -> None:
     """That is no answer but a mistake."""
     done = rh("forensics", "blame", str(FIXTURES / "unified.ndjson"))
     assert done.returncode == 65 and b"holds no stacks" in done.stderr and done.stdout == b""

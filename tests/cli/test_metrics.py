@@ -157,7 +157,7 @@ def test_rogues_of_a_database_are_those_of_now(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_without_a_pipe_the_database_is_read(rh: Rh, clean_env: Mapping[str, str], database: tuple[Path, float],
                                              spawn: Callable[..., subprocess.Popen[bytes]]) -> None:
-    """Printed and served; --db says which, whatever standard input is. A database that is gone is 503."""
+    """Printed and served; --db names the database, with any standard input. A missing database is 503."""
     path, _ = database
     assert samples(rh("metrics", "--db", path, stdin=piped()).stdout)["ticks_total"] == 61
     config = path.with_name("c.toml")

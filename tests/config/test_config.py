@@ -80,7 +80,7 @@ def configs(default: Any) -> st.SearchStrategy[Any]:
 @pytest.mark.slow
 @given(configs(Config()), st.booleans())
 def test_round_trip(config: Config, commented: bool) -> None:
-    """Whatever can be configured survives being written and read, texts with quotes and control characters included."""
+    """Every configuration survives being written and read, texts with quotes and control characters included."""
     share = config.scoring.share
     if share.memory_scarce_at >= share.memory_free_at:
         share = replace(share, memory_scarce_at=0.1, memory_free_at=0.5)
@@ -131,7 +131,7 @@ BAD = {
 
 @pytest.mark.parametrize(("data", "reason"), BAD.items(), ids=[str(i) for i in range(len(BAD))])
 def test_bad(data: bytes, reason: str) -> None:
-    """Whatever cannot be used is refused with file, key and reason; nothing is ignored."""
+    """Every invalid file is refused with file, key and reason; nothing is ignored."""
     with pytest.raises(ConfigError) as error:
         cfg.parse(data, "my.toml")
     assert str(error.value).startswith("my.toml: ")
@@ -148,7 +148,7 @@ def test_any_bytes(data: bytes) -> None:
 
 
 def test_a_long_value_is_cut_and_a_hostile_one_is_escaped() -> None:
-    """An error is one short line, whatever the value."""
+    """An error is one short line for any value."""
     with pytest.raises(ConfigError) as error:
         cfg.parse(f"[system]\nhz = '{'x' * 500}'".encode())
     assert len(str(error.value)) < 130 and str(error.value).endswith("...")
@@ -232,7 +232,7 @@ def test_load(tmp_path: Path) -> None:
 
 
 def test_load_what_is_no_file(tmp_path: Path) -> None:
-    """A directory, or a link that leads nowhere, in the place of the file is said, not ignored."""
+    """A directory, or a link that leads nowhere, in the place of the file is an error, not ignored."""
     with pytest.raises(ConfigError, match="a directory, not a file"):
         cfg.load(None, tmp_path)
     link = tmp_path / "config.toml"
@@ -242,7 +242,7 @@ def test_load_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_load_below_what_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home that belongs to somebody else holds no configuration of ours: the defaults stand."""
+    """The home of another user has no configuration for this one: the defaults are used."""
 
     def denied(path: object, **_: object) -> os.stat_result:
         raise PermissionError(13, "Permission denied", str(path))
@@ -251,8 +251,8 @@ def test_load_below_what_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.
     assert cfg.load(None, tmp_path / "config.toml") == Config()
 
 
-def test_file_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A configuration that is there and cannot be read is not passed over in silence."""
+def test_an_unreadable_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An existing configuration that cannot be read is an error."""
     file = tmp_path / "config.toml"
     file.write_text("")
 
@@ -274,7 +274,7 @@ def test_file_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
 
 
 def test_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
-    """A reader must not wait for a writer of the fifo, nor read a device for ever."""
+    """A reader must not wait for a writer of the fifo, nor read a device without end."""
     os.mkfifo(tmp_path / "config.toml")
     with pytest.raises(ConfigError, match="not a regular file"):
         cfg.load(tmp_path / "config.toml")

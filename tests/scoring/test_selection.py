@@ -67,7 +67,7 @@ def test_categories() -> None:
 
 
 def test_states() -> None:
-    """Who is defunct or stuck is of interest whatever it scores, as long as it is so, at most five of each."""
+    """Defunct and stuck processes are selected at any score while they are in that state, at most five of each."""
     stuck = [row(pid, state="uninterruptible") for pid in range(1, 8)]
     awake, dead = [row(1)], [row(20, state="defunct")]
     selector = Selector(SETTINGS)

@@ -340,7 +340,7 @@ def test_rows_are_not_changed() -> None:
     assert [t.processes for t in given_out] == said and [len(t) for t in said] == [len(c) for c in copies]
 
 
-def test_a_tick_in_which_nobody_did_anything_is_the_one_before() -> None:
+def test_a_tick_without_activity_keeps_the_rows_of_the_one_before() -> None:
     """Row for row and as a mapping: 1,000 idle processes are not even copied."""
     rows = crowd(50)
     first, second, third = score([at(0, 0, rows, rows), at(1, 1, rows), at(2, 2, rows)])
@@ -491,7 +491,7 @@ def test_partial_ticks() -> None:
     assert made[1].processes[key(other)]["cpu_share"] == pytest.approx(0.1)
 
 
-def test_reused_pid_begins_anew() -> None:
+def test_a_reused_pid_has_no_averages() -> None:
     """A process that got the pid of one that burned has none of its averages."""
     first, second = hog(1, 100.0), hog(1, 0.0)
     second["start_ticks"] = 2000
@@ -516,7 +516,7 @@ def test_reused_pid_begins_anew() -> None:
     ],
 )
 def test_nonsense_in_a_closing_row(fields: dict[str, Any]) -> None:
-    """Whatever a closing row says, every process gets a score from 0 to 100."""
+    """With any closing row, every process gets a score from 0 to 100."""
     for tick in score(
         stream([[hog(1, 100.0), row(2, cpu_percent=-5.0, memory_bytes=-1)], [hog(1, 1e308), row(2)]] * 2, **fields)
     ):
@@ -585,7 +585,7 @@ def test_the_first_term_is_the_dominant_resource(disk: float) -> None:
 
 
 def test_terms_of_what_is_known() -> None:
-    """What is unknown is passed over, and what comes after it is still told."""
+    """Unknown resources are skipped, and those after them are still reported."""
     made = one([row(1, cpu_percent=50.0, disk_bytes_per_s=None, memory_bytes=None)], 100, explain=True)[1]
     assert {t["resource"]: t["use"] for t in made["terms"]} == {"cpu": 0.5, "wakeups": 0.0}
     made = one([row(1, cpu_percent=None, memory_bytes=5)], 100, explain=True)[1]
@@ -686,7 +686,7 @@ def test_without_time_between_two_readings_the_last_one_counts(interval_s: float
 
 def test_the_first_use_counts_for_the_time_it_lasted() -> None:
     """Born 0.1 s before the end of an interval of 1 s, and at 100 % since: a tenth of a core. The next reading is of a
-    whole interval; and who was there before, but not to be read, has its first known reading in full."""
+    whole interval. A process that existed before but could not be read has its first known reading in full."""
     born = hog(1, 100.0, start_time=1_700_000_000.9, gpu_ms_per_s=None)
     old = hog(2, 100.0, start_time=1_600_000_000.0)
     unread = hog(3, 0.0, cpu_percent=None, start_time=1_700_000_000.9)
@@ -718,8 +718,8 @@ def test_little_is_not_nothing() -> None:
     assert [t.processes[key(little)]["cpu_share"] for t in ticks] == [0.0005] * 3
 
 
-def test_unknown_processes_hide_nobody() -> None:
-    """Among many that may not be read, those that are read get their scores, whatever the order."""
+def test_unreadable_processes_hide_no_other() -> None:
+    """Among many that may not be read, those that are read get their scores, in any order."""
     rows = [made for i in range(20) for made in (hog(2 * i, 0.0, cpu_percent=None), hog(2 * i + 1, 100.0))]
     again = [dict(made) for made in rows]
     ticks = score([at(0, 0, rows, rows), at(1, 1, again, again), at(2, 2, [hog(r["pid"], 50.0) for r in again],
@@ -756,7 +756,7 @@ def test_who_holds_memory_counts_as_long_as_it_does() -> None:
     assert [round(n) for n in found] == [11, 11, 1, 1]
 
 
-def test_who_is_gone_counts_no_more() -> None:
+def test_an_exited_process_is_not_active() -> None:
     loud, runs = hog(999, 100.0), [row(i, cpu_percent=0.1, memory_bytes=LARGE) for i in range(1, 11)]
     last = at(1, 1, [loud], cpus=1)
     last.exited = tuple(key(r) for r in runs)
@@ -780,7 +780,7 @@ def test_an_idle_machine_has_no_score() -> None:
     assert tick.row is not None and tick.row["max_score"] == 0 and tick.scored == set()
 
 
-def test_a_new_row_that_says_the_same_is_no_change() -> None:
+def test_an_equal_row_is_no_change() -> None:
     """A host may read a process again and find nothing new: the scored row stands. What else changed is scored."""
     rows = [hog(i, 100.0) for i in range(1, 21)]
     again = [hog(i, 100.0) if i % 2 else hog(i, 0.0) for i in range(1, 21)]
@@ -806,8 +806,8 @@ def test_order_follows_the_input() -> None:
             assert [t.processes.keys() for t in ticks[1:3]] == [{key(r) for r in rows}] * 2
 
 
-def test_who_was_left_out_begins_anew() -> None:
-    """What it did meanwhile is not known: its first reading counts in full again."""
+def test_a_process_that_was_left_out_has_no_averages() -> None:
+    """Its use in between is unknown: its first reading counts in full again."""
     loud, other = hog(1, 100.0), hog(2, 0.0)
     quiet = hog(1, 0.0)
     ticks = score([at(0, 0, [quiet, other], [quiet, other]), at(1, 1, [other], [], of=2),
@@ -817,7 +817,7 @@ def test_who_was_left_out_begins_anew() -> None:
 
 @pytest.mark.parametrize("course", ["scarcer", "more of them", "both in step"])
 def test_who_only_holds_memory_follows_it_step_by_step(course: str) -> None:
-    """Memory runs out slowly while nobody runs, or others appear, or both: a row that stands is never more than two
+    """Memory runs out slowly while all are idle, or others appear, or both: a kept row is never more than two
     points (a step of the scale and the rounding) from what the definition says, whether it holds much or little."""
     total = 1 << 40
     holders = [row(1 + i, memory_bytes=total // part) for i, part in enumerate((2, 16, 64, 128))]

@@ -156,7 +156,7 @@ def test_unknown_inputs_drop_out() -> None:
 
 
 def test_stuck() -> None:
-    """An uninterruptible process blocks entirely, whatever else is known."""
+    """An uninterruptible process has the full blocking score."""
     made = scored(state="uninterruptible", disk_bytes_per_s=0.0)
     assert made["blocking_score"] == 100 and made["score"] == 40 and made["band"] == "elevated"
     assert made["dominant_metrics"] == ["state:uninterruptible"]
@@ -285,8 +285,8 @@ def test_least() -> None:
     assert cut([row(1), row(2)], min_score=1) == []
 
 
-def test_least_says_what_changed() -> None:
-    """A row that comes back into view is new to whoever reads on; who is gone cannot be told from who is left out."""
+def test_least_reports_what_changed() -> None:
+    """A row that is shown again is new to the next stage; an exited process and one left out look the same."""
     a, b, low = rated(1, 90), rated(2, 50), rated(2, 10)
     ticks = list(chain(stream([[a, b], [a, low], [a, b], [b]]), Least(min_score=45)))
     assert [t.changed for t in ticks] == [{key(a), key(b)}, set(), {key(b)}, set()]
@@ -352,7 +352,7 @@ def test_one_percent_of_a_cpu_is_running(cpu: float | None, expected: int) -> No
 
 @pytest.mark.parametrize(("value", "said"), [
     (412.0, "412"), (412.5, "412.5"), (0.25, "0.25"), (1234.56, "1235"), (1e15, "1000000000000000"), (3, "3")])
-def test_how_a_metric_is_said(value: float, said: str) -> None:
+def test_how_a_metric_is_formatted(value: float, said: str) -> None:
     """Whole numbers in full, others to four digits; only what contributed."""
     made = scored(pageins_per_s=value, disk_bytes_per_s=0.0)
     assert made["dominant_metrics"] == [f"pageins_per_s:{said}"]
@@ -372,7 +372,7 @@ def test_three_metrics_at_most_the_largest_first() -> None:
 # -- the stage, row by row -------------------------------------------------------------------------------------------
 
 
-def test_a_row_that_stands_is_the_same_object_and_one_that_changed_is_scored() -> None:
+def test_an_unchanged_row_is_the_same_object_and_a_changed_one_is_scored() -> None:
     still, busy = row(1, cpu_percent=10.0), row(2, cpu_percent=10.0)
     ticks = list(chain(stream([[still, busy], [still, row(2, cpu_percent=90.0)], [still]]), StressModel(SETTINGS)))
     assert ticks[1].processes[key(still)] is ticks[0].processes[key(still)]
@@ -396,7 +396,7 @@ def test_batches_of_records_pass(stage: Any) -> None:
     assert [t.row["seq"] for t in got if t.row] == [0, 1]
 
 
-def test_least_keeps_of_the_scored_who_is_left() -> None:
+def test_least_keeps_the_scored_of_the_selected() -> None:
     (tick,) = stream([ranked(10, 50, 90, 0)])
     tick.scored = {(1, 1000), (2, 1000), (3, 1000)}
     (cut_down,) = chain([tick], Least(min_score=50))

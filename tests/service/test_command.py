@@ -36,7 +36,7 @@ def test_without_a_manager(rh: Callable[..., subprocess.CompletedProcess[bytes]]
     assert not (tmp_path / "h").exists()
 
 
-def test_uninstall_keeps_the_history_unless_told(rh: Callable[..., subprocess.CompletedProcess[bytes]],
+def test_uninstall_keeps_the_history_by_default(rh: Callable[..., subprocess.CompletedProcess[bytes]],
                                                  tmp_path: Path) -> None:
     """--purge deletes data, state and runtime directories, asks first, and leaves the configuration."""
     bin_ = tmp_path / "bin"

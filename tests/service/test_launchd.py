@@ -64,7 +64,7 @@ class Launchctl:
 
 
 def agent(tmp_path: Path, fake: Launchctl, argv: Sequence[str] = ("/opt/bin/rh-pipe", "--quiet")) -> Launchd:
-    """The service on a stand-in; nobody really sleeps."""
+    """The service on a stand-in, with a sleep that does not wait."""
     now = [0.0]
 
     def sleep(seconds: float) -> None:
@@ -95,7 +95,7 @@ def test_the_agent_is_installed_and_brought_up_to_date(tmp_path: Path) -> None:
 
 
 def test_error_5_passes_or_is_explained(tmp_path: Path) -> None:
-    """Tried once more; a label that was disabled is enabled first; without a session the reason is said."""
+    """One retry; a disabled label is enabled first; without a session the error has the reason."""
     fake = Launchctl(late=1)
     fake.disabled = True
     agent(tmp_path, fake).install()
@@ -105,7 +105,7 @@ def test_error_5_passes_or_is_explained(tmp_path: Path) -> None:
 
 
 def test_a_job_that_never_ends(tmp_path: Path) -> None:
-    """Is waited for, but not for ever."""
+    """It is waited for, up to a limit."""
     fake = Launchctl(drain=10**6)
     service = agent(tmp_path, fake)
     service.install()

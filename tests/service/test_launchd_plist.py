@@ -22,7 +22,7 @@ def test_the_committed_file_is_what_is_made() -> None:
     assert [f.name for f in FILE.parent.iterdir()] == [FILE.name]
 
 
-def test_what_it_says() -> None:
+def test_the_keys_have_their_values() -> None:
     """Every key is there with its reason, the values survive the way through XML, and nothing is found wrong."""
     data = render(EXAMPLE)
     assert plistlib.loads(data) == EXAMPLE

@@ -81,7 +81,7 @@ def test_what_cannot_be_written_leaves_what_was(tmp_path: Path, monkeypatch: pyt
         take_away(file, MARK)
 
 
-def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     assert read(tmp_path / "none") is None
     with pytest.raises(ServiceError, match="Is a directory") as refused:
         read(tmp_path)

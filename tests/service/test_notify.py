@@ -1,4 +1,4 @@
-"""What systemd is told by rh-pipe."""
+"""The notifications that rh-pipe sends to systemd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rogue_hunter.stream.tick import Tick
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_systemd_is_told(tmp_path: Path, abstract: bool) -> None:
+def test_systemd_is_notified(tmp_path: Path, abstract: bool) -> None:
     """READY with the first tick, the watchdog with every one, the status now and then; no name can add a line."""
     if abstract and sys.platform != "linux":
         pytest.skip("abstract sockets are Linux's")
@@ -46,7 +46,7 @@ def test_systemd_is_told(tmp_path: Path, abstract: bool) -> None:
 @pytest.mark.parametrize("environment", [
     {}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "relative"}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "-1"},
     {"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "²"}])
-def test_nobody_asked(environment: dict[str, str]) -> None:
+def test_without_a_notify_socket(environment: dict[str, str]) -> None:
     """Nothing is sent, and no watchdog is fed."""
     notifier = Notifier(environment)
     assert (notifier.wanted, notifier.watchdog_s, notifier.tell(READY=1)) == (False, None, False)

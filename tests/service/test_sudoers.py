@@ -114,7 +114,7 @@ def test_a_rule_that_visudo_refuses_is_not_installed(tmp_path: Path, bad: int) -
 
 
 def test_root_writes_only_where_root_alone_can(tmp_path: Path) -> None:
-    """A directory of its own below directories of root's: /tmp is nobody's, and / is not to be made 0755."""
+    """A directory of its own below directories of root's: /tmp is writable for all users, and the mode of / must not be changed."""
     owned_by_root("/var/db/rogue-hunter")
     for directory in ("/", "/var/db", "/tmp/rogue-hunter", f"{tmp_path}/rogue-hunter"):
         with pytest.raises(ServiceError):

@@ -45,7 +45,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert "WatchdogSek" in wrong.stdout + wrong.stderr
 
 
-def test_the_unit_says_what_it_has_to() -> None:
+def test_the_unit_has_its_directives() -> None:
     """A watchdog, a bounded number of starts, a private umask, and nothing that needs a namespace."""
     said = unit(Program(ARGV)).decode()
     for line in ("Type=notify", "WatchdogSec=10", "UMask=0077", "Restart=on-failure", "StartLimitBurst=5",
@@ -81,7 +81,7 @@ def test_the_program_is_this_installation() -> None:
 
 
 class Systemctl:
-    """A stand-in for the user manager: knows one unit, which it has to be told of by daemon-reload."""
+    """A stand-in for the user manager: it knows one unit, after daemon-reload."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -158,7 +158,7 @@ def test_uninstall_leaves_nothing(systemd: tuple[Systemd, Systemctl]) -> None:
     assert service.uninstall() == [f"{UNIT} is not installed"]
 
 
-def test_somebody_elses_unit_is_left_alone(systemd: tuple[Systemd, Systemctl]) -> None:
+def test_another_unit_of_the_name_is_not_changed(systemd: tuple[Systemd, Systemctl]) -> None:
     """Neither written over nor removed."""
     service, fake = systemd
     service.file.parent.mkdir(parents=True)
@@ -203,7 +203,7 @@ def test_uninstall_removes_the_unit_without_a_user_manager(systemd: tuple[System
     assert service.uninstall() == [f"{UNIT} is not installed"]
 
 
-def test_a_start_that_fails_is_said(systemd: tuple[Systemd, Systemctl]) -> None:
+def test_a_failed_start_is_an_error(systemd: tuple[Systemd, Systemctl]) -> None:
     """In systemd's words."""
     service, fake = systemd
     fake.fails = {"start": Done(1, "", "Job for rogue-hunter.service failed.\nSee journalctl\n")}

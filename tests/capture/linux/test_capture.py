@@ -107,7 +107,7 @@ def test_a_lock_convoy(spawn: Spawn, tmp_path: Path, how: str, kind: str) -> Non
 
 @linux
 def test_a_busy_loop(spawn: Spawn) -> None:
-    """A loop is seen running in every look, and holds nobody up."""
+    """A loop is running in every reading, and blocks no process."""
     loop = python(spawn, "print('x', flush=True)\nwhile True: pass")
     records = until(loop.pid, lambda r: any(t.get("running_samples") == 2 for t in of(r, "spindump_thread")))
     own, process = records[0], of(records, "spindump_process")[0]
@@ -142,7 +142,7 @@ def test_a_process_in_uninterruptible_wait(spawn: Spawn) -> None:
         assert thread["uninterruptible_samples"] >= 1 and thread["wchan"]
         ((_, kind, child),) = [e for e in edges(records) if e[0] == parent.pid]
         assert kind == "vfork"
-        # Somebody else's capture finds it as well.
+        # A capture of another process finds it as well.
         others = check(capture([], QUICK))
         assert any(p["pid"] == parent.pid and p["role"] == "uninterruptible" for p in of(others, "spindump_process"))
     finally:
@@ -228,7 +228,7 @@ def test_the_owner_of_a_mutex_between_two_processes(spawn: Spawn, kind: str, cer
             pytest.skip("this C library keeps no owner beside the word")
         assert [(b["blocked_by"], b["on_pid"], b["on_thread_id"], b["certainty"]) for b in found] == \
             [("futex", holder.pid, str(holder.pid), certainty)]
-        # Somebody else's capture finds both as well, though the kernel keeps no list of mutexes.
+        # A capture of another process finds both as well, though the kernel has no list of mutexes.
         others = check(capture([], QUICK))
         roles = {p["pid"]: p["role"] for p in of(others, "spindump_process")}
         assert (roles.get(waiter), roles.get(holder.pid)) == ("waiter", "holder")
@@ -239,7 +239,7 @@ def test_the_owner_of_a_mutex_between_two_processes(spawn: Spawn, kind: str, cer
 
 @linux
 def test_the_mutex_of_a_thread_pool_is_its_own_affair(spawn: Spawn) -> None:
-    """Threads that wait for another thread of theirs bring nobody into the capture of somebody else."""
+    """Threads that wait for another thread of their process are not added to the capture of another process."""
     code = ("import threading\nlock = threading.Lock()\nlock.acquire()\n"
             "for _ in range(3): threading.Thread(target=lock.acquire, daemon=True).start()\n"
             "print('x', flush=True)\nimport sys\nsys.stdin.read()")
@@ -249,7 +249,7 @@ def test_the_mutex_of_a_thread_pool_is_its_own_affair(spawn: Spawn) -> None:
 
 
 def test_the_search_for_mutexes_ends_in_time() -> None:
-    """Without time left nobody is looked at; a process that is gone is nobody."""
+    """After the deadline no process is read; a process that has exited is skipped."""
     stat = parse_stat(Path("/proc/self/stat").read_bytes())._replace(state=b"S", threads=1)
     clock = iter((0.0, 9.0))
     assert mutex_waits(Path("/proc"), [(os.getpid(), stat)], "x86_64", lambda: next(clock)) == []
@@ -319,7 +319,7 @@ def test_a_hostile_name_is_data(spawn: Spawn, tmp_path: Path) -> None:
 
 
 @linux
-def test_threads_are_limited_and_that_is_said(spawn: Spawn) -> None:
+def test_threads_are_limited_and_the_limit_is_reported(spawn: Spawn) -> None:
     """Of 20 threads 5 are read; the rest is counted."""
     code = ("import threading, sys\nfor _ in range(19): threading.Thread(target=sys.stdin.buffer.peek).start()\n"
             "print('x', flush=True)\nthreading.Event().wait()")
@@ -332,7 +332,7 @@ def test_threads_are_limited_and_that_is_said(spawn: Spawn) -> None:
 
 @linux
 def test_processes_are_limited(spawn: Spawn) -> None:
-    """No more processes than allowed are read, whoever waits for whom."""
+    """At most the allowed number of processes is read."""
     children = [python(spawn, "print('x', flush=True)\nimport sys\nsys.stdin.read()") for _ in range(4)]
     records = check(capture([key_of(c.pid) for c in children], Forensics(rounds=1, processes=2, log_entries=0)))
     assert len(of(records, "spindump_process")) == 2
@@ -341,7 +341,7 @@ def test_processes_are_limited(spawn: Spawn) -> None:
 
 @linux
 def test_cancelled_at_once() -> None:
-    """A capture that nobody waits for ends early and still answers."""
+    """A cancelled capture ends early and still answers."""
     cancel = threading.Event()
     cancel.set()
     records = check(capturer(QUICK)(Request("c", 0.0, targets=(Target(key_of(os.getpid())),)), cancel))
@@ -406,7 +406,7 @@ def test_a_process_that_cannot_be_read_is_read_in_part(spawn: Spawn, monkeypatch
 
 
 def test_locks() -> None:
-    """Holder and waiters of /proc/locks; those behind a waiter wait for the holder too; -1 is nobody."""
+    """Holder and waiters of /proc/locks; further waiters wait for the holder too; -1 is no process."""
     data = (b"1: POSIX  ADVISORY  WRITE 10 08:01:5 0 EOF\n2: FLOCK  ADVISORY  WRITE 20 00:1b:77 0 EOF\n"
             b"2: -> FLOCK  ADVISORY  WRITE 21 00:1b:77 0 EOF\n2:  -> FLOCK  ADVISORY  READ 22 00:1b:77 0 EOF\n"
             b"3: OFDLCK ADVISORY  WRITE -1 08:01:9 0 EOF\n3: -> POSIX  ADVISORY  WRITE 31 08:01:9 0 9\nrubbish\n")

@@ -12,7 +12,7 @@ from rogue_hunter.capture.linux.lookups import SEARCH_S, Index
 from rogue_hunter.capture.linux.sockets import tcp_peers, unix_peers
 from tests.tools.processes import Tree
 
-LOCKS = (b"1: FLOCK  ADVISORY  WRITE 4711 08:01:77 0 EOF\n"    # 4711 is dead: somebody inherited its file
+LOCKS = (b"1: FLOCK  ADVISORY  WRITE 4711 08:01:77 0 EOF\n"    # 4711 is dead: a child inherited its file
          b"1: -> FLOCK  ADVISORY  WRITE 11 08:01:77 0 EOF\n"
          b"2: POSIX  ADVISORY  WRITE 10 08:01:88 0 EOF\n"
          b"2: -> POSIX  ADVISORY  READ 12 08:01:88 0 EOF\n"
@@ -44,7 +44,7 @@ def test_a_holder_that_only_fdinfo_names(tree: Tree) -> None:
     assert found.locks() == []
 
 
-def test_a_holder_that_nobody_names(tree: Tree) -> None:
+def test_a_holder_that_the_kernel_does_not_name(tree: Tree) -> None:
     (tree.path / "10/fdinfo/3").unlink()
     assert [w.holder for w in Index(tree.path).locks()] == [None, 10]
 
@@ -58,7 +58,7 @@ def test_a_search_ends_when_its_time_is_over(tree: Tree) -> None:
     assert found.ends("pipe", 5) == [] and found.incomplete
 
 
-def test_children_oldest_first_and_who_is_gone(tree: Tree) -> None:
+def test_children_oldest_first_without_exited_ones(tree: Tree) -> None:
     tree.write("13/stat", b"")
     tree.write("notapid", b"")
     found = Index(tree.path)

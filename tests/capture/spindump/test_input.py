@@ -78,7 +78,7 @@ def test_a_damaged_or_cut_archive_gives_what_comes_out_of_it() -> None:
 
 
 def test_what_comes_out_is_bounded() -> None:
-    """A bomb: 30 kB that hold 30 MB. No more than the bound is read, and it is said."""
+    """A bomb: 30 kB that hold 30 MB. Only up to the limit is read, which is reported."""
     bomb = gzip.compress(b"Report Version: 60\n" + b" " * 30_000_000)
     assert len(bomb) < 40_000
     stream, problem = plain(io.BufferedReader(io.BytesIO(bomb)), 1 << 20)    # type: ignore[arg-type]

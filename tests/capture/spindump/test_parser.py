@@ -35,7 +35,7 @@ def test_every_real_report_is_counted_as_grep_counts(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", samples("spindump/macos-*"))
-def test_a_real_report_cut_off_says_so_and_gives_what_is_there(path: Path) -> None:
+def test_a_truncated_real_report_is_reported_and_read_up_to_its_end(path: Path) -> None:
     """Cut anywhere inside of a process, a report ends with an error, and its records are a beginning of the whole's."""
     data = path.read_bytes()
     whole = [p.get("pid") for p in of(parsed(data), "spindump_process")]
@@ -96,7 +96,7 @@ def test_threads() -> None:
     assert stopped["state"] == "suspended" and stopped["last_ran_s"] == 1223.247
 
 
-def test_a_thread_stands_before_its_waits_and_behind_its_process() -> None:
+def test_a_thread_comes_before_its_waits_and_after_its_process() -> None:
     """Parents come first, so that they can be stored in one pass."""
     kinds = [(r["type"], r["process"]) for r in parsed(fixture("heavy.txt")) if "process" in r]
     assert kinds[:5] == [("spindump_process", 1), ("spindump_thread", 1), ("spindump_blocker", 1),
@@ -137,8 +137,8 @@ def test_waits(words: str, kind: str, pid: int | None, name: str | None, thread:
     assert (wait.kind, wait.on_pid, wait.on_command, wait.on_thread_id, wait.hops) == (kind, pid, name, thread, hops)
 
 
-def test_a_wait_for_itself_and_one_for_nobody() -> None:
-    """`this thread` is the waiter; a port without an owner is said in words."""
+def test_a_wait_for_itself_and_one_without_a_holder() -> None:
+    """`this thread` is the waiter; a port without an owner is described by its text."""
     assert wait_of(b"turnstile waiting for this thread - part of a deadlock")[4:8] == (True, None, 1, True)
     port = wait_of(b'turnstile UNKNOWN waiting for receive port name "c.d" in domain 1, mach_msg receive on port x')
     assert port.on_pid is None and port.on_what is not None and port.on_what.startswith('receive port name "c.d"')
@@ -251,7 +251,7 @@ def test_one_that_ended_before_the_first_sample() -> None:
 
 @pytest.mark.parametrize("end", [b"", b"   ", b"\t"])
 def test_blanks_at_the_end_do_not_cut_a_report(end: bytes) -> None:
-    """The line feed of the last line may be lost, or be followed by the indentation of a line that is not there."""
+    """The line feed of the last line may be lost, or be followed by the indentation of a missing line."""
     (report,) = of(parsed(fixture("deadlock.spin") + end), "spindump_report")
     assert report["complete"] is True
 
@@ -272,7 +272,7 @@ def test_two_reports_in_one_file() -> None:
 
 
 def test_the_same_pid_twice_and_threads_without_a_process() -> None:
-    """A process that execs stands twice; a pasted part has threads of nobody."""
+    """A process that calls exec is listed twice; a pasted part has threads without a process."""
     records = parsed(b"Report Version: 60\nProcess:  xpcproxy [7]\n\n  Thread 0x1  1 sample (1)\n\n"
                      b"Process:  gamed [7]\n\n  Thread 0x1  1 sample (2)\n")
     assert [(p["process"], p["pid"], p["command"]) for p in of(records, "spindump_process")] == \

@@ -25,7 +25,7 @@ def wait(pid: int, thread: str, on: int, on_thread: str | None, samples: int = 1
 def test_the_process_that_held_up_the_machine(path: Path) -> None:
     """In the watchdog's report a thread of WindowServer is the root of the longest chain of waits that are named.
 
-    The kernel itself followed another one over three hops, to loginwindow; both are said.
+    The kernel itself followed another one over three hops, to loginwindow; both are reported.
     """
     answer = blame(parsed(path.read_bytes()))
     first = answer.roots[0]
@@ -53,7 +53,7 @@ def test_every_named_wait_ends_somewhere(path: Path) -> None:
 
 
 def test_a_deadlock_is_named() -> None:
-    """Two that wait for each other in every sample are a deadlock; whoever waits behind it is counted."""
+    """Two that wait for each other in every sample are a deadlock; processes that wait for them are counted."""
     answer = blame(parsed(fixture("deadlock.spin")))
     (root,) = answer.roots
     assert root.cycle == ("alpha [100] thread 0x1", "beta [200] thread 0x2") and root.certain
@@ -77,7 +77,7 @@ def test_a_thread_that_waits_for_itself() -> None:
     assert root.cycle == ("p [1] thread 0x1",) and root.certain
 
 
-def test_blame_is_passed_on_but_no_more_than_was_waited() -> None:
+def test_blame_is_passed_on_up_to_the_time_waited() -> None:
     """14 samples for one that was blocked for 12: 2 end there, 12 behind it, split by weight."""
     answer = blame([wait(1, "a", 2, "b", 14), wait(2, "b", 3, "c", 9), wait(2, "b", 4, "d", 3)])
     kept = {root.command: root.samples for root in answer.roots}
@@ -91,7 +91,7 @@ def test_many_waiters_behind_one_that_waits_all_the_time() -> None:
 
 
 def test_a_holder_known_as_a_process_only_is_followed_as_a_guess() -> None:
-    """Without a thread id the chain goes on through whatever the process waits for, and says that it is a guess."""
+    """Without a thread id the chain continues with any wait of the process, marked as a guess."""
     answer = blame([wait(1, "a", 2, None), wait(2, "b", 3, "c")])
     root = answer.roots[0]
     assert root.command == "p3" and root.guessed
@@ -121,7 +121,7 @@ def test_own_threads_weigh_less_than_others() -> None:
 
 
 def test_hops_are_counted_in_the_chain() -> None:
-    """Links that the kernel followed without naming them lengthen the chain and are said."""
+    """Links that the kernel followed without naming them lengthen the chain and are reported."""
     answer = blame([wait(1, "a", 2, "b", hops=4), wait(2, "b", 3, "c")])
     assert answer.roots[0].hops == 5
     assert answer.roots[0].chain == ("p1 [1] thread a", "3 not named", "p2 [2] thread b", "p3 [3] thread c")
