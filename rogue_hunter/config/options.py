@@ -294,7 +294,7 @@ class Config:
     store: Store = section(Store, "the database")
     socket: Socket = section(Socket, "the socket of rh-pipe")
     log: Log = section(Log, "the log of rh-pipe")
-    budget: Budget = section(Budget, "what rh-pipe itself may use")
+    budget: Budget = section(Budget, "limits of the CPU use of rh-pipe itself")
     power: Power = section(Power, "power and sleep")
 
     def bands_of(self, model: str) -> Bands:

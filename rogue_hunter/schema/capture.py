@@ -1,10 +1,10 @@
-"""The records of forensics: captures, reports of stacks, who waits for whom, log entries.
+"""The records of captures: captures, reports of stacks, waits between processes, log entries.
 
-row: `command`, `memory_bytes`, `cpu_seconds`, `defunct`. A spindump report, a decoded tailspin and a reading of /proc
-fill the same records, so that one blame graph and one set of tables serve both platforms.
+A spindump report, a decoded tailspin and a reading of /proc become the same records, so that one wait graph and one set
+of tables serve both platforms. Fields that a process row has too have the same names: `command`, `memory_bytes`.
 
-Children follow their parent: a report's processes are numbered from 1 in the order of the report (`process`), because
-the same pid can stand in one report twice (exec), and each thread and each blocker names that number.
+Children follow their parent: the processes of a report are numbered from 1 in its order (`process`), because a report
+can list the same pid twice (exec), and each thread and each blocker has that number.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ THREAD_STATES = ("running", "runnable", "sleeping", "blocked", "suspended", "uni
 
 CAPTURE_STATUSES = ("ok", "partial", "failed", "skipped")
 PART_STATUSES = ("ok", "partial", "denied", "unavailable", "timeout", "failed", "skipped")
-"""How one part of a capture went. denied: not permitted; unavailable: this machine has no such source."""
+"""Status of one part of a capture. denied: no permission; unavailable: this machine has no such source."""
 
 REPORT_FORMATS = ("heavy", "timeline", "snapshot", "microstackshots")
 CERTAINTIES = ("proven", "guessed")
-"""proven: the kernel says so. guessed: drawn from a library's memory layout or from the only candidate left."""
+"""proven: reported by the kernel. guessed: from the memory layout of a library, or the only candidate left."""
 
 LOG_SOURCES = ("unified", "journal", "kernel")
 TRIGGERS = ("event", "pause", "manual")
@@ -39,34 +39,34 @@ _PROCESS = _f("process", int, "", "number of the process in its report, from 1; 
 CAPTURE = (
     _f("ts", float, "s", "epoch seconds when the capture began", required=True),
     _f("capture", str, "", "stable key of the capture", required=True),
-    _f("trigger", str, "", "what asked for it", required=True, choices=TRIGGERS),
-    _f("status", str, "", "how it went", required=True, choices=CAPTURE_STATUSES),
+    _f("trigger", str, "", "what requested it", required=True, choices=TRIGGERS),
+    _f("status", str, "", "its status", required=True, choices=CAPTURE_STATUSES),
     _f("reason", str, "", "why it was skipped: debounce, busy, same_trouble, hour_budget, identity_budget, "
        "cpu_budget, other_boot, failing"),
-    _f("skipped", int, "", "with status skipped: how many requests this record stands for"),
-    _f("event", str, "", "key of the event that asked for it"),
-    _f("pause", str, "", "key of the pause that asked for it"),
+    _f("skipped", int, "", "with status skipped: number of requests that this record reports"),
+    _f("event", str, "", "key of the event that requested it"),
+    _f("pause", str, "", "key of the pause that requested it"),
     _f("boot_id", str, "", "identity of the boot"),
     _f("pid", int, "", "the culprit's process id"),
     _f("start_ticks", int, "host ticks", "when the culprit started"),
     _f("command", str, "", "the culprit's name"),
-    _f("targets", list, "", "the identities that were looked at: {pid, start_ticks, command, outcome}"),
+    _f("targets", list, "", "the target processes: {pid, start_ticks, command, outcome}"),
     _f("os", str, "", "linux or macos"),
-    _f("duration_s", float, "s", "how long the capture took"),
+    _f("duration_s", float, "s", "duration of the capture"),
     _f("processes", int, "", "process records kept"),
     _f("threads", int, "", "thread records kept"),
     _f("blockers", int, "", "waits found"),
     _f("log_entries", int, "", "log entries kept"),
     _f("log_entries_left_out", int, "", "log entries beyond the limit"),
     _f("threads_status", str, "", "threads from /proc", platforms="linux", choices=PART_STATUSES),
-    _f("waits_status", str, "", "who waits for whom, from /proc", platforms="linux", choices=PART_STATUSES),
+    _f("waits_status", str, "", "waits between processes, from /proc", platforms="linux", choices=PART_STATUSES),
     _f("pressure_status", str, "", "pressure stall information", platforms="linux", choices=PART_STATUSES),
     _f("kernel_log_status", str, "", "the kernel's ring buffer", platforms="linux", choices=PART_STATUSES),
     _f("journal_status", str, "", "the journal", platforms="linux", choices=PART_STATUSES),
     _f("tailspin_status", str, "", "saving the kernel's trace", platforms="macos", choices=PART_STATUSES),
     _f("spindump_status", str, "", "decoding it", platforms="macos", choices=PART_STATUSES),
     _f("logs_status", str, "", "the unified log", platforms="macos", choices=PART_STATUSES),
-    _f("problems", list, "", "what went wrong, in words"),
+    _f("problems", list, "", "errors, as text"),
     _f("raw_path", str, "", "the kept raw file", platforms="macos"),
     _f("raw_bytes", int, "bytes", "its size", platforms="macos"),
     *(_f(f"pressure_{r}_{k}_percent", float, "%", f"part of the last 10 s in which {k} task{s} waited for {w}",
@@ -81,7 +81,7 @@ SPINDUMP_REPORT = (
     _CAPTURE,
     _f("ts", float, "s", "epoch seconds when sampling began"),
     _f("end_ts", float, "s", "epoch seconds when it ended"),
-    _f("file", str, "", "name of the file that it was read from"),
+    _f("file", str, "", "name of the file"),
     _f("format", str, "", "how stacks are ordered; snapshot: read from /proc", choices=REPORT_FORMATS),
     _f("report_version", str, "", "version of the report's format; text, because 35.1 exists"),
     _f("data_source", str, "", "Stackshots, KPerf Lightweight PET (tailspin), Microstackshots, procfs"),
@@ -97,24 +97,24 @@ SPINDUMP_REPORT = (
     _f("command", str, "", "its name"),
     _f("path", str, "", "path of its program"),
     _f("duration_s", float, "s", "how long was sampled"),
-    _f("unresponsive_s", float, "s", "how long the target had been unresponsive before"),
+    _f("unresponsive_s", float, "s", "time for which the target had been unresponsive"),
     _f("steps", int, "", "samples taken"),
     _f("interval_ms", float, "ms", "time between samples"),
     _f("cpu_seconds", float, "s", "CPU time of all processes while sampling"),
     _f("awake_s", float, "s", "time awake since boot"),
     _f("since_wake_s", float, "s", "time since wake"),
     _f("frames", list, "", "heaviest stack of the target's main thread, innermost first"),
-    _f("header", dict, "", "every line of the header that has no field of its own"),
+    _f("header", dict, "", "header lines without a field"),
     _f("processes", int, "", "`Process:` lines", required=True),
     _f("threads", int, "", "thread lines", required=True),
-    _f("threads_aggregated", int, "", "of these, lines that stand for several threads (`<multiple>`, `0xa,0xb`)",
+    _f("threads_aggregated", int, "", "of these, lines for several threads each (`<multiple>`, `0xa,0xb`)",
        required=True),
     _f("blockers", int, "", "waits: `blocked by` states", required=True),
     _f("edges", int, "", "of these, waits that name the process waited for", required=True),
     _f("sections", list, "", "names of sections after the last process"),
     _f("lines", int, "", "lines read", required=True),
-    _f("complete", bool, "", "false when the report was cut off; absent when it does not say"),
-    _f("problems", list, "", "what could not be read, in words"),
+    _f("complete", bool, "", "false if the report is truncated; absent if unknown"),
+    _f("problems", list, "", "what could not be read, as text"),
 )
 
 SPINDUMP_PROCESS = (
@@ -139,9 +139,9 @@ SPINDUMP_PROCESS = (
     _f("cgroup", str, "", "control group path", platforms="linux"),
     _f("state", str, "", "state of the main thread", choices=THREAD_STATES),
     _f("suspended", bool, "", "its threads are suspended", platforms="macos"),
-    _f("defunct", bool, "", "it has ended and was not waited for yet"),
+    _f("defunct", bool, "", "it has exited and was not waited for yet"),
     _f("memory_bytes", int, "bytes", "memory held: physical footprint (macOS), resident set (Linux)"),
-    _f("memory_before_bytes", int, "bytes", "the same at the first sample, where it changed", platforms="macos"),
+    _f("memory_before_bytes", int, "bytes", "the same at the first sample, if it changed", platforms="macos"),
     _f("memory_peak_bytes", int, "bytes", "highest memory held"),
     _f("memory_mapped_bytes", int, "bytes", "address space mapped", platforms="linux"),
     _f("memory_anonymous_bytes", int, "bytes", "resident and not backed by a file", platforms="linux"),
@@ -160,9 +160,9 @@ SPINDUMP_PROCESS = (
     _f("sample_first", int, "", "first of them"),
     _f("sample_last", int, "", "last of them"),
     _f("threads", int, "", "threads it has"),
-    _f("threads_listed", int, "", "threads that the report lists"),
+    _f("threads_listed", int, "", "threads in the report"),
     _f("notes", list, "", "notes of the report"),
-    _f("role", str, "", "why it is in the capture: culprit, rogue, waiter, holder, uninterruptible"),
+    _f("role", str, "", "its role in the capture: culprit, rogue, waiter, holder, uninterruptible"),
 )
 
 SPINDUMP_THREAD = (
@@ -171,27 +171,27 @@ SPINDUMP_THREAD = (
     _f("command", str, "", "name of the process"),
     _f("thread_id", str, "", "thread id as printed: 0x4eb9, several ids joined by commas, <multiple>, or a Linux tid",
        required=True),
-    _f("main", bool, "", "it is the process's first thread"),
+    _f("main", bool, "", "true for the first thread of the process"),
     _f("thread_name", str, "", "name of the thread"),
     _f("queue", str, "", "dispatch queue", platforms="macos"),
     _f("state", str, "", "state in which it was seen most often", choices=THREAD_STATES),
     _f("state_raw", str, "", "state as the kernel prints it", platforms="linux"),
-    _f("samples", int, "", "samples in which it was seen; more than `steps` where several threads are added up"),
+    _f("samples", int, "", "samples in which it was seen; more than `steps` if several threads are added up"),
     _f("sample_first", int, "", "first of them"),
     _f("sample_last", int, "", "last of them"),
     _f("running_samples", int, "", "samples on a CPU"),
     _f("runnable_samples", int, "", "samples waiting for a CPU"),
-    _f("blocked_samples", int, "", "samples blocked by something that is named"),
+    _f("blocked_samples", int, "", "samples blocked by a named holder"),
     _f("suspended_samples", int, "", "samples suspended", platforms="macos"),
     _f("uninterruptible_samples", int, "", "samples in uninterruptible wait", platforms="linux"),
     _f("priority", int, "", "scheduling priority, lowest seen"),
-    _f("priority_high", int, "", "highest seen, where it changed", platforms="macos"),
+    _f("priority_high", int, "", "highest seen, if it changed", platforms="macos"),
     _f("base_priority", int, "", "priority before boosts", platforms="macos"),
     _f("cpu_seconds", float, "s", "CPU time used while sampling (macOS), so far (Linux)"),
     _f("idle_seconds", float, "s", "idle time, of the kernel's idle threads", platforms="macos"),
-    _f("last_ran_s", float, "s", "how long before the report it ran last", platforms="macos"),
+    _f("last_ran_s", float, "s", "time since it ran last, before the report", platforms="macos"),
     _f("qos", str, "", "quality of service and flags, of the first stretch", platforms="macos"),
-    _f("blocked_by", str, "", "what it waited for longest, in words"),
+    _f("blocked_by", str, "", "what it waited for longest, as text"),
     _f("wchan", str, "", "kernel function it sleeps in", platforms="linux"),
     _f("syscall", str, "", "system call it is in, with its arguments", platforms="linux"),
     _f("frames", list, "", "heaviest stack, innermost first; of the main threads of processes that matter"),
@@ -206,15 +206,15 @@ SPINDUMP_BLOCKER = (
     _f("blocked_by", str, "", "kind of wait: turnstile, unfair lock, wait4, flock, pipe, futex", required=True),
     _f("on_pid", int, "", "the process waited for"),
     _f("on_command", str, "", "its name"),
-    _f("on_thread_id", str, "", "the thread waited for, where it is known"),
+    _f("on_thread_id", str, "", "the thread waited for, if known"),
     _f("on_self", bool, "", "it waits for itself"),
-    _f("on_what", str, "", "what is waited for when that is no process"),
-    _f("hops", int, "", "how many waits lie between, all followed by the kernel; 1 when none is left out"),
-    _f("deadlock", bool, "", "the kernel itself says that the wait is part of a deadlock", platforms="macos"),
+    _f("on_what", str, "", "what is waited for if not a process"),
+    _f("hops", int, "", "length of the chain of waits to the holder, as followed by the kernel; 1: a direct wait"),
+    _f("deadlock", bool, "", "true if the kernel reports that the wait is part of a deadlock", platforms="macos"),
     _f("samples", int, "", "weight: samples in which the wait was seen", required=True),
     _f("sample_first", int, "", "first of them (timeline)"),
     _f("sample_last", int, "", "last of them (timeline)"),
-    _f("certainty", str, "", "how the process waited for is known", choices=CERTAINTIES),
+    _f("certainty", str, "", "certainty of the holder", choices=CERTAINTIES),
     _f("detail", str, "", "the wait as the source prints it, or the evidence"),
 )
 
@@ -223,7 +223,7 @@ LOG_ENTRY = (
     _f("ts", float, "s", "epoch seconds"),
     _f("source", str, "", "which log", required=True, choices=LOG_SOURCES),
     _f("level", str, "", "default, info, debug, error, fault (unified); emerg to debug (journal, kernel)"),
-    _f("kind", str, "", "kind of the entry where it is no message: activity, signpost", platforms="macos"),
+    _f("kind", str, "", "kind of the entry if it is not a message: activity, signpost", platforms="macos"),
     _f("pid", int, "", "process that logged"),
     _f("thread_id", str, "", "thread that logged"),
     _f("uid", int, "", "its user"),
@@ -233,7 +233,7 @@ LOG_ENTRY = (
     _f("subsystem", str, "", "subsystem", platforms="macos"),
     _f("category", str, "", "category", platforms="macos"),
     _f("mach_ticks", int, "mach ticks", "machine time of the entry", platforms="macos"),
-    _f("message", str, "", "what was logged; secrets redacted, 4 KiB at most"),
+    _f("message", str, "", "the message; secrets redacted, 4 KiB at most"),
 )
 
 BUFFER_CONTEXT = (
@@ -257,10 +257,10 @@ BLAME = (
     _f("processes", int, "", "other processes among them", required=True),
     _f("hops", int, "", "length of the longest chain that ends at it", required=True),
     _f("chain", list, "", "that chain, from the first waiter to the root", required=True),
-    _f("waits_for", str, "", "what the root itself waits for, when that is no process"),
-    _f("cycle", list, "", "the members of the deadlock, when the root is one"),
+    _f("waits_for", str, "", "what the root itself waits for, if not a process"),
+    _f("cycle", list, "", "the members of the deadlock, if the root is one"),
     _f("certain", bool, "", "of a deadlock: every wait in it lasted through all samples"),
-    _f("certainty", str, "", "guessed when a link of the chain is", choices=CERTAINTIES),
+    _f("certainty", str, "", "guessed if a link of the chain is", choices=CERTAINTIES),
 )
 
 RECORDS: dict[str, tuple[Field, ...]] = {
@@ -276,11 +276,11 @@ RECORDS: dict[str, tuple[Field, ...]] = {
 
 SUMMARY: dict[str, str] = {
     "capture": "one forensic capture, or the requests that were skipped",
-    "spindump_report": "a report of stacks as a whole: its header and what was counted in it",
+    "spindump_report": "a report of stacks: its header and counts",
     "spindump_process": "one process of a report",
     "spindump_thread": "one thread of a report",
-    "spindump_blocker": "one wait: which thread waited for whom, and for how many samples",
+    "spindump_blocker": "one wait: the thread, what it waited for, and for how many samples",
     "log_entry": "one entry of a log",
-    "buffer_context": "what the ring held before a capture",
-    "blame": "one root of the blame graph: who holds up whom",
+    "buffer_context": "the ring before a capture",
+    "blame": "one root of the wait graph: a process that blocks others",
 }

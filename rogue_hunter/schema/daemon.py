@@ -1,6 +1,4 @@
-"""The records of the socket: what rh-pipe says to its clients beside the ticks, and what they may say to it.
-
-"""
+"""The records of the socket, besides the ticks: what rh-pipe sends to its clients, and what they may send to it."""
 
 from __future__ import annotations
 
@@ -19,15 +17,15 @@ INITIAL_STATE = (
     _f("pid", int, "", "process id of rh-pipe", required=True),
     _f("version", str, "", "its version", required=True),
     _f("started_at", float, "s", "epoch seconds of its start", required=True),
-    _f("hz", float, "1/s", "beats a second, as asked for", required=True),
-    _f("slowed", int, "", "the beat is divided by this, to stay within the budget", required=True),
+    _f("hz", float, "1/s", "beats a second, as configured", required=True),
+    _f("slowed", int, "", "the rate of beats is divided by this, to stay within the CPU budget", required=True),
     _f("model", str, "", "scoring model", required=True, choices=("share", "stress")),
     _f("database", str, "", "path of the database", required=True),
-    _f("degraded", str, "", "why nothing can be written at the moment, or what else is wrong with the database; left "
-       "out when all is well"),
+    _f("degraded", str, "", "why nothing can be written at present, or another problem of the database; left "
+       "out if there is none"),
     _f("dropped", int, "", "records lost since the start because they could not be written"),
-    _f("config_file", str, "", "the configuration file; left out when there is none"),
-    _f("config_error", str, "", "why the file as it is now is not in force"),
+    _f("config_file", str, "", "the configuration file; left out if there is none"),
+    _f("config_error", str, "", "why the current file is not in use"),
     _f("self_cpu_percent_average", float, "%", "CPU use of rh-pipe over the last minute; 100 = one core"),
     _f("host", str, "", "host name"),
     _f("boot_id", str, "", "identity of this boot"),
@@ -40,23 +38,23 @@ INITIAL_STATE = (
 )
 
 DROPPED = (
-    _f("ticks", int, "", "ticks left out here, because this client was slow", required=True),
-    _f("total", int, "", "all that were left out for this client", required=True),
+    _f("ticks", int, "", "ticks dropped at this point, because this client was slow", required=True),
+    _f("total", int, "", "all ticks dropped for this client", required=True),
 )
 
 LOG = (
     _f("ts", float, "s", "epoch seconds; left out by a client"),
-    _f("level", str, "", "how serious it is", required=True, choices=LEVELS),
-    _f("source", str, "", "the command that says it"),
-    _f("message", str, "", "what is said", required=True),
-    _f("pid", int, "", "the client's process id, as the kernel knows it"),
+    _f("level", str, "", "severity", required=True, choices=LEVELS),
+    _f("source", str, "", "the command that logs it"),
+    _f("message", str, "", "the message", required=True),
+    _f("pid", int, "", "process id of the client, from the kernel"),
     _f("lost", int, "", "entries before this one that could not be written"),
 )
 
 PRUNE_REQUEST = (
-    _f("older_than_s", float, "s", "remove what ended longer ago than this", required=True),
+    _f("older_than_s", float, "s", "remove history that ended longer ago than this", required=True),
     _f("max_bytes", int, "bytes", "then remove the oldest until the file is not larger", required=True),
-    _f("database", str, "", "the file that is meant; a pipe that writes to another refuses"),
+    _f("database", str, "", "the database to prune; an rh-pipe with another database refuses"),
 )
 
 SLICES = (
@@ -66,17 +64,17 @@ SLICES = (
 )
 
 SERVICE = (
-    _f("manager", str, "", "what runs the service", required=True, choices=("systemd", "launchd")),
+    _f("manager", str, "", "the service manager", required=True, choices=("systemd", "launchd")),
     _f("name", str, "", "its name there", required=True),
     _f("file", str, "", "the unit or property list", required=True),
-    _f("installed", bool, "", "true when that file is there", required=True),
-    _f("current", bool, "", "true when the file is what install would write"),
-    _f("enabled", bool, "", "true when it starts at login"),
-    _f("state", str, "", "what the manager says", required=True, choices=STATES),
+    _f("installed", bool, "", "true if that file exists", required=True),
+    _f("current", bool, "", "true if the file is what install would write"),
+    _f("enabled", bool, "", "true if it starts at login"),
+    _f("state", str, "", "state by the manager", required=True, choices=STATES),
     _f("pid", int, "", "its process"),
     _f("exit_code", int, "", "the last exit code, if it is not running"),
-    _f("says", str, "", "the status line of rh-pipe, or the manager's own word for the state"),
-    _f("sudoers", bool, "", "macOS: true when the rule for tailspin is there"),
+    _f("says", str, "", "the status line of rh-pipe, or the state in the words of the manager"),
+    _f("sudoers", bool, "", "macOS: true if the rule for tailspin is installed"),
 )
 
 RECORDS: dict[str, tuple[Field, ...]] = {
@@ -90,11 +88,11 @@ RECORDS: dict[str, tuple[Field, ...]] = {
 }
 
 SUMMARY: dict[str, str] = {
-    "initial_state": "what a client of the socket is told first",
-    "dropped": "a gap: ticks that a slow client was not sent",
+    "initial_state": "the first record that a client of the socket receives",
+    "dropped": "a gap: ticks that were not sent to a slow client",
     "log": "an entry of the log; a client may send one",
-    "prune_request": "what rh-prune asks a running rh-pipe for; answered with a record prune",
-    "slices_request": "asks a running rh-pipe for the slices that it has in memory; answered with a record slices",
+    "prune_request": "a request of rh-prune to rh-pipe; answered with a record prune",
+    "slices_request": "a request for the slices in memory; answered with a record slices",
     "slices": "the slices of the last two minutes",
     "service": "rh-pipe as a service: what rh-service status prints",
 }

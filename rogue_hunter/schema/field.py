@@ -1,7 +1,7 @@
-"""What a field of a record is, and the constants that several records share.
+"""The class of a field, and the constants that several records share.
 
 A field is known or unknown. Unknown is a missing key on the wire, a missing key in memory and NULL in SQL; a zero was
-measured. The unit stands in the name (`_bytes`, `_per_s`, `_ms_per_s`, `_total` for a counter that only grows).
+measured. The unit is part of the name (`_bytes`, `_per_s`, `_ms_per_s`, `_total` for a counter that only grows).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Key = tuple[int, int]
 class Field:
     """One field of a record.
 
-    `type` is int, float, str, bool, list or dict; `sql` follows from it. `stage` names what adds the field.
+    `type` is int, float, str, bool, list or dict; `sql` follows from it. `stage`: what adds the field.
     `metric` marks a number whose lowest and highest values over the ring are kept with each snapshot.
     """
 
@@ -40,5 +40,5 @@ class Field:
 
     @property
     def sql(self) -> str:
-        """The column's declared type."""
+        """The declared type of the column."""
         return {int: "INTEGER", bool: "INTEGER", float: "REAL"}.get(self.type, "TEXT")

@@ -11,7 +11,7 @@ from rogue_hunter.schema.sampling import PROCESS
 
 WATCH = ("running", "stale", "busy", "stopped")
 """running: rh-pipe writes. stale: it holds the database but has written nothing for a while. busy: another command
-holds the database. stopped: nobody does."""
+holds the database. stopped: no process does."""
 
 
 def _f(name: str, kind: type, unit: str, doc: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> Field:
@@ -194,7 +194,7 @@ REPORT_STATUS = (
     _f("schema_version", int, "", "version of the tables"),
     _f("sqlite_version", str, "", "version of the SQLite library", required=True),
     _f("python_version", str, "", "version of Python", required=True),
-    _f("config_file", str, "", "the user's configuration file; left out when there is none"),
+    _f("config_file", str, "", "the user's configuration file; left out if there is none"),
 )
 
 REPORT_PAUSE = (

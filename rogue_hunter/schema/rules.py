@@ -83,7 +83,7 @@ ACTION = (
     _f("reason", str, "", "why the process was judged", "reap"),
     _f("evidence", str, "", "what proved it", "reap", choices=(*EVIDENCES, "person")),
     _f("outcome", str, "", "what came of it", "reap", required=True, choices=OUTCOMES),
-    _f("refusals", list, "", "why it was left alone, every reason by its short name", "reap"),
+    _f("refusals", list, "", "why it was not signalled: the code of each reason", "reap"),
     _f("detail", str, "", "the outcome in words", "reap"),
     _f("signals", list, "", "signals sent, in order", "reap"),
     _f("signal", str, "", "the last signal sent", "reap"),
@@ -104,15 +104,15 @@ ACTION = (
 
 RULE = (
     _f("name", str, "", "its name", "match", required=True),
-    _f("priority", str, "", "its priority; of the rules that match, the highest is told", "match", required=True,
+    _f("priority", str, "", "its priority; the matching rule with the highest is reported", "match", required=True,
        choices=PRIORITIES),
-    _f("enabled", bool, "", "whether it is asked", "match", required=True),
-    _f("action", str, "", "what it asks for", "match", required=True, choices=("kill", "notify", "log")),
+    _f("enabled", bool, "", "whether it is in use", "match", required=True),
+    _f("action", str, "", "its action", "match", required=True, choices=("kill", "notify", "log")),
     _f("signal", str, "", "SIGKILL: one second after SIGTERM, in place of `timeout_s`", "match",
        choices=("SIGTERM", "SIGKILL")),
     _f("timeout_s", float, "s", "how long SIGTERM has", "match"),
     _f("fallback", bool, "", "whether SIGKILL follows", "match"),
-    _f("notify", bool, "", "whether a person is told", "match"),
+    _f("notify", bool, "", "whether it sends a notification", "match"),
     _f("conditions", dict, "", "its conditions, as the file gives them", "match", required=True),
     _f("examples", int, "", "examples that go with it; `rh-config validate` tries them", "match"),
     _f("source", str, "", "the file it was read from", "match", required=True),
@@ -154,8 +154,8 @@ REPORT_ACTION = (_f("id", int, "", "number of the action", "report", required=Tr
 REPORT_MATCH = (
     _f("id", int, "", "number of the match", "report", required=True),
     _f("first_seen", float, "s", "epoch seconds at which the rule began to match", "report", required=True),
-    _f("last_seen", float, "s", "epoch seconds at which that was said last", "report", required=True),
-    _f("times", int, "", "how often it was said: once a minute while it lasts", "report", required=True),
+    _f("last_seen", float, "s", "epoch seconds of its last report", "report", required=True),
+    _f("times", int, "", "number of reports: one a minute while it lasts", "report", required=True),
     *(replace(f, stage="report") for f in MATCH if f.name not in ("ts", "seq", "matched_s")
       and not f.name.startswith("rules_")),
 )

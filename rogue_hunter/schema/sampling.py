@@ -158,7 +158,7 @@ TICK = (
     *_STAMP,
     _f("mono_ns", int, "ns", "monotonic clock of the reading", required=True),
     _f("host", str, "", "host name"),
-    _f("boot_id", str, "", "identity of this boot; with pid and start_ticks it identifies a process for ever",
+    _f("boot_id", str, "", "identity of this boot; with pid and start_ticks it identifies a process",
        required=True),
     _f("os", str, "", "linux or macos", required=True),
     _f("interval_s", float, "s", "measured time since the tick before", required=True),

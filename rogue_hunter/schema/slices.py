@@ -124,7 +124,7 @@ WAIT = (
     _f("holder", str, "", "what that process is called"),
     _f("holder_state", str, "", "its state", choices=STATES),
     _f("waiters", list, "", "who waits: pid, start_ticks, name"),
-    _f("certainty", str, "", "proven: the kernel says so; guessed: the only candidate left",
+    _f("certainty", str, "", "proven: reported by the kernel; guessed: the only candidate left",
        choices=("proven", "guessed")),
 )
 

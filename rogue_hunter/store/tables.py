@@ -16,7 +16,7 @@ APPLICATION_ID = 0x52476846
 DAEMON_STATE = Table(
     "daemon_state",
     (
-        _c("key", str, "", "what is said"),
+        _c("key", str, "", "name of the fact"),
         _c("value", str, "", "JSON"),
         _c("updated_at", float, "s", "epoch seconds"),
     ),
@@ -175,8 +175,8 @@ MATCHES = Table(
         _c("id", int, "", "number of the match"),
         *(_MATCH[name] for name in ("boot_id", "pid", "start_ticks", "rule")),
         _c("first_seen", float, "s", "epoch seconds at which the rule began to match", True),
-        _c("last_seen", float, "s", "epoch seconds at which that was said last", True),
-        _c("times", int, "", "how often it was said: once a minute while it lasts", True),
+        _c("last_seen", float, "s", "epoch seconds of its last report", True),
+        _c("times", int, "", "number of reports: one a minute while it lasts", True),
         *(f for name, f in _MATCH.items() if name not in _MATCH_OWN),
     ),
     "one row a process and rule: a rule that matched it, with the readings of the last time",
@@ -187,7 +187,7 @@ MATCHES = Table(
 ACTIONS = Table(
     "actions",
     (_c("id", int, "", "number of the action"), *RECORDS["action"]),
-    "one row a decision of the reaper: what was done about a process, or why it was left alone",
+    "one row a decision of the reaper: what was done about a process, or why it was not signalled",
     # The same line of the audit file can come from the reaper itself and from the file.
     ("UNIQUE (run, audit_seq)",),
     ("CREATE INDEX actions_ts ON actions (ts)",),
