@@ -115,7 +115,7 @@ def _period(source: Source, since: float, until: float, at: float | None, live: 
         slices = _long(source, machine, since, until)
     begin = slices[0].start if slices else until
     if begin - since > NEAR_S:
-        older = _minutes(source, since, begin, at)
+        older = _minutes(source, since, begin, at, bool(slices))
         if older and not slices:
             window = replace(window, resolution_s=60.0, since=min(since, older[0].start),
                              until=max(until, older[-1].end))
@@ -232,8 +232,9 @@ def _severity(row: Minute) -> float:
 
 # -- minutes and less --------------------------------------------------------------------------------------------------
 
-def _minutes(source: Source, since: float, until: float, at: float | None) -> list[Slice]:
-    """Minutes as slices. Of a moment it is the minute that holds it, unless that minute has slices that tell more."""
+def _minutes(source: Source, since: float, until: float, at: float | None, sliced: bool) -> list[Slice]:
+    """Minutes as slices; with `sliced` up to the slices that begin at `until`. Of a moment it is the minute that holds
+    it, unless that minute has slices that tell more."""
     if at is not None:
         first = at // 60 * 60
         if history.machine_slices(source.reader, first, first + 60):
@@ -241,10 +242,9 @@ def _minutes(source: Source, since: float, until: float, at: float | None) -> li
         rows = [m for m in history.machine(source.reader, first, first + 60)
                 if first <= at <= max(first + 60, first + float(m.get("seconds") or 0.0))]
     else:
-        rows = history.machine(source.reader, since // 60 * 60, until)
-        first_slice = history.machine_slices(source.reader, since, until)
-        if first_slice:
-            rows = [m for m in rows if m["minute"] + 60 <= first_slice[0]["slice"] + 1]
+        # The minute in which the slices begin is in them.
+        rows = [m for m in history.machine(source.reader, since // 60 * 60, until)
+                if not sliced or m["minute"] + 60 <= until + 1]
     if len(rows) > SHORT_MOST:
         short = [m for m in rows if shortage.may_be_short(m)]
         chosen = sorted(short, key=_severity)[-SHORT_MOST:] or sorted(rows, key=_severity)[-20:]

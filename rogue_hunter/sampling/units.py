@@ -83,6 +83,22 @@ def unit_of_cgroup(path: str) -> str | None:
     return None if not names or _SESSION.fullmatch(names[-1]) else names[-1]
 
 
+def starts_jobs(row: Row) -> bool:
+    """Whether the children of a process are parts of its work: false for service managers and for a shell at a prompt,
+    from which unrelated programs are started; true for a script and for any other program."""
+    command = row.get("command")
+    if command in SHELLS:
+        return runs_script(row.get("cmdline") or "")
+    return command not in MANAGERS and command not in WRAPPERS
+
+
+def runs_script(cmdline: str) -> bool:
+    """True for the command line of a shell that runs a script or a command (`sh x.sh`, `bash -c ...`)."""
+    words = cmdline.split()[1:]
+    return any(not word.startswith("-") or (word.startswith("-") and not word.startswith("--") and "c" in word)
+               for word in words)
+
+
 def _plain(name: str) -> str:
     """systemd's escapes (systemd-escape(1)) undone where they make a printable character."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if "20" <= found[1] <= "7e" else found[0], name)

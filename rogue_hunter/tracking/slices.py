@@ -8,11 +8,12 @@ a suspension, a gap in the ticks or another boot. Seconds are measured by the mo
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from heapq import nlargest
 from itertools import zip_longest
 from typing import Any
 
+from rogue_hunter.sampling.units import starts_jobs
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.slices import MACHINE_SLICE, SLICE_S
 from rogue_hunter.stream.tick import Record, Row, Tick, lived, record
@@ -56,6 +57,8 @@ _GROUP_RANKS: tuple[tuple[Measure, float], ...] = (
     (lambda use: use.disk + use.children_disk, 64 << 10),
     (lambda use: use.run_delay, 0.01),
 )
+FAMILY = 3
+"""Children at work at the same time from which a parent is listed with them."""
 STARTS_LEAST = 1.0
 """Processes a second that a unit must begin to be listed for that."""
 
@@ -330,12 +333,40 @@ class Slicer:
                     and measure(use) >= least * seconds]
             ranked.append(nlargest(GROUPS, some, key=lambda unit: (measure(sums[unit]), unit)))
         for unit in dict.fromkeys(unit for level in zip_longest(*ranked) for unit in level if unit is not None):
-            yield self._group(head, unit, sums[unit], rows[unit], members=len(members[unit]), started=started[unit])
+            use = sums[unit]
+            use.memory = self.units.memory.get(unit, 0)
+            yield self._group(head, unit, self.units.root(unit), use, rows[unit], members=len(members[unit]),
+                              started=started[unit])
+        yield from self._families(done, head, sums.keys())
 
-    def _group(self, head: dict[str, Any], unit: str, use: Use, rows: list[Row], members: int, started: int) -> Record:
-        root = self.units.root(unit)
+    def _families(self, done: Slice, head: dict[str, Any], units: Collection[str]) -> Iterator[Record]:
+        """Parents with at least FAMILY children that used most together: a script that starts programs of many names,
+        each of which is a unit by itself. What is started at a prompt or by a manager has nothing in common."""
+        children: dict[int, list[Key]] = {}
+        for key, use in done.uses.items():
+            children.setdefault(use.row.get("ppid") or 0, []).append(key)
+        sums: dict[Key, tuple[str, Use, list[Row]]] = {}
+        for ppid, keys in children.items():
+            parent = self._pids.get(ppid)
+            row = self.last.processes.get(parent) if self.last is not None and parent is not None else None
+            if parent is None or row is None or len(keys) < FAMILY or not starts_jobs(row):
+                continue
+            unit = f"{row.get('name') or row.get('command') or '?'}[{ppid}]"
+            if unit not in units:
+                whole = [done.uses[key] for key in (*keys, *([parent] if parent in done.uses else ()))]
+                together = Use(row, memory=sum(use.memory for use in whole), grown=sum(use.growth for use in whole))
+                for use in whole:
+                    together.merge(use)
+                sums[parent] = unit, together, [use.row for use in whole]
+        for parent in nlargest(GROUPS, sums, key=lambda key: (sums[key][1].cpu + sums[key][1].children_cpu, key)):
+            unit, use, rows = sums[parent]
+            if any(measure(use) >= least * done.machine.seconds > 0 for measure, least in _GROUP_RANKS):
+                started = sum(done.uses[key].row.get("ppid") == parent[0] for key in done.started if key in done.uses)
+                yield self._group(head, unit, parent, use, rows, members=len(rows), started=started)
+
+    def _group(self, head: dict[str, Any], unit: str, root: Key | None, use: Use, rows: list[Row], members: int,
+               started: int) -> Record:
         names = Counter(row.get("name") or row.get("command") or "?" for row in rows)
-        use.memory = self.units.memory.get(unit, 0)
         use.rogue = min(use.rogue, head["seconds"])
         return record("group_slice", **head, unit=unit, name=max(names, key=lambda name: (names[name], name)),
                       pid=root[0] if root else None, start_ticks=root[1] if root else None, processes=members,

@@ -128,8 +128,9 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int])
     of_unit = 0.0
     if first is not None:
         used -= first.amount
-        if first.kind == "unit" and first.root is not None:
-            of_unit = max((total(g, "run_delay_s") for g in one.groups if g.get("unit") == first.unit), default=0.0)
+        if first.kind != "process" and first.root is not None:
+            of_unit = max((total(g, "run_delay_s") for g in one.groups
+                           if g.get("unit") == first.unit or g.get("pid") == first.root[1]), default=0.0)
     of_rows = 0.0
     for row in rows:
         if belongs(row, first):

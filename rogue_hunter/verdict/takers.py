@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rogue_hunter.sampling.lineage import MANAGERS, SHELLS
+from rogue_hunter.sampling.units import starts_jobs
 from rogue_hunter.verdict.model import Key, Member, Taker
 from rogue_hunter.verdict.window import Row, Slice, total
 
@@ -22,7 +22,7 @@ CHILDREN_FIELDS = {"cpu": "children_cpu_seconds", "disk": "children_disk_bytes"}
 
 DOMINANT = 0.6
 """One identity with this part of a group's use is named instead of the group."""
-SPECIFIC = 0.8
+SPECIFIC = 0.65
 """A smaller group with this part of a larger one's use is named instead of the larger one."""
 FEW = 8
 """Up to so many workers of one name are called by their name; more belong to the process that starts them."""
@@ -213,10 +213,7 @@ class Ledger:
             return False
         if row is None:
             return None
-        command = str(row.get("command") or "")
-        if command in MANAGERS and not row.get("cmdline", "").count(".py"):
-            return False
-        return command not in SHELLS or runs_script(str(row.get("cmdline") or ""))
+        return starts_jobs(dict(row))
 
     def _groups(self, points: Mapping[_Id, float]) -> list[_Group]:
         families: dict[tuple[str, int], set[_Id]] = {}
@@ -244,7 +241,10 @@ class Ledger:
             if own is not None and points.get(own, 0.0) > 0:
                 members.add(own)
             names = {name_of(self._nodes[one].row) for one in members}
-            if len(members) > 1 and (row is not None or len(names) == 1 or len(members) >= 5):
+            listed = next((one for one in found if one.node is not None and one.root == parent), None)
+            if listed is not None:
+                listed.members |= members
+            elif len(members) > 1 and (row is not None or len(names) == 1 or len(members) >= 5):
                 found.append(_Group(members, parent))
         return found
 
@@ -417,13 +417,6 @@ def belongs(row: Row, taker: Taker | None) -> bool:
     family = whole and taker.root is not None and row.get("ppid") == taker.root[1]
     return unit or family or key_of(row) in taker.keys or (taker.kind == "command"
                                                           and row.get("command") == taker.command)
-
-
-def runs_script(cmdline: str) -> bool:
-    """True for the command line of a shell that runs a script or a command (`sh x.sh`, `bash -c ...`)."""
-    words = cmdline.split()[1:]
-    return any(not word.startswith("-") or (word.startswith("-") and not word.startswith("--") and "c" in word)
-               for word in words)
 
 
 def _root_of(row: Row) -> tuple[str, int] | None:

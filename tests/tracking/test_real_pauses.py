@@ -74,7 +74,7 @@ def test_stopped_and_continued(watched: tuple[int, Path],
     assert json.loads(pause["evidence"])["continued"] >= 1
     said = json.loads(rh("report", "why", "--at", f"@{pause['start_time']:.3f}", "--json", "--db", db).stdout)
     (stopped,) = [one for one in said["causes"] if one["cause"] == "stopped"]
-    assert "nobody is to blame" in stopped["words"] and "command" not in stopped
+    assert "no process is to blame" in stopped["words"] and "command" not in stopped
 
 
 @contextmanager

@@ -120,6 +120,17 @@ def test_a_unit_of_one_process_has_no_row() -> None:
     assert of(made, "group_slice") == []
 
 
+@pytest.mark.parametrize(("cmdline", "listed"), [("bash fanout.sh", True), ("-bash", False)])
+def test_a_script_is_listed_with_all_its_children(cmdline: str, listed: bool) -> None:
+    """Thirty programs of thirty names, each a unit of its own; what is started at a prompt has nothing in common."""
+    loops = [row(100 + n, command=f"job_{n}", ppid=7, unit=f"job_{n}[{100 + n}]", cpu_percent=6.0) for n in range(30)]
+    made, _ = run(ticks_of(row(7, command="bash", name="fanout.sh", cmdline=cmdline), *loops))
+    groups = of(made, "group_slice", unit="fanout.sh[7]")
+    assert bool(groups) == listed
+    assert all(g["pid"] == 7 and g["processes"] >= 30 for g in groups)
+    assert sum(g["cpu_seconds"] for g in groups) == pytest.approx(27.0 if listed else 0.0, abs=0.1)
+
+
 def test_storms_are_counted() -> None:
     """A unit that starts processes all the time is listed for it, those that have ended among its processes."""
     shell = row(7, 1, unit="storm[7]", command="sh")

@@ -486,3 +486,16 @@ def test_workers_and_their_victim_below_one_parent() -> None:
     assert cause.kind == "shortage" and cause.who is not None
     assert (cause.who.name, cause.who.processes, cause.who.root) == ("spin.py", 4, None)
     assert [v.name for v in cause.victims] == ["tied.py"]
+
+
+def test_a_family_of_which_few_are_listed() -> None:
+    """Thirty loops of one script, six of them listed: the sum is in the row of the family."""
+    rows = [process(100 + n, f"job_{n}", ppid=7, cores=0.06, delay=0.3, unit=f"job_{n}[{100 + n}]") for n in range(6)]
+    rows.append(process(8, "runner", cores=0.3, delay=0.2, ppid=1, unit="runner[8]"))
+    family = {"unit": "fanout.sh[7]", "name": "job_1", "pid": 7, "start_ticks": 1007, "processes": 30,
+              "cpu_seconds": 8.0, "run_delay_s": 45.0}
+    slices = [one(n, [*rows, VICTIM], [family], cpu_busy_cores=1.95, run_delay_ms_per_s=9400.0, **PSI) for n in range(3)]
+    cause = first(verdict(window(*slices)))
+    assert cause.who is not None
+    assert (cause.who.name, cause.who.root, cause.who.processes) == ("fanout.sh", (BOOT, 7, 1007), 30)
+    assert cause.who.amount == pytest.approx(24.0) and {v.name for v in cause.victims} == {"player", "runner"}
