@@ -161,7 +161,7 @@ def _what(cause: Cause, now: float) -> str:
             words.append({"realtime": "on its CPU alone, as a real-time process",
                           "affinity": "on their CPU alone: others were idle, and the processes that waited are bound"}
                          .get(while_idle, "although other CPUs were idle (an affinity or a quota)"))
-        if n.get("unattributed_cpu_cores", 0.0) >= 0.3 * n.get("cpu_busy_cores", 1.0):
+        if n.get("unattributed_cpu_cores", 0.0) >= max(0.1, 0.3 * n.get("cpu_busy_cores", 1.0)):
             words.append(f"{cores(n['unattributed_cpu_cores'])} cores not attributed to any process")
     elif cause.resource == "memory":
         words.append(_memory(cause))
@@ -346,7 +346,8 @@ def taker_fields(cause: Cause, who: Taker) -> dict[str, Any]:
     identity = who.key or who.root
     made: dict[str, Any] = {
         "name": who.name, "command": who.command, "pid": identity[1] if identity else None,
-        "start_ticks": identity[2] or None if identity else None, "unit": who.unit or None,
+        "start_ticks": None if identity is None or (who.key is None and not identity[2]) else identity[2],
+        "unit": who.unit or None,
         "user": who.user or None, "cgroup": who.cgroup or None, "cmdline": who.cmdline or None,
         "processes": who.processes, "amount": round(who.rate if flow else who.amount, 3),
         "total": round(who.amount, 3), "share": round(who.share, 4),

@@ -1,0 +1,133 @@
+"""The sentences of a verdict, as people read them, for the situations that were wrong before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from rogue_hunter.report.sentences import period_words
+from rogue_hunter.report.verdict_text import cause_fields, cause_words, cleared_words
+from rogue_hunter.verdict.engine import verdict
+from rogue_hunter.verdict.window import Window
+from tests.tools.windows import BOOT, GIB, MIB, START, one, process, repeat, window
+
+NOW = START + 600
+PSI = {"pressure_cpu_some_ms_per_s": 900.0}
+VICTIM = process(50, "player", cores=0.15, delay=0.2, unit="player[50]")
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Times of day in UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def told(judged: Window) -> str:
+    """The sentence of the first cause."""
+    first = verdict(judged).first
+    assert first is not None
+    return cause_words(first, NOW)
+
+
+def test_a_storm_names_its_short_lived_children() -> None:
+    """N5, S8: one basis for both numbers."""
+    shell = process(7, "bash", name="deploy.sh", cmdline="bash deploy.sh", cores=0.02, child_cores=1.5, ppid=1)
+    assert told(window(*repeat(4, [shell]))) == (
+        "bash deploy.sh (pid 7) used 1.5 of 2 cores for 20s from 11:06:40 (100 % of what was used), 1.5 of them by "
+        "short-lived children; bash deploy.sh")
+
+
+def test_workers_and_their_victim() -> None:
+    """N22, S12: scripts by name, their number, no pid of one of them; the victim with its own."""
+    rows = [process(10 + n, "python3", name="indexer.py", ppid=9, unit="runner[9]", cores=0.9, delay=0.1)
+            for n in range(2)]
+    assert told(window(*repeat(3, [*rows, VICTIM], **PSI))) == (
+        "python3 indexer.py (2 processes) used 1.8 of 2 cores for 15s from 11:06:40 (92 % of what was used); others waited "
+        "3.0s for a CPU; player (pid 50) waited 3.0s; /usr/bin/python3")
+
+
+def test_a_quota() -> None:
+    """S9, F-F."""
+    rows = [process(7, "encoder", cores=0.2, delay=0.8, cgroup="/q", ppid=1)]
+    limits = [{"ts": START + 5 * n + 5, "boot_id": BOOT, "kind": "cpu_quota", "cgroup": "/q", "name": "encoder",
+               "limit": 0.2, "held_back_s": 4.0} for n in range(3)]
+    assert told(window(*repeat(3, rows, pressure_cpu_some_ms_per_s=800.0), limits=limits)) == (
+        "encoder (pid 7) was held back by its own CPU quota (0.20 cores) for 12s; no other process is to blame; "
+        "/usr/bin/encoder")
+
+
+def test_a_memory_limit() -> None:
+    """S10."""
+    rows = [process(7, "modeler", cores=0.3, pageins=20_000, memory_bytes=150 * MIB, cgroup="/m", stuck=0.7, ppid=1)]
+    limit = {"ts": START + 5, "boot_id": BOOT, "kind": "memory", "cgroup": "/m", "limit": 150 * MIB}
+    assert told(window(*repeat(2, rows, pressure_memory_full_ms_per_s=500.0, refaults=99_000), limits=[limit])) == (
+        "modeler (pid 7) held 150 MiB of memory (100 % of the limit), at the limit of its control group (150 MiB) /m, "
+        "tasks waited for memory 50 % of the time; no other process is to blame; /usr/bin/modeler")
+    kills = {**limit, "kind": "oom_kill", "name": "resizer", "cgroup": "/r", "limit": 500 * MIB, "count": 6}
+    assert told(window(*repeat(2, []), limits=[kills])) == (
+        "resizer (1 process) was killed by the kernel for want of memory at the limit of its control group (500 MiB), 6 "
+        "times")
+
+
+def test_a_lock_whose_holder_is_stopped() -> None:
+    """S11."""
+    wait = {"ts": START + 9, "boot_id": BOOT, "kind": "file_lock", "object": "/tmp/state", "since_s": 5.8,
+            "holder_pid": 7, "holder_start_ticks": 1007, "holder": "nightly_lock.py", "holder_state": "stopped",
+            "waiters": [{"pid": 20 + n, "start_ticks": 1, "name": "flock"} for n in range(6)]}
+    assert told(window(*repeat(3, []), waits=[wait])) == (
+        "6 flock waited 5.8s for a file lock on /tmp/state, held by nightly_lock.py (pid 7), which is stopped (SIGSTOP)")
+
+
+def test_storage() -> None:
+    """F-B: who cannot be read is not accused, and it is said why; F-O: a polite writer is use."""
+    rows = [process(7, "python3", cores=0.1, disk_bytes=2 * MIB, ppid=1), process(8, "w", cores=0.0, stuck=0.5, ppid=1)]
+    io = {"pressure_io_full_ms_per_s": 800.0, "pressure_io_some_ms_per_s": 900.0}
+    assert told(window(*repeat(3, rows, **io, device_bytes=200 * MIB, uninterruptible=2, unreadable=80))) == (
+        "all tasks waited for storage 80 % of the time; w (pid 8) waited 7.5s; the I/O of 80 processes cannot be read "
+        "without root")
+    alone = [process(7, "dd", cores=0.02, disk_bytes=10 * MIB, stuck=0.9, ppid=1)]
+    assert told(window(*repeat(3, alone, **io, uninterruptible=1))) == (
+        "dd (pid 7) moved 30.0 MiB for 15s from 11:06:40 (2.0 MiB/s, 100 % of what was used); /usr/bin/dd")
+
+
+def test_memory_is_never_more_than_all() -> None:
+    """F-I."""
+    rows = [process(10 + n, "postgres", memory_bytes=6 * GIB, memory_growth_bytes=0, ppid=9, unit="postgres[9]")
+            for n in range(11)]
+    words = told(window(*repeat(2, rows, pressure_memory_full_ms_per_s=500.0, memory_available_bytes=GIB // 4)))
+    assert "(100 % of all memory)" in words or "no process alone" in words
+
+
+def test_what_chose_its_name_itself_is_named_by_its_script() -> None:
+    """S: a script that calls itself like a kernel thread."""
+    row = process(7, "kworker/u8:2", name="rename_me.py", cmdline="python3 rename_me.py", cores=1.0, ppid=1)
+    assert told(window(*repeat(3, [row]))).startswith("rename_me.py (it calls itself kworker/u8:2) (pid 7) used 1.0 of 2")
+
+
+def test_what_was_unclear_or_bad_english() -> None:
+    """N41: plural, nothing of 0.0 s."""
+    assert cleared_words("pause", {"late_s": 0.01}, {}) == "no tick was delayed"
+    assert cleared_words("cpu", {"cpu_busy_cores": 0.5, "cpus": 2}, {}) == "0.5 of 2 cores busy"
+    assert "1 cores" not in told(window(*(one(n, [process(7, "loop", cores=0.9)], cpus=1) for n in range(3))))
+
+
+def test_periods() -> None:
+    """N25: no two times of day that look the same."""
+    assert period_words(NOW - 86400, NOW, NOW) == "in the last 24 h"
+    assert period_words(NOW - 7 * 86400, NOW, NOW) == "in the last 7 days"
+    assert period_words(NOW - 90000, NOW - 100, NOW) == "from 2026-11-17 10:16:40 to 2026-11-18 11:15:00"
+
+
+def test_fields_name_one_identity() -> None:
+    """N2, N3: pid, start and command line of the record are those of the amount."""
+    rows = [process(7, "sh", cmdline="sh a.sh", cores=1.0, unit="a[7]"), process(8, "sh", cmdline="sh b.sh", cores=0.4)]
+    first = verdict(window(*repeat(2, rows))).first
+    assert first is not None
+    fields = cause_fields(first, NOW)
+    assert (fields["pid"], fields["start_ticks"], fields["cmdline"], fields["amount"]) == (7, 1007, "sh a.sh", 1.0)
