@@ -53,9 +53,9 @@ class Captures:
                  worker: Callable[[str, Callable[[Job], list[Record]]], Worker[Job, list[Record]]] = Worker) -> None:
         """`clock`: monotonic seconds, for all limits. `boot_id`: the boot that captures are made of, if the ticks may
         be of another one or missing; events of another boot are not captured. `own_pid`: events of children of this
-        process are ignored, so that captures do not capture their own making. `finish_s`: how long `close` waits for
-        a capture that is being made; by default its timeout. `cpu_seconds`: CPU time that captures have used so far,
-        for the CPU budget. `worker`: makes the background thread.
+        process are ignored, as those of rows marked `own` are, so that captures do not capture their own making.
+        `finish_s`: how long `close` waits for a capture that is being made; by default its timeout. `cpu_seconds`: CPU
+        time that captures have used so far, for the CPU budget. `worker`: makes the background thread.
         """
         self.settings = settings
         self._band = band
@@ -147,18 +147,21 @@ class Captures:
     def _culprits(self, each: Record, level: int) -> list[dict[str, Any]] | None:
         """The processes that a record blames; None if the record requests no capture."""
         if each.get("type") == "pause":
-            culprits = each.get("culprits")
-            return [c for c in culprits if isinstance(c, dict)] if isinstance(culprits, list) else []
+            found = each.get("culprits")
+            culprits = found if isinstance(found, list) else []
+            return [culprit for culprit in culprits if isinstance(culprit, dict) and not culprit.get("own")]
         if each.get("type") != "event" or each.get("kind") not in ("enter", "band", "peak"):
             return None
         band = each.get("band")
         if not isinstance(band, str) or band not in BANDS or BANDS.index(band) < level or _identity(each) is None:
             return None
-        return None if self._own_pid and each.get("ppid") == self._own_pid else [each]
+        own = each.get("own") or (self._own_pid and each.get("ppid") == self._own_pid)
+        return None if own else [each]
 
     def _highest(self, more: int) -> list[Target]:
         """The processes with the highest scores of the last tick: as many as targets are configured, and `more`."""
-        rows = [(self._rows[key].get("score", 0), key) for key in self._scored if key in self._rows]
+        rows = [(self._rows[key].get("score", 0), key) for key in self._scored
+                if key in self._rows and not self._rows[key].get("own")]
         rows.sort(key=lambda pair: (-pair[0], pair[1]))
         return [Target(key, self._rows[key].get("command") or "", "rogue")
                 for _, key in rows[: self.settings.targets + more]]

@@ -77,7 +77,8 @@ class Share:
     pressure_gain: float = option(3.0, "how much more a share counts while others wait for the resource", 0, 100)
     core_times: float = option(32.0, "a whole core counts as at least this many fair shares (50 points), so that a "
                                      "busy loop is elevated on machines of any size", 0, 1000)
-    nice_weight: float = option(0.5, "weight of CPU used at nice 15 or more: it yields to all others", 0, 1)
+    nice_weight: float = option(0.5, "weight of CPU used at nice 15 or more, or with SCHED_IDLE: it yields to "
+                                      "others", 0, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ any machine: most likely a loop. So a whole core counts as at least 32 fair shar
 as 48 (56 points, the score of eight loops on eight cores) when all cores are busy. More cores than one do not raise
 this minimum: 10 cores of 256 are judged by their share.
 
-A process at nice 15 or more runs when no other wants to: its CPU use counts by half (`nice_weight`, 10 points less),
-and the pressure of others is not counted against it.
+A process at nice 15 or more, or with the policy SCHED_IDLE, yields to others: its CPU use counts by half (`nice_weight`
+is 0.5, 10 points less), and the pressure of others is not counted against it.
 
 Only what can have changed is scored again: rows that changed, and processes whose averages still fall. A process
 that does nothing and holds less memory than its fair share keeps its row until the row changes or the scale (scarcity
@@ -307,7 +307,8 @@ class Scope:
 
     def cpu_times(self, cores: float, row: Row) -> float:
         """The use of `cores` in fair shares: by the share, and at least by the cores themselves."""
-        factor, core = self.nice if (row.get("nice") or 0) >= _YIELDS_FROM else (self.factors[_CPU], self.core)
+        yields = (row.get("nice") or 0) >= _YIELDS_FROM or row.get("policy") == "idle"
+        factor, core = self.nice if yields else (self.factors[_CPU], self.core)
         return max(cores / self.denominators[_CPU] * factor, min(1.0, cores) * core)
 
 

@@ -388,6 +388,11 @@ def test_children_of_the_maker_are_no_subject() -> None:
     assert not run([Tick(records=[mine])], own_pid=4711)[1].requests
     assert run([Tick(records=[mine])], own_pid=4712)[1].requests
     assert [t.key[0] for t in run([Tick(records=[mine, event(2)])], own_pid=4711)[1].requests[0].targets] == [2]
+    assert not run([Tick(records=[{**event(1), "own": True}])])[1].requests
+    tick = closing(1, p1=90, p2=95)
+    tick.processes[2, 20]["own"] = True
+    tick.records = [event(1)]
+    assert [t.key[0] for t in run([tick])[1].requests[0].targets] == [1]
 
 
 def test_settings_and_band_may_change() -> None:

@@ -119,11 +119,12 @@ def test_more_cores_than_one_do_not_raise_the_minimum() -> None:
 
 
 @pytest.mark.parametrize(("cpus", "loops", "nice", "expected"), [
-    (2, 2, 0, 76), (2, 2, 14, 76), (2, 2, 15, 46), (2, 2, 19, 46), (2, 1, 19, 56), (8, 1, 19, 46), (128, 1, 19, 40),
+    (2, 2, 0, 76), (2, 2, 14, 76), (2, 2, 15, 46), (2, 2, 19, 46), (2, 2, 18, 46), (2, 1, 19, 56), (8, 1, 19, 46), (128, 1, 19, 40),
     (128, 128, 19, 40), (2, 2, None, 76)])
 def test_a_process_that_yields_scores_less(cpus: int, loops: int, nice: int | None, expected: int) -> None:
-    """Loops at nice 15 or more: their CPU use counts by half, and pressure does not raise it."""
-    hogs = [hog(1 + i, 100.0, nice=nice) for i in range(loops)]
+    """Loops at nice 15 or more: their CPU use counts by half, and pressure does not raise it. So does SCHED_IDLE."""
+    policy = "idle" if nice == 18 else "other"
+    hogs = [hog(1 + i, 100.0, nice=0 if nice == 18 else nice, policy=policy) for i in range(loops)]
     made = one(hogs, max(100, loops), explain=True, cpus=cpus, cpu_busy_cores=float(loops))
     assert {made[r["pid"]]["score"] for r in hogs} == {expected}
     assert round(made[1]["terms"][0]["points"]) == expected
