@@ -36,7 +36,8 @@ class Lineage:
         self._not_own: dict[Key, Amounts] = {}
         self._ended: dict[Key, Row] = {}
         self._ts: float | None = None
-        self._self_pid: int | None = None
+        self._helpers: dict[Key, float] = {}
+        """CPU use of rogue-hunter's other processes."""
 
     def __call__(self, tick: Tick) -> Tick:
         """The tick with its rows completed."""
@@ -49,7 +50,6 @@ class Lineage:
         exited = (*self._ended, *(key for key in tick.exited if key not in last_rows))
         for key in tick.changed:
             self._by_pid[key[0]] = key
-        self._self_pid = closing.get("self_pid")
         rows, changed, new = self._complete(tick, closing, settled, exited)
         for key, row in last_rows.items():
             rows[key] = row
@@ -137,6 +137,11 @@ class Lineage:
         if key in self._own or self._is_own(key, row):
             self._own.add(key)
             out["own"] = True
+            used = out.get("cpu_percent", 0.0) + out.get("children_cpu_percent", 0.0)
+            if used and key[0] != closing.get("self_pid"):
+                self._helpers[key] = used
+            else:
+                self._helpers.pop(key, None)
         if key in self._orphans:
             out["orphan_of"] = self._orphans[key]
         out["unit"] = self._units.find(key, row, name, processes, self._by_pid, self._names)
@@ -182,8 +187,7 @@ class Lineage:
     def _closing(self, closing: Row, rows: Mapping[Key, Row], settled: Settlement, interval: float) -> Row:
         """The closing row: CPU time that was found in children is attributed, and rogue-hunter's own use is that of all
         its processes."""
-        helpers = sum(rows[key].get("cpu_percent", 0.0) + rows[key].get("children_cpu_percent", 0.0)
-                      for key in self._own if key in rows and key[0] != self._self_pid)
+        helpers = sum(self._helpers.values())
         if helpers and "self_cpu_percent" in closing:
             closing = {**closing, "self_cpu_percent": round(closing["self_cpu_percent"] + helpers, 2)}
         left = closing.get("unattributed_cpu_cores")
@@ -195,7 +199,7 @@ class Lineage:
 
     def _forget(self, key: Key) -> None:
         """The process is gone."""
-        for held in (self._names, self._orphans, self._not_own):
+        for held in (self._names, self._orphans, self._not_own, self._helpers):
             held.pop(key, None)
         self._own.discard(key)
         self._units.forget(key)
@@ -205,8 +209,8 @@ class Lineage:
     # -- relatives -----------------------------------------------------------------------------------------------
 
     def _is_own(self, key: Key, row: Row) -> bool:
-        """This very process, a command of this package, or a process started by one."""
-        if key[0] == self._self_pid or is_own(row):
+        """A command of this package, or a process started by one."""
+        if is_own(row):
             return True
         parent = self._by_pid.get(row.get("ppid") or -1)
         return parent is not None and parent in self._own and parent[1] <= key[1]

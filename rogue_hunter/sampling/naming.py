@@ -37,12 +37,9 @@ def _name(command: str, exe: str, cmdline: str) -> str:
     first, rest = _split(exe, cmdline)
     words = rest.split(" ")
     program, called = _last(exe), _last(first).rstrip(":")
-    module = _own_command(words)
-    if module is not None:
-        return module
     script = script_of(program, words) or script_of(called, words)
     if script is not None:
-        return _last(script) or script
+        return (_own_command(words) if script == "rogue_hunter" else None) or _last(script) or script
     if program.startswith("memfd:"):
         program = called or program.removeprefix("memfd:")
     # A program of many names (busybox) is what it was called as; a title written over the arguments is no program.

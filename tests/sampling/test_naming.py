@@ -1,0 +1,97 @@
+"""The name of a process, and which processes are rogue-hunter's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rogue_hunter.sampling.lineage import Lineage
+from rogue_hunter.sampling.naming import COMMANDS, is_own, name_of
+from tests.tools.ticks import row, stream
+
+
+@pytest.mark.parametrize(("command", "exe", "cmdline", "name"), [
+    ("python3", "/usr/bin/python3.11", "python3 backup.py --all", "backup.py"),
+    ("python3", "/usr/bin/python3.11", "python3 -u -W ignore /opt/x/report_builder.py", "report_builder.py"),
+    ("python3", "/usr/bin/python3.11", "python3 -m http.server 8000", "http.server"),
+    ("python3", "/usr/bin/python3.11", "python3 -c import time", "python3"),
+    ("python3", "/usr/bin/python3.11 (deleted)", "python3 x.py", "x.py"),
+    ("pytest", "/usr/bin/python3.11", "/usr/bin/python3 /usr/bin/pytest -q", "pytest"),
+    ("MainThread", "/usr/bin/node", "node server.js", "server.js"),
+    ("MainThread", "/usr/bin/node", "node", "node"),
+    ("node", "/usr/bin/node", "node --require x.js /srv/app/index.js", "index.js"),
+    ("bun", "/usr/bin/bun", "bun run dev.ts", "dev.ts"),
+    ("deno", "/usr/bin/deno", "deno run --allow-net serve.ts", "serve.ts"),
+    ("java", "/usr/lib/jvm/bin/java", "java -Xmx4g -jar /opt/app.jar", "app.jar"),
+    ("java", "/usr/lib/jvm/bin/java", "java -cp a.jar:b.jar org.example.Main", "org.example.Main"),
+    ("ruby", "/usr/bin/ruby3.1", "ruby -I lib jobs.rb", "jobs.rb"),
+    ("perl", "/usr/bin/perl", "/usr/bin/perl -w /usr/bin/exiftool x.jpg", "exiftool"),
+    ("php", "/usr/bin/php8.2", "php artisan queue:work", "artisan"),
+    ("bash", "/usr/bin/bash", "bash -eu ./nightly.sh", "nightly.sh"),
+    ("sh", "/usr/bin/dash", "sh -c while :; do :; done", "sh"),
+    ("bash", "/usr/bin/bash", "-bash", "bash"),
+    ("GeckoMain", "/usr/lib/firefox/firefox", "/usr/lib/firefox/firefox", "firefox"),
+    ("sshd", "/usr/sbin/sshd", "sshd: ann@pts/0", "sshd"),
+    ("postgres", "/usr/lib/postgresql/postgres", "postgres: writer", "postgres"),
+    ("gnome-terminal-", "/usr/libexec/gnome-terminal-server", "/usr/libexec/gnome-terminal-server",
+     "gnome-terminal-server"),
+    ("ash", "/bin/busybox", "ash", "ash"),
+    ("sealed", "/memfd:sealed-91 (deleted)", "/opt/runner --x", "runner"),
+    ("3", "/memfd:sealed-91 (deleted)", "", "sealed-91"),
+    ("kworker/u8:2", "/usr/bin/python3.11", "python3 rename_me.py", "rename_me.py"),
+    ("kworker/u8:2-loop0", "", "", "kworker/loop0"),
+    ("kworker/u8:2+loop0", "", "", "kworker/loop0"),
+    ("kworker/0:1H-kblockd", "", "", "kworker/kblockd"),
+    ("kworker/u9:0-flush-8:0", "", "", "kworker/flush-8:0"),
+    ("kworker/R-rcu_g", "", "", "kworker/rcu_g"),
+    ("kworker/3:1", "", "", "kworker"),
+    ("ksoftirqd/0", "", "", "ksoftirqd/0"),
+    ("secret", "", "", "secret"),
+    ("python", "/v/bin/python3", "/v/bin/python -m rogue_hunter pipe", "rh-pipe"),
+    ("python", "/v/bin/python3", "/v/bin/python x.py -m rogue_hunter pipe", "x.py"),
+    ("", "", "", "?"),
+    ("Google Chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome --flag", "Google Chrome"),
+])
+def test_name(command: str, exe: str, cmdline: str, name: str) -> None:
+    assert name_of({"command": command, "exe": exe, "cmdline": cmdline}) == name
+
+
+OWN = [
+    "/v/bin/python -m rogue_hunter pipe --for 20s", "/v/bin/python -P -m rogue_hunter.capture.worker 5 4",
+    "/v/bin/python /usr/local/bin/rh-report why", "python3.11 /home/ann/.local/bin/rh-tail",
+    "/bin/sh /home/ann/rogue-hunter/bin/rh-pipe --db x", "sh bin/rh-check tests",
+]
+OTHERS = [
+    "python3 backup.py", "vim rh-pipe", "less /home/ann/rogue-hunter/rogue_hunter/host/linux/host.py", "python3 rh-mine",
+    "python3 x.py -m rogue_hunter pipe", "sh -c rh-sample -n 1 | jq .", "sh rh-pipe.sh", "cat bin/rh-pipe", "rh-pipe", "",
+]
+
+
+@pytest.mark.parametrize("cmdline", OWN)
+def test_own(cmdline: str) -> None:
+    assert is_own({"command": "x", "cmdline": cmdline})
+
+
+@pytest.mark.parametrize("cmdline", OTHERS)
+def test_not_own(cmdline: str) -> None:
+    """Programs that handle our files, take our words as arguments, or only have a similar name."""
+    assert not is_own({"command": "x", "cmdline": cmdline})
+
+
+def test_helpers_are_own() -> None:
+    """What one of our commands starts is ours, and its CPU use is counted as that of rogue-hunter."""
+    def rows(cpu: float) -> list[dict[str, object]]:
+        return [row(50, 500, command="python", cmdline="python -m rogue_hunter pipe", cpu_percent=1.0),
+                row(60, 600, ppid=50, command="journalctl", cmdline="journalctl -o json", cpu_percent=cpu),
+                row(70, 700, command="other", cmdline="other", cpu_percent=90.0)]
+
+    ticks = list(map(Lineage(), stream([rows(5.0), rows(40.0), rows(0.0)], self_pid=50, self_cpu_percent=1.0)))
+    assert [made.get("own") for made in ticks[1].processes.values()] == [True, True, None]
+    assert [tick.row["self_cpu_percent"] for tick in ticks if tick.row] == [6.0, 41.0, 1.0]
+
+
+def test_every_command_is_known() -> None:
+    launchers = Path(__file__).resolve().parents[2] / "bin"
+    assert {path.name[3:] for path in launchers.glob("rh-*")} <= COMMANDS
