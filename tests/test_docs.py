@@ -188,7 +188,7 @@ def test_the_schemas_hold_for_what_the_filters_print(stream: bytes, model: str, 
     """rh-sample, rh-score with reasons, rh-track with ticks; no line is lost on the way."""
     config = tmp_path / "low.toml"
     bands = "medium = 1\nelevated = 2\nhigh = 3\ncritical = 4\ntracking = 'medium'\n"
-    config.write_text(f"[bands]\n{bands}[scoring.stress.bands]\n{bands}")
+    config.write_text(f"[bands]\n{bands}[scoring.stress.bands]\n{bands}[tracking]\nenter_s = 0.0\n")
     counts = hold(stream)
     assert counts["process"] > 0 and counts["tick"] >= 4
     scored = rh("score", "--model", model, "--explain", "-c", config, stdin=stream)

@@ -65,7 +65,7 @@ def offenders(connection: sqlite3.Connection, period: Period, watched: Watched, 
         rogue AS (
           SELECT name, count(*) AS events, max(peak_score) AS peak_score, max(ended) AS last,
                  sum({inside("ended")}) / 60 AS rogue
-          FROM (SELECT e.entry_time, e.peak_score, {group_of(by, "e")} AS name, {END} AS ended FROM process_events e
+          FROM (SELECT e.*, {group_of(by, "e")} AS name, {END} AS ended FROM process_events e
                 WHERE {OVERLAPS}) AS e GROUP BY 1)
         SELECT name AS {by}, round(coalesce(owed, 0), 3) AS pause_minutes, coalesce(pauses, 0) AS pauses,
                longest AS longest_s, coalesce(events, 0) AS events, round(coalesce(rogue, 0), 1) AS rogue_minutes,

@@ -47,6 +47,11 @@ class Watched:
 END = "coalesce(e.exit_time, max(e.last_seen, CASE WHEN e.boot_id = :boot THEN :seen ELSE e.last_seen END))"
 """When an event ended; of an open one, until when it was seen."""
 
+LASTED = (f"(coalesce(e.duration_s, max(0.0, {END} - e.entry_time)) + CASE WHEN e.exit_time IS NULL "
+          f"THEN min(max({END} - e.last_seen, 0.0), 60.0) ELSE 0.0 END)")
+"""How long an event lasted: as measured, and of an open one what has passed since its last record, a minute at most.
+A difference of wall times alone is wrong when the clock was set."""
+
 OVERLAPS = ("e.entry_time < :until AND (e.exit_time IS NULL OR e.exit_time >= :since) AND (:text = '' OR "
              "instr(lower(coalesce(e.command, '')), :text) OR instr(lower(coalesce(e.cmdline, '')), :text))")
 
@@ -60,7 +65,7 @@ _AT_PEAK = ", ".join(f"p.{f.name}" for f in RECORDS["report_event"] if f.name in
 _EVENT = ("e.id, e.event, e.boot_id, e.pid, e.start_ticks, e.start_time, e.ppid, e.command, e.exe, e.cmdline, "
           "e.cgroup, e.uid, e.user, e.tty, e.unit, e.orphan_of, e.model, e.entry_time, e.exit_time, "
           "e.exit_time IS NULL AS open, "
-          f"max(0.0, {END} - e.entry_time) AS duration_s, e.reason, e.last_seen, e.entry_score, e.entry_band, "
+          f"{LASTED} AS duration_s, e.reason, e.last_seen, e.entry_score, e.entry_band, "
           "e.peak_score, e.peak_band, p.captured_at AS peak_time, e.dominant_resource, e.dominant_category, "
           f"{_AT_PEAK}, {_CPU_SECONDS} AS cpu_seconds")
 
@@ -126,22 +131,22 @@ def worst(connection: sqlite3.Connection, period: Period, watched: Watched, limi
                                ORDER BY s.id DESC LIMIT 1), 0) >= :leave AS at_it
           FROM process_events e WHERE {OVERLAPS}),
         g AS (
-          SELECT e.*, count(*) OVER one AS events, sum({inside("e.ended")}) OVER one AS duration_s,
+          SELECT e.*, count(*) OVER one AS events, sum({inside("e.ended")}) OVER one AS lasted_s,
                  min(e.entry_time) OVER one AS first_entry, max(e.ended) OVER one AS last_end,
                  max(e.at_it) OVER one AS going,
                  row_number() OVER (PARTITION BY e.boot_id, e.pid, e.start_ticks
                                     ORDER BY e.peak_score DESC, e.id DESC) AS nth
           FROM e WINDOW one AS (PARTITION BY e.boot_id, e.pid, e.start_ticks)),
         w AS (
-          SELECT *, rh_rank(peak_score, duration_s, going) AS rank_points FROM g WHERE nth = 1
-          ORDER BY rank_points DESC, duration_s DESC, id DESC LIMIT :limit)
-        SELECT w.boot_id, w.pid, w.start_ticks, w.command, w.cmdline, w.user, w.events, w.duration_s,
+          SELECT *, rh_rank(peak_score, lasted_s, going) AS rank_points FROM g WHERE nth = 1
+          ORDER BY rank_points DESC, lasted_s DESC, id DESC LIMIT :limit)
+        SELECT w.boot_id, w.pid, w.start_ticks, w.command, w.cmdline, w.user, w.events, w.lasted_s AS duration_s,
                w.first_entry AS entry_time, w.last_end AS last_seen, w.going, w.rank_points, w.peak_score, w.peak_band,
                p.captured_at AS peak_time, w.dominant_resource, w.dominant_category, {_AT_PEAK},
                (SELECT sum({_CPU_SECONDS}) FROM e
                 WHERE (e.boot_id, e.pid, e.start_ticks) = (w.boot_id, w.pid, w.start_ticks)) AS cpu_seconds
         FROM w LEFT JOIN process_snapshots p ON p.id = w.peak_snapshot_id
-        ORDER BY w.rank_points DESC, w.duration_s DESC, w.id DESC"""
+        ORDER BY w.rank_points DESC, w.lasted_s DESC, w.id DESC"""
     rows = connection.execute(sql, {**bind(period, watched), "limit": limit or -1})
     return [record("report_process", **_with_share(row)) for row in rows]
 
@@ -202,8 +207,8 @@ def bind(period: Period, watched: Watched) -> dict[str, Any]:
 
 
 def inside(end: str) -> str:
-    """The part of an event that lies within the period, in seconds."""
-    return f"max(0.0, min({end}, :until) - max(e.entry_time, :since))"
+    """The part of an event that lies within the period, in seconds; never more than the event was measured to last."""
+    return f"min({LASTED}, max(0.0, min({end}, :until) - max(e.entry_time, :since)))"
 
 
 def known(row: sqlite3.Row) -> dict[str, Any]:

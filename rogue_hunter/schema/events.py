@@ -18,8 +18,13 @@ _EVENT_HEAD = (
     _f("kind", str, "", "what happened", stage="track", required=True, choices=EVENT_KINDS),
     _f("event", str, "", "the event's stable key, the same for all its records", stage="track", required=True),
     _f("boot_id", str, "", "identity of the boot", stage="track", required=True),
-    _f("entered", float, "s", "epoch seconds of the enter record", stage="track", required=True),
-    _f("duration_s", float, "s", "time since the enter record", stage="track", required=True),
+    _f("entered", float, "s", "epoch seconds at which the score first reached the tracking band; the enter record "
+       "comes when it has stayed there", stage="track", required=True),
+    _f("duration_s", float, "s", "measured time from then to the last tick at or above the band", stage="track",
+       required=True),
+    _f("scope", str, "", "process: of this process alone; unit: of all processes of its unit together, with their sums "
+       "and the identity of the process at the root", stage="track", choices=("process", "unit")),
+    _f("processes", int, "", "processes of the unit that had a score, with scope unit", stage="track"),
     _f("peak_score", int, "0-100", "highest score so far", stage="track", required=True),
     _f("peak_band", str, "", "its band", stage="track", required=True, choices=BANDS),
     _f("reason", str, "", "why the event ended", stage="track", choices=EXIT_REASONS),

@@ -30,7 +30,7 @@ from rogue_hunter.store.tables import (
     VIEWS,
 )
 
-VERSION = 6
+VERSION = 7
 """Number of steps: the user_version of a file that has them all."""
 
 
@@ -116,6 +116,9 @@ def _steps() -> Any:
     @steps()
     def m006_slices(db: Any) -> None:
         _create(db, *SLICES)
+
+    @steps()
+    def m007_durations(db: Any) -> None:
         _complete(db, *TABLES)
         # A view holds nothing: today's text takes the place of the one that an earlier version made.
         for name, query in VIEWS.items():

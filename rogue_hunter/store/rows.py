@@ -57,10 +57,8 @@ def _write_event(connection: sqlite3.Connection, event: Record) -> None:
     snapshot.update(event_id=event_id, snapshot_type=kind, captured_at=event["ts"])
     snapshot_id = execute(_INSERT_SNAPSHOT, _bound(snapshot)).lastrowid
     if kind in ("enter", "peak"):
-        execute("UPDATE process_events SET peak_score = ?, peak_band = ?, peak_snapshot_id = ?,"
-                " dominant_resource = ?, dominant_category = ?, last_seen = ? WHERE id = ?",
-                (event["peak_score"], event["peak_band"], snapshot_id, event.get("dominant_resource"),
-                 event.get("dominant_category"), event["ts"], event_id))
+        execute("UPDATE process_events SET peak_score = ?, peak_band = ?, peak_snapshot_id = ?, last_seen = ?"
+                " WHERE id = ?", (event["peak_score"], event["peak_band"], snapshot_id, event["ts"], event_id))
         # Only the last peak is of interest; the enter snapshot stays.
         execute("DELETE FROM process_snapshots WHERE id = ? AND snapshot_type = 'peak'", (peak_id,))
     elif kind == "exit":
@@ -71,8 +69,11 @@ def _write_event(connection: sqlite3.Connection, event: Record) -> None:
         execute("UPDATE process_events SET last_seen = ? WHERE id = ?", (event["ts"], event_id))
     execute("UPDATE process_events SET exe = coalesce(exe, ?), cmdline = coalesce(cmdline, ?),"
             " user = coalesce(user, ?), cgroup = coalesce(cgroup, ?), unit = coalesce(?, unit),"
-            " orphan_of = coalesce(orphan_of, ?) WHERE id = ?",
-            (*(event.get(name) for name in ("exe", "cmdline", "user", "cgroup", "unit", "orphan_of")), event_id))
+            " orphan_of = coalesce(orphan_of, ?), duration_s = ?, processes = coalesce(?, processes),"
+            " dominant_resource = coalesce(?, dominant_resource), dominant_category = coalesce(?, dominant_category)"
+            " WHERE id = ?",
+            (*(event.get(name) for name in ("exe", "cmdline", "user", "cgroup", "unit", "orphan_of", "duration_s",
+                                            "processes", "dominant_resource", "dominant_category")), event_id))
 
 
 def _write_pause(connection: sqlite3.Connection, pause: Record) -> None:

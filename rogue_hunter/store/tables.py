@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.schema.events import COMMAND_MINUTE, EVENT, MACHINE_MINUTE
 from rogue_hunter.schema.field import Field
@@ -43,8 +45,10 @@ PROCESS_EVENTS = Table(
         _c("peak_band", str, "", "highest band"),
         _c("peak_score", int, "0-100", "highest score"),
         _c("peak_snapshot_id", int, "", "snapshot of the highest score"),
-        _c("dominant_resource", str, "", "the resource at the highest score"),
-        _c("dominant_category", str, "", "the category at the highest score"),
+        _c("dominant_resource", str, "", "the resource with the most points over the event"),
+        _c("dominant_category", str, "", "the category with the most points over the event"),
+        # Not required: a file of an earlier version does not have them.
+        *(replace(f, required=False) for f in EVENT if f.name in ("duration_s", "scope", "processes")),
     ),
     "one row an event: a process's stay at or above the tracking band",
     ("UNIQUE (event)",),
@@ -57,9 +61,9 @@ PROCESS_EVENTS = Table(
     ),
 )
 
-_IN_SNAPSHOT = tuple(
-    f for f in EVENT
-    if f.name in _BY_NAME or f.name.endswith(("_low", "_high"))
+_IN_SNAPSHOT = (
+    *(f for f in EVENT if f.name in _BY_NAME or f.name.endswith(("_low", "_high"))),
+    *(replace(f, required=False) for f in EVENT if f.name == "duration_s"),
 )
 
 PROCESS_SNAPSHOTS = Table(
@@ -289,7 +293,7 @@ def _declared(table: Table, fields: tuple[Field, ...], subject: Table | None, ow
 VIEWS = {
     "v_open_events": """
         SELECT id, event, pid, command, cmdline, user, unit, entry_time,
-               datetime(entry_time, 'unixepoch', 'localtime') AS since, last_seen - entry_time AS duration_s,
+               datetime(entry_time, 'unixepoch', 'localtime') AS since, duration_s,
                peak_score, peak_band, dominant_resource, dominant_category
         FROM process_events WHERE exit_time IS NULL ORDER BY peak_score DESC""",
     "v_pauses": """
@@ -305,7 +309,7 @@ VIEWS = {
             FROM pause_culprits c JOIN pauses p ON p.id = c.pause_id GROUP BY c.command),
         rogue AS (
             SELECT command, count(*) AS events, max(peak_score) AS peak_score,
-                   sum(coalesce(exit_time, last_seen) - entry_time) / 60 AS rogue_minutes
+                   sum(duration_s) / 60 AS rogue_minutes
             FROM process_events GROUP BY command)
         SELECT command, round(coalesce(pause_minutes, 0), 3) AS pause_minutes, coalesce(pauses, 0) AS pauses,
                coalesce(events, 0) AS events, round(coalesce(rogue_minutes, 0), 1) AS rogue_minutes, peak_score

@@ -107,7 +107,8 @@ class Writer:
             events.append(Open(
                 row["event"], row["boot_id"], (row["pid"], row["start_ticks"]), row["entry_time"], seen,
                 snapshot["band"] if snapshot and snapshot["band"] else row["peak_band"], row["peak_score"],
-                row["peak_band"], _as_row(snapshot), seen))
+                row["peak_band"], _as_row(snapshot), lasted=float(row["duration_s"] or 0.0),
+                unit=row["unit"] if row["scope"] == "unit" else None))
         return events
 
     def tells(self, state: Callable[[], dict[str, Any]]) -> None:

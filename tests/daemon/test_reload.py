@@ -24,7 +24,7 @@ from rogue_hunter.stream.pipeline import Pipeline, Stage, chain
 from rogue_hunter.stream.tick import Tick
 from rogue_hunter.tracking.events import Track
 from rogue_hunter.tracking.pauses import Pauses
-from tests.tools.ticks import Machine, key, row, stream
+from tests.tools.ticks import Machine, at_once, key, row, stream
 
 REPO = Path(__file__).resolve().parent.parent.parent
 
@@ -227,12 +227,12 @@ def test_a_configuration_that_says_the_same_changes_nothing() -> None:
 def test_open_events_stay_open() -> None:
     """Bands, margins and the model's numbers change; the event that was open goes on, with its peak and beginning."""
     rows = burning(7)
-    new = config("[bands]\nhigh = 65\n[tracking]\ncheckpoint_s = 0.5\n[scoring.share]\ntau_s = 2.0\n")
-    ticks = list(changing(stream([rows] * 40), 20, new, Score(Config()), Track(Config())))
+    new = config("[bands]\nhigh = 65\n[tracking]\nenter_s = 0.0\ncheckpoint_s = 0.5\n[scoring.share]\ntau_s = 2.0\n")
+    ticks = list(changing(stream([rows] * 40), 20, new, Score(Config()), Track(at_once(Config()))))
     told = events(iter(ticks))
     assert told[0][1:] == ("enter", 7, None) and told[-1] == (None, "exit", 7, "stopped")
     assert {kind for _, kind, *_ in told} == {"enter", "checkpoint", "exit"}
-    assert min(seq for seq, kind, *_ in told if kind == "checkpoint") > 20
+    assert min(seq for seq, kind, *_ in told if kind == "checkpoint") >= 20
     records = [r for tick in ticks for r in tick.records]
     assert len({r["event"] for r in records}) == 1
     assert records[-1]["duration_s"] == pytest.approx(39 / 3, abs=0.01)
@@ -244,15 +244,15 @@ def test_open_events_stay_open() -> None:
 def test_a_higher_band_ends_what_is_below_it() -> None:
     """As a falling score would: after so many ticks."""
     new = config("[bands]\nelevated = 85\nhigh = 90\ncritical = 95\n")
-    told = events(changing(stream([burning(7)] * 60), 20, new, Score(Config()), Track(Config())))
+    told = events(changing(stream([burning(7)] * 60), 20, new, Score(Config()), Track(at_once(Config()))))
     assert told[-1] == (20 + 14, "exit", 7, "below_threshold")
 
 
 def test_a_process_that_is_gone_at_the_change() -> None:
     """Ends as exited, or replaced, and not as lost in a crash."""
     made = stream([burning(7, 8, 9)] * 20 + [[*burning(7), row(8, start=5000)]] * 10)
-    new = config("[tracking]\nexit_ticks = 10\n")
-    told = events(changing(made, 20, new, Score(Config()), Track(Config())))
+    new = config("[tracking]\nenter_s = 0.0\nexit_ticks = 10\n")
+    told = events(changing(made, 20, new, Score(Config()), Track(at_once(Config()))))
     assert sorted(t[2:] for t in told if t[1] == "exit" and t[0] == 20) == [(8, "replaced"), (9, "exited")]
     assert (None, "exit", 7, "stopped") in told and not [t for t in told if t[3] == "crashed"]
 
@@ -270,7 +270,7 @@ def test_the_selection_can_change() -> None:
     """Another number of rogues; a state that is of interest now is found among those that do not change."""
     rows = [*burning(1, 2, 3), row(4, state="stopped")]
     new = config('[rogue_selection]\ntop = 1\nstates = ["stopped"]\n')
-    ticks = list(changing(stream([rows] * 4), 1, new, Score(Config()), Track(Config())))
+    ticks = list(changing(stream([rows] * 4), 1, new, Score(Config()), Track(at_once(Config()))))
     assert len(ticks[0].rogues) == 3
     picked = [key(r) for r in ticks[1].rogues.values()]
     assert len(picked) == 2 and (4, 1000) in picked
@@ -316,7 +316,7 @@ def test_rh_pipe_follows_its_file(spawn: Callable[..., subprocess.Popen[bytes]],
     said(log, "watching at 3 Hz")
     time.sleep(1.5)
     changed = time.time()
-    file.write_text(base + "[system]\nhz = 8.0\n[tracking]\ncheckpoint_s = 1.0\n")
+    file.write_text(base + "[system]\nhz = 8.0\n[tracking]\nenter_s = 0.0\ncheckpoint_s = 1.0\n")
     entry = said(log, "read again", "system.hz 3.0 -> 8.0")
     assert entry["ts"] - changed < 10  # within 2 s on a machine that is not overloaded
     new = tmp_path / "new"

@@ -85,7 +85,8 @@ def test_columns_are_the_declared_fields(db: Path) -> None:
             columns = [(c["name"], c["type"]) for c in connection.execute(f"PRAGMA table_info({table.name})")]
             assert columns == [(c.name, c.sql) for c in table.columns], table.name
         names = {c["name"] for c in connection.execute("PRAGMA table_info(process_snapshots)")}
-        head = {"ts", "kind", "event", "boot_id", "entered", "duration_s", "peak_score", "peak_band", "reason"}
+        head = {"ts", "kind", "event", "boot_id", "entered", "duration_s", "peak_score", "peak_band", "reason",
+                "scope", "processes"}
         assert {f.name for f in EVENT} - head <= names
         assert connection.execute("PRAGMA user_version").fetchone()[0] == VERSION
         assert connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
@@ -437,6 +438,6 @@ def test_reader_of_nothing(tmp_path: Path) -> None:
 def test_hostile_values_are_stored_as_they_are(db: Path, clock: Clock, said: list[str]) -> None:
     """Quotes, escapes and huge numbers in a record are data."""
     name = "a'); DROP TABLE process_events; --\x1b[2J\u202e"
-    ticks = [[row(7, command=name, cmdline=name, cpu_percent=100.0, memory_bytes=2**63 - 1)]] * 3
+    ticks = [[row(7, command=name, cmdline=name, cpu_percent=100.0, memory_bytes=2**63 - 1)]] * 9
     write(db, chain(stream(ticks), Score(CONFIG), Track(CONFIG)), clock, said).close()
     assert rows(db, "SELECT command, cmdline FROM process_events") == [(name, name)]

@@ -15,7 +15,7 @@ from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Row, Tick
 from rogue_hunter.tracking.events import Track
 from rogue_hunter.tracking.history import History
-from tests.tools.ticks import START, row, stream
+from tests.tools.ticks import START, at_once, row, stream
 
 CONFIG = Config()
 HZ = 3
@@ -72,7 +72,7 @@ def record_run(path: Path, ticks: Sequence[Sequence[Row]], *, crash: bool = Fals
     told = {"pid": 4242, "started_at": START, "hz": 3.0, "model": "share", "stopped_at": None, **facts}
     stored = Store(writer)
     writer.tells(lambda: {**told, **stored.state()})
-    stages = chain(scored(stream(ticks)), Track(config, restored=writer.open_events()),
+    stages = chain(scored(stream(ticks)), Track(at_once(config), restored=writer.open_events()),
                    History(config), stored)
     for n, _ in enumerate(stages, 1):
         if crash and n == len(ticks):

@@ -19,7 +19,7 @@ from rogue_hunter.scoring.stage import Score
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
 from rogue_hunter.tracking.events import Track
-from tests.tools.ticks import Machine
+from tests.tools.ticks import Machine, at_once
 
 STATE = {"pid": 1, "version": "0", "started_at": 1.0, "hz": 3.0, "slowed": 1, "model": "share", "database": "x.db"}
 
@@ -88,4 +88,4 @@ def received(client: socket.socket, served: Served, until: Callable[[list[Any]],
 
 def ticks(count: int) -> Iterator[Tick]:
     """Ticks of a machine with something going on, scored and tracked."""
-    return chain(Machine(5, processes=40).ticks(count), Score(Config()), Track(Config()))
+    return chain(Machine(5, processes=40).ticks(count), Score(Config()), Track(at_once(Config())))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
+from rogue_hunter.config.options import Config
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Row, Tick
@@ -15,6 +17,11 @@ BOOT = "0b00710d-0000-4000-8000-000000000001"
 START = 1_700_000_000.0
 """Wall clock of the first tick."""
 GIB = 1 << 30
+
+
+def at_once(config: Config) -> Config:
+    """The configuration with events that begin with the first tick at or above the band: short courses have events."""
+    return replace(config, tracking=replace(config.tracking, enter_s=0.0, enter_critical_s=0.0))
 
 
 def row(pid: int, start: int = 1000, **fields: Any) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,9 @@ from tests.tools.ticks import BOOT, START, Machine, closing, key, row
 
 CONFIG = Config()
 BANDS_OF = CONFIG.bands
-FAST = replace(CONFIG, tracking=replace(CONFIG.tracking, exit_ticks=3))
+NOW = replace(CONFIG, tracking=replace(CONFIG.tracking, enter_s=0.0))
+"""An event begins with the first tick at or above the band."""
+FAST = replace(NOW, tracking=replace(NOW.tracking, exit_ticks=3))
 """Three ticks below end an event, so that a table of scores stays short."""
 
 
@@ -108,13 +111,13 @@ def test_course(scores: list[int | None], wanted: list[tuple[Any, ...]]) -> None
 
 def test_default_hysteresis() -> None:
     """An event ends after 15 ticks in a row below 40: 14 are not enough."""
-    assert said([50, *[39] * 14, 40], CONFIG)[-1] == (15, "exit", "stopped")
-    assert said([50, *[39] * 15], CONFIG)[-1] == (15, "exit", "below_threshold")
+    assert said([50, *[39] * 14, 40], NOW)[-1] == (15, "exit", "stopped")
+    assert said([50, *[39] * 15], NOW)[-1] == (15, "exit", "below_threshold")
 
 
 def test_checkpoints() -> None:
     """Every 30 s a checkpoint, counted from the beginning and from checkpoint to checkpoint."""
-    kinds = [(at, kind) for at, kind, _ in said([50] * 200, CONFIG)]
+    kinds = [(at, kind) for at, kind, _ in said([50] * 200, NOW)]
     assert kinds == [(0, "enter"), (90, "checkpoint"), (180, "checkpoint"), (199, "exit")]
 
 
@@ -151,7 +154,7 @@ def test_record() -> None:
     assert last["kind"] == "exit" and last["reason"] == "exited"
     assert (last["score"], last["peak_score"], last["peak_band"], last["band"]) == (70, 70, "high", "high")
     assert (last["cpu_percent"], last["cpu_percent_low"], last["cpu_percent_high"]) == (90.0, 60.0, 90.0)
-    assert last["duration_s"] == pytest.approx(2 / 3, abs=1e-3) and last["command"] == "p1"
+    assert last["duration_s"] == pytest.approx(1 / 3, abs=1e-3) and last["command"] == "p1"
     assert last["age_s"] == pytest.approx(last["ts"] - first["start_time"], abs=0.01)
     for record in (enter, last):
         wire.check("event", {name: value for name, value in record.items() if name not in ("type", "v")})
@@ -175,8 +178,100 @@ def test_unscored_process_is_below() -> None:
 @pytest.mark.parametrize("model", ["share", "stress"])
 def test_bands_of_the_model(model: str) -> None:
     """The tracking band is that of the model: 45 points for share, 40 for stress."""
-    found = [r for tick in chain(ticks([[rated(44)]]), Track(CONFIG, model)) for r in tick.records]
+    found = [r for tick in chain(ticks([[rated(44)]]), Track(NOW, model)) for r in tick.records]
     assert [r["kind"] for r in found] == ([] if model == "share" else ["enter", "exit"])
+
+
+# -- how long a stay must last ---------------------------------------------------------------------------------------
+
+
+def test_a_stay_must_last() -> None:
+    """Two seconds at the band begin an event, which tells since when; less is none. A critical score needs one."""
+    assert said([50] * 6, CONFIG) == []
+    found = events(ticks([[rated(10)]] * 3 + [[rated(50)]] * 9), CONFIG)
+    assert [(r["kind"], round((r["ts"] - START) * 3), round((r["entered"] - START) * 3)) for r in found] == [
+        ("enter", 9, 3), ("exit", 11, 3)]
+    assert found[0]["duration_s"] == pytest.approx(2, abs=0.01)
+    assert said([85] * 5, CONFIG) == [(3, "enter", 85), (4, "exit", "stopped")]
+
+
+def test_a_dip_does_not_end_a_stay() -> None:
+    """Less than a second below the band is passed over, more begins again."""
+    assert said([50, 50, 50, 30, 50, 50, 50, 50], CONFIG)[0] == (7, "enter", 50)
+    assert said([50, 50, 50, 30, 30, 30, 30, 50, 50, 50, 50], CONFIG) == []
+
+
+def test_the_exit_margin_is_not_counted() -> None:
+    """An event lasts to the last tick at or above the band, not to the tick in which that is known."""
+    *_, last = events(ticks([[rated(50)]] * 10 + [[rated(3)]] * 20), CONFIG)
+    assert last["kind"] == "exit" and last["duration_s"] == pytest.approx(3, abs=0.01)
+    assert last["ts"] - last["entered"] == pytest.approx(8, abs=0.01)
+
+
+def test_the_resource_of_an_event_is_that_of_the_whole_of_it() -> None:
+    """A cold start that reads for a moment with the highest score is no disk hog when it then computes for 8 s."""
+    rows = [[rated(90 if n == 2 else 60, dominant_resource="disk" if n == 2 else "cpu")] for n in range(30)]
+    found = events(ticks(rows), CONFIG)
+    assert found[-1]["peak_score"] == 60 and {r["dominant_resource"] for r in found} == {"cpu"}
+
+
+def test_own_processes_have_no_events() -> None:
+    """Neither alone nor as a unit."""
+    rows = [rated(90, pid, own=True, unit="rh", disproportionality=512.0, dominant_resource="cpu") for pid in (1, 2)]
+    assert events(ticks([rows] * 30)) == []
+
+
+# -- units -----------------------------------------------------------------------------------------------------------
+
+
+def member(pid: int, times: float, **fields: Any) -> Row:
+    """A process of the unit make[7] that uses `times` its fair share of the CPU."""
+    score = max(0, round(10 * math.log2(times)))
+    return rated(score, pid, pid, unit="make[7]", disproportionality=times, dominant_resource="cpu",
+                 cpu_percent=times, ppid=7, **fields)
+
+
+ROOT = row(7, 7, unit="make[7]", command="make", score=0, band="low", disproportionality=0.0)
+
+
+def test_many_short_processes_are_one_event_of_their_unit() -> None:
+    """A build whose processes live for 1 s each: one event, with the identity of its root and the sums of all."""
+    rows = [[ROOT, *(member(100 + 10 * (n // 3) + i, 25.0) for i in range(4))] for n in range(60)]
+    found = events(ticks([*rows, *[[ROOT]] * 20]), CONFIG)
+    assert [r["kind"] for r in found] == ["enter", "exit"]
+    enter, last = found
+    assert (enter["pid"], enter["command"], enter["scope"], enter["processes"]) == (7, "make", "unit", 4)
+    assert enter["score"] == 66 and enter["cpu_percent"] == pytest.approx(100)
+    assert last["reason"] == "below_threshold" and last["duration_s"] == pytest.approx(59 / 3, abs=0.1)
+    wire.check("event", {name: value for name, value in enter.items() if name not in ("type", "v")})
+
+
+def test_one_that_leads_its_unit_is_the_event() -> None:
+    """Beside a shell that uses next to nothing, a hog is the event itself."""
+    found = events(ticks([[ROOT, member(8, 1.1), member(9, 80.0)]] * 30), CONFIG)
+    assert [(r["kind"], r["pid"], r["scope"]) for r in found] == [("enter", 9, "process"), ("exit", 9, "process")]
+
+
+def test_a_test_suite_is_not_an_event_a_test() -> None:
+    """One test of 4 s after the other: the first is an event of its own, the rest are one of the unit."""
+    found = events(ticks([[ROOT, member(100 + n // 12, 80.0)] for n in range(240)]), CONFIG)
+    assert [(r["scope"], r["pid"]) for r in found if r["kind"] == "enter"] == [("process", 100), ("unit", 7)]
+
+
+def test_two_hogs_of_one_unit_are_one_event() -> None:
+    """Workers that use as much each are summed up, however long they live."""
+    found = events(ticks([[member(8, 60.0), member(9, 60.0)]] * 30), CONFIG)
+    assert [(r["kind"], r["scope"], r["pid"]) for r in found] == [("enter", "unit", 8), ("exit", "unit", 8)]
+
+
+def test_what_is_kept_of_a_storm_is_bounded() -> None:
+    """Ten thousand processes of one unit: only what decides who leads is kept, and not once the event has begun."""
+    tracker = Tracker(CONFIG, BANDS_OF)
+    for tick in ticks([[ROOT, *(member(100 + 10 * n + i, 25.0) for i in range(10))] for n in range(1000)]):
+        assert tick.row is not None
+        tracker.update(tick, tick.row)
+    stay = tracker._stays.of("make[7]")
+    assert stay is not None and len(stay.by_member) < 100 and len(tracker._stays._stays) < 20
 
 
 # -- clocks ----------------------------------------------------------------------------------------------------------
@@ -186,7 +281,7 @@ def test_bands_of_the_model(model: str) -> None:
 def test_wall_clock_that_is_set(step: int) -> None:
     """A day forward or back changes no duration and makes no checkpoint: nobody sets the clock of events."""
     found = events(
-        ticks([[rated(50)]] * 100, ts=lambda seq: round(START + seq / 3 + (step if seq >= 10 else 0), 3)), CONFIG
+        ticks([[rated(50)]] * 100, ts=lambda seq: round(START + seq / 3 + (step if seq >= 10 else 0), 3)), NOW
     )
     assert [r["kind"] for r in found] == ["enter", "checkpoint", "exit"]
     assert found[-1]["duration_s"] == pytest.approx(33, abs=0.01)
@@ -253,16 +348,17 @@ def opened(**fields: Any) -> Open:
         "peak_score": 70,
         "peak_band": "high",
         "row": {"command": "old", "score": 50},
+        "lasted": 90.0,
     }
     return Open(**{**usual, **fields})
 
 
 def test_restored_event_goes_on() -> None:
-    """The process still lives: the same event, no second enter, its peak kept, its time counted from its beginning."""
+    """The process still lives: the same event, no second enter, its peak kept, its time added to what it had lasted."""
     found = events(ticks([[rated(50)], [rated(71)], []]), restored=[opened()])
     assert [(r["kind"], r["event"]) for r in found] == [("band", "e-1"), ("peak", "e-1"), ("exit", "e-1")]
     assert found[1]["peak_score"] == 71
-    assert found[-1]["duration_s"] == pytest.approx(100 + 2 / 3, abs=0.01) and found[-1]["reason"] == "exited"
+    assert found[-1]["duration_s"] == pytest.approx(90 + 1 / 3, abs=0.01) and found[-1]["reason"] == "exited"
 
 
 def test_restored_event_has_checkpoints() -> None:

@@ -134,7 +134,8 @@ def since(connection: sqlite3.Connection, start: float) -> Iterator[Record]:
     cursor.row_factory = sqlite3.Row
     rows = cursor.execute(
         "SELECT e.event, e.boot_id, e.pid, e.start_ticks, e.entry_time, e.reason, e.peak_score AS highest,"
-        " e.peak_band AS highest_band, s.* FROM process_snapshots s JOIN process_events e ON e.id = s.event_id"
+        " e.scope, e.processes, e.peak_band AS highest_band, s.*"
+        " FROM process_snapshots s JOIN process_events e ON e.id = s.event_id"
         " WHERE s.captured_at >= ? ORDER BY s.captured_at, s.id", (start,)).fetchall()
     for row in rows:
         yield _event(dict(zip(row.keys(), tuple(row), strict=True)))
@@ -146,8 +147,10 @@ def _event(row: dict[str, Any]) -> Record:
     if kind != "exit":
         fields.pop("reason", None)
     head = {"ts": row["captured_at"], "kind": kind, "event": row["event"], "boot_id": row["boot_id"],
-            "entered": row["entry_time"], "duration_s": round(max(0.0, row["captured_at"] - row["entry_time"]), 3),
-            "peak_score": row["highest"], "peak_band": row["highest_band"]}
+            "entered": row["entry_time"], "duration_s": row["duration_s"] if row["duration_s"] is not None else
+            round(max(0.0, row["captured_at"] - row["entry_time"]), 3),
+            "peak_score": row["highest"], "peak_band": row["highest_band"],
+            **{name: row[name] for name in ("scope", "processes") if row[name] is not None}}
     return {"type": "event", "v": VERSION, **head, **{k: v for k, v in fields.items() if k not in head}}
 
 

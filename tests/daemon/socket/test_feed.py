@@ -15,7 +15,7 @@ from rogue_hunter.stream.tick import Tick
 from rogue_hunter.tracking.events import Track
 from tests.tools.docs import json_schema
 from tests.tools.sockets import Served, received, ticks
-from tests.tools.ticks import key, row, stream
+from tests.tools.ticks import at_once, key, row, stream
 
 
 def test_a_client_gets_the_state_and_then_every_tick(serve: Callable[..., Served]) -> None:
@@ -52,7 +52,7 @@ def test_only_rogues_are_sent_and_bulky_records_are_not(serve: Callable[..., Ser
             tick.records = [{"type": "spindump_thread", "v": 1}, {"type": "capture", "v": 1}]
         return tick
 
-    list(chain(stream([rows, rows]), Score(Config()), Track(Config()), captured,
+    list(chain(stream([rows, rows]), Score(Config()), Track(at_once(Config())), captured,
                Broadcast(served.feed, served.server)))
     got = received(client, served)
     assert [each["pid"] for each in got if each["type"] == "process"] == [7, 7]
@@ -72,6 +72,6 @@ def test_rows_are_sorted_as_selected(serve: Callable[..., Served]) -> None:
     served = serve()
     client = served.connect()
     rows = [row(11, cpu_percent=20.0), row(12, cpu_percent=100.0), row(13, cpu_percent=60.0)]
-    list(chain(stream([rows]), Score(Config()), Track(Config()), Broadcast(served.feed, served.server)))
+    list(chain(stream([rows]), Score(Config()), Track(at_once(Config())), Broadcast(served.feed, served.server)))
     got = received(client, served)
     assert [key(each) for each in got if each["type"] == "process"] == [(12, 1000), (13, 1000), (11, 1000)]
