@@ -284,6 +284,7 @@ class Tracker:
 
     def _exit(self, event: Open, ts: float, reason: str) -> Record:
         self._open.pop(event.key, None)
+        self._stays.forget(event.unit or event.key)
         return self._record("exit", event, ts, reason)
 
     def _record(self, kind: str, event: Open, ts: float, reason: str | None = None) -> Record:

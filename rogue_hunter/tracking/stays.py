@@ -136,6 +136,10 @@ class Stays:
                  if stay.above == clock and (stay.lasted >= enter or 0 < critical <= stay.critical)]
         return sorted(found, key=lambda each: (not isinstance(each[0], str), str(each[0])))
 
+    def forget(self, subject: Subject) -> None:
+        """An event has ended: another one needs another stay."""
+        self._stays.pop(subject, None)
+
     def of(self, subject: Subject) -> Stay | None:
         """The stay of a process or unit."""
         return self._stays.get(subject)
