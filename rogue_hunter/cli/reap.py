@@ -1,4 +1,4 @@
-"""rh-reap: end what the rules are about, and nothing else."""
+"""rh-reap: terminate the processes that match a rule, and only those."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ import click
 from rogue_hunter import paths
 from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
+from rogue_hunter.reaper.audit import audit_log
 from rogue_hunter.reaper.candidate import Candidate, manual
 from rogue_hunter.reaper.confirm import confirm_on_tty
 from rogue_hunter.reaper.limits import rearm
-from rogue_hunter.reaper.notify import Notifier
-from rogue_hunter.reaper.places import audit_log
+from rogue_hunter.reaper.notify import Notifier, sentence, summary
 from rogue_hunter.reaper.platform import here
 from rogue_hunter.reaper.process import Machine, Unreadable
 from rogue_hunter.reaper.run import Setup, exit_code
 from rogue_hunter.reaper.signals import Gone, Stop
 from rogue_hunter.reaper.stage import Reap
-from rogue_hunter.reaper.words import sentence, summary
 from rogue_hunter.rules.model import RuleSet
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.batches import gathered
@@ -43,29 +42,29 @@ TOGETHER_S = 0.2
 
 @run.command("rh-reap", """
 Examples:
-  rh-sample -n 2 | rh-match | rh-reap --dry-run   what would be ended, and why
+  rh-sample -n 2 | rh-match | rh-reap --dry-run   what would be terminated, and why
   rh-sample -n 2 | rh-match | rh-reap             asks on the terminal first
   rh-reap --all --dry-run                         the same, without a pipe
   rh-reap --pid 12345                             this one; every protection holds
   rh-reap --verify                                is the audit file what was written?
 """)
-@click.option("--dry-run", is_flag=True, help="Send nothing; say what would be done.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask. No protection is lifted by it.")
+@click.option("--dry-run", is_flag=True, help="Send no signal; print what would be done.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask. All protections stay in force.")
 @click.option("--pid", "pids", type=click.IntRange(1, PID_MAX), multiple=True, metavar="PID",
-              help="End this process, whatever the rules say; may be repeated. Reads no input.")
+              help="Terminate this process, whatever the rules say; may be repeated. Reads no input.")
 @click.option("--all", "everything", is_flag=True,
-              help="Look at all processes now and end what the rules are about. Reads no input.")
+              help="Match all processes now, and terminate those that match. Reads no input.")
 @click.option("--verify", is_flag=True, help="Check the chain of the audit file; exit 1 if it was changed.")
-@click.option("--rearm", is_flag=True, help="A person has looked: let --yes and rh-pipe act again after a failure.")
-@click.option("--tee", is_flag=True, help="Pass the input on as well, not only the actions.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing on standard error but errors.")
+@click.option("--rearm", is_flag=True, help="Re-enable automatic kills after a failure, once you have checked.")
+@click.option("--tee", is_flag=True, help="Print the input too, not only the actions.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors on standard error.")
 @options.db_option("Also store the actions in this database (default: the user's, if it exists).")
 @options.rules_options
 def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, verify: bool, rearm: bool, tee: bool,
             quiet: bool, db: Path | None, config: Config, rules: RuleSet) -> int:
-    """Read match records, end their processes, and print an action record for each: SIGTERM, 5 seconds, SIGKILL.
+    """Read match records, terminate their processes, and print an action record for each: SIGTERM, 5 seconds, SIGKILL.
 
-    Asks on the terminal first, unless --yes. Nothing is sent that is not in the audit file before.
+    Asks on the terminal first, unless --yes. No signal is sent before its audit entry is on disk.
     """
     if sum(map(bool, (pids, everything, verify, rearm))) > 1:
         raise run.Failure("--pid, --all, --verify and --rearm exclude each other", run.USAGE)
@@ -195,7 +194,7 @@ def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Calla
             run.say(f"{pid}: no such process")
             missing.append(pid)
         except Unreadable as error:
-            run.say(f"{pid}: left alone: {error}")
+            run.say(f"{pid}: not killed: {error}")
             missing.append(pid)
     return iter([Tick(records=matches)]), lambda: run.FOUND if missing else run.OK
 
@@ -256,7 +255,7 @@ def _verify(config: Config, rules: RuleSet) -> int:
     for damage in damages:
         run.say(f"{damage['file']}, line {damage['line']}: {damage['text']}")
     if not verdict.lines and not damages:
-        run.say(f"{log.path}: nothing was put on record yet")
+        run.say(f"{log.path}: no entries yet")
     return run.FOUND if damages else run.OK
 
 
@@ -265,7 +264,8 @@ def _rearm() -> int:
 
     why = disarmed(paths.state_dir())
     lifted = rearm(paths.state_dir())
-    run.say(f"armed again; it was disarmed because {why}" if lifted else "it was not disarmed")
+    run.say(f"automatic kills are enabled again; they were disabled because {why}" if lifted
+               else "automatic kills were not disabled")
     return run.OK
 
 

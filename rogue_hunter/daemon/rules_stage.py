@@ -18,14 +18,13 @@ from rogue_hunter.config.options import Config, Reap
 from rogue_hunter.config.toml import load
 from rogue_hunter.daemon.reload import SETTLE_S, stamp
 from rogue_hunter.paths import config_file, rules_file, state_dir
+from rogue_hunter.reaper.audit import audit_log, audit_path
 from rogue_hunter.reaper.audit_follow import FollowAudit
-from rogue_hunter.reaper.notify import Notifier
-from rogue_hunter.reaper.places import audit_log, audit_path
+from rogue_hunter.reaper.notify import Notifier, sentence
 from rogue_hunter.reaper.process import Machine
 from rogue_hunter.reaper.run import Setup
 from rogue_hunter.reaper.signals import Stop
 from rogue_hunter.reaper.stage import BackgroundReap
-from rogue_hunter.reaper.words import sentence
 from rogue_hunter.rules.load import user_rules
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import LOG_LEVELS, RuleError, RuleSet, Settings

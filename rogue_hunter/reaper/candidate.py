@@ -5,6 +5,7 @@ The decision is made twice: when the match arrives, and again right before each 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -65,10 +66,10 @@ def check_match(match: Record) -> None:
 
 @dataclass(slots=True)
 class Candidate:
-    """A match and what was found out about its process. `outcome` is empty while a signal is still possible. `rules`
+    """A match and what was found out about its process. `outcome` is empty while a signal is still possible; `rules`
     are those that it is judged by.
 
-    `live` was read at the time `read_at` (epoch seconds by a clock that is not set).
+    `parent` is the name of its parent. `live` was read at `read_at` (epoch seconds by a clock that is never set).
 
     What the run adds: `signals` that were sent, how long it waited for them, `bundle` of evidence, CPU use before (%),
     what was freed of it, the number of the last audit entry.
@@ -78,6 +79,7 @@ class Candidate:
     rules: RuleSet
     handle: Handle | None = None
     live: Live | None = None
+    parent: str = ""
     outcome: str = ""
     refusals: list[Refusal] = field(default_factory=list)
     text: str = ""
@@ -145,6 +147,9 @@ class Judge:
             found.refuse(*self._of_match(found, now))
         if self._open(found):
             self.look(found, now)
+        if found.live is not None and not found.outcome and found.live.row.get("ppid"):
+            with contextlib.suppress(Gone, Unreadable):
+                found.parent = str(self.machine.read(found.live.row["ppid"]).row["command"])
         return found
 
     def _rules_of(self, match: Record) -> RuleSet:
@@ -272,7 +277,7 @@ def manual(machine: Machine, pid: int, now: float) -> Record:
     """The match record of a process that was named by its pid. Raises Gone, Unreadable."""
     live = machine.read(pid)
     return record("match", ts=round(now, 3), boot_id=machine.boot_id(), **live.row, rule=MANUAL, action="kill",
-                  reason="named by a person", evidence="person", age_s=round(live.age_s, 2))
+                  reason="named by its pid", evidence="person", age_s=round(live.age_s, 2))
 
 
 def distinct(matches: Iterable[Record]) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Asking a person on the terminal. Only a `y` or `yes` is a yes; end of input and anything else is a no."""
+"""Ask for confirmation on the terminal. Only `y` or `yes` confirms; end of input and anything else declines."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from collections.abc import Sequence
 from rogue_hunter.reaper.candidate import Candidate
 from rogue_hunter.rules.model import PRIORITIES
 from rogue_hunter.text.errors import USAGE, RogueHunterError
-from rogue_hunter.text.format import clip, visible
+from rogue_hunter.text.format import clip, duration, size, visible
 
 SHOWN = 20
-"""Candidates that are named one by one."""
+"""Processes that are listed one by one."""
 
 
-class NoTerminal(RogueHunterError):
-    """There is no terminal to ask on: --yes is needed."""
+from rogue_hunter.text.errors import USAGE, RogueHunterError
+from rogue_hunter.text.format import clip, duration, size, visible
 
     code = USAGE
 
 
 def question(candidates: Sequence[Candidate]) -> str:
-    """What is about to be ended, for a person: one line each, then how many of each priority."""
-    lines = [f"About to end {len(candidates)} process{'es' if len(candidates) != 1 else ''}:"]
+    """What is about to be terminated: for each process the command line, then what it uses and why it matched; then
+    how many there are of each priority."""
+    lines = [f"About to terminate {len(candidates)} process{'es' if len(candidates) != 1 else ''}:"]
     for c in candidates[:SHOWN]:
-        lines.append(f"  {c.match['pid']:>7}  {clip(str(c.match.get('command', '')), 24):<24}  "
-                     f"{visible(c.match['rule'])}: {clip(str(c.match.get('reason', '')), 80)}")
+        lines.append(f"  {c.match['pid']:>7}  {clip(_command(c), 100)}")
+        lines.append(f"           {_facts(c)}")
+        lines.append(f"           {visible(c.match['rule'])}: {clip(str(c.match.get('reason', '')), 100)}")
     if len(candidates) > SHOWN:
         lines.append(f"  and {len(candidates) - SHOWN} more")
     counts = [(p, sum(c.match.get("priority") == p for c in candidates)) for p in PRIORITIES]
@@ -35,12 +37,37 @@ def question(candidates: Sequence[Candidate]) -> str:
     return "\n".join(lines) + "\nProceed? [y/N] "
 
 
+def _command(c: Candidate) -> str:
+    row = c.match if c.live is None else c.live.row
+    return str(row.get("cmdline") or f"[{row.get('command', '?')}]")
+
+
+def _facts(c: Candidate) -> str:
+    """User, CPU, memory, age, parent and terminal, as far as they are known."""
+    row = c.match if c.live is None else c.live.row
+    age_s = c.match.get("age_s") if c.live is None else c.live.age_s
+    cpu, total = c.match.get("cpu_percent"), row.get("cpu_seconds_total")
+    parts = [f"user {visible(str(row.get('user', row.get('uid', 'unknown'))))}"]
+    if cpu is not None:
+        parts.append(f"CPU {cpu:.0f} %")
+    elif total is not None and age_s:
+        parts.append(f"CPU {100 * total / age_s:.0f} % over its life")
+    if "memory_bytes" in row:
+        parts.append(f"memory {size(row['memory_bytes'])}")
+    if age_s is not None:
+        parts.append(f"age {duration(age_s)}")
+    if "ppid" in row:
+        parts.append(f"parent {clip(c.parent, 24) + ' ' if c.parent else ''}[{row['ppid']}]")
+    parts.append(visible(str(row["tty"])) if "tty" in row else "no terminal")
+    return ", ".join(parts)
+
+
 def confirm_on_tty(candidates: Sequence[Candidate], path: str = "/dev/tty") -> bool:
-    """Ask on the terminal, not on stdin, which carries records. Raises NoTerminal."""
+    """Ask on the terminal, not on standard input, which carries records. Raises NoTerminal."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
-        raise NoTerminal("there is no terminal to ask on; --yes answers for you") from None
+        raise NoTerminal("there is no terminal to ask on; use --yes to skip the question") from None
     with contextlib.closing(os.fdopen(fd, "rb+", buffering=0)) as tty:
         tty.write(question(candidates).encode("utf-8", "backslashreplace"))
         answer = b""

@@ -1,11 +1,14 @@
-"""Telling a person on the desktop. Names of processes go out as data: argv without a shell, markup escaped."""
+"""What the reaper did, for people: one line an action, a summary, desktop notifications.
+
+Names of processes are passed to the desktop as data: argv without a shell, markup escaped.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from rogue_hunter.rules.model import RuleSet, Settings
@@ -13,10 +16,10 @@ from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, visible
 
 PER_MINUTE = 6
-"""More than this nobody reads; what is left out is said with the next one."""
+"""More than this is not read; how many were left out is shown with the next one."""
 
 SPAWN_S = 5.0
-"""A desktop that does not answer within this time is not waited for."""
+"""How long to wait for a desktop that does not answer."""
 
 TITLE_WIDTH, BODY_WIDTH = 80, 240
 
@@ -25,7 +28,7 @@ _SCRIPT = ("-e", "on run argv", "-e", "display notification (item 2 of argv) wit
 
 
 def spawn(argv: Sequence[str]) -> bool:
-    """Run a command to its end, at most SPAWN_S. True when it went well."""
+    """Run a command, for at most SPAWN_S. True if it succeeded."""
     try:
         return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                               timeout=SPAWN_S, check=False).returncode == 0
@@ -45,7 +48,7 @@ def command(title: str, body: str, settings: Settings, platform: str) -> list[st
 
 
 class Notifier:
-    """Shows notifications, at most PER_MINUTE a minute. `run` spawns a command line and says whether it went well."""
+    """Shows notifications, at most PER_MINUTE a minute. `run` runs a command line and returns whether it succeeded."""
 
     def __init__(self, settings: Settings, *, run: Callable[[Sequence[str]], bool] = spawn,
                  clock: Callable[[], float] = time.monotonic, platform: str = sys.platform) -> None:
@@ -54,7 +57,7 @@ class Notifier:
         self._left_out = 0
 
     def show(self, title: str, body: str) -> bool:
-        """Show one. False when it was left out or could not be shown."""
+        """Show one. False if it was left out or could not be shown."""
         if not self._settings.notify:
             return False
         now = self._clock()
@@ -69,14 +72,14 @@ class Notifier:
         return self._run(command(title, body, self._settings, self._platform))
 
     def match(self, match: Record) -> bool:
-        """Show what a rule is about, if it wants that."""
+        """Show a match, if its rule asks for that."""
         if not match.get("notify"):
             return False
         return self.show(f"{match['rule']}: {_who(match)}", str(match.get("reason", "")))
 
     def action(self, action: Record, rules: RuleSet) -> bool:
-        """Show what the reaper did, if the rule wants that and something was done or seen. Of a rule that only asks to
-        tell, that is the match."""
+        """Show an action, if its rule asks for that and the process was not gone before. Of a rule that kills nothing,
+        show the match."""
         rule = rules.rule(action["rule"])
         if rule is None or not rule.action.notify or action["outcome"] in ("already_gone", "zombie", "spared"):
             return False
@@ -87,3 +90,28 @@ class Notifier:
 
 def _who(record: Record) -> str:
     return f"{visible(str(record.get('command', '')))} [{record['pid']}]"
+
+
+_OUTCOMES = {"terminated": "terminated", "killed": "killed", "already_gone": "had already exited",
+             "zombie": "had already exited", "survived": "survived", "refused": "not killed", "spared": "not killed",
+             "interrupted": "interrupted", "dry_run": "would be terminated", "declined": "not killed: you declined"}
+
+
+def sentence(action: Record) -> str:
+    """One action in a line: the process, the outcome, the reason."""
+    name = f"{clip(str(action.get('command', '?')), 40)} [{action['pid']}]"
+    words = f"{name} {_OUTCOMES[action['outcome']]}"
+    if action["outcome"] in ("terminated", "killed"):
+        words += f" by {visible(action['signal'])} after {action['wait_s']:.1f} s"
+    detail = action.get("detail") if action["outcome"] not in ("terminated", "killed", "dry_run", "declined") else None
+    why = f"{visible(action['rule'])}: {clip(str(action.get('reason', '')), 120)}".rstrip(": ")
+    return f"{words}: {clip(str(detail), 200)}" if detail else f"{words} ({why})"
+
+
+def summary(actions: Sequence[Record]) -> str:
+    """All actions of a run: how many of each outcome, and the CPU use that was freed."""
+    counts = Counter(action["outcome"] for action in actions)
+    freed = sum(action.get("cpu_recovered_percent", 0.0) for action in actions) / 100
+    words = ", ".join(f"{counts[outcome]} {outcome.replace('_', ' ')}" for outcome in _OUTCOMES if counts[outcome])
+    unit = "of a core" if freed < 1 else "cores"
+    return words + (f"; freed {freed:.2f} {unit}" if freed > 0 else "")

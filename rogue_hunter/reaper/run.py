@@ -164,7 +164,7 @@ def _lock(fd: int, stop: Stop) -> bool:
 def _budget(candidates: Sequence[Candidate], setup: Setup) -> None:
     """Refuse what is beyond the budget."""
     try:
-        budget = Budget(setup.audit.recent(HOUR_S), setup.run)
+        budget = Budget(setup.audit.recent(HOUR_S, setup.machine.boot_id()), setup.run)
     except AuditError as error:
         _refuse_all(candidates, Refusal("no_audit", str(error)))
         return

@@ -47,7 +47,7 @@ def test_every_refusal_by_pid_and_by_rule() -> None:
         if name == "root" and "root" not in action["refusals"]:
             expected = "low_pid"  # the first process belongs to root only when the suite runs as root
         assert (done["rc"], action["outcome"]) == (1, "refused") and expected in action["refusals"], (name, done)
-        assert "signals" not in action and action["detail"] and "left alone" in done["err"]
+        assert "signals" not in action and action["detail"] and "not killed" in done["err"]
     by_rule = {a["pid"]: a for a in seen["all"]["out"] if a["type"] == "action"}
     assert seen["all"]["rc"] == 1
     for name in ("low_pid", "rogue_hunter"):
@@ -64,7 +64,7 @@ def test_every_refusal_by_pid_and_by_rule() -> None:
 def test_the_question_on_the_terminal(answer: str, outcome: str, code: int) -> None:
     """Only a yes is a yes; without a terminal and without --yes nothing is done and the exit code is 2."""
     seen = run(commands.asked, answer=answer)
-    assert "About to end 1 process:" in seen["seen"] and "victim" in seen["seen"]
+    assert "About to terminate 1 process:" in seen["seen"] and "victim" in seen["seen"]
     assert [a["outcome"] for a in seen["out"]] == [outcome] and seen["rc"] == code
     assert seen["victim"] is (outcome != "terminated") and seen["bystander"]
     assert "intent" not in seen["kinds"] or outcome == "terminated"

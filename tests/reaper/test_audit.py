@@ -110,7 +110,7 @@ def test_a_torn_last_line_is_set_aside_and_the_rest_stands(cut: int) -> None:
 def test_a_damaged_last_line_is_not_written_behind(log: AuditLog) -> None:
     fill(log, 2)
     log.path.write_bytes(log.path.read_bytes() + b"what is this\n")
-    with pytest.raises(AuditError, match="its last line is damaged; look at it with --verify"):
+    with pytest.raises(AuditError, match="its last line is damaged; check it with rh-reap --verify"):
         log.append(kind="x")
     with pytest.raises(AuditError):
         log.check()
@@ -195,3 +195,16 @@ def test_recent_reads_from_the_end(tmp_path: Path) -> None:
 
 def test_no_file_at_all_verifies(tmp_path: Path) -> None:
     assert verify(tmp_path / "none") == (0, ())
+
+
+def test_a_wall_clock_that_is_set_makes_no_entry_too_old(tmp_path: Path) -> None:
+    """The budget of an hour counts by the monotonic clock too."""
+    wall, mono = [1_700_000_000.0], [10**12]
+    log = AuditLog(tmp_path / "audit.log", now=lambda: wall[0], mono_ns=lambda: mono[0])
+    log.append(kind="intent", rule="r", boot_id="b")
+    wall[0], mono[0] = wall[0] + 86_400.0, mono[0] + 60 * 10**9
+    (entry,) = log.recent(3600.0, "b")
+    assert log.recent(3600.0) == log.recent(3600.0, "another") == []
+    assert (entry["rule"], entry["mono_ns"]) == ("r", 10**12)
+    mono[0] += 3600 * 10**9
+    assert log.recent(3600.0, "b") == []

@@ -241,7 +241,7 @@ def test_the_match_of_a_person() -> None:
     match = manual(FakeMachine(process), 2000, NOW + 0.12345)
     assert match == {
         "type": "match", "v": 1, "ts": NOW + 0.123, "boot_id": "boot", "rule": "manual", "action": "kill",
-        "reason": "named by a person", "evidence": "person", "age_s": 61.23, **process.row}
+        "reason": "named by its pid", "evidence": "person", "age_s": 61.23, **process.row}
     check_match(match)
 
 

@@ -6,11 +6,14 @@ import json
 import os
 import resource
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rogue_hunter.reaper.audit import AuditLog
 from rogue_hunter.reaper.candidate import check_match, manual
 from rogue_hunter.reaper.limits import disarm, disarmed, rearm
 from rogue_hunter.reaper.run import exit_code, reap_batch
@@ -213,8 +216,11 @@ def test_the_budget_of_a_rule_and_of_a_run(tmp_path: Path) -> None:
     first = reap_batch(matches[:3], setup(tmp_path, machine))
     second = reap_batch(matches[3:], setup(tmp_path, machine))
     assert [a["outcome"] for a in first + second] == ["terminated"] * 5 + ["refused"] * 4
-    assert second[-1]["refusals"] == ["over_budget"] and "the limit of 5 processes an hour is reached for rule r" in second[-1]["detail"]
+    assert second[-1]["refusals"] == ["over_budget"]
+    assert "the limit of 5 processes an hour is reached for rule r" in second[-1]["detail"]
     later = setup(tmp_path, machine, now=lambda: NOW + 4000)
+    hour_later = time.monotonic_ns() + 4000 * 10**9
+    later = replace(later, audit=AuditLog(later.audit.path, now=later.now, mono_ns=lambda: hour_later))
     more = reap_batch([{**m, "ts": NOW + 4000.0} for m in matches[5:]], later)
     assert [a["outcome"] for a in more] == ["terminated"] * 4
 

@@ -13,6 +13,7 @@ import pytest
 from rogue_hunter.reaper.candidate import Candidate
 from rogue_hunter.reaper.confirm import NoTerminal, confirm_on_tty, question
 from rogue_hunter.reaper.notify import PER_MINUTE, Notifier, command, spawn
+from rogue_hunter.reaper.process import live
 from rogue_hunter.rules.model import Settings
 from tests.reaper.fakes import RULES, FakeProcess, match_of
 
@@ -40,7 +41,7 @@ def test_only_yes_is_yes(answer: bytes, expected: bool) -> None:
     thread.start()
     assert confirm_on_tty(candidates(2), path) is expected
     thread.join()
-    assert b"About to end 2 processes" in b"".join(shown)
+    assert b"About to terminate 2 processes" in b"".join(shown)
     os.close(master)
     os.close(slave)
 
@@ -54,7 +55,23 @@ def test_the_question_names_names_and_obeys_none() -> None:
     text = question(candidates(30, command="\x1b]52;c;x\x07\n", reason="cpu\u202e99", priority="critical"))
     assert "\x1b" not in text and "\x07" not in text and "\u202e" not in text
     assert "and 10 more" in text and "critical: 30" in text and text.endswith("Proceed? [y/N] ")
-    assert len(text.splitlines()) == 24
+    assert len(text.splitlines()) == 64
+
+
+def test_the_question_says_what_is_known_of_each_process() -> None:
+    (c,) = candidates(1, priority="high")
+    p = FakeProcess(2000, cmdline="python3 job.py --all", ppid=900, user="me", tty="pts/3")
+    c.live, c.parent = live(p.key, p.row, p.uids, leader=2000, age_s=3725.0), "bash"
+    assert question([c]).splitlines() == [
+        "About to terminate 1 process:", "     2000  python3 job.py --all",
+        "           user me, CPU 99 %, memory 1.0 MiB, age 1h 02m, parent bash [900], pts/3", "           r: cpu 99 %",
+        "  high: 1", "Proceed? [y/N] "]
+    del c.match["cpu_percent"]
+    for name in ("user", "tty", "ppid", "cmdline"):
+        del c.live.row[name]
+    lines = question([c]).splitlines()
+    assert lines[1] == "     2000  [victim]"
+    assert lines[2] == "           user unknown, CPU 1 % over its life, memory 1.0 MiB, age 1h 02m, no terminal"
 
 
 class Shown:
