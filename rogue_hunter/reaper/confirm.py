@@ -15,8 +15,8 @@ SHOWN = 20
 """Processes that are listed one by one."""
 
 
-from rogue_hunter.text.errors import USAGE, RogueHunterError
-from rogue_hunter.text.format import clip, duration, size, visible
+class NoTerminal(RogueHunterError):
+    """There is no terminal to ask on: --yes is needed."""
 
     code = USAGE
 

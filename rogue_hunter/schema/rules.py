@@ -82,7 +82,7 @@ ACTION = (
     _f("priority", str, "", "its priority", "reap", choices=PRIORITIES),
     _f("reason", str, "", "why the process was judged", "reap"),
     _f("evidence", str, "", "what proved it", "reap", choices=(*EVIDENCES, "person")),
-    _f("outcome", str, "", "what came of it", "reap", required=True, choices=OUTCOMES),
+    _f("outcome", str, "", "the outcome", "reap", required=True, choices=OUTCOMES),
     _f("refusals", list, "", "why it was not signalled: the code of each reason", "reap"),
     _f("detail", str, "", "the outcome in words", "reap"),
     _f("signals", list, "", "signals sent, in order", "reap"),
@@ -165,7 +165,7 @@ RECORDS = {"match": MATCH, "action": ACTION, "rule": RULE, "firing": FIRING, "ba
 
 SUMMARY = {
     "match": "a process that a rule is about: said when that begins, and each minute while it lasts",
-    "action": "what the reaper did about a process, or why it left it alone",
+    "action": "what rh-reap did with a process, or why it refused",
     "rule": "a rule in force, as `rh-match rules` lists it",
     "firing": "a process of the past that a rule would have matched, as `rh-match backtest` finds it",
     "backtest": "all firings of one rule",
