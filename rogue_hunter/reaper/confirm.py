@@ -38,8 +38,10 @@ def question(candidates: Sequence[Candidate]) -> str:
 
 
 def _command(c: Candidate) -> str:
+    """The command line, after the short name where that is another."""
     row = c.match if c.live is None else c.live.row
-    return str(row.get("cmdline") or f"[{row.get('command', '?')}]")
+    name, line = str(row.get("command", "?")), row.get("cmdline")
+    return f"[{name}]" if not line else line if name in line else f"{name}: {line}"
 
 
 def _facts(c: Candidate) -> str:

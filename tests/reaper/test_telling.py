@@ -63,7 +63,7 @@ def test_the_question_says_what_is_known_of_each_process() -> None:
     p = FakeProcess(2000, cmdline="python3 job.py --all", ppid=900, user="me", tty="pts/3")
     c.live, c.parent = live(p.key, p.row, p.uids, leader=2000, age_s=3725.0), "bash"
     assert question([c]).splitlines() == [
-        "About to terminate 1 process:", "     2000  python3 job.py --all",
+        "About to terminate 1 process:", "     2000  victim: python3 job.py --all",
         "           user me, CPU 99 %, memory 1.0 MiB, age 1h 02m, parent bash [900], pts/3", "           r: cpu 99 %",
         "  high: 1", "Proceed? [y/N] "]
     del c.match["cpu_percent"]
