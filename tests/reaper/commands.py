@@ -308,7 +308,8 @@ def pipe(arena: Arena, mode: str) -> Any:
     """rh-pipe over a process that burns and two that do not concern it; in observe, a person ends it beside rh-pipe."""
     place = Place(arena)
     config = place.home / "config.toml"
-    arena.as_user(lambda: config.write_text(f'[reap]\nmode = "{mode}"\n{RULES}\n[notifications]\nenabled = false\n'))
+    burner, _, _ = RULES.partition('[[rules]]\nname = "idler"')  # which matches rh-pipe by its name
+    arena.as_user(lambda: config.write_text(f'[reap]\nmode = "{mode}"\n{burner}\n[notifications]\nenabled = false\n'))
     victim = arena.victim("loop")
     bystander = arena.victim(name="bystander")
     words = ("pipe", "-q", "--no-socket", "-c", str(config))
