@@ -1,4 +1,4 @@
-"""rh-config: the configuration file, and completion for the shell."""
+"""rh-config: show, check and write the configuration; completion for the shell."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def command() -> None:
 
 
 @command.command("init")
-@click.option("-f", "--force", is_flag=True, help="Write over a file that is there (it is kept as FILE.bak).")
+@click.option("-f", "--force", is_flag=True, help="Overwrite an existing file (it is kept as FILE.bak).")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def init(file: Path | None, force: bool) -> int:
-    """Write a configuration file in which every key stands with its reason, as a comment."""
+    """Write a configuration file with every key and its reason, as comments."""
     target = _target(file)
     if (target.exists() or target.is_symlink()) and not force:
-        raise run.Failure(f"{target}: exists; --force writes over it", run.FOUND)
+        raise run.Failure(f"{target}: exists; --force overwrites it", run.FOUND)
     from rogue_hunter.rules.load import builtin
 
     _write(target, _whole(Config(), builtin(), comment=True))
@@ -65,7 +65,7 @@ def show(as_json: bool, config_file: Path | None) -> int:
 
 
 def _whole(config: Config, rules: RuleSet, *, comment: bool = False) -> str:
-    """Every table of a configuration file, those of the rules too."""
+    """Every table of a configuration file, including those of the rules."""
     from rogue_hunter.rules.toml import rules_toml
 
     return f"{to_toml(config, comment_defaults=comment)}\n{rules_toml(rules, comment=comment)}"
@@ -73,7 +73,7 @@ def _whole(config: Config, rules: RuleSet, *, comment: bool = False) -> str:
 
 @command.command("path")
 def path() -> int:
-    """Print where configuration, database, logs and socket are."""
+    """Print the paths of configuration, database, logs and socket."""
     for name, place in (("config", paths.config_file()), ("database", paths.database()), ("state", paths.state_dir()),
                         ("runtime", paths.runtime_dir())):
         _place(f"{name:<10}{place}" if os.isatty(1) else f"{name}\t{place}")
@@ -83,7 +83,7 @@ def path() -> int:
 @command.command("validate")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def validate(file: Path | None) -> int:
-    """Check a configuration or rule file, its rules and their examples; exit 78 and one line for what is wrong.
+    """Check a configuration or rule file, its rules and their examples; exit 78 with a line for each error.
 
     Without FILE: the user's files, or the built-in rules, and a project's file here or above.
     """
@@ -91,11 +91,11 @@ def validate(file: Path | None) -> int:
 
     target = file or paths.config_file()
     if file is None and not target.exists():
-        _word(f"{target}: there is none; the defaults are in force")
+        _word(f"{target}: does not exist; the defaults are used")
         rules = user_rules(file)
     else:
         load(target)
-        rules = user_rules(file)    # one file can hold both: it is only reported as good when both are
+        rules = user_rules(file)    # one file can have both: it is only reported as ok if both are
         _word(f"{target}: ok")
     _rules_ok(str(user_file(file) or "built-in rules"), rules)
     project = find_project(Path.cwd()) if file is None else None
@@ -106,7 +106,7 @@ def validate(file: Path | None) -> int:
 
 
 def _rules_ok(source: str, rules: RuleSet) -> None:
-    """Say that the rules can be used, and do what their examples say; raise Failure when they do not."""
+    """Report that the rules are valid and their examples pass; raise Failure if they do not."""
     from rogue_hunter.rules.backtest import check_examples
 
     wrong = check_examples(rules)
@@ -120,7 +120,7 @@ def _rules_ok(source: str, rules: RuleSet) -> None:
 
 @command.command("edit")
 def edit() -> int:
-    """Open the file in $VISUAL or $EDITOR; what cannot be used is not put in place."""
+    """Open the file in $VISUAL or $EDITOR; an invalid text does not replace it."""
     from rogue_hunter.rules.load import builtin
     from rogue_hunter.rules.load import parse as parse_rules
 
@@ -140,10 +140,10 @@ def edit() -> int:
 @command.command("reset")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset(yes: bool) -> int:
-    """Go back to the defaults: the file is kept as config.toml.bak."""
+    """Restore the defaults: the file is kept as config.toml.bak."""
     target = paths.config_file()
     if not target.exists():
-        run.say("there is no configuration file; the defaults are in force")
+        run.say("there is no configuration file; the defaults are used")
         return run.OK
     if not yes:
         click.confirm(f"Move {target} to {target.name}.bak?", abort=True, err=True)
@@ -154,7 +154,7 @@ def reset(yes: bool) -> int:
 @command.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Print the completion of all commands for a shell, to be evaluated there."""
+    """Print the completion of all commands for a shell, to be evaluated by it."""
     from importlib import import_module
 
     from click.shell_completion import get_completion_class
@@ -168,21 +168,21 @@ def completion(shell: str) -> int:
         program = f"rh-{name}"
         one = made(import_module(f"rogue_hunter.cli.{name}").command, {}, program,
                    f"_{program}_COMPLETE".replace("-", "_").upper())
-        # source() would start bash to ask its version first; the text is the same. Fish's splits help at each comma.
+        # source() would first start bash to get its version; the text is the same. Fish's splits help at each comma.
         template = one.source_template.replace('string split ","', 'string split -m 1 ","')
         click.echo(template % one.source_vars())
     return run.OK
 
 
 def _word(line: str) -> None:
-    """A line for people: a file's name may hold anything."""
+    """Print a line for people; control characters in file names are escaped."""
     from rogue_hunter.text.format import visible
 
     click.echo(visible(line))
 
 
 def _place(line: str) -> None:
-    """A line with a path: made harmless on a terminal; byte for byte in a pipe, whose reader is going to open it."""
+    """Print a line with a path: escaped on a terminal, unchanged in a pipe, whose reader will open it."""
     if os.isatty(1):
         _word(line)
     else:
@@ -199,7 +199,7 @@ def _target(file: Path | None) -> Path:
 
 
 def _write(target: Path, text: str) -> None:
-    """Write beside the file and rename, so that a reader sees the old file or the new one."""
+    """Write a temporary file and rename it, so that a reader sees the old file or the new one."""
     paths.private_dir(target.parent) if target == paths.config_file() else None
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""rh-forensics: evidence of what the machine was doing when it froze."""
+"""rh-forensics: capture evidence of a stall, and read spindump reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rogue_hunter.report.render import Style
 
 LOOK_S = 0.2
-"""Seconds between two looks whether a capture is done, while no input comes."""
+"""Interval at which a capture is checked while no input comes."""
 
 _OWN = frozenset({*RECORDS, "error"})
 _forms = options.form_options("table", "json", "ndjson", table="Text for people (default on a terminal).")
@@ -35,20 +35,20 @@ _files = click.argument("files", nargs=-1, required=True, metavar="FILE|- ...")
 @run.group("rh-forensics", """
 Examples:
   rh-sample | rh-score | rh-track | rh-forensics > captures.ndjson
-  rh-forensics blame spindump.txt            who holds up whom
+  rh-forensics blame spindump.txt            which process blocks which
   rh-forensics parse spindump.txt | jq -c 'select(.type == "spindump_process" and .cpu_seconds > 1) | .command'
-  rh-forensics capture 4711                  look at a process now
+  rh-forensics capture 4711                  capture a process now
   rh-forensics capture 4711 --ndjson | rh-forensics blame -
 """, invoke_without_command=True)
-@click.option("--tee", is_flag=True, help="Pass all of the input on as well, not only the captures.")
+@click.option("--tee", is_flag=True, help="Also print all of the input, not only the captures.")
 @click.option("--band", type=click.Choice(BANDS[1:]),
               help="Capture from this band on (default: bands.forensics of the configuration).")
 @options.config_option
 @click.pass_context
 def command(context: click.Context, tee: bool, band: str | None, config: Config) -> int:
-    """Read event and pause records; capture evidence of this machine when one is bad enough, and print it.
+    """Read event and pause records, capture evidence of this machine for the severe ones, and print it.
 
-    Captures are made beside the input, one at a time, and limited in number; what was skipped is said.
+    Captures are made in another process, one at a time, and limited in number; skipped requests are reported.
     """
     if context.invoked_subcommand is not None:
         return run.OK
@@ -58,7 +58,7 @@ def command(context: click.Context, tee: bool, band: str | None, config: Config)
     from rogue_hunter.stream.batches import pumped
     from rogue_hunter.stream.pipeline import chain
 
-    # Whoever types the command wants captures, whatever rh-pipe is told to do.
+    # The command always makes captures, also if the configuration disables them for rh-pipe.
     settings = replace(config.forensics, enabled=True)
     out = run.output()
     ticks, finish = run.read_ticks("rh-forensics")
@@ -75,7 +75,7 @@ def command(context: click.Context, tee: bool, band: str | None, config: Config)
 
 
 def _captures(tick: Tick) -> bytes:
-    """What belongs to captures, and lines of input that could not be used."""
+    """The records of captures, and errors of input lines."""
     return wire.only_records(Tick(records=[each for each in tick.records if each["type"] in _OWN]))
 
 
@@ -83,13 +83,13 @@ def _captures(tick: Tick) -> bytes:
 
 @command.command("parse")
 @click.option("--frames-of", "pids", type=int, multiple=True, metavar="PID",
-              help="Keep stacks of this process only; may be given more than once (default: of all main threads).")
+              help="Keep stacks of this process only; repeatable (default: of all main threads).")
 @_forms
 @_files
 def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> int:
-    """Turn reports that someone sent into records: spindump as text, the log of macOS, a journal, a kernel log.
+    """Turn reports into records: spindump as text, the log of macOS, a journal, a kernel log.
 
-    Exit 65 for one that is none of these or is cut short; what could be read is printed.
+    Exit 65 for another format or a truncated file; the readable part is printed.
     """
     form = form or _usual_form()
     code, out = run.OK, run.output()
@@ -117,7 +117,7 @@ def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> in
 
 
 def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
-    """The records of one file; of each that says an error a line on standard error."""
+    """The records of one file. Errors are also printed on standard error."""
     from rogue_hunter.capture.spindump.detect import read
 
     name = "standard input" if file == "-" else file
@@ -152,11 +152,11 @@ def _buffered(raw: io.RawIOBase) -> io.BufferedReader:
 
 @command.command("blame")
 @click.option("-n", "--limit", type=click.IntRange(1), default=10, show_default=True, metavar="N",
-              help="In words: at most so many answers for each report.")
+              help="With --table: at most N answers for each report.")
 @_forms
 @_files
 def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
-    """Say who holds up whom: the waits of a report or of captures, followed to their roots; the worst first.
+    """Print which process blocks which: the waits of a report or of captures, followed to their roots; the worst first.
 
     Reads the same files as parse, and records of captures as rh-forensics and rh-report print them.
     """
@@ -185,7 +185,7 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
         if "error" in kinds:
             code = run.BAD_INPUT
         elif not any(kind.startswith("spindump_") for kind in kinds):
-            run.say(f"{'standard input' if file == '-' else file}: holds no stacks, so nobody waits in it")
+            run.say(f"{'standard input' if file == '-' else file}: has no stacks, so no waits")
             code = run.BAD_INPUT
     if form == "json":
         out.write(wire.dumps_pretty(said) + b"\n")
@@ -194,7 +194,7 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
 
 
 def _noting(records: Iterable[Record], kinds: set[str]) -> Iterator[Record]:
-    """The records, their types noted."""
+    """The records; adds their types to `kinds`."""
     for each in records:
         kinds.add(each["type"])
         yield each
@@ -207,9 +207,9 @@ def _noting(records: Iterable[Record], kinds: set[str]) -> Iterator[Record]:
 @options.config_option
 @click.argument("pids", nargs=-1, type=click.IntRange(1), metavar="[PID ...]")
 def capture(pids: tuple[int, ...], form: str | None, config: Config) -> int:
-    """Look at processes now, and at whoever stands in their way; the first one is the culprit.
+    """Capture processes now, and the processes that block them; the first one is the culprit.
 
-    Without a PID: at whoever cannot be interrupted or waits for a file lock. Exit 69 if a process is not there.
+    Without a PID: processes in uninterruptible sleep or waiting for a file lock. Exit 69 if a process does not exist.
     """
     from rogue_hunter.capture.platform import capturer, new_capture_key
     from rogue_hunter.capture.request import Request, Target

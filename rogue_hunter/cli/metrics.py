@@ -1,4 +1,4 @@
-"""rh-metrics: numbers for Prometheus."""
+"""rh-metrics: metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LOCAL = ("127.0.0.1", "localhost", "")
 EVERY_S = 15.0
-"""Seconds between two writings of a file: Prometheus' usual interval of scrapes."""
+"""Interval between two writes of a file: the usual scrape interval of Prometheus."""
 
 
 class Address(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
@@ -34,7 +34,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]  # generic from click 
         """The port; a usage error for any address that others can reach."""
         host, _, port = str(value).rpartition(":")
         if host not in LOCAL:
-            self.fail(f"{value}: only 127.0.0.1 is served: what runs here is nobody else's business", param, ctx)
+            self.fail(f"{value}: only loopback addresses are allowed (127.0.0.1)", param, ctx)
         if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
             self.fail(f"{value}: write it like 127.0.0.1:9090", param, ctx)
         return int(port)
@@ -49,18 +49,18 @@ Examples:
 """)
 @click.option("--serve", "port", type=Address(), metavar="ADDRESS",
               help="Serve the page over HTTP on 127.0.0.1 (127.0.0.1:9090, :9090 or 9090).")
-@click.option("--path", default="/metrics", show_default=True, metavar="PATH", help="Where the page is, with --serve.")
+@click.option("--path", default="/metrics", show_default=True, metavar="PATH", help="Path of the page, with --serve.")
 @click.option("--textfile", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write the page to this file, in one step, for node_exporter.")
+              help="Write the page to this file atomically, for node_exporter.")
 @click.option("--every", type=options.Seconds(), default=EVERY_S, show_default=True, metavar="TIME",
-              help="Write the file so often while input comes.")
+              help="Interval between two writes of the file.")
 @options.db_option()
 @options.config_option
 def command(port: int | None, path: str, textfile: Path | None, every: float, db: Path | None, config: Config) -> int:
-    """Count what goes by in ticks, matches and actions, and say it in Prometheus' text format.
+    """Count ticks, matches and actions, and export the counts in the Prometheus text format.
 
-    Reads standard input. With --db, or where nothing is piped in, it reads the database. Without --serve and --textfile
-    the page is printed, at the end of the input.
+    Reads standard input. With --db, or without piped input, it reads the database. Without --serve and --textfile the
+    page is printed at the end of the input.
     """
     if not path.startswith("/"):
         raise run.Failure(f"--path {path}: must begin with /", run.USAGE)
@@ -89,7 +89,7 @@ def command(port: int | None, path: str, textfile: Path | None, every: float, db
 
 
 def _piped() -> bool:
-    """Does anything come on standard input? A terminal and /dev/null are no input."""
+    """True if standard input is a pipe or a file; a terminal and /dev/null are no input."""
     try:
         return not stat.S_ISCHR(os.fstat(0).st_mode)
     except OSError:
@@ -97,7 +97,7 @@ def _piped() -> bool:
 
 
 class _Recorded:
-    """The page, made anew from the database each time that it is asked for."""
+    """The page from the database, read again at each request."""
 
     def __init__(self, database: Path) -> None:
         self._database = database
@@ -110,7 +110,7 @@ class _Recorded:
 
 def _of_database(database: Path, port: int | None, path: str, textfile: Path | None) -> int:
     page = _Recorded(database)
-    first = page.render()  # what is wrong with the database is said now, not to the first scrape
+    first = page.render()  # report a problem of the database now, not at the first scrape
     if textfile is not None:
         _write(page, textfile)
     elif port is None:
@@ -127,7 +127,7 @@ def _of_database(database: Path, port: int | None, path: str, textfile: Path | N
 
 
 def _serving(page: Page, port: int | None, path: str) -> Callable[[], None] | None:
-    """Serve from now on; gives the function that ends it."""
+    """Start the server; returns the function that stops it."""
     if port is None:
         return None
     from rogue_hunter.metrics import Server
@@ -142,7 +142,7 @@ def _serving(page: Page, port: int | None, path: str) -> Callable[[], None] | No
 
 
 class _Written:
-    """A stage that writes the file at the first tick and every so many seconds of the ticks' own clock."""
+    """A stage that writes the file at the first tick and at intervals, by the clock of the ticks."""
 
     def __init__(self, page: Page, file: Path | None, every_s: float) -> None:
         self._page, self._file, self._every_ns = page, file, every_s * 1e9

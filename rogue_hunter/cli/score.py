@@ -1,4 +1,4 @@
-"""rh-score: how rogue is each process?"""
+"""rh-score: score how much of a hog each process is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Examples:
   rh-sample -n 3 | rh-score --min-score 45 | jq -c '[.pid, .command, .score, .dominant_resource]'
   rh-sample -n 3 | rh-score --top 3 --explain | jq .terms
   rh-score --model stress < recorded.ndjson
-  rh-score -c other.toml < recorded.ndjson    the same time, other settings
+  rh-score -c other.toml < recorded.ndjson    the same ticks, other settings
 """)
 @click.option("--model", type=click.Choice(["share", "stress"]),
               help="Scoring model (default: the configured one, share).")

@@ -1,4 +1,4 @@
-"""rh-service: rh-pipe as a service of this user."""
+"""rh-service: run rh-pipe as a service of this user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import record
 
 _manager_option = click.option(
-    "--manager", type=click.Choice(["systemd", "launchd"]), help="Which one (default: this machine's).")
+    "--manager", type=click.Choice(["systemd", "launchd"]), help="Service manager (default: that of this machine).")
 
 
 @run.group("rh-service", """
@@ -38,7 +38,7 @@ def command() -> None:
 
 
 @command.command("install")
-@click.option("--print", "print_only", is_flag=True, help="Write the file to standard output and do nothing.")
+@click.option("--print", "print_only", is_flag=True, help="Write the file to standard output and change nothing.")
 @click.option("--tailspin", is_flag=True,
               help="macOS: let rh-pipe save the kernel's trace at a pause. Asks for your password for sudo.")
 @options.hz_option
@@ -48,7 +48,7 @@ def command() -> None:
 @_manager_option
 def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None, socket: Path | None,
             config_file: Path | None, manager: str | None) -> int:
-    """Write the service's file, start it now and at every login. Running it again brings the file up to date."""
+    """Write the file of the service; start it now and at every login. Running it again updates the file."""
     config = _config(config_file)
     words: list[str] = []
     for flag, value in (("--config", config_file), ("--db", db), ("--socket", socket)):
@@ -61,22 +61,22 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
     if tailspin and service.kind != "launchd":
         raise run.Failure("--tailspin is for macOS: Linux needs no such rule", run.USAGE)
     if os.geteuid() == 0 and service.kind == "launchd":
-        raise run.Failure("run it as the user whose session it is to watch, not by sudo", run.FOUND)
+        raise run.Failure("run it as the user of the session, not with sudo", run.FOUND)
     _say(service.install())
     if tailspin:
         _say(_sudoers(config).install())
     if service.kind == "systemd":
-        run.say("it ends when you log out, unless: loginctl enable-linger")
+        run.say("it stops at logout; to keep it: loginctl enable-linger")
     return run.OK
 
 
 @command.command("uninstall")
 @click.option("--purge", is_flag=True, help="Also delete the history and the log; the configuration stays.")
-@click.option("--yes", is_flag=True, help="With --purge: do not ask.")
+@click.option("--yes", is_flag=True, help="With --purge: do not ask for confirmation.")
 @options.config_option
 @_manager_option
 def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> int:
-    """Stop the service and remove its file. The history stays, unless told otherwise."""
+    """Stop the service and remove its file. The history stays, unless --purge is given."""
     if purge and not yes:
         if not sys.stdin or not sys.stdin.isatty():
             raise run.Failure("--purge deletes the history; without a terminal it needs --yes", run.FOUND)
@@ -115,11 +115,11 @@ def restart(manager: str | None) -> int:
 
 
 @command.command("status")
-@click.option("--json", "as_json", is_flag=True, help="A record, also on a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print a record, also on a terminal.")
 @options.config_option
 @_manager_option
 def status(as_json: bool, config: Config, manager: str | None) -> int:
-    """Say how the service is. Exit 0 when it runs, 69 when not."""
+    """Print the state of the service. Exit 0 if it runs, 69 if not."""
     service = _service(manager)
     state = service.state()
     rule = _sudoers(config).installed() if service.kind == "launchd" else None
@@ -136,15 +136,15 @@ def status(as_json: bool, config: Config, manager: str | None) -> int:
             if value is not None:
                 click.echo(f"{name:<10} {visible({True: 'yes', False: 'no'}.get(value, str(value)))}")
         if state.current is False:
-            run.say("the file is not what install would write: rh-service install brings it up to date")
+            run.say("the file is outdated: rh-service install updates it")
     return run.OK if state.state == "running" else run.UNAVAILABLE
 
 
 @command.command("logs")
 @click.option("-n", "--lines", type=click.IntRange(0), default=20, show_default=True, metavar="N",
               help="How many entries.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
-@click.option("--json", "as_json", is_flag=True, help="Records, also on a terminal.")
+@click.option("-f", "--follow", is_flag=True, help="Wait for further entries and print them.")
+@click.option("--json", "as_json", is_flag=True, help="Print records, also on a terminal.")
 @options.config_option
 def show_logs(lines: int, follow: bool, as_json: bool, config: Config) -> int:
     """Print the log of rh-pipe: records in a pipe, lines for people on a terminal."""
@@ -187,7 +187,7 @@ def _config(file: Path | None) -> Config:
 
 
 def _service(manager: str | None, words: Sequence[str] | None = None) -> Manager:
-    """The service manager, and what it would be told now; without `words`, with the arguments of the installed file."""
+    """The service manager, with these arguments of rh-pipe; without `words`, with those of the installed file."""
     platform = {"systemd": "linux", "launchd": "darwin", None: sys.platform}[manager]
     errors = paths.state_dir() / "rh-pipe.err"
     if words is None:
@@ -196,10 +196,9 @@ def _service(manager: str | None, words: Sequence[str] | None = None) -> Manager
 
 
 def _sudoers(config: Config) -> Any:
-    """The rule for tailspin, for the user who is here; under sudo, for the one who called it."""
+    """The rule for tailspin, for this user; under sudo, for the user who called it."""
     import pwd
 
-    from rogue_hunter.config.options import Forensics
     from rogue_hunter.service.sudoers import Sudoers
 
     caller = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
@@ -208,12 +207,11 @@ def _sudoers(config: Config) -> Any:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
         user = ""
-    forensics: Forensics = getattr(config, "forensics", Forensics())
-    return Sudoers(user, uid, forensics.tailspin_file)
+    return Sudoers(user, uid, config.forensics.tailspin_file)
 
 
 def _purge() -> None:
-    """Delete what rogue-hunter keeps, in directories that are ours alone."""
+    """Delete the data, state and runtime directories; each must be private."""
     for directory in (paths.data_dir(), paths.state_dir(), paths.runtime_dir()):
         if not os.path.lexists(directory):
             continue

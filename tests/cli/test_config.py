@@ -76,7 +76,7 @@ def test_going_back_to_the_defaults(config: Run, home: Path) -> None:
 
 
 def test_validate_reads_what_is_there(config: Run, home: Path) -> None:
-    assert b"there is none; the defaults are in force" in config("validate").stdout
+    assert b"does not exist; the defaults are used" in config("validate").stdout
     assert config("init").returncode == 0
     assert b": ok\n" in config("validate").stdout
     wrong = home / "wrong.toml"
