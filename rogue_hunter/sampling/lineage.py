@@ -7,13 +7,14 @@ person does not think in processes but in the thing that was started: a service,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rogue_hunter.sampling.ledger import CPU, DISK, OWN, PAGEINS, READ, Amounts, Ledger, Settlement
 from rogue_hunter.sampling.naming import is_own, name_of
 from rogue_hunter.sampling.units import MANAGERS, SHELLS, Units, unit_of
 from rogue_hunter.schema.field import Key
-from rogue_hunter.stream.tick import Row, Tick, lived, newcomers
+from rogue_hunter.stream.rowmap import RowMap
+from rogue_hunter.stream.tick import Row, Tick, lived
 
 _KEPT_AT_END = ("cpu_percent", "cpu_seconds_total", "disk_bytes_per_s", "disk_read_bytes_total",
                 "disk_write_bytes_total")
@@ -25,7 +26,7 @@ class Lineage:
 
     def __init__(self) -> None:
         self._sources: Mapping[Key, Row] = {}
-        self._rows: dict[Key, Row] = {}
+        self._map = RowMap()
         self._by_pid: dict[int, Key] = {}
         self._names: dict[Key, str] = {}
         self._own: set[Key] = set()
@@ -50,19 +51,28 @@ class Lineage:
         exited = (*self._ended, *(key for key in tick.exited if key not in last_rows))
         for key in tick.changed:
             self._by_pid[key[0]] = key
-        rows, changed, new = self._complete(tick, closing, settled, exited)
-        for key, row in last_rows.items():
-            rows[key] = row
-            changed.add(key)
+        dirty = tick.changed | self._credited | self._units.renamed
+        self._units.renamed.clear()
+        self._credited = set()
+        first = self._ts is None
+        gone: Iterable[Key] = (*exited, *tick.exited)
+        if tick.partial:
+            gone = [key for key in self._map.rows if key not in tick.processes]
+
+        def complete(key: Key, row: Row, closing: Row = closing) -> Row:
+            return self._completed(key, row, tick.processes, closing, settled, first)
+
+        changed = self._map.update(tick.processes, dirty, gone, complete)
+        self._map.append(last_rows)
+        changed |= last_rows.keys()
         for key in tick.exited:
             self._forget(key)
-        if new is None or len(rows) != len(tick.processes) + len(last_rows):
-            rows = {key: rows.get(key, row) for key, row in tick.processes.items()} | last_rows
+        rows = self._map.rows
         left_s = closing["processes"] - len(tick.processes) if tick.partial else 0
         closing = self._closing(closing, rows, settled, interval)
         if self._ended or last_rows:
             closing = {**closing, "processes": len(rows) + left_s, "exited": len(exited)}
-        self._rows, self._sources, self._ended = rows, tick.processes, last_rows
+        self._sources, self._ended = tick.processes, last_rows
         self._ts = closing["ts"]
         return Tick(closing, rows, changed, exited, tick.scored, tick.records)
 
@@ -84,7 +94,7 @@ class Lineage:
         """One more row of each process that is gone and used something since its row before."""
         made: dict[Key, Row] = {}
         for key, used in settled.ended.items():
-            row = self._rows.get(key)
+            row = self._map.rows.get(key)
             if row is None or interval <= 0:
                 continue
             last = {name: value for name, value in row.items()
@@ -98,32 +108,6 @@ class Lineage:
                 last[OWN[i]] = last.get(OWN[i], 0) + round(used[i])
             made[key] = last
         return made
-
-    def _complete(self, tick: Tick, closing: Row, settled: Settlement, exited: tuple[Key, ...],
-                  ) -> tuple[dict[Key, Row], set[Key], list[Key] | None]:
-        """The rows, the keys of those that are not those of the tick before, and the new ones in the host's order."""
-        rows = self._rows.copy() if exited or tick.exited else self._rows
-        for key in (*exited, *tick.exited):
-            rows.pop(key, None)
-        changed: set[Key] = set()
-        new = None if tick.partial else newcomers(tick.processes, rows)
-        asked = [*(new or ()),
-                 *(tick.changed | self._credited | self._units.renamed).difference(new or ())]
-        self._units.renamed.clear()
-        if asked and rows is self._rows:
-            rows = rows.copy()  # which takes 0.05 ms at 1,000 processes, and as much when it is thrown away
-        self._credited = set()
-        first = self._ts is None
-        for key in asked:
-            row = tick.processes.get(key)
-            if row is None:
-                continue
-            out = self._completed(key, row, tick.processes, closing, settled, first)
-            known = rows.get(key)
-            if known is None or known != out:
-                rows[key] = out
-                changed.add(key)
-        return rows, changed, new
 
     def _completed(self, key: Key, row: Row, processes: Mapping[Key, Row], closing: Row, settled: Settlement,
                    first: bool) -> Row:

@@ -31,7 +31,8 @@ from typing import Any
 
 from rogue_hunter.config.options import Bands, Share
 from rogue_hunter.schema.field import RESOURCES, Key
-from rogue_hunter.stream.tick import Row, Tick, lived, newcomers
+from rogue_hunter.stream.rowmap import RowMap
+from rogue_hunter.stream.tick import Row, Tick, lived
 
 _CPU, _GPU, _MEMORY, _DISK, _WAKEUPS = range(5)
 
@@ -82,7 +83,7 @@ class ShareModel:
         self._ran: dict[Key, float] = {}
         self._large: set[Key] = set()
         self._scored: set[Key] = set()
-        self._rows: dict[Key, Row] = {}
+        self._map = RowMap()
         self._n: float | None = None
         self._pressures: dict[str, float] = {}
         self._scale = 0
@@ -93,40 +94,22 @@ class ShareModel:
 
     def _score(self, tick: Tick, closing: Row) -> Tick:
         processes = tick.processes
-        gone = [key for key in self._rows if key not in processes] if tick.partial else tick.exited
+        gone = [key for key in self._map.rows if key not in processes] if tick.partial else tick.exited
         for key in gone:
             self._forget(key)
         dt = max(0.0, closing.get("interval_s") or 0.0)
         moved = self._average(tick, dt)
         n = self._fair(tick, closing, dt)
         scope = self._scope(closing, n, dt)
-        before = self._rows
-        # An idle process costs nothing below but its place in the copy of a dict, and that only if others changed.
-        every = scope.scale != self._scale or tick.partial or not before
+        every = scope.scale != self._scale or tick.partial or not self._map.rows
         self._scale = scope.scale
-        rows: dict[Key, Row] = {} if every else before.copy() if gone else before
-        for key in () if every else gone:
-            rows.pop(key, None)
-        new = [] if every else newcomers(processes, rows)
-        changed: set[Key] = set()
-        asked = [*(new or ()), *(moved | self._scored).difference(new or ())]
-        if asked and not every and not gone:
-            rows = rows.copy()
-        for key in processes if every else asked:
-            row = processes.get(key)
-            if row is None:
-                continue
-            scored = self._row(row, self._flows.get(key, _IDLE if key in self._known else _UNKNOWN), scope)
-            known = before.get(key)
-            if known is not None and known == scored:
-                rows[key] = known
-                continue
-            rows[key] = scored
-            changed.add(key)
-            (self._scored.add if scored["score"] else self._scored.discard)(key)
-        if new is None:
-            rows = {key: rows[key] for key in processes}
-        self._rows = rows
+        changed = self._map.update(
+            processes, moved | self._scored, gone,
+            lambda key, row: self._row(row, self._flows.get(key, _IDLE if key in self._known else _UNKNOWN), scope),
+            every=every)
+        rows = self._map.rows
+        for key in changed:
+            (self._scored.add if rows[key]["score"] else self._scored.discard)(key)
         top = max((rows[key]["score"] for key in self._scored), default=0)
         return Tick({**closing, "max_score": top}, rows, changed, tick.exited, self._scored.copy(), tick.records)
 

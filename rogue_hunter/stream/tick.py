@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from rogue_hunter.schema.field import VERSION, Key
@@ -68,17 +67,6 @@ def lived(row: Row, ts: float, interval_s: float) -> float:
     # A start in the future: the wall clock was set back since then, so the age is unknown.
     known = -1.0 < age < interval_s and interval_s > 0
     return max(age, 0.01) / interval_s if known else 1.0
-
-
-def newcomers(now: dict[Key, Row], known: dict[Key, Row]) -> list[Key] | None:
-    """The identities of `now` that `known` lacks, in order, if they come after all others; else None.
-
-    A host appends new processes, so a stage that keeps a mapping of its own can keep its order without walking through
-    all of it. `known` holds nothing that `now` lacks.
-    """
-    new = list(islice(reversed(now), len(now) - len(known)))
-    new.reverse()
-    return None if any(key in known for key in new) else new
 
 
 def record(kind: str, /, **fields: Any) -> Record:
