@@ -48,7 +48,8 @@ def _text(found: list[Record], look: Style) -> str:
     memory = next(r["memory_bytes"] for r in found if "memory_bytes" in r)
     head = ["PART", "MEDIAN", "AVERAGE", "LEAST", "MOST", "RUNS", "US/PROC", "CORE", "WHAT"]
     return (f"{found[0]['processes']} processes; milliseconds of CPU time\n\n"
-            + table(head, rows, look, right="MEDIAN AVERAGE LEAST MOST RUNS US/PROC CORE")
+            + table(head, rows, look, right="MEDIAN AVERAGE LEAST MOST RUNS US/PROC CORE",
+                    drop="LEAST MOST RUNS AVERAGE US/PROC")
             + f"\nmemory {memory / 1e6:.1f} MB at its highest\n")
 
 

@@ -105,7 +105,8 @@ def _rules_text(found: list[Record], rules: RuleSet, look: Style) -> str:
     rows = [[visible(r["name"]), r["priority"], "yes" if r["enabled"] else "no", r["action"], _words(r["conditions"])]
             for r in found]
     safety = rules.safety
-    return (table(["RULE", "PRIORITY", "ENABLED", "ACTION", "CONDITIONS"], rows, look)
+    return (table(["RULE", "PRIORITY", "ENABLED", "ACTION", "CONDITIONS"], rows, look,
+                  drop="PRIORITY ENABLED")
             + f"\nnever: {len(safety.whitelist)} programs of the whitelist, pids below "
               f"{safety.least_pid(own_namespace=False)}, other users', ancestors; at most "
               f"{safety.max_per_run} a run, {safety.max_per_rule_per_hour} an hour for each rule\n"
@@ -161,7 +162,7 @@ def _backtest_text(firings: list[Record], sums: list[Record], look: Style) -> st
              f.get("ended", "open"), visible(f["command"]), f.get("regret", "")] for f in firings]
     heads = ["FIRST", "RULE", "ACTION", "PID", "SAVED", "ENDED", "COMMAND", "REGRET"]
     totals = [[s["rule"], str(s["firings"]), str(s["regrets"]), duration(s["cpu_seconds_saved"])] for s in sums]
-    return table(heads, rows, look, right="PID SAVED") + "\n" + table(
+    return table(heads, rows, look, right="PID SAVED", drop="PID ENDED ACTION REGRET") + "\n" + table(
         ["RULE", "FIRINGS", "REGRETS", "CPU-TIME-SAVED"], totals, look, right="FIRINGS REGRETS CPU-TIME-SAVED")
 
 

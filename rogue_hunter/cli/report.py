@@ -1,136 +1,237 @@
-"""rh-report: what happened, from the database."""
+"""rh-report: what happened, from the database. One subcommand for each view, made when it is called."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
-from rogue_hunter.paths import PathError
-from rogue_hunter.report.database import Source, holder, source
-from rogue_hunter.report.queries import BY, Period
-from rogue_hunter.report.render import Answer, render, style
-from rogue_hunter.report.sentences import moment
-from rogue_hunter.report.views.catalogue import VIEWS
-from rogue_hunter.report.views.status import healthy
-from rogue_hunter.report.views.view import Asked, View
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
+    from rogue_hunter.report.render import Answer
+    from rogue_hunter.report.views.view import Asked
 
 USUAL_PERIOD = "1d"
-LIVE_S = 2.0
-"""How long rh-pipe has to answer with its slices; it does so between two ticks, in some 10 ms."""
+
+_AT = click.option("--at", type=options.Moment(), metavar="TIME",
+                   help="This moment (default: now); a time without seconds means its minute.")
+_BY = click.option("--by", type=click.Choice(["command", "unit"]), default="command", show_default=True,
+                   help="Add up by command or by unit of work.")
+_PARTS = tuple(click.option(f"--{part}", "part", flag_value=part, help=doc) for part, doc in (
+    ("threads", "Only its threads."), ("logs", "Only its log entries."), ("blame", "Only who blocked whom.")))
+_EXIT_CODE = click.option("--exit-code", is_flag=True, help="Exit 1 unless rh-pipe is running and writes.")
 
 
-_FORMS = {"table": "A table for people (default on a terminal).",
-          "json": "One JSON array, or one object where there is but one answer.",
-          "ndjson": "One JSON object a line (default in a pipe).",
-          "csv": "Comma separated values with a header."}
+@dataclass(frozen=True, slots=True)
+class View:
+    """One view: what it answers, and what it takes.
 
-
-def _form_options(function: _F) -> _F:
-    for name, doc in reversed(_FORMS.items()):
-        function = click.option(f"--{name}", "form", flag_value=name, help=doc)(function)
-    return function
-
-
-@run.command("rh-report", """
-Views:
-""" + "".join(f"  {' '.join((name, *view.names)):<11} {view.doc}\n" for name, view in VIEWS.items()) + """
-\b
-Examples:
-  rh-report                              which process hogs the machine, worst first
-  rh-report why --at 14:32               why was it slow then?
-  rh-report pauses --since 7d
-  rh-report offenders --since 30d --by unit
-  rh-report events --since 2d --command chrome
-  rh-report sql "SELECT command, sum(cpu_seconds) s FROM command_minutes GROUP BY 1 ORDER BY s DESC LIMIT 9"
-  rh-report diff before.ndjson after.ndjson
-  rh-report status --exit-code || systemctl --user restart rogue-hunter
-""")
-@click.argument("view", type=click.Choice(list(VIEWS)), default=next(iter(VIEWS)), metavar="[VIEW]")
-@click.argument("which", metavar="[ID|SELECT|A B]", nargs=-1)
-@click.option("--since", type=options.Moment(), metavar="TIME",
-              help=f"From this time on (default: {USUAL_PERIOD} ago): 1h30m, today, 14:32, 2026-11-21T14:32, "
-                   "@1795244561.")
-@click.option("--until", type=options.Moment(), metavar="TIME", help="Up to this time (default: now).")
-@click.option("--at", type=options.Moment(), metavar="TIME",
-              help="why: this moment (default: now); a time without seconds means its minute.")
-@click.option("--command", "text", metavar="TEXT", help="Only commands and command lines that hold this text.")
-@click.option("--by", type=click.Choice(BY), help="top, offenders: add up by command (default) or unit of work.")
-@click.option("-n", "--limit", type=click.IntRange(0), metavar="N",
-              help="At most so many rows, 0 for all (default: 5 in the summary, 20 in tables, else all).")
-@_form_options
-@click.option("--threads", "part", flag_value="threads", help="capture: its threads only.")
-@click.option("--logs", "part", flag_value="logs", help="capture: its log entries only.")
-@click.option("--blame", "part", flag_value="blame", help="capture: who held up whom only.")
-@click.option("--exit-code", is_flag=True, help="status: exit 1 unless rh-pipe is running and writes.")
-@options.db_option()
-@options.config_option
-def command(view: str, which: tuple[str, ...], since: float | None, until: float | None, at: float | None,
-            text: str | None, by: str | None, limit: int | None, form: str | None, part: str | None, exit_code: bool,
-            db: Path | None, config: Config) -> int:
-    """Say what happened: which process hogs the machine, why it was slow at a time, when it paused and through whom.
-
-    Without a VIEW it is the summary of the last day. Reads the database; works while rh-pipe writes to it.
+    `place` is `module:function` in rogue_hunter.report.views; the function takes a Source and an Asked and returns an
+    Answer. `names` are its arguments. `period`: used, ignored (accepted, so that a script can give all views the same
+    options) or refused. `database`: needed, optional or unused. `usual` is the default limit in a table; a view without
+    one accepts and ignores -n. `more` are options of this view only.
     """
-    chosen = VIEWS[view]
-    _fits(view, chosen, which, {"--since, --until or --command": since is not None or until is not None or bool(text),
-                                "--at": at is not None, "--by": by is not None, "--exit-code": exit_code,
-                                f"--{part or 'threads'}": part is not None})
+
+    place: str
+    doc: str
+    names: tuple[str, ...] = ()
+    period: str = "used"
+    database: str = "needed"
+    usual: int | None = None
+    more: tuple[Callable[[Any], Any], ...] = ()
+
+
+VIEWS: dict[str, View] = {
+    "summary": View("summary:summary_view", "which process hogs the machine, the worst first", usual=5),
+    "why": View("why:why_view", "why was it slow --at TIME (default: now)? causes, and what was ruled out", usual=0,
+                more=(_AT,)),
+    "pauses": View("pauses:pauses", "stalls of the machine, with resource and culprit", usual=20),
+    "pause": View("pauses:pause", "one pause with all culprits and the evidence", ("ID",), "refused"),
+    "offenders": View("timeline:offenders", "minutes of pause that each command caused", usual=20, more=(_BY,)),
+    "timeline": View("timeline:timeline", "pauses, events and sleep, newest first", usual=40),
+    "minutes": View("timeline:minutes", "the machine minute by minute, newest first", usual=20),
+    "events": View("events:events", "events of rogue processes, newest first", usual=20),
+    "event": View("events:event", "one event with its snapshots and the range of each metric", ("ID",), "refused"),
+    "captures": View("captures:captures", "captured evidence of bad moments, newest first", usual=20),
+    "capture": View("captures:capture", "one capture: who blocked whom, threads, log", ("ID",), "refused", usual=0,
+                    more=_PARTS),
+    "top": View("events:top", "commands by their time at or above the tracking band", usual=20, more=(_BY,)),
+    "actions": View("actions:actions", "what the reaper did or refused, and why, newest first", usual=20),
+    "matches": View("actions:matches", "processes that matched a rule (in observe mode: what armed mode would have "
+                    "killed)", usual=20),
+    "status": View("status:status", "whether rh-pipe runs, and its state", (), "ignored", "optional",
+                   more=(_EXIT_CODE,)),
+    "sql": View("sql:sql", "the rows of one SELECT", ("SELECT",), "refused", usual=20),
+    "diff": View("diff:diff", "commands whose band differs between recordings A and B", ("A", "B"), "refused", "unused",
+                 usual=40),
+    "datasette": View("datasette:datasette", "the command that starts Datasette on the database", (), "ignored",
+                      "unused"),
+}
+"""The views, in the order of --help. The first is the default."""
+
+_LISTED = {"pause": "pauses", "event": "events", "capture": "captures"}
+"""View of one thing -> view that lists its IDs."""
+
+
+def _view_options(view: View) -> list[Callable[[Any], Any]]:
+    """The decorators of a view's options, in the order of --help."""
+    period = [
+        ("--since", "since", options.Moment(), "TIME", f"Start of the period (default: {USUAL_PERIOD} ago): 1h30m, "
+         "today, 14:32, 2026-11-21T14:32, @1795244561."),
+        ("--until", "until", options.Moment(), "TIME", "End of the period (default: now)."),
+        ("--command", "text", None, "TEXT", "Only commands and command lines that contain this text.")]
+    usual = {None: "", 0: " (default: all)"}.get(view.usual, f" (default: {view.usual} in tables, else all)")
+    usual = " (default: 5)" if view.usual == 5 else usual
+    return [
+        *view.more,
+        *(click.option(flag, name, type=kind, metavar=metavar, help=doc, hidden=view.period == "ignored")
+          for flag, name, kind, metavar, doc in period if view.period != "refused"),
+        click.option("-n", "--limit", type=click.IntRange(0), metavar="N", hidden=view.usual is None,
+                     help=f"At most N rows, 0 for all{usual}."),
+        options.form_options(json="One JSON array, or one object if there is only one answer."),
+        click.option("--columns", metavar="A,B", help="Only these fields, in this order."),
+        click.option("--epoch", is_flag=True, help="CSV: times as seconds since 1970, not as local time."),
+        options.db_option(), options.config_option, run.version_option("rh-report"),
+    ]
+
+
+class _ViewCommand(click.Command):
+    """A view as a command, with error messages that name the views that have an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. Raises UsageError."""
+        name = self.name or ""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            having = [view for view in VIEWS if error.option_name in _flags(_made(view))]
+            if not having or len(having) > 5:
+                raise
+            verb = "have" if len(having) > 1 else "has"
+            message = f"{name} has no option {error.option_name}; {' and '.join(having)} {verb}"
+            raise click.UsageError(message, ctx) from None
+        except click.MissingParameter as error:
+            missing = error.param.make_metavar(ctx) if error.param is not None else ""
+            where = f" (see rh-report {_LISTED[name]})" if name in _LISTED else ""
+            raise click.UsageError(f"{name}: missing {missing}{where}", ctx) from None
+
+
+class Views(click.Group):
+    """rh-report: the first argument that is not an option is the view; options may stand on either side of it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the views."""
+        return list(VIEWS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a view."""
+        return _made(cmd_name) if cmd_name in VIEWS else None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the view first; without one it is the summary, and --help is about all views."""
+        at = _first_argument(args)
+        if at is not None:
+            args = [args[at], *args[:at], *args[at + 1:]]
+        elif {"-h", "--help"} & set(args):
+            args = ["--help"]
+        elif not ctx.resilient_parsing:
+            args = [next(iter(VIEWS)), *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]
+                        ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The view's command. Raises UsageError with the names of the views."""
+        if args[0] not in VIEWS and not ctx.resilient_parsing:
+            raise click.UsageError(f"no such view: {args[0]!r}; views: {', '.join(VIEWS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options of the default view, then the views."""
+        _made(next(iter(VIEWS))).format_options(ctx, formatter)
+        with formatter.section("Views (rh-report VIEW --help prints the options of one)"):
+            formatter.write_dl([(" ".join((name, *view.names)), view.doc) for name, view in VIEWS.items()])
+
+
+def _flags(command: click.Command) -> list[str]:
+    return [flag for param in command.params if isinstance(param, click.Option) for flag in param.opts]
+
+
+def _first_argument(args: Sequence[str]) -> int | None:
+    """The index of the first word that is neither an option nor the value of one."""
+    valued: set[str] | None = None
+    skip = False
+    for i, word in enumerate(args):
+        if skip:
+            skip = False
+        elif word == "--":
+            return i + 1 if i + 1 < len(args) else None
+        elif len(word) < 2 or not word.startswith("-"):
+            return i
+        else:
+            if valued is None:
+                valued = {flag for name in VIEWS for param in _made(name).params
+                          if isinstance(param, click.Option) and not param.is_flag for flag in param.opts}
+            skip = word in valued
+    return None
+
+
+def _made(name: str) -> click.Command:
+    """The command of a view, with its arguments and options."""
+    view = VIEWS[name]
+
+    def answer(**given: Any) -> int:
+        return _print(view, tuple(given[word.lower()] for word in view.names), **given)
+
+    made = answer
+    for option in reversed(_view_options(view)):
+        made = option(made)
+    for word in reversed(view.names):
+        made = click.argument(word.lower(), metavar=word)(made)
+    doc = f"{view.doc[0].upper()}{view.doc[1:]}."
+    return click.command(name, cls=_ViewCommand, help=doc, context_settings=run.CONTEXT)(made)
+
+
+def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Config, form: str | None, limit: int | None,
+           columns: str | None, epoch: bool, since: float | None = None, until: float | None = None,
+           at: float | None = None, text: str | None = None, by: str = "command", part: str | None = None,
+           exit_code: bool = False, **_names: str) -> int:
+    from functools import partial
+
+    from rogue_hunter.daemon.socket.live import live_slices
+    from rogue_hunter.report.queries import Period
+    from rogue_hunter.report.sentences import moment
+    from rogue_hunter.report.views.view import Asked
+
     now = time.time()
-    if chosen.at and since is None and until is None and at is None:
+    if at is not None and (since is not None or until is not None):
+        raise run.Failure("--at is a moment; it cannot be combined with --since or --until", run.USAGE)
+    if _AT in view.more and since is None and until is None and at is None:
         at = now
     period = Period(options.Moment().convert(USUAL_PERIOD, None, None) if since is None else since,
                     now if until is None else until, text or "")
-    if at is not None and (since is not None or until is not None):
-        raise run.Failure("--at is a point of time; it goes without --since and --until", run.USAGE)
     if period.since > period.until:
         raise run.Failure(f"--since ({moment(period.since, 0)}) is later than --until ({moment(period.until, 0)})",
-                             run.USAGE)
-    out = run.output()
-    form = run.output_form(form, out.isatty())
+                          run.USAGE)
+    form = run.output_form(form)
     database = options.database_path(db, config, make=False)
+    asked = Asked(period, limit, which, form == "table", at, by, part or "", exit_code,
+                  live=partial(live_slices, database, config))
     try:
-        asked = Asked(period, limit, which, form == "table", at, by or BY[0], part or "",
-                      live=partial(_live_slices, database, config))
-        answer = _answer(chosen, asked, database, now, config)
-        made = render(answer, form, style(sys.stdout, now))
+        answer = _answer(view, asked, database, now, config)
+        return run.print_answer(answer, form, now=now, fields=columns.split(",") if columns else (), epoch=epoch)
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise _damaged(database, error) from error
-    for note in answer.notes:
-        run.say(note)
-    out.write(made)
-    out.flush()
-    return run.FOUND if exit_code and not healthy(answer.records[0]) else answer.code
-
-
-def _live_slices(database: Path, config: Config) -> list[dict[str, Any]]:
-    """The slices in the memory of the rh-pipe that writes to this database; nothing if none can be asked."""
-    from rogue_hunter.daemon.socket.address import SocketError, socket_path
-    from rogue_hunter.daemon.socket.framing import ask
-    from rogue_hunter.stream.tick import record
-
-    if not holder(database).held:
-        return []
-    try:
-        found: list[dict[str, Any]] = ask(socket_path(config.socket.path), record("slices_request"), "slices",
-                                          LIVE_S)["records"]
-    except SocketError:
-        return []
-    return found
 
 
 def _damaged(database: Path, error: Exception) -> Exception:
-    """What to say of an answer that could not be made: that the file is damaged if it is, else the error itself."""
+    """What to report if an answer could not be made: that the file is damaged if it is, else the error itself."""
     from rogue_hunter.store.damage import misfit
 
     wrong = misfit(database) if database.exists() else None
@@ -138,49 +239,35 @@ def _damaged(database: Path, error: Exception) -> Exception:
 
 
 def _answer(view: View, asked: Asked, database: Path, now: float, config: Config) -> Answer:
+    from rogue_hunter.daemon.socket.live import with_live_state
+    from rogue_hunter.report.database import Source, source
+
+    module, function = view.place.split(":")
+    answer: Callable[[Source, Asked], Answer] = getattr(import_module(f"rogue_hunter.report.views.{module}"), function)
     if view.database == "unused":
-        return view.answer(Source(database, now, config), asked)
+        return answer(Source(database, now, config), asked)
     with source(database, now, config, needed=view.database == "needed") as found:
-        if view is VIEWS["status"] and found.holder.pid is not None:
-            found = _asked(found, config)
-        return view.answer(found, asked)
+        return answer(with_live_state(found, config) if view.database == "optional" else found, asked)
 
 
-def _asked(found: Source, config: Config) -> Source:
-    """The source with what the rh-pipe that holds the database tells now: what it wrote may be 10 s old, and it cannot
-    write that it cannot write. Unchanged if it serves no socket."""
-    from rogue_hunter.daemon.socket.address import SocketError, socket_path
-    from rogue_hunter.daemon.socket.framing import Silent, greeting
-    from rogue_hunter.host.platform import suspended
+@run.group("rh-report", """
+Examples:
+  rh-report                              which process hogs the machine, worst first
+  rh-report why --at 14:32               why was it slow then?
+  rh-report pauses --since 7d
+  rh-report offenders --since 30d --by unit
+  rh-report events --since 2d --command chrome
+  rh-report events --csv --columns entry_time,command,peak_score > events.csv
+  rh-report sql "SELECT command, sum(cpu_seconds) FROM command_minutes GROUP BY 1"
+  rh-report diff before.ndjson after.ndjson
+  rh-report status --exit-code || systemctl --user restart rogue-hunter
+""", cls=Views, subcommand_metavar="[VIEW] [ARGUMENTS]", options_metavar="[OPTIONS]")
+def command() -> None:
+    """Report what happened: which process hogs the machine, why it was slow at a time, when it stalled and because of
+    which process.
 
-    pid = found.holder.pid
-    halted = suspended(pid) if pid is not None else None
-    if halted is not None:
-        return replace(found, silent=f"rh-pipe does not run: {halted}")
-    try:
-        live = greeting(socket_path(config.socket.path))
-    except Silent:
-        return replace(found, silent="rh-pipe does not answer on its socket")
-    except (SocketError, PathError):
-        return found
-    return replace(found, live=live) if live.get("pid") == pid else found
-
-
-def _fits(name: str, view: View, which: tuple[str, ...], given: dict[str, bool]) -> None:
-    """Raise Failure for an argument or an option that the view has no use for."""
-    if len(which) < len(view.names):
-        raise run.Failure(f"{name}: which? give its {' and '.join(view.names[len(which):])}", run.USAGE)
-    if len(which) > len(view.names):
-        takes = f"takes {len(view.names)} argument{'s' * (len(view.names) > 1)}" if view.names else "takes no argument"
-        raise run.Failure(f"{name} {takes}; {which[len(view.names)]!r} is one too many", run.USAGE)
-    period, at, by, exit_code, part = given
-    if given[period] and view.period == "refused":
-        raise run.Failure(f"{name} takes no {period}", run.USAGE)
-    for option, fits in ((at, view.at), (by, view.by), (exit_code, name == "status"), (part, view.part)):
-        if given[option] and not fits:
-            fitting = [n for n, v in VIEWS.items() if {at: v.at, by: v.by, exit_code: n == "status",
-                                                             part: v.part}[option]]
-            raise run.Failure(f"{option} belongs to the view {' and '.join(fitting)}", run.USAGE)
+    Without a VIEW: the summary of the last day. Reads the database, also while rh-pipe writes to it.
+    """
 
 
 main = run.entry(command)

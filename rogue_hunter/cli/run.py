@@ -8,7 +8,7 @@ import re
 import select
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
@@ -44,23 +44,27 @@ def say(message: str) -> None:
         sys.stderr.flush()
 
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Settings of click that all commands share."""
+
+
 def _settings(name: str, epilog: str) -> dict[str, Any]:
-    return {"name": name, "epilog": "\b\n" + epilog.strip("\n"),
-            "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100}}
+    return {"name": name, "epilog": "\b\n" + epilog.strip("\n"), "context_settings": CONTEXT}
 
 
 def command(name: str, epilog: str, *, facts: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
     """A command with --help, -h, --version; `epilog` holds the examples, printed as they are. With `facts`, --version
     also prints what a bug report needs."""
-    return lambda function: click.command(**_settings(name, epilog))(_version_option(name, facts=facts)(function))
+    return lambda function: click.command(**_settings(name, epilog))(version_option(name, facts=facts)(function))
 
 
 def group(name: str, epilog: str, **more: Any) -> Callable[[Callable[..., Any]], click.Group]:
     """The same for a command with subcommands; `more` is handed to click."""
-    return lambda function: click.group(**_settings(name, epilog), **more)(_version_option(name)(function))
+    return lambda function: click.group(**_settings(name, epilog), **more)(version_option(name)(function))
 
 
-def _version_option(name: str, *, facts: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def version_option(name: str, *, facts: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--version; with `facts` it also prints what a bug report needs."""
     def show(context: click.Context, _param: click.Parameter, value: bool) -> None:
         if not value or context.resilient_parsing:
             return
@@ -107,7 +111,7 @@ def run(made: click.Command, args: list[str] | None = None, *, prints: bool = Tr
         if made.name in FILTERS and re.match("(got )?unexpected extra argument|no such command", error.message, re.I):
             hint = f"{error.message.rstrip('.')}; to read a file: {made.name} < FILE"
             error = click.UsageError(hint, getattr(error, "ctx", None))
-        error.show()
+        _show(error)
         code = error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
         return 130
@@ -134,6 +138,16 @@ def _expected(error: Exception) -> tuple[str, int] | None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", IO_ERROR
     return None
+
+
+def _show(error: click.ClickException) -> None:
+    """Print a usage error as click does, with control characters in quoted arguments escaped."""
+    from rogue_hunter.text.format import visible
+
+    shown = io.StringIO()
+    error.show(shown)
+    with suppress(OSError, AttributeError, ValueError):  # standard error is closed
+        sys.stderr.write("\n".join(visible(line) for line in shown.getvalue().split("\n")))
 
 
 def _say_of(made: click.Command, message: str) -> None:
@@ -251,25 +265,31 @@ class ProcessCount:
             say(f"{self._processes} process{'es' * (self._processes != 1)}, no rule matches")
 
 
-def output_form(form: str | None, terminal: bool) -> str:
+def output_form(form: str | None) -> str:
     """The form chosen by an option, else by RH_FORMAT, else a table on a terminal and NDJSON in a pipe.
 
     Raises Failure for an unknown form.
     """
     from rogue_hunter.report.render import FORMS
 
-    wanted = form or os.environ.get("RH_FORMAT") or ("table" if terminal else "ndjson")
+    wanted = form or os.environ.get("RH_FORMAT") or ("table" if os.isatty(1) else "ndjson")
     if wanted not in FORMS:
         raise Failure(f"RH_FORMAT={wanted}: must be one of {', '.join(FORMS)}", USAGE)
     return wanted
 
 
-def print_answer(answer: Answer, form: str | None) -> int:
-    """Print an answer in the form that was chosen (see `output_form`) and return its exit code. Raises Failure."""
-    from rogue_hunter.report.render import render, style
+def print_answer(answer: Answer, form: str | None, *, now: float | None = None, fields: Sequence[str] = (),
+                 epoch: bool = False) -> int:
+    """Print an answer in the form that was chosen (see `output_form`) and return its exit code.
+
+    `fields` selects fields of the records; `epoch` prints times in CSV as seconds since 1970. Raises Failure.
+    """
+    from rogue_hunter.report.render import render, select, style
 
     out = output()
-    made = render(answer, output_form(form, out.isatty()), style(sys.stdout, time.time()))
+    if fields:
+        answer = select(answer, fields)
+    made = render(answer, output_form(form), style(sys.stdout, time.time() if now is None else now), epoch=epoch)
     for note in answer.notes:
         say(note)
     out.write(made)

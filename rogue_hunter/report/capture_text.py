@@ -19,9 +19,11 @@ _PROCESSES, _LOG = 12, 5
 """How many of each a summary shows."""
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], look: Style, *, right: str) -> str:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], look: Style, *, right: str,
+           drop: str = "") -> str:
     """A table without colours, in which every cell is made harmless: records may come from anybody's file."""
-    return table(heads, [[visible(cell) for cell in row] for row in rows], look, right=right)
+    return table(heads, [[visible(cell) for cell in row] for row in rows], look, right=right,
+                 drop=" ".join(head for head in drop.split() if head in heads))
 
 
 def _pairs(facts: Sequence[tuple[str, str]], look: Style) -> str:
@@ -92,7 +94,8 @@ def _before(context: Record, look: Style) -> str:
              measure(c.get("cpu_percent"), "%"), size(c.get("memory_bytes")), str(c.get("pid", "")),
              str(c.get("command", ""))] for c in context.get("culprits", ()) if isinstance(c, dict)]
     head = f"In {span}:"
-    made = _table(["PEAK", "BAND", "CAUSE", "CPU", "MEMORY", "PID", "COMMAND"], rows, look, right="PEAK CPU MEMORY PID")
+    made = _table(["PEAK", "BAND", "CAUSE", "CPU", "MEMORY", "PID", "COMMAND"], rows, look, right="PEAK CPU MEMORY PID",
+                  drop="BAND MEMORY CAUSE PID")
     return f"{head}\n{made}".rstrip("\n") if rows else head + " nobody stood out"
 
 
@@ -115,7 +118,7 @@ def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Sty
     heads = ["PID", "ROLE", "THREADS SEEN", "THREADS", "CPU-TIME", "MEMORY", "FILES", "COMMAND"]
     keep = [i for i, h in enumerate(heads) if h not in ("ROLE", "FILES") or any(row[i] for row in rows)]
     made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look,
-                 right="PID THREADS CPU-TIME MEMORY FILES")
+                 right="PID THREADS CPU-TIME MEMORY FILES", drop="FILES MEMORY THREADS CPU-TIME")
     return made + (f"... and {len(order) - _PROCESSES} more processes\n" if len(order) > _PROCESSES else "")
 
 
@@ -140,7 +143,8 @@ def threads_text(threads: Sequence[Record], look: Style, limit: int = 0) -> str:
              str(t.get("blocked_by", ""))] for t in shown]
     heads = ["PID", "THREAD", "STATE", "SAMPLES", "IN", "SYSCALL", "NAME", "BLOCKED BY"]
     keep = [i for i, h in enumerate(heads) if h not in ("SYSCALL", "BLOCKED BY") or any(row[i] for row in rows)]
-    made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look, right="PID THREAD SAMPLES")
+    made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look, right="PID THREAD SAMPLES",
+                  drop="SAMPLES THREAD")
     return made + (f"... and {len(order) - len(shown)} more: -n 0 shows all\n" if len(order) > len(shown) else "")
 
 
@@ -158,7 +162,7 @@ def logs_text(entries: Sequence[Record], look: Style, limit: int = 0) -> str:
     shown = entries[-limit:] if limit else entries
     rows = [[moment(e.get("ts"), look.now), str(e.get("level", "")), str(e["source"]), str(e.get("pid", "")),
              clip(str(e.get("command") or e.get("sender") or ""), 24), str(e.get("message", ""))] for e in shown]
-    made = _table(["AT", "LEVEL", "LOG", "PID", "BY", "MESSAGE"], rows, look, right="PID")
+    made = _table(["AT", "LEVEL", "LOG", "PID", "BY", "MESSAGE"], rows, look, right="PID", drop="PID BY LOG")
     return (f"... {len(entries) - len(shown)} earlier: -n 0 shows all\n" if len(entries) > len(shown) else "") + made
 
 

@@ -46,13 +46,12 @@ def columns(text: str) -> int:
 
 
 def csv_cell(value: object) -> str:
-    """A cell that a spreadsheet does not read as a formula."""
+    """A cell of CSV that a spreadsheet does not read as a formula, with control characters escaped for a terminal."""
     if value is None:
         return ""
-    text = value if isinstance(value, str) else str(value)
-    if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
-        return "'" + text
-    return text
+    if not isinstance(value, str):
+        return str(value)
+    return "'" * (value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n")) + visible(value)
 
 
 def duration(seconds: float | None) -> str:

@@ -131,8 +131,8 @@ def test_its_parts_alone(report: Callable[..., str], database: Path) -> None:
 
 @pytest.mark.parametrize(("words", "code", "said"), [
     (("capture", "99"), 65, "no such capture"), (("capture", "k"), 65, "no such capture"),
-    (("capture",), 2, "which?"), (("events", "--blame"), 2, "--blame belongs to the view capture"),
-    (("captures", "--threads"), 2, "--threads belongs to the view capture"), (("capture", "1", "--at", "1h"), 2, "--at"),
+    (("capture",), 2, "missing ID"), (("events", "--blame"), 2, "--blame; capture has"),
+    (("captures", "--threads"), 2, "--threads; capture has"), (("capture", "1", "--at", "1h"), 2, "--at"),
 ])
 def test_what_cannot_be_answered(report: Callable[..., str], words: tuple[str, ...], code: int, said: str) -> None:
     """One line, and an exit code."""

@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from rogue_hunter.cli import run as cli_run
-from rogue_hunter.cli.report import command
+from rogue_hunter.cli.report import VIEWS, command
 from rogue_hunter.report.queries import Period
-from rogue_hunter.report.views.catalogue import VIEWS
 from rogue_hunter.report.views.view import spark
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.store.writer import Writer

@@ -40,7 +40,8 @@ def actions(source: Source, asked: Asked) -> Answer:
                  clip(str(a.get("command", "?")), 20), _why(a)]
                 for a in found]
         heads = ["ID", "AT", "OUTCOME", "RULE", "SIGNALS", "PID", "COMMAND", "WHY"]
-        return f"{head}\n\n" + table(heads, rows, look, right="ID PID") + more(len(found), total)
+        made = table(heads, rows, look, right="ID PID", drop="SIGNALS ID RULE PID AT")
+        return f"{head}\n\n{made}{more(len(found), total)}"
 
     return Answer(found, text, columns=columns("report_action"))
 
@@ -63,7 +64,8 @@ def matches(source: Source, asked: Asked) -> Answer:
                  visible(m["rule"]), visible(m["priority"]), visible(m["action"]), str(m["pid"]),
                  clip(command_line(m), 40), str(m["reason"])] for m in found]
         heads = ["ID", "SINCE", "FOR", "RULE", "PRIORITY", "ASKS", "PID", "COMMAND", "WHY"]
-        return table(heads, rows, look, right="ID FOR PID") + more(len(found), total)
+        made = table(heads, rows, look, right="ID FOR PID", drop="PRIORITY ID FOR PID ASKS SINCE")
+        return made + more(len(found), total)
 
     return Answer(found, text, columns=columns("report_match"))
 

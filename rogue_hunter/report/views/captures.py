@@ -92,7 +92,8 @@ def captures(source: Source, asked: Asked) -> Answer:
         rows = [[str(c["id"]), moment(c["ts"], look.now), c["trigger"], status_words(c), *_counts(c),
                  duration(c.get("duration_s")), str(c.get("pid", "")), str(c.get("command", ""))] for c in found]
         heads = ["ID", "AT", "FOR", "STATUS", "PROCESSES", "THREADS", "WAITS", "LOG", "TOOK", "PID", "CULPRIT"]
-        return table(heads, rows, look, right="ID PROCESSES THREADS WAITS LOG TOOK PID") + more(len(found), total)
+        return table(heads, rows, look, right="ID PROCESSES THREADS WAITS LOG TOOK PID",
+                      drop="LOG TOOK PROCESSES THREADS WAITS PID STATUS FOR") + more(len(found), total)
 
     return Answer(found, text, columns=columns("capture", "children"))
 

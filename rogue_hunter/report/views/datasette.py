@@ -34,7 +34,7 @@ def datasette(source: Source, _: Asked) -> Answer:
     comments = ("# Datasette (https://datasette.io) is not a part of this package: pip install datasette. It serves\n"
                 "# http://127.0.0.1:8001 and reads while rh-pipe writes; never start it with --immutable.\n")
     return Answer([made], lambda _: f"{comments}{made['command']}\n# with Datasette 1.0:\n# {made['command_1_0']}\n",
-                  single=True, columns=columns("report_datasette", "databases"))
+                  single=True, columns=columns("report_datasette", "databases"), raw=True)
 
 
 def describe(path: Path) -> Record:

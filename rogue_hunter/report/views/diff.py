@@ -72,7 +72,8 @@ def diff(_: Source, asked: Asked, opener: Opener = open_recording) -> Answer:
                  one["command"]] for one in shown]
         heads = ["CHANGE", "BANDS", "SCORE-A", "BAND-A", "FOR-A", "CAUSE-A", "SCORE-B", "BAND-B", "FOR-B", "CAUSE-B",
                  "COMMAND"]
-        return (head + "\n" + table(heads, rows, look, right="BANDS SCORE-A FOR-A SCORE-B FOR-B")
+        return (head + "\n" + table(heads, rows, look, right="BANDS SCORE-A FOR-A SCORE-B FOR-B",
+                        drop="FOR-A FOR-B CAUSE-A SCORE-A SCORE-B CAUSE-B BANDS BAND-A BAND-B")
                 + more(len(shown), len(found)))
 
     return Answer(shown, text, columns=columns("report_diff"), notes=notes, code=65 if notes else 0)

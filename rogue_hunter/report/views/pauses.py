@@ -45,7 +45,8 @@ def pauses(source: Source, asked: Asked) -> Answer:
                          percent(first.get("share")), percent(p.get("unexplained_share")), str(first.get("pid", "")),
                          str(first.get("command", "")) if first else f"({_without(p['cause'])})"])
         heads = ["ID", "AT", "FOR", "CAUSE", "SHARE", "UNATTRIBUTED", "PID", "CULPRIT"]
-        return head + table(heads, rows, look, right="ID FOR SHARE UNATTRIBUTED PID") + more(len(found), len(times))
+        return head + table(heads, rows, look, right="ID FOR SHARE UNATTRIBUTED PID",
+                            drop="UNATTRIBUTED PID SHARE ID") + more(len(found), len(times))
 
     return Answer(found, text, columns=columns("report_pause"))
 
@@ -77,7 +78,7 @@ def _text(p: Record, open_then: list[Record], look: Style) -> str:
                  str(c.get("command", "?"))] for rank, c in enumerate(p["culprits"], 1)]
         lines += ["", f"First: {culprit_words(p['culprits'][0])}.",
                   table(["RANK", "SHARE", "AMOUNT", "PID", "UNIT", "COMMAND"], rows, look,
-                        right="RANK SHARE AMOUNT PID").rstrip("\n")]
+                        right="RANK SHARE AMOUNT PID", drop="UNIT AMOUNT RANK PID").rstrip("\n")]
     else:
         lines += ["", f"No process is named: {_without(p['cause'])}."]
     if "unexplained_share" in p:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rogue_hunter.report.database import Source
-from rogue_hunter.report.render import Answer, Style, table
+from rogue_hunter.report.render import CELL_MINIMUM, Answer, Style, pairs, table
 from rogue_hunter.report.sentences import number
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.store.database import DatabaseError
@@ -43,10 +43,14 @@ def sql(source: Source, asked: Asked, clock: Callable[[], float] = time.monotoni
         body = [[*(clip(_word(v), 60) for v in row[:-1]), _word(row[-1])] for row in shown]
         numeric = [n for i, n in enumerate(names) if all(isinstance(row[i], (int, float, type(None))) for row in shown)]
         heads = [visible(n) for n in names]
-        made = table(heads, body, look, right=" ".join(n for n in numeric if " " not in n))
+        if len(names) * (CELL_MINIMUM + 2) > look.width:    # too many columns for a table: a block for each row
+            blocks = ([(name, visible(_word(value))) for name, value in zip(heads, row, strict=True)] for row in shown)
+            made = "\n".join(pairs(block, look) for block in blocks)
+        else:
+            made = table(heads, body, look, right=" ".join(n for n in numeric if " " not in n))
         return made + ("... and more: -n 0 shows all\n" if len(rows) > len(shown) else "")
 
-    return Answer(records, text, columns=names)
+    return Answer(records, text, columns=names, raw=True)
 
 
 def run(connection: sqlite3.Connection, statement: str, limit: int,

@@ -13,17 +13,14 @@ from rogue_hunter.report import queries
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.render import Answer, Style, pairs
 from rogue_hunter.report.sentences import ago, cause, measure, moment, name, percent
+from rogue_hunter.report.views.view import Asked
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.stream.tick import Record, record
+from rogue_hunter.text.errors import FOUND, OK
 from rogue_hunter.text.format import duration, size, visible
 
 
-def healthy(found: Record) -> bool:
-    """True when rh-pipe runs and what it writes is fresh."""
-    return found["watch"] == "running" and "degraded" not in found
-
-
-def status(source: Source) -> Answer:
+def status(source: Source, asked: Asked) -> Answer:
     """The answer, of one record report_status. Works without a database too: nothing runs, then."""
     state, last, watch = source.state, source.last_tick, source.watch
     running = watch in ("running", "stale")
@@ -49,7 +46,13 @@ def status(source: Source) -> Answer:
         schema_version=_schema(source), sqlite_version=sqlite3.sqlite_version,
         python_version=platform.python_version(), config_file=_config_file())
     return Answer([found], lambda look: _text(found, look), single=True,
-                  columns=[f.name for f in RECORDS["report_status"] if f.name != "rogues"])
+                  columns=[f.name for f in RECORDS["report_status"] if f.name != "rogues"],
+                  code=FOUND if asked.exit_code and not _healthy(found) else OK)
+
+
+def _healthy(found: Record) -> bool:
+    """True if rh-pipe runs and what it writes is fresh."""
+    return found["watch"] == "running" and "degraded" not in found
 
 
 def files_size(database: Path) -> int | None:

@@ -26,6 +26,7 @@ from rogue_hunter.report.sentences import (
 )
 from rogue_hunter.report.verdict_text import cause_fields, cause_words, count, title, victim_fields
 from rogue_hunter.report.views.status import sentence
+from rogue_hunter.report.views.view import Asked
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import clip, duration, visible
@@ -50,6 +51,11 @@ def print_summary(database: Path, since: float, until: float, config: Config | N
     sink = sys.stdout.buffer if out is None else out
     sink.write(data)
     sink.flush()
+
+
+def summary_view(found: Source, asked: Asked) -> Answer:
+    """The summary as a view of rh-report."""
+    return summary(found, asked.period, 5 if asked.limit is None else asked.limit, live=asked.live)
 
 
 def summary(found: Source, period: Period, limit: int, *, footer: bool = True, live: Live | None = None) -> Answer:
@@ -176,7 +182,7 @@ def _text(made: Record, found: Source, period: Period, judged: Verdict, causes: 
                  "now" if _present(w, found, period) else moment(w["last_seen"], look.now), str(w["pid"]),
                  command_line(w)] for w in worst]
         lines += ["", table(["PEAK", "BAND", "CAUSE", "SHARE", "FOR", "UNTIL", "PID", "COMMAND"], rows, look,
-                            right="PEAK SHARE FOR PID").rstrip("\n")]
+                            right="PEAK SHARE FOR PID", drop="BAND SHARE CAUSE PEAK UNTIL PID").rstrip("\n")]
         if made["rogue_processes"] > len(worst):
             lines.append(f"... and {made['rogue_processes'] - len(worst)} more: -n 0 shows all")
     if footer:

@@ -29,7 +29,8 @@ def timeline(source: Source, asked: Asked) -> Answer:
         head = "".join(f"{what + 's':<8}{line}\n" for what, kind in (("pause", "pause"), ("event", "enter"))
                        if (line := spark(asked.period, ((t["ts"], 1.0) for t in found if t["what"] == kind))))
         return ((head + "\n" if head and len(found) == total else "")
-                + table(["TIME", "WHAT", "ID", "SCORE", "DETAIL", "COMMAND"], rows, look, right="ID SCORE")
+                + table(["TIME", "WHAT", "ID", "SCORE", "DETAIL", "COMMAND"], rows, look, right="ID SCORE",
+                        drop="SCORE ID DETAIL")
                 + more(len(found), total))
 
     return Answer(found, text, columns=columns("report_timeline"))
@@ -58,7 +59,8 @@ def offenders(source: Source, asked: Asked) -> Answer:
         total_s = sum(length for _, length, _ in paused)
         foot = f"{len(paused)} pause{'' if len(paused) == 1 else 's'}, " \
                f"{duration(total_s)} in all; nobody is named for {duration(nobody)} of it\n"
-        return (table(heads, rows, look, right="OWES OF-ALL PAUSES LONGEST ROGUE-FOR EVENTS PEAK")
+        return (table(heads, rows, look, right="OWES OF-ALL PAUSES LONGEST ROGUE-FOR EVENTS PEAK",
+                      drop="WHEN PEAK EVENTS LAST LONGEST ROGUE-FOR OF-ALL PAUSES")
                 + more(len(found), total) + foot)
 
     return Answer(found, text, columns=columns("report_offender"))
@@ -92,7 +94,8 @@ def minutes(source: Source, asked: Asked) -> Answer:
         heads = ["MINUTE", "CPU", "LEVEL", "CPU-WAIT", "AVAIL", "DISK", "DISK-WAIT", "LATE", "PAUSED", "PEAK",
                  "CORES, TOP"]
         return (_sparks(whole, asked, look)
-                + table(heads, rows, look, right="CPU CPU-WAIT AVAIL DISK DISK-WAIT LATE PAUSED PEAK")
+                + table(heads, rows, look, right="CPU CPU-WAIT AVAIL DISK DISK-WAIT LATE PAUSED PEAK",
+                        drop="LEVEL PEAK LATE DISK AVAIL DISK-WAIT CPU-WAIT PAUSED")
                 + more(len(found), total))
 
     return Answer(found, text, columns=columns("report_minute", "commands"))

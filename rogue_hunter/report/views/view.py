@@ -1,15 +1,14 @@
-"""What a view is asked, what a view is, and what all of them say alike."""
+"""The question that a view of rh-report answers, and text that several views share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rogue_hunter.report import queries
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import Live
 from rogue_hunter.report.queries import Period
-from rogue_hunter.report.render import Answer
 from rogue_hunter.report.sentences import ago, moment
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.text.format import sparkline, visible
@@ -20,10 +19,12 @@ SLOTS = 60
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the user wants of a view. `limit` 0 is no limit, None the view's own for people and none for programs.
+    """The arguments and options of a view. `limit` 0 is no limit, None the view's default in a table and no limit in
+    other forms (`people` is True for a table).
 
-    `which` are the words behind the view's name, `at` a point of time (epoch seconds), `by` command or unit,
-    `part` what is asked of a capture alone. `live` asks a running rh-pipe for its slices.
+    `which` are the arguments after the view's name, `at` a point of time (epoch seconds), `by` command or unit, `part`
+    the part of a capture, `exit_code` whether a bad status sets the exit code. `live` asks a running rh-pipe for its
+    slices.
     """
 
     period: Period
@@ -33,29 +34,12 @@ class Asked:
     at: float | None = None
     by: str = "command"
     part: str = ""
+    exit_code: bool = False
     live: Live | None = None
 
     def rows(self, usual: int) -> int:
         """How many rows to give at most, 0 for all."""
         return self.limit if self.limit is not None else usual if self.people else 0
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A view: what it answers, and what it takes.
-
-    `names` are the words that must follow its name. `period`: used, ignored (where it has no meaning, so that a script
-    may give all views the same options) or refused. `database`: needed, optional (there may be none) or unused.
-    """
-
-    answer: Callable[[Source, Asked], Answer]
-    doc: str
-    names: tuple[str, ...] = ()
-    period: str = "used"
-    database: str = "needed"
-    at: bool = False
-    by: bool = False
-    part: bool = False
 
 
 def columns(kind: str, *without: str) -> list[str]:
@@ -69,7 +53,7 @@ def more(shown: int, total: int) -> str:
 
 
 def nothing(source: Source, asked: Asked, what: str = "event", *, earlier: bool = True) -> str:
-    """A sentence for an empty list: nothing happened, or nobody watched."""
+    """A sentence for an empty list: nothing happened, or nothing was recorded."""
     period, like = asked.period, f" of a command like {visible(repr(asked.period.text))}" if asked.period.text else ""
     since = moment(period.since, source.now)
     if not source.last_tick:

@@ -12,6 +12,7 @@ from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer, Style
 from rogue_hunter.report.sentences import moment, percent
 from rogue_hunter.report.verdict_text import cause_fields, cause_words, cleared_words, taker_name, title, victim_fields
+from rogue_hunter.report.views.view import Asked
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import clip, duration, sparkline
 from rogue_hunter.verdict.engine import verdict
@@ -23,6 +24,11 @@ NOW_S = 1.0
 """A question about a moment that is not longer ago is one about now."""
 
 _LABEL = {"io": "disk", "asleep": "sleep"}
+
+
+def why_view(source: Source, asked: Asked) -> Answer:
+    """The answer to why the machine was slow, as a view of rh-report."""
+    return why(source, asked.period, asked.at, asked.limit, asked.live)
 
 
 def why(source: Source, period: Period, at: float | None, limit: int | None = None,
