@@ -135,15 +135,15 @@ class Views(click.Group):
         return _made(cmd_name) if cmd_name in VIEWS else None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the view first; without one it is the summary, and --help is about all views."""
+        """Parse the arguments with the view first."""
+        return super().parse_args(ctx, args if ctx.resilient_parsing else self.ordered(args))
+
+    def ordered(self, args: list[str]) -> list[str]:
+        """The arguments with the view first; without one it is the summary, and --help is about all views."""
         at = _first_argument(args)
         if at is not None:
-            args = [args[at], *args[:at], *args[at + 1:]]
-        elif {"-h", "--help"} & set(args):
-            args = ["--help"]
-        elif not ctx.resilient_parsing:
-            args = [next(iter(VIEWS)), *args]
-        return super().parse_args(ctx, args)
+            return [args[at], *args[:at], *args[at + 1:]]
+        return ["--help"] if {"-h", "--help"} & set(args) else [next(iter(VIEWS)), *args]
 
     def resolve_command(self, ctx: click.Context, args: list[str]
                         ) -> tuple[str | None, click.Command | None, list[str]]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,9 +14,10 @@ import click
 from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.daemon.socket.address import socket_path
-from rogue_hunter.daemon.socket.follow import Batch, Output, follow, kind_of, since
+from rogue_hunter.daemon.socket.follow import Batch, Output, follow, identity, kind_of, stored
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record
 
 
 @run.command("rh-tail", """
@@ -26,16 +25,16 @@ Examples:
   rh-tail                                        a live table on a terminal
   rh-tail -n 3 --type tick | jq .max_score
   rh-tail | jq -c 'select(.type == "event") | [.kind, .command, .score]'
-  rh-tail --since 1h --type event --type pause   the last hour's from the database, then live
+  rh-tail --since 1h --type event --type pause   of the last hour, from the database, then live
 """)
 @click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N ticks.")
 @click.option("-t", "--type", "types", multiple=True, type=click.Choice(sorted(RECORDS)), metavar="TYPE",
               help="Print records of this type only (tick, process, event, pause, ...); may be given more than once.")
 @click.option("--since", "start", type=options.Moment(), metavar="TIME",
-              help="First the events that the database has since then: 1h, 14:32, yesterday.")
-@click.option("--table", "form", flag_value="table", help="Draw the table, also when the output is no terminal.")
-@click.option("--ndjson", "--json", "form", flag_value="ndjson", help="Print records, also on a terminal.")
-@click.option("--no-wait", is_flag=True, help="Exit 69 if no rh-pipe runs, and end with it, instead of waiting.")
+              help="First print the events and pauses stored since then (in the table: the last ones): 1h, 14:32.")
+@click.option("--table", "form", flag_value="table", help="Print the table even if the output is not a terminal.")
+@click.option("--ndjson", "--json", "form", flag_value="ndjson", help="Print records even on a terminal.")
+@click.option("--no-wait", is_flag=True, help="Do not wait: exit 69 if rh-pipe is not running, and 0 when it ends.")
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="The socket (default: the user's).")
 @options.db_option()
 @options.config_option
@@ -43,40 +42,34 @@ def command(count: int | None, types: tuple[str, ...], start: float | None, form
             socket: Path | None, db: Path | None, config: Config) -> int:
     """Follow a running rh-pipe: every tick with its rogues, events and pauses as they happen.
 
-    Waits for rh-pipe when it does not run, and goes on when it comes back.
+    Waits while rh-pipe is not running, and reconnects when it starts.
     """
     path = socket_path(config.socket.path, socket)
     table = form == "table" or (form is None and not types and os.isatty(1))
     out = run.output()
-    batches = follow(path, Output(None if os.isatty(1) else 1).wait, run.say if not table else _hush, not no_wait)
-    if table:
-        return _draw(batches, count, out)
-    seen = _before(start, db, config, out, types) if start is not None else frozenset()
-    return _print(batches, count, out, frozenset(types), seen)
+    before = [] if start is None else _stored(start, options.database_path(db, config, make=False))
+    batches = follow(path, Output(None if os.isatty(1) else 1).wait, _silent if table else run.say, not no_wait)
+    return _draw(batches, count, out, before) if table else _print(batches, count, out, frozenset(types), before)
 
 
-def _hush(_message: str) -> None:
-    """The table says it itself."""
+def _silent(_message: str) -> None:
+    """The table itself shows that rh-pipe is not running."""
 
 
-def _before(start: float, db: Path | None, config: Config, out: BinaryIO, types: tuple[str, ...]) -> frozenset[object]:
-    """Print what the database has; gives the keys of what was printed, for it may come again."""
+def _stored(start: float, database: Path) -> list[Record]:
     from rogue_hunter.store.database import open_reader
 
-    connection = open_reader(options.database_path(db, config, make=False))
-    try:
-        records = list(since(connection, start))
-    finally:
-        connection.close()
-    if not types or "event" in types:
-        for each in records:
-            out.write(wire.dumps(each) + b"\n")
-        out.flush()
-    return frozenset((each["event"], each["kind"], each["ts"]) for each in records)
+    with closing(open_reader(database)) as connection:
+        return list(stored(connection, start))
 
 
 def _print(batches: Iterator[Batch], count: int | None, out: BinaryIO, types: frozenset[str],
-           seen: frozenset[object]) -> int:
+           before: Sequence[Record]) -> int:
+    for each in before:
+        if not types or each["type"] in types:
+            out.write(wire.dumps(each) + b"\n")
+    out.flush()
+    seen = {identity(each) for each in before}
     ticks = 0
     for batch in batches:
         kept = [line for line in batch if (not types or kind_of(line) in types) and not _again(line, seen)]
@@ -85,69 +78,35 @@ def _print(batches: Iterator[Batch], count: int | None, out: BinaryIO, types: fr
             out.flush()
         ticks += bool(batch) and kind_of(batch[-1]) == "tick"
         if count is not None and ticks >= count:
-            return run.OK
+            break
     return run.OK
 
 
-def _again(line: bytes, seen: frozenset[object]) -> bool:
-    if not seen or kind_of(line) != "event":
-        return False
-    found = wire.loads(line)
-    return (found.get("event"), found.get("kind"), found.get("ts")) in seen
+def _again(line: bytes, seen: Collection[object]) -> bool:
+    return bool(seen) and kind_of(line) in ("event", "pause") and identity(wire.loads(line)) in seen
 
 
-def _draw(batches: Iterator[Batch], count: int | None, out: BinaryIO) -> int:
-    from rogue_hunter.report.live_view import View
+def _draw(batches: Iterator[Batch], count: int | None, out: BinaryIO, before: Sequence[Record]) -> int:
+    from rogue_hunter.report.live_view import View, screen
 
-    screen = os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb"
-    colour = screen and not os.environ.get("NO_COLOR")
+    terminal = os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb"
+    colour = terminal and not os.environ.get("NO_COLOR")
     view = View()
-    with _screen(screen, out) as draw:
+    for each in before:
+        view.take([wire.dumps(each)])
+    seen = {identity(each) for each in before}
+    with screen(terminal, out) as draw:
         for batch in batches:
-            if batch:
+            if batch and not _again(batch[-1], seen):
                 view.take(batch)
-            else:
-                view.note = "rh-pipe does not run: waiting for it"
+            elif not batch:
+                view.note = "rh-pipe is not running; waiting (start it: rh-pipe, or rh-service install)"
             if not batch or kind_of(batch[-1]) == "tick":
                 size = shutil.get_terminal_size((100, 24))
-                draw(view.lines(size.columns, size.lines - (1 if screen else 0), colour))
+                draw(view.lines(size.columns, size.lines - (1 if terminal else 0), colour))
             if count is not None and view.ticks >= count:
                 break
     return run.OK
-
-
-@contextmanager
-def _screen(screen: bool, out: BinaryIO) -> Iterator[Callable[[list[str]], None]]:
-    """How a picture reaches the output: over the one before, on the terminal's second screen; or below it."""
-    def put(text: str) -> None:
-        out.write(text.encode(sys.stdout.encoding or "utf-8", "replace"))
-        out.flush()
-
-    def below(lines: list[str]) -> None:
-        put("\n".join(lines) + "\n\n")
-
-    def over(lines: list[str]) -> None:
-        put("\x1b[H" + "".join(f"{line}\x1b[K\r\n" for line in lines[:-1]) + f"{lines[-1]}\x1b[K\x1b[J")
-
-    if not screen:
-        yield below
-        return
-
-    def leave(number: int, _frame: object) -> None:
-        # Not through `out`: the signal may have come while it was writing.
-        with suppress(OSError):
-            os.write(1, b"\x1b[?25h\x1b[?1049l")
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    put("\x1b[?1049h\x1b[?25l\x1b[2J")
-    try:
-        yield over
-    finally:
-        put("\x1b[?25h\x1b[?1049l")
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 main = run.entry(command)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
 
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream import wire
@@ -139,3 +143,38 @@ def _pause(found: dict[str, Any]) -> str:
     when = time.strftime("%H:%M:%S", time.localtime(found.get("end", found.get("ts", 0.0))))
     by = ", ".join(str(each.get("command", "?")) for each in found.get("culprits", ())[:3])
     return f"{when} PAUSE of {duration(found.get('duration_s'))}, {found.get('cause', '?')}" + (f": {by}" if by else "")
+
+
+@contextmanager
+def screen(terminal: bool, out: BinaryIO) -> Iterator[Callable[[list[str]], None]]:
+    """Gives the function that prints one picture: over the last one, on the alternate screen of the terminal, or below
+    it if there is no `terminal`."""
+    def put(text: str) -> None:
+        out.write(text.encode(sys.stdout.encoding or "utf-8", "replace"))
+        out.flush()
+
+    def below(lines: list[str]) -> None:
+        put("\n".join(lines) + "\n\n")
+
+    def over(lines: list[str]) -> None:
+        put("\x1b[H" + "".join(f"{line}\x1b[K\r\n" for line in lines[:-1]) + f"{lines[-1]}\x1b[K\x1b[J")
+
+    if not terminal:
+        yield below
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        # Not through `out`: the signal may have come while it was writing.
+        with suppress(OSError):
+            os.write(1, b"\x1b[?25h\x1b[?1049l")
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    put("\x1b[?1049h\x1b[?25l\x1b[2J")
+    try:
+        yield over
+    finally:
+        put("\x1b[?25h\x1b[?1049l")
+        for number, handler in before.items():
+            signal.signal(number, handler)

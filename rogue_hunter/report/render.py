@@ -37,11 +37,13 @@ _COLOURS = {"medium": "36", "elevated": "33", "high": "31", "critical": "1;31"}
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How text for people is to look: terminal columns, whether bands are coloured, and the present, epoch seconds."""
+    """How text for people is printed: terminal columns, whether bands are coloured, the present (epoch seconds), and
+    whether sentences are wrapped."""
 
     width: int
     colour: bool
     now: float
+    wrap: bool = True
 
     def band(self, word: str | None, band: str | None) -> str:
         """`word` in the colour of a band."""
@@ -88,14 +90,16 @@ def select(answer: Answer, fields: Sequence[str]) -> Answer:
 
 
 def style(stream: TextIO | None, now: float, environ: Mapping[str, str] | None = None) -> Style:
-    """The style for a stream: colours on a terminal that wants them, its width, or 120 columns where there is none."""
+    """The style for a stream: colours on a terminal that wants them, and its width. Without a terminal, and without
+    COLUMNS, tables have 120 columns and sentences are not wrapped."""
     environ = os.environ if environ is None else environ
     try:
         terminal = stream is not None and stream.isatty()
     except ValueError:
         terminal = False
     colour = terminal and not environ.get("NO_COLOR") and environ.get("TERM", "dumb") != "dumb"
-    return Style(max(40, shutil.get_terminal_size((120, 24)).columns), colour, now)
+    return Style(max(40, shutil.get_terminal_size((120, 24)).columns), colour, now,
+                 terminal or "COLUMNS" in environ)
 
 
 def render(answer: Answer, form: str, look: Style, *, epoch: bool = False) -> bytes:
@@ -105,7 +109,7 @@ def render(answer: Answer, form: str, look: Style, *, epoch: bool = False) -> by
     """
     if form == "table":
         made = answer.text(look)
-        return (made if answer.raw else wrapped(made, look.width)).encode("utf-8", "backslashreplace")
+        return (made if answer.raw or not look.wrap else wrapped(made, look.width)).encode("utf-8", "backslashreplace")
     if form == "json":
         return wire.dumps_pretty(answer.records[0] if answer.single else list(answer.records)) + b"\n"
     if form == "ndjson":

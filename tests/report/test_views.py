@@ -153,7 +153,7 @@ def test_offenders(report: Run) -> None:
     text = said(report("offenders", "--table", *PERIOD))
     heads, first, *_, last = text.splitlines()
     assert heads.split()[-2:] == ["WHEN", "COMMAND"] and first.split()[-2:] == ["█", "dd"]
-    assert last == "3 pauses, 49s in all; nobody is named for 6.0s of it"
+    assert last == "3 pauses, 49s in all, 6.0s of it unattributed"
 
 
 def test_by_unit(report: Run) -> None:

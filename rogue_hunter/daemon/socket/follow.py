@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
 import select
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
+from heapq import merge
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from rogue_hunter.daemon.socket.address import SocketError
 from rogue_hunter.daemon.socket.framing import CHUNK, connect, lines_of
+from rogue_hunter.report.history import pauses
+from rogue_hunter.report.queries import Period
 from rogue_hunter.schema.events import EVENT
 from rogue_hunter.schema.field import VERSION
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record
+from rogue_hunter.stream.tick import Record, record
 
 FIRST_S, LONGEST_S = 1.0, 30.0
 """Seconds until the first try to connect again; each further one waits twice as long, up to the longest."""
@@ -123,6 +128,22 @@ def follow(path: Path, wait: Callable[[socket.socket | None, float | None], bool
 _COLUMNS = frozenset(f.name for f in EVENT)
 _JSON = frozenset(f.name for f in EVENT if f.type in (list, dict))
 _BOOL = frozenset(f.name for f in EVENT if f.type is bool)
+
+
+def stored(connection: sqlite3.Connection, start: float) -> Iterator[Record]:
+    """The `event` and `pause` records that were stored from `start` (epoch seconds) on, in the order of time."""
+    return merge(since(connection, start), _pauses(connection, start), key=itemgetter("ts"))
+
+
+def identity(found: Record) -> tuple[object, ...]:
+    """What tells one `event` or `pause` record from another."""
+    names = ("event", "kind", "ts") if found["type"] == "event" else ("pause",)
+    return tuple(found.get(name) for name in names)
+
+
+def _pauses(connection: sqlite3.Connection, start: float) -> Iterator[Record]:
+    for row in reversed(pauses(connection, Period(start, math.inf))):
+        yield record("pause", ts=row["end"], **{k: v for k, v in row.items() if k not in ("type", "v", "id")})
 
 
 def since(connection: sqlite3.Connection, start: float) -> Iterator[Record]:

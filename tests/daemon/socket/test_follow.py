@@ -21,7 +21,7 @@ import pytest
 
 from rogue_hunter.config.options import Store
 from rogue_hunter.daemon.socket.address import SocketError
-from rogue_hunter.daemon.socket.follow import Output, follow, since, whole
+from rogue_hunter.daemon.socket.follow import Output, follow, identity, since, stored, whole
 from rogue_hunter.report.live_view import View
 from rogue_hunter.store.database import open_reader
 from rogue_hunter.store.writer import Writer
@@ -397,3 +397,24 @@ def test_the_table_in_a_pipe(run: Callable[..., subprocess.Popen[bytes]]) -> Non
     assert out.count(b"SCORE") >= 2
     pipe.send_signal(signal.SIGTERM)
     pipe.communicate(timeout=20)
+
+
+def test_stored_pauses_come_with_the_events_in_the_order_of_time(tmp_path: Path) -> None:
+    """rh-tail --since: what was stored, each record once, as the stream had it."""
+    made = list(ticks(150))
+    pause = {"type": "pause", "v": 1, "ts": made[60].row["ts"], "pause": "p1", "boot_id": "b", "culprits": [],  # type: ignore[index]
+             "start": made[50].row["ts"], "end": made[60].row["ts"], "duration_s": 3.3, "cause": "io",  # type: ignore[index]
+             "evidence": {"late_s": 3.0}}
+    made[60].records.append(pause)
+    writer = Writer(tmp_path / "x.db", Store(), lambda: 0.0, lambda message: None)
+    for tick in made:
+        writer.take(tick)
+    writer.close()
+    reader = open_reader(tmp_path / "x.db")
+    found = list(stored(reader, 0.0))
+    reader.close()
+    assert [each["ts"] for each in found] == sorted(each["ts"] for each in found)
+    (back,) = (each for each in found if each["type"] == "pause")
+    assert {k: back[k] for k in ("pause", "cause", "start", "end", "evidence")} == {
+        k: pause[k] for k in ("pause", "cause", "start", "end", "evidence")}
+    assert len({identity(each) for each in found}) == len(found) > 20
