@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from rogue_hunter.capture.linux.waiting import Seen, look
-from rogue_hunter.host.linux.cgroups import Cgroups
+from rogue_hunter.capture.linux.waiting import Looker, Seen
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.slices import SLICE_S
 from rogue_hunter.stream.tick import Record, Row, Tick, record
@@ -44,9 +43,7 @@ class Waits:
     """
 
     def __init__(self, root: Path = Path("/proc"), reads: Callable[[Iterable[Key]], list[Seen]] | None = None) -> None:
-        self._worker: Worker[Job, list[Seen]] = Worker("rh-waits", reads or self._look, limit=1)
-        self._root = root
-        self._cgroups = Cgroups(root)
+        self._worker: Worker[Job, list[Seen]] = Worker("rh-waits", reads or Looker(root), limit=1)
         self._readable = reads is not None or (root / "self/stat").exists()
         self._ran_ns: dict[Key, int] = {}
         """When each process ran last, of those that ran within RECENT_S."""
@@ -72,9 +69,6 @@ class Waits:
             self._then_ns = now
             self._worker.submit(self._candidates(tick, now))
         return tick
-
-    def _look(self, keys: Iterable[Key]) -> list[Seen]:
-        return look(self._root, keys, self._cgroups)
 
     def close(self) -> tuple[Record, ...]:
         """End the thread."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.capture.linux.waiting import Seen, look
+from rogue_hunter.capture.linux.waiting import Looker, Seen
 from rogue_hunter.capture.waiting import Waits
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.schema.field import Key
@@ -54,7 +54,7 @@ def test_a_file_lock_names_file_holder_and_waiters(spawn: Spawn, tmp_path: Path)
     waiters = {started(spawn, LOCKS, str(file)).pid for _ in range(2)}
 
     def seen() -> list[Seen]:
-        return [one for one in look(PROC, ()) if one.kind == "file_lock" and set(one.waiters) >= waiters]
+        return [one for one in Looker(PROC)(()) if one.kind == "file_lock" and set(one.waiters) >= waiters]
 
     (one,) = until(seen)
     assert (one.holder, one.object, one.holder_state, set(one.waiters)) == (holder.pid, str(file), "sleeping", waiters)
@@ -74,10 +74,27 @@ def test_a_lock_whose_taker_ended_is_held_by_its_heir(spawn: Spawn, tmp_path: Pa
     taker.wait(20)
     try:
         waiter = started(spawn, LOCKS, str(file))
-        (one,) = until(lambda: [one for one in look(PROC, ()) if waiter.pid in one.waiters])
+        looker = Looker(PROC)
+        (one,) = until(lambda: [one for one in looker(()) if waiter.pid in one.waiters and one.holder])
         assert (one.holder, one.object) == (heir, str(file))
     finally:
         os.kill(heir, signal.SIGKILL)
+
+
+@linux
+def test_a_search_counts_for_half_a_minute(spawn: Spawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the open files of all processes is done once for a wait, and for one wait a look."""
+    now, searches = [100.0], []
+    monkeypatch.setattr("rogue_hunter.capture.linux.waiting._lock_holder", lambda root, file: searches.append(file))
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    (proc / "locks").write_text("".join(f"{n}: FLOCK ADVISORY WRITE -1 08:01:{n} 0 EOF\n"
+                                        f"{n}: -> FLOCK ADVISORY WRITE 50{n} 08:01:{n} 0 EOF\n" for n in (1, 2)))
+    looker = Looker(proc, clock=lambda: now[0])
+    for second in range(70):
+        now[0] = 100.0 + second
+        assert {one.object for one in looker([])} == {"inode 08:01:1", "inode 08:01:2"}
+    assert len(searches) == 6 and set(searches[:2]) == {"08:01:1", "08:01:2"}
 
 
 @linux
@@ -88,7 +105,8 @@ def test_a_full_pipe_names_the_reader_that_does_not_read(spawn: Spawn) -> None:
     writer = spawn([sys.executable, "-c", "import os\nwhile True: os.write(1, b'x' * 65536)"], stdout=into)
     os.close(away)
     os.close(into)
-    (one,) = until(lambda: [one for one in look(PROC, [key_of(writer.pid)]) if one.kind == "pipe"])
+    looker = Looker(PROC)
+    (one,) = until(lambda: [one for one in looker([key_of(writer.pid)]) if one.kind == "pipe"])
     assert (one.holder, one.waiters, one.certainty) == (reader.pid, (writer.pid,), "proven")
 
 
@@ -101,7 +119,7 @@ def test_a_traced_process_names_its_tracer(spawn: Spawn) -> None:
     tracer = spawn([sys.executable, "-c", code], stdout=subprocess.PIPE)
     child = int(tracer.stdout.readline())       # type: ignore[union-attr]
     try:
-        (one,) = until(lambda: [one for one in look(PROC, [key_of(child)]) if one.kind == "traced"])
+        (one,) = until(lambda: [one for one in Looker(PROC)([key_of(child)]) if one.kind == "traced"])
         assert (one.holder, one.waiters) == (tracer.pid, (child,))
     finally:
         os.kill(child, signal.SIGKILL)
@@ -136,7 +154,7 @@ def test_a_frozen_group_is_named(spawn: Spawn) -> None:
         sleeper = spawn([sys.executable, "-c", "import time; time.sleep(600)"])
         (group / "cgroup.procs").write_text(str(sleeper.pid))
         (group / "freezer.state").write_text("FROZEN")
-        (one,) = until(lambda: [one for one in look(PROC, [key_of(sleeper.pid)]) if one.kind == "frozen"])
+        (one,) = until(lambda: [one for one in Looker(PROC)([key_of(sleeper.pid)]) if one.kind == "frozen"])
         assert (one.object, one.holder, one.waiters) == (f"/{group.name}", None, (sleeper.pid,))
         (group / "freezer.state").write_text("THAWED")
 
@@ -158,7 +176,8 @@ def test_a_listener_that_does_not_answer_is_named(spawn: Spawn, tmp_path: Path) 
     if int(listener.stdout.readline()) < 0:         # type: ignore[union-attr]
         pytest.skip("NO FANOTIFY: it needs root and a kernel that has it")
     opener = spawn([sys.executable, "-c", "import sys; open(sys.argv[1])", str(tmp_path / "file")])
-    (one,) = until(lambda: [one for one in look(PROC, [key_of(opener.pid)]) if one.kind == "fanotify"])
+    looker = Looker(PROC)
+    (one,) = until(lambda: [one for one in looker([key_of(opener.pid)]) if one.kind == "fanotify" and one.holder])
     assert (one.holder, one.waiters) == (listener.pid, (opener.pid,))
     listener.kill()     # the kernel then allows what waits
 
@@ -169,7 +188,7 @@ def test_what_sleeps_or_is_gone_gives_nothing(spawn: Spawn) -> None:
     sleeper = spawn([sys.executable, "-c", "import time; time.sleep(600)"])
     loop = spawn([sys.executable, "-c", "while True: pass"])
     mine = {sleeper.pid, loop.pid, 1 << 22}
-    found = look(PROC, [key_of(sleeper.pid), key_of(loop.pid), (1 << 22, 5), (sleeper.pid, 1)])
+    found = Looker(PROC)([key_of(sleeper.pid), key_of(loop.pid), (1 << 22, 5), (sleeper.pid, 1)])
     assert not [one for one in found if mine & set(one.waiters)]
 
 

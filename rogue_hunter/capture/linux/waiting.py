@@ -7,7 +7,8 @@ each process that may be waiting. What a wait channel means is in the kernel's s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,9 @@ PIPE_WRITES = frozenset(("pipe_write", "anon_pipe_write", "fifo_pipe_write"))
 FANOTIFY = frozenset(("fanotify_handle_event", "fanotify_get_response"))
 """Wait channels of an access that a permission listener has not answered yet."""
 
+SEARCH_AGAIN_S = 30.0
+"""Seconds for which the result of a search counts. A search reads the open files of all processes: 0.1 s of 1,000."""
+
 WAITERS_MAX = 50
 """Waiters named in one record; a lock with more is described by these."""
 
@@ -42,55 +46,93 @@ class Seen(NamedTuple):
     holder_state: str | None = None
 
 
-def look(root: Path, candidates: Iterable[Key], cgroups: Cgroups | None = None) -> list[Seen]:
-    """The waits of `candidates`, and all waits for file locks.
+class Looker:
+    """Looks at waits. Never raises: a process that has ended, or may not be read, gives nothing.
 
-    Never raises: a process that has ended, or may not be read, gives nothing.
+    The holder of some waits is found only by reading the open files of every process. That is done for one wait a look,
+    and its result counts for SEARCH_AGAIN_S; a wait that was not searched for yet has no holder.
     """
-    index, trees = Index(root), cgroups or Cgroups(root)
-    found = _file_locks(root, index)
-    pipes: dict[int, list[int]] = {}
-    for key in candidates:
-        pid, state = key[0], _state(root, key)
-        if state == "t" and (tracer := _tracer(root, pid)):
-            found.append(Seen("traced", None, tracer, (pid,)))
-        if state not in ("S", "D"):
-            continue
-        channel = _text(root / str(pid) / "wchan")
-        # From Linux 6.1 on a process frozen by version 1 shows state D and the wait channel that it was frozen in.
-        if (state == "D" or channel in FREEZERS) and (frozen := next(filter(trees.frozen, trees.groups(pid)), None)):
-            found.append(Seen("frozen", frozen.path, None, (pid,)))
-        elif channel in FANOTIFY:
-            found.append(Seen("fanotify", None, fanotify_listener(root), (pid,), "guessed"))
-        elif channel in PIPE_WRITES:
-            inode = _full_pipe(root, pid)
-            if inode is not None:
+
+    def __init__(self, root: Path = Path("/proc"), cgroups: Cgroups | None = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._root = root
+        self._cgroups = cgroups or Cgroups(root)
+        self._clock = clock
+        self._found: dict[str, tuple[float, int | None, str]] = {}
+        """What is waited for -> when it was searched for, its holder, and how certain that is."""
+        self._may_search = True
+
+    def __call__(self, candidates: Iterable[Key]) -> list[Seen]:
+        """The waits of `candidates`, and all waits for file locks."""
+        root, self._may_search = self._root, True
+        found = self._file_locks()
+        pipes: dict[int, list[int]] = {}
+        for key in candidates:
+            pid, state = key[0], _state(root, key)
+            if state == "t" and (tracer := _tracer(root, pid)):
+                found.append(Seen("traced", None, tracer, (pid,)))
+            if state not in ("S", "D"):
+                continue
+            channel = _text(root / str(pid) / "wchan")
+            # From Linux 6.1 on a process frozen by version 1 shows state D and the wait channel that it was frozen in.
+            if (state == "D" or channel in FREEZERS) and (frozen := self._frozen(pid)):
+                found.append(Seen("frozen", frozen, None, (pid,)))
+            elif channel in FANOTIFY:
+                listener, _ = self._search("fanotify", lambda: (fanotify_listener(root), "guessed"))
+                found.append(Seen("fanotify", None, listener, (pid,), "guessed"))
+            elif channel in PIPE_WRITES and (inode := _full_pipe(root, pid)) is not None:
                 pipes.setdefault(inode, []).append(pid)
-        elif state == "D":
-            found.append(Seen("uninterruptible", channel or None, None, (pid,)))
-    for inode, writers in pipes.items():
-        readers = sorted({pid for pid, fd in index.ends("pipe", inode) if _reads(root, pid, fd)} - set(writers))
-        for reader in readers[:1]:
-            found.append(Seen("pipe", f"pipe:[{inode}]", reader, tuple(writers[:WAITERS_MAX]),
-                              "proven" if len(readers) == 1 and not index.incomplete else "guessed"))
-    return [one if one.holder is None else
-            one._replace(holder_state=STATES.get((_state(root, one.holder) or "").encode())) for one in found]
+            elif state == "D":
+                found.append(Seen("uninterruptible", channel or None, None, (pid,)))
+        for inode, writers in pipes.items():
+            name = f"pipe:[{inode}]"
+            reader, certainty = self._search(name, lambda i=inode, w=writers: _reader(root, i, w))  # type: ignore[misc]
+            if reader is not None:
+                found.append(Seen("pipe", name, reader, tuple(writers[:WAITERS_MAX]), certainty))
+        now = self._clock()
+        self._found = {what: known for what, known in self._found.items() if now - known[0] < SEARCH_AGAIN_S}
+        return [one if one.holder is None else
+                one._replace(holder_state=STATES.get((_state(root, one.holder) or "").encode())) for one in found]
+
+    def _search(self, what: str, search: Callable[[], tuple[int | None, str]]) -> tuple[int | None, str]:
+        """The holder of `what` and how certain that is: as found lately, else by `search`."""
+        known = self._found.get(what)
+        if known is None and self._may_search:
+            self._may_search = False
+            known = self._found[what] = self._clock(), *search()
+        return (None, "guessed") if known is None else known[1:]
+
+    def _frozen(self, pid: int) -> str | None:
+        """The path of the frozen control group that a process is in."""
+        return next((group.path for group in self._cgroups.groups(pid) if self._cgroups.frozen(group)), None)
+
+    def _file_locks(self) -> list[Seen]:
+        root = self._root
+        data, _ = read_or(None, root / "locks", 1 << 20)
+        if b"->" not in data:
+            return []
+        waiting: dict[tuple[str, int | None], list[int]] = {}
+        for wait in parse_locks(data):
+            waiting.setdefault((wait.file, wait.holder), []).append(wait.waiter)
+        found = []
+        for (file, holder), waiters in waiting.items():
+            if holder is None or not (root / str(holder)).exists():
+                # The process that took it has ended, but not a child that has the file open.
+                holder, _ = self._search(f"lock {file}", lambda f=file: (_lock_holder(root, f), "proven"))  # type: ignore[misc]
+            path = next((name for pid in waiters if (name := path_of(root, pid, file))), None)
+            found.append(Seen("file_lock", path or f"inode {file}", holder, tuple(waiters[:WAITERS_MAX])))
+        return found
 
 
-def _file_locks(root: Path, index: Index) -> list[Seen]:
-    data, _ = read_or(None, root / "locks", 1 << 20)
-    if b"->" not in data:
-        return []
-    waiting: dict[tuple[str, int | None], list[int]] = {}
-    for wait in parse_locks(data):
-        waiting.setdefault((wait.file, wait.holder), []).append(wait.waiter)
-    found = []
-    for (file, holder), waiters in waiting.items():
-        if holder is None or not (root / str(holder)).exists():
-            holder = next((wait.holder for wait in index.locks() if wait.file == file and wait.holder), None)
-        path = next((name for pid in waiters if (name := path_of(root, pid, file))), None)
-        found.append(Seen("file_lock", path or f"inode {file}", holder, tuple(waiters[:WAITERS_MAX])))
-    return found
+def _lock_holder(root: Path, file: str) -> int | None:
+    return next((wait.holder for wait in Index(root).locks() if wait.file == file and wait.holder), None)
+
+
+def _reader(root: Path, inode: int, writers: list[int]) -> tuple[int | None, str]:
+    """A process that has the pipe open for reading, and whether it is the only one."""
+    index = Index(root)
+    readers = sorted({pid for pid, fd in index.ends("pipe", inode) if _reads(root, pid, fd)} - set(writers))
+    return readers[0] if readers else None, "proven" if len(readers) == 1 and not index.incomplete else "guessed"
 
 
 def path_of(root: Path, pid: int, file: str) -> str | None:
