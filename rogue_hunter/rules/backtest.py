@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -129,12 +130,22 @@ def _between(before: Row | None, now: Row) -> tuple[Row, float]:
 def _subject(rules: RuleSet, row: Row, begin: float, windows: dict[Held, Window], patterns: Patterns) -> Subject:
     """The process at a snapshot, with its windows brought up to date."""
     age_s = row["captured_at"] - row["start_time"] if "start_time" in row else None
-    orphan = True if "orphan_of" in row else None if "ppid" not in row else row["ppid"] == 1
     lasting = Lasting(windows, _ns(row["captured_at"]), 0, lifetime=False)
-    subject = Subject(row, age_s, patterns, lasting, orphan=orphan)
+    subject = Subject(row, age_s, patterns, lasting, orphan=_orphan(row))
     patterns.new_tick()
     lasting.note(((rule.name, node) for rule in rules.enabled for node in rule.windows), subject, _ns(begin))
     return subject
+
+
+def _orphan(row: Row) -> bool | None:
+    """Has its parent exited? A child of process 1 is an orphan unless its control group is that of a service."""
+    if "orphan_of" in row:
+        return True
+    if row.get("ppid") != 1:
+        return False if "ppid" in row else None
+    if "cgroup" in row or sys.platform == "darwin":
+        return not str(row.get("cgroup", "")).endswith(".service")
+    return None
 
 
 def _ns(seconds: float) -> int:

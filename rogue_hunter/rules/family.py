@@ -1,99 +1,102 @@
-"""Whose parent died. Remembered from before the kernel gives an orphan to another parent, because after that nothing
-of it can be told any more."""
+"""Which processes are orphans: their parent has exited. Known from the ticks before, because the kernel then gives an
+orphan to another parent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rogue_hunter.sampling.units import SHELLS
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 
 SERVICE_MANAGERS = frozenset({"systemd", "launchd"})
-"""What else than pid 1 takes in orphans: systemd --user does."""
-
-SHELLS = frozenset({"ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh"})
-"""As pid 1, in a container, these have children of their own beside the orphans that fall to them."""
+"""Processes other than pid 1 that become the parent of orphans: systemd --user does (PR_SET_CHILD_SUBREAPER)."""
 
 
 @dataclass(slots=True)
 class Kin:
-    """What is known of a process's parent: its pid, `name[pid]`, whether it died, and which one did."""
+    """What is known of a process's parent: its pid, `name[pid]`, whether it exited (None: unknown), and which one did.
+
+    `adopted` is true while its first known parent is pid 1 or a service manager and it is not known whether the process
+    is a service, and so a child of it by design.
+    """
 
     ppid: int
     parent: str = ""
     orphan: bool | None = None
     orphan_of: str = ""
+    adopted: bool = False
 
-    def now_child_of(self, ppid: int) -> None:
-        """A process changes its parent in one way only: it loses it."""
-        if ppid != self.ppid:
+    def update(self, row: Row) -> None:
+        """Take over what a row says: the parent, the parent that exited, the control group of a service."""
+        if "ppid" in row and row["ppid"] != self.ppid:
+            # A process's parent changes only when the parent exits.
             if self.ppid > 0:
-                self.bereaved()
-            self.ppid = ppid
-
-    def told(self, row: Row) -> None:
-        """What the row says: its parent now, and of which parent it is the orphan where somebody saw that."""
-        if "ppid" in row:
-            self.now_child_of(row["ppid"])
+                self.parent_exited()
+            self.ppid = row["ppid"]
         if "orphan_of" in row:
-            self.orphan, self.orphan_of = True, row["orphan_of"]
+            self.orphan, self.orphan_of, self.adopted = True, row["orphan_of"], False
+        if self.adopted and "cgroup" in row:
+            self.orphan, self.adopted = not row["cgroup"].endswith(".service"), False
 
-    def bereaved(self) -> None:
-        """The parent died."""
-        self.orphan, self.orphan_of = True, self.orphan_of or self.parent
+    def parent_exited(self) -> None:
+        """The parent exited."""
+        self.orphan, self.orphan_of, self.adopted = True, self.orphan_of or self.parent, False
 
 
 class Family:
-    """Parents and children of one boot."""
+    """Parents and children of one boot. With `cgroups`, rows have a control group once they are described."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cgroups: bool = True) -> None:
+        self._cgroups = cgroups
         self._by_pid: dict[int, Key] = {}
         self._children: dict[Key, dict[Key, Kin]] = {}
         self._parents: dict[Key, Key] = {}
 
-    def born(self, keys: Iterable[Key]) -> None:
-        """These exist now. All of a tick come before any is met, because a child may be listed before its parent."""
+    def register(self, keys: Iterable[Key]) -> None:
+        """These exist now. All of a tick are registered before any is added: a child may come before its parent."""
         for key in keys:
             self._by_pid[key[0]] = key
 
-    def meet(self, key: Key, row: Row, processes: dict[Key, Row]) -> Kin:
-        """See a process for the first time.
+    def add(self, key: Key, row: Row, processes: dict[Key, Row]) -> Kin:
+        """A process that is seen for the first time.
 
-        A child of pid 1 or of a service manager has lost another parent, unless it is a service: that is its manager's
-        child by design. Where pid 1 is a shell nobody knows.
+        A child of pid 1 or of a service manager has lost another parent, unless it is a service. If pid 1 is a shell,
+        as in a container, its children may be its own: then it is unknown.
         """
         kin = Kin(row.get("ppid", 0))
         manager = shell = False
         parent = self._by_pid.get(kin.ppid, key)
         if parent != key and parent in processes:
-            kin.parent = f"{processes[parent].get('command', '')}[{kin.ppid}]"
             command = processes[parent].get("command")
+            kin.parent = f"{command or ''}[{kin.ppid}]"
             manager, shell = command in SERVICE_MANAGERS, kin.ppid == 1 and command in SHELLS
             self._children.setdefault(parent, {})[key] = kin
             self._parents[key] = parent
         if kin.ppid > 0 and not shell:
-            kin.orphan = (kin.ppid == 1 or manager) and not str(row.get("cgroup", "")).endswith(".service")
-        kin.told(row)
+            kin.adopted = (kin.ppid == 1 or manager) and self._cgroups
+            kin.orphan = None if kin.adopted else kin.ppid == 1 or manager
+        kin.update(row)
         return kin
 
     def forget(self, keys: Iterable[Key]) -> None:
-        """Nothing more is to be known of these. They may live: nobody is bereaved by it."""
+        """Remove processes that may still be running: their children are no orphans by it."""
         for key in keys:
-            self._leave(key)
+            self._remove(key)
 
-    def buried(self, keys: Iterable[Key]) -> set[Key]:
-        """These are gone. Gives their children, whose rows need not say so yet: a process that does not run is not
+    def remove(self, keys: Iterable[Key]) -> set[Key]:
+        """These have exited. Returns their children, whose rows may not say so yet: a process that does not run is not
         read again."""
         orphans: set[Key] = set()
         for key in keys:
-            for child, kin in self._leave(key).items():
-                kin.bereaved()
+            for child, kin in self._remove(key).items():
+                kin.parent_exited()
                 orphans.add(child)
         return orphans
 
-    def _leave(self, key: Key) -> dict[Key, Kin]:
-        """Take one out of the family; gives its children, who have no parent in it any more."""
+    def _remove(self, key: Key) -> dict[Key, Kin]:
+        """Remove one process; returns its children."""
         if self._by_pid.get(key[0]) == key:
             del self._by_pid[key[0]]
         parent = self._parents.pop(key, None)

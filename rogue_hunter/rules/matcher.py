@@ -71,9 +71,9 @@ class Matcher:
         self._reported: set[str] = set()
         self._boot: str | None = None  # the first tick's is another than that, so it begins the stream
 
-    def _restart(self) -> None:
+    def _restart(self, system: str) -> None:
         self._seen: dict[Key, Seen] = {}
-        self._family = Family()
+        self._family = Family(cgroups=system == "linux")
         self._due: list[tuple[int, Key]] = []
         self._matched: dict[Key, Seen] = {}
         self._began = self._now = self._begin = 0
@@ -92,7 +92,7 @@ class Matcher:
         self._clock(tick.row)
         self._patterns.new_tick()
         processes = tick.processes
-        self._family.born(tick.changed)
+        self._family.register(tick.changed)
         todo = tick.changed | self._gone(tick) | self._are_due()
         for key in todo:
             process = processes.get(key)
@@ -107,7 +107,7 @@ class Matcher:
         now = row["mono_ns"]
         if row["boot_id"] != self._boot or now < self._now:
             self._boot = row["boot_id"]
-            self._restart()
+            self._restart(row["os"])
         begin = now - int(row["interval_s"] * NS)
         if self._now == 0:
             self._began = begin
@@ -149,7 +149,7 @@ class Matcher:
         for key in gone:
             self._seen.pop(key, None)
             self._matched.pop(key, None)
-        return self._family.buried(gone)
+        return self._family.remove(gone)
 
     def _unwatched(self, processes: dict[Key, Row], alive: int) -> None:
         """Rows that were left out of the tick: what those processes do is not known, so nothing is held.
@@ -174,9 +174,9 @@ class Matcher:
             return
         seen = self._seen.get(key)
         if seen is None:
-            seen = self._seen[key] = Seen(self._stepped_s, self._family.meet(key, row, processes))
+            seen = self._seen[key] = Seen(self._stepped_s, self._family.add(key, row, processes))
         else:
-            seen.kin.told(row)
+            seen.kin.update(row)
         subject = self._subject(seen, row)
         when = NEVER
         found: list[Rule] = []

@@ -170,7 +170,8 @@ def test_what_is_told_of_a_firing() -> None:
 
 
 @pytest.mark.parametrize(("fields", "orphan"), [
-    ({"orphan_of": "make[7]", "ppid": 900}, True), ({"ppid": 1}, True), ({"ppid": 900}, False), ({"ppid": 2}, False),
+    ({"orphan_of": "make[7]", "ppid": 900}, True), ({"ppid": 1, "cgroup": "/"}, True), ({"ppid": 1}, None),
+    ({"ppid": 1, "cgroup": "/a.service"}, False), ({"ppid": 900}, False), ({"ppid": 2}, False),
     ({}, None)], ids=str)
 def test_whose_parent_died(fields: dict[str, Any], orphan: bool | None) -> None:
     for wanted in (True, False):

@@ -228,7 +228,7 @@ class TestOrphans:
         assert m.tick()[0]["orphan_of"] == "make[77] of cron.service"
 
     @pytest.mark.parametrize(("parent", "cgroup", "expected"), [
-        ("init", "", True), ("systemd", "/user.slice/session-1.scope", True),
+        ("init", "", False), ("init", "/", True), ("systemd", "/user.slice/session-1.scope", True),
         ("systemd", "/system.slice/cron.service", False), ("bash", "/user.slice/session-1.scope", False),
     ])
     def test_at_first_sight(self, parent: str, cgroup: str, expected: bool) -> None:
