@@ -102,7 +102,7 @@ def source(path: Path, now: float, config: Config, *, needed: bool = True) -> It
 
 
 def holder(database: Path) -> Holder:
-    """Who holds the lock of `database`. Nothing is written and nobody is kept waiting.
+    """Who holds the lock of `database`. Nothing is written and no process is delayed.
 
     The look itself is a shared lock, asked for without waiting and given back at once.
     """

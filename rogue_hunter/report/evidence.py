@@ -51,7 +51,7 @@ Live = Callable[[], Sequence[Record]]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A window, and what is to be said about it.
+    """A window, and what an answer reports about it.
 
     `absent` is why there is none. `note` says what is special. `minutes` is how many minutes of history overlap it, and
     `usual_of` of how many others the usual is the median.

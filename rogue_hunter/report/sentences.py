@@ -1,4 +1,4 @@
-"""Sentences and cells for people. Whatever a process chose itself is made harmless here."""
+"""Sentences and cells for people. Names that a process chose itself are made harmless here."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def amount(row: Fields) -> str:
 def command_line(row: Fields) -> str:
     """What people know a process by: its command line, with its short name before it where the two differ.
 
-    A process without arguments (a kernel thread, one that is gone) stands in brackets, as with ps. Not yet made safe.
+    A process without arguments (a kernel thread, one that has ended) is in brackets, as in ps. Not yet made safe.
     """
     command, line = str(row.get("command") or "?"), str(row.get("cmdline") or "").strip()
     if not line:

@@ -324,7 +324,7 @@ def cleared_words(cause: str, n: Mapping[str, float], usual: Mapping[str, float]
 # -- records -----------------------------------------------------------------------------------------------------------
 
 def cause_fields(cause: Cause, now: float) -> dict[str, Any]:
-    """A cause as it stands in a record."""
+    """A cause as the fields of a record."""
     who = cause.who
     made: dict[str, Any] = {
         "cause": cause.cause, "kind": cause.kind, "resource": cause.resource, "points": cause.points,
@@ -341,7 +341,7 @@ def cause_fields(cause: Cause, now: float) -> dict[str, Any]:
 
 
 def taker_fields(cause: Cause, who: Taker) -> dict[str, Any]:
-    """A taker as it stands in a record. `amount` is a rate (cores, bytes/s) for what is used over time."""
+    """A taker as the fields of a record. `amount` is a rate (cores, bytes/s) for what is used over time."""
     flow = cause.cause != "memory" and who.seconds > 0
     identity = who.key or who.root
     made: dict[str, Any] = {
@@ -359,7 +359,7 @@ def taker_fields(cause: Cause, who: Taker) -> dict[str, Any]:
 
 
 def victim_fields(victims: Sequence[Victim]) -> list[dict[str, Any]]:
-    """Victims as they stand in a record."""
+    """Victims as the fields of a record."""
     return [{key: value for key, value in {
         "name": one.name, "pid": one.key[1] if one.key else None,
         "start_ticks": one.key[2] or None if one.key else None,

@@ -8,12 +8,12 @@ a suspension, a gap in the ticks or another boot. Seconds are measured by the mo
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import nlargest
 from itertools import zip_longest
 from typing import Any
 
-from rogue_hunter.sampling.units import starts_jobs
+from rogue_hunter.sampling.units import WRAPPERS, starts_jobs
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.slices import MACHINE_SLICE, SLICE_S
 from rogue_hunter.stream.tick import Record, Row, Tick, lived, record
@@ -58,7 +58,11 @@ _GROUP_RANKS: tuple[tuple[Measure, float], ...] = (
     (lambda use: use.run_delay, 0.01),
 )
 FAMILY = 3
-"""Children at work at the same time from which a parent is listed with them."""
+"""Processes at work in a slice from which a parent is listed with its descendants."""
+BRANCH = 0.65
+"""Part of a family's CPU use above which one branch of it is listed by itself instead."""
+ANCESTORS = 8
+"""Generations that are followed."""
 STARTS_LEAST = 1.0
 """Processes a second that a unit must begin to be listed for that."""
 
@@ -332,37 +336,66 @@ class Slicer:
             some = [unit for unit, use in sums.items() if len(members[unit]) > 1 and measure(use) > 0
                     and measure(use) >= least * seconds]
             ranked.append(nlargest(GROUPS, some, key=lambda unit: (measure(sums[unit]), unit)))
+        families = {made["unit"]: made for made in self._families(done, head)}
         for unit in dict.fromkeys(unit for level in zip_longest(*ranked) for unit in level if unit is not None):
             use = sums[unit]
+            if unit in families:
+                continue
             use.memory = self.units.memory.get(unit, 0)
             yield self._group(head, unit, self.units.root(unit), use, rows[unit], members=len(members[unit]),
                               started=started[unit])
-        yield from self._families(done, head, sums.keys())
+        yield from families.values()
 
-    def _families(self, done: Slice, head: dict[str, Any], units: Collection[str]) -> Iterator[Record]:
-        """Parents with at least FAMILY children that used most together: a script that starts programs of many names,
-        each of which is a unit by itself. What is started at a prompt or by a manager has nothing in common."""
-        children: dict[int, list[Key]] = {}
+    def _families(self, done: Slice, head: dict[str, Any]) -> Iterator[Record]:
+        """Parents that used most together with all their descendants, unless one branch has nearly all of it: a script
+        that starts programs of many names, each of which is a unit by itself. What is started at a prompt or by a
+        service manager has nothing in common."""
+        pids = {key[0]: key for key in done.uses}
+        below: dict[Key, list[Key]] = {}
+        branches: dict[Key, dict[Key, float]] = {}
         for key, use in done.uses.items():
-            children.setdefault(use.row.get("ppid") or 0, []).append(key)
-        sums: dict[Key, tuple[str, Use, list[Row]]] = {}
-        for ppid, keys in children.items():
-            parent = self._pids.get(ppid)
-            row = self.last.processes.get(parent) if self.last is not None and parent is not None else None
-            if parent is None or row is None or len(keys) < FAMILY or not starts_jobs(row):
+            branch = key
+            for parent, row in self._ancestors(done, use.row, pids):
+                if starts_jobs(row):
+                    below.setdefault(parent, []).append(key)
+                    part = branches.setdefault(parent, {})
+                    part[branch] = part.get(branch, 0.0) + use.cpu + use.children_cpu
+                branch = parent
+        seconds = done.machine.seconds
+        found: list[tuple[float, Key, Record]] = []
+        for parent, keys in below.items():
+            own = done.uses.get(parent)
+            whole = [done.uses[key] for key in keys] + ([own] if own is not None else [])
+            parts = [*branches[parent].values(), *([own.cpu + own.children_cpu] if own is not None else [])]
+            first = self._row_of(done, parent)
+            if first is None or len(whole) < FAMILY or max(parts) > BRANCH * sum(parts):
                 continue
-            unit = f"{row.get('name') or row.get('command') or '?'}[{ppid}]"
-            if unit not in units:
-                whole = [done.uses[key] for key in (*keys, *([parent] if parent in done.uses else ()))]
-                together = Use(row, memory=sum(use.memory for use in whole), grown=sum(use.growth for use in whole))
-                for use in whole:
-                    together.merge(use)
-                sums[parent] = unit, together, [use.row for use in whole]
-        for parent in nlargest(GROUPS, sums, key=lambda key: (sums[key][1].cpu + sums[key][1].children_cpu, key)):
-            unit, use, rows = sums[parent]
-            if any(measure(use) >= least * done.machine.seconds > 0 for measure, least in _GROUP_RANKS):
-                started = sum(done.uses[key].row.get("ppid") == parent[0] for key in done.started if key in done.uses)
-                yield self._group(head, unit, parent, use, rows, members=len(rows), started=started)
+            together = Use(first, memory=sum(use.memory for use in whole), grown=sum(use.growth for use in whole))
+            for use in whole:
+                together.merge(use)
+            if not any(measure(together) >= least * seconds > 0 for measure, least in _GROUP_RANKS):
+                continue
+            started = sum(key in done.started for key in keys)
+            unit = f"{first.get('name') or first.get('command') or '?'}[{parent[0]}]"
+            found.append((sum(parts), parent, self._group(head, unit, parent, together, [use.row for use in whole],
+                                                          members=len(whole), started=started)))
+        yield from (made for _, _, made in nlargest(GROUPS, found, key=lambda each: each[:2]))
+
+    def _ancestors(self, done: Slice, row: Row, pids: Mapping[int, Key]) -> Iterator[tuple[Key, Row]]:
+        """The parent of a process, its parent, and so on up to a shell at a prompt or a service manager."""
+        for _ in range(ANCESTORS):
+            ppid = row.get("ppid") or 0
+            parent = self._pids.get(ppid) or pids.get(ppid)
+            above = self._row_of(done, parent) if parent is not None and ppid > 2 else None
+            if parent is None or above is None or not (starts_jobs(above) or above.get("command") in WRAPPERS):
+                return
+            yield parent, above
+            row = above
+
+    def _row_of(self, done: Slice, key: Key) -> Row | None:
+        """The row of a process that lives, or ended in the slice."""
+        living = self.last.processes.get(key) if self.last is not None else None
+        return living if living is not None else done.uses[key].row if key in done.uses else None
 
     def _group(self, head: dict[str, Any], unit: str, root: Key | None, use: Use, rows: list[Row], members: int,
                started: int) -> Record:

@@ -86,7 +86,7 @@ def verdict(window: Window) -> Verdict:
 
 
 def culprits(window: Window, resource: str, most: int = 5) -> tuple[list[Taker], float | None]:
-    """The takers of a resource (cpu, memory, io or disk) in a pause, most first, and the share nobody explains.
+    """The takers of a resource (cpu, memory, io or disk) in a pause, most first, and the share without a process.
 
     For a pause: all of the window counts, whether or not others were seen to wait. The share is None when the
     machine's total is not known.

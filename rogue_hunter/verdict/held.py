@@ -14,7 +14,7 @@ KILLED_S = 2.0
 """What a process killed at a limit counts, seconds."""
 LASTING_S = 3600.0
 LASTING = 0.2
-"""A wait that lasted longer, or that was there when the watch began, is how the processes work together: it counts a
+"""A wait that lasted longer, or that existed when the watch began, is how the processes work together: it counts a
 fifth of one that began since."""
 WAIT_S = 1.0
 """Waits shorter than this are not reported."""
@@ -23,7 +23,7 @@ EVEN_IF_ALONE = ("traced", "frozen")
 
 
 def limits(window: Window) -> list[Cause]:
-    """The limits that held somebody back in the window. Memory that pages at a limit is a shortage of memory, and not
+    """The limits that held processes back in the window. Memory that pages at a limit is a shortage of memory, and not
     here; processes killed at a limit are."""
     by: dict[tuple[str, str, int], list[Row]] = {}
     for limit in window.limits:
@@ -108,7 +108,7 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
         boot = str(longest.get("boot_id", ""))
         who = _holder(longest, boot, known)
         if who is not None and who.key in starved:
-            lost *= 0.3     # the holder itself waits for a CPU: whoever has it is the cause
+            lost *= 0.3     # the holder itself waits for a CPU: the process that has it is the cause
         victims = tuple(Victim((boot, pid, start), str(w.get("name") or "?"), round(since, 3))
                         for (pid, start), w in waiting.items())[:5]
         details = {name: str(longest[name]) for name in ("object", "holder_state") if longest.get(name)}

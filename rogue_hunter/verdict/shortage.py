@@ -1,4 +1,4 @@
-"""What was short in one slice of time: how much of the time somebody else waited for a CPU, for memory, for a disk.
+"""What was short in one slice of time: for how much of the time other processes waited for a CPU, memory, a disk.
 
 Use is no shortage: a full CPU for which nothing else waits is in good use. Every severity is a part of the time.
 """

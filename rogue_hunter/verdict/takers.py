@@ -29,7 +29,7 @@ FEW = 8
 ACTIVE = 0.25
 """Part of its highest rate from which a taker counts as active in a slice."""
 FORWARDED = 0.25
-"""What the use of a process counts that works for others: it is first only if nobody else comes near."""
+"""What the use of a process counts that works for others: it is first only if no other process comes near."""
 BYTES_PER_CPU_SECOND = 20e9
 """No process moves more per second of its own CPU time (a direct write of 1 MiB takes some 60 us): such bytes were
 credited to a parent that waited for the child that moved them."""

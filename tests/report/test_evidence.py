@@ -168,7 +168,7 @@ def test_now_without_an_answer_of_rh_pipe_is_the_newest_slice_if_it_is_fresh(gap
 
 
 def test_the_summary_is_in_the_past_when_the_watch_ended(gap: Path) -> None:
-    """N23: nothing hogs, is open or goes on until now."""
+    """N23: nothing is in the present tense or lasts until now."""
     for running in (False, True):
         with asked(gap, START + 641, running=running) as found:
             text = summary(found, Period(START + 600, START + 641), 5).text(PLAIN)

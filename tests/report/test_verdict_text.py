@@ -85,7 +85,7 @@ def test_a_lock_whose_holder_is_stopped() -> None:
 
 
 def test_storage() -> None:
-    """F-B: who cannot be read is not accused, and it is said why; F-O: a polite writer is use."""
+    """F-B: a process that cannot be read is not accused, and the reason is printed; F-O: a polite writer is use."""
     rows = [process(7, "python3", cores=0.1, disk_bytes=2 * MIB, ppid=1), process(8, "w", cores=0.0, stuck=0.5, ppid=1)]
     io = {"pressure_io_full_ms_per_s": 800.0, "pressure_io_some_ms_per_s": 900.0}
     assert told(window(*repeat(3, rows, **io, device_bytes=200 * MIB, uninterruptible=2, unreadable=80))) == (

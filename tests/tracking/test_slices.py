@@ -131,6 +131,21 @@ def test_a_script_is_listed_with_all_its_children(cmdline: str, listed: bool) ->
     assert sum(g["cpu_seconds"] for g in groups) == pytest.approx(27.0 if listed else 0.0, abs=0.1)
 
 
+def test_a_family_reaches_down_to_the_children_of_its_shells() -> None:
+    """A scheduler starts shells that start gzip, below a runner of which it is nearly all: the scheduler is listed."""
+    rows = [row(7, command="python3", name="crond.py", ppid=6, unit="crond.py[7]"),
+            row(6, command="python3", name="runner.py", ppid=1, unit="runner.py[6]", cpu_percent=3.0)]
+    for n in range(20):
+        rows += [row(100 + n, command="sh", cmdline="sh -c gzip", ppid=7, unit="crond.py[7]"),
+                 row(200 + n, command="gzip", ppid=100 + n, unit=f"gzip[{200 + n}]", cpu_percent=8.0)]
+    made, _ = run(ticks_of(*rows))
+    assert {g["unit"] for g in of(made, "group_slice")} >= {"crond.py[7]"}
+    assert not of(made, "group_slice", unit="runner.py[6]")
+    groups = of(made, "group_slice", unit="crond.py[7]")
+    assert all((g["pid"], g["name"]) == (7, "gzip") or g["pid"] == 7 for g in groups)
+    assert sum(g["cpu_seconds"] for g in groups) == pytest.approx(24.0, abs=0.1)
+
+
 def test_storms_are_counted() -> None:
     """A unit that starts processes all the time is listed for it, those that have ended among its processes."""
     shell = row(7, 1, unit="storm[7]", command="sh")

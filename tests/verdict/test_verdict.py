@@ -166,7 +166,7 @@ def test_a_short_burst_on_all_cpus(stall: float) -> None:
 
 
 def test_much_pressure_without_anybody_late_is_use() -> None:
-    """Forks: 88 % PSI, and nobody waited for more than 2 ms."""
+    """Forks: 88 % PSI, and no process waited for more than 2 ms."""
     rows = [process(7, "stress-ng-fork", cores=1.6, delay=0.05), process(50, "player", cores=0.2, delay=0.01)]
     found = verdict(window(*repeat(3, rows, pressure_cpu_some_ms_per_s=880.0)))
     assert named(found)[:3] == ("use", "cpu", "stress-ng-fork") and not stands_out(first(found))
@@ -373,7 +373,7 @@ def test_nobody_is_accused_of_traffic_that_may_not_be_read() -> None:
     assert unexplained == pytest.approx(0.99) and takers[0].share == pytest.approx(0.01)
 
 
-# -- nobody, and rogue-hunter itself -----------------------------------------------------------------------------------
+# -- no process, and rogue-hunter itself --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [
@@ -381,7 +381,7 @@ def test_nobody_is_accused_of_traffic_that_may_not_be_read() -> None:
     [process(100 + n, "idle", cores=0.0) for n in range(200)],
 ], ids=["empty", "idle", "resident 2 GB", "crowd"])
 def test_nothing_is_wrong(rows: list[dict[str, Any]]) -> None:
-    """Nobody is named at all."""
+    """No process is named at all."""
     found = verdict(window(*repeat(4, rows)))
     assert (found.state, found.causes) == ("nothing", ()) and found.cleared.keys() >= {"cpu", "memory", "io"}
 
@@ -399,7 +399,7 @@ def test_use_is_not_blame(rows: list[dict[str, Any]]) -> None:
 
 
 def test_only_rh_pipe_was_stopped() -> None:
-    """Nobody is to blame."""
+    """No process is to blame."""
     pause = {"start": START + 5, "end": START + 7, "duration_s": 2.0, "cause": "stopped", "culprits": [],
              "evidence": {"continued": 1}}
     rows = [process(8, "firefox", cores=0.3)]

@@ -115,7 +115,7 @@ def test_sentences_are_safe_and_take_their_numbers_from_the_one_who_is_named(jud
 @settings(max_examples=80, deadline=None)
 @given(windows(), st.sampled_from(("cpu", "memory", "io")))
 def test_culprits_of_a_pause_explain_no_more_than_all(judged: Window, resource: str) -> None:
-    """Shares and what nobody explains add up."""
+    """Shares and what no process explains add up."""
     takers, unexplained = culprits(judged, resource)
     assert len(takers) <= 5
     if unexplained is not None:
@@ -125,7 +125,7 @@ def test_culprits_of_a_pause_explain_no_more_than_all(judged: Window, resource: 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 0.3), st.integers(0, GIB // 4), st.integers(0, 200)), max_size=30))
 def test_a_quiet_machine_never_blames(rows: list[tuple[float, int, int]]) -> None:
-    """However many processes use a little: nobody waits, so nobody is blamed."""
+    """However many processes use a little: none waits, so none is blamed."""
     people = [process(10 + n, f"p{n}", cores=cores / max(1, len(rows)), memory_bytes=memory, wakeups=wakeups,
                       delay=0.0005) for n, (cores, memory, wakeups) in enumerate(rows)]
     found: Verdict = verdict(window(*(one(n, people) for n in range(4))))

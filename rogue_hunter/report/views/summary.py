@@ -116,7 +116,7 @@ def _headline(made: Record, found: Source, period: Period, causes: list[Cause]) 
 
 
 def _active(one: Cause, found: Source, period: Period) -> bool:
-    """True for what goes on as far as is known: rh-pipe runs, and the last slices still show it."""
+    """True while a taker is active as far as is known: rh-pipe runs, and the last slices show it."""
     who = one.who
     return (found.watch == "running" and period.until >= found.now - PRESENT_S and who is not None
             and who.start + who.seconds >= found.now - PRESENT_S)
