@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import click
@@ -26,6 +27,9 @@ from rogue_hunter.reaper.platform import here as machine
 from rogue_hunter.sampling.limits import Limits
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.text.countdown import Countdown
+
+PRINTED = 1000
+"""Characters of a message on standard error: fewer than the 4096 bytes for which a pipe that is ready has room."""
 
 PATIENCE_S = 0.5
 """What is not urgent is done right behind a beat, when the beat is at most this far away."""
@@ -67,7 +71,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     began = time.time()
     log = _log(config)
     if log is not None:
-        log.listeners.append(lambda problem: run.say(problem or "the log is written again"))
+        log.listeners.append(lambda problem: _print(problem or "the log is written again"))
 
     countdown = _countdown(seconds) if not quiet and not tee else None
 
@@ -77,7 +81,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
         if countdown is not None:
             countdown.clear()
         if level in ("warning", "error") or (level == "info" and not quiet):
-            run.say(message)
+            _print(message)
 
     serve = not no_socket and (config.socket.enabled or socket is not None)
     setting = Setting(database, (config_file or paths.config_file()).absolute(), config_file is not None,
@@ -116,6 +120,13 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
 
         print_summary(database, began, time.time())
     return run.OK
+
+
+def _print(message: str) -> None:
+    """A line on standard error, unless it would have to wait for a reader: the beat must not, and the log has it."""
+    with suppress(OSError, ValueError):
+        if select.select([], [2], [], 0)[1]:
+            run.say(message[:PRINTED])
 
 
 def _countdown(seconds: float | None) -> Countdown | None:

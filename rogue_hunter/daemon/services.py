@@ -106,7 +106,7 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
             if server is not None:
                 stack.callback(server.close)
             if tell.wanted:
-                _announce(loop, tell, running.rate, stack)
+                announce(loop, tell, running.rate, stack)
             if log is not None:
                 _watch_log(log, running.writer)
             stack.enter_context(keep_awake(config.power.keep_awake, warn))
@@ -124,7 +124,7 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
     return start
 
 
-def _announce(loop: Loop, tell: Notifier, rate: Rate, stack: ExitStack) -> None:
+def announce(loop: Loop, tell: Notifier, rate: Rate, stack: ExitStack) -> None:
     """Keep the service manager informed until the first tick sends READY, and at the end."""
     more: dict[str, object] = {}
     if rate.hz < SLOW_HZ:

@@ -132,7 +132,7 @@ def test_only_a_file_is_written_to(tmp_path: Path, kind: str) -> None:
     assert target.read_text() == ""
 
 
-def test_a_file_that_was_moved_is_begun_anew(tmp_path: Path) -> None:
+def test_a_new_file_is_begun_after_a_move(tmp_path: Path) -> None:
     """By logrotate, or by another rh-pipe."""
     path = tmp_path / "x.log"
     made = log(path)

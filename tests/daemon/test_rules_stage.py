@@ -232,7 +232,7 @@ def test_actions_of_others_are_taken_from_the_audit_file(tmp_path: Path) -> None
     assert list(ticks) == []
 
 
-def test_the_audit_file_may_be_rotated_meanwhile(tmp_path: Path) -> None:
+def test_the_audit_file_may_be_rotated(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
     log = AuditLog(path, max_bytes=2000, keep=3)
     for number in range(30):

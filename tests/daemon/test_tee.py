@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -136,6 +138,25 @@ def test_output_that_is_not_read_stops_neither_beat_nor_end(spawn: Spawn, clean_
     assert run.stderr is not None and b"ticks are dropped" in run.stderr.read()
     with open_reader(db) as connection:
         assert connection.execute("SELECT count(*) AS n FROM pauses WHERE cause = 'unknown'").fetchone()["n"] == 0
+
+
+def test_standard_error_that_is_not_read_stops_nothing(spawn: Spawn, clean_env: Mapping[str, str],
+                                                       tmp_path: Path) -> None:
+    """A full pipe: with the old messages rh-pipe hung before its first tick."""
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, bytes(4096))
+        os.set_blocking(writing, True)
+        run = spawn([sys.executable, "-P", "-m", "rogue_hunter", "pipe", "--for", "1s", "--no-socket", "--db",
+                     str(tmp_path / "x.db")], env=dict(clean_env), stdin=subprocess.DEVNULL, stderr=writing)
+        assert run.wait(30) == 0
+        assert ticks_in(tmp_path / "x.db") >= 2
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def ticks_in(db: Path) -> int:

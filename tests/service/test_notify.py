@@ -6,11 +6,15 @@ import os
 import re
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from rogue_hunter.daemon.loop import Loop
 from rogue_hunter.daemon.sd_notify import Notifier, Notify, status
+from rogue_hunter.daemon.services import announce
+from rogue_hunter.stream.clock import Rate
 from rogue_hunter.stream.tick import Tick
 
 
@@ -51,3 +55,19 @@ def test_without_a_notify_socket(environment: dict[str, str]) -> None:
     notifier = Notifier(environment)
     assert (notifier.wanted, notifier.watchdog_s, notifier.tell(READY=1)) == (False, None, False)
     assert status(Tick({})) == "score 0, 0 processes"
+
+
+@pytest.mark.parametrize(("hz", "more"), [(3.0, ""), (0.01, "EXTEND_TIMEOUT_USEC=230000000\n")])
+def test_ready_is_left_to_the_first_tick(tmp_path: Path, hz: float, more: str) -> None:
+    """At a slow rate systemd is asked for more time, and not told READY before events of the last run are taken up."""
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "n"))
+    manager.settimeout(5)
+    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "n")})
+    with Loop() as loop, ExitStack() as stack:
+        announce(loop, notifier, Rate(hz), stack)
+        loop.sleep(0.1)
+        assert manager.recv(4096).decode() == f"{more}STATUS=waiting for the first tick"
+    assert manager.recv(4096).decode() == "STOPPING=1"
+    notifier.close()
+    manager.close()

@@ -60,7 +60,7 @@ def test_only_rogues_are_sent_and_bulky_records_are_not(serve: Callable[..., Ser
     assert {each["type"] for each in got} == {"initial_state", "process", "tick", "capture"}
 
 
-def test_nothing_is_encoded_for_nobody(serve: Callable[..., Served]) -> None:
+def test_nothing_is_encoded_without_a_client(serve: Callable[..., Served]) -> None:
     """Without a client a tick is not turned into bytes."""
     served = serve()
     served.feed.frame = lambda tick: pytest.fail("encoded")  # type: ignore[method-assign,misc]

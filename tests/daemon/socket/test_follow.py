@@ -94,7 +94,7 @@ class Pipe:
 NOBODY = SocketError("/s: no rh-pipe serves it", 69)
 
 
-def test_it_waits_1_to_30_s_and_begins_anew_after_a_connection() -> None:
+def test_delay_grows_from_1_to_30_s_and_is_reset_by_a_connection() -> None:
     """Twice as long each time; said once; a connection that gave something resets the wait."""
     pipe = Pipe(*[NOBODY] * 8, b'{"type":"initial_state","v":1}\n', NOBODY, b"")
     got = pipe.run()
@@ -312,7 +312,7 @@ def test_hostile_clients_of_a_real_pipe(run: Callable[..., subprocess.Popen[byte
         client.close()
 
 
-def test_nobody_there(run: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_no_rh_pipe_is_running(run: Callable[..., subprocess.Popen[bytes]]) -> None:
     """--no-wait: 69. Else it waits, and ends quietly with its reader."""
     tail = run("tail", "--no-wait")
     out, err = tail.communicate(timeout=30)

@@ -112,7 +112,7 @@ def test_no_socket_at_all(path: Path) -> None:
 
 
 @pytest.mark.parametrize("who", [Peer(4711), None])
-def test_somebody_else_serves_it(path: Path, monkeypatch: pytest.MonkeyPatch, who: Peer | None) -> None:
+def test_socket_of_another_user_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch, who: Peer | None) -> None:
     """A user is not told by whoever took the name; root may look at everybody's."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

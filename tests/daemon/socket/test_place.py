@@ -210,7 +210,7 @@ def test_a_socket_that_was_removed_is_made_again(serve: Callable[..., Served], d
     other.close()
 
 
-def test_ask_of_nobody(directory: Path) -> None:
+def test_ask_without_a_server(directory: Path) -> None:
     """No socket, a stale one: 69; one of another user: 74."""
     with pytest.raises(SocketError) as caught:
         ask(directory / "s", {"type": "prune_request"}, "prune")
