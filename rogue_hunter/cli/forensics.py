@@ -162,7 +162,8 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
     """
     from rogue_hunter.capture.spindump.detect import reports
     from rogue_hunter.capture.waitgraph.blame import blame as judge
-    from rogue_hunter.capture.waitgraph.records import blame_lines, blame_records
+    from rogue_hunter.capture.waitgraph.blame import blame_records
+    from rogue_hunter.report.blame_text import blame_lines
     from rogue_hunter.text.format import visible
 
     form = form or _usual_form()

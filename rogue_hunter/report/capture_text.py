@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rogue_hunter.capture.waitgraph.blame import blame
-from rogue_hunter.capture.waitgraph.records import blame_lines
+from rogue_hunter.report.blame_text import blame_lines
 from rogue_hunter.report.render import Style, pairs, table
 from rogue_hunter.report.sentences import measure, moment
 from rogue_hunter.stream.tick import Record

@@ -24,8 +24,8 @@ from rogue_hunter.capture.logs import kernel
 from rogue_hunter.capture.spindump.decode import fraction, named, size, timestamp, whole
 from rogue_hunter.capture.spindump.detect import parse_file
 from rogue_hunter.capture.spindump.lines import state_of, thread_line, wait_of
-from rogue_hunter.capture.waitgraph.blame import blame
-from rogue_hunter.capture.waitgraph.records import blame_lines, blame_records
+from rogue_hunter.capture.waitgraph.blame import blame, blame_records
+from rogue_hunter.report.blame_text import blame_lines
 from tests.tools.spindump import SAMPLES, check, fixture
 
 ROUNDS = int(os.environ.get("ROGUE_HUNTER_FUZZ", "1500"))

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.capture.spindump.detect import parse_file
-from rogue_hunter.capture.waitgraph.blame import blame
-from rogue_hunter.capture.waitgraph.records import blame_records
+from rogue_hunter.capture.waitgraph.blame import blame, blame_records
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import ConfigError, to_toml
 from rogue_hunter.config.toml import parse as parse_config

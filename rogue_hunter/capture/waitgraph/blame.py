@@ -16,7 +16,7 @@ affects only its own process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rogue_hunter.capture.waitgraph.graph import (
@@ -33,7 +33,7 @@ from rogue_hunter.capture.waitgraph.graph import (
     take,
     topological,
 )
-from rogue_hunter.stream.tick import Record
+from rogue_hunter.stream.tick import Record, record
 
 Origins = dict[int | None, float]
 """Samples by the process that spent them waiting."""
@@ -54,6 +54,20 @@ def blame(records: Iterable[Record]) -> Blame:
     edges = tuple(got.edges.values())
     roots = _roots(got, edges) if edges else ()
     return Blame(roots, edges, got.unnamed, got.steps)
+
+
+def blame_records(answer: Blame, capture: str | None = None) -> Iterator[Record]:
+    """The answer as `blame` records, the one that blocks most first. `capture`: key of the capture it is about."""
+    for rank, root in enumerate(answer.roots, 1):
+        yield record(
+            "blame", capture=capture, rank=rank, pid=root.node[0] if root.node[0] >= 0 else None,
+            command=root.command,
+            threads=list(root.threads) or None, samples=round(root.samples, 2),
+            samples_of_others=round(root.foreign_samples, 2), waiters=root.waiters,
+            processes=root.processes, hops=root.hops, chain=list(root.chain), waits_for=root.waits_for,
+            cycle=list(root.cycle) or None, certain=root.certain if root.cycle else None,
+            certainty="guessed" if root.guessed else "proven",
+        )
 
 
 @dataclass(slots=True)

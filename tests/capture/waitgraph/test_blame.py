@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.capture.waitgraph.blame import blame
+from rogue_hunter.capture.waitgraph.blame import blame, blame_records
 from rogue_hunter.capture.waitgraph.graph import strongly_connected, topological
-from rogue_hunter.capture.waitgraph.records import blame_lines, blame_records
+from rogue_hunter.report.blame_text import blame_lines
 from rogue_hunter.stream.tick import Record, record
 from tests.tools.spindump import check, fixture, of, parsed, samples
 
