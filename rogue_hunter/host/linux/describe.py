@@ -1,16 +1,13 @@
-"""What a process is: program, command line, control group, user name. Read once, off the beat, and again after exec.
+"""What a process is: program, command line, control group. Read once, off the beat, and again after exec.
 
-Reading a command line takes the lock of the process's memory map, which a process in trouble may hold for seconds,
-and looking up a user may ask the network. Neither may hold up a beat, nor the other: two threads do it.
+Reading a command line takes the lock of the process's memory map, which a process in trouble may hold for seconds. It
+must not delay a beat: a thread does it.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import pwd
-import time
-from collections.abc import Callable
 from pathlib import Path
 from sys import intern
 
@@ -27,9 +24,6 @@ CMDLINE_BYTES = 2 * LIMIT
 
 QUEUE_MAX = 1 << 17
 """More processes than a kernel has by default (pid_max 32,768) wait at most."""
-
-USER_RETRY_S = 60.0
-"""A user id without a name is looked up again after this long: a directory service may have been down."""
 
 DESCRIBED = ("exe", "cmdline", "cgroup")
 """The fields that a description replaces as a whole."""
@@ -64,53 +58,6 @@ class Describer:
     def _describe(self, asked: tuple[Key, bool]) -> Description:
         key, kernel_thread = asked
         return (key, *describe(self.root, key, kernel_thread))
-
-
-class Users:
-    """Names of user ids, looked up by a thread. `mono` is a clock in nanoseconds."""
-
-    def __init__(self, mono: Callable[[], int] = time.monotonic_ns,
-                 lookup: Callable[[int], str | None] | None = None) -> None:
-        self._mono = mono
-        self._names: dict[int, str | None] = {}
-        self._asked: dict[int, int] = {}
-        find = lookup or user_name
-        self._worker: Worker[int, tuple[int, str | None]] = Worker("users", lambda uid: (uid, find(uid)))
-
-    def name(self, uid: int) -> str | None:
-        """The name as far as it is known; what is not known is looked up."""
-        name = self._names.get(uid)
-        if name is None:
-            now, asked = self._mono(), self._asked.get(uid)
-            if asked is None or (uid in self._names and now - asked >= USER_RETRY_S * 1e9):
-                self._asked[uid] = now
-                self._names.pop(uid, None)
-                self._worker.submit(uid)
-        return name
-
-    def found(self) -> dict[int, str]:
-        """The names found since the last call."""
-        answers = dict(self._worker.collect())
-        self._names.update(answers)
-        for uid, _ in self._worker.failures():
-            self._names[uid] = None
-        return {uid: name for uid, name in answers.items() if name is not None}
-
-    def wait(self, seconds: float) -> None:
-        """Wait until all lookups are done, at most so long."""
-        self._worker.wait(seconds)
-
-    def close(self) -> None:
-        """End the thread; a lookup that hangs is left behind."""
-        self._worker.close(0.1)
-
-
-def user_name(uid: int) -> str | None:
-    """The name of a user id in the system's user database, None without one."""
-    try:
-        return pwd.getpwuid(uid).pw_name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except (KeyError, OSError, OverflowError):
-        return None
 
 
 def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bool]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rogue_hunter.host.linux.describe import Describer, Users
+from rogue_hunter.host.linux.describe import Describer
 from rogue_hunter.host.linux.exits import ExitReader, in_first_pid_namespace, listen
 from rogue_hunter.host.linux.files import Files
 from rogue_hunter.host.linux.gate import clocks_tell
@@ -22,6 +22,7 @@ from rogue_hunter.host.linux.machine import uptime as read_uptime
 from rogue_hunter.host.linux.process import STAT_MAX, Process
 from rogue_hunter.host.linux.table import Newcomers, Scan, Sweep, Table
 from rogue_hunter.host.protocol import Facts, Snapshot
+from rogue_hunter.host.users import Users
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 

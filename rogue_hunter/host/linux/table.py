@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
-from rogue_hunter.host.linux.describe import DESCRIBED, Describer, Users
+from rogue_hunter.host.linux.describe import DESCRIBED, Describer
 from rogue_hunter.host.linux.files import Files, Said
 from rogue_hunter.host.linux.gate import GONE
 from rogue_hunter.host.linux.machine import Machine, own_namespace, shows_own_pids
@@ -28,6 +28,7 @@ from rogue_hunter.host.linux.parse import (
 from rogue_hunter.host.linux.process import PAGE, STAT_MAX, STATUS_MAX, Process, Reading
 from rogue_hunter.host.linux.threads import THREADS_CPU_PERCENT, THREADS_MAX, live_thread
 from rogue_hunter.host.protocol import HostError, Snapshot
+from rogue_hunter.host.users import Users
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 

@@ -25,11 +25,12 @@ class Process:
     `pulse` is what the cheap reading of a tick gave last; as long as it gives the same, nothing was counted. `settled`
     says that the row already is that of a process at rest. `usage` is None for a process that may not be read.
     `place` is where it stands in its gate, -1 for nowhere; `read_ns` is when it was read, or was last seen at rest.
-    `extra` holds what the worker found out; it is added to the row as it comes.
+    `extra` holds what the worker found out; it is added to the row as it comes. `start_shift_s` is by how much the wall
+    clock was set since the process started: the kernel keeps the start time of then.
     """
 
     __slots__ = ("delay_since_ns", "delay_ticks", "extra", "gpu", "key", "place", "pulse", "rates", "read_ns",
-                 "refresh_ns", "row", "settled", "task", "thread_state", "usage", "who")
+                 "refresh_ns", "row", "settled", "start_shift_s", "task", "thread_state", "usage", "who")
 
     def __init__(self, look: Look, now_ns: int) -> None:
         self.who = who = look.who
@@ -46,6 +47,7 @@ class Process:
         self.extra: dict[str, Any] = {}
         self.gpu: dict[str, Any] = {}
         self.thread_state: str | None = None
+        self.start_shift_s = 0.0
         self.delay_ticks = _delay(usage)
         self.delay_since_ns = now_ns
 
@@ -115,6 +117,8 @@ class Process:
         """The row as it should be now."""
         row: Row = identity_fields(self.who)
         row["start_ticks"] = self.key[1]
+        if self.start_shift_s and "start_time" in row:
+            row["start_time"] = round(row["start_time"] + self.start_shift_s, 6)
         if user is not None:
             row["user"] = user
         row.update(self.extra)

@@ -1,7 +1,7 @@
-"""What is read off the beat: command lines, user and terminal names, thread states, GPU time.
+"""What is read off the beat: command lines, terminal names, thread states, GPU time.
 
-Any of these can hang for seconds: a user name asks a directory service, a command line copies a process's memory, the
-GPU walks a registry. The beat never waits for them, except once, bounded, for the first snapshot.
+Any of these can hang for seconds: a command line copies a process's memory, the GPU walks a registry. The beat never
+waits for them, except once, bounded, for the first snapshot.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import ctypes
 import heapq
 import os
-import pwd
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rogue_hunter.host.macos.abi import (
     PROC_PIDLISTTHREADS,
@@ -22,7 +22,6 @@ from rogue_hunter.host.macos.abi import (
     ProcBsdInfo,
     ProcThreadInfo,
 )
-from rogue_hunter.host.macos.background import Done, OffBeat
 from rogue_hunter.host.macos.decode import decode_arguments, decode_bsdinfo
 from rogue_hunter.host.macos.fields import threads_state
 from rogue_hunter.host.macos.iokit import GpuReader, recorded_reader, system_reader
@@ -36,8 +35,10 @@ from rogue_hunter.host.macos.libproc import (
 )
 from rogue_hunter.host.macos.process import Process
 from rogue_hunter.host.macos.readers import PidInfo
+from rogue_hunter.host.users import Users
 from rogue_hunter.schema.field import Key
 from rogue_hunter.text.redact import redact
+from rogue_hunter.worker import Worker
 
 EVERY_NS = 1_000_000_000
 """GPU time and thread states are read once a second: the registry walk was measured at 10 ms and more."""
@@ -45,6 +46,26 @@ PROBED = 16
 """Processes whose threads are looked at in each such round: the busiest of late that do not run now."""
 FADE = 0.9
 """What is left of a process's interest after each round: one that used a whole core is looked at for 40 s more."""
+
+
+JOBS_MAX = 20_000
+"""Jobs kept for a worker that hangs. Beyond it they are refused and counted as errors."""
+
+
+class Job(NamedTuple):
+    """What kind of reading, of what, and the function that reads it."""
+
+    kind: str
+    subject: Any
+    read: Callable[[Any], Any]
+
+
+class Done(NamedTuple):
+    """One finished job and its answer; None for what cannot be known."""
+
+    kind: str
+    subject: Any
+    value: Any
 
 
 class SlowReader:
@@ -57,7 +78,7 @@ class SlowReader:
         self._buffer: ctypes.Array[ctypes.c_char] | None = None
 
     def start(self) -> None:
-        """For the thread's beginning: nobody waits for what it reads."""
+        """Runs first in the thread: its work is not urgent."""
         set_thread_qos(self._library, QOS_CLASS_UTILITY)
 
     def command_line(self, key: Key) -> str | None:
@@ -67,7 +88,7 @@ class SlowReader:
         raw, _ = process_arguments(self._library, key[0], self._buffer)
         if raw is None:
             return None
-        # The pid may be another process's by now: it is taken only if what answers began when this process did.
+        # The pid may be another process's by now: the answer is used only if that process has the same start time.
         who, _ = self._bsd(key[0], 1)
         if who is None or decode_bsdinfo(who).start_us != key[1]:
             return None
@@ -87,14 +108,6 @@ class SlowReader:
         return device_name(self._library, device)
 
 
-def user_name(uid: int) -> str | None:
-    """Name of a user. May ask a directory service over the network."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return None
-
-
 def default_gpu_reader(library: Library) -> GpuReader | None:
     """The frameworks of this Mac; with ROGUE_HUNTER_IOREG the recorded `ioreg -a` output of another; else none."""
     if recorded := os.environ.get("ROGUE_HUNTER_IOREG"):
@@ -103,28 +116,30 @@ def default_gpu_reader(library: Library) -> GpuReader | None:
 
 
 class Slow:
-    """What is asked for and what has come back, seen from the beat."""
+    """The beat's side: submits jobs and takes their answers. `failed` counts jobs that failed or were refused."""
 
     def __init__(self, library: Library, mono: Callable[[], int], gpu: GpuReader | None) -> None:
         self._mono = mono
         self._reader = SlowReader(library)
-        self._worker = OffBeat(self._reader.start)
-        self._users: dict[int, str | None] = {}
+        self._worker: Worker[Job, Done] = Worker("slow", _run, limit=JOBS_MAX, on_start=self._reader.start)
+        self._users = Users(mono)
         self._terminals: dict[int, str | None] = {}
         self._gpu = gpu or default_gpu_reader(library)
         self._gpu_before: tuple[int, dict[int, tuple[Key, int]]] | None = None
         self._interest: dict[Key, float] = {}
-        self._under_way: set[str] = set()
+        self._in_progress: set[str] = set()
         self._due_ns = 0
         self.failed = 0
 
     def wait(self, seconds: float) -> None:
-        """Wait until all is done, at most so long."""
+        """Wait until all is done, at most so long for each of the two threads."""
         self._worker.wait(seconds)
+        self._users.wait(seconds)
 
     def close(self) -> None:
-        """End the worker."""
+        """End the threads."""
         self._worker.close()
+        self._users.close()
 
     def describe(self, process: Process) -> None:
         """Ask for the command line of a new process, or of one that called exec."""
@@ -133,10 +148,7 @@ class Slow:
 
     def user(self, uid: int) -> str | None:
         """Name of a user if it is known already."""
-        if uid not in self._users:
-            self._users[uid] = None
-            self._submit("user", uid, user_name)
-        return self._users[uid]
+        return self._users.name(uid)
 
     def terminal(self, device: int | None) -> str | None:
         """Name of a terminal if it is known already."""
@@ -147,8 +159,8 @@ class Slow:
             self._submit("terminal", device, self._reader.terminal)
         return self._terminals[device]
 
-    def _submit(self, kind: str, subject: object, job: Callable[..., object]) -> None:
-        self.failed += not self._worker.submit(kind, subject, job)
+    def _submit(self, kind: str, subject: object, read: Callable[[Any], object]) -> None:
+        self.failed += not self._worker.submit(Job(kind, subject, read))
 
     def note(self, process: Process) -> None:
         """Remember how busy a process is, so that its threads are looked at when it stands still."""
@@ -164,11 +176,11 @@ class Slow:
         if now < self._due_ns:
             return
         self._due_ns = now + EVERY_NS
-        if self._gpu is not None and "gpu" not in self._under_way:
-            self._under_way.add("gpu")
+        if self._gpu is not None and "gpu" not in self._in_progress:
+            self._in_progress.add("gpu")
             gpu = self._gpu
             self._submit("gpu", None, lambda _: (self._mono(), gpu()))
-        if "threads" in self._under_way:
+        if "threads" in self._in_progress:
             return
         self._interest = {key: busy * FADE for key, busy in self._interest.items()
                           if busy >= 1 and (p := by_pid.get(key[0])) is not None and p.key == key}
@@ -176,26 +188,27 @@ class Slow:
                  if (p := by_pid[key[0]]).task is not None and not p.restless}
         still |= {p.key: float("inf") for p in by_pid.values() if p.thread_state is not None}
         for key in heapq.nlargest(PROBED, still, key=still.__getitem__):
-            self._under_way.add("threads")
+            self._in_progress.add("threads")
             self._submit("threads", key, self._reader.threads)
-        if "threads" in self._under_way:
+        if "threads" in self._in_progress:
             self._submit("threads-end", None, lambda _: None)
 
     def take(self, by_pid: dict[int, Process]) -> dict[Key, Process]:
         """Hand what has come back to the processes; gives those whose row is to be composed anew."""
         stale: dict[Key, Process] = {}
-        for done in self._worker.collect():
-            self.failed += done.failed
-            if done.kind == "user":
-                self._users[done.subject] = done.value
-                stale |= {p.key: p for p in by_pid.values() if p.who.uid == done.subject}
-            elif done.kind == "terminal":
+        names = self._users.found()
+        if names:
+            stale |= {p.key: p for p in by_pid.values() if p.who.uid in names}
+        failed = self._worker.failures()
+        self.failed += len(failed)
+        for done in [*self._worker.collect(), *(Done(job.kind, job.subject, None) for job, _ in failed)]:
+            if done.kind == "terminal":
                 self._terminals[done.subject] = done.value
                 stale |= {p.key: p for p in by_pid.values() if p.who.tty_device == done.subject}
             elif done.kind == "threads-end":
-                self._under_way.discard("threads")
+                self._in_progress.discard("threads")
             elif done.kind == "gpu":
-                self._under_way.discard("gpu")
+                self._in_progress.discard("gpu")
                 if done.value is not None:
                     stale |= self._take_gpu(by_pid, *done.value)
             elif (process := by_pid.get(done.subject[0])) is not None and process.key == done.subject:
@@ -226,6 +239,10 @@ class Slow:
                 stale[process.key] = process
         self._gpu_before = (read_ns, now)
         return stale
+
+
+def _run(job: Job) -> Done:
+    return Done(job.kind, job.subject, job.read(job.subject))
 
 
 def _take_one(process: Process, done: Done) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import pwd
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from rogue_hunter.host.linux.describe import USER_RETRY_S, Describer, Users, cgroup_path, describe
+from rogue_hunter.host.linux.describe import Describer, cgroup_path, describe
 from rogue_hunter.text.redact import LIMIT
 from tests.tools.processes import Tree, stat_line
 
@@ -141,45 +138,3 @@ def test_describer_does_not_wait_for_ever(tmp_path: Path) -> None:
     ((_, fields, _),) = describer.answers()
     assert fields["cmdline"] == "at last"
     describer.close()
-
-
-def test_a_user_database_that_hangs_delays_names_only() -> None:
-    """The lookup runs in a thread of its own; a name is there as soon as it is known."""
-    release = threading.Event()
-
-    def lookup(uid: int) -> str:
-        release.wait(10)
-        return f"user{uid}"
-
-    users = Users(lookup=lookup)
-    began = time.monotonic()
-    assert users.name(7) is None and users.name(7) is None and users.found() == {}
-    assert time.monotonic() - began < 1
-    release.set()
-    users.wait(10)
-    assert users.found() == {7: "user7"} and users.name(7) == "user7"
-    users.close()
-
-
-def test_a_user_without_a_name_is_looked_up_again() -> None:
-    """A directory service that was down: a failure holds for a minute only."""
-    now, names = 0, dict[int, str]()
-    users = Users(lambda: now, names.get)
-    assert users.name(7) is None
-    users.wait(10)
-    assert users.found() == {}
-    names[7] = "ann"
-    assert users.name(7) is None and users.found() == {}
-    now = int(USER_RETRY_S * 1e9)
-    assert users.name(7) is None
-    users.wait(10)
-    assert users.found() == {7: "ann"} and users.name(7) == "ann"
-    users.close()
-
-
-def test_own_user() -> None:
-    users = Users()
-    users.name(os.getuid())
-    users.wait(10)
-    assert users.found() == {os.getuid(): pwd.getpwuid(os.getuid()).pw_name}
-    users.close()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rogue_hunter.host.macos.abi import EPERM, ESRCH
+from rogue_hunter.host.macos.host import DarwinHost
 from rogue_hunter.host.macos.libproc import signal_exact
+from tests.macos.fake import Fake
 from tests.macos.machine import Machine, row, scripted, settle
 
 machine = pytest.fixture(scripted)
@@ -206,3 +208,17 @@ def test_signals_reach_only_who_was_meant(machine: Machine) -> None:
     assert fake.signals("p") == [15, 9] and fake.signals("other") == []
     lib.proc_signal_with_audittoken = None
     assert signal_exact(lib, 10, 72, 15) is None
+
+
+def test_a_clock_that_is_set_leaves_ages_right() -> None:
+    """The kernel keeps the start time of the wall clock of then; a sleep is no change of the clock."""
+    fake, ahead = Fake("process p pid=10\n"), 0.0
+    host = DarwinHost(fake.library, wall=lambda: fake.handle.fake_wall() + ahead)
+    try:
+        started = row(host.snapshot(), 10)["start_time"]
+        for step, shift in ((7200.0, 7200.0), (-7200.0, 0.0), (0.2, 0.0)):
+            ahead += step
+            fake.advance(0.5)
+            assert row(host.snapshot(), 10)["start_time"] == pytest.approx(started + shift, abs=0.01)
+    finally:
+        host.close()
