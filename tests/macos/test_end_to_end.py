@@ -110,7 +110,7 @@ def test_a_reused_pid(rh: Rh, mac: Callable[..., dict[str, str]]) -> None:
 @pytest.mark.slow
 def test_pipe(rh: Rh, mac: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     """rh-pipe on the scripted machine writes the hog's stay into the database."""
-    done = rh("pipe", "--for", "2s", "--quiet", "--db", tmp_path / "x.db", **mac())
+    done = rh("pipe", "--for", "4s", "--quiet", "--db", tmp_path / "x.db", **mac())    # an event begins after 2 s
     assert done.returncode == 0, done.stderr
     with sqlite3.connect(f"file:{tmp_path / 'x.db'}?mode=ro", uri=True) as db:
         rows = db.execute("SELECT command, pid, boot_id FROM process_events").fetchall()
