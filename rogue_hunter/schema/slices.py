@@ -75,7 +75,8 @@ MACHINE_SLICE = (
 
 _USE = (
     _f("cpu_seconds", float, "s", "CPU time of its own"),
-    _f("children_cpu_seconds", float, "s", "CPU time of children that ended, as far as no row of their own has it"),
+    _f("children_cpu_seconds", float, "s", "CPU time of children that ended, as far as no row of their own has it; "
+       "of a process that does not wait for its many children, its part of the time that no process explains"),
     _f("disk_bytes", int, "bytes", "bytes read and written"),
     _f("children_disk_bytes", int, "bytes", "the same of children that ended, as far as no row of their own has it"),
     _f("memory_bytes", int, "bytes", "memory held, highest tick"),

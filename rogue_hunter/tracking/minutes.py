@@ -51,7 +51,7 @@ class Minute:
             if command is None:
                 command = self._commands[name] = Command(Use(use.row))
             command.use.merge(use)
-            mark = use.max_score, use.cpu + use.children_cpu
+            mark = use.max_score, use.cpu + use.children_time
             if mark > command.best:
                 command.best, command.use.row = mark, use.row
 
@@ -75,7 +75,7 @@ class Minute:
                 largest[name] = row
         used = {name: command.use for name, command in self._commands.items()}
         lists: dict[str, dict[str, float]] = {
-            "cpu_seconds": {name: use.cpu + use.children_cpu for name, use in used.items()},
+            "cpu_seconds": {name: use.cpu + use.children_time for name, use in used.items()},
             "memory_bytes": {name: float(held) for name, held in memory.items()},
             "disk_bytes": {name: use.disk + use.children_disk for name, use in used.items()},
             "gpu_seconds": {name: use.gpu for name, use in used.items()},
@@ -92,7 +92,7 @@ class Minute:
             made.append(record(
                 "command_minute", minute=self.start, command=name, processes=count.get(name, 0),
                 pid=use.row.get("pid"), unit=use.row.get("unit"),
-                cpu_seconds=round(use.cpu + use.children_cpu, 3), memory_bytes=count_of(memory.get(name, 0)),
+                cpu_seconds=round(use.cpu + use.children_time, 3), memory_bytes=count_of(memory.get(name, 0)),
                 disk_bytes=count_of(use.disk + use.children_disk), gpu_seconds=round(use.gpu, 3) or None,
                 wakeups=count_of(use.wakeups), run_delay_s=round(use.run_delay, 3), max_score=use.max_score,
                 rogue_s=round(use.rogue, 1)))

@@ -38,7 +38,7 @@ Measure = Callable[[Use], float]
 
 _RANKS: tuple[tuple[Measure, float], ...] = (
     (lambda use: use.cpu, 0.02),
-    (lambda use: use.children_cpu, 0.02),
+    (lambda use: use.children_time, 0.02),
     (lambda use: use.disk, 64 << 10),
     (lambda use: use.children_disk, 64 << 10),
     (lambda use: use.growth, 1 << 20),
@@ -53,7 +53,7 @@ _RANKS: tuple[tuple[Measure, float], ...] = (
 spent waiting. rh-pipe itself uses 1 % of a core; an idle machine stays below all of it."""
 
 _GROUP_RANKS: tuple[tuple[Measure, float], ...] = (
-    (lambda use: use.cpu + use.children_cpu, 0.02),
+    (lambda use: use.cpu + use.children_time, 0.02),
     (lambda use: use.disk + use.children_disk, 64 << 10),
     (lambda use: use.run_delay, 0.01),
 )
@@ -63,6 +63,8 @@ BRANCH = 0.65
 """Part of a family's CPU use above which one branch of it is listed by itself instead."""
 ANCESTORS = 8
 """Generations that are followed."""
+UNWAITED_LEAST, UNWAITED_CORES = 2.0, 0.1
+"""Children a second that end unwaited for, and cores that no process explains, from which they explain each other."""
 STARTS_LEAST = 1.0
 """Processes a second that a unit must begin to be listed for that."""
 
@@ -268,10 +270,22 @@ class Slicer:
         if seconds > 0 and any("run_delay_ms_per_s" in use.row for use in done.uses.values()):
             delay = sum(use.run_delay for use in done.uses.values())
             machine["run_delay_ms_per_s"] = round(1000 * delay / seconds, 2)
+        self._credit_unwaited(done, machine.get("unattributed_cpu_cores") or 0.0)
         made = [record("machine_slice", **{**machine, **head})]
         made += (self._process(head, key, use) for key, use in self._chosen(done, standing))
         made += self._groups(done, head)
         return made
+
+    def _credit_unwaited(self, done: Slice, spare_cores: float) -> None:
+        """A parent that ignores SIGCHLD gets no CPU time of its children from the kernel. Processes that lose many
+        children and got none share the CPU time that no process explains, by the number of those children."""
+        seconds = done.machine.seconds
+        spare = spare_cores * seconds
+        exits = {key: use.exits for key, use in done.uses.items()
+                 if use.exits >= UNWAITED_LEAST * seconds and use.children_cpu < 0.1 * spare}
+        for key, use in done.uses.items():
+            known = spare_cores >= UNWAITED_CORES and key in exits
+            use.unwaited = spare * exits[key] / sum(exits.values()) if known else 0.0
 
     def _chosen(self, done: Slice, standing: bool) -> Iterator[tuple[Key, Use]]:
         """The processes that are listed: the first of each rank, then the second of each, and so on."""
@@ -313,7 +327,7 @@ class Slicer:
             if spent > seconds / 2:
                 state = name
         return record("process_slice", **head, **{name: row[name] for name in _FROM_ROW if name in row}, state=state,
-                      children=use.children or None, **use.fields((row,)))
+                      children=max(use.children, use.exits) or None, **use.fields((row,)))
 
     def _groups(self, done: Slice, head: dict[str, Any]) -> Iterator[Record]:
         """The units of at least two processes that used most together. The sums are over all of them."""
@@ -359,14 +373,14 @@ class Slicer:
                 if starts_jobs(row):
                     below.setdefault(parent, []).append(key)
                     part = branches.setdefault(parent, {})
-                    part[branch] = part.get(branch, 0.0) + use.cpu + use.children_cpu
+                    part[branch] = part.get(branch, 0.0) + use.cpu + use.children_time
                 branch = parent
         seconds = done.machine.seconds
         found: list[tuple[float, Key, Record]] = []
         for parent, keys in below.items():
             own = done.uses.get(parent)
             whole = [done.uses[key] for key in keys] + ([own] if own is not None else [])
-            parts = [*branches[parent].values(), *([own.cpu + own.children_cpu] if own is not None else [])]
+            parts = [*branches[parent].values(), *([own.cpu + own.children_time] if own is not None else [])]
             first = self._row_of(done, parent)
             if first is None or len(whole) < FAMILY or max(parts) > BRANCH * sum(parts):
                 continue

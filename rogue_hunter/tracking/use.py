@@ -18,7 +18,7 @@ AVERAGES = ("cpu_busy_cores", "cpu_steal_cores", "unattributed_cpu_cores", "pres
 """Fields of the closing row of which the average over time is kept."""
 HIGHEST = ("late_s", "max_score", "device_wait_ms")
 SUMS = ("asleep_s", "clock_step_s", "continued", "self_run_delay_ms", "self_throttled_ms", "started", "exited",
-        "refaults", "direct_reclaims", "oom_kills")
+        "refaults", "direct_reclaims", "oom_kills", "device_bytes")
 LAST = ("cpus", "memory_total_bytes", "processes", "unreadable")
 
 LARGEST = 2**63 - 1
@@ -56,6 +56,14 @@ class Use:
     max_score: int = 0
     rogue: float = 0.0
     children: int = 0
+    exits: int = 0
+    unwaited: float = 0.0
+    """CPU time of children that the process does not wait for, as far as it was inferred for it."""
+
+    @property
+    def children_time(self) -> float:
+        """CPU time of ended children, waited for or not."""
+        return self.children_cpu + self.unwaited
 
     def add(self, row: Row, dt: float, enter: int) -> bool:
         """Add `dt` seconds at the rates of `row`; from the score `enter` on they count as rogue. True if the process
@@ -68,6 +76,9 @@ class Use:
             busy = True
         if rate := get("children_cpu_percent"):
             self.children_cpu += rate * dt / 100
+            busy = True
+        if exits := get("children_exited"):
+            self.exits += exits
             busy = True
         if rate := get("disk_bytes_per_s"):
             self.disk += rate * dt
@@ -120,6 +131,8 @@ class Use:
         self.max_score = max(self.max_score, other.max_score)
         self.rogue += other.rogue
         self.children += other.children
+        self.exits += other.exits
+        self.unwaited += other.unwaited
 
     @property
     def growth(self) -> int:
@@ -136,7 +149,7 @@ class Use:
         found: dict[str, Any] = {}
         for name, rate, value in (
                 ("cpu_seconds", "cpu_percent", round(self.cpu, 3)),
-                ("children_cpu_seconds", "children_cpu_percent", round(self.children_cpu, 3)),
+                ("children_cpu_seconds", "children_cpu_percent", round(self.children_time, 3)),
                 ("disk_bytes", "disk_bytes_per_s", count_of(self.disk)),
                 ("children_disk_bytes", "children_disk_bytes_per_s", count_of(self.children_disk)),
                 ("memory_bytes", "memory_bytes", self.memory),
@@ -188,9 +201,6 @@ class MachineUse:
         value = get("memory_available_bytes")
         if value is not None and value <= values.get("memory_available_bytes", value):
             values["memory_available_bytes"] = value
-        value = get("device_bytes_per_s")
-        if value is not None:
-            values["device_bytes"] = values.get("device_bytes", 0.0) + value * dt
 
     def pause(self, made: Row) -> None:
         """Count a pause record."""

@@ -12,7 +12,7 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Row, Tick
 from rogue_hunter.tracking.history import History
-from rogue_hunter.tracking.slices import KEPT, MEMORY_LEAST
+from rogue_hunter.tracking.slices import KEPT, MEMORY_LEAST, Slicer
 from tests.tools.ticks import GIB, START, Machine, row, stream
 
 CONFIG = Config()
@@ -208,3 +208,23 @@ def test_any_machine_fits_the_declared_records() -> None:
     assert of(made, "process_slice") and of(made, "machine_slice")
     for each in made:
         wire.check(each["type"], {name: value for name, value in each.items() if name not in ("type", "v")})
+
+
+def test_children_that_are_not_waited_for_are_credited_to_their_parent() -> None:
+    """A supervisor that ignores SIGCHLD: its children's CPU time is in no counter, but the kernel reports their exits.
+    A parent that waits has its children's time already, and gets nothing more."""
+    machine = {"unattributed_cpu_cores": 0.8, "cpu_busy_cores": 1.0, "cpus": 2}
+    quick = {"pid": 7, "start_ticks": 1, "command": "supervise", "cpu_percent": 5.0, "children_cpu_percent": 0.0,
+             "children_exited": 40, "children_failed": 40}
+    waits = {"pid": 8, "start_ticks": 1, "command": "make", "cpu_percent": 5.0, "children_cpu_percent": 60.0,
+             "children_exited": 30}
+    slicer = Slicer(45)
+    for second in range(1, 5):
+        rows = {(7, 1): dict(quick), (8, 1): dict(waits)}
+        closing = {"ts": 1000.0 + second, "mono_ns": second * 10**9, "boot_id": "b", "interval_s": 1.0, **machine}
+        slicer.add(Tick(closing, rows, set(rows)), closing)
+    for _ in range(2):      # asked twice, the answer is the same
+        by = {one["pid"]: one for one in slicer.current() if one["type"] == "process_slice"}
+        assert by[7]["children_cpu_seconds"] == pytest.approx(0.8 * by[7]["seconds"], rel=0.01)
+        assert by[8]["children_cpu_seconds"] == pytest.approx(0.6 * by[8]["seconds"], rel=0.01)
+        assert by[7]["children"] == 160
