@@ -5,7 +5,7 @@ The rooms of the package. Each imports from itself and from those above it in th
     text        text for people and from people: formatting, time expressions, redaction of secrets
     schema      every record and every field, declared once
     config      every option with its default, its reason and its bounds; TOML
-    stream      the tick, the wire format, the clock
+    stream      the tick, stages and pipelines, the wire format, the clock
     host        reading the operating system: linux, macos
     sampling    from readings of the host to complete ticks
     scoring     two models of how rogue a process is

@@ -1,1 +1,1 @@
-"""The stream of ticks: the tick itself, the wire format, the clock that paces it."""
+"""The stream of ticks: the tick, stages and pipelines, the wire format, the clock."""

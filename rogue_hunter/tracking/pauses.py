@@ -85,9 +85,8 @@ class Pauses:
         self._stall: Stall | None = None
 
     def configure(self, config: Config) -> None:
-        """Use these settings; a stall that lasts begins with the next tick."""
-        if config.pause != self._set:
-            self.__init__(config.pause)  # type: ignore[misc]
+        """Use these settings from the next tick on."""
+        self._set = config.pause
 
     def __call__(self, tick: Tick) -> Tick:
         """The tick with the pauses that ended with it."""
