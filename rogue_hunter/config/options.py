@@ -159,7 +159,8 @@ class Tracking:
 class Pause:
     """What counts as a pause of the machine."""
 
-    late_s: float = option(1.0, "a beat that is this late is a pause: three beats missed", 0.05, 3600)
+    late_s: float = option(0.5, "a beat that is this late is a pause; below 1 s only if the cause is known", 0.05,
+                           3600)
     full_ms_per_s: float = option(800.0, "all tasks waiting for memory or storage at this rate is a stall", 1, 1000)
     full_s: float = option(1.0, "a stall that lasts this long is a pause", 0.1, 3600)
     longest_s: float = option(60.0, "a longer stall is reported in parts of this length", 1, 86_400)

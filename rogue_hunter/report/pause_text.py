@@ -22,6 +22,8 @@ def pause_words(pause: Record) -> str:
                 "no process is to blame")
     if cause == "stopped":
         return " because rh-pipe itself was stopped (SIGSTOP, or a debugger); no process is to blame"
+    if cause == "throttled":
+        return " because rh-pipe itself reached the CPU quota of its control group; no process is to blame"
     if cause == "unknown":
         delay = evidence.get("self_run_delay_ms")
         queue = f" (rh-pipe waited {number(round(delay))} ms of it for a CPU)" if delay is not None else ""

@@ -42,7 +42,7 @@ _RANGES = tuple(
 
 EVENT = (*_EVENT_HEAD, *(f for f in SNAPSHOT if f.name not in _names(_EVENT_HEAD)), *_RANGES)
 
-CAUSES = ("cpu", "memory", "io", "steal", "stopped", "unknown")
+CAUSES = ("cpu", "memory", "io", "steal", "stopped", "throttled", "unknown")
 
 PAUSE = (
     _f("ts", float, "s", "epoch seconds when the pause was known", stage="pause", required=True),
@@ -53,7 +53,8 @@ PAUSE = (
     _f("duration_s", float, "s", "how long the machine did not let the beat run, or all tasks waited", stage="pause",
        required=True),
     _f("cause", str, "", "what was short: cpu, memory, io; steal: the hypervisor ran others; stopped: only the toolkit "
-       "itself was stopped; unknown: no evidence", stage="pause", required=True, choices=CAUSES),
+       "itself was stopped; throttled: the CPU quota of its own control group kept it from running; unknown: no "
+       "evidence", stage="pause", required=True, choices=CAUSES),
     _f("culprits", list, "", "who used what was short: pid, start_ticks, command, unit, resource, amount (s or bytes), "
        "share of the machine's total", stage="pause", required=True),
     _f("unexplained_share", float, "1", "part of the total that no process seen explains", stage="pause"),

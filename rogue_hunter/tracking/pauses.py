@@ -19,7 +19,8 @@ EVIDENCE = (
     "late_s", "interval_s", "asleep_s", "clock_step_s", "continued", "cpus", "cpu_busy_cores", "cpu_steal_cores",
     "cpu_counted_cores", "unattributed_cpu_cores", "memory_total_bytes", "memory_available_bytes",
     "pressure_cpu_some_ms_per_s", "pressure_memory_some_ms_per_s", "pressure_memory_full_ms_per_s",
-    "pressure_io_some_ms_per_s", "pressure_io_full_ms_per_s", "self_run_delay_ms", "self_pageins", "self_cpu_percent",
+    "pressure_io_some_ms_per_s", "pressure_io_full_ms_per_s", "self_run_delay_ms", "self_throttled_ms", "self_pageins",
+    "self_cpu_percent",
 )
 """Fields of the closing row that are kept with a pause."""
 
@@ -35,6 +36,18 @@ SCARCE = 0.05
 WAITED = 0.5
 """Part of the gap that the sampling thread itself stood in the run queue."""
 BUSY = 0.9
+KTHREADD = 2
+"""The parent of all kernel threads."""
+SURE_S = 1.0
+"""A beat that is late by less is a pause only with a known cause: a timer alone is late by up to half a second on a
+virtual machine whose host is busy."""
+WORKED = 0.5
+"""Part of the lateness that the sampler itself computed for: the beat was late for its own work, as when thousands of
+processes are described at the start, and the machine did not pause."""
+WAITERS = 2
+"""Processes that must have waited during a stall: of a single one that runs, all tasks always wait for its storage."""
+PAGEINS_WAIT = 5.0
+"""Page-ins a second from which a process waits for storage."""
 
 
 def cause(evidence: Row, gap_s: float) -> str:
@@ -43,6 +56,8 @@ def cause(evidence: Row, gap_s: float) -> str:
     counted = evidence.get("cpu_counted_cores")
     if evidence.get("continued"):
         return "stopped"
+    if evidence.get("self_throttled_ms", 0.0) >= WAITED * 1000 * gap_s:
+        return "throttled"
     if (counted is not None and counted < STOOD_STILL * cpus) or \
             evidence.get("cpu_steal_cores", 0.0) >= STOLEN * cpus:
         return "steal"
@@ -72,7 +87,7 @@ class Stall:
     before: Mapping[Key, Row]
     lost: dict[Key, Row] = field(default_factory=dict)
     worst: float = 0.0
-    children: dict[Key, float] = field(default_factory=dict)
+    waiting: set[Key] = field(default_factory=set)
 
 
 class Pauses:
@@ -98,7 +113,7 @@ class Pauses:
         found: list[Record] = []
         before = self._closing
         if before is not None and before.get("boot_id") == closing.get("boot_id"):
-            if closing.get("late_s", 0.0) >= self._set.late_s:
+            if self._paused(closing):
                 found.append(self._late(tick, closing))
                 self._stall = None
             else:
@@ -108,6 +123,14 @@ class Pauses:
         self._rows, self._closing = tick.processes, closing
         return found
 
+    def _paused(self, closing: Row) -> bool:
+        """True when a late beat is a pause of the machine."""
+        late = closing.get("late_s", 0.0)
+        worked = closing.get("self_cpu_percent", 0.0) / 100 * (closing.get("interval_s") or 0.0)
+        if late < self._set.late_s or worked >= WORKED * late:
+            return False
+        return bool(late >= SURE_S or cause(closing, late) != "unknown")
+
     def _late(self, tick: Tick, closing: Row) -> Record:
         late, ts = closing["late_s"], closing["ts"]
         evidence = {name: closing[name] for name in EVIDENCE if name in closing}
@@ -115,8 +138,10 @@ class Pauses:
         lost = {key: self._rows[key] for key in tick.exited if key in self._rows}
         used = {key: row["children_cpu_percent"] / 100 * closing["interval_s"]
                 for key in tick.changed if (row := tick.processes[key]).get("children_cpu_percent")}
-        start = self._stall.start if self._stall is not None and why in ("memory", "io") else ts - late
-        return self._record(closing, start, why, evidence, self._rows, tick.processes, lost, used,
+        start, lasted = ts - late, late
+        if self._stall is not None and why in ("memory", "io"):
+            start, lasted = self._stall.start, (closing["mono_ns"] - self._stall.mono_ns) / 1e9
+        return self._record(closing, start, lasted, why, evidence, self._rows, tick.processes, lost, used,
                             closing["interval_s"])
 
     def _stalls(self, tick: Tick, closing: Row, before: Row) -> list[Record]:
@@ -132,22 +157,23 @@ class Pauses:
             if not stalled or lasted >= self._set.longest_s:
                 end = closing if stalled else before
                 lasted = (end["mono_ns"] - stall.mono_ns) / 1e9
-                if lasted >= self._set.full_s:
+                if lasted >= self._set.full_s and len(stall.waiting) >= WAITERS:
                     evidence = {name: end[name] for name in EVIDENCE if name in end}
                     evidence[f"pressure_{stall.resource}_full_ms_per_s"] = stall.worst
                     evidence["interval_s"] = round(lasted, 3)
-                    found.append(self._record(end, stall.start, stall.resource, evidence, stall.before,
-                                              tick.processes, stall.lost, {}, lasted))
+                    found.append(self._record(end, stall.start, lasted, stall.resource, evidence,
+                                              stall.before, tick.processes, stall.lost, {}, lasted))
                 self._stall = stall = None
         if stalled:
             if stall is None:
                 self._stall = stall = Stall(resource, before["ts"], before["mono_ns"], self._rows)
             stall.worst = max(stall.worst, full[resource])
+            _see_waiting(tick, stall)
             if resource == "memory":
                 stall.resource = "memory"
         return found
 
-    def _record(self, closing: Row, start: float, why: str, evidence: Row, before: Mapping[Key, Row],
+    def _record(self, closing: Row, start: float, lasted: float, why: str, evidence: Row, before: Mapping[Key, Row],
                 after: Mapping[Key, Row], lost: Mapping[Key, Row], children: Mapping[Key, float],
                 seconds: float) -> Record:
         ts = closing["ts"]
@@ -156,9 +182,19 @@ class Pauses:
         if why in ("cpu", "memory", "io"):
             named, unexplained = culprits(why, before, {**lost, **after}, children, evidence, seconds)
         return record("pause", ts=ts, pause=f"{closing['boot_id'][:8]}-{round(start * 1000)}",
-                      boot_id=closing["boot_id"], start=round(start, 3), end=ts, duration_s=round(ts - start, 3),
+                      boot_id=closing["boot_id"], start=round(start, 3), end=ts, duration_s=round(lasted, 3),
                       cause=why, culprits=named[: self._set.culprits],
                       unexplained_share=None if unexplained is None else round(unexplained, 4), evidence=evidence)
+
+
+def _see_waiting(tick: Tick, stall: Stall) -> None:
+    """Note which processes wait: in uninterruptible sleep, or for pages. The kernel's own threads work for others."""
+    if len(stall.waiting) >= WAITERS:
+        return
+    for key, row in tick.processes.items():
+        waits = row.get("state") == "uninterruptible" or row.get("pageins_per_s", 0.0) >= PAGEINS_WAIT
+        if waits and row.get("ppid") != KTHREADD and not row.get("own"):
+            stall.waiting.add(key)
 
 
 def culprits(resource: str, before: Mapping[Key, Row], after: Mapping[Key, Row], children: Mapping[Key, float],
@@ -172,7 +208,7 @@ def culprits(resource: str, before: Mapping[Key, Row], after: Mapping[Key, Row],
     measure = _MEASURES[resource]
     for key, row in after.items():
         was = before.get(key)
-        if was is row:
+        if was is row or row.get("own"):
             continue
         amount = measure(row, was) + (children.get(key, 0.0) if resource == "cpu" else 0.0)
         if amount > 0:
@@ -182,7 +218,8 @@ def culprits(resource: str, before: Mapping[Key, Row], after: Mapping[Key, Row],
         total = evidence["cpu_busy_cores"] * seconds
     elif resource == "memory" and not _grew(amounts, evidence):
         # Nobody took much just now: those who hold it are what the others have to do without.
-        amounts = {key: float(row["memory_bytes"]) for key, row in after.items() if row.get("memory_bytes")}
+        amounts = {key: float(row["memory_bytes"]) for key, row in after.items()
+                   if row.get("memory_bytes") and not row.get("own")}
         total = evidence.get("memory_total_bytes")
     seen = sum(amounts.values())
     whole = max(seen, total or 0.0) or 1.0

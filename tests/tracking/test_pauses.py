@@ -35,6 +35,7 @@ def hog(cpu: float, pid: int = 7, **more: Any) -> Row:
     return row(pid, command=f"hog{pid}", cpu_seconds_total=cpu, **more)
 
 
+OTHERS = [row(8, state="uninterruptible"), row(9, pageins_per_s=100.0)]
 LATE = {"late_s": 2.0, "interval_s": 2.333}
 
 
@@ -109,11 +110,60 @@ def test_no_evidence_is_said() -> None:
 def test_stall_without_a_late_beat() -> None:
     """All tasks waiting for storage for two seconds is a pause though the beat was on time, once, with its culprit."""
     busy = {"pressure_io_full_ms_per_s": 900.0}
-    ticks = [[hog(1.0, disk_write_bytes_total=i * 10**6)] for i in range(12)]
+    ticks = [[hog(1.0, disk_write_bytes_total=i * 10**6, state="uninterruptible"), *OTHERS] for i in range(12)]
     (pause,) = run(ticks, dict.fromkeys(range(3, 9), busy))
     assert pause["cause"] == "io"
     assert pause["duration_s"] == pytest.approx(2.0, abs=0.01)
     assert pause["culprits"][0]["command"] == "hog7"
+
+
+def test_one_task_that_waits_for_its_own_storage_is_no_pause() -> None:
+    """A backup that is all that runs: full pressure, and no other process waits. Kernel threads work for it."""
+    kernel = row(99, ppid=2, state="uninterruptible")
+    ticks = [[hog(1.0, disk_write_bytes_total=i * 10**6, state="uninterruptible"), row(8), kernel] for i in range(60)]
+    full = {"pressure_io_full_ms_per_s": 990.0}
+    assert run(ticks, dict.fromkeys(range(3, 50), full)) == []
+
+
+def test_a_quota_of_our_own_blames_no_process() -> None:
+    """Throttled time counts as run delay: with an idle machine beside it is no shortage of CPU."""
+    (pause,) = run([[hog(1.0)]] * 2 + [[hog(3.0)]], {2: {**LATE, "cpus": 2, "cpu_busy_cores": 0.09,
+                                                         "self_run_delay_ms": 1900.0, "self_throttled_ms": 1800.0}})
+    assert (pause["cause"], pause["culprits"]) == ("throttled", [])
+
+
+def test_half_a_second_is_a_pause_if_the_cause_is_known() -> None:
+    """Real-time loops leave 5 % to others: beats are 0.7 s late and stood in the run queue all the time."""
+    short = {"late_s": 0.7, "interval_s": 1.033}
+    (pause,) = run([[hog(1.0)]] * 2 + [[hog(3.0)]], {2: {**short, "cpus": 2, "cpu_busy_cores": 2.0,
+                                                         "self_run_delay_ms": 690.0}})
+    assert (pause["cause"], pause["duration_s"], pause["culprits"][0]["command"]) == ("cpu", 0.7, "hog7")
+    assert run([[hog(1.0)]] * 4, {2: {**short, "self_run_delay_ms": 3.0}}) == []
+    assert run([[hog(1.0)]] * 4, {2: {**short, "late_s": 0.4, "self_run_delay_ms": 390.0}}) == []
+
+
+def test_late_for_its_own_work_is_no_pause() -> None:
+    """The sampler computed for most of the time: the machine did not keep it from running."""
+    assert run([[hog(1.0)]] * 4, {2: {**LATE, "self_run_delay_ms": 100.0, "self_cpu_percent": 80.0}}) == []
+
+
+def test_rogue_hunter_is_no_culprit() -> None:
+    """Its own processes are never named, whatever was short."""
+    mine = row(8, command="rh-pipe", own=True, cpu_seconds_total=9.0)
+    (pause,) = run([[hog(1.0), row(8, own=True)]] * 2 + [[hog(3.0), mine]],
+                   {2: {**LATE, "cpus": 2, "cpu_busy_cores": 1.9, "self_run_delay_ms": 1900.0}})
+    assert [c["command"] for c in pause["culprits"]] == ["hog7"]
+
+
+def test_a_clock_that_is_set_in_a_pause_changes_no_duration() -> None:
+    """Durations are measured: two seconds late stay two seconds, and a stall lasts by the monotonic clock."""
+    (pause,) = run([[hog(1.0)]] * 2 + [[hog(3.0)]], {2: {**LATE, "ts": START + 86_400, "clock_step_s": 86_400.0,
+                                                         "self_run_delay_ms": 1900.0}})
+    assert pause["duration_s"] == 2.0
+    full = {"pressure_io_full_ms_per_s": 900.0}
+    (pause,) = run([[hog(1.0), *OTHERS]] * 12, {**dict.fromkeys(range(3, 9), full),
+                                                6: {**full, "ts": START - 86_400, "clock_step_s": -86_400.0}})
+    assert pause["duration_s"] == pytest.approx(2.0, abs=0.01)
 
 
 def test_short_stall_is_none() -> None:
@@ -123,7 +173,7 @@ def test_short_stall_is_none() -> None:
 
 def test_long_stall_is_told_in_parts() -> None:
     """A stall that goes on for minutes is told every minute, not only at its end."""
-    found = run([[hog(1.0)]] * 600, {i: {"pressure_memory_full_ms_per_s": 950.0} for i in range(10, 500)})
+    found = run([[hog(1.0), *OTHERS]] * 600, {i: {"pressure_memory_full_ms_per_s": 950.0} for i in range(10, 500)})
     assert [round(p["duration_s"]) for p in found] == [60, 60, 43]
 
 

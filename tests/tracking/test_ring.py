@@ -13,7 +13,7 @@ from tests.tools.ticks import closing, key, row
 def test_bounded() -> None:
     """The oldest tick falls out; what is held is given oldest first."""
     ring = Ring(3)
-    assert (len(ring), ring.size, ring.ticks()) == (0, 3, [])
+    assert (len(ring), ring.size, ring.ticks()) == (0, 3, ())
     for seq in range(5):
         ring.push(closing(seq, 0), {})
     assert [end["seq"] for end, _ in ring.ticks()] == [2, 3, 4]

@@ -53,7 +53,8 @@ def pauses(source: Source, asked: Asked) -> Answer:
 
 def _without(cause: str) -> str:
     """Why a pause has no culprit."""
-    return {"steal": "the hypervisor", "stopped": "only rh-pipe was stopped"}.get(cause, "no evidence")
+    return {"steal": "the hypervisor", "stopped": "only rh-pipe was stopped",
+            "throttled": "the CPU quota of rh-pipe"}.get(cause, "no evidence")
 
 
 def pause(source: Source, asked: Asked) -> Answer:

@@ -55,7 +55,7 @@ def offenders(source: Source, asked: Asked) -> Answer:
                  spark(asked.period, ((at, owed) for name, at, owed in times if name == o.get(asked.by)), OWED_SLOTS),
                  str(o.get(asked.by) or "?")] for o in found]
         heads = ["OWES", "OF-ALL", "PAUSES", "LONGEST", "ROGUE-FOR", "EVENTS", "PEAK", "LAST", "WHEN", asked.by.upper()]
-        unattributed = sum(length for _, length, cause in paused if cause in ("steal", "stopped", "unknown"))
+        unattributed = sum(length for _, length, cause in paused if cause not in ("cpu", "memory", "io"))
         total_s = sum(length for _, length, _ in paused)
         foot = f"{len(paused)} pause{'' if len(paused) == 1 else 's'}, " \
                f"{duration(total_s)} in all, {duration(unattributed)} of it unattributed\n"
