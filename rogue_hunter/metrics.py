@@ -6,9 +6,6 @@ create time series without limit.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 
+from rogue_hunter import files
 from rogue_hunter.rules.model import PRIORITIES
 from rogue_hunter.schema.field import BANDS
 from rogue_hunter.stream.tick import Record, Row, Tick
@@ -197,17 +195,8 @@ class _Levels:
 
 
 def write_textfile(page: Page, path: Path) -> None:
-    """Write the page to a file for node_exporter's textfile collector, in one step. Raises OSError."""
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(page.render())
-        os.chmod(name, 0o644)  # the collector runs as another user
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+    """Write the page atomically to a file for the textfile collector of node_exporter. Raises OSError."""
+    files.replace(path, page.render(), mode=0o644)  # the collector runs as another user
 
 
 class Server:

@@ -19,7 +19,7 @@ from typing import Any
 from xml.parsers.expat import ExpatError
 
 from rogue_hunter.paths import private_dir
-from rogue_hunter.service.manager import Done, Run, ServiceError, State, put, read, run_command, take_away
+from rogue_hunter.service.manager import Done, Run, ServiceError, State, read, remove_file, run_command, write_file
 from rogue_hunter.service.program import QUIET, Program
 
 LABEL = "local.rogue-hunter.pipe"
@@ -168,7 +168,7 @@ class Launchd:
     def install(self) -> list[str]:
         """Write the file and load it: RunAtLoad starts it. A changed file is loaded again."""
         private_dir(self._log.parent)
-        changed = put(self.file, self.text(), LABEL.encode())
+        changed = write_file(self.file, self.text(), LABEL.encode())
         said = [f"wrote {self.file}"] if changed else []
         # A label that was once disabled stays disabled, and bootstrap then fails.
         self._ask("enable", self._target)
@@ -188,7 +188,7 @@ class Launchd:
         if self._loaded():
             self._bootout()
             said.append(f"unloaded {LABEL}")
-        if take_away(self.file, LABEL.encode()):
+        if remove_file(self.file, LABEL.encode()):
             said.append(f"removed {self.file}")
         return said or [f"{LABEL} is not installed"]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rogue_hunter import files
 from rogue_hunter.text.errors import RogueHunterError
 
 TIMEOUT_S = 60.0
@@ -108,7 +107,7 @@ class Manager(Protocol):
         ...
 
 
-def put(file: Path, text: bytes, mark: bytes) -> bool:
+def write_file(file: Path, text: bytes, mark: bytes) -> bool:
     """Write a world-readable file atomically; False if it already has this content.
 
     A file without `mark` was not written by rh-service and is never overwritten. Raises ServiceError.
@@ -118,26 +117,15 @@ def put(file: Path, text: bytes, mark: bytes) -> bool:
         return False
     if before is not None and mark not in before:
         raise ServiceError(f"{file}: was not written by rh-service; move it away first", 1)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        try:
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            with open(fd, "wb") as out:
-                out.write(text)
-                out.flush()
-                os.fchmod(fd, 0o644)
-                os.fsync(fd)
-            os.replace(beside, file)
-        finally:
-            with suppress(FileNotFoundError):
-                beside.unlink()
+        files.replace(file, text, mode=0o644)
     except OSError as error:
         raise ServiceError(f"{file}: {error.strerror}", 74) from None
     return True
 
 
-def take_away(file: Path, mark: bytes) -> bool:
+def remove_file(file: Path, mark: bytes) -> bool:
     """Remove a file; False if it does not exist. Raises ServiceError for a file without `mark`."""
     before = read(file)
     if before is None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from rogue_hunter.service.manager import Done, Run, ServiceError, State, put, read, run_command, take_away
+from rogue_hunter.service.manager import Done, Run, ServiceError, State, read, remove_file, run_command, write_file
 from rogue_hunter.service.program import QUIET, Program
 from rogue_hunter.stream import wire
 
@@ -120,7 +120,7 @@ class Systemd:
         """Write, enable and start the unit; a running unit is restarted if it changed."""
         if self._ask("is-system-running", fine=range(256)).out.strip() == "offline":
             raise NoManager(f"there is no systemd user manager here; {INSTEAD}", 69)
-        said = [f"wrote {self.file}"] if put(self.file, self.text(), MARK) else []
+        said = [f"wrote {self.file}"] if write_file(self.file, self.text(), MARK) else []
         self._ask("daemon-reload")
         self._ask("enable", UNIT)
         self._ask("reset-failed", UNIT, fine=range(256))
@@ -142,9 +142,9 @@ class Systemd:
         except NoManager:       # then nothing runs; the unit must be gone at the next login
             for link in self.file.parent.glob(f"*.wants/{UNIT}"):
                 link.unlink(missing_ok=True)
-            take_away(self.file, MARK)
+            remove_file(self.file, MARK)
             return [f"removed {self.file}"]
-        take_away(self.file, MARK)
+        remove_file(self.file, MARK)
         self._ask("daemon-reload")
         self._ask("reset-failed", UNIT, fine=range(256))
         return [f"stopped {UNIT}", f"removed {self.file}"]
