@@ -16,6 +16,7 @@ from typing import Any
 from rogue_hunter.sampling.units import WRAPPERS, starts_jobs
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.slices import MACHINE_SLICE, SLICE_S
+from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Row, Tick, lived, record
 from rogue_hunter.tracking.use import MachineUse, Use, count_of
 
@@ -136,7 +137,8 @@ class Slicer:
         self.units = Units()
         self.last: Tick | None = None
         self._slice: Slice | None = None
-        self._complete: deque[list[Record]] = deque(maxlen=KEPT)
+        self._complete: deque[bytes] = deque(maxlen=KEPT)
+        """Each slice's records as one JSON array: a third of the memory that they take as dicts."""
         self._active: set[Key] = set()
         self._large: set[Key] = set()
         self._pids: dict[int, Key] = {}
@@ -171,7 +173,7 @@ class Slicer:
         minute = ended.number // 60
         made = self._records(ended, minute != self._listed)
         self._listed = minute
-        self._complete.append(made)
+        self._complete.append(wire.dumps(made))
         return made
 
     def current(self) -> list[Record]:
@@ -180,7 +182,7 @@ class Slicer:
 
     def recent(self) -> list[Record]:
         """The records of the last complete slices and of the running one, oldest first."""
-        return [each for made in self._complete for each in made] + self.current()
+        return [each for made in self._complete for each in wire.loads(made)] + self.current()
 
     # -- adding ------------------------------------------------------------------------------------------------------
 
