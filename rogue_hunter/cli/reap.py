@@ -25,8 +25,9 @@ from rogue_hunter.reaper.platform import here
 from rogue_hunter.reaper.process import Machine, Unreadable
 from rogue_hunter.reaper.run import Setup, exit_code
 from rogue_hunter.reaper.signals import Gone, Stop
-from rogue_hunter.reaper.stage import Reap
+from rogue_hunter.reaper.stage import Reap, scan
 from rogue_hunter.rules.model import RuleSet
+from rogue_hunter.store.writer import StoreActions
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.batches import gathered
 from rogue_hunter.stream.pipeline import chain
@@ -89,18 +90,18 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
         ticks, finish = _named(pids, setup.machine)
     elif everything:
         counted = run.ProcessCount()
-        ticks = chain(_scanned(config, rules, setup), counted)
+        ticks = chain(scan(config, rules, setup.patterns), counted)
     elif os.isatty(0):
         raise run.Failure("reads matches from standard input: rh-sample -n 2 | rh-match | rh-reap; or give --all or "
                              "--pid PID", run.USAGE)
     else:
         ticks, finish = run.read_ticks("rh-reap")
         ticks = gathered(ticks, TOGETHER_S)
-    actions: list[Record] = []
     with interrupts.handled(setup.stop.set):
-        kept = _Kept(actions, options.database_path(db, config, make=False), config, must=db is not None)
+        kept = StoreActions(options.database_path(db, config, make=False), config.store, run.say, must=db is not None)
         done = chain(interrupts.reading(ticks), Reap(setup), kept)
         wire.write(_until(setup.stop, done), out, encode=wire.Encoder().tick if tee else _answers)
+    actions = kept.actions
     if actions and not quiet:
         run.say(summary(actions))
     elif counted is not None and not quiet:
@@ -197,51 +198,6 @@ def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Calla
             run.say(f"{pid}: not killed: {error}")
             missing.append(pid)
     return iter([Tick(records=matches)]), lambda: run.FOUND if missing else run.OK
-
-
-def _scanned(config: Config, rules: RuleSet, setup: Setup) -> Iterator[Tick]:
-    """One look at all processes, a second after a silent one, with the matches of the rules."""
-    from rogue_hunter.host import platform as host
-    from rogue_hunter.rules.matcher import Matcher
-    from rogue_hunter.sampling.lineage import Lineage
-    from rogue_hunter.sampling.sample import beats_of, sample
-    from rogue_hunter.scoring.stage import Score
-    from rogue_hunter.stream.clock import Rate
-
-    found = host.here()
-    try:
-        yield from chain(sample(found, beats_of(found, Rate(1.0), count=2), silent_first=True), Lineage(),
-                         Score(config), Matcher(rules, patterns=setup.patterns))
-    finally:
-        found.close()
-
-
-class _Kept:
-    """A stage that notes the actions, and stores them. The user's own database is written only if it exists and no
-    other process writes to it: rh-pipe takes them from the audit file. A database that was named must take them."""
-
-    def __init__(self, actions: list[Record], database: Path, config: Config, *, must: bool) -> None:
-        self._actions, self._database, self._config, self._must = actions, database, config, must
-
-    def __call__(self, tick: Tick) -> Tick:
-        from rogue_hunter.store.database import DatabaseError, Lock
-        from rogue_hunter.store.writer import Writer
-
-        new = [each for each in tick.records if each["type"] == "action"]
-        self._actions += new
-        if new and (self._must or self._database.exists()):
-            try:
-                lock = Lock(self._database)
-                try:
-                    writer = Writer(self._database, self._config.store, time.time, run.say)
-                    writer.take(Tick(records=new))
-                    writer.close()
-                finally:
-                    lock.release()
-            except DatabaseError:
-                if self._must:
-                    raise
-        return tick
 
 
 def _verify(config: Config, rules: RuleSet) -> int:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from heapq import merge
 from pathlib import Path
+from typing import Any
 
+from rogue_hunter.store.database import DatabaseError, Lock, open_reader, open_writer
 from rogue_hunter.store.rows import SEEN_S
 from rogue_hunter.store.tables import CAPTURE_PARTS
+from rogue_hunter.text.errors import CONFIG_ERROR, IO_ERROR, UNAVAILABLE
 
 BITE = 500
 """Rows of a table removed in one transaction: 500 events have about 2,000 snapshots, 1.5 MB."""
@@ -159,6 +163,65 @@ def estimate(connection: sqlite3.Connection, before: float, max_bytes: int,
         _count(rows, counts)
         size -= sum(sizes[name] * count for name, count in counts.items())
     return Removed(rows, round(size))
+
+
+class InUse(DatabaseError):
+    """Another process is the writer of the database."""
+
+
+def prune_file(database: Path, before: float, limit: int, fine_before: float,
+               warn: Callable[[str], object]) -> tuple[Removed, dict[str, Any]]:
+    """Prune in this process, as the only writer; what was removed, and counts of the events that remain.
+
+    Raises InUse if there is another writer, and DatabaseError. See `prune` for the arguments.
+    """
+    try:
+        # open_writer creates a missing file and moves one aside that is not a database: neither is wanted here.
+        open_reader(database).close()
+    except DatabaseError as error:
+        if error.code != CONFIG_ERROR:  # an older version: open_writer migrates it, and refuses other programs' files
+            raise
+    try:
+        lock = Lock(database)
+    except DatabaseError as error:
+        raise InUse(str(error), error.code) if error.code == UNAVAILABLE else error from None
+    try:
+        connection, moved = open_writer(database)
+        with closing(connection), _reported(database):
+            if moved is not None:
+                warn(f"{database} was corrupt; it was moved to {moved.name} and replaced by a new one")
+            # No tick waits for this process, so a reader may keep it waiting for a moment.
+            connection.execute("PRAGMA busy_timeout = 5000")
+            removed = deque(prune(connection, before, limit, fine_before=fine_before), maxlen=1).pop()
+            return removed, _remaining(connection)
+    finally:
+        lock.release()
+
+
+def estimate_file(database: Path, before: float, limit: int,
+                  fine_before: float) -> tuple[Removed, dict[str, Any]]:
+    """What `prune_file` would remove. Nothing is locked or written. Raises DatabaseError."""
+    with closing(open_reader(database)) as connection, _reported(database):
+        connection.execute("BEGIN")
+        removed, left = estimate(connection, before, limit, fine_before), _remaining(connection)
+    gone = removed.rows.get("process_events", 0)
+    # The oldest event after that is not worth another search.
+    return removed, {**left, "events_left": left["events_left"] - gone, **({"oldest_event": None} if gone else {})}
+
+
+@contextmanager
+def _reported(database: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        busy = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+        raise DatabaseError(f"{database}: {error}", UNAVAILABLE if busy else IO_ERROR) from None
+
+
+def _remaining(connection: sqlite3.Connection) -> dict[str, Any]:
+    names = "events_left", "open_events", "oldest_event"
+    return dict(zip(names, connection.execute(
+        "SELECT count(*), count(*) - count(exit_time), min(entry_time) FROM process_events").fetchone(), strict=True))
 
 
 def checkpoint(connection: sqlite3.Connection) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from rogue_hunter import __version__
 from rogue_hunter.config.options import Store as Settings
-from rogue_hunter.store.database import DatabaseError, is_corrupt, move_aside, open_writer
+from rogue_hunter.store.database import DatabaseError, Lock, is_corrupt, move_aside, open_writer
 from rogue_hunter.store.rows import CMDLINE, WRITES
 from rogue_hunter.store.slice_budget import SliceBudget
 from rogue_hunter.stream import wire
@@ -281,6 +281,36 @@ class Store:
         """The facts of daemon_state."""
         return {"last_tick": self._last.row, "ticks": self._count, "highest": self._highest,
                 "rogues": [_named(row) for row in self._last.rogues.values()]}
+
+
+class StoreActions:
+    """A stage that collects the actions and stores them. The user's own database is written only if it exists and has
+    no other writer, because rh-pipe takes the actions from the audit file; with `must` a failure is raised."""
+
+    def __init__(self, database: Path, settings: Settings, warn: Callable[[str], None], *, must: bool) -> None:
+        self.actions: list[Record] = []
+        self._database, self._settings, self._warn, self._must = database, settings, warn, must
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick, unchanged. Raises DatabaseError."""
+        new = [each for each in tick.records if each["type"] == "action"]
+        self.actions += new
+        if new and (self._must or self._database.exists()):
+            try:
+                self._store(new)
+            except DatabaseError:
+                if self._must:
+                    raise
+        return tick
+
+    def _store(self, actions: list[Record]) -> None:
+        lock = Lock(self._database)
+        try:
+            writer = Writer(self._database, self._settings, time.time, self._warn)
+            writer.take(Tick(records=actions))
+            writer.close()
+        finally:
+            lock.release()
 
 
 _NAMED = ("pid", "start_ticks", "start_time", "command", "cmdline", "user", "state", "score", "band",

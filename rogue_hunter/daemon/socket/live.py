@@ -1,7 +1,8 @@
-"""What a running rh-pipe tells rh-report over its socket: newer than what it wrote to the database."""
+"""Requests of commands to a running rh-pipe: its slices and state, newer than in the database, and pruning."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from rogue_hunter.daemon.socket.framing import Silent, ask, greeting
 from rogue_hunter.host.platform import suspended
 from rogue_hunter.paths import PathError
 from rogue_hunter.report.database import Source, holder
-from rogue_hunter.stream.tick import record
+from rogue_hunter.store.database import DatabaseError
+from rogue_hunter.stream.tick import Record, record
 
 LIVE_S = 2.0
 """How long rh-pipe has to answer with its slices; it does so between two ticks, in some 10 ms."""
@@ -46,3 +48,17 @@ def with_live_state(found: Source, config: Config) -> Source:
     except (SocketError, PathError):
         return found
     return replace(found, live=live) if live.get("pid") == pid else found
+
+
+def prune_through_pipe(database: Path, age_s: float, max_bytes: int, config: Config, refused: DatabaseError) -> Record:
+    """Have the rh-pipe that writes to this database prune it, between its ticks; its `prune` record.
+
+    Raises DatabaseError, with the reason in `refused`, if it cannot be asked.
+    """
+    request = record("prune_request", older_than_s=age_s, max_bytes=max_bytes,
+                     database=os.fsencode(os.path.realpath(database)).decode("utf-8", "backslashreplace"))
+    try:
+        answer: Record = ask(socket_path(config.socket.path), request, "prune")
+    except SocketError as error:
+        raise DatabaseError(f"{refused}, which cannot be asked to prune it: {error}", refused.code) from None
+    return answer
