@@ -1,4 +1,4 @@
-"""rh-match: which processes are the rules about?"""
+"""rh-match: which processes match the rules?"""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 @run.group("rh-match", """
 Examples:
   rh-sample -n 2 | rh-match | jq -c '[.pid, .command, .rule, .reason]'
-  rh-sample -n 2 | rh-match | rh-reap --dry-run      what would be ended, and why
+  rh-sample -n 2 | rh-match | rh-reap --dry-run      what would be terminated, and why
   rh-sample | rh-score | rh-match --tee | rh-metrics --serve 127.0.0.1:9090
   rh-match rules --toml > my-rules.toml              a rule file to start from
-  rh-match backtest --since 30d                      what they would have found in the past
+  rh-match backtest --since 30d                      what the rules would have matched in the past
 """, invoke_without_command=True)
-@click.option("--tee", is_flag=True, help="Pass the ticks on as well, not only the matches.")
+@click.option("--tee", is_flag=True, help="Print the ticks too, not only the matches.")
 @click.option("--no-lifetime", is_flag=True,
-              help="Take no average over a process's life as proof: what has to last must be seen to last.")
+              help="Require conditions to be observed for their full duration; ignore lifetime averages.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 if anything matched.")
 @options.rules_options
 def command(tee: bool, no_lifetime: bool, exit_code: bool, config: Config, rules: RuleSet) -> int:
-    """Read ticks and print a match record for each process that a rule is about; nothing is done to it.
+    """Read ticks and print a match record for each process that matches a rule; no process is touched.
 
-    A match that lasts is said again each minute.
+    A match is printed when it starts, then once a minute.
     """
     out = run.output()
     ticks, finish = run.read_ticks("rh-match")
@@ -69,11 +69,11 @@ def _told(tick: Tick, seen: list[int]) -> Tick:
 
 
 @command.command("rules")
-@click.option("--toml", "as_toml", is_flag=True, help="As a rule file, to start your own from; without examples.")
+@click.option("--toml", "as_toml", is_flag=True, help="As a rule file, without examples, as a start for your own.")
 @options.form_options()
 @options.rules_options
 def rules_(as_toml: bool, form: str | None, config: Config, rules: RuleSet) -> int:
-    """List the rules in force, in the order in which they are asked."""
+    """List the rules in force, in the order in which they are tried."""
     if as_toml:
         from rogue_hunter.rules.toml import rules_toml
 
@@ -130,8 +130,8 @@ def _words(conditions: Any) -> str:
 @options.rules_options
 def backtest_(db: Path | None, since: float, until: float | None, form: str | None, config: Config,
               rules: RuleSet) -> int:
-    """Say what the rules would have found in recorded history: when first, what that would have saved, and the
-    regrets: what ended or calmed down by itself, or sat on a terminal."""
+    """Print what the rules would have matched in recorded history: when first, what that would have saved, and the
+    regrets: processes that exited or calmed down by themselves, or had a terminal."""
     import sqlite3
     from contextlib import closing
 
@@ -157,7 +157,7 @@ def _backtest_text(firings: list[Record], sums: list[Record], look: Style) -> st
     from rogue_hunter.report.sentences import moment
 
     if not firings:
-        return "The rules would have matched nothing that was recorded.\n"
+        return "The rules would not have matched any recorded process.\n"
     rows = [[moment(f["ts"], look.now), f["rule"], f["action"], str(f["pid"]), duration(f["cpu_seconds_saved"]),
              f.get("ended", "open"), visible(f["command"]), f.get("regret", "")] for f in firings]
     heads = ["FIRST", "RULE", "ACTION", "PID", "SAVED", "ENDED", "COMMAND", "REGRET"]

@@ -18,7 +18,6 @@ from rogue_hunter.service.program import XDG, command_line
 from rogue_hunter.store import prune as pruning
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import record
-from rogue_hunter.text.format import size
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
@@ -82,7 +81,7 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
         below_limit=after <= limit, **left)) + b"\n")
     out.flush()
     if after > limit:
-        run.say(f"{database}: still {size(after)}, the limit is {size(limit)}; " + (
+        run.say(f"{database}: still {after / 1e6:.1f} MB, the limit is {limit / 1e6:.1f} MB; " + (
             "a reader keeps the file from shrinking" if removed.size_bytes <= limit else "open events are not removed"))
         return run.FOUND
     return run.OK

@@ -52,7 +52,7 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Send no signal; print what would be done.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. All protections stay in force.")
 @click.option("--pid", "pids", type=click.IntRange(1, PID_MAX), multiple=True, metavar="PID",
-              help="Terminate this process, whatever the rules say; may be repeated. Reads no input.")
+              help="Terminate this process, even if no rule matches; may be repeated. Reads no input.")
 @click.option("--all", "everything", is_flag=True,
               help="Match all processes now, and terminate those that match. Reads no input.")
 @click.option("--verify", is_flag=True, help="Check the chain of the audit file; exit 1 if it was changed.")

@@ -23,7 +23,7 @@ Examples:
   rh-sample --hz 1 --active > day.ndjson    record what ran, once a second
   rh-sample | rh-score --min-score 45       what is rogue, as it happens
 """)
-@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N ticks (default: go on).")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N ticks (default: never).")
 @options.hz_option
 @click.option("--active", is_flag=True, help="Only processes that ran in the tick.")
 @click.option("--pid", "pids", type=click.IntRange(0, 2**31 - 1), multiple=True, metavar="PID",
@@ -32,8 +32,8 @@ Examples:
               help="Only this user's processes (name or id); may be repeated.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N processes that use the most CPU.")
 @click.option("--record", type=click.Path(path_type=Path), metavar="DIR",
-              help="Also write what is read, secrets masked, below DIR; --proc-root DIR replays it.")
-@click.option("--self-check", is_flag=True, help="macOS: check every call that is made, print a verdict and end.")
+              help="Also record what is read, secrets masked, in DIR; --proc-root DIR replays it.")
+@click.option("--self-check", is_flag=True, help="macOS: check every system call used, print a verdict and exit.")
 @options.host_options
 @options.config_option
 def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, ...], users: tuple[str, ...],
@@ -41,7 +41,7 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
             config: Config) -> int:
     """Read every process and print one tick after another: a line for each process and a closing line.
 
-    A silent first reading is taken, so that already the first tick carries rates.
+    The first reading is not printed, so the first tick already has rates.
     """
     if self_check:
         return _self_check(libproc)

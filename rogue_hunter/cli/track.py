@@ -20,13 +20,14 @@ Examples:
   rh-sample | rh-score | rh-track --db x.db --tee | rh-match
 """)
 @options.db_option("Store the events in this database.")
-@click.option("--tee", is_flag=True, help="Pass the ticks on as well, not only the events.")
+@click.option("--tee", is_flag=True, help="Print the ticks too, not only the events.")
 @click.option("--model", type=click.Choice(["share", "stress"]),
               help="Which model's bands to use (default: the configured model's).")
 @options.config_option
 def command(db: Path | None, tee: bool, model: str | None, config: Config) -> int:
-    """Read scored ticks and print an event record whenever a process begins, changes or ends its stay at or above the
-    tracking band. With --db the events are stored too.
+    """Read scored ticks and print an event record when a process reaches, moves within or leaves the tracking band.
+
+    With --db the events are stored too.
     """
     out = run.output()
     ticks, finish = run.read_ticks("rh-track")

@@ -1,4 +1,4 @@
-"""A capture, or a report that somebody sent, in words: from its records, wherever they come from."""
+"""The text of a capture, or of a report in a file, made from its records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROCESSES, _LOG = 12, 5
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], look: Style, *, right: str,
            drop: str = "") -> str:
-    """A table without colours, in which every cell is made harmless: records may come from anybody's file."""
+    """A table without colours, in which every cell is escaped: records may come from any file."""
     return table(heads, [[visible(cell) for cell in row] for row in rows], look, right=right,
                  drop=" ".join(head for head in drop.split() if head in heads))
 
@@ -96,11 +96,11 @@ def _before(context: Record, look: Style) -> str:
     head = f"In {span}:"
     made = _table(["PEAK", "BAND", "CAUSE", "CPU", "MEMORY", "PID", "COMMAND"], rows, look, right="PEAK CPU MEMORY PID",
                   drop="BAND MEMORY CAUSE PID")
-    return f"{head}\n{made}".rstrip("\n") if rows else head + " nobody stood out"
+    return f"{head}\n{made}".rstrip("\n") if rows else head + " no process stood out"
 
 
 def blame_text(records: Iterable[Record]) -> str:
-    """Who holds up whom, the one that holds up most first."""
+    """Which process blocks which, the one that blocks most first."""
     return "\n".join(blame_lines(blame(records))) + "\n"
 
 
@@ -109,7 +109,7 @@ def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Sty
     for thread in threads:
         counts = states.setdefault(thread["process"], {})
         counts[thread.get("state", "?")] = counts.get(thread.get("state", "?"), 0) + 1
-    # Whoever did something or stood in somebody's way comes first, then by the CPU time used.
+    # Processes that ran or blocked another one come first, then by the CPU time used.
     order = sorted(processes, key=lambda p: (p.get("role") != "culprit", not _busy(states.get(p["process"], {})),
                                              -(p.get("cpu_seconds") or 0.0)))
     rows = [[str(p.get("pid", "")), str(p.get("role", "")), _state_words(states.get(p["process"], {})),

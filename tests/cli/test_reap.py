@@ -199,4 +199,4 @@ def test_verify_and_rearm_without_anything(rh: Rh, tmp_path: Path) -> None:
     (state / "disarmed").write_text("pid 5 survived\n")
     done = rh("reap", "--rearm", HOME=str(tmp_path))
     assert done.returncode == 0 and b"pid 5 survived" in done.stderr and not (state / "disarmed").exists()
-    assert b"was not disarmed" in rh("reap", "--rearm", HOME=str(tmp_path)).stderr
+    assert b"were not disabled" in rh("reap", "--rearm", HOME=str(tmp_path)).stderr

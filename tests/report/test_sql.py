@@ -107,4 +107,4 @@ def test_as_a_command(rh: Run, database: Path) -> None:
     assert rh("report", "sql", "SELECT 1 WHERE 0", "--table", "--db", database).stdout == b"No rows.\n"
     wrong = rh("report", "sql", "DELETE FROM pauses", "--db", database)
     assert (wrong.returncode, wrong.stdout) == (65, b"")
-    assert wrong.stderr == b"rh-report: only reading is allowed: one SELECT\n"
+    assert wrong.stderr == b"rh-report: only one SELECT is allowed\n"

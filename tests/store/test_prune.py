@@ -381,7 +381,7 @@ def test_what_cannot_be_reached_is_said(call: Run, tmp_path: Path) -> None:
     fill(tmp_path / "x.db", 400, 10, every_open=1)
     done = call("--db", tmp_path / "x.db", "--max-size", "1MB")
     assert said(done, 1)["below_limit"] is False
-    assert done.stderr.endswith(b"what is open is not removed\n") and done.stderr.count(b"\n") == 1
+    assert done.stderr.endswith(b"open events are not removed\n") and done.stderr.count(b"\n") == 1
 
 
 def test_while_someone_writes_nothing_is_removed(call: Run, database: Path) -> None:

@@ -1,4 +1,4 @@
-"""The views actions and matches: what the reaper did, and what the rules were about."""
+"""The views actions and matches: what the reaper did, and which processes matched a rule."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MATCHES = f"FROM matches WHERE last_seen >= :since AND first_seen < :until AND 
 
 
 def actions(source: Source, asked: Asked) -> Answer:
-    """What the reaper did and what it left alone in the period, the newest first."""
+    """What the reaper did or refused in the period, newest first."""
     found = _rows(source, "report_action", f"SELECT * {_ACTIONS} ORDER BY ts DESC, id DESC", asked, 20)
     counts = source.reader.execute(
         f"SELECT outcome, count(*), sum(cpu_recovered_percent) {_ACTIONS} GROUP BY outcome ORDER BY 2 DESC",
@@ -52,7 +52,7 @@ def _why(action: Record) -> str:
 
 
 def matches(source: Source, asked: Asked) -> Answer:
-    """What the rules matched in the period, the newest first: in the mode observe, what armed would have ended."""
+    """What the rules matched in the period, newest first: in observe mode, what armed mode would have killed."""
     found = _rows(source, "report_match", f"SELECT * {_MATCHES} ORDER BY last_seen DESC, id DESC", asked, 20)
     total = source.reader.execute(f"SELECT count(*) {_MATCHES}", _bound(asked.period)).fetchone()[0]
     empty = "" if found else nothing(source, asked, "match of a rule", earlier=False)

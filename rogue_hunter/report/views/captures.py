@@ -1,4 +1,4 @@
-"""The views captures and capture: the evidence that was kept, and one piece of it with its parts."""
+"""The views captures and capture: the stored captures, and one capture with its parts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def find(connection: sqlite3.Connection, period: Period, limit: int = 0) -> list
 
 
 def count(connection: sqlite3.Connection, period: Period) -> int:
-    """How many `find` would give."""
+    """How many captures `find` returns."""
     found: int = connection.execute(f"SELECT count(*) FROM forensic_captures WHERE {_IN_PERIOD}",
                                     _bind(period)).fetchone()[0]
     return found

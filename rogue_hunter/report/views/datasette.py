@@ -1,4 +1,4 @@
-"""The view datasette: how to look at the database in a browser, with the queries that come with the package."""
+"""The view datasette: how to open the database in a browser, with the queries of the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 
 USUAL = "rogue-hunter"
-"""The name under which the packaged queries stand: Datasette calls a database by the stem of its file."""
+"""The name of the database in the packaged metadata: Datasette names a database after the stem of its file."""
 
 
 def metadata_file() -> Path:
@@ -23,7 +23,7 @@ def metadata_file() -> Path:
 
 
 def metadata() -> dict[str, Any]:
-    """What it holds."""
+    """The packaged metadata, parsed."""
     made: dict[str, Any] = wire.loads(metadata_file().read_bytes())
     return made
 
@@ -45,7 +45,7 @@ def describe(path: Path) -> Record:
     if path.stem == USUAL:
         command, newer = (f"datasette {quoted} {option} {shlex.quote(str(file))}" for option in ("-m", "-c"))
     else:
-        # The queries must stand under the name of the file, so they are told anew.
+        # The metadata has to name the queries after the file, so it is generated.
         told = f"rh-report datasette --json --db {quoted}"
         command, newer = (f"{told} | datasette {quoted} {option} -" for option in ("-m", "-c"))
     return record("report_datasette", command=command, command_1_0=newer, database=str(path), metadata=str(file),

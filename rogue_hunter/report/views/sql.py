@@ -1,4 +1,4 @@
-"""The view sql: one SELECT of the user's own. It cannot write, and it cannot run for ever."""
+"""The view sql: one SELECT of the user's own. It cannot write, and its run time is limited."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, visible
 
 LIMIT_S = 10.0
-"""A query that takes longer is ended: a whole scan of a month's history takes half a second."""
+"""A query that takes longer is cancelled: a full scan of a month's history takes half a second."""
 MOST_ROWS = 200_000
-"""Rows that are held in memory at most: 200 MB or so."""
+"""Maximum number of rows in memory: about 200 MB."""
 LONGEST = 10 << 20
-"""Bytes of one value, and of the statement, at most."""
+"""Maximum bytes of one value, and of the statement."""
 
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _LOOKS = {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "user_version"}
-"""Pragmas that only tell what there is."""
+"""Pragmas that only read."""
 
 
 def sql(source: Source, asked: Asked, clock: Callable[[], float] = time.monotonic) -> Answer:
@@ -59,13 +59,13 @@ def run(connection: sqlite3.Connection, statement: str, limit: int,
     deadline = clock() + LIMIT_S
     connection.set_authorizer(_allow)
     connection.set_progress_handler(lambda: clock() > deadline, 10_000)
-    # What was written to the file with half a character in it is no reason to answer nothing.
+    # Invalid UTF-8 in the file is escaped instead of failing the query.
     connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
     try:
         cursor = connection.execute(statement)
         if cursor.description is None:
-            raise DatabaseError("that is no SELECT: it has no rows", 65)
+            raise DatabaseError("not a SELECT: it returns no rows", 65)
         names = _distinct([column[0] for column in cursor.description])
         rows = cursor.fetchmany(limit or MOST_ROWS + 1)
         if len(rows) > MOST_ROWS:
@@ -90,9 +90,9 @@ def _allow(action: int, first: str | None, second: str | None, _db: str | None, 
 def _refusal(error: Exception) -> DatabaseError:
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_INTERRUPT":
-        return DatabaseError(f"the query took longer than {LIMIT_S:.0f} s and was ended", 69)
+        return DatabaseError(f"the query took longer than {LIMIT_S:.0f} s and was cancelled", 69)
     if name in ("SQLITE_AUTH", "SQLITE_READONLY") or "not authorized" in str(error) or "prohibited" in str(error):
-        return DatabaseError("only reading is allowed: one SELECT", 65)
+        return DatabaseError("only one SELECT is allowed", 65)
     if "one statement" in str(error):
         return DatabaseError("one statement at a time", 65)
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -103,7 +103,7 @@ def _refusal(error: Exception) -> DatabaseError:
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """Names of fields: no two alike, none of those that every record begins with."""
+    """Names of fields: unique, and different from those that every record begins with."""
     taken = {"type", "v"}
     made = []
     for name in names:
@@ -117,7 +117,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold: bytes as hexadecimal digits; what is no number is unknown."""
+    """A value that JSON can hold: bytes as hexadecimal digits; a float that is not finite is unknown."""
     if isinstance(value, bytes):
         return value.hex()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The views timeline, offenders and minutes: what happened, who owes how much of it, the machine minute by minute."""
+"""The views timeline, offenders and minutes: what happened, which command caused pauses, the machine by minute."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def timeline(source: Source, asked: Asked) -> Answer:
 
 
 def offenders(source: Source, asked: Asked) -> Answer:
-    """The commands, or units of work, by the minutes of pause that they owe."""
+    """The commands, or units of work, by the minutes of pause that they caused."""
     found = history.offenders(source.reader, asked.period, source.watched, asked.by)
     total, limit = len(found), asked.rows(20)
     found = found[:limit] if limit else found
