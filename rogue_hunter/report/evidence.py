@@ -194,8 +194,7 @@ def _long(source: Source, machine: Sequence[Minute], since: float, until: float)
 
 
 def _averaged(rows: Sequence[Minute], seconds: float) -> Minute:
-    """Slices of the machine in which nothing was short as one row. What would show a shortage is left out: it was
-    looked at slice by slice."""
+    """Slices of the machine as one row, marked as summed: shortages are judged slice by slice."""
     made: Minute = {}
     made.update((name, rows[0][name]) for name in ("boot_id", "cpus", "memory_total_bytes") if name in rows[0])
     for name in _AVERAGES:
@@ -211,7 +210,7 @@ def _averaged(rows: Sequence[Minute], seconds: float) -> Minute:
     available = [row["memory_available_bytes"] for row in rows if "memory_available_bytes" in row]
     if available:
         made["memory_available_bytes"] = min(available)
-    return {**made, "seconds": seconds}
+    return {**made, "seconds": seconds, "summed": True}
 
 
 def _severity(row: Minute) -> float:

@@ -221,6 +221,13 @@ _LONGEST_SLICE_S = 65.0
 """Quiet slices of one minute may be one row."""
 
 
+_WORTH_SUMMING = (
+    "own OR coalesce(sum(cpu_seconds), 0) + coalesce(sum(children_cpu_seconds), 0) >= 0.01 * :width "
+    "OR coalesce(sum(disk_bytes), 0) + coalesce(sum(children_disk_bytes), 0) >= 2e7 OR sum(memory_growth_bytes) >= 1e8 "
+    "OR sum(gpu_seconds) >= 0.5 OR sum(wakeups) >= 500 * :width OR sum(uninterruptible_s) >= 1")
+"""What a process must have used in a stretch to be worth a row: 1 % of a core, 20 MB, 100 MB of memory taken."""
+
+
 def has_slices(connection: sqlite3.Connection) -> bool:
     """False for a database of a version that had no slices."""
     return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'v_machine_slices'").fetchone() is not None
@@ -272,7 +279,7 @@ def summed_rows(connection: sqlite3.Connection, since: float, until: float, widt
             f"SELECT CAST((slice - :since) / :width AS INTEGER) AS stretch, min(slice) AS first_slice, "
             f"sum(seconds) AS active_s, {names}, {sums} FROM v_process_slices "
             "WHERE slice >= :since AND slice < :until AND slice NOT IN (SELECT value FROM json_each(:without)) "
-            "GROUP BY stretch, boot_id, pid, start_ticks",
+            f"GROUP BY stretch, boot_id, pid, start_ticks HAVING {_WORTH_SUMMING}",
             {"since": since, "until": until, "width": width, "without": wire.dumps(list(without)).decode()}):
         fields = known(row)
         held.setdefault(fields.pop("stretch"), []).append(fields)
