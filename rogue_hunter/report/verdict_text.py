@@ -94,7 +94,8 @@ def amount_words(cause: Cause, who: Taker, now: float, *, present: bool = False)
     of_cpus = cause.numbers.get("cpus")
     rate = min(who.rate, float(of_cpus)) if of_cpus else who.rate
     many = f"{cores(rate)} of {count(int(of_cpus), 'core')}" if of_cpus else f"{cores(rate)} cores"
-    words = f"{'used' if not present else 'uses' if who.kind == 'process' else 'use'} {many}{spent}{since}" + (f" ({part})" if part else "")
+    verb = "used" if not present else "uses" if who.kind == "process" else "use"
+    words = f"{verb} {many}{spent}{since}" + (f" ({part})" if part else "")
     if who.children >= 0.5 * who.amount and who.seconds > 0:
         words += f", {cores(min(rate, who.children / who.seconds))} of them by short-lived children"
     return words
