@@ -222,10 +222,11 @@ _LONGEST_SLICE_S = 65.0
 
 
 _WORTH_SUMMING = (
-    "own OR coalesce(sum(cpu_seconds), 0) + coalesce(sum(children_cpu_seconds), 0) >= 0.01 * :width "
+    "own OR coalesce(sum(cpu_seconds), 0) + coalesce(sum(children_cpu_seconds), 0) >= max(0.5, 0.05 * sum(seconds)) "
     "OR coalesce(sum(disk_bytes), 0) + coalesce(sum(children_disk_bytes), 0) >= 2e7 OR sum(memory_growth_bytes) >= 1e8 "
-    "OR sum(gpu_seconds) >= 0.5 OR sum(wakeups) >= 500 * :width OR sum(uninterruptible_s) >= 1")
-"""What a process must have used in a stretch to be worth a row: 1 % of a core, 20 MB, 100 MB of memory taken."""
+    "OR sum(gpu_seconds) >= 0.5 OR sum(wakeups) >= 500 * sum(seconds) OR sum(uninterruptible_s) >= 1")
+"""What a process must have used in a stretch to be worth a row: 5 % of a core while it was listed, 20 MB, 100 MB of
+memory taken."""
 
 
 def has_slices(connection: sqlite3.Connection) -> bool:
