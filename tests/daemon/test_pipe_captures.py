@@ -192,7 +192,7 @@ def test_before_the_first_request_it_costs_next_to_nothing(clean_env: Mapping[st
 def test_a_recording_is_not_captured(spawn: Spawn, clean_env: Mapping[str, str], tmp_path: Path, db: Path) -> None:
     """Its processes are not those that live here, whatever their numbers."""
     config = tmp_path / "x.toml"
-    config.write_text('[bands]\ntracking = "medium"\nforensics = "medium"\n')
+    config.write_text('[bands]\ntracking = "medium"\nforensics = "medium"\n[tracking]\nenter_s = 0.0\n')
     recorded = tmp_path / "recorded"
     base = [sys.executable, "-P", "-m", "rogue_hunter"]
     load = spawn(["/bin/sh", "-c", "while :; do :; done"])
