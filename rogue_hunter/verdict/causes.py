@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rogue_hunter.verdict import shortage
 from rogue_hunter.verdict.model import Cause, Taker, Victim
 from rogue_hunter.verdict.shortage import Shortage
-from rogue_hunter.verdict.takers import Ledger, belongs, in_group, key_of, name_of
+from rogue_hunter.verdict.takers import FORWARDED, Ledger, belongs, in_group, key_of, name_of
 from rogue_hunter.verdict.window import Row, Slice, Window, number, total
 
 NAMED = 0.2
@@ -353,8 +353,9 @@ def use_causes(window: Window, recency: Sequence[float]) -> list[Cause]:
         numbers = {**readings(worst, "cpu_busy_cores", "cpus"),
                    **({"waiting_while_idle": 1.0} if resource == "cpu" and _held_back(slices) else {})}
         cause = {"waiting": "io"}.get(resource, CAUSE_OF.get(resource, resource))
-        found.append(Cause("use", {"waiting": "disk", "growth": "memory"}.get(resource, resource), cause, 0.0, amount,
-                           start, seconds, taker, (taker,), numbers=numbers))
+        weight = FORWARDED if taker.forwarder else 1.0
+        found.append(Cause("use", {"waiting": "disk", "growth": "memory"}.get(resource, resource), cause, 0.0,
+                           weight * amount, start, seconds, taker, (taker,), numbers=numbers))
 
     def ranked(resource: str) -> list[Taker]:
         ledger = Ledger(slices, recency, resource, readers=window.readers)

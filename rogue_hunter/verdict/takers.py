@@ -36,6 +36,9 @@ credited to a parent that waited for the child that moved them."""
 CARRIED_SLICES = 12
 """Written data reaches the disk up to a minute later: dirty_expire_centisecs is 30 s, dirty_writeback 5 s."""
 
+KTHREADD = 2
+"""The parent of all kernel threads."""
+
 _KERNEL = re.compile(r"^(?:ksoftirqd/|kworker/|kswapd|jbd2/|loop\d|kcryptd|dmcrypt|flush-|md\d+_|kcompactd|ksmd|"
                      r"khugepaged|writeback|xfsaild|btrfs-|z_wr|txg_sync|irq/|migration/|rcu|nvme-)")
 SERVERS = frozenset({"tmux: server", "screen", "sshd", "sshd-session", "dockerd", "containerd", "containerd-shim",
@@ -133,6 +136,7 @@ class Ledger:
         self._nodes: dict[_Id, _Node] = {}
         self._units: dict[tuple[str, str], _Node] = {}
         self._known: dict[tuple[str, int], Row] = {}
+        own = {(row.get("boot_id"), row.get("pid")) for one in slices for row in one.processes if row.get("own")}
         for index, one in enumerate(slices):
             for row in one.processes:
                 if row.get("own") or row.get("pid") in readers or (within is not None and not within(row)):
@@ -141,6 +145,10 @@ class Ledger:
                 if weights[index] > 0:
                     self._add(self._nodes, key_of(row) or f"command {row.get('command')}", row, index)
             for row in one.groups if weights[index] > 0 and within is None else ():
+                # Kernel threads have nothing in common, and our own processes are not named.
+                if row.get("pid") == KTHREADD or (row.get("boot_id"), row.get("pid")) in own or \
+                        str(row["unit"]).startswith("rh-"):
+                    continue
                 self._add(self._units, (str(row.get("boot_id", "")), str(row["unit"])), row, index)
         if resource == "disk":
             self._without_doubles()
@@ -223,7 +231,7 @@ class Ledger:
             if isinstance(key, str) or points[key] <= 0:
                 continue
             boot = key[0]
-            if node.row.get("unit"):
+            if node.row.get("unit") and node.row["unit"] != f"kthreadd[{KTHREADD}]":
                 at = boot, str(node.row["unit"])
                 units.setdefault(at, _Group(set(), _bracketed(boot, at[1]), at[1])).members.add(key)
             up, seen = (boot, int(node.row.get("ppid") or 0)), {key[1]}

@@ -499,3 +499,16 @@ def test_a_family_of_which_few_are_listed() -> None:
     assert cause.who is not None
     assert (cause.who.name, cause.who.root, cause.who.processes) == ("fanout.sh", (BOOT, 7, 1007), 30)
     assert cause.who.amount == pytest.approx(24.0) and {v.name for v in cause.victims} == {"player", "runner"}
+
+
+def test_units_of_kernel_threads_and_of_rogue_hunter_are_never_named() -> None:
+    """S4: their rows may have more than any process."""
+    rows = [process(5, "rh-pipe", own=True, cores=0.02, unit="rh-pipe[5]"),
+            process(30, "kworker/u8:2", ppid=2, cmdline="", cores=0.3, unit="kthreadd[2]"),
+            process(31, "kworker/u8:3", ppid=2, cmdline="", cores=0.3, unit="kthreadd[2]"),
+            process(7, "writer", cores=0.2, ppid=1)]
+    groups = [{"unit": "rh-pipe[5]", "name": "rh-pipe", "pid": 5, "start_ticks": 1, "processes": 3, "cpu_seconds": 4.0},
+              {"unit": "kthreadd[2]", "name": "kworker", "pid": 2, "start_ticks": 0, "processes": 61, "cpu_seconds": 3.0}]
+    found = verdict(window(*(one(n, rows, groups, self_cpu_percent=2.0) for n in range(3))))
+    assert named(found)[2] == "writer"
+    assert {c.who.name for c in found.causes if c.who} <= {"writer", "kworker/u8:2", "kworker/u8:3"}
