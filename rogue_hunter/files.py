@@ -41,7 +41,7 @@ class Locked(RogueHunterError):
 
 
 def shut(fd: int) -> None:
-    """Close a descriptor and ignore errors: Linux frees it whatever close(2) returns, so nothing can be done."""
+    """Close a descriptor and ignore errors: Linux frees it even if close(2) fails, so nothing can be done."""
     with suppress(OSError):
         os.close(fd)
 

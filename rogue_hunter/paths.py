@@ -1,6 +1,6 @@
 """Where configuration, data, logs and sockets live: the XDG base directories, on every platform.
 
-Everything made here is for its owner only: directories 0700, whatever the umask says.
+Everything made here is for its owner only: directories 0700, with any umask.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def config_file() -> Path:
 
 
 def rules_file() -> Path:
-    """The file of rules, where they do not stand in the configuration file."""
+    """The file of rules, if they are not in the configuration file."""
     return config_dir() / "reaper.toml"
 
 

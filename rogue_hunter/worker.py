@@ -112,7 +112,7 @@ class Worker(Generic[Job, Result]):
                 self._busy = True
             try:
                 self._results.append(self._work(job))
-            except Exception as error:  # whatever fails must not end the thread
+            except Exception as error:  # no error may end the thread
                 self.failed += 1
                 self._failures.append((job, error))
 

@@ -61,7 +61,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long tests first, so that no worker is left alone with one; those that need the machine for themselves last."""
+    """Long tests first, so that no worker ends with one while others are idle; those that need the machine for themselves last."""
     seed = config.getoption("--random-order")
     if seed is not None:
         random.Random(seed).shuffle(items)
@@ -126,7 +126,7 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 @pytest.fixture
 def patience() -> Iterator[None]:
-    """Whoever waits for the other end of a fifo is woken, and the test fails."""
+    """A process that waits for the other end of a fifo is woken, and the test fails."""
 
     def waited(*_: object) -> None:
         raise AssertionError("it waits")

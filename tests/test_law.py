@@ -149,7 +149,7 @@ def test_shell_pipeline_equals_chain(
 def test_recording_of_this_machine(
     rh: Callable[..., subprocess.CompletedProcess[bytes]], pipeline: Callable[..., tuple[bytes, list[int]]]
 ) -> None:
-    """The same for what rh-sample says of this machine, with whatever names its processes have."""
+    """The same for the output of rh-sample on this machine, with the names of its processes."""
     sampled = rh("sample", "-n", "3", "--hz", "20")
     assert sampled.returncode == 0 and sampled.stdout.count(b'"type":"tick"') == 3
     out, codes = pipeline(sampled.stdout, "score", "track --tee")

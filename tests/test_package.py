@@ -115,7 +115,7 @@ def test_the_tests_run_with_the_versions_that_are_shipped() -> None:
 
 
 def test_only_declared_libraries_are_imported() -> None:
-    """Whatever the package imports is its own, the standard library's, or a dependency that pyproject.toml names."""
+    """Every import of the package is its own, the standard library's, or a dependency that pyproject.toml names."""
     project = PROJECT["project"]
     named = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
     modules = {canonicalize_name(Requirement(each).name).replace("-", "_") for each in named}

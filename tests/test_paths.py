@@ -1,4 +1,4 @@
-"""Directories are where the XDG specification says, private, and never somebody else's."""
+"""Directories are where the XDG specification says, private, and never those of another user."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_places(
 
 
 def test_files(home: Path) -> None:
-    """The configuration and the database stand in their directories."""
+    """The configuration and the database are in their directories."""
     assert paths.config_file() == home / ".config/rogue-hunter/config.toml"
     assert paths.database() == home / ".local/share/rogue-hunter/rogue-hunter.db"
 
 
 def test_no_home() -> None:
-    """A user whom nobody knows, without HOME, is told what to set; XDG variables are enough."""
+    """The error for an unknown user without HOME names what to set; XDG variables are enough."""
     env = {"PYTHONPATH": str(Path(paths.__file__).parent.parent), "PATH": os.environ["PATH"]}
     script = (
         "import pwd\ndef nobody(uid): raise KeyError(uid)\npwd.getpwuid = nobody\n"
@@ -80,7 +80,7 @@ def test_no_home() -> None:
 
 @pytest.mark.usefixtures("umask")
 def test_all_that_is_made_is_private(home: Path) -> None:
-    """Every directory that was missing is made 0700, whatever the umask says."""
+    """Every directory that was missing is created with mode 0700, with any umask."""
     made = private_dir(home / "a/b/c")
     assert made == home / "a/b/c"
     assert [mode(home / p) for p in ("a", "a/b", "a/b/c")] == [0o700] * 3

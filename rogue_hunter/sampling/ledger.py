@@ -144,7 +144,7 @@ class Ledger:
         self._debts.pop(key, None)
 
     def _account(self, row: Row, was: Row) -> Account | None:
-        """What a process's counters grew by; None for a process whose counters stand still."""
+        """What a process's counters grew by; None if its counters did not change."""
         grown = [0.0] * 4
         for i, name in enumerate(self._counters):
             now, then = row.get(name), was.get(name)

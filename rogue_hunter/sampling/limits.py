@@ -58,7 +58,7 @@ class _State:
 
 
 class Limits:
-    """A stage: adds a `limit` record for each limit that held somebody back since the last look.
+    """A stage: adds a `limit` record for each limit that held processes back since the last check.
 
     `affinity` gives the CPUs that a pid may run on; `root` is the /proc for limits of open files.
     """

@@ -147,7 +147,7 @@ class Lineage:
         if was is None:
             seconds = 0.0 if first else interval * lived(row, closing["ts"], interval)
             if seconds <= 0 or "cpu_percent" not in row:
-                return      # it is older than the interval: nobody knows when its children ended
+                return      # it is older than the interval: it is unknown when its children ended
             used = [row.get("children_cpu_seconds_total") or 0.0, row.get("children_pageins_total") or 0.0, 0.0, 0.0]
         else:
             seconds = interval

@@ -66,6 +66,6 @@ class OwnUse:
     def close(self) -> None:
         """Give the descriptor back."""
         if self._schedstat >= 0:
-            with suppress(OSError):     # it is given back whatever close says
+            with suppress(OSError):     # it is freed even if close fails
                 os.close(self._schedstat)
             self._schedstat = -1

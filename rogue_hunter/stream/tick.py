@@ -43,7 +43,7 @@ class Tick:
     def with_rows(self, kept: dict[Key, Row], before: Mapping[Key, Row]) -> Tick:
         """The tick with these of its rows only; `before` are those that were kept of the tick before.
 
-        `exited` is empty if rows were left out: a process that has ended cannot be told from one that is left out.
+        `exited` is empty if rows were left out: a process that has ended looks like one that was left out.
         """
         changed = {key for key, row in kept.items() if before.get(key) is not row}
         made = Tick(self.row, kept, changed, (), self.scored & kept.keys(), self.records)

@@ -178,7 +178,7 @@ class Reader:
                 if kind == "process" or kind == "tick":
                     before, stamp = stamp, _stamp(kind, fields)
                     if rows and before != stamp:
-                        # The closing row of these rows was lost: their tick is truncated, whatever follows.
+                        # The closing row of these rows was lost: their tick is truncated.
                         extra.append(self._error(f"{len(rows)} process rows without a closing tick row"))
                         rows = {}
                 if kind == "process":

@@ -24,7 +24,7 @@ def test_the_line_runs_without_a_path(rh: Run, tmp_path: Path, clean_env: Mappin
     ran = subprocess.run(["/bin/sh", "-c", script], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, cwd=tmp_path,
                          capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode not in (126, 127), ran.stderr
-    assert "50% full.db" in ran.stderr      # it does not exist: rh-prune itself says so
+    assert "50% full.db" in ran.stderr      # it does not exist: rh-prune itself reports that
     assert f"XDG_DATA_HOME='{tmp_path}/a b'" in script
 
 

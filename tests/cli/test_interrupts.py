@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a command ends processes: the wait ends, what was done is told; while nothing is under way, the
+"""SIGINT and SIGTERM while a command ends processes: the wait ends, what was done is reported; while nothing is under way, the
 command ends."""
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ BUSY = row(4000, command="busy", cpu_percent=99.0, cpu_seconds_total=980.1)
 
 
 def test_matches_come_out_and_ticks_only_with_tee(rh: Rh, rules: Path) -> None:
-    """One record for what lasts, with its reason and evidence; a burst is none. Everything is a declared record."""
+    """One record for what lasts, with its reason and evidence; a burst is not a match. Everything is a declared record."""
     stdin = stream(4, BUSY, row(4002, command="rustc", cpu_percent=99.0, cpu_seconds_total=990.0), row(4003))
     done = rh("match", "-c", rules, stdin=stdin)
     (match,) = said(done)
@@ -132,7 +132,7 @@ def test_what_has_to_last_must_be_seen_to_last(rh: Rh, rules: Path) -> None:
 
 
 def test_a_line_that_is_none_and_a_rule_that_takes_for_ever(rh: Rh, tmp_path: Path) -> None:
-    """Both are error records and a line on standard error; the rule matches nothing, and others go on."""
+    """Both are error records and a line on standard error; the rule matches nothing, and others continue."""
     file = tmp_path / "slow.toml"
     file.write_text("[[rules]]\nname = 'slow'\nconditions = { cmdline_patterns = ['^(a+)+$'] }\n" + LOOP)
     victim = {**BUSY, "cmdline": "a" * 60 + "!"}

@@ -103,7 +103,7 @@ def test_many_matches_of_a_pipeline_are_one_run() -> None:
 
 @pytest.mark.slow
 def test_actions_are_kept_in_the_database() -> None:
-    """In the one that was named; in the user's own, if it is there and nobody else writes to it."""
+    """In the one that was named; in the user's own, if it exists and no other user can write to it."""
     seen = run(commands.kept)
     for which, run_of, victim in (("named", "first", seen["victims"][0]), ("own", "second", seen["victims"][1])):
         (row,), (action,) = seen[which], seen[run_of]["out"]

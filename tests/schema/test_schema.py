@@ -19,7 +19,7 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-# The wire contract, as people were told: a name that vanishes here breaks a reader somewhere.
+# The wire contract, as published: a name that vanishes here breaks a reader somewhere.
 PROCESS = words("""ts seq pid start_ticks start_time ppid uid user command exe cmdline cgroup tty
 state state_raw priority nice threads age_s
 cpu_seconds_total cpu_user_seconds_total cpu_system_seconds_total children_cpu_seconds_total cpu_percent
@@ -45,7 +45,7 @@ def test_contract(kind: str, names: list[str]) -> None:
 
 
 def test_order_of_a_process_record() -> None:
-    """The fields of a process record stand in the order of the contract: identity, state, resources, score."""
+    """The fields of a process record have the order of the contract: identity, state, resources, score."""
     names = [f.name for f in sampling.PROCESS]
     assert [name for name in names if name in PROCESS] == PROCESS
 
@@ -71,7 +71,7 @@ def test_field(kind: str, field: Field) -> None:
     assert not field.choices or field.type is str
 
 
-# The unit stands in the name: this ending means that unit, wherever it is used.
+# The unit is part of the name: this ending means that unit, wherever it is used.
 ENDINGS = {
     "_bytes": "bytes",
     "_bytes_total": "bytes",

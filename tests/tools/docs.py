@@ -31,7 +31,7 @@ from rogue_hunter.stream import wire
 REPO = Path(__file__).resolve().parents[2]
 
 HOW = "python -m tests.tools.docs"
-"""What a marker says to whoever finds it."""
+"""The text of a marker for its readers."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Filters": ("sample", "score", "track", "match", "reap", "forensics"),
@@ -40,7 +40,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Keepers": ("prune", "config", "service"),
     "Measuring": ("bench",),
 }
-"""The commands in the order in which they are told; one that has no page yet is left out, an unknown one comes last."""
+"""The commands in the order of the lists; one that has no page yet is left out, an unknown one comes last."""
 
 _TYPES: dict[type, tuple[str, str]] = {
     int: ("integer", "integer"), float: ("number", "number"), str: ("string", "text"),

@@ -25,7 +25,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 def dies_with_us() -> None:
     """For preexec_fn: the child ends when this process ends, however it ends. A loop that a killed test run left
-    behind would burn a core for ever."""
+    behind would use a core without end."""
     if _LIBC is not None:
         _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)     # PR_SET_PDEATHSIG
 

@@ -24,7 +24,7 @@ def rules(*conditions: str, name: str = "r", action: str = "", extra: str = "") 
 class Machine:
     """Processes that change and a clock that is set by hand; every tick is matched. All that rules ask for is known.
 
-    Rows that are not set anew stay the same object, as they do in a real stream.
+    Rows that are not set again stay the same object, as they do in a real stream.
     """
 
     def __init__(self, ruleset: RuleSet, *, hz: float = 3.0, boot: str = "boot", **how: Any) -> None:
@@ -70,7 +70,7 @@ class Machine:
         return self.matcher.tick(tick)
 
     def run(self, seconds: float) -> list[Record]:
-        """Tick for so long; everything that was said."""
+        """Tick for so long; all records."""
         found: list[Record] = []
         for _ in range(round(seconds / self.interval_s)):
             found += self.tick()

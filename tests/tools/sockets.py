@@ -64,7 +64,7 @@ class Served:
 
 
 def received(client: socket.socket, served: Served, until: Callable[[list[Any]], bool] = lambda _: False) -> list[Any]:
-    """Every record that comes until there is nothing more, or `until` says so; fails on half a line."""
+    """Every record that comes until there is nothing more, or `until` is true; fails on half a line."""
     client.setblocking(False)
     data = b""
     quiet = 0
@@ -87,5 +87,5 @@ def received(client: socket.socket, served: Served, until: Callable[[list[Any]],
 
 
 def ticks(count: int) -> Iterator[Tick]:
-    """Ticks of a machine with something going on, scored and tracked."""
+    """Ticks of an active machine, scored and tracked."""
     return chain(Machine(5, processes=40).ticks(count), Score(Config()), Track(at_once(Config())))

@@ -66,7 +66,7 @@ def fixture(name: str) -> bytes:
 
 
 def samples(pattern: str) -> list[Any]:
-    """Parameters for the real files, or one that skips where they are not there."""
+    """Parameters for the real files, or one that skips where they are missing."""
     found = sorted(SAMPLES.glob(pattern)) if SAMPLES.is_dir() else []
     if not found:
         return [pytest.param(None, marks=pytest.mark.skip(reason="the folder of real samples is not here"))]
