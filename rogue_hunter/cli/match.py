@@ -46,10 +46,11 @@ def command(tee: bool, no_lifetime: bool, exit_code: bool, config: Config, rules
     seen: list[int] = []
     encode = wire.Encoder().tick if tee else _matches
     counted = run.ProcessCount()
-    wire.write(chain(ticks, Matcher(rules, lifetime=not no_lifetime), counted, lambda tick: _told(tick, seen)), out,
+    matcher = Matcher(rules, lifetime=not no_lifetime)
+    wire.write(chain(ticks, matcher, counted, lambda tick: _told(tick, seen)), out,
                encode=encode)
     if not seen:
-        counted.report()
+        counted.report(matcher.undecided)
     return finish() or (run.FOUND if exit_code and seen else run.OK)
 
 
@@ -73,7 +74,7 @@ def _told(tick: Tick, seen: list[int]) -> Tick:
 @options.form_options()
 @options.rules_options
 def rules_(as_toml: bool, form: str | None, config: Config, rules: RuleSet) -> int:
-    """List the rules in force, in the order in which they are tried."""
+    """List the rules in force, in the order of evaluation."""
     if as_toml:
         from rogue_hunter.rules.toml import rules_toml
 

@@ -26,6 +26,7 @@ from rogue_hunter.reaper.process import Machine, Unreadable
 from rogue_hunter.reaper.run import Setup, exit_code
 from rogue_hunter.reaper.signals import Gone, Stop
 from rogue_hunter.reaper.stage import Reap, scan
+from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import RuleSet
 from rogue_hunter.store.writer import StoreActions
 from rogue_hunter.stream import wire
@@ -82,15 +83,16 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
                   dry_run=dry_run or rules.settings.dry_run,
                   rules_fixed=click.get_current_context().params["config_file"] is not None,
                   confirm=None if yes else interrupts.asking(confirm_on_tty),
-                  told=lambda action: _tell(action, notifier, rules, quiet))
+                  report=lambda action: _tell(action, notifier, rules, quiet))
     finish: Callable[[], int] = lambda: run.OK  # noqa: E731
     counted: run.ProcessCount | None = None
+    matcher: Matcher | None = None
     ticks: Iterable[Tick]
     if pids:
         ticks, finish = _named(pids, setup.machine)
     elif everything:
-        counted = run.ProcessCount()
-        ticks = chain(scan(config, rules, setup.patterns), counted)
+        counted, matcher = run.ProcessCount(), Matcher(rules, patterns=setup.patterns)
+        ticks = chain(scan(config, matcher), counted)
     elif os.isatty(0):
         raise run.Failure("reads matches from standard input: rh-sample -n 2 | rh-match | rh-reap; or give --all or "
                              "--pid PID", run.USAGE)
@@ -105,7 +107,7 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
     if actions and not quiet:
         run.say(summary(actions))
     elif counted is not None and not quiet:
-        counted.report()
+        counted.report(matcher.undecided if matcher is not None else 0)
     return interrupts.code or finish() or exit_code(actions)
 
 

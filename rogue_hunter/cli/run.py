@@ -259,10 +259,12 @@ class ProcessCount:
             self._processes = len(tick.processes)
         return tick
 
-    def report(self) -> None:
-        """Print one line on standard error; nothing if there was no tick."""
+    def report(self, undecided: int = 0) -> None:
+        """Print one line on standard error; nothing if there was no tick. `undecided` is the number of processes that
+        may match but for names that cannot be read."""
         if self._processes is not None:
-            say(f"{self._processes} process{'es' * (self._processes != 1)}, no rule matches")
+            unread = f"; {undecided} may match, but program or arguments cannot be read" if undecided else ""
+            say(f"{self._processes} process{'es' * (self._processes != 1)}, no rule matches{unread}")
 
 
 def output_form(form: str | None) -> str:

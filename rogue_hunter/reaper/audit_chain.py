@@ -89,7 +89,7 @@ def verify(path: Path) -> Verdict:
 
 
 def _check(line: bytes, seq: int, link: str) -> tuple[str, int, str]:
-    """What is wrong with a line after (seq, link), and where the chain stands after it."""
+    """What is wrong with a line after (seq, link), and number and link after it."""
     entry, own = entry_of(line), own_link(line)
     if entry is None or own is None or type(entry.get("seq")) is not int or type(entry.get("prev")) is not str:
         return "not a line of the audit file", seq + 1, link

@@ -1,7 +1,7 @@
-"""What other reapers did, taken from the audit file by whoever owns the database.
+"""Actions of other reapers, copied from the audit file by the process that writes the database.
 
 Every reaper writes there before it acts, and one process alone may write to the database: so an rh-reap beside a
-running rh-pipe needs to tell nobody.
+running rh-pipe need not notify it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _tail(file: Path, seq: int) -> list[dict[str, Any]]:
 
 class FollowAudit:
     """A stage that adds the action records of other reapers than `own_run`, from its first tick on, every `look_s`
-    seconds. `path` is asked each time; a file that cannot be read adds nothing."""
+    seconds. `path` is called each time; a file that cannot be read adds nothing."""
 
     def __init__(self, path: Callable[[], Path], own_run: str, look_s: float = LOOK_S) -> None:
         self._path, self._own_run, self._look_ns = path, own_run, look_s * 1e9
@@ -102,7 +102,7 @@ class FollowAudit:
 def _new(path: Path, seq: int, own_run: str) -> tuple[list[Record], int]:
     last = last_seq(path)
     if last <= seq:
-        return [], min(last, seq)  # a file that was begun anew begins with 1
+        return [], min(last, seq)  # a new file begins with 1
     try:
         entries = after(path, seq)
     except OSError:

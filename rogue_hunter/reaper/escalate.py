@@ -19,7 +19,7 @@ QUICK_WAIT_S = 1.0
 """How long SIGTERM has where a rule names SIGKILL: it still comes first, so that children and files are let go."""
 
 POLL_S = 0.05
-"""Where there is nothing to wait on, handles are asked this often."""
+"""Handles that cannot be waited on are polled this often, seconds."""
 
 
 class Veto(Exception):
@@ -32,7 +32,7 @@ class Veto(Exception):
 
 
 class Guard(Protocol):
-    """Asked before every signal: looks at the process again and puts the signal on record. Raises Veto, Gone."""
+    """Called before every signal: reads the process again and writes the audit entry. Raises Veto, Gone."""
 
     def __call__(self, number: int) -> None: ...
 
@@ -128,7 +128,7 @@ def _ended(victim: Victim) -> str:
 
 
 def _wait(selector: selectors.BaseSelector, waiting: Sequence[Victim], clock: Callable[[], float]) -> None:
-    """Until somebody ended, somebody's time is up, or a stop."""
+    """Wait until a process ended, the next deadline, or a stop."""
     left = min(victim.deadline for victim in waiting) - clock()
     if any(victim.handle.fileno() < 0 for victim in waiting):
         left = min(left, POLL_S)

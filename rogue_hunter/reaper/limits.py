@@ -27,8 +27,8 @@ MANUAL = "manual"
 
 
 class Budget:
-    """What is left to the run `run`. `entries` are the audit entries of the last hour: a run that goes on for longer
-    (the pipe) has its budget for each hour."""
+    """What is left to the run `run`. `entries` are the audit entries of the last hour: a run that takes longer
+    (rh-pipe) has its budget for each hour."""
 
     def __init__(self, entries: Iterable[Mapping[str, Any]] = (), run: str = "") -> None:
         spent = [e for e in entries if e.get("kind") == "intent"]
@@ -66,7 +66,7 @@ def disarm(state_dir: Path, why: str) -> None:
 def disarmed(state_dir: Path) -> str | None:
     """Why nothing is ended without a person; None when it may be."""
     try:
-        # Whatever stands there disarms: a pipe that nobody fills must not keep us waiting.
+        # Anything of this name disarms, also a fifo, which is not waited for.
         fd = os.open(_file(state_dir), os.O_NONBLOCK | os.O_NOFOLLOW)
         try:
             return os.read(fd, NOTE_LIMIT).decode("utf-8", "replace").strip() or "a kill failed"

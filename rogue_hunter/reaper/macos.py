@@ -2,7 +2,7 @@
 
 There is no pidfd. `proc_signal_with_audittoken` ties a signal to (pid, idversion): the kernel sends nothing when that
 pid is another process by now, or the same one after an exec. It is private, so it is looked up by name; where it is
-missing, the identity is read once more right before kill(2) and the time in between stands in the record.
+missing, the identity is read once more right before kill(2) and the time in between is recorded.
 """
 
 from __future__ import annotations

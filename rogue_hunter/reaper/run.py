@@ -39,10 +39,10 @@ _FROM_MATCH = frozenset(f.name for f in ACTION) - {"ts"}
 class Setup:
     """What a run needs.
 
-    `confirm` is asked about the candidates that may be signalled and says yes or no; without it nobody is asked
-    (--yes, the pipe), and a reaper that was disarmed by a failure then does nothing. `told` gets each action record as
-    it is decided. `samples` gives the last readings of an identity. `state_dir` holds the lock. With `rules_fixed` all
-    matches are judged by `rules`, whatever file they name.
+    `confirm` gets the candidates that may be signalled and returns whether to go ahead; without it there is no
+    question (--yes, rh-pipe), and nothing is done after a failure. `report` gets each action record when it is decided.
+    `samples` gives the last readings of an identity. `state_dir` holds the lock. With `rules_fixed` all matches are
+    judged by `rules`, whatever file they name.
     """
 
     rules: RuleSet
@@ -53,7 +53,7 @@ class Setup:
     dry_run: bool = False
     rules_fixed: bool = False
     confirm: Callable[[Sequence[Candidate]], bool] | None = None
-    told: Callable[[Record], None] = lambda _: None
+    report: Callable[[Record], None] = lambda _: None
     samples: Callable[[Key], list[Row]] = lambda _: []
     patterns: Patterns = field(default_factory=Patterns)
     stop: Stop = field(default_factory=Stop)
@@ -79,7 +79,7 @@ def reap_batch(matches: Sequence[Record], setup: Setup) -> list[Record]:
             if not candidate.outcome:
                 setup.stop.set()
                 candidate.outcome, candidate.text = "interrupted", "before anything was sent"
-        return [_told(candidate, setup) for candidate in candidates]
+        return [_recorded(candidate, setup) for candidate in candidates]
     finally:
         for candidate in candidates:
             candidate.close()
@@ -248,7 +248,7 @@ def _conclude(candidate: Candidate, victim: Victim, setup: Setup, now: Callable[
 
 
 def _entry(candidate: Candidate, setup: Setup, **more: object) -> Record:
-    """A line of the audit file. The words of the specification's own log stand first."""
+    """A line of the audit file. The fields of the specification's log come first."""
     action = _record(candidate, setup)
     match = candidate.match
     age_s = candidate.live.age_s if candidate.live is not None else match.get("age_s")
@@ -259,7 +259,7 @@ def _entry(candidate: Candidate, setup: Setup, **more: object) -> Record:
             **{k: v for k, v in action.items() if k not in ("type", "v", "ts", "host") and k not in more}}
 
 
-def _told(candidate: Candidate, setup: Setup) -> Record:
+def _recorded(candidate: Candidate, setup: Setup) -> Record:
     """The action record of a decided candidate, after its line in the audit file."""
     try:
         candidate.audit_seq = setup.audit.append(**_entry(candidate, setup, kind="outcome"))
@@ -267,7 +267,7 @@ def _told(candidate: Candidate, setup: Setup) -> Record:
         if not any(reason.code == "no_audit" for reason in candidate.refusals):
             candidate.text = f"{candidate.text}; not in the audit file: {error}".lstrip("; ")
     action = _record(candidate, setup)
-    setup.told(action)
+    setup.report(action)
     return action
 
 

@@ -1,7 +1,7 @@
 """Signals that reach only the process they are meant for.
 
-A pid is a number that the kernel gives to somebody else once its owner is gone. A pidfd is the process itself: it was
-opened before the process was looked at, and a signal through it reaches that process or nobody. No number is ever
+A pid is a number that the kernel reuses once its process is gone. A pidfd refers to the process itself: it was opened
+before the process was read, and a signal through it reaches that process or none. No number is ever
 given to kill(2) here; where there is no pidfd, nothing is signalled.
 """
 
@@ -45,7 +45,7 @@ class Handle(Protocol):
         ...
 
     def fileno(self) -> int:
-        """A descriptor that is readable once it has ended; -1 where there is none and `gone` must be asked."""
+        """A descriptor that is readable once it has ended; -1 where there is none and `gone` must be polled."""
         ...
 
     def close(self) -> None:
@@ -98,7 +98,8 @@ class Pidfd:
 
 
 class Stop:
-    """A request to wait no longer, which wakes whoever waits. Safe to set from a signal handler or another thread."""
+    """A request to stop waiting, which wakes the waiting thread. Safe to set from a signal handler or another
+    thread."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()

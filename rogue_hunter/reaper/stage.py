@@ -10,8 +10,6 @@ from rogue_hunter.reaper.candidate import check_match
 from rogue_hunter.reaper.guards import GUARDS
 from rogue_hunter.reaper.run import Setup, reap_batch
 from rogue_hunter.rules.matcher import Matcher
-from rogue_hunter.rules.model import RuleSet
-from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import beats_of, sample
 from rogue_hunter.scoring.stage import Score
@@ -50,7 +48,7 @@ class Inbox:
         return new, errors
 
     def settle(self, action: Record) -> None:
-        """Remember what need not be asked again."""
+        """Remember what need not be judged again."""
         codes = action.get("refusals", ())
         if action["outcome"] == "dry_run" or (action["outcome"] == "refused" and codes and set(codes) <= SETTLED):
             self._settled[self._key(action)] = None
@@ -63,7 +61,7 @@ class Inbox:
 
 
 class Reap:
-    """The stage: acts on the matches of each tick before the tick goes on."""
+    """The stage: acts on the matches of each tick before it passes the tick on."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -82,10 +80,10 @@ class Reap:
 class BackgroundReap:
     """The same off the beat: a worker thread waits for processes to die, and its records come with later ticks.
 
-    Patterns that are not known for a program cannot be asked on a thread, so a process that became another program is
-    spared; give `setup.patterns` the object that the matcher uses. At the end the worker is stopped: a process that has
-    had SIGTERM is `interrupted`. `wait_s` bounds that. `current`, asked from both threads, gives the setup in force,
-    with the stop of `setup`; None while nothing may be ended: what waits then is dropped.
+    Patterns cannot be searched on a thread, only known results are used there: a process that became another program
+    is refused; give `setup.patterns` the object that the matcher uses. At the end the worker is stopped: a process that
+    has had SIGTERM is `interrupted`. `wait_s` bounds that. `current`, called from both threads, gives the setup in
+    force, with the stop of `setup`; None while nothing may be ended: what waits then is dropped.
     """
 
     def __init__(self, setup: Setup, *, wait_s: float = 10.0, current: Callable[[], Setup | None] | None = None,
@@ -124,12 +122,12 @@ class BackgroundReap:
                         for _, error in self._worker.failures()]
 
 
-def scan(config: Config, rules: RuleSet, patterns: Patterns) -> Iterator[Tick]:
+def scan(config: Config, matcher: Matcher) -> Iterator[Tick]:
     """One tick of all processes, a second after a silent reading, with the matches of the rules."""
     host = here()
     try:
         beat = beats_of(host, Rate(1.0), count=2)
         ticks = sample(host, beat, silent_first=True)
-        yield from chain(ticks, Lineage(), Score(config), Matcher(rules, patterns=patterns))
+        yield from chain(ticks, Lineage(), Score(config), matcher)
     finally:
         host.close()

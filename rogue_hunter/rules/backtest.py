@@ -23,10 +23,10 @@ from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.stream.tick import Row
 
 BY_ITSELF_S = 300.0
-"""A process that ended so soon after a rule would have ended it was about to be done."""
+"""A process that exited by itself so soon after the match was about to finish."""
 
 GAP_S = 120.0
-"""Snapshots of one event come every 30 s. Between two that lie further apart nobody watched."""
+"""Snapshots of one event come every 30 s. Between two that are further apart nothing was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Firing:
     """A rule that would have matched a process: when for the first time, why, and what that would have meant.
 
     `cpu_seconds_saved` is what the process used from then on, as far as it was recorded. `ended` is how its last event
-    ended (`exited`, `below_threshold`, ...; empty while it is open). `regret` says why a person might have been sorry;
+    ended (`exited`, `below_threshold`, ...; empty while it is open). `regret` says why the match may have been wrong;
     empty when nothing speaks for that.
     """
 
@@ -164,7 +164,7 @@ def _firing(rule: Rule, subject: Subject, now: Row, last: Row) -> Firing:
 
 
 def _regret(now: Row, last: Row) -> str:
-    """Why somebody might have been sorry."""
+    """Why the match may have been wrong."""
     reasons = []
     ended: Any = last.get("ended_at")
     if last.get("ended") == "exited" and ended is not None and ended - now["captured_at"] <= BY_ITSELF_S:
@@ -174,7 +174,7 @@ def _regret(now: Row, last: Row) -> str:
     elif last.get("ended") == "below_threshold":
         reasons.append("it calmed down by itself")
     if "tty" in now:
-        reasons.append(f"somebody had it on {now['tty']}")
+        reasons.append(f"it had a terminal: {now['tty']}")
     return "; ".join(reasons)
 
 

@@ -1,7 +1,7 @@
-"""Rule files: where they are, what they may say, and how one is laid over another.
+"""Rule files: where they are, what they may contain, and how they are combined.
 
-The built-in file stands first. The user's own file replaces its rules (a rule that carries a built-in name and no
-conditions is that built-in rule) and adds to its whitelist. A project's file may only narrow what comes out.
+The built-in file comes first. The user's file replaces its rules (a rule with a built-in name and no conditions is that
+built-in rule) and adds to its whitelist. A project's file may only narrow the result.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from rogue_hunter.rules.narrow import narrow
 from rogue_hunter.rules.parse import Place, choice, flag, known, number, rule_of, tables, text
 
 PROJECT_FILES = (".rogue-hunter.toml", ".reaper.toml")
-"""Names of a project's file; the first that is there counts."""
+"""Names of a project's file; the first that exists is used."""
 
 OTHERS = tuple(f.name for f in dataclasses.fields(Config))
-"""The tables of a configuration file: rules may stand in it."""
+"""The tables of a configuration file, which may contain rules too."""
 
 
 @functools.cache
@@ -108,7 +108,7 @@ def load_named(file: str | None, project: str | None, digest: str) -> RuleSet:
 
 def find_project(start: Path) -> Path | None:
     """The project's file in `start` or the nearest directory above that belongs to the same user. Directories of
-    others (/tmp, /) are not looked into, except for `start` itself, so that nobody else can plant one."""
+    others (/tmp, /) are not searched, except for `start` itself, so that no other user can plant one."""
     start = start.absolute()
     for folder in (start, *start.parents):
         try:
@@ -146,7 +146,7 @@ def parse(data: bytes, source: str = "rules", base: RuleSet | None = None) -> Ru
 
 def from_values(values: Mapping[str, Any], source: str = "rules", base: RuleSet | None = None,
                 others: Collection[str] = OTHERS) -> RuleSet:
-    """The same from parsed TOML. `others` are tables that belong to somebody else and are passed over."""
+    """The same from parsed TOML. `others` are tables of the configuration, which are ignored."""
     base = builtin() if base is None else base
     place = Place(source)
     known(values, (*RULE_TABLES, *others), place)
@@ -167,7 +167,7 @@ def _rules(given: list[Mapping[str, Any]], place: Place, base: RuleSet) -> tuple
         name = table.get("name")
         rule = rule_of(table, place.at(f"rules {i}"), inherited.get(name) if isinstance(name, str) else None)
         if rule.name in found:
-            raise place.at(f"rule {rule.name}").error("stands twice")
+            raise place.at(f"rule {rule.name}").error("defined twice")
         found[rule.name] = rule
     return tuple(found.values())
 
@@ -203,8 +203,8 @@ def _safety(table: Mapping[str, Any], place: Place, base: Safety) -> Safety:
 def _whole(value: Any, place: Place, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
         # More digits than Python converts to text would be an error of their own.
-        said = "" if type(value) is int and value.bit_length() > 64 else f"{value}: "
-        raise place.error(f"{said}must be a whole number from {low} to {high}")
+        shown = "" if type(value) is int and value.bit_length() > 64 else f"{value}: "
+        raise place.error(f"{shown}must be a whole number from {low} to {high}")
     return value
 
 

@@ -1,7 +1,7 @@
-"""Ticks in, ticks out, with a `match` record for each process that a rule is about.
+"""Matching: ticks in, ticks out, with a `match` record for each process that matches a rule.
 
-Nothing is asked of a process whose row stands, until the moment at which time alone can change the answer: its age
-reaches a limit, or what it does has lasted long enough. So a tick in which nobody ran costs a look at a heap.
+A process whose row did not change is not evaluated again before time alone can change the answer: when its age reaches
+a limit, or a condition has lasted long enough. A tick in which no process ran costs a look at a heap.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 
 REPEAT_S = 60.0
-"""A match that lasts is said again this often, for a reader that came later or could not act."""
+"""A match that lasts is repeated this often, for a reader that came later or could not act."""
 
 CLOCK_STEP_S = 1.0
 """The wall clock was set when it moved so much more or less than the time that passed."""
@@ -35,9 +35,9 @@ COPIED = ("pid", "start_ticks", "start_time", "ppid", "uid", "user", "command", 
 class Seen:
     """What is remembered of one process.
 
-    `stepped_s` is by how much the wall clock had been set when it was first seen. `due` is when it must be asked again,
-    ns, 0 for never. `since` is when the rules in `rules` began to match, `told` when that was last said and
-    `told_rule` of which rule.
+    `stepped_s` is by how much the wall clock had been set when it was first seen. `due` is when it must be evaluated
+    again, ns, 0 for never. `since` is when the rules in `rules` began to match, `reported` when that was last reported
+    and `reported_rule` for which rule. `undecided` is true while a rule may match but for names that cannot be read.
     """
 
     stepped_s: float
@@ -46,8 +46,8 @@ class Seen:
     windows: dict[Held, Window] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     since: int = field(init=False)
-    told: int = field(init=False)
-    told_rule: str = ""
+    reported: int = field(init=False)
+    reported_rule: str = ""
     undecided: bool = False
 
 
@@ -55,8 +55,8 @@ class Matcher:
     """The stage: appends `match` records to the ticks, and an `error` record for a rule that had to be disabled.
 
     With `lifetime` a window longer than what was seen of the stream may be proved by the average over the process's
-    life; the record says so. A pipe that watches all the time has no need of it. Must run on the main thread, where
-    the time of patterns can be bounded: elsewhere rules with patterns match nothing.
+    life; the record contains that. rh-pipe, which watches all the time, does not need it. Must run on the main thread,
+    where the time of patterns can be bounded: elsewhere rules with patterns match nothing.
     """
 
     def __init__(self, rules: RuleSet, *, lifetime: bool = True, repeat_s: float = REPEAT_S,
@@ -69,10 +69,16 @@ class Matcher:
         self._repeat_ns = int(repeat_s * NS)
         self._patterns = patterns or Patterns()
         self._reported: set[str] = set()
+        self._seen: dict[Key, Seen] = {}
         self._boot: str | None = None  # the first tick's is another than that, so it begins the stream
 
+    @property
+    def undecided(self) -> int:
+        """How many processes may match but for their program or arguments, which cannot be read."""
+        return sum(seen.undecided for seen in self._seen.values())
+
     def _restart(self, system: str) -> None:
-        self._seen: dict[Key, Seen] = {}
+        self._seen = {}
         self._family = Family(cgroups=system == "linux")
         self._due: list[tuple[int, Key]] = []
         self._matched: dict[Key, Seen] = {}
@@ -97,10 +103,10 @@ class Matcher:
         for key in todo:
             process = processes.get(key)
             if process is not None:
-                self._ask(key, process, processes)
+                self._evaluate(key, process, processes)
         if tick.partial:
             self._unwatched(processes, tick.row["processes"])
-        return [*self._tell(tick.row, processes), *self._disabled()]
+        return [*self._report(tick.row, processes), *self._disabled()]
 
     def _clock(self, row: Row) -> None:
         """Follow the clocks. Another boot, or a monotonic clock that went back, is another stream."""
@@ -118,7 +124,7 @@ class Matcher:
             if abs(step) > CLOCK_STEP_S:
                 self._stepped_s += step
         self._now, self._begin, self._ts = now, begin, row["ts"]
-        self._cpus = row.get("cpus", sys.maxsize)  # unknown: then an average must do for every thread there is
+        self._cpus = row.get("cpus", sys.maxsize)  # unknown: then an average must prove it for every thread
 
     def _break(self, end: int, begin: int) -> None:
         """Ticks are missing: what happened in between is not known and counts as not held."""
@@ -143,7 +149,7 @@ class Matcher:
     def _gone(self, tick: Tick) -> set[Key]:
         """Forget what exited. Gives its children: they are orphans now, whether or not their rows say so yet."""
         gone = set(tick.exited)
-        if self._was_partial and not tick.partial:  # nobody told who died while rows were left out
+        if self._was_partial and not tick.partial:  # exits were not reported while rows were left out
             gone |= self._seen.keys() - tick.processes.keys()
         self._was_partial = tick.partial
         for key in gone:
@@ -154,7 +160,7 @@ class Matcher:
     def _unwatched(self, processes: dict[Key, Row], alive: int) -> None:
         """Rows that were left out of the tick: what those processes do is not known, so nothing is held.
 
-        Nobody tells which of them die. When more are remembered than are alive, all of them are forgotten.
+        Their exits are not reported. When more are remembered than are alive, all of them are forgotten.
         """
         hidden = self._seen.keys() - processes.keys()
         for key in hidden:
@@ -167,7 +173,7 @@ class Matcher:
             for key in hidden:
                 del self._seen[key]
 
-    def _ask(self, key: Key, row: Row, processes: dict[Key, Row]) -> None:
+    def _evaluate(self, key: Key, row: Row, processes: dict[Key, Row]) -> None:
         """Evaluate every rule for one process, and note when to do so again. A last row tells of one that is gone."""
         if row.get("ended"):
             self._matched.pop(key, None)
@@ -187,8 +193,8 @@ class Matcher:
             when = min(when, valid_s)
             if value:
                 found.append(rule)
-            elif value is None:
-                seen.undecided = True
+            elif value is None and subject.program.names_unread and row.get("memory_bytes") != 0:
+                seen.undecided = True  # a kernel thread holds no memory; it has neither program nor arguments
         if found and not seen.rules:
             seen.since = self._now
         seen.rules = tuple(found)
@@ -197,10 +203,10 @@ class Matcher:
         else:
             self._matched.pop(key, None)
         if when < NEVER:
-            self._ask_again(key, seen, self._now + ceil(when * NS))
+            self._evaluate_again(key, seen, self._now + ceil(when * NS))
 
-    def _ask_again(self, key: Key, seen: Seen, due: int) -> None:
-        """An earlier appointment stands: it is cheaper to come once too early than to keep two."""
+    def _evaluate_again(self, key: Key, seen: Seen, due: int) -> None:
+        """Keep an earlier time: evaluating once too early is cheaper than two entries in the heap."""
         if not seen.due or due < seen.due:
             seen.due = due
             heapq.heappush(self._due, (due, key))
@@ -217,13 +223,13 @@ class Matcher:
                      self._begin if age_s is None else max(self._begin, self._now - int(age_s * NS)))
         return subject
 
-    def _tell(self, row: Row, processes: dict[Key, Row]) -> list[Record]:
-        """The records of what matches and was not said lately."""
+    def _report(self, row: Row, processes: dict[Key, Row]) -> list[Record]:
+        """The records of matches that were not reported recently."""
         news: list[Key] = []
         for key, seen in self._matched.items():
             rule = seen.rules[0]
-            if rule.name != seen.told_rule or self._now - seen.told >= self._repeat_ns:
-                seen.told, seen.told_rule = self._now, rule.name
+            if rule.name != seen.reported_rule or self._now - seen.reported >= self._repeat_ns:
+                seen.reported, seen.reported_rule = self._now, rule.name
                 news.append(key)
         news.sort(key=lambda key: (PRIORITIES.index(self._matched[key].rules[0].priority), key))
         return [self._record(row, processes[key], self._matched[key]) for key in news]

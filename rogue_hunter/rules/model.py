@@ -1,4 +1,4 @@
-"""What a rule file says, as values: rules, what is protected, and the settings of the reaper."""
+"""The contents of a rule file as values: rules, what is protected, and the settings of the reaper."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRIORITIES = ("critical", "high", "medium", "low")
 
 SIGNALS = ("SIGTERM", "SIGKILL")
 ACTIONS = ("kill", "notify", "log")
-"""kill: the reaper may end the process. notify, log: the match is told, the reaper refuses."""
+"""kill: rh-reap may terminate the process. notify, log: the match is only reported, rh-reap refuses it."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 URGENCIES = ("low", "normal", "critical")
@@ -55,7 +55,7 @@ class Action:
 @dataclass(frozen=True, slots=True)
 class Example:
     """A process that a rule must match, or must not: `row` holds the fields of a process record; `held_s` says for
-    how long its numbers have been what they are, `orphan` whether its parent died."""
+    how long its numbers have been what they are, `orphan` whether its parent has exited."""
 
     match: bool
     row: Mapping[str, Any]
@@ -108,7 +108,7 @@ class Safety:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The rest of a reaper.toml. None stands for what the file leaves open."""
+    """The rest of a reaper.toml. None means that the file does not set it."""
 
     enabled: bool = True
     scan_interval_s: float = 60.0

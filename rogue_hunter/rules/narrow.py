@@ -1,8 +1,8 @@
 """A project's rule file laid over the user's rules.
 
-A file that comes with a cloned repository is somebody else's. It may take processes out of the reaper's reach and can
-never put one in: its conditions are asked in addition to the user's, never in their place, and where it says
-something that would have widened a rule, it is refused as a whole, so that nobody believes it took effect.
+A file that comes with a cloned repository is not trusted. It can protect more processes and never fewer: its
+conditions are evaluated in addition to the user's, never in their place. A file that would widen a rule is rejected as
+a whole, so that it does not look as if it had taken effect.
 """
 
 from __future__ import annotations
@@ -112,17 +112,17 @@ def _gentler(base: Action, action: Action, place: Place) -> None:
 
 
 def _narrower(base: Mapping[str, Any], own: Mapping[str, Any], place: Place) -> None:
-    """Raise RuleError for a limit that is wider than the one it stands beside. It would have no effect, because both
-    are asked; whoever wrote it believes that it had."""
+    """Raise RuleError for a limit that is wider than the rule's own. It would have no effect, because both are
+    evaluated."""
     old, new = _in_seconds(base), _in_seconds(own)
     for key in _LEAST:
         if key in old and key in new and new[key] < old[key]:
-            raise place.at(key).error(f"{new[key]:g} would widen the rule, which says {old[key]:g}")
+            raise place.at(key).error(f"{new[key]:g} would widen the rule, whose limit is {old[key]:g}")
     if "cpu_percent_max" in old and new.get("cpu_percent_max", 0) > old["cpu_percent_max"]:
         raise place.at("cpu_percent_max").error(
-            f"{new['cpu_percent_max']:g} would widen the rule, which says {old['cpu_percent_max']:g}")
+            f"{new['cpu_percent_max']:g} would widen the rule, whose limit is {old['cpu_percent_max']:g}")
     if "band_min" in old and "band_min" in new and BANDS.index(new["band_min"]) < BANDS.index(old["band_min"]):
-        raise place.at("band_min").error(f"{new['band_min']} would widen the rule, which says {old['band_min']}")
+        raise place.at("band_min").error(f"{new['band_min']} would widen the rule, whose limit is {old['band_min']}")
 
 
 def _in_seconds(table: Mapping[str, Any]) -> dict[str, Any]:

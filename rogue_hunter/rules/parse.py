@@ -22,7 +22,7 @@ WINDOW_MAX_S = 7 * 86400.0
 """The longest window: a week of readings."""
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
-"""A rule's name stands in logs, metrics and notifications."""
+"""A rule's name is shown in logs, metrics and notifications."""
 
 _LEVELS: Mapping[str, Callable[[str, float], Level]] = {
     "cpu_percent_min": partial(Level, field="cpu_percent", scale=1.0, totals=("cpu_seconds_total",),
@@ -47,7 +47,7 @@ _ROW_TYPES = {f.name: f.type for f in PROCESS}
 
 
 class Place:
-    """Where in a file something stands, for the text of an error."""
+    """A place in a file, for the text of an error."""
 
     def __init__(self, source: str, path: str = "") -> None:
         self.source = source
@@ -90,7 +90,7 @@ def rule_of(table: Mapping[str, Any], place: Place, inherited: Rule | None = Non
 def conditions(table: Mapping[str, Any], place: Place) -> AllOf:
     """The conditions of a rule. Raises RuleError, also for conditions that only say what is not meant."""
     if not any(key not in ("exclude_patterns", "duration_seconds", "not") for key in table):
-        raise place.error("only says what the rule does not mean; say what it does")
+        raise place.error("has only exclusions; add a condition that must hold")
     return _conditions(table, place, DEPTH)
 
 

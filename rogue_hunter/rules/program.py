@@ -71,7 +71,7 @@ def _program(command: str | None, exe: str | None, cmdline: str | None) -> Progr
     cut = len(cmdline) > SUBJECT_LIMIT or len(cmdline.encode("utf-8", "surrogatepass")) > LIMIT - 4
     first, rest = _split(path, cmdline[:SUBJECT_LIMIT])
     if exe is None:
-        # A path with blanks in it cannot be told from a program with arguments, nor can the script be known.
+        # A path with blanks looks like a program with arguments, and the script depends on the program.
         certain = not (first.startswith("/") and rest)
         names = _distinct([*known, _last(first), first] if certain else known)
         return Program(names, _line(first, rest) if certain and not cut else None, NO_PROGRAM, NO_PROGRAM)

@@ -27,7 +27,7 @@ def settings_of(rules: RuleSet) -> list[Section]:
             ("max_per_rule_per_hour", safe.max_per_rule_per_hour, "processes ended for one rule an hour (1 to 1000)")]),
         ("daemon", [
             ("enabled", given.enabled, "rh-pipe asks the rules"),
-            ("scan_interval_seconds", given.scan_interval_s, "not used: rules are asked in every tick"),
+            ("scan_interval_seconds", given.scan_interval_s, "not used: rules are evaluated in every tick"),
             ("dry_run", given.dry_run, "rh-reap and rh-pipe send no signal")]),
         ("logging", [
             ("level", given.log_level, "the lowest level that is logged (debug, info, warning, error)"),
@@ -60,7 +60,7 @@ def rules_toml(rules: RuleSet, *, comment: bool = False) -> str:
             lines += [f"{mark}{key} = {toml_value(value)}"] if value is not None else [f"# {key} = {_UNSET[key]}"]
     if comment:
         lines[:0] = ["# Rules and their settings. To change a key, remove the # of its table's [header] too."]
-        lines += ["", "# The built-in rules, in the order in which they are asked. Your own list replaces them; a rule",
+        lines += ["", "# The built-in rules, in the order of evaluation. Your own list replaces them; a rule",
                   "# with one of these names and no conditions is the built-in one."]
     for rule in rules.rules:
         lines += ["", *(mark + line for line in _rule(rule))]

@@ -35,7 +35,7 @@ def test_reap_all_says_so_too(rh: Run, tmp_path: Path) -> None:
     rules.write_text('[[rules]]\nname = "none"\nconditions = { command_patterns = ["^no-such-program-here$"] }\n')
     done = rh("reap", "--all", "--dry-run", "-c", rules, "--no-project", HOME=str(tmp_path))
     assert (done.returncode, done.stdout) == (0, b"")
-    assert done.stderr.endswith(b" processes, no rule matches\n")
+    assert b" processes, no rule matches" in done.stderr
     assert rh("reap", "--all", "--dry-run", "-q", "-c", rules, "--no-project", HOME=str(tmp_path)).stderr == b""
 
 

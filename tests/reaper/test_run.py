@@ -330,7 +330,7 @@ def test_the_stage_off_the_beat_gives_its_records_later_and_stops(tmp_path: Path
     rules = parse(b'[[rules]]\nname = "r"\nconditions = { cpu_percent_min = 50 }\naction = { timeout_seconds = 60 }\n')
     chosen = setup(tmp_path, machine, rules)
     done = threading.Event()
-    chosen_told = setup(tmp_path, machine, rules, told=lambda _: done.set(), audit=chosen.audit)
+    chosen_told = setup(tmp_path, machine, rules, report=lambda _: done.set(), audit=chosen.audit)
 
     def ticks() -> Any:
         yield Tick(records=[match_of(obeys)])

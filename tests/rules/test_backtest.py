@@ -82,7 +82,7 @@ def test_regrets() -> None:
     h.process(2003, [0.0] + [29.9] * 30, ended="exited")
     h.process(2004, busy, ended="stopped")
     assert {f.pid: f.regret for f in h.firings(LOOP)} == {
-        2000: "it ended by itself 100 s later", 2001: "it calmed down by itself", 2002: "somebody had it on pts/3",
+        2000: "it ended by itself 100 s later", 2001: "it calmed down by itself", 2002: "it had a terminal: pts/3",
         2003: "it ended by itself later", 2004: ""}
     (row,) = summary(h.firings(LOOP))
     assert (row.rule, row.firings, row.regrets) == ("loop", 5, 4)
@@ -191,7 +191,7 @@ def test_its_age_is_the_one_of_then(age_s: float | None, fires: bool) -> None:
 def test_so_soon_it_was_about_to_be_done(later_s: float | None, words: str) -> None:
     known = {} if later_s is None else {"ended_at": T0 + later_s}
     (firing,) = backtest(BUSY, [snapshot(0, cpu_percent=90.0, ended="exited", tty="pts/3", **known)])
-    assert firing.regret == f"{words}; somebody had it on pts/3"
+    assert firing.regret == f"{words}; it had a terminal: pts/3"
 
 
 def test_firings_in_order_of_time_and_summaries_of_what_they_save() -> None:

@@ -147,7 +147,7 @@ class TestRules:
         assert "has no conditions" in refused('[[rules]]\nname = "mine"\n')
 
     @pytest.mark.parametrize(("text", "words"), [
-        (rule("a") + rule("b") + rule("a"), "rule a: stands twice"),
+        (rule("a") + rule("b") + rule("a"), "rule a: defined twice"),
         (rule("a") + "[[rules]]\nenabled = true\n", "rules 2.name: must be a text that is not empty"),
         ("[[rules]]\nname = 5\n", "rules 1.name: must be a text that is not empty"),
         (rule("a", "colour = 1"), "rules 1.colour: unknown key"),

@@ -377,8 +377,8 @@ def test_an_idle_machine_is_asked_nothing() -> None:
     patterns = Counting()
     m = Machine(parse(text.encode()), patterns=patterns, lifetime=False)
     asked: list[int] = []
-    original = m.matcher._ask
-    m.matcher._ask = lambda *a: (asked.append(1), original(*a))[1]  # type: ignore[method-assign,func-returns-value]
+    original = m.matcher._evaluate
+    m.matcher._evaluate = lambda *a: (asked.append(1), original(*a))[1]  # type: ignore[method-assign,func-returns-value]
     for pid in range(1000, 1300):
         m.set(pid, age_s=500, command=f"daemon{pid % 50}", cpu_percent=0.0)
     m.tick()

@@ -123,15 +123,15 @@ def test_an_empty_file_changes_nothing_but_is_named() -> None:
     (rule("full", action={"timeout_seconds": 10, "fallback_signal": "SIGKILL"}),
      "rule full.action.fallback_signal: a project cannot make it SIGKILL"),
     (rule("full", conditions={"cpu_percent_max": 91}),
-     "rule full.conditions.cpu_percent_max: 91 would widen the rule, which says 90"),
+     "rule full.conditions.cpu_percent_max: 91 would widen the rule, whose limit is 90"),
     (rule("told", conditions={"cpu_percent_max": 0.75}),
-     "rule told.conditions.cpu_percent_max: 0.75 would widen the rule, which says 0.5"),
+     "rule told.conditions.cpu_percent_max: 0.75 would widen the rule, whose limit is 0.5"),
     (rule("full", conditions={"band_min": "medium"}),
-     "rule full.conditions.band_min: medium would widen the rule, which says elevated"),
+     "rule full.conditions.band_min: medium would widen the rule, whose limit is elevated"),
     (rule("full", conditions={"age_hours": 0.5}),
-     "rule full.conditions.age_seconds: 1800 would widen the rule, which says 3600"),
+     "rule full.conditions.age_seconds: 1800 would widen the rule, whose limit is 3600"),
     *((rule("full", conditions={"score_min": 50, key: limit - 1}), f"rule full.conditions.{key}: {limit - 1:g} would "
-       f"widen the rule, which says {limit:g}") for key, limit in LIMITS.items()),
+       f"widen the rule, whose limit is {limit:g}") for key, limit in LIMITS.items()),
 ])
 def test_what_is_refused_and_in_which_words(values: dict[str, Any], words: str) -> None:
     """All of the line: it names the file, the place and the reason, so that whoever wrote it finds it."""
@@ -201,11 +201,11 @@ def test_conditions_without_a_limit_of_their_own_are_added() -> None:
 def test_the_larger_of_two_ages_counts() -> None:
     """A rule that gives its age in hours and in seconds means both, so the larger; a project is held against that."""
     base = parse(b'[[rules]]\nname = "r"\nconditions = { age_hours = 1, age_seconds = 7200, score_min = 1 }\n')
-    words = "p.toml: rule r.conditions.age_seconds: 5000 would widen the rule, which says 7200"
+    words = "p.toml: rule r.conditions.age_seconds: 5000 would widen the rule, whose limit is 7200"
     assert refused(rule("r", conditions={"age_seconds": 5000}), base) == words
     assert over(rule("r", conditions={"age_hours": 2}), base).rule("r")
     other = parse(b'[[rules]]\nname = "r"\nconditions = { age_hours = 2, age_seconds = 60, score_min = 1 }\n')
-    assert refused(rule("r", conditions={"age_seconds": 7199}), other).endswith("7199 would widen the rule, which says "
+    assert refused(rule("r", conditions={"age_seconds": 7199}), other).endswith("7199 would widen the rule, whose limit is "
                                                                                "7200")
 
 

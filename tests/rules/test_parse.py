@@ -222,7 +222,7 @@ HUGE = 10**400
      "conditions.duration_seconds: needs something to last: a cpu, memory, disk, gpu, wakeups, score, band or state "
      "condition"),
     ({"conditions": {"exclude_patterns": ["^x"], "duration_seconds": 1, "not": {"score_min": 1}}},
-     "conditions: only says what the rule does not mean; say what it does"),
+     "conditions: has only exclusions; add a condition that must hold"),
     ({"conditions": {"all": []}}, "conditions.all: must hold at least one table of conditions"),
     ({"conditions": {"any": 1}}, "conditions.any: must be an array of tables"),
     ({"conditions": {"all": [{"score_min": 1}, {}]}}, "conditions.all 2: must be a table with at least one condition"),

@@ -154,6 +154,19 @@ def test_a_newcomer_matches_once_it_is_described(action: str) -> None:
         assert [each["rule"] for each in m.tick()] == expected
 
 
+def test_processes_that_may_match_but_for_their_names_are_counted() -> None:
+    m = Machine(rules("cpu_percent_min = 50"))
+    m.set(1000, cpu_percent=99.0, exe=None)
+    m.set(1001, cpu_percent=99.0, cmdline=None)
+    m.set(1002, cpu_percent=5.0, cmdline=None)
+    m.set(1003, cpu_percent=None)
+    m.set(1004, cpu_percent=99.0, exe=None, cmdline=None, memory_bytes=0)  # a kernel thread
+    assert m.tick() == [] and m.matcher.undecided == 2
+    m.set(1000, exe="/bin/vim")
+    m.set(1001, cmdline="x")
+    assert len(m.tick()) == 1 and m.matcher.undecided == 0
+
+
 def test_the_last_row_of_a_process_that_ended_does_not_match() -> None:
     m = Machine(rules("cpu_percent_min = 50"), repeat_s=0.5)
     m.set(1000, cpu_percent=99.0)
