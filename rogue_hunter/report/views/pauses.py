@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from rogue_hunter.report import history
 from rogue_hunter.report.database import Source
+from rogue_hunter.report.evidence import over
 from rogue_hunter.report.pause_text import culprit_words, pause_words
 from rogue_hunter.report.queries import Period, events
 from rogue_hunter.report.render import Answer, Style, pairs, table
 from rogue_hunter.report.sentences import command_line, measure, moment, name, percent, period_words
-from rogue_hunter.report.verdict_text import cleared_words, count
+from rogue_hunter.report.verdict_text import cause_words, cleared_words, count
 from rogue_hunter.report.views.view import Asked, columns, more, nothing, spark
 from rogue_hunter.schema.sampling import TICK
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size, visible
 from rogue_hunter.verdict.engine import verdict
-from rogue_hunter.verdict.window import Slice, Window
+from rogue_hunter.verdict.model import Verdict
 
 _UNITS = {field.name: field.unit for field in TICK}
 _IO = {"io": "disk"}
@@ -64,16 +65,19 @@ def pause(source: Source, asked: Asked) -> Answer:
     if found is None:
         raise DatabaseError(f"{which}: no such pause; `rh-report pauses` lists them", 65)
     open_then = events(source.reader, Period(found["start"], found["end"]), source.watched, 10)
-    return Answer([found], lambda look: _text(found, open_then, look), single=True,
+    judged = verdict(over(source, found["start"], found["end"]).window)
+    return Answer([found], lambda look: _text(found, judged, open_then, look), single=True,
                   csv_rows=[{"rank": rank, **c} for rank, c in enumerate(found["culprits"], 1)],
                   columns=["rank", "pid", "start_ticks", "command", "unit", "resource", "amount", "share"])
 
 
-def _text(p: Record, open_then: list[Record], look: Style) -> str:
+def _text(p: Record, judged: Verdict, open_then: list[Record], look: Style) -> str:
     evidence = p["evidence"]
     lines = [f"Pause {p['id']}, {visible(p['pause'])}",
              f"paused {duration(p['duration_s'])} from {moment(p['start'], look.now)} to {moment(p['end'], look.now)}"
              f"{pause_words(p)}"]
+    if judged.first is not None and judged.first.kind != "use":
+        lines += ["", f"Verdict of that time: {cause_words(judged.first, look.now)}."]
     if p["culprits"]:
         rows = [[str(rank), percent(c.get("share")), _amount(c), str(c["pid"]), clip(str(c.get("unit", "")), 30),
                  str(c.get("command", "?"))] for rank, c in enumerate(p["culprits"], 1)]
@@ -84,9 +88,6 @@ def _text(p: Record, open_then: list[Record], look: Style) -> str:
         lines += ["", f"No process is named: {_without(p['cause'])}."]
     if "unexplained_share" in p:
         lines.append(f"{percent(p['unexplained_share'])} of it is not attributed to any process.")
-    seconds = max(float(p["duration_s"]), 1e-3)
-    slices = (Slice(p["start"], seconds, {**evidence, "seconds": seconds}),) if evidence else ()
-    judged = verdict(Window(p["start"], p["end"], slices))
     found = {p["cause"], *(one.cause for one in judged.causes)}
     out = [(f"not {_IO.get(cause, cause)}", cleared_words(cause, numbers, {}))
            for cause, numbers in judged.cleared.items() if cause not in found and cause != "pause"]
