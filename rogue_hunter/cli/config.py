@@ -12,6 +12,7 @@ from rogue_hunter import paths
 from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import load, parse, settings, to_toml
+from rogue_hunter.files import replace
 from rogue_hunter.stream import wire
 
 if TYPE_CHECKING:
@@ -199,19 +200,11 @@ def _target(file: Path | None) -> Path:
 
 
 def _write(target: Path, text: str) -> None:
-    """Write a temporary file and rename it, so that a reader sees the old file or the new one."""
+    """Replace the file in one step; the old one is kept as FILE.bak."""
     paths.private_dir(target.parent) if target == paths.config_file() else None
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            os.replace(target, target.with_name(target.name + ".bak"))
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+    if target.exists():
+        replace(target.with_name(target.name + ".bak"), target.read_bytes())
+    replace(target, text.encode())
 
 
 main = run.entry(command)

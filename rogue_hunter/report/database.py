@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.config.options import Config
+from rogue_hunter.files import Locked, check_lock
 from rogue_hunter.report import queries
 from rogue_hunter.report.queries import Watched
 from rogue_hunter.store.database import DatabaseError, open_reader
@@ -102,19 +101,9 @@ def source(path: Path, now: float, config: Config, *, needed: bool = True) -> It
 
 
 def holder(database: Path) -> Holder:
-    """Who holds the lock of `database`. Nothing is written and no process is delayed.
-
-    The look itself is a shared lock, asked for without waiting and given back at once.
-    """
+    """Who holds the lock of `database`. Nothing is written and no process is delayed."""
     try:
-        fd = os.open(database.with_name(database.name + ".lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return Holder(False)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return Holder(False)
-    except OSError:
-        text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-        return Holder(True, int(text) if text.isdecimal() and text.isascii() else None)
-    finally:
-        os.close(fd)
+        check_lock(database.with_name(database.name + ".lock"))
+    except Locked as locked:
+        return Holder(True, locked.holder)
+    return Holder(False)
