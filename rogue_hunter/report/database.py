@@ -13,7 +13,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.files import Locked, check_lock
 from rogue_hunter.report import queries
 from rogue_hunter.report.queries import Watched
-from rogue_hunter.store.database import DatabaseError, open_reader
+from rogue_hunter.store.database import NO_HISTORY, DatabaseError, open_reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Source:
     def reader(self) -> sqlite3.Connection:
         """The connection. Raises DatabaseError, 69, when there is no database."""
         if self.connection is None:
-            raise DatabaseError(f"{self.path}: no such database; rh-pipe makes it", 69)
+            raise DatabaseError(f"{self.path}: {NO_HISTORY}", 69)
         return self.connection
 
     @property

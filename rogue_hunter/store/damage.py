@@ -15,7 +15,7 @@ _FITS = {"TEXT": "('null', 'text')", "INTEGER": "('null', 'integer')", "REAL": "
 
 
 def misfit(path: Path) -> str | None:
-    """Where the first such value stands, or what makes the file unreadable; None when all is as it was declared.
+    """The place of the first damaged value, or why the file cannot be read; None when all is as declared.
 
     Reads the whole file: for when an answer has failed, not for each one.
     """
@@ -62,9 +62,9 @@ def _state(connection: sqlite3.Connection) -> str | None:
     for key, value in connection.execute("SELECT key, value FROM daemon_state"):
         name = bytes(key).decode("utf-8", "backslashreplace")
         try:
-            said = wire.loads(bytes(value))
-            if key == b"last_tick" and said is not None:
-                wire.check("tick", said)
+            stored = wire.loads(bytes(value))
+            if key == b"last_tick" and stored is not None:
+                wire.check("tick", stored)
         except (ValueError, TypeError, AttributeError) as error:
-            return f"daemon_state: {name} makes no sense: {error}"
+            return f"daemon_state: {name} is invalid: {error}"
     return None

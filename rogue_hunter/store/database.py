@@ -14,12 +14,15 @@ from rogue_hunter.store.migrations import VERSION, migrate, migrate_apart, prepa
 from rogue_hunter.store.tables import APPLICATION_ID
 from rogue_hunter.text.errors import IO_ERROR, RogueHunterError
 
+NO_HISTORY = "no history yet: start rh-pipe first (rh-pipe, or rh-service install)"
+"""What is printed where there is no database."""
+
 BUSY_MS = 20
-"""The writer waits this long for a lock. We own the only writing connection, so a lock is somebody's short visit; the
-beat must not wait for it, what cannot be written is kept and tried again."""
+"""Milliseconds that the writer waits for a lock. It owns the only writing connection, so that locks are short; the beat
+must not wait for them, and what cannot be written is kept and retried."""
 
 MAKING_MS = 5000
-"""And so long for whoever makes or migrates the file: that is done once, before the first beat."""
+"""The same while another process makes or migrates the file, which happens once, before the first beat."""
 
 CHECK_S = 2.0
 """The check of a file at start is given up after this time: 500 MB take longer."""
@@ -68,7 +71,7 @@ class Lock:
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
             os.close(fd)
             who = f" (process {holder})" if holder.isdigit() else ""
-            raise DatabaseError(f"{self._database}: another rogue-hunter writes to it{who}", 69) from None
+            raise DatabaseError(f"{self._database}: another rh-pipe writes to it{who}", 69) from None
         self._fd = fd
         with contextlib.suppress(OSError):
             os.ftruncate(fd, 0)
@@ -127,7 +130,7 @@ def move_aside(path: Path) -> Path:
 def open_reader(path: Path) -> sqlite3.Connection:
     """A read-only connection with rows by name. Raises DatabaseError: 69 when there is no such file."""
     if not path.exists():
-        raise DatabaseError(f"{path}: no such database; rh-pipe makes it", 69)
+        raise DatabaseError(f"{path}: {NO_HISTORY}", 69)
     _regular(path)
     uri = f"file:{_quoted(path)}?mode=ro"
     try:
@@ -161,7 +164,7 @@ def _connect(path: Path, check: bool, apart: bool) -> sqlite3.Connection:
             raise
         except OSError as error:
             raise DatabaseError(f"{path}: {error.strerror}", 74) from None
-    # A page at most: somebody makes the file at this moment, and has it to himself for a few fsyncs.
+    # One page at most: another process is making the file at this moment, and locks it for a few fsyncs.
     waits = MAKING_MS if path.stat().st_size <= 4096 else BUSY_MS
     connection = sqlite3.connect(path, isolation_level=None, timeout=waits / 1000)
     try:
@@ -200,11 +203,11 @@ def _known_version(connection: sqlite3.Connection, path: Path, writing: bool = F
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if version > VERSION and application == APPLICATION_ID:
-        raise DatabaseError(f"{path}: made by a newer rogue-hunter (version {version}, this one knows {VERSION})", 78)
+        raise DatabaseError(f"{path}: made by a newer rogue-hunter (version {version}, here {VERSION})", 78)
     if application != APPLICATION_ID and (tables or not writing):
         raise DatabaseError(f"{path}: not a database of rogue-hunter", 78)
     if version < VERSION and not writing:
-        raise DatabaseError(f"{path}: of an older version; a run of rh-pipe brings it up to date", 78)
+        raise DatabaseError(f"{path}: made by an older version; rh-pipe migrates it when it starts", 78)
 
 
 def _quick_check(connection: sqlite3.Connection) -> None:
@@ -242,7 +245,7 @@ def _ours(path: Path) -> None:
     try:
         owner, directory = os.stat(path, follow_symlinks=False).st_uid, os.stat(path.parent)
     except OSError:
-        return  # there is none, or opening it says why not
+        return  # there is no file, or opening it fails with the reason
     me = os.geteuid()
     theirs = me == 0 and directory.st_uid == owner and not directory.st_mode & 0o022
     if owner != me and not theirs:

@@ -1,7 +1,7 @@
-"""Keeping the database small: what ended long ago goes, then the oldest until the file is small enough.
+"""Remove old rows from the database by age, then the oldest until the file is small enough.
 
-Everything is done in small bites, each a transaction of its own, so that whoever owns the writing connection can do
-other things between two of them. What is open is never removed.
+It works in small batches, each a transaction of its own, so that the owner of the writing connection can do other
+things in between. Open events are never removed.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _remaining(connection: sqlite3.Connection) -> dict[str, Any]:
 
 
 def checkpoint(connection: sqlite3.Connection) -> bool:
-    """Move the write-ahead log into the file and cut it to nothing; False when a reader is in the way."""
+    """Move the write-ahead log into the file and cut it to nothing; False if a reader prevents it."""
     busy: int = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     return not busy
 

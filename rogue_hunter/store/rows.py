@@ -44,7 +44,7 @@ def _write_event(connection: sqlite3.Connection, event: Record) -> None:
     kind, name = event["kind"], event["event"]
     row = execute("SELECT id, peak_snapshot_id FROM process_events WHERE event = ?", (name,)).fetchone()
     if row is None:
-        # Not only for `enter`: after a corrupt file was moved aside, an event goes on in the new one.
+        # Not only for `enter`: after a corrupt file was moved aside, an event continues in the new one.
         begun = {column: event.get(column) for column in _EVENT_COLUMNS}
         begun.update(entry_time=event["entered"], last_seen=event["ts"], entry_band=event.get("band"),
                      entry_score=event.get("score"), reason=None)

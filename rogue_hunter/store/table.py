@@ -9,7 +9,7 @@ from rogue_hunter.schema.field import Field
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: columns in order, what else stands in its definition, and its indexes."""
+    """A table: its columns in order, its constraints and its indexes."""
 
     name: str
     columns: tuple[Field, ...]

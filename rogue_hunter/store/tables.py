@@ -22,7 +22,7 @@ DAEMON_STATE = Table(
         _c("value", str, "", "JSON"),
         _c("updated_at", float, "s", "epoch seconds"),
     ),
-    "what the running rh-pipe says of itself",
+    "state of the running rh-pipe",
     ("PRIMARY KEY (key)",),
 )
 
@@ -50,10 +50,10 @@ PROCESS_EVENTS = Table(
         # Not required: a file of an earlier version does not have them.
         *(replace(f, required=False) for f in EVENT if f.name in ("duration_s", "scope", "processes")),
     ),
-    "one row an event: a process's stay at or above the tracking band",
+    "events: a process or unit that stayed at or above the tracking band",
     ("UNIQUE (event)",),
     (
-        # One process has at most one open event, whatever dies when.
+        # One process has at most one open event, also after a crash.
         "CREATE UNIQUE INDEX process_events_open ON process_events (boot_id, pid, start_ticks) "
         "WHERE exit_time IS NULL",
         "CREATE INDEX process_events_entry ON process_events (entry_time)",
@@ -75,7 +75,7 @@ PROCESS_SNAPSHOTS = Table(
         _c("captured_at", float, "s", "epoch seconds", True),
         *_IN_SNAPSHOT,
     ),
-    "the whole row of a process at a moment of its event, with the low and high of each metric over the ring",
+    "rows of processes at moments of their events, with the low and high of each metric over the last 20 s",
     ("FOREIGN KEY (event_id) REFERENCES process_events (id) ON DELETE CASCADE",),
     ("CREATE INDEX process_snapshots_event ON process_snapshots (event_id, captured_at)",),
 )
@@ -93,7 +93,7 @@ PAUSES = Table(
         _c("unexplained_share", float, "1", "part of the total that no process seen explains"),
         _c("evidence", dict, "", "JSON: the readings by which the cause was decided"),
     ),
-    "one row a pause of the machine",
+    "pauses of the machine",
     ("UNIQUE (pause)",),
     ("CREATE INDEX pauses_end ON pauses (end_time)",),
 )

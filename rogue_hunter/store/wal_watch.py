@@ -1,4 +1,4 @@
-"""The write-ahead log that grows because a reader stays in a transaction: said, so that somebody ends it."""
+"""Warn when a long-running reader keeps the write-ahead log from being checkpointed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY_S = 10.0
 
 class WalAlarm:
     """Looks at the size of the log every ten seconds of the ticks' own clock. While it is over the limit,
-    `writer.alarms["wal"]` tells it; `warn` gets a line when that begins and when it ends."""
+    `writer.alarms["wal"]` reports it; `warn` gets a line when that begins and when it ends."""
 
     def __init__(self, database: Path, writer: Writer, warn: Callable[[str], object], limit: int = ALARM_BYTES,
                  every_s: float = EVERY_S) -> None:
@@ -38,8 +38,8 @@ class WalAlarm:
         if size > self._limit:
             before = self._writer.alarms.get("wal")
             alarm = self._writer.alarms["wal"] = (
-                f"the write-ahead log has {size >> 20} MiB: some reader stays in a transaction "
-                f"(see `fuser {self._wal.name}`); writing goes on")
+                f"the write-ahead log has {size >> 20} MiB: a reader keeps a transaction open "
+                f"(see `fuser {self._wal.name}`); writing continues")
             if before is None:
                 self._warn(f"{self._wal}: {alarm}")
         elif self._writer.alarms.pop("wal", None) is not None:

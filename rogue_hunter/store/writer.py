@@ -1,7 +1,7 @@
 """The hot writer: one transaction a tick, and only when there is something to write.
 
-Whatever the disk does, sampling goes on: what cannot be written waits in a bounded queue, is tried again, and what
-falls out of the queue is counted.
+Sampling continues when the disk is full or the database is locked: records wait in a bounded queue and are retried,
+and those that are dropped from it are counted.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Writer:
     """Writes records and the state of the pipe. `now` is the wall clock, epoch seconds; `clock` the monotonic one, by
     which everything waits; `warn` takes a line for people.
 
-    `degraded` says why nothing can be written at the moment, None when all is well; `alarms` what others find
-    wrong while writing goes on; `dropped` counts records lost.
+    `degraded` is the reason why nothing can be written at the moment, None if it can; `alarms` what others find
+    wrong while writing continues; `dropped` counts records lost.
     """
 
     def __init__(self, path: Path, settings: Settings, now: Callable[[], float], warn: Callable[[str], None],
@@ -66,7 +66,7 @@ class Writer:
         self._connection, moved = self._opener(self._path)
         self._file = _identity(self._path)
         if moved is not None:
-            self._warn(f"{self._path} was corrupt; it is kept as {moved.name} and a new one is begun")
+            self._warn(f"{self._path} was corrupt; it was renamed to {moved.name} and a new one created")
         return self._connection
 
     @property
@@ -116,7 +116,7 @@ class Writer:
         self._state = state
 
     def finish(self, facts: dict[str, Any]) -> None:
-        """Say last words: `facts` replace what the state said under these names."""
+        """Override these values of the state in the final write."""
         before = self._state
         self._state = lambda: {**before(), **facts}
 
@@ -154,7 +154,7 @@ class Writer:
         return True
 
     def close(self) -> None:
-        """Write what waits, checkpoint and close. What cannot be written is counted and said."""
+        """Write what waits, checkpoint and close. What cannot be written is counted and reported."""
         self._retry_at = -math.inf
         if not self.flush() and self._queue:
             self.dropped += sum(len(batch) for batch in self._queue)
@@ -179,7 +179,7 @@ class Writer:
 
     def _fail(self, reason: str, corrupt: bool) -> None:
         if self.degraded is None:
-            self._warn(f"{self._path}: {reason}; sampling goes on, records wait")
+            self._warn(f"{self._path}: {reason}; sampling continues, records wait")
         self.degraded = reason
         self._retry_at = self._clock() + self._set.retry_s
         connection = self._connection
@@ -189,7 +189,7 @@ class Writer:
             connection.close()
             self._connection = None
             try:
-                self._warn(f"{self._path} became corrupt; it is kept as {move_aside(self._path).name}")
+                self._warn(f"{self._path} became corrupt; it was renamed to {move_aside(self._path).name}")
             except DatabaseError as error:
                 self._warn(str(error))
             self._retry_at = -math.inf
@@ -221,8 +221,8 @@ class Writer:
         self._state_at = self._clock()
 
     def _insert(self, connection: sqlite3.Connection) -> bool:
-        """Write the queue; False after a record that cannot be a row was taken out of it. Only input that somebody
-        else wrote has such: it must neither end the writer nor keep the others waiting for ever."""
+        """Write the queue; False after a record that cannot be stored was removed from it. Only input from elsewhere
+        contains such records: they must neither end the writer nor block the others."""
         for batch in self._queue:
             for place, each in enumerate(batch):
                 try:
@@ -257,7 +257,7 @@ def _as_row(snapshot: sqlite3.Row | None) -> Row:
 
 
 class Store:
-    """The stage: every tick is given to `writer`. daemon_state tells the last tick, the number of ticks, the highest
+    """The stage: every tick is given to `writer`. daemon_state holds the last tick, the number of ticks, the highest
     score so far and the rogues of the last tick."""
 
     def __init__(self, writer: Writer) -> None:

@@ -1,6 +1,6 @@
 """Tracking: a process, or a unit of work, that stays at or above the tracking band is one event, with begin and end.
 
-An event begins when the score has been there for `tracking.enter_s`, and tells since when. It is one `event` record
+An event begins when the score has been there for `tracking.enter_s`, and records since when. It is one `event` record
 when it begins (enter), when it reaches a higher band or has left one (band), at a new highest score (peak), every 30 s
 (checkpoint) and when it ends (exit), each with the whole row of the process and the lowest and highest of every metric
 over the last 20 s.

@@ -1,9 +1,9 @@
 """Pauses: stretches in which the machine did not let the beat run, each with its cause and its culprits.
 
-A beat that comes a second late was not let run, and so was nobody else who waited for the same. Counters are
-cumulative: the first tick after the gap holds exactly who used what during it. Suspension is no lateness (the clock of
-the beat stands still), SIGSTOP of the toolkit, the hypervisor and a set clock are told apart and never blamed on a
-process.
+A beat that comes late was kept from running, and so were other processes that waited for the same resource. Counters
+are cumulative: the first tick after the gap holds exactly what each process used during it. Suspension is no lateness
+(the clock of the beat stops), and SIGSTOP of the toolkit, its CPU quota, the hypervisor and a set clock are recognised
+and never blamed on a process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EVIDENCE = (
 """Fields of the closing row that are kept with a pause."""
 
 STOOD_STILL = 0.5
-"""Of the CPU time that should have passed, less than this was counted: the virtual machine itself stood still."""
+"""Of the CPU time that should have passed, less than this was counted: the virtual machine itself did not run."""
 STOLEN = 0.25
 """Part of the CPUs that the hypervisor gave to others."""
 MEMORY_FULL_MS = 200.0
@@ -34,7 +34,7 @@ IO_FULL_MS = 300.0
 SCARCE = 0.05
 """Part of memory available below which a machine that pages in is short of memory (where there is no PSI)."""
 WAITED = 0.5
-"""Part of the gap that the sampling thread itself stood in the run queue."""
+"""Part of the gap that the sampling thread itself spent in the run queue."""
 BUSY = 0.9
 KTHREADD = 2
 """The parent of all kernel threads."""
@@ -71,7 +71,7 @@ def cause(evidence: Row, gap_s: float) -> str:
     if evidence.get("pressure_io_full_ms_per_s", 0.0) >= IO_FULL_MS:
         return "io"
     busy = evidence.get("cpu_busy_cores", 0.0) >= BUSY * cpus
-    # Where the run queue tells how long we stood in it, a busy machine that did not make us wait is not the cause.
+    # Where the time spent in the run queue is known, a busy machine that did not make us wait is not the cause.
     if busy and "self_run_delay_ms" not in evidence:
         return "cpu"
     return "unknown"
@@ -199,7 +199,8 @@ def _see_waiting(tick: Tick, stall: Stall) -> None:
 
 def culprits(resource: str, before: Mapping[Key, Row], after: Mapping[Key, Row], children: Mapping[Key, float],
              evidence: Row, seconds: float) -> tuple[list[Row], float | None]:
-    """Who used `resource` (cpu, memory, io) between two sets of rows, most first, and the part nobody explains.
+    """The processes that used `resource` (cpu, memory, io) between two sets of rows, most first, and the part that no
+    process explains.
 
     `children` is CPU time (s) of short-lived children, by parent. Amounts are CPU seconds or bytes; a share is of the
     machine's total, or of all that processes are seen to have used where that is more or the total is not known.
@@ -217,7 +218,7 @@ def culprits(resource: str, before: Mapping[Key, Row], after: Mapping[Key, Row],
     if resource == "cpu" and "cpu_busy_cores" in evidence:
         total = evidence["cpu_busy_cores"] * seconds
     elif resource == "memory" and not _grew(amounts, evidence):
-        # Nobody took much just now: those who hold it are what the others have to do without.
+        # No process took much during the gap: those that hold most are listed.
         amounts = {key: float(row["memory_bytes"]) for key, row in after.items()
                    if row.get("memory_bytes") and not row.get("own")}
         total = evidence.get("memory_total_bytes")
@@ -229,7 +230,7 @@ def culprits(resource: str, before: Mapping[Key, Row], after: Mapping[Key, Row],
 
 
 def _grew(amounts: Mapping[Key, float], evidence: Row) -> bool:
-    """Somebody's memory grew by a hundredth of the machine's."""
+    """The memory of one process grew by a hundredth of the machine's."""
     return max(amounts.values(), default=0.0) >= 0.01 * (evidence.get("memory_total_bytes") or 0)
 
 

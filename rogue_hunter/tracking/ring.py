@@ -1,4 +1,4 @@
-"""The last ticks, of selected processes: what went on just before.
+"""The last 20 s of selected processes.
 
 It gives the lowest and highest value of each metric for a snapshot, the culprits of a pause and the context of a
 capture.

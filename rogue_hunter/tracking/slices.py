@@ -27,7 +27,7 @@ GROUPS = 4
 KEPT = 24
 """Complete slices kept in memory: two minutes, so that "why is it slow" asked now needs no database."""
 GAP_S = 5.0
-"""A tick that covers more than this tells nothing about any single slice: it begins a new one."""
+"""A tick that covers more than this says nothing about a single slice: it begins a new one."""
 LONGEST_S = 60.0
 """Of a tick that covers more, so much is counted: one reading must not fill hours of history."""
 MEMORY_LEAST = 16 << 20

@@ -66,8 +66,8 @@ def pinned(bench: Bench) -> str:
                      warn=said.append, captures=bloat, start=start)
     reader.close()
     assert ticks == beats - 1 and beats < 1500, (ticks, beats)
-    assert [("stays in a transaction" in line, "small again" in line) for line in said] == [(True, False), (False, True)], said
-    assert "stays in a transaction" in told[0] and max(sizes) > limit and state(database)["degraded"] is None
+    assert [("keeps a transaction open" in line, "small again" in line) for line in said] == [(True, False), (False, True)], said
+    assert "keeps a transaction open" in told[0] and max(sizes) > limit and state(database)["degraded"] is None
     assert sizes[-1] <= 8 << 20, sizes[-1]
     assert len(contents(database)["events"]) >= before
     return (f"{ticks} ticks, the log grew to {max(sizes) >> 20} MiB and was cut to {sizes[-1] >> 20}; said: "

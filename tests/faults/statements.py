@@ -198,7 +198,7 @@ def _sweep(bench: Bench, prepare: Callable[[Path], object], start: int) -> str:
                     problems.append(f"{how} {name} at {nth} ({faults.hit}): {type(error).__name__} {error} {ours}")
                     continue
                 refused += bool(outcome.refused)
-                degraded += any("sampling goes on" in line for line in outcome.said)
+                degraded += any("sampling continues" in line for line in outcome.said)
                 moved += any("corrupt" in line for line in outcome.said)
     assert not problems, f"{len(problems)} of {runs}:\n" + "\n".join(problems)
     return (f"{usual.count} statements, {runs} runs: 0 unhandled, 0 records lost without a word, 0 twice; {degraded} "

@@ -236,7 +236,7 @@ def test_watch(tmp_path: Path, age: float, pid: object, held: bool, watch: str) 
 
 def test_what_is_no_database_is_said(tmp_path: Path) -> None:
     """69 when there is none, 74 for a file of another kind; nothing is made."""
-    with pytest.raises(DatabaseError, match="no such database") as none, source(tmp_path / "no.db", START, CONFIG):
+    with pytest.raises(DatabaseError, match="no history yet") as none, source(tmp_path / "no.db", START, CONFIG):
         pass
     assert none.value.code == 69
     text = tmp_path / "notes"

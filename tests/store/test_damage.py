@@ -36,11 +36,11 @@ def test_what_a_writer_wrote_fits(database: Path) -> None:
 
 
 @pytest.mark.parametrize(("sql", "words"), [
-    ("UPDATE daemon_state SET value = '{\"ts\"!' WHERE key = 'last_tick'", "daemon_state: last_tick makes no sense"),
-    ("UPDATE daemon_state SET value = '{\"us\":1}' WHERE key = 'last_tick'", "daemon_state: last_tick makes no sense: tick without"),
-    ("UPDATE daemon_state SET value = '[1]' WHERE key = 'last_tick'", "daemon_state: last_tick makes no sense"),
+    ("UPDATE daemon_state SET value = '{\"ts\"!' WHERE key = 'last_tick'", "daemon_state: last_tick is invalid"),
+    ("UPDATE daemon_state SET value = '{\"us\":1}' WHERE key = 'last_tick'", "daemon_state: last_tick is invalid: tick without"),
+    ("UPDATE daemon_state SET value = '[1]' WHERE key = 'last_tick'", "daemon_state: last_tick is invalid"),
     ("UPDATE daemon_state SET value = x'ff22' WHERE key = 'ticks'", "daemon_state.value holds a value of another type"),
-    ("UPDATE daemon_state SET value = CAST(x'22ff22' AS TEXT) WHERE key = 'ticks'", "daemon_state: ticks makes no sense"),
+    ("UPDATE daemon_state SET value = CAST(x'22ff22' AS TEXT) WHERE key = 'ticks'", "daemon_state: ticks is invalid"),
     ("UPDATE process_events SET peak_score = 'x'", "process_events.peak_score holds a value of another type"),
     ("UPDATE process_snapshots SET dominant_metrics = '{\"a\"'", "process_snapshots.dominant_metrics is no array"),
     ("UPDATE process_snapshots SET dominant_metrics = '{}'", "process_snapshots.dominant_metrics is no array"),
@@ -52,7 +52,7 @@ def test_where_the_damage_is(database: Path, sql: str, words: str) -> None:
 
 
 def test_a_file_that_cannot_be_read_says_why(database: Path, tmp_path: Path) -> None:
-    assert "no such database" in (misfit(tmp_path / "none") or "")
+    assert "no history yet" in (misfit(tmp_path / "none") or "")
     with database.open("r+b") as file:
         file.seek(4096 * 2)
         file.write(b"\xff" * 4096 * 4)
@@ -68,4 +68,4 @@ def test_readers_say_it_in_a_line(database: Path, rh: Rh) -> None:
     for command in (("report", "--since", "3000d"), ("metrics",)):
         done = rh(*command, "--db", database)
         assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (74, b"", 1), done
-        assert b"last_tick makes no sense" in done.stderr
+        assert b"last_tick is invalid" in done.stderr

@@ -189,7 +189,7 @@ def test_corrupt_file_is_moved_aside(db: Path, clock: Clock, said: list[str], da
 
 
 def test_full_disk_keeps_records_until_there_is_room(db: Path, clock: Clock, said: list[str]) -> None:
-    """SQLITE_FULL: sampling goes on, the state is degraded, and once there is room everything is written."""
+    """SQLITE_FULL: sampling continues, the state is degraded, and once there is room everything is written."""
     writer = Writer(db, Settings(retry_s=1.0), clock, said.append, clock=clock)
     connection = writer._connection
     assert connection is not None
@@ -242,7 +242,7 @@ def test_a_file_that_is_deleted_or_replaced_is_opened_again(tmp_path: Path, cloc
     writer.close()
     assert writer.dropped == 0
     assert rows(db, "SELECT command, reason FROM process_events") == [("hog", "below_threshold")]
-    with pytest.raises(DatabaseError, match="another rogue-hunter writes"):
+    with pytest.raises(DatabaseError, match="another rh-pipe writes"):
         Lock(db)
     lock.release()
 
