@@ -30,7 +30,7 @@ def here(proc_root: str | Path = "/proc", libproc: str | None = None) -> Host:
 
 
 def lister(proc_root: str | Path = "/proc", libproc: str | None = None) -> Callable[[], int]:
-    """What only lists the processes, and gives their number. Raises HostError where there is no list."""
+    """A function that lists the processes and returns their number. Raises HostError where there is no list."""
     library = _library(libproc)
     if library or sys.platform == "darwin":
         from rogue_hunter.host.macos.libproc import load

@@ -12,7 +12,7 @@ hog. So each amount is credited once:
 - what no row showed to the process that waited, as `children_*` rates.
 
 A process whose parent ended with it may have been reaped by the parent before that, or by the next subreaper or
-process 1 afterwards. Which, the counters tell: what the nearest living ancestor did not get is looked for further up.
+process 1 afterwards. The counters decide: what the nearest living ancestor did not get is looked for further up.
 """
 
 from __future__ import annotations

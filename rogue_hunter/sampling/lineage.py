@@ -1,4 +1,4 @@
-"""What only a process's relatives and its past tell: use of its ended children, its unit, who its parent was.
+"""What follows from a process's relatives and its past: use of its ended children, its unit, who its parent was.
 
 A shell that runs `ls` in a loop uses little CPU itself; its children, each gone before a reading, use a core: that is
 credited to the shell. An orphan's parent is process 1 after the fact; its real parent was in the tick before. And a

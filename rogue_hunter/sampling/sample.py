@@ -30,7 +30,7 @@ def sample(host: Host, beat_stream: Iterable[Beat], *, silent_first: bool = Fals
            own: Callable[[], Own] | None = None) -> Iterator[Tick]:
     """Read `host` at every beat.
 
-    With `silent_first` the first reading is not given out, so that the first tick carries rates. `own` reads what this
+    With `silent_first` the first reading makes no tick, so that the first tick carries rates. `own` reads what this
     process itself uses.
     """
     if own is None:

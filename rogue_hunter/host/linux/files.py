@@ -2,7 +2,7 @@
 
 Every process has a gate: its CPU clock, or a kept-open file where there is none, as long as descriptors last. Those
 that ran lately have stat, status, io and schedstat open as well. A process without a gate, as is every one of a
-recorded tree, is cold: its files are opened anew.
+recorded tree, is cold: its files are opened at each reading.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HOT_SET = 4
 
 _NO_MORE = (errno.EMFILE, errno.ENFILE)
 
-Said = bytes | int
+GateValue = bytes | int
 """The value of a gate: the bytes of its file, or the nanoseconds of its clock."""
 
 
@@ -49,14 +49,14 @@ class Files:
         self.gate_limit, self.hot_limit = _descriptor_limits() if live else (0, 0)
         self.has_schedstat = self._schedstat_works()
 
-    def poll(self) -> tuple[list[tuple[Process, Said]], list[Process]]:
+    def poll(self) -> tuple[list[tuple[Process, GateValue]], list[Process]]:
         """Read every gate once: the processes that ran, with the gate's value, and those that are gone."""
-        ran: list[tuple[Process, Said]] = []
+        ran: list[tuple[Process, GateValue]] = []
         gone: list[Process] = []
         gates: tuple[Gate[Process, int] | Gate[Process, bytes], ...] = (self.clock, self.sched, self.stat)
         for gate in gates:
             changed, failed = gate.poll()
-            ran += [(process, gate.said(process)) for process in changed]
+            ran += [(process, gate.last_value(process)) for process in changed]
             for process, error in failed:
                 if error.errno in gate.gone:
                     gone.append(process)
@@ -64,13 +64,13 @@ class Files:
                     self.errors += 1
         for key, (process, before) in list(self.cold.items()):
             try:
-                said = self.read(process, "stat", STAT_MAX)
-                if said != before:
-                    if parse_stat(said).start != key[1]:
+                value = self.read(process, "stat", STAT_MAX)
+                if value != before:
+                    if parse_stat(value).start != key[1]:
                         gone.append(process)
                         continue
-                    self.cold[key] = (process, said)
-                    ran.append((process, said))
+                    self.cold[key] = (process, value)
+                    ran.append((process, value))
             except OSError as error:
                 if error.errno in GONE:
                     gone.append(process)
@@ -80,15 +80,15 @@ class Files:
                 self.errors += 1
         return ran, gone
 
-    def full(self, process: Process, said: Said, stat: bytes = b"") -> tuple[bytes, bytes, bytes, bytes]:
+    def full(self, process: Process, value: GateValue, stat: bytes = b"") -> tuple[bytes, bytes, bytes, bytes]:
         """stat, status, io and schedstat of a process; empty what may not be read, and the schedstat of several
-        threads. `said` is the value of its gate, `stat` what was just read of it.
+        threads. `value` is the value of its gate, `stat` what was just read of it.
 
         The files are kept open from the second reading on: most processes do not run again soon. Raises OSError.
         """
         data, sched = stat, b""
-        if not isinstance(said, int):
-            data, sched = (stat, said) if process.gate is self.sched else (said, b"")
+        if not isinstance(value, int):
+            data, sched = (stat, value) if process.gate is self.sched else (value, b"")
         try:
             fds = process.fds or (self.open(process) if self.live and process.counters is not None else None)
         except OSError as error:
@@ -118,21 +118,21 @@ class Files:
             process.close()
         return data, status, io, sched
 
-    def keep(self, process: Process, stat: Stat, said: bytes) -> None:
+    def keep(self, process: Process, stat: Stat, value: bytes) -> None:
         """A process was read in full: choose its gate again, and count its descriptors as used just now."""
         if self.live:
-            self.regate(process, stat, said)
+            self.regate(process, stat, value)
             self.hot.pop(process.key, None)
             if process.fds is not None:
                 self.hot[process.key] = process
 
     def trim(self) -> None:
-        """Give back hot descriptors beyond the limit."""
+        """Close hot descriptors beyond the limit."""
         while len(self.hot) > self.hot_limit:
             self.cool()
 
     def open(self, process: Process) -> tuple[int, int, int, int]:
-        """Hot descriptors for a process. Where there are too many, those unused for longest are given back first."""
+        """Hot descriptors for a process. Where there are too many, those unused for longest are closed first."""
         while self.hot and len(self.hot) >= self.hot_limit:
             self.cool()
         while True:
@@ -145,17 +145,17 @@ class Files:
                 self.cool()
 
     def cool(self) -> None:
-        """Give back the hot descriptors that were not used for longest."""
+        """Close the hot descriptors that were unused for longest."""
         self.hot.pop(next(iter(self.hot))).close()
 
-    def watch(self, process: Process, stat: Stat, said: bytes) -> Said:
-        """Choose the gate of a new process; returns the gate's value. `said` is its stat. Raises OSError."""
+    def watch(self, process: Process, stat: Stat, value: bytes) -> GateValue:
+        """Choose the gate of a new process; returns the gate's value. `value` is its stat. Raises OSError."""
         if self.clocks:
             with contextlib.suppress(OSError):  # a process that is gone has no file to open either
                 return self.clock.watch(process)
         if not self.live or len(self.sched) + len(self.stat) >= self.gate_limit:
-            self.cold[process.key] = (process, said)
-            return said
+            self.cold[process.key] = (process, value)
+            return value
         gate, name = (self.sched, "schedstat") if stat.threads == 1 and self.has_schedstat else (self.stat, "stat")
         try:
             fd = os.open(f"{self.root}/{process.key[0]}/{name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -163,27 +163,27 @@ class Files:
             if error.errno not in _NO_MORE:
                 raise
             self.gate_limit = len(self.sched) + len(self.stat)
-            self.cold[process.key] = (process, said)
-            return said
+            self.cold[process.key] = (process, value)
+            return value
         try:
-            said = os.pread(fd, gate.size, 0)
+            value = os.pread(fd, gate.size, 0)
         except OSError:
             shut(fd)
             raise
-        gate.add(process, fd, said)
-        return said
+        gate.add(process, fd, value)
+        return value
 
-    def regate(self, process: Process, stat: Stat, said: bytes) -> None:
+    def regate(self, process: Process, stat: Stat, value: bytes) -> None:
         """A process that got a second thread, or lost it, changes its file."""
         if process.gate is None or process.gate is self.clock or not self.has_schedstat:
             return
         single = stat.threads == 1
         if single is not (process.gate is self.sched):
             process.gate.remove(process)
-            self.watch(process, stat, said)
+            self.watch(process, stat, value)
 
     def unwatch(self, process: Process) -> None:
-        """Give back everything of a process."""
+        """Release everything of a process."""
         if process.gate is not None:
             process.gate.remove(process)
         self.cold.pop(process.key, None)

@@ -39,7 +39,7 @@ _CPUCLOCK_SCHED = 2
 """The clock that counts what the scheduler counts (include/linux/posix-timers_types.h)."""
 
 class Watched(Protocol):
-    """What a gate needs of a process: where it stands in which gate is kept in the process itself."""
+    """What a gate needs of a process: its gate and its place in it are kept in the process itself."""
 
     gate: Any
     at: int
@@ -80,11 +80,11 @@ class Gate(ABC, Generic[Owner, Value]):
     def _whole(self, at: int) -> Value:
         """The whole value of the one at place `at`. Raises OSError."""
 
-    def add(self, owner: Owner, handle: int, said: Value) -> None:
-        """Watch `handle`; `said` is its value now."""
+    def add(self, owner: Owner, handle: int, value: Value) -> None:
+        """Watch `handle`; `value` is its value now."""
         owner.gate, owner.at = self, len(self.handles)
         self.handles.append(handle)
-        self.last.append(said)
+        self.last.append(value)
         self.owners.append(owner)
 
     def remove(self, owner: Owner) -> None:
@@ -124,7 +124,7 @@ class Gate(ABC, Generic[Owner, Value]):
                 changed.append(self.owners[i])
         return changed, failed
 
-    def said(self, owner: Owner) -> Value:
+    def last_value(self, owner: Owner) -> Value:
         """The value of the owner's handle when it was polled last."""
         return self.last[owner.at]
 
@@ -147,14 +147,14 @@ class FileGate(Gate[Owner, bytes]):
         return map(self._pread, fds, sizes, repeat(0))
 
     def _whole(self, at: int) -> bytes:
-        said = self._pread(self.handles[at], self.size, 0)
-        self._sizes[at] = len(said) + 1
-        return said
+        value = self._pread(self.handles[at], self.size, 0)
+        self._sizes[at] = len(value) + 1
+        return value
 
-    def add(self, owner: Owner, handle: int, said: bytes) -> None:
+    def add(self, owner: Owner, handle: int, value: bytes) -> None:
         """Watch the descriptor `handle`, which is the gate's from now on."""
-        super().add(owner, handle, said)
-        self._sizes.append(len(said) + 1)
+        super().add(owner, handle, value)
+        self._sizes.append(len(value) + 1)
 
     def remove(self, owner: Owner) -> None:
         """Stop watching, and close the descriptor."""
@@ -196,9 +196,9 @@ class ClockGate(Gate[Owner, int]):
     def watch(self, owner: Owner) -> int:
         """Watch a process; returns its clock now. Raises OSError: EINVAL when there is no such process."""
         clock = cpu_clock(owner.key[0])
-        said = self._gettime(clock)
-        self.add(owner, clock, said)
-        return said
+        value = self._gettime(clock)
+        self.add(owner, clock, value)
+        return value
 
 
 def cpu_clock(pid: int) -> int:

@@ -1,7 +1,7 @@
 """GPU time of processes, once a second, off the beat.
 
 Kernel drivers that follow the DRM convention print nanoseconds of engine time in /proc/PID/fdinfo of every open GPU
-device (Documentation/gpu/drm-usage-stats.rst); Nvidia's own driver tells a percentage through NVML instead, which is
+device (Documentation/gpu/drm-usage-stats.rst); Nvidia's own driver reports a percentage through NVML instead, which is
 asked where the package nvidia-ml-py is installed. Which processes hold a GPU device is looked up by their descriptors,
 for new processes at once and for all of them every half minute.
 """
@@ -27,12 +27,12 @@ Use = tuple[float | None, float | None]
 
 
 def parse_fdinfo(data: bytes) -> tuple[tuple[bytes, bytes], int] | None:
-    """The client (device, id) and its engine time in ns, of one fdinfo; None for what is no GPU or tells no time.
+    """The client (device, id) and its engine time in ns, of one fdinfo; None for one that is no GPU or shows no time.
 
     Several descriptors may be one client; the time of all engines is summed. `drm-engine-capacity-*` is no time.
     """
     fields: dict[bytes, bytes] = {}
-    total, told = 0, False
+    total, known = 0, False
     for line in data.splitlines():
         name, colon, value = line.partition(b":")
         if not colon or not name.startswith(b"drm-"):
@@ -42,8 +42,8 @@ def parse_fdinfo(data: bytes) -> tuple[tuple[bytes, bytes], int] | None:
             number, _, unit = value.strip().partition(b" ")
             if number.isdigit() and unit.strip() == b"ns":
                 total += int(number)
-                told = True
-    if not told or b"drm-client-id" not in fields:
+                known = True
+    if not known or b"drm-client-id" not in fields:
         return None
     return (fields.get(b"drm-pdev", fields.get(b"drm-driver", b"")), fields[b"drm-client-id"]), total
 
@@ -62,13 +62,13 @@ def holders(root: Path, pids: Iterable[str]) -> dict[str, list[str]]:
 
 
 def engine_ns(root: Path, pid: str, numbers: Iterable[str]) -> int | None:
-    """Engine time of all GPU clients of a process, each once; None when none tells it."""
+    """Engine time of all GPU clients of a process, each once; None when none shows it."""
     clients: dict[tuple[bytes, bytes], int] = {}
     for number in numbers:
         with contextlib.suppress(OSError, ValueError):
-            told = parse_fdinfo((root / pid / "fdinfo" / number).read_bytes())
-            if told is not None:
-                clients[told[0]] = max(told[1], clients.get(told[0], 0))
+            known = parse_fdinfo((root / pid / "fdinfo" / number).read_bytes())
+            if known is not None:
+                clients[known[0]] = max(known[1], clients.get(known[0], 0))
     return sum(clients.values()) if clients else None
 
 
@@ -93,7 +93,7 @@ class Gpu:
 
     def read(self) -> dict[int, Use]:
         """GPU use by pid, of the processes that hold a GPU. A client that closes makes the sum fall: the total never
-        falls, it goes on from the new baseline."""
+        falls, it continues from the new baseline."""
         now = self.mono()
         self._look(now)
         found: dict[int, Use] = {}
@@ -180,7 +180,7 @@ def nvml_reader(module: Any = None) -> Callable[[], dict[int, float]] | None:
 
 
 def start(root: Path) -> GpuThread | None:
-    """A thread that reads, where this machine has a GPU that tells anything; else None, and nothing is spent."""
+    """A thread that reads, where this machine has a GPU that reports use; else None, at no cost."""
     nvml = nvml_reader() if os.path.exists("/dev/nvidiactl") else None
     if nvml is None and not os.path.isdir("/dev/dri"):
         return None

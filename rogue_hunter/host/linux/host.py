@@ -98,11 +98,11 @@ class LinuxHost:
         ran, gone = self._files.poll()
         for process in gone:
             self._table.forget(process, scan)
-        for process, said in ran:
+        for process, value in ran:
             if process.own and now - process.read_ns < OWN_EVERY_NS and "cpu_percent" in process.row:
                 self._keep_row(process, scan)
             else:
-                self._table.reread(process, said, scan)
+                self._table.reread(process, value, scan)
         self._forget_reaped(scan)
         self._ask_orphans(scan)
         self._newcomers.find(scan)

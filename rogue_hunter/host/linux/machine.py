@@ -35,7 +35,7 @@ _FILES = {"meminfo": 160, "pressure/cpu": 256, "pressure/memory": 256, "pressure
 """File and bytes to read. MemTotal and MemAvailable are in the first three lines of meminfo."""
 
 WAIT_REQUESTS = 5
-"""Requests in a tick from which their average time says something about the disk."""
+"""Requests in a tick from which their average time is meaningful."""
 
 _RECLAIM = "pressure_memory_some_ms_per_s"
 
@@ -216,7 +216,7 @@ def read_facts(machine: Machine, root: Path, live: bool) -> tuple[Facts, float]:
 
 
 def _boot_id(machine: Machine, boot_time: float) -> str:
-    """The kernel's id of this boot. A sandbox may hide it; the minute of the boot tells two boots apart as well, but
+    """The kernel's id of this boot. A sandbox may hide it; the minute of the boot distinguishes two boots as well, but
     moves when the clock is set."""
     boot_id = machine.read("sys/kernel/random/boot_id", 64)
     known = boot_id.decode("ascii", "replace").strip() if boot_id else ""

@@ -227,8 +227,8 @@ def split_cmdline(data: bytes) -> list[str]:
 
 
 def text(data: bytes) -> str:
-    """Bytes as text, once and for all: what is not UTF-8 becomes a visible escape, so no surrogate arises. Equal texts
-    are one object while somebody holds it: of 1,000 processes most have a name and arguments that others have."""
+    """Bytes as text: what is not UTF-8 becomes a visible escape, so there is never a surrogate. Equal texts are one
+    object as long as it is in use: of 1,000 processes most have a name and arguments that others have."""
     return intern(data.decode("utf-8", "backslashreplace"))
 
 

@@ -29,7 +29,7 @@ LIMIT = 1 << 16
 
 
 def record(root: Path, target: Path, beat: Beat) -> int:
-    """Write the tree of one tick below `target`; gives the number of processes. Raises OSError when it cannot write."""
+    """Write the tree of one tick below `target`. Returns the number of processes. Raises OSError."""
     tree = target / f"{beat.seq:06d}"
     tree.mkdir(mode=0o700, parents=True)
     for name in MACHINE:
@@ -79,7 +79,7 @@ def _read(path: Path, size: int = LIMIT) -> bytes | None:
 
 
 def recorded(beats: Iterator[Beat], root: Path, target: Path) -> Iterator[Beat]:
-    """The beats, each recorded before it is passed on. Raises OSError, also for a recording that is there."""
+    """The beats, each recorded before it is passed on. Raises OSError, also for an existing recording."""
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     for beat in beats:
         record(root, target, beat)

@@ -1,4 +1,4 @@
-"""The processes that are known: finding new ones, reading them, and the rows that are given out.
+"""The processes that are known: finding new ones, reading them, and the rows of a snapshot.
 
 New processes are found by listing /proc when a pid was given out. Processes that did not run are read now and then,
 spread over the ticks, for what others can change of them. That is memory, which the kernel reclaims when it is short of
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
 from rogue_hunter.host.linux.describe import DESCRIBED, Describer
-from rogue_hunter.host.linux.files import Files, Said
+from rogue_hunter.host.linux.files import Files, GateValue
 from rogue_hunter.host.linux.gate import GONE
 from rogue_hunter.host.linux.machine import Machine, own_namespace, shows_own_pids
 from rogue_hunter.host.linux.parse import (
@@ -101,10 +101,10 @@ class Table:
             self._files.unwatch(process)
         self.processes.clear()
 
-    def reread(self, process: Process, said: Said, scan: Scan) -> None:
-        """Read a process that ran in full; `said` is its gate's value."""
+    def reread(self, process: Process, value: GateValue, scan: Scan) -> None:
+        """Read a process that ran in full; `value` is its gate's value."""
         try:
-            cores = self.read(process, said, scan, polled=True)
+            cores = self.read(process, value, scan, polled=True)
         except OSError as error:
             if error.errno in GONE:
                 # Gone between two reads of one tick. A kept-open file shows that in the next one; a clock may then be
@@ -122,13 +122,13 @@ class Table:
         scan.unsettled.add(process)
         self.publish(process, scan)
 
-    def read(self, process: Process, said: Said, scan: Scan, polled: bool = False, data: bytes = b"") -> float:
+    def read(self, process: Process, value: GateValue, scan: Scan, polled: bool = False, data: bytes = b"") -> float:
         """Read stat, status, io and schedstat of a process and make its row. Returns its CPU use in cores.
 
-        `said` is the value of its gate, read now or with all others at the beginning of the tick (`polled`); `data` is
+        `value` is the value of its gate, read now or with all others at the beginning of the tick (`polled`); `data` is
         its stat, if that was just read. Raises OSError, ValueError.
         """
-        data, status, io, sched = self._files.full(process, said, data)
+        data, status, io, sched = self._files.full(process, value, data)
         now = self._mono()
         stat = parse_stat(data)
         if stat.start != process.key[1]:
@@ -141,7 +141,7 @@ class Table:
         before = process.row
         try:
             cores, changed = process.update(Reading(
-                stat, status, io, sched, said if isinstance(said, int) else None, now,
+                stat, status, io, sched, value if isinstance(value, int) else None, now,
                 scan.shot.mono_ns if polled else now, scan.before_ns, scan.interval_s, uptime_s))
             if not self._files.live and not fits(process.row):
                 raise OverflowError

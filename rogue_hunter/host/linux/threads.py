@@ -1,4 +1,4 @@
-"""What only the threads of a process tell: run delay and switches of all of them, and life after the leader's end."""
+"""What only the threads of a process show: run delay and switches of all of them, and life after the leader's end."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ PROC_PIDLISTTHREADS = 6
 PROC_PIDT_SHORTBSDINFO = 13
 PROC_PIDUNIQIDENTIFIERINFO = 17
 
-# process status, p_stat (sys/proc.h). SRUN only says "alive": whether a thread runs is pti_numrunning's to tell.
+# process status, p_stat (sys/proc.h). SRUN only means "alive": whether a thread runs is in pti_numrunning.
 SIDL, SRUN, SSLEEP, SSTOP, SZOMB = 1, 2, 3, 4, 5
 
 # thread states (mach/thread_info.h)
@@ -189,7 +189,7 @@ class ProcThreadInfo(Structure):
 
 
 class ProcUniqIdentifierInfo(Structure):
-    """struct proc_uniqidentifierinfo (private). `p_uniqueid` is never given out twice in a boot; `p_idversion` also
+    """struct proc_uniqidentifierinfo (private). `p_uniqueid` is never used twice in a boot; `p_idversion` also
     changes with each exec (and is 0 before macOS 11, where its bytes were reserved)."""
 
     _fields_ = (("p_uuid", c_uint8 * 16), ("p_uniqueid", c_uint64), ("p_puniqueid", c_uint64),

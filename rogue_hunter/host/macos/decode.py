@@ -166,7 +166,7 @@ _ENVIRONMENT = re.compile(rb"[A-Z_][A-Z0-9_]*=")
 
 def decode_arguments(raw: bytes) -> list[str]:
     """argv out of what KERN_PROCARGS2 gives: argc, the program's path, padding, then argc strings. The environment
-    follows them and is never given out. Empty when nothing can be told; raises ValueError for what cannot be one."""
+    follows them and is never returned. Empty when nothing can be known; raises ValueError for what cannot be one."""
     if len(raw) < 5:
         raise ValueError("arguments cut short")
     (argc,) = struct.unpack_from("=i", raw)

@@ -18,15 +18,15 @@ from rogue_hunter.host.macos.abi import (
 from rogue_hunter.host.macos.decode import Task, Usage, Who
 
 YOUNGEST_S = 0.01
-"""A process younger than this when first seen gets no rates: they would tell the moment of reading, not the process."""
+"""A process younger than this when first seen gets no rates: they would reflect the moment of reading only."""
 
 STATUS_NAMES = {1: "SIDL", 2: "SRUN", 3: "SSLEEP", 4: "SSTOP", 5: "SZOMB"}
 
 
 def state_of(status: int, task: Task | None, threads: str | None = None) -> str | None:
-    """The state in the schema's words; `threads` is what `threads_state` said. None when it cannot be known.
+    """The state in the schema's words; `threads` is the result of `threads_state`. None when it cannot be known.
 
-    p_stat of a living process is SRUN whatever its threads do, so only pti_numrunning tells running from sleeping.
+    p_stat of a living process is SRUN whatever its threads do, so only pti_numrunning shows whether one is running.
     """
     if status == SZOMB:
         return "defunct"

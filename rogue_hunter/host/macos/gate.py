@@ -15,14 +15,14 @@ from rogue_hunter.host.macos.process import Process
 from rogue_hunter.host.macos.readers import PidInfo, RusageReader, last_errno
 
 NEVER = b""
-"""No process answers so: whoever is known by it is looked at in any case."""
+"""Never the answer of a process: one that is known by it is read in any case."""
 
 _END = 1 << 63
 """More than any moment: sorts behind all marks of a place."""
 
 
 class Gate:
-    """Whom to ask, what each said last, and whose it is: lists of one order. All are asked by one `reader`.
+    """Parallel lists: pids, their last answers, and their processes. One `reader` reads all of them.
 
     `mono` is a monotonic clock in nanoseconds.
     """
@@ -40,7 +40,7 @@ class Gate:
         return len(self._pids)
 
     def add(self, process: Process) -> None:
-        """Watch a process: it is looked at when it says something else than its `pulse`, and at its `refresh_ns`."""
+        """Watch a process: it is read when its answer differs from its `pulse`, and at its `refresh_ns`."""
         process.place = len(self._pids)
         self._pids.append(process.key[0])
         self._last.append(NEVER)
@@ -63,7 +63,7 @@ class Gate:
         process.place = -1
 
     def poll(self) -> Iterator[tuple[Process, bytes | None, int]]:
-        """Ask every process once. Gives those that say something else, and those that are due, with the answer (raw
+        """Read every process once. Returns those whose answer changed, and those that are due, with the answer (raw
         bytes and 0, or None and the errno); handle each before the next is taken.
 
         `read_ns` of a process at rest stays behind while it is only asked; it is brought up to the poll before.
@@ -87,7 +87,7 @@ class Gate:
 
 
 def _moment(marks: list[tuple[int, int]], place: int) -> int:
-    """When the process at `place` was asked: between two marks, all are asked in the same time. 0 when nobody was."""
+    """When the process at `place` was read: between two marks, each read takes the same time. 0 when none was."""
     at = bisect_right(marks, (place, _END)) - 1
     if at < 0:
         return 0

@@ -1,12 +1,12 @@
 """macOS: processes through libproc, with the gate.
 
 One proc_pid_rusage a process and tick is the gate: when all of its bytes are the same as a tick ago, the process did
-not run and nothing of it changed, so its row stands. Those that ran are also asked for PROC_PIDTASKALLINFO. What others
+not run and nothing of it changed, so its row is kept. Those that ran are also read by PROC_PIDTASKALLINFO. What others
 can do to a process at rest (stop it, become its parent) is seen when every process is read in full, spread over
-REFRESH_S. A process of another user is described by what may be read of anybody's, and its unique id is its gate.
+REFRESH_S. A process of another user is described by what may be read of every process, and its unique id is its gate.
 
 A process's `start_ticks` is its start time in microseconds since the epoch, as the kernel took it from the wall clock
-when it forked; with the pid it is unique in a boot, and both of the calls that tell it may be made for some processes
+when it forked; with the pid it is unique in a boot, and both of the calls that return it may be made for some processes
 only (proc_bsdinfo: own; sysctl kern.proc.pid: everybody's), with the same result.
 """
 
@@ -40,7 +40,7 @@ FIRST_WAIT_S = 2.0
 
 
 @dataclass(slots=True)
-class _Round:
+class _Scan:
     """What one snapshot gathers. `reused` are pids that belong to another process by now; `leaving` and `arriving` wait
     for the gates until these are through."""
 
@@ -92,7 +92,7 @@ class DarwinHost:
 
     @property
     def clock(self) -> Clock:
-        """The clocks for the beat; they tell time asleep."""
+        """The clocks for the beat, time asleep included."""
         return darwin_clock(self._library)
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class DarwinHost:
         self._raise_priority()
         now = self._mono()
         first = self._before_ns is None
-        r = _Round(self._rows.copy())
+        r = _Scan(self._rows.copy())
         self._slow.failed = 0
         machine = self._machine.read()
         self._pick_up(r)
@@ -128,7 +128,7 @@ class DarwinHost:
         """The wall clock minus the one that also runs while the machine sleeps."""
         return self._wall() - (self._continuous() / 1e9 if self._continuous is not None else 0.0)
 
-    def _follow_clock(self, now: int, r: _Round) -> None:
+    def _follow_clock(self, now: int, r: _Scan) -> None:
         """When the wall clock was set, start times are moved with it: ages stay. A sleep moves it against the clock of
         the beat only."""
         mono_offset = self._wall() - now / 1e9
@@ -141,7 +141,7 @@ class DarwinHost:
             self._offset_s = offset
             for process in self._by_pid.values():
                 process.start_shift_s += step
-                self._show(process, r)
+                self._publish(process, r)
 
     def _raise_priority(self) -> None:
         # A sampler that is put off when the machine is short of CPU would miss what it looks for.
@@ -149,10 +149,10 @@ class DarwinHost:
             self._qos_thread = threading.get_ident()
             set_thread_qos(self._library, QOS_CLASS_USER_INITIATED)
 
-    def _visit_all(self, r: _Round) -> None:
+    def _visit_all(self, r: _Scan) -> None:
         pids, before = self._list(), self._listed
         self._listed = pids
-        # The list is the same object while nothing changed; a pid that could not be met before is tried again.
+        # The list is the same object while nothing changed; a pid that could not be read before is tried again.
         same = pids is before and len(pids) == len(self._by_pid)
         new = [] if same else [pid for pid in pids if pid not in self._by_pid]
         for process, raw, errno in self._own.poll():
@@ -164,7 +164,7 @@ class DarwinHost:
             for gone in [process for pid, process in self._by_pid.items() if pid not in listed]:
                 self._forget(gone, r)
         for pid in sorted(new + r.reused):
-            self._meet(pid, r)
+            self._add(pid, r)
         for process in r.leaving:
             if process.place >= 0:
                 self._gate(process).remove(process)
@@ -177,8 +177,8 @@ class DarwinHost:
 
     # -- one process -----------------------------------------------------------------------------------------------
 
-    def _visit(self, process: Process, raw: bytes | None, errno: int, r: _Round) -> None:
-        """Read a known process that said something else than before, or is due."""
+    def _visit(self, process: Process, raw: bytes | None, errno: int, r: _Scan) -> None:
+        """Read a known process whose answer changed, or that is due."""
         try:
             if raw is not None:
                 self._reread(process, raw, self._mono(), r)
@@ -192,7 +192,7 @@ class DarwinHost:
         except Unclear:
             r.errors += 1
 
-    def _reread(self, process: Process, raw: bytes, now: int, r: _Round) -> None:
+    def _reread(self, process: Process, raw: bytes, now: int, r: _Scan) -> None:
         before = process.usage
         usage = before if before is not None and raw == process.pulse else self._looker.decode(raw)
         who, task = process.who, process.task
@@ -203,17 +203,17 @@ class DarwinHost:
                 r.reused.append(process.key[0])
                 return
             process.refresh_ns = now + self._refresh_ns
-        told = (process.who.command, process.who.uid, before.uuid if before else b"")
+        before_exec = (process.who.command, process.who.uid, before.uuid if before else b"")
         process.pulse = raw
         r.active += process.advance(who, usage, task, now, self._tick_s)
-        if told != (who.command, who.uid, usage.uuid):
+        if before_exec != (who.command, who.uid, usage.uuid):
             self._describe(process)
         if not process.settled:
             self._slow.note(process)
         r.cpu_percent += process.rates.get("cpu_percent", 0.0)
-        self._show(process, r)
+        self._publish(process, r)
 
-    def _visit_denied(self, process: Process, raw: bytes | None, r: _Round) -> None:
+    def _visit_denied(self, process: Process, raw: bytes | None, r: _Scan) -> None:
         try:
             if raw is None and self._mono() < process.refresh_ns and \
                     self._looker.poor_pulse(process.key[0]) == process.pulse:
@@ -224,7 +224,7 @@ class DarwinHost:
         except Unclear:
             r.errors += 1
 
-    def _look_again(self, process: Process, r: _Round) -> None:
+    def _look_again(self, process: Process, r: _Scan) -> None:
         """Take a known process as if it were new: what may be read of it has changed, or might have."""
         look = self._looker.look(process.key[0])
         again = Process(look, self._mono())
@@ -241,9 +241,9 @@ class DarwinHost:
         if (again.who.command, again.who.uid, again.usage is None) != (
                 process.who.command, process.who.uid, process.usage is None):
             self._describe(again)
-        self._show(again, r)
+        self._publish(again, r)
 
-    def _meet(self, pid: int, r: _Round) -> None:
+    def _add(self, pid: int, r: _Scan) -> None:
         try:
             look = self._looker.look(pid)
         except Gone:
@@ -266,9 +266,9 @@ class DarwinHost:
         self._by_pid[pid] = process
         r.arriving.append(process)
         self._describe(process)
-        self._show(process, r)
+        self._publish(process, r)
 
-    def _forget(self, process: Process, r: _Round) -> None:
+    def _forget(self, process: Process, r: _Scan) -> None:
         self._by_pid.pop(process.key[0], None)
         r.leaving.append(process)
         r.dead_pids.add(process.key[0])
@@ -283,13 +283,13 @@ class DarwinHost:
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
-    def _pick_up(self, r: _Round) -> None:
+    def _pick_up(self, r: _Scan) -> None:
         """Take what the worker has found out into the rows."""
         for process in self._slow.take(self._by_pid).values():
-            self._show(process, r)
+            self._publish(process, r)
 
-    def _show(self, process: Process, r: _Round) -> None:
-        """Put the process's row in, if it says something new."""
+    def _publish(self, process: Process, r: _Scan) -> None:
+        """Give out the row unless it is equal to the one before."""
         row = process.compose(self._slow.user(process.who.uid), self._slow.terminal(process.who.tty_device),
                               self._tick_s)
         if row == process.row and process.key in r.rows:

@@ -1,7 +1,7 @@
 """GPU time by process, from the IORegistry. Best effort: Apple documents none of it.
 
-The children of every IOAccelerator are its user clients. Each says who made it ("pid 533, WindowServer") and how much
-GPU time it used: `accumulatedGPUTime` in nanoseconds, on the client itself (Intel drivers) or in each entry of its
+The children of every IOAccelerator are its user clients. Each has its creator ("pid 533, WindowServer") and the GPU
+time that it used: `accumulatedGPUTime` in nanoseconds, on the client itself (Intel drivers) or in each entry of its
 `AppUsage` list (Apple's GPUs). A process has as many clients as it opened, and the time of a closed one is gone, so a
 sum that falls is a new beginning. A process without a client has no GPU fields at all.
 
@@ -39,7 +39,7 @@ def parse_creator(text: object) -> int | None:
 
 
 def client_ns(client: dict[str, Any]) -> int | None:
-    """GPU time of one user client, nanoseconds; None when it tells none."""
+    """GPU time of one user client, nanoseconds; None when it shows none."""
     usage = client.get("AppUsage")
     times: list[Any] = [client.get("accumulatedGPUTime")]
     if isinstance(usage, list):
@@ -72,7 +72,7 @@ def parse_ioreg(data: bytes) -> dict[int, int]:
 
 def _walk(tree: Any) -> Iterator[dict[str, Any]]:
     """Every registry entry below `tree`, once, however deep. An entry that matches is also printed as a root of its
-    own when its parent does: its id tells them apart."""
+    own when its parent does: its id distinguishes them."""
     seen: set[int] = set()
     stack = [tree]
     while stack:
@@ -106,7 +106,7 @@ def _run_ioreg() -> bytes:
 
 
 def recorded_reader(path: Path) -> GpuReader:
-    """A reader of a recorded `ioreg -a` output; the file is read anew each time."""
+    """A reader of a recorded `ioreg -a` output; the file is read each time."""
     return ioreg_reader(path.read_bytes)
 
 

@@ -186,7 +186,7 @@ def timebase(library: Library) -> tuple[int, int]:
 def seconds_per_tick(library: Library) -> float:
     """Seconds in one tick of a process's time counters.
 
-    sysctl hw.tbfrequency first: a program translated by Rosetta is told a timebase of 1/1, while the counters of
+    sysctl hw.tbfrequency first: a program translated by Rosetta gets a timebase of 1/1, while the counters of
     other processes stay in 24 MHz ticks and would read 41.67 times too small.
     """
     frequency = sysctl_int(library, "hw.tbfrequency")

@@ -23,7 +23,7 @@ from rogue_hunter.stream.clock import Clock
 
 
 def read_facts(library: Library) -> Facts:
-    """Facts of this boot. Raises HostError where the machine does not tell its CPUs and memory."""
+    """Facts of this boot. Raises HostError where CPUs and memory of the machine are not known."""
     cpus, memory = sysctl_int(library, "hw.ncpu"), sysctl_int(library, "hw.memsize")
     if not cpus or not memory:
         raise HostError(f"{library.path} gives no hw.ncpu or hw.memsize")
@@ -53,9 +53,9 @@ def monotonic_ns(library: Library) -> Callable[[], int]:
 
 
 def darwin_clock(library: Library) -> Clock:
-    """The clocks a beat needs. mach_continuous_time goes on while the machine sleeps, mach_absolute_time does not.
+    """The clocks a beat needs. mach_continuous_time also runs while the machine sleeps, mach_absolute_time does not.
 
-    Both count in the timebase that this program is told (1/1 under Rosetta), unlike the counters of processes.
+    Both count in the timebase that this program gets (1/1 under Rosetta), unlike the counters of processes.
     """
     return Clock(mono=monotonic_ns(library), sleeping=_scaled_clock(library.mach_continuous_time, *timebase(library)))
 

@@ -22,9 +22,9 @@ from rogue_hunter.stream.tick import Row
 class Process:
     """State kept between ticks.
 
-    `pulse` is what the cheap reading of a tick gave last; as long as it gives the same, nothing was counted. `settled`
-    says that the row already is that of a process at rest. `usage` is None for a process that may not be read.
-    `place` is where it stands in its gate, -1 for nowhere; `read_ns` is when it was read, or was last seen at rest.
+    `pulse` is what the cheap reading of a tick gave last; as long as it gives the same, nothing was counted. `settled`:
+    the row already is that of a process at rest. `usage` is None for a process that may not be read.
+    `place` is its place in its gate, -1 for none; `read_ns` is when it was read, or was last seen at rest.
     `extra` holds what the worker found out; it is added to the row as it comes. `start_shift_s` is by how much the wall
     clock was set since the process started: the kernel keeps the start time of then.
     """
@@ -57,8 +57,8 @@ class Process:
         return self.task is not None and self.task.running > 0
 
     def outdated_by(self, usage: Usage) -> bool:
-        """Do new counters say that who the process is, or its task, changed? Memory taken from a process at rest or
-        a late write of its data change only counters."""
+        """True when new counters show another identity or task. Memory taken from a process at rest or a late write of
+        its data change only counters."""
         before = self.usage
         return before is None or _life(usage) != _life(before)
 
@@ -73,7 +73,7 @@ class Process:
         return self.usage.cpu_ticks > 0
 
     def advance(self, who: Who, usage: Usage, task: Task | None, now_ns: int, tick_s: float) -> bool:
-        """Take the next reading; says whether the process ran since the last one. Called for a process at rest too:
+        """Take the next reading; returns whether the process ran since the last one. Called for a process at rest too:
         its rates become 0."""
         before = self.usage
         seconds = (now_ns - self.read_ns) / 1e9
@@ -84,7 +84,7 @@ class Process:
             ran = False
         else:
             ran = (usage.cpu_ticks, usage.runnable_ticks) != (before.cpu_ticks, before.runnable_ticks)
-            # A defunct process has no task any more; what the task had counted stands.
+            # A defunct process has no task any more; what the task had counted is kept.
             self.rates = rate_fields(usage, task or self.task, before, self.task, seconds, tick_s)
             if (rate := self._delay_rate(usage, task, usage.cpu_ticks != before.cpu_ticks, now_ns, tick_s)) is not None:
                 self.rates["run_delay_ms_per_s"] = rate
@@ -99,7 +99,7 @@ class Process:
 
         Runnable time minus CPU time. The kernel counts a thread's CPU time as it goes, but its runnable time only when
         it blocks or its quantum ends (10 ms; xnu, thread_block and thread_quantum_expire): the difference dips and
-        catches up, so its highest value so far stands for it. A thread that waits for a CPU through several ticks is
+        catches up, so its highest value so far is used. A thread that waits for a CPU through several ticks is
         counted all at once when it runs; that wait is spread over the ticks in which it was ready and used nothing.
         """
         delay = _delay(usage)

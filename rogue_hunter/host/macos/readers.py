@@ -1,4 +1,4 @@
-"""The calls that are made for every process: the list of pids, and readers that keep the buffer that is answered in."""
+"""The calls that are made for every process: the list of pids, and readers that keep their buffer."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Unclear(Exception):
 @dataclass(frozen=True, slots=True)
 class Look:
     """All that is cheap to read of one process. `usage` is None when its counters may not be read; `pulse` is then
-    what changes when it calls exec or its pid is given to another, else the raw counters. `passing` says that it was
+    what changes when it calls exec or its pid is given to another, else the raw counters. `passing`: it was
     caught in exec or on its way out: look again soon."""
 
     who: Who
@@ -109,7 +109,7 @@ class Looker:
         raise Gone
 
     def who_of_another(self, pid: int) -> Who:
-        """Another user's process: libproc tells no start time, sysctl does. Raises Gone."""
+        """Another user's process: libproc has no start time, sysctl has. Raises Gone."""
         kinfo, _ = process_kinfo(self._library, pid)
         short, _ = self._short(pid, 1)
         if short is not None:
@@ -121,7 +121,7 @@ class Looker:
             who = decode_kinfo(kinfo)
         else:
             raise Gone
-        # These tell 15 or 16 bytes of the name; the program's own name is where the rest can be had.
+        # These give 15 or 16 bytes of the name; the rest is in the name of the program.
         if len(who.command) >= 15 and (path := self.path(pid)):
             name = path.rsplit("/", 1)[-1]
             if name.startswith(who.command):

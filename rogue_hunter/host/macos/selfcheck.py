@@ -1,7 +1,7 @@
 """`rh-sample --self-check` on a Mac: read ourselves through every call, and compare with what we know otherwise.
 
 The rest of the package is proven on Linux against Apple's headers and a scripted libproc. What those cannot prove is
-what a real kernel answers; this does, in about a second, and says what it found.
+what a real kernel answers; this does, in about a second, and reports what it found.
 """
 
 from __future__ import annotations

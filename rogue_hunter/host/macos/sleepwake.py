@@ -1,7 +1,7 @@
 """When the Mac slept: history out of `pmset -g log`.
 
 The beat itself sees a sleep by two clocks that drift apart (darwin_clock). This is for what lies before the sampler
-began: was the machine just awake again, so that a pause now is the wake's and nobody's fault?
+began: was the machine just awake again, so that a pause now is caused by the wake and by no process?
 
 The log is made for people. Seen in real ones (macOS 10.14 to 15): columns padded with blanks or tabs, `Using BATT`,
 `Using Batt` and `Using AC(Charge: 0)` beside `Using AC (Charge:10%)`, a header that comes again in the middle, a zone
@@ -110,7 +110,7 @@ def recent(events: list[SleepWakeEvent], within_s: float, now: float) -> list[Sl
 def was_recently_asleep(events: list[SleepWakeEvent] | None, within_s: float, now: float) -> bool | None:
     """Was the machine asleep at any moment of the last `within_s` seconds? None when that cannot be known.
 
-    A wake in that time says yes, and so does a sleep. A dark wake is a wake: the machine slept before it.
+    A wake in that time counts, and so does a sleep. A dark wake is a wake: the machine slept before it.
     """
     return None if events is None else bool(recent(events, within_s, now))
 
@@ -121,6 +121,6 @@ _BOOTTIME = re.compile(r"\{\s*sec\s*=\s*(\d{1,12}),\s*usec\s*=\s*(\d{1,6})\s*\}"
 def parse_boottime(text: str) -> float | None:
     """The epoch seconds in what `sysctl kern.boottime` prints: `{ sec = 1592836479, usec = 918881 } Mon Jun ...`.
 
-    A Mac whose clock was not yet set when it booted says 2000 or 2001; the caller sees that by comparing."""
+    A Mac whose clock was not yet set when it booted reports 2000 or 2001; the caller sees that by comparing."""
     found = _BOOTTIME.search(text)
     return int(found[1]) + int(found[2]) / 1e6 if found else None

@@ -43,7 +43,7 @@ from rogue_hunter.worker import Worker
 EVERY_NS = 1_000_000_000
 """GPU time and thread states are read once a second: the registry walk was measured at 10 ms and more."""
 PROBED = 16
-"""Processes whose threads are looked at in each such round: the busiest of late that do not run now."""
+"""Processes whose threads are read in each such round: the busiest of the last seconds that do not run now."""
 FADE = 0.9
 """What is left of a process's interest after each round: one that used a whole core is looked at for 40 s more."""
 
@@ -163,7 +163,7 @@ class Slow:
         self.failed += not self._worker.submit(Job(kind, subject, read))
 
     def note(self, process: Process) -> None:
-        """Remember how busy a process is, so that its threads are looked at when it stands still."""
+        """Remember how busy a process is, so that its threads are read when it stops running."""
         rates = process.rates
         busy = (rates.get("cpu_percent", 0.0) + rates.get("pageins_per_s", 0.0)
                 + rates.get("disk_bytes_per_s", 0.0) / 1e6)
@@ -171,8 +171,8 @@ class Slow:
             self._interest[process.key] = max(busy, self._interest.get(process.key, 0.0))
 
     def ask(self, now: int, by_pid: dict[int, Process]) -> None:
-        """Once a second: GPU time, and the threads of processes that were busy and now stand still. A process whose
-        threads wait for the disk uses nothing, so its counters cannot tell it from one that sleeps."""
+        """Once a second: GPU time, and the threads of processes that were busy and no longer run. A process whose
+        threads wait for the disk uses nothing, so by its counters it looks like one that sleeps."""
         if now < self._due_ns:
             return
         self._due_ns = now + EVERY_NS
@@ -194,7 +194,7 @@ class Slow:
             self._submit("threads-end", None, lambda _: None)
 
     def take(self, by_pid: dict[int, Process]) -> dict[Key, Process]:
-        """Hand what has come back to the processes; gives those whose row is to be composed anew."""
+        """Give the answers to the processes; returns those whose row has to be made again."""
         stale: dict[Key, Process] = {}
         names = self._users.found()
         if names:
@@ -247,7 +247,7 @@ def _run(job: Job) -> Done:
 
 def _take_one(process: Process, done: Done) -> None:
     if done.kind == "threads":
-        # Running or asleep is told by fresher counters; only what they cannot tell is taken.
+        # Running or asleep follows from fresher counters; only what they do not show is taken.
         process.thread_state = done.value if done.value in ("uninterruptible", "stopped", "halted") else None
     elif done.value is not None:
         process.extra["cmdline"] = done.value

@@ -66,7 +66,7 @@ def test_who_ran() -> None:
     kernel, made, owners = gate(5)
     kernel.says[11] = kernel.says[14] = b"1"
     assert made.poll() == ([owners[1], owners[4]], [])
-    assert made.said(owners[1]) == b"1"
+    assert made.last_value(owners[1]) == b"1"
     assert made.poll() == ([], [])
 
 
@@ -125,7 +125,7 @@ def test_any_course(course: list[tuple[str, int]]) -> None:
             who.count += 1
         kernel.reads.clear()
         expected = {
-            o.fd for o in watched if not isinstance(kernel.says[o.fd], OSError) and made.said(o) != kernel.says[o.fd]
+            o.fd for o in watched if not isinstance(kernel.says[o.fd], OSError) and made.last_value(o) != kernel.says[o.fd]
         }
         ran, failed = made.poll()
         assert sorted(kernel.reads) == sorted([*(o.fd for o in watched), *expected])
@@ -167,7 +167,7 @@ def test_clocks() -> None:
     clocks.asked.clear()
     assert made.poll() == ([], []) and clocks.asked == made.handles
     clocks.says[cpu_clock(6)] += 1
-    assert made.poll() == ([owners[1]], []) and made.said(owners[1]) == 201
+    assert made.poll() == ([owners[1]], []) and made.last_value(owners[1]) == 201
     del clocks.says[cpu_clock(5)]
     clocks.says[cpu_clock(7)] += 1
     ran, failed = made.poll()
