@@ -35,7 +35,7 @@ ALLOWED = (
 PENDING = {
     "daemon", "host", "reaper", "rules", "store", "tracking",
     "rh-reap.1", "rh-sample.1",
-    "tests/bench", "tests/daemon", "tests/faults", "tests/host", "tests/macos", "tests/reaper", "tests/report",
+    "tests/bench", "tests/daemon", "tests/faults", "tests/host", "tests/macos", "tests/reaper",
     "tests/rules", "tests/sampling", "tests/scenarios", "tests/store", "tests/stream", "tests/test_launchers",
     "tests/test_workload", "tests/tracking",
 }

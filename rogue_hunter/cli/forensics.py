@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO
+from functools import partial
 
 import click
 
@@ -21,14 +18,12 @@ from rogue_hunter.schema.field import BANDS
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Tick
 
-if TYPE_CHECKING:
-    from rogue_hunter.report.render import Style
-
 LOOK_S = 0.2
 """Interval at which a capture is checked while no input comes."""
 
 _OWN = frozenset({*RECORDS, "error"})
-_forms = options.form_options("table", "json", "ndjson", table="Text for people (default on a terminal).")
+FORMS = ("table", "json", "ndjson")
+_forms = options.form_options(*FORMS, table="Text for people (default on a terminal).")
 _files = click.argument("files", nargs=-1, required=True, metavar="FILE|- ...")
 
 
@@ -91,7 +86,7 @@ def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> in
 
     Exit 65 for another format or a truncated file; the readable part is printed.
     """
-    form = form or _usual_form()
+    form = run.output_form(form, FORMS)
     code, out = run.OK, run.output()
     comma = b"[\n"
     for file in files:
@@ -108,8 +103,9 @@ def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> in
                 kept.append(each)
         if form == "table":
             from rogue_hunter.report.capture_text import report_text
+            from rogue_hunter.report.render import Answer
 
-            _words(out, lambda look, kept=kept: report_text(kept, look))  # type: ignore[misc]
+            run.print_answer(Answer(kept, partial(report_text, kept)), form)
     if form == "json":
         out.write(b"\n]\n" if comma == b",\n" else b"[]\n")
     out.flush()
@@ -166,9 +162,9 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
     from rogue_hunter.report.blame_text import blame_lines
     from rogue_hunter.text.format import visible
 
-    form = form or _usual_form()
+    form = run.output_form(form, FORMS)
     code, out = run.OK, run.output()
-    said: list[Record] = []
+    found: list[Record] = []
     for file in files:
         kinds: set[str] = set()
         for capture, records in reports(_noting(_read(file), kinds)):
@@ -182,14 +178,14 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
             elif form == "ndjson":
                 out.writelines(wire.dumps(each) + b"\n" for each in blame_records(answer, capture))
             else:
-                said += blame_records(answer, capture)
+                found += blame_records(answer, capture)
         if "error" in kinds:
             code = run.BAD_INPUT
         elif not any(kind.startswith("spindump_") for kind in kinds):
             run.say(f"{'standard input' if file == '-' else file}: has no stacks, so no waits")
             code = run.BAD_INPUT
     if form == "json":
-        out.write(wire.dumps_pretty(said) + b"\n")
+        out.write(wire.dumps_pretty(found) + b"\n")
     out.flush()
     return code
 
@@ -212,52 +208,18 @@ def capture(pids: tuple[int, ...], form: str | None, config: Config) -> int:
 
     Without a PID: processes in uninterruptible sleep or waiting for a file lock. Exit 69 if a process does not exist.
     """
-    from rogue_hunter.capture.platform import capturer, new_capture_key
-    from rogue_hunter.capture.request import Request, Target
-    from rogue_hunter.host.platform import here
+    from rogue_hunter.capture.platform import capture_now
+    from rogue_hunter.report.capture_text import capture_text
+    from rogue_hunter.report.render import Answer
 
-    settings = config.forensics
-    out = run.output()
-    host = here()
-    try:
-        boot_id, rows = host.facts().boot_id, host.snapshot().processes
-    finally:
-        host.close()
-    known = {key[0]: Target(key, str(row.get("command") or "")) for key, row in rows.items()}
-    targets = [known[pid] for pid in dict.fromkeys(pids) if pid in known]
-    for pid in pids:
-        if pid not in known:
-            run.say(f"{pid}: no such process")
-    if pids and not targets:
+    form = run.output_form(form, FORMS)
+    records, missing = capture_now(pids, config.forensics)
+    for pid in missing:
+        run.say(f"{pid}: no such process")
+    if not records:
         return run.UNAVAILABLE
-    now = time.time()
-    made = tuple(t if i == 0 else replace(t, role="rogue") for i, t in enumerate(targets))
-    records = capturer(settings)(Request(new_capture_key(now), now, "manual", made, boot_id=boot_id),
-                                 threading.Event())
-    form = form or _usual_form()
-    if form == "table":
-        from rogue_hunter.report.capture_text import capture_text
-
-        _words(out, lambda look: capture_text(records[0], records[1:], look))
-    elif form == "json":
-        out.write(wire.dumps_pretty(records) + b"\n")
-    else:
-        out.writelines(wire.dumps(each) + b"\n" for each in records)
-    out.flush()
-    return run.OK if all(pid in known for pid in pids) else run.UNAVAILABLE
-
-
-# -- what they share ---------------------------------------------------------------------------------------------------
-
-def _usual_form() -> str:
-    return "table" if os.isatty(1) else "ndjson"
-
-
-def _words(out: BinaryIO, text: Callable[[Style], str]) -> None:
-    from rogue_hunter.report.render import style
-
-    out.write(text(style(sys.stdout, time.time())).encode("utf-8", "backslashreplace"))
-    out.flush()
+    return run.print_answer(Answer(records, lambda look: capture_text(records[0], records[1:], look),
+                                   code=run.UNAVAILABLE if missing else run.OK), form)
 
 
 main = run.entry(command)

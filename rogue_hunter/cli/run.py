@@ -267,17 +267,20 @@ class ProcessCount:
             say(f"{self._processes} process{'es' * (self._processes != 1)}, no rule matches{unread}")
 
 
-def output_form(form: str | None) -> str:
+def output_form(form: str | None, having: Sequence[str] = ()) -> str:
     """The form chosen by an option, else by RH_FORMAT, else a table on a terminal and NDJSON in a pipe.
 
-    Raises Failure for an unknown form.
+    `having`: the forms of a command that does not have all; RH_FORMAT is ignored if it is another one. Raises Failure
+    for an unknown form.
     """
     from rogue_hunter.report.render import FORMS
 
-    wanted = form or os.environ.get("RH_FORMAT") or ("table" if os.isatty(1) else "ndjson")
-    if wanted not in FORMS:
-        raise Failure(f"RH_FORMAT={wanted}: must be one of {', '.join(FORMS)}", USAGE)
-    return wanted
+    chosen = form or os.environ.get("RH_FORMAT", "")
+    if chosen and chosen not in FORMS:
+        raise Failure(f"RH_FORMAT={chosen}: must be one of {', '.join(FORMS)}", USAGE)
+    if not chosen or (having and chosen not in having):
+        return "table" if os.isatty(1) else "ndjson"
+    return chosen
 
 
 def print_answer(answer: Answer, form: str | None, *, now: float | None = None, fields: Sequence[str] = (),

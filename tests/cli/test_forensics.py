@@ -313,3 +313,10 @@ def test_a_process_that_is_not_there(rh: Run) -> None:
     done = rh("forensics", "capture", "4194305", str(os.getpid()))
     assert done.returncode == 69 and lines(done)[0]["pid"] == os.getpid()
     assert lines(rh("forensics", "capture"))[0]["type"] == "capture"
+
+
+def test_rh_format_chooses_the_form(rh: Run) -> None:
+    """A form that the command does not have is ignored, an unknown one is an error."""
+    assert rh("forensics", "parse", FIXTURES / "heavy.txt", RH_FORMAT="json").stdout.startswith(b"[\n{")
+    assert rh("forensics", "parse", FIXTURES / "heavy.txt", RH_FORMAT="csv").stdout.startswith(b'{"type":')
+    assert rh("forensics", "parse", FIXTURES / "heavy.txt", RH_FORMAT="cvs").returncode == 2

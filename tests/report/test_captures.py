@@ -74,7 +74,7 @@ def test_the_list(report: Callable[..., str]) -> None:
 
 
 def test_an_empty_list_says_so(rh: Run, tmp_path: Path) -> None:
-    """Nobody watched, or nothing was captured."""
+    """Nothing was recorded, or nothing was captured."""
     path = tmp_path / "x.db"
     record_run(path, ticks_of(10))
     done = rh("report", "captures", "--table", "--since", f"@{START:.0f}", "--db", str(path))

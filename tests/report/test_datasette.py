@@ -47,7 +47,7 @@ def test_every_query_runs_and_is_described(tmp_path: Path) -> None:
         names = dict.fromkeys(re.findall(r":([a-z]+)\b", query["sql"]), "")
         reader.execute(query["sql"], names).fetchall()
         assert query["title"] and query["description"].endswith((".", "empty.")), name
-        # Every parameter is told of, and what an empty one means.
+        # Every parameter is described, and what an empty one means.
         assert all(f"{parameter}:" in query["description"] for parameter in names), name
     reader.close()
     # Datasette 1.0 takes such a name for the table.
@@ -122,7 +122,7 @@ def rows(db: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 def answers(address: str) -> bool:
-    """Somebody listens there."""
+    """A server listens on the port."""
     try:
         with urllib.request.urlopen(address + "/-/versions.json", timeout=5):
             return True

@@ -128,7 +128,7 @@ def test_numbers_behind_a_cause(opened: Source) -> None:
 
 
 def test_as_usual_is_no_evidence(opened: Source) -> None:
-    """A quiet minute: nothing was short, and every number that says so."""
+    """A quiet minute: nothing was short, with every number as proof."""
     one, answer = ask(opened, FIRST + 60 * 500)
     assert (one["verdict"], one["causes"], one["minutes"]) == ("nothing", [], 1)
     assert one["headline"].endswith(": nothing was short, and no process stood out.")
@@ -224,7 +224,7 @@ def test_without_pressure_the_load_decides(tmp_path: Path) -> None:
 
 
 def test_nobody_in_particular(tmp_path: Path) -> None:
-    """All CPUs are in use by many, or by nobody who was seen: no command is named, and that is said."""
+    """All CPUs are in use by many, or by no observed process: no command is named, and the answer reports that."""
     many = tuple({"minute": 60_000, "command": f"c{n}", "cpu_seconds": 10.0, "pid": n} for n in range(12))
     path = small(tmp_path / "x.db", {"minute": 60_000, "cpu_busy_cores": 2.0, "pressure_cpu_some_ms_per_s": 600.0},
                  {"minute": 60_600, "cpu_busy_cores": 2.0, "unattributed_cpu_cores": 1.5,
@@ -235,7 +235,7 @@ def test_nobody_in_particular(tmp_path: Path) -> None:
 
 
 def test_a_minute_that_is_not_over(tmp_path: Path) -> None:
-    """Now: told from the last tick and the rogues of it, and said so."""
+    """Now: based on the last tick and its rogues, and the answer notes that."""
     now = 1_795_000_030.0
     tick = {"ts": now - 1, "boot_id": "a", "cpus": 2, "cpu_busy_cores": 1.99, "interval_s": 0.333, "late_s": 0.01,
             "pressure_cpu_some_ms_per_s": 950.0, "memory_total_bytes": 100, "memory_available_bytes": 60,
@@ -257,7 +257,7 @@ def test_a_minute_that_is_not_over(tmp_path: Path) -> None:
 
 
 def test_the_usual_is_of_other_minutes(tmp_path: Path) -> None:
-    """Fewer than ten other minutes are no usual: nothing is said of it."""
+    """Fewer than ten other minutes are too few for a usual value: none is printed."""
     path = small(tmp_path / "x.db", *({"minute": 60_000 + 60 * n} for n in range(8)))
     one = of(path, 60_030, 61_000)
     assert one["usual_minutes"] == 0 and "usually" not in json.dumps(one)
@@ -389,7 +389,7 @@ def test_queries_under_load_do_not_keep_the_writer_waiting(month: Path, tmp_path
     assert (writer.degraded, writer.dropped) == (None, 0)
 
 
-# -- one answer whoever asks -------------------------------------------------------------------------------------------
+# -- one answer for all views -------------------------------------------------------------------------------------------
 
 
 def test_the_views_of_the_database_say_the_same(opened: Source) -> None:
@@ -416,7 +416,7 @@ def test_the_views_of_the_database_say_the_same(opened: Source) -> None:
 
 
 def test_pause_minutes_add_up(opened: Source) -> None:
-    """What all commands owe and what is nobody's is the length of all pauses that have culprits."""
+    """What all commands caused and what is unattributed add up to the length of all pauses with culprits."""
     owed = sum(o["pause_minutes"] for o in history.offenders(opened.reader, ALWAYS, opened.watched, "command"))
     pauses = [p for p in history.pauses(opened.reader, ALWAYS) if p["culprits"]]
     shares = sum(p["duration_s"] * sum(c["share"] for c in p["culprits"]) for p in pauses)

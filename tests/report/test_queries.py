@@ -21,7 +21,7 @@ ALWAYS = Period(START - 10, START + 1000)
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """A minute: a compiler for 20 s, a loop that goes on to the end, a start-up of a third of a second."""
+    """A minute: a compiler for 20 s, a loop that runs to the end, a start-up of a third of a second."""
     path = tmp_path / "x.db"
     record_run(path, ticks_of(
         60, seconds(5, 25, hog(100, 85, command="cc1", cmdline="/usr/lib/cc1 -O2 big.c")),
@@ -91,12 +91,12 @@ def test_one_event_by_number_and_by_key(opened: Source) -> None:
 
 @pytest.mark.parametrize("which", ["0", "99", "-1", "1.0", "x", "", "9" * 30, "¹", "1 OR 1=1"])
 def test_no_such_event(opened: Source, which: str) -> None:
-    """Whatever names no event gives none."""
+    """Text that names no event gives none."""
     assert queries.event(opened.reader, which, opened.watched) is None
 
 
 def test_the_worst_is_what_was_bad_for_long_or_still_goes_on(opened: Source) -> None:
-    """The start-up with the highest score comes last; what still goes on outranks what was a little worse."""
+    """The start-up with the highest score comes last; what is still active outranks what was a little worse."""
     worst = queries.worst(opened.reader, ALWAYS, opened.watched, 0)
     assert [(w["pid"], w["going"]) for w in worst] == [(200, True), (100, False), (300, False)]
     assert [w["rank_points"] for w in worst] == [86.0, 85.0, pytest.approx(90 - 99.7, abs=0.1)]
@@ -114,7 +114,7 @@ def test_time_is_counted_within_the_period(opened: Source) -> None:
 
 
 def test_a_process_that_comes_and_goes_is_one(tmp_path: Path) -> None:
-    """Events of one identity are told together, with the peak of the highest."""
+    """Events of one identity are merged, with the peak of the highest."""
     path = tmp_path / "x.db"
     flap = [seconds(at, at + 4, hog(100, 60 + at, command="flap")) for at in (0, 12, 24)]
     calm = [seconds(at + 4, at + 12, hog(100, 5, command="flap")) for at in (0, 12, 24)]
@@ -158,7 +158,7 @@ def test_an_event_left_open_lasts_until_the_last_tick(tmp_path: Path) -> None:
 
 
 def test_an_open_event_of_another_boot_is_not_going_on(tmp_path: Path) -> None:
-    """Its process is gone, whatever the last tick says."""
+    """Its process has exited, even if the last tick lists it."""
     path = tmp_path / "x.db"
     record_run(path, ticks_of(20, seconds(5, 99, hog(100, 85))), crash=True)
     with source(path, START + 20, CONFIG) as found:
@@ -182,7 +182,7 @@ def test_a_process_on_its_way_out_is_not_going_on(tmp_path: Path) -> None:
     (66, 10.0, False, 66.0), (66, 3600.0, False, 66.0), (66, 5.0, False, 56.0), (66, 2.5, False, 46.0),
     (66, 10.0, True, 86.0), (None, 10.0, False, 0.0)])
 def test_rank(score: int | None, length: float, going: bool, points: float) -> None:
-    """Ten seconds count in full, each halving costs ten points, going on is worth twenty."""
+    """Ten seconds count in full, each halving costs ten points, an active one gains twenty."""
     assert rank(score, length, going) == points
     assert rank(90, 0.0, False) < rank(45, 10.0, False)
 
@@ -198,7 +198,7 @@ def test_totals(opened: Source) -> None:
 
 
 def test_a_reader_changes_nothing_and_sees_one_moment(database: Path, opened: Source) -> None:
-    """What is written meanwhile does not change the answer in the middle, and a view cannot write."""
+    """A concurrent write does not change the answer in the middle, and a view cannot write."""
     before = queries.count(opened.reader, ALWAYS, opened.watched)
     other = connect(database)
     other.execute("DELETE FROM process_snapshots")

@@ -41,7 +41,7 @@ HOSTILE = "evil\x1b[2J\u202e\n=1+1"
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A minute with a compiler, a loop that goes on, and a process with a hostile name."""
+    """A minute with a compiler, a loop that runs on, and a process with a hostile name."""
     path = tmp_path_factory.mktemp("report") / "x.db"
     record_run(path, ticks_of(
         60, seconds(5, 25, hog(100, 85, command="cc1", cmdline="/usr/lib/cc1 -O2 big.c")),
@@ -159,7 +159,7 @@ def test_a_quiet_machine(call: Run, tmp_path: Path, lives: Any, first: str) -> N
 
 
 def test_a_period_without_a_watch_is_not_called_quiet(report: Run) -> None:
-    """Nobody watched: that is no statement about the machine."""
+    """Nothing was recorded: that is no statement about the machine."""
     first = said(report("--table", "--since", "1h")).splitlines()[0]
     assert re.fullmatch(r"Nothing was recorded in the last 1 h: the last tick was \d+d \d\dh ago\.", first)
     last = said(report("events", "--table", "--since", "1h"))
@@ -452,7 +452,7 @@ def test_a_terminal_gets_a_table_in_colour(clean_env: dict[str, str], database: 
 
 
 def test_wide_and_combining_letters_keep_the_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command is the last column: nothing stands behind it; cut by the columns that it takes."""
+    """The command is the last column, and is cut by the terminal columns that it takes."""
     monkeypatch.setenv("COLUMNS", "120")
     record_run(tmp_path / "x.db", ticks_of(12, seconds(0, 99, hog(7, 70, command="数据处理程序", cmdline="数据" * 40)),
                                            seconds(0, 11, hog(8, 60, command="é́", cmdline=None))))

@@ -1,4 +1,4 @@
-"""rh-report sql: one SELECT of the user's own that can neither write nor run for ever."""
+"""rh-report sql: one SELECT of the user's own that cannot write and whose run time is limited."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def reader(database: Path) -> Iterator[sqlite3.Connection]:
     "SELEC 1", "SELECT * FROM nothing", "SELECT no_such_function()", "SELECT :x", "SELECT '", "\x00",
 ])
 def test_nothing_but_one_select(database: Path, reader: sqlite3.Connection, statement: str) -> None:
-    """Whatever is not one SELECT is refused with 65, and the file stays as it is."""
+    """Anything but one SELECT is refused with 65, and the file stays as it is."""
     content = database.read_bytes()
     with pytest.raises(DatabaseError) as refused:
         sql.run(reader, statement, 0)

@@ -128,7 +128,7 @@ def test_one_pause(report: Run) -> None:
 
 @pytest.mark.parametrize(("text", "causes"), [("hog", ["cpu"]), ("EVIL", ["cpu"]), ("dd", ["io"]), ("nobody", [])])
 def test_pauses_of_a_command(report: Run, text: str, causes: list[str]) -> None:
-    """Those in which it is named, in whatever place."""
+    """Those in which it is named, at any rank."""
     assert [p["cause"] for p in records(report("pauses", *PERIOD, "--command", text))] == causes
 
 
@@ -222,7 +222,7 @@ def test_why(report: Run) -> None:
 
 
 def test_why_now_of_a_watch_that_ended(report: Run) -> None:
-    """Without --at it is about now; nobody watches now."""
+    """Without --at it is about now, when rh-pipe is not running."""
     one = json.loads(said(report("why")))
     assert one["verdict"] == "no_evidence" and "rh-pipe is not running" in one["headline"]
 
