@@ -236,7 +236,7 @@ class ShareModel:
                 best, dominant = part * factors[i], i
         if cpu is not None:
             shares[_CPU] = cpu / denominators[_CPU]
-            times = scope.cpu_times(cpu, row)
+            times = scope.cpu_times(cpu, row) if cpu else 0.0
             if times and times >= best:
                 best, dominant = times, _CPU
         if memory is not None:
