@@ -13,9 +13,12 @@ HELD_BACK = 0.05
 KILLED_S = 2.0
 """What a process killed at a limit counts, seconds."""
 LASTING_S = 3600.0
-LASTING = 0.2
+LASTING, LASTING_MOST_S = 0.2, 10.0
 """A wait that lasted longer, or that existed when the watch began, is how the processes work together: it counts a
-fifth of one that began since."""
+fifth of one that began since, and at most so many seconds however long the window."""
+WORKING = 0.2
+"""Cores that the holder of a lock, or its children, use: it works, and the others take their turn. That counts a fifth,
+too."""
 WAIT_S = 1.0
 """Waits shorter than this are not reported."""
 EVEN_IF_ALONE = ("traced", "frozen")
@@ -88,6 +91,10 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
                                 if (key := key_of(row)) is not None}
     own = {key[1] for key, row in known.items() if row.get("own")}
     starved = {victim.key for cause in shortages if cause.resource == "cpu" for victim in cause.victims}
+    working: dict[int, float] = {}
+    for row in (row for one in window.slices for row in (*one.processes, *one.groups)):
+        pid = int(row.get("pid") or 0)
+        working[pid] = working.get(pid, 0.0) + total(row, "cpu_seconds", "children_cpu_seconds")
     by: dict[tuple[object, ...], list[Row]] = {}
     for wait in window.waits:
         if wait.get("holder_pid") not in own:
@@ -104,9 +111,11 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
         if kind == "uninterruptible" and any(cause.resource in ("disk", "memory") for cause in shortages):
             continue
         lost = min(since, max(window.seconds, window.resolution_s)) * min(2.0, 0.5 + 0.5 * len(waiting))
-        lost *= LASTING if since > LASTING_S or longest.get("standing") else 1.0
+        usual = since > LASTING_S or bool(longest.get("standing"))
         boot = str(longest.get("boot_id", ""))
         who = _holder(longest, boot, known)
+        if usual or working.get(int(longest.get("holder_pid") or 0), 0.0) >= WORKING * window.seconds > 0:
+            lost = min(LASTING * lost, LASTING_MOST_S)
         if who is not None and who.key in starved:
             lost *= 0.3     # the holder itself waits for a CPU: the process that has it is the cause
         victims = tuple(Victim((boot, pid, start), str(w.get("name") or "?"), round(since, 3))

@@ -512,3 +512,13 @@ def test_units_of_kernel_threads_and_of_rogue_hunter_are_never_named() -> None:
     found = verdict(window(*(one(n, rows, groups, self_cpu_percent=2.0) for n in range(3))))
     assert named(found)[2] == "writer"
     assert {c.who.name for c in found.causes if c.who} <= {"writer", "kworker/u8:2", "kworker/u8:3"}
+
+
+@pytest.mark.parametrize(("cores", "points"), [(0.0, 60.0), (0.5, 35.0)])
+def test_a_holder_that_works_is_less_of_a_problem(cores: float, points: float) -> None:
+    """Jobs that take turns by a lock: the one that works is not stuck."""
+    wait = {"ts": START + 14, "boot_id": BOOT, "kind": "file_lock", "since_s": 12.0, "holder_pid": 8,
+            "holder_start_ticks": 1008, "holder": "job", "waiters": [{"pid": 9, "start_ticks": 1, "name": "flock"}]}
+    group = {"unit": "job[8]", "name": "cc1", "pid": 8, "start_ticks": 1008, "processes": 4, "cpu_seconds": 5 * cores}
+    found = verdict(window(*(one(n, [process(8, "job", cores=0.0, ppid=1)], [group]) for n in range(3)), waits=[wait]))
+    assert first(found).kind == "wait" and first(found).points == pytest.approx(points, abs=5)
