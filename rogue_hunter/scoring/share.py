@@ -299,9 +299,11 @@ def _use(row: Row) -> Flows:
     cpu = row.get("cpu_percent")
     if cpu is None:
         return _UNKNOWN
-    # A shell that uses the CPU through short-lived children is as much of a hog as one that uses it itself.
+    # A shell that uses CPU and disk through short-lived children is as much of a hog as one that uses them itself.
     cpu += row.get("children_cpu_percent", 0.0)
     gpu, disk, wakeups = row.get("gpu_ms_per_s"), row.get("disk_bytes_per_s"), row.get("wakeups_per_s")
+    if disk is not None:
+        disk += row.get("children_disk_bytes_per_s", 0.0)
     if not cpu and not gpu and not disk and not wakeups:
         return _IDLE
     return cpu / 100.0, None if gpu is None else gpu / 1000.0, disk, wakeups

@@ -631,6 +631,13 @@ def test_children_are_credited() -> None:
     assert [made[pid]["cpu_share"] for pid in (1, 2)] == [0.75, 0.25]
 
 
+def test_disk_traffic_of_children_is_credited() -> None:
+    """The same for a shell whose children move data."""
+    made = one([row(1, cpu_percent=0.0, disk_bytes_per_s=0.0, children_disk_bytes_per_s=3e8),
+                row(2, cpu_percent=0.0, disk_bytes_per_s=1e8)], 100, cpus=4)
+    assert [made[pid]["disk_share"] for pid in (1, 2)] == [0.75, 0.25]
+
+
 def test_a_gpu_that_is_not_used_is_a_share_of_0() -> None:
     made = one([row(1, gpu_ms_per_s=0.0), row(2, gpu_ms_per_s=0.0, cpu_percent=5.0), row(3)], 100)
     assert made[1]["gpu_share"] == made[2]["gpu_share"] == 0.0 and "gpu_share" not in made[3]
