@@ -121,7 +121,9 @@ def _config(data: bytes) -> None:
 def _project(data: bytes) -> None:
     base = builtin()
     rules = narrow(base, _toml(data, "fuzz"), "fuzz")
-    assert set(base.safety.whitelist) <= set(rules.safety.whitelist) and rules.safety.min_pid >= base.safety.min_pid
+    assert set(base.safety.whitelist) <= set(rules.safety.whitelist)
+    for inside in (True, False):
+        assert rules.safety.least_pid(own_namespace=inside) >= base.safety.least_pid(own_namespace=inside)
     assert {rule.name for rule in rules.rules} <= {rule.name for rule in base.rules}
 
 
