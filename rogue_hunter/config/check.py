@@ -41,7 +41,9 @@ class Place:
 
     def must(self, wanted: str, value: object) -> RogueHunterError:
         """The error that the value here must be something else: `must be a number, not "three"`."""
-        found = toml_value(value)
+        # More digits than Python converts to text are an error of their own; TOML's hexadecimal numbers may have them.
+        found = toml_value(value) if not isinstance(value, int) or value.bit_length() < 10_000 else \
+            f"a number of {value.bit_length()} bits"
         return self.error(f"must be {wanted}, not {found if len(found) <= _SHOWN else found[:_SHOWN] + '...'}")
 
 

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from rogue_hunter.config.check import Place, choice, flag, known_keys, number, table, tables, text, whole
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import FILE_LIMIT, RULE_TABLES
 from rogue_hunter.files import FileError, read_trusted
@@ -30,7 +31,7 @@ from rogue_hunter.rules.model import (
     Settings,
 )
 from rogue_hunter.rules.narrow import narrow
-from rogue_hunter.rules.parse import Place, choice, flag, known, number, rule_of, tables, text
+from rogue_hunter.rules.parse import place_in, rule_of
 
 PROJECT_FILES = (".rogue-hunter.toml", ".reaper.toml")
 """Names of a project's file; the first that exists is used."""
@@ -148,8 +149,8 @@ def from_values(values: Mapping[str, Any], source: str = "rules", base: RuleSet 
                 others: Collection[str] = OTHERS) -> RuleSet:
     """The same from parsed TOML. `others` are tables of the configuration, which are ignored."""
     base = builtin() if base is None else base
-    place = Place(source)
-    known(values, (*RULE_TABLES, *others), place)
+    place = place_in(source)
+    known_keys(values, (*RULE_TABLES, *others), place)
     rules = base.rules
     if "rules" in values:
         rules = _rules(tables(values["rules"], place.at("rules")), place, base)
@@ -163,9 +164,9 @@ def from_values(values: Mapping[str, Any], source: str = "rules", base: RuleSet 
 def _rules(given: list[Mapping[str, Any]], place: Place, base: RuleSet) -> tuple[Rule, ...]:
     inherited = {rule.name: rule for rule in base.rules}
     found: dict[str, Rule] = {}
-    for i, table in enumerate(given, 1):
-        name = table.get("name")
-        rule = rule_of(table, place.at(f"rules {i}"), inherited.get(name) if isinstance(name, str) else None)
+    for i, each in enumerate(given, 1):
+        name = each.get("name")
+        rule = rule_of(each, place.at(f"rules {i}"), inherited.get(name) if isinstance(name, str) else None)
         if rule.name in found:
             raise place.at(f"rule {rule.name}").error("defined twice")
         found[rule.name] = rule
@@ -173,10 +174,7 @@ def _rules(given: list[Mapping[str, Any]], place: Place, base: RuleSet) -> tuple
 
 
 def _section(values: Mapping[str, Any], name: str, place: Place) -> Mapping[str, Any]:
-    section = values.get(name, {})
-    if not isinstance(section, Mapping):
-        raise place.at(name).error("must be a table")
-    return section
+    return table(values.get(name, {}), place.at(name))
 
 
 def whitelist(value: Any, place: Place) -> tuple[str, ...]:
@@ -186,53 +184,45 @@ def whitelist(value: Any, place: Place) -> tuple[str, ...]:
     return tuple(text(entry, place) for entry in value)
 
 
-def _safety(table: Mapping[str, Any], place: Place, base: Safety) -> Safety:
-    known(table, ("whitelist_processes", "min_pid", "protect_shell_ancestors", "max_per_run",
+def _safety(given: Mapping[str, Any], place: Place, base: Safety) -> Safety:
+    known_keys(given, ("whitelist_processes", "min_pid", "protect_shell_ancestors", "max_per_run",
                   "max_per_rule_per_hour"), place)
-    if not flag(table.get("protect_shell_ancestors", True), place.at("protect_shell_ancestors")):
+    if not flag(given.get("protect_shell_ancestors", True), place.at("protect_shell_ancestors")):
         raise place.at("protect_shell_ancestors").error("ancestors are always protected; leave it true")
-    own = whitelist(table.get("whitelist_processes", []), place.at("whitelist_processes"))
+    own = whitelist(given.get("whitelist_processes", []), place.at("whitelist_processes"))
     return Safety(
         tuple(dict.fromkeys((*base.whitelist, *own))),
-        _whole(table["min_pid"], place.at("min_pid"), 1, 1 << 22) if "min_pid" in table else base.min_pid,
-        _whole(table.get("max_per_run", base.max_per_run), place.at("max_per_run"), 1, 1000),
-        _whole(table.get("max_per_rule_per_hour", base.max_per_rule_per_hour), place.at("max_per_rule_per_hour"), 1,
+        whole(given["min_pid"], place.at("min_pid"), 1, 1 << 22) if "min_pid" in given else base.min_pid,
+        whole(given.get("max_per_run", base.max_per_run), place.at("max_per_run"), 1, 1000),
+        whole(given.get("max_per_rule_per_hour", base.max_per_rule_per_hour), place.at("max_per_rule_per_hour"), 1,
                1000))
-
-
-def _whole(value: Any, place: Place, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        # More digits than Python converts to text would be an error of their own.
-        shown = "" if type(value) is int and value.bit_length() > 64 else f"{value}: "
-        raise place.error(f"{shown}must be a whole number from {low} to {high}")
-    return value
 
 
 def _settings(values: Mapping[str, Any], place: Place) -> Settings:
     daemon, log = _section(values, "daemon", place), _section(values, "logging", place)
     note, metrics = _section(values, "notifications", place), _section(values, "metrics", place)
     usual = Settings()
-    known(daemon, ("enabled", "scan_interval_seconds", "dry_run"), place.at("daemon"))
-    known(log, ("level", "file", "max_size_mb", "rotate_count"), place.at("logging"))
-    known(note, ("enabled", "urgency", "timeout_ms"), place.at("notifications"))
-    known(metrics, ("enabled", "http_port", "path"), place.at("metrics"))
+    known_keys(daemon, ("enabled", "scan_interval_seconds", "dry_run"), place.at("daemon"))
+    known_keys(log, ("level", "file", "max_size_mb", "rotate_count"), place.at("logging"))
+    known_keys(note, ("enabled", "urgency", "timeout_ms"), place.at("notifications"))
+    known_keys(metrics, ("enabled", "http_port", "path"), place.at("metrics"))
     path = text(metrics.get("path", usual.metrics_path), place.at("metrics.path"))
     if not path.startswith("/"):
         raise place.at("metrics.path").error("must begin with /")
     return Settings(
         enabled=flag(daemon.get("enabled", usual.enabled), place.at("daemon.enabled")),
         scan_interval_s=number(daemon.get("scan_interval_seconds", usual.scan_interval_s),
-                               place.at("daemon.scan_interval_seconds"), 0.1, 86_400.0),
+                               place.at("daemon.scan_interval_seconds"), 0.1, 86_400),
         dry_run=flag(daemon.get("dry_run", usual.dry_run), place.at("daemon.dry_run")),
         log_file=text(log["file"], place.at("logging.file")) if "file" in log else None,
         log_level=choice(log.get("level", usual.log_level), LOG_LEVELS, place.at("logging.level")),
         log_max_bytes=round(1e6 * number(log.get("max_size_mb", usual.log_max_bytes / 1e6),
-                                         place.at("logging.max_size_mb"), 0.1, 10_000.0)),
-        log_keep=_whole(log.get("rotate_count", usual.log_keep), place.at("logging.rotate_count"), 1, 100),
+                                         place.at("logging.max_size_mb"), 0.1, 10_000)),
+        log_keep=whole(log.get("rotate_count", usual.log_keep), place.at("logging.rotate_count"), 1, 100),
         notify=flag(note.get("enabled", usual.notify), place.at("notifications.enabled")),
         notify_urgency=choice(note.get("urgency", usual.notify_urgency), URGENCIES, place.at("notifications.urgency")),
-        notify_timeout_ms=_whole(note.get("timeout_ms", usual.notify_timeout_ms), place.at("notifications.timeout_ms"),
+        notify_timeout_ms=whole(note.get("timeout_ms", usual.notify_timeout_ms), place.at("notifications.timeout_ms"),
                                  0, 600_000),
         metrics=flag(metrics.get("enabled", usual.metrics), place.at("metrics.enabled")),
-        metrics_port=_whole(metrics.get("http_port", usual.metrics_port), place.at("metrics.http_port"), 0, 65_535),
+        metrics_port=whole(metrics.get("http_port", usual.metrics_port), place.at("metrics.http_port"), 0, 65_535),
         metrics_path=path)

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from rogue_hunter.config.check import Place, flag, known_keys, number, tables, text
+from rogue_hunter.config.check import table as table_of
 from rogue_hunter.rules.logic import AllOf
 from rogue_hunter.rules.model import MIN_PID, PRIORITIES, Action, Rule, RuleSet, Safety
-from rogue_hunter.rules.parse import Place, flag, known, number, rule_of, tables, text
+from rogue_hunter.rules.parse import place_in, rule_of
 from rogue_hunter.schema.field import BANDS
 
 _LEAST = ("cpu_percent_min", "duration_seconds", "age_seconds", "memory_mb_min", "disk_mb_per_s_min",
@@ -24,17 +26,17 @@ _LEAST = ("cpu_percent_min", "duration_seconds", "age_seconds", "memory_mb_min",
 def narrow(rules: RuleSet, values: Mapping[str, Any], source: str) -> RuleSet:
     """`rules` narrowed by a project's file. Raises RuleError for what would widen them, and for what is not a
     project's to say."""
-    place = Place(source)
+    place = place_in(source)
     for section in ("logging", "notifications", "metrics"):
         if section in values:
             raise place.at(section).error("belongs into your own file; a project may only narrow rules")
-    known(values, ("daemon", "safety", "rules"), place)
+    known_keys(values, ("daemon", "safety", "rules"), place)
     dry_run = rules.settings.dry_run
     if "daemon" in values:
-        dry_run = _dry_run(_table(values["daemon"], place.at("daemon")), place.at("daemon"), dry_run)
+        dry_run = _dry_run(table_of(values["daemon"], place.at("daemon")), place.at("daemon"), dry_run)
     safety = rules.safety
     if "safety" in values:
-        safety = _safety(_table(values["safety"], place.at("safety")), place.at("safety"), safety)
+        safety = _safety(table_of(values["safety"], place.at("safety")), place.at("safety"), safety)
     found = {rule.name: rule for rule in rules.rules}
     for i, table in enumerate(tables(values.get("rules", []), place.at("rules")), 1):
         name = table.get("name")
@@ -46,14 +48,8 @@ def narrow(rules: RuleSet, values: Mapping[str, Any], source: str) -> RuleSet:
                    sources=(*rules.sources, source))
 
 
-def _table(value: Any, place: Place) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise place.error("must be a table")
-    return value
-
-
 def _dry_run(table: Mapping[str, Any], place: Place, now: bool) -> bool:
-    known(table, ("dry_run",), place)
+    known_keys(table, ("dry_run",), place)
     wanted = flag(table.get("dry_run", now), place.at("dry_run"))
     if now and not wanted:
         raise place.at("dry_run").error("a project cannot end a dry run")
@@ -61,7 +57,7 @@ def _dry_run(table: Mapping[str, Any], place: Place, now: bool) -> bool:
 
 
 def _safety(table: Mapping[str, Any], place: Place, base: Safety) -> Safety:
-    known(table, ("whitelist_processes", "min_pid", "protect_shell_ancestors", "max_per_run",
+    known_keys(table, ("whitelist_processes", "min_pid", "protect_shell_ancestors", "max_per_run",
                   "max_per_rule_per_hour"), place)
     if not flag(table.get("protect_shell_ancestors", True), place.at("protect_shell_ancestors")):
         raise place.at("protect_shell_ancestors").error("ancestors are always protected")
@@ -73,12 +69,12 @@ def _safety(table: Mapping[str, Any], place: Place, base: Safety) -> Safety:
         whitelist = tuple(dict.fromkeys((*whitelist, *(text(e, place.at("whitelist_processes")) for e in own))))
     min_pid = base.min_pid
     if "min_pid" in table:
-        min_pid, least = int(number(table["min_pid"], place.at("min_pid"))), base.min_pid or MIN_PID
+        min_pid, least = int(number(table["min_pid"], place.at("min_pid"), 0)), base.min_pid or MIN_PID
         if min_pid < least:
             raise place.at("min_pid").error(f"{min_pid} is below {least}; a project can only raise it")
     limits = {}
     for name, now in (("max_per_run", base.max_per_run), ("max_per_rule_per_hour", base.max_per_rule_per_hour)):
-        limits[name] = int(number(table.get(name, now), place.at(name)))
+        limits[name] = int(number(table.get(name, now), place.at(name), 0))
         if limits[name] > now:
             raise place.at(name).error(f"{limits[name]} is above {now}; a project can only lower it")
     return replace(base, whitelist=whitelist, min_pid=min_pid, **limits)
@@ -86,7 +82,7 @@ def _safety(table: Mapping[str, Any], place: Place, base: Safety) -> Safety:
 
 def _rule(base: Rule, table: Mapping[str, Any], place: Place) -> Rule:
     rule = rule_of(table, place, base)
-    place = Place(place.source, f"rule {base.name}")
+    place = replace(place, path=f"rule {base.name}")
     if rule.enabled and not base.enabled and "enabled" in table:
         raise place.at("enabled").error("a project cannot enable a rule that you disabled")
     if PRIORITIES.index(rule.priority) < PRIORITIES.index(base.priority):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from rogue_hunter.config.check import Place, choice, flag, known_keys, number, tables, text
 from rogue_hunter.rules.conditions import Age, Band, Called, Held, Level, Node, Orphan, State, User
 from rogue_hunter.rules.logic import AllOf, AnyOf, NoneOf, cost
 from rogue_hunter.rules.model import ACTIONS, LOG_LEVELS, PRIORITIES, SIGNALS, Action, Example, Rule, RuleError
@@ -18,7 +20,7 @@ from rogue_hunter.schema.sampling import PROCESS
 DEPTH = 8
 """How deep any, all and not may be nested."""
 
-WINDOW_MAX_S = 7 * 86400.0
+WINDOW_MAX_S = 7 * 86400
 """The longest window: a week of readings."""
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
@@ -46,30 +48,19 @@ KEYS = (*_LEVELS, *_AGES, "duration_seconds", "band_min", "orphan", "state", "us
 _ROW_TYPES = {f.name: f.type for f in PROCESS}
 
 
-class Place:
-    """A place in a file, for the text of an error."""
-
-    def __init__(self, source: str, path: str = "") -> None:
-        self.source = source
-        self.path = path
-
-    def at(self, key: str) -> Place:
-        """The place of `key` in here."""
-        return Place(self.source, f"{self.path}.{key}" if self.path else key)
-
-    def error(self, reason: str) -> RuleError:
-        """An error that names the place."""
-        return RuleError(f"{self.source}: {self.path}: {reason}" if self.path else f"{self.source}: {reason}")
+def place_in(source: str) -> Place:
+    """The top of a rule file, whose errors are RuleErrors."""
+    return Place(source, kind=RuleError)
 
 
 def rule_of(table: Mapping[str, Any], place: Place, inherited: Rule | None = None) -> Rule:
     """One [[rules]] table. A table that names `inherited` and gives no conditions takes its conditions, and its action
     where it gives none. Raises RuleError."""
-    known(table, ("name", "enabled", "priority", "conditions", "action", "example", "description"), place)
+    known_keys(table, ("name", "enabled", "priority", "conditions", "action", "example", "description"), place)
     name = text(table.get("name"), place.at("name"))
     if not _NAME.match(name):
         raise place.at("name").error(f"{name!r}: a name is letters, digits, '_', '.' and '-', at most 64")
-    place = Place(place.source, f"rule {name}")
+    place = replace(place, path=f"rule {name}")
     given = table.get("conditions")
     if given is None and inherited is not None:
         given = inherited.table
@@ -99,7 +90,7 @@ def _conditions(table: Any, place: Place, depth: int) -> AllOf:
         raise place.error("must be a table with at least one condition")
     if depth == 0:
         raise place.error(f"nested deeper than {DEPTH}")
-    known(table, KEYS, place)
+    known_keys(table, KEYS, place)
     measured: list[Node] = [_level(key, table[key], place.at(key)) for key in _LEVELS if key in table]
     if table.get("cpu_percent_min", 0) > table.get("cpu_percent_max", math.inf):
         raise place.error("cpu_percent_min is above cpu_percent_max: nothing can be both")
@@ -109,14 +100,14 @@ def _conditions(table: Any, place: Place, depth: int) -> AllOf:
         measured.append(State(tuple(choice(s, STATES, place.at("state"))
                                     for s in _listed(table["state"], place.at("state")))))
     measured += _nested(table, place, depth)
-    now: list[Node] = [Age(number(table[key], place.at(key)) * unit, key, unit)
+    now: list[Node] = [Age(number(table[key], place.at(key), 0) * unit, key, unit)
                        for key, unit in _AGES.items() if key in table]
     if "user" in table:
         now.append(User(_listed(table["user"], place.at("user"))))
     if "orphan" in table:
         now.append(Orphan(flag(table["orphan"], place.at("orphan"))))
     now += [_called(key, table[key], place.at(key)) for key in _PATTERNS if key in table]
-    seconds = number(table["duration_seconds"], place.at("duration_seconds"), high=WINDOW_MAX_S) \
+    seconds = number(table["duration_seconds"], place.at("duration_seconds"), 0, WINDOW_MAX_S) \
         if "duration_seconds" in table else 0.0
     if seconds > 0:
         if not measured:
@@ -129,7 +120,7 @@ def _conditions(table: Any, place: Place, depth: int) -> AllOf:
 
 
 def _level(key: str, value: Any, place: Place) -> Level:
-    return _LEVELS[key](key, number(value, place, high=100.0 if key == "score_min" else math.inf))
+    return _LEVELS[key](key, number(value, place, 0, 100 if key == "score_min" else None))
 
 
 def _nested(table: Mapping[str, Any], place: Place, depth: int) -> list[Node]:
@@ -173,11 +164,11 @@ def _called(key: str, value: Any, place: Place) -> Called:
 def _action(table: Any, place: Place) -> Action:
     if not isinstance(table, Mapping):
         raise place.error("must be a table")
-    known(table, ("type", "signal", "timeout_seconds", "fallback_signal", "notify", "log_level"), place)
+    known_keys(table, ("type", "signal", "timeout_seconds", "fallback_signal", "notify", "log_level"), place)
     return Action(
         type=choice(table.get("type", "kill"), ACTIONS, place.at("type")),
         signal=choice(table.get("signal", "SIGTERM"), SIGNALS, place.at("signal")),
-        timeout_s=number(table.get("timeout_seconds", 5), place.at("timeout_seconds"), 0.1, 600.0),
+        timeout_s=number(table.get("timeout_seconds", 5), place.at("timeout_seconds"), 0.1, 600),
         fallback=choice(table.get("fallback_signal", "SIGKILL"), ("SIGKILL", "none"),
                         place.at("fallback_signal")) == "SIGKILL",
         notify=flag(table.get("notify", False), place.at("notify")),
@@ -186,74 +177,22 @@ def _action(table: Any, place: Place) -> Action:
 
 def _example(table: Mapping[str, Any], place: Place) -> Example:
     extra = ("match", "why", "held_s", "orphan")
-    known(table, (*_ROW_TYPES, *extra), place)
+    known_keys(table, (*_ROW_TYPES, *extra), place)
     row: dict[str, Any] = {}
     for key, value in table.items():
         if key in extra:
             continue
         kind = _ROW_TYPES[key]
         if kind is float and type(value) is int:
-            value = number(value, place.at(key), -math.inf)
+            value = number(value, place.at(key))
         if type(value) is not kind:
             raise place.at(key).error(f"must be {kind.__name__}")
         row[key] = value
     if "match" not in table or not row:
         raise place.error("needs `match` and at least one field of a process")
     return Example(flag(table["match"], place.at("match")), row, text(table.get("why", "an example"), place.at("why")),
-                   number(table.get("held_s", row.get("age_s", 0.0)), place.at("held_s")),
+                   number(table.get("held_s", row.get("age_s", 0.0)), place.at("held_s"), 0),
                    flag(table["orphan"], place.at("orphan")) if "orphan" in table else None)
-
-
-def known(table: Mapping[str, Any], keys: Iterable[str], place: Place) -> None:
-    """Raise RuleError for a key that is not one of `keys`, naming the nearest."""
-    for key in table:
-        if key not in keys:
-            from difflib import get_close_matches
-
-            close = get_close_matches(key, list(keys))
-            raise place.at(key).error("unknown key" + (f"; did you mean {close[0]}?" if close else ""))
-
-
-def number(value: Any, place: Place, low: float = 0.0, high: float = math.inf) -> float:
-    """A finite number from `low` to `high`. Raises RuleError."""
-    if type(value) not in (int, float):
-        raise place.error("must be a number")
-    try:
-        found = float(value)
-    except OverflowError:
-        raise place.error("must be finite") from None
-    if not math.isfinite(found) or not low <= found <= high:
-        bounds = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
-        raise place.error(f"{value}: must be {bounds}")
-    return found
-
-
-def flag(value: Any, place: Place) -> bool:
-    """true or false. Raises RuleError."""
-    if type(value) is not bool:
-        raise place.error("must be true or false")
-    return value
-
-
-def text(value: Any, place: Place) -> str:
-    """A text that is not empty. Raises RuleError."""
-    if not isinstance(value, str) or not value.strip():
-        raise place.error("must be a text that is not empty")
-    return value
-
-
-def choice(value: Any, choices: Iterable[str], place: Place) -> str:
-    """One of `choices`. Raises RuleError."""
-    if not isinstance(value, str) or value not in choices:
-        raise place.error(f"{value!r}: must be one of {', '.join(choices)}")
-    return value
-
-
-def tables(value: Any, place: Place) -> list[Mapping[str, Any]]:
-    """An array of tables. Raises RuleError."""
-    if not isinstance(value, list) or not all(isinstance(v, Mapping) for v in value):
-        raise place.error("must be an array of tables")
-    return value
 
 
 def _listed(value: Any, place: Place) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from rogue_hunter.rules.load import (
     whitelist,
 )
 from rogue_hunter.rules.model import PRIORITIES, RuleError, RuleSet, Settings
-from rogue_hunter.rules.parse import Place
+from rogue_hunter.rules.parse import place_in
 
 
 def refused(text: str) -> str:
@@ -63,34 +63,33 @@ class TestSettings:
                                          outside: tuple[float, ...]) -> None:
         for value in (low, high):
             parse(f"[{table}]\n{key} = {value}\n".encode())
-        whole = "a whole number " if isinstance(low, int) else ""
         for value in outside:
             assert refused(f"[{table}]\n{key} = {value}\n") == \
-                f"f.toml: {table}.{key}: {value}: must be {whole}from {low} to {high}"
+                f"f.toml: {table}.{key}: must be from {low} to {high}, not {value}"
 
     @pytest.mark.parametrize(("text", "words"), [
-        ("[daemon]\nenabled = 1", "daemon.enabled: must be true or false"),
-        ("[daemon]\ndry_run = 0", "daemon.dry_run: must be true or false"),
-        ('[daemon]\nscan_interval_seconds = "1"', "daemon.scan_interval_seconds: must be a number"),
-        ('[logging]\nlevel = "loud"', "logging.level: 'loud': must be one of debug, info, warning, error"),
-        ('[logging]\nfile = " "', "logging.file: must be a text that is not empty"),
-        ("[logging]\nmax_size_mb = true", "logging.max_size_mb: must be a number"),
-        ("[logging]\nrotate_count = 1.0", "logging.rotate_count: 1.0: must be a whole number from 1 to 100"),
-        ("[notifications]\nenabled = 1", "notifications.enabled: must be true or false"),
-        ("[notifications]\nurgency = 1", "notifications.urgency: 1: must be one of low, normal, critical"),
+        ("[daemon]\nenabled = 1", "daemon.enabled: must be true or false, not 1"),
+        ("[daemon]\ndry_run = 0", "daemon.dry_run: must be true or false, not 0"),
+        ('[daemon]\nscan_interval_seconds = "1"', "daemon.scan_interval_seconds: must be a number, not \"1\""),
+        ('[logging]\nlevel = "loud"', "logging.level: must be one of debug, info, warning, error, not \"loud\""),
+        ('[logging]\nfile = " "', "logging.file: must not be empty"),
+        ("[logging]\nmax_size_mb = true", "logging.max_size_mb: must be a number, not true"),
+        ("[logging]\nrotate_count = 1.0", "logging.rotate_count: must be a whole number, not 1.0"),
+        ("[notifications]\nenabled = 1", "notifications.enabled: must be true or false, not 1"),
+        ("[notifications]\nurgency = 1", "notifications.urgency: must be one of low, normal, critical, not 1"),
         ("[notifications]\ntimeout_ms = true",
-         "notifications.timeout_ms: True: must be a whole number from 0 to 600000"),
-        ("[metrics]\nenabled = 1", "metrics.enabled: must be true or false"),
+         "notifications.timeout_ms: must be a whole number, not true"),
+        ("[metrics]\nenabled = 1", "metrics.enabled: must be true or false, not 1"),
         ('[metrics]\npath = "metrics/"', "metrics.path: must begin with /"),
-        ('[metrics]\npath = ""', "metrics.path: must be a text that is not empty"),
+        ('[metrics]\npath = ""', "metrics.path: must not be empty"),
         ("[daemon]\nenable = true", "daemon.enable: unknown key; did you mean enabled?"),
         ("[logging]\nlevle = 1", "logging.levle: unknown key; did you mean level?"),
         ("[notifications]\nurgent = 1", "notifications.urgent: unknown key; did you mean urgency?"),
         ("[metrics]\nport = 1", "metrics.port: unknown key; did you mean http_port?"),
         ("[safety]\nmin_pids = 1", "safety.min_pids: unknown key; did you mean min_pid?"),
-        ("daemon = 1", "daemon: must be a table"), ("logging = 1", "logging: must be a table"),
-        ("notifications = 1", "notifications: must be a table"), ("metrics = 1", "metrics: must be a table"),
-        ("[[safety]]", "safety: must be a table"), ("[[metrics]]", "metrics: must be a table"),
+        ("daemon = 1", "daemon: must be a table, not 1"), ("logging = 1", "logging: must be a table, not 1"),
+        ("notifications = 1", "notifications: must be a table, not 1"), ("metrics = 1", "metrics: must be a table, not 1"),
+        ("[[safety]]", "safety: must be a table, not [{  }]"), ("[[metrics]]", "metrics: must be a table, not [{  }]"),
     ])
     def test_what_is_refused_and_where(self, text: str, words: str) -> None:
         assert refused(text) == f"f.toml: {words}"
@@ -111,25 +110,25 @@ class TestSafety:
 
     @pytest.mark.parametrize(("line", "words"), [
         ('whitelist_processes = "vim"', "whitelist_processes: must be an array of program names"),
-        ("whitelist_processes = [5]", "whitelist_processes: must be a text that is not empty"),
-        ('protect_shell_ancestors = "no"', "protect_shell_ancestors: must be true or false"),
+        ("whitelist_processes = [5]", "whitelist_processes: must be a text, not 5"),
+        ('protect_shell_ancestors = "no"', "protect_shell_ancestors: must be true or false, not \"no\""),
         ("protect_shell_ancestors = false", "protect_shell_ancestors: ancestors are always protected; leave it true"),
-        ("max_per_run = 5.0", "max_per_run: 5.0: must be a whole number from 1 to 1000"),
+        ("max_per_run = 5.0", "max_per_run: must be a whole number, not 5.0"),
     ])
     def test_what_is_refused(self, line: str, words: str) -> None:
         assert refused(f"[safety]\n{line}\n") == f"f.toml: safety.{words}"
 
-    @pytest.mark.parametrize(("bits", "shown"), [(63, True), (64, True), (65, False), (20_000, False)])
-    def test_a_number_of_any_length_is_refused_in_few_words(self, bits: int, shown: bool) -> None:
+    @pytest.mark.parametrize("bits", [63, 64, 65, 20_000])
+    def test_a_number_of_any_length_is_refused_in_few_words(self, bits: int) -> None:
         """Python refuses to write one of more than 4,300 digits, and nobody reads one of 100."""
         value = (1 << bits) - 1
         with pytest.raises(RuleError) as error:
             from_values({"safety": {"min_pid": value}})
-        said = f"{value}: " if shown else ""
-        assert str(error.value) == f"rules: safety.min_pid: {said}must be a whole number from 1 to 4194304"
+        shown = str(value) if bits < 100 else "a number of 20000 bits"
+        assert str(error.value) == f"rules: safety.min_pid: must be from 1 to 4194304, not {shown}"
 
     def test_a_list_of_names(self) -> None:
-        assert whitelist(["a", "b c"], Place("f")) == ("a", "b c") and whitelist([], Place("f")) == ()
+        assert whitelist(["a", "b c"], place_in("f")) == ("a", "b c") and whitelist([], place_in("f")) == ()
 
 
 class TestRules:
@@ -148,11 +147,11 @@ class TestRules:
 
     @pytest.mark.parametrize(("text", "words"), [
         (rule("a") + rule("b") + rule("a"), "rule a: defined twice"),
-        (rule("a") + "[[rules]]\nenabled = true\n", "rules 2.name: must be a text that is not empty"),
-        ("[[rules]]\nname = 5\n", "rules 1.name: must be a text that is not empty"),
+        (rule("a") + "[[rules]]\nenabled = true\n", "rules 2.name: must be a text, not None"),
+        ("[[rules]]\nname = 5\n", "rules 1.name: must be a text, not 5"),
         (rule("a", "colour = 1"), "rules 1.colour: unknown key"),
         ("rules = []", "rules: an empty list of rules; leave it out for the built-in ones"),
-        ("rules = 5", "rules: must be an array of tables"), ("rules = [5]", "rules: must be an array of tables"),
+        ("rules = 5", "rules: must be an array of tables, not 5"), ("rules = [5]", "rules: must be an array of tables, not [5]"),
     ])
     def test_what_is_refused_and_where(self, text: str, words: str) -> None:
         assert refused(text) == f"f.toml: {words}"

@@ -81,7 +81,7 @@ def test_the_words_and_their_order(words: tuple[str, ...], expected: str) -> Non
 def test_each_word_is_taken_as_it_is_written(line: str, words: tuple[str, ...], read: Any) -> None:
     assert [read(one(line.format(word))) for word in words] == list(words)
     for wrong in ("", words[0].swapcase(), words[0] + " ", "x"):
-        with pytest.raises(RuleError, match=f"must be one of {', '.join(words)}$"):
+        with pytest.raises(RuleError, match=f"must be one of {', '.join(words)}, not "):
             one(line.format(wrong))
 
 

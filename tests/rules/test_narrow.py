@@ -90,25 +90,25 @@ def test_an_empty_file_changes_nothing_but_is_named() -> None:
     ({"metrics": {}}, "metrics: belongs into your own file; a project may only narrow rules"),
     ({"daemons": {}}, "daemons: unknown key; did you mean daemon?"),
     ({"system": {}}, "system: unknown key"),
-    ({"daemon": 1}, "daemon: must be a table"),
-    ({"daemon": {"dry_run": 1}}, "daemon.dry_run: must be true or false"),
+    ({"daemon": 1}, "daemon: must be a table, not 1"),
+    ({"daemon": {"dry_run": 1}}, "daemon.dry_run: must be true or false, not 1"),
     ({"daemon": {"scan_interval_seconds": 5}}, "daemon.scan_interval_seconds: unknown key"),
-    ({"safety": []}, "safety: must be a table"),
+    ({"safety": []}, "safety: must be a table, not []"),
     ({"safety": {"max_per_hour": 1}}, "safety.max_per_hour: unknown key; did you mean max_per_run?"),
-    ({"safety": {"protect_shell_ancestors": 1}}, "safety.protect_shell_ancestors: must be true or false"),
+    ({"safety": {"protect_shell_ancestors": 1}}, "safety.protect_shell_ancestors: must be true or false, not 1"),
     ({"safety": {"protect_shell_ancestors": False}}, "safety.protect_shell_ancestors: ancestors are always protected"),
     ({"safety": {"whitelist_processes": "vim"}},
      "safety.whitelist_processes: a project can add to the whitelist, not empty it"),
     ({"safety": {"whitelist_processes": []}},
      "safety.whitelist_processes: a project can add to the whitelist, not empty it"),
-    ({"safety": {"whitelist_processes": [""]}}, "safety.whitelist_processes: must be a text that is not empty"),
-    ({"safety": {"min_pid": "x"}}, "safety.min_pid: must be a number"),
+    ({"safety": {"whitelist_processes": [""]}}, "safety.whitelist_processes: must not be empty"),
+    ({"safety": {"min_pid": "x"}}, "safety.min_pid: must be a number, not \"x\""),
     ({"safety": {"min_pid": 1999}}, "safety.min_pid: 1999 is below 2000; a project can only raise it"),
     ({"safety": {"max_per_run": 11}}, "safety.max_per_run: 11 is above 10; a project can only lower it"),
-    ({"safety": {"max_per_run": -1}}, "safety.max_per_run: -1: must be at least 0"),
+    ({"safety": {"max_per_run": -1}}, "safety.max_per_run: must be at least 0, not -1"),
     ({"safety": {"max_per_rule_per_hour": 4}},
      "safety.max_per_rule_per_hour: 4 is above 3; a project can only lower it"),
-    ({"rules": {}}, "rules: must be an array of tables"),
+    ({"rules": {}}, "rules: must be an array of tables, not {  }"),
     ({"rules": [{"name": "full"}, {"name": "new", "conditions": {"score_min": 1}}]},
      "rules 2: there is no rule 'new'; a project cannot add one"),
     ({"rules": [{"enabled": False}]}, "rules 1: there is no rule None; a project cannot add one"),
@@ -246,6 +246,6 @@ def test_no_file_makes_a_rule_match_what_it_did_not(
 
 
 def _rule_of(conditions: dict[str, Any]) -> Any:
-    from rogue_hunter.rules.parse import Place, rule_of
+    from rogue_hunter.rules.parse import place_in, rule_of
 
-    return rule_of({"name": "r", "conditions": conditions}, Place("user.toml"))
+    return rule_of({"name": "r", "conditions": conditions}, place_in("user.toml"))

@@ -9,17 +9,17 @@ import pytest
 from rogue_hunter.rules.conditions import Held, Subject, Verdict
 from rogue_hunter.rules.load import parse
 from rogue_hunter.rules.model import Action, Example, Rule, RuleError
-from rogue_hunter.rules.parse import DEPTH, WINDOW_MAX_S, Place, rule_of
+from rogue_hunter.rules.parse import DEPTH, WINDOW_MAX_S, place_in, rule_of
 from rogue_hunter.rules.patterns import Patterns
 
 
 def one(conditions: dict[str, Any], **more: Any) -> Rule:
-    return rule_of({"name": "r", "conditions": conditions, **more}, Place("f.toml"))
+    return rule_of({"name": "r", "conditions": conditions, **more}, place_in("f.toml"))
 
 
 def refused(table: dict[str, Any]) -> str:
     with pytest.raises(RuleError) as error:
-        rule_of(table, Place("f.toml"))
+        rule_of(table, place_in("f.toml"))
     return str(error.value)
 
 
@@ -172,11 +172,11 @@ def test_an_action_that_says_everything() -> None:
 def test_what_is_inherited() -> None:
     """A table without conditions is the rule it names, with what it says changed."""
     old = one({"score_min": 7}, priority="critical", action={"notify": True}, example=[{"match": False, "score": 1}])
-    bare = rule_of({"name": "r"}, Place("g.toml"), old)
+    bare = rule_of({"name": "r"}, place_in("g.toml"), old)
     assert (bare.table, bare.priority, bare.action, bare.enabled, bare.examples, bare.source) == (
         {"score_min": 7}, "critical", old.action, True, (), "g.toml")
     own = rule_of({"name": "r", "enabled": False, "priority": "low", "action": {"type": "log"},
-                   "conditions": {"score_min": 9}}, Place("g.toml"), old)
+                   "conditions": {"score_min": 9}}, place_in("g.toml"), old)
     assert (own.table, own.priority, own.action, own.enabled) == ({"score_min": 9}, "low", Action("log"), False)
     assert one({"score_min": 1}).priority == "medium"
 
@@ -201,30 +201,30 @@ HUGE = 10**400
 
 
 @pytest.mark.parametrize(("more", "words"), [
-    ({"conditions": {"score_min": 101}}, "conditions.score_min: 101: must be from 0 to 100"),
-    ({"conditions": {"memory_mb_min": -1}}, "conditions.memory_mb_min: -1: must be at least 0"),
-    ({"conditions": {"memory_mb_min": HUGE}}, "conditions.memory_mb_min: must be finite"),
-    ({"conditions": {"score_min": "5"}}, "conditions.score_min: must be a number"),
+    ({"conditions": {"score_min": 101}}, "conditions.score_min: must be from 0 to 100, not 101"),
+    ({"conditions": {"memory_mb_min": -1}}, "conditions.memory_mb_min: must be at least 0, not -1"),
+    ({"conditions": {"memory_mb_min": HUGE}}, "conditions.memory_mb_min: must be finite, not 100000000000000000000000000000000000000000000000000000000000..."),
+    ({"conditions": {"score_min": "5"}}, "conditions.score_min: must be a number, not \"5\""),
     ({"conditions": {"score_mn": 1}}, "conditions.score_mn: unknown key; did you mean score_min?"),
     ({"conditions": {"gnu": 1}}, "conditions.gnu: unknown key"),
     ({"conditions": {"cpu_percent_min": 5.1, "cpu_percent_max": 5}},
      "conditions: cpu_percent_min is above cpu_percent_max: nothing can be both"),
     ({"conditions": {"band_min": "hot"}},
-     "conditions.band_min: 'hot': must be one of low, medium, elevated, high, critical"),
+     "conditions.band_min: must be one of low, medium, elevated, high, critical, not \"hot\""),
     ({"conditions": {"state": []}}, "conditions.state: must not be empty"),
-    ({"conditions": {"state": [5]}}, "conditions.state: must be a text that is not empty"),
+    ({"conditions": {"state": [5]}}, "conditions.state: must be a text, not 5"),
     ({"conditions": {"user": []}}, "conditions.user: must not be empty"),
-    ({"conditions": {"orphan": "yes"}}, "conditions.orphan: must be true or false"),
-    ({"conditions": {"age_hours": "4"}}, "conditions.age_hours: must be a number"),
+    ({"conditions": {"orphan": "yes"}}, "conditions.orphan: must be true or false, not \"yes\""),
+    ({"conditions": {"age_hours": "4"}}, "conditions.age_hours: must be a number, not \"4\""),
     ({"conditions": {"score_min": 1, "duration_seconds": WINDOW_MAX_S + 1}},
-     "conditions.duration_seconds: 604801.0: must be from 0 to 604800"),
+     "conditions.duration_seconds: must be from 0 to 604800, not 604801"),
     ({"conditions": {"command_patterns": ["^x"], "duration_seconds": 1}},
      "conditions.duration_seconds: needs something to last: a cpu, memory, disk, gpu, wakeups, score, band or state "
      "condition"),
     ({"conditions": {"exclude_patterns": ["^x"], "duration_seconds": 1, "not": {"score_min": 1}}},
      "conditions: has only exclusions; add a condition that must hold"),
     ({"conditions": {"all": []}}, "conditions.all: must hold at least one table of conditions"),
-    ({"conditions": {"any": 1}}, "conditions.any: must be an array of tables"),
+    ({"conditions": {"any": 1}}, "conditions.any: must be an array of tables, not 1"),
     ({"conditions": {"all": [{"score_min": 1}, {}]}}, "conditions.all 2: must be a table with at least one condition"),
     ({"conditions": {"score_min": 1, "not": 5}}, "conditions.not: must be a table with at least one condition"),
     ({"conditions": {"command_patterns": "x"}}, "conditions.command_patterns: must be an array of at least one pattern"),
@@ -233,26 +233,26 @@ HUGE = 10**400
      "conditions.exclude_patterns: an empty pattern hits everything"),
     ({"conditions": {}}, "has no conditions; a rule without conditions would match every process"),
     ({"conditions": []}, "has no conditions; a rule without conditions would match every process"),
-    ({"enabled": "no"}, "enabled: must be true or false"),
-    ({"priority": 1}, "priority: 1: must be one of critical, high, medium, low"),
+    ({"enabled": "no"}, "enabled: must be true or false, not \"no\""),
+    ({"priority": 1}, "priority: must be one of critical, high, medium, low, not 1"),
     ({"action": "kill"}, "action: must be a table"),
     ({"action": {"sig": 1}}, "action.sig: unknown key; did you mean signal?"),
-    ({"action": {"type": "end"}}, "action.type: 'end': must be one of kill, notify, log"),
-    ({"action": {"signal": "SIGHUP"}}, "action.signal: 'SIGHUP': must be one of SIGTERM, SIGKILL"),
-    ({"action": {"timeout_seconds": 0.09}}, "action.timeout_seconds: 0.09: must be from 0.1 to 600"),
-    ({"action": {"timeout_seconds": 601}}, "action.timeout_seconds: 601: must be from 0.1 to 600"),
-    ({"action": {"fallback_signal": "SIGTERM"}}, "action.fallback_signal: 'SIGTERM': must be one of SIGKILL, none"),
-    ({"action": {"notify": 1}}, "action.notify: must be true or false"),
-    ({"action": {"log_level": "loud"}}, "action.log_level: 'loud': must be one of debug, info, warning, error"),
-    ({"example": {}}, "example: must be an array of tables"),
-    ({"example": [{"match": True, "pid": 1}, {"match": 1, "pid": 1}]}, "example 2.match: must be true or false"),
+    ({"action": {"type": "end"}}, "action.type: must be one of kill, notify, log, not \"end\""),
+    ({"action": {"signal": "SIGHUP"}}, "action.signal: must be one of SIGTERM, SIGKILL, not \"SIGHUP\""),
+    ({"action": {"timeout_seconds": 0.09}}, "action.timeout_seconds: must be from 0.1 to 600, not 0.09"),
+    ({"action": {"timeout_seconds": 601}}, "action.timeout_seconds: must be from 0.1 to 600, not 601"),
+    ({"action": {"fallback_signal": "SIGTERM"}}, "action.fallback_signal: must be one of SIGKILL, none, not \"SIGTERM\""),
+    ({"action": {"notify": 1}}, "action.notify: must be true or false, not 1"),
+    ({"action": {"log_level": "loud"}}, "action.log_level: must be one of debug, info, warning, error, not \"loud\""),
+    ({"example": {}}, "example: must be an array of tables, not {  }"),
+    ({"example": [{"match": True, "pid": 1}, {"match": 1, "pid": 1}]}, "example 2.match: must be true or false, not 1"),
     ({"example": [{"match": True}]}, "example 1: needs `match` and at least one field of a process"),
     ({"example": [{"pid": 1}]}, "example 1: needs `match` and at least one field of a process"),
-    ({"example": [{"match": True, "pid": 1, "why": ""}]}, "example 1.why: must be a text that is not empty"),
-    ({"example": [{"match": True, "pid": 1, "held_s": "x"}]}, "example 1.held_s: must be a number"),
-    ({"example": [{"match": True, "pid": 1, "orphan": 1}]}, "example 1.orphan: must be true or false"),
+    ({"example": [{"match": True, "pid": 1, "why": ""}]}, "example 1.why: must not be empty"),
+    ({"example": [{"match": True, "pid": 1, "held_s": "x"}]}, "example 1.held_s: must be a number, not \"x\""),
+    ({"example": [{"match": True, "pid": 1, "orphan": 1}]}, "example 1.orphan: must be true or false, not 1"),
     ({"example": [{"match": True, "pid": 1.0}]}, "example 1.pid: must be int"),
-    ({"example": [{"match": True, "cpu_percent": HUGE}]}, "example 1.cpu_percent: must be finite"),
+    ({"example": [{"match": True, "cpu_percent": HUGE}]}, "example 1.cpu_percent: must be finite, not 100000000000000000000000000000000000000000000000000000000000..."),
     ({"example": [{"match": True, "hot": 1}]}, "example 1.hot: unknown key"),
 ])
 def test_what_is_refused_and_in_which_words(more: dict[str, Any], words: str) -> None:
@@ -267,11 +267,11 @@ def test_names_of_rules() -> None:
     for name in ("-a", "a b", "x" * 65, "a\n", "é"):
         said = refused({"name": name, "conditions": {"score_min": 1}})
         assert said == f"f.toml: name: {name!r}: a name is letters, digits, '_', '.' and '-', at most 64"
-    assert refused({"conditions": {"score_min": 1}}) == "f.toml: name: must be a text that is not empty"
+    assert refused({"conditions": {"score_min": 1}}) == "f.toml: name: must be a text, not None"
     assert refused({"name": "r", "prio": 1}) == "f.toml: prio: unknown key; did you mean priority?"
 
 
 def test_a_place_in_a_file_without_a_path() -> None:
-    assert str(Place("f.toml").error("why")) == "f.toml: why"
-    with pytest.raises(RuleError, match=r"^f.toml: rules: must be an array of tables$"):
+    assert str(place_in("f.toml").error("why")) == "f.toml: why"
+    with pytest.raises(RuleError, match=r"^f.toml: rules: must be an array of tables, not 5$"):
         parse(b"rules = 5", "f.toml")
