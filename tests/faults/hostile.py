@@ -106,7 +106,7 @@ def terminal(bench: Bench) -> str:
     return f"{len(NAMES)} names, {shown:,} characters shown: 0 that a terminal obeys"
 
 
-@case("names in CSV", "RFC 4180, every cell as it was but for a quote before what a spreadsheet would compute")
+@case("names in CSV", "RFC 4180, control characters escaped, a quote before what a spreadsheet would compute")
 def comma_separated(bench: Bench) -> str:
     database = bench.tmp / "x.db"
     _history(database)

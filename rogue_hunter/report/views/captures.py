@@ -19,9 +19,6 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import duration
 
-PARTS = ("threads", "logs", "blame")
-"""What can be asked of a capture alone."""
-
 _KINDS = {kind: {f.name: f.type for f in RECORDS[kind]} for kind in ("capture", *CAPTURE_PARTS)}
 _IN_PERIOD = ("captured_at >= :since AND captured_at < :until AND (:text = '' OR instr(lower(coalesce(command, '')), "
               ":text) OR instr(lower(coalesce(targets, '')), :text))")
@@ -102,7 +99,7 @@ def _counts(own: Record) -> list[str]:
 
 
 def capture(source: Source, asked: Asked) -> Answer:
-    """One capture, whole or one of its PARTS."""
+    """One capture, or one part of it: threads, logs or blame."""
     (which,) = asked.which
     found = read(source.reader, which)
     if found is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rogue_hunter.report import history
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.render import Answer, Style, table
-from rogue_hunter.report.sentences import moment, number, percent
+from rogue_hunter.report.sentences import moment, number, percent, period_words
 from rogue_hunter.report.views.view import SLOTS, Asked, columns, more, nothing, spark
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import duration, size, sparkline, visible
@@ -123,5 +123,5 @@ def _sparks(whole: list[history.Minute], asked: Asked, look: Style) -> str:
             held[at] = max(held[at] or 0.0, 1 - value if label == "memory" else value)
         if any(held):
             lines.append(f"{label:<8}{sparkline(held, 1.0 if of else None).rstrip()}\n")
-    span = f"{'':<8}{moment(period.since, look.now)} to {moment(period.until, look.now)}, {duration(width)} each\n\n"
+    span = f"{'':<8}{period_words(period.since, period.until, look.now)}, {duration(width)} each\n\n"
     return "".join(lines) + span if lines else ""
