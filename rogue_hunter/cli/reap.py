@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,14 +26,15 @@ from rogue_hunter.reaper.platform import here
 from rogue_hunter.reaper.process import Machine, Unreadable
 from rogue_hunter.reaper.run import Setup, exit_code
 from rogue_hunter.reaper.signals import Gone, Stop
-from rogue_hunter.reaper.stage import Reap, scan
-from rogue_hunter.rules.matcher import Matcher
+from rogue_hunter.reaper.stage import Reap
 from rogue_hunter.rules.model import RuleSet
-from rogue_hunter.store.writer import StoreActions
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.batches import gathered
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick, record
+
+if TYPE_CHECKING:
+    from rogue_hunter.rules.matcher import Matcher
 
 Ask = Callable[[Sequence[Candidate]], bool]
 
@@ -91,14 +93,19 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
     if pids:
         ticks, finish = _named(pids, setup.machine)
     elif everything:
+        from rogue_hunter.reaper.scan import scan
+        from rogue_hunter.rules.matcher import Matcher
+
         counted, matcher = run.ProcessCount(), Matcher(rules, patterns=setup.patterns)
         ticks = chain(scan(config, matcher), counted)
     elif os.isatty(0):
         raise run.Failure("reads matches from standard input: rh-sample -n 2 | rh-match | rh-reap; or give --all or "
-                             "--pid PID", run.USAGE)
+                          "--pid PID", run.USAGE)
     else:
         ticks, finish = run.read_ticks("rh-reap")
         ticks = gathered(ticks, TOGETHER_S)
+    from rogue_hunter.store.writer import StoreActions
+
     with interrupts.handled(setup.stop.set):
         kept = StoreActions(options.database_path(db, config, make=False), config.store, run.say, must=db is not None)
         done = chain(interrupts.reading(ticks), Reap(setup), kept)
