@@ -13,6 +13,7 @@ HELD_BACK = 0.05
 KILLED_S = 2.0
 """What a process killed at a limit counts, seconds."""
 LASTING_S = 3600.0
+"""Seconds from which a wait counts as usual."""
 LASTING, LASTING_MOST_S = 0.2, 10.0
 """A wait that lasted longer, or that existed when the watch began, is how the processes work together: it counts a
 fifth of one that began since, and at most so many seconds however long the window."""
@@ -135,6 +136,6 @@ def _holder(wait: Row, boot: str, known: Mapping[Key, Row]) -> Taker | None:
     key = None if start is None else (boot, int(pid), int(start))
     row: Row = known.get(key, {}) if key is not None else {}
     name = str(wait.get("holder") or (name_of(row) if row else f"pid {pid}"))
-    return Taker("process", name, str(row.get("command") or wait.get("holder") or "?"), 0.0, 0.0, 0.0, 0.0,
+    return Taker("process", name, str(row.get("command") or wait.get("holder") or ""), 0.0, 0.0, 0.0, 0.0,
                  float(wait["ts"]), key, None if key else (boot, int(pid), 0), 1, str(row.get("cmdline") or ""),
                  str(row.get("unit") or ""), str(row.get("user") or ""), str(row.get("cgroup") or ""))

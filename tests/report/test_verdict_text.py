@@ -84,6 +84,13 @@ def test_a_lock_whose_holder_is_stopped() -> None:
         "6 flock waited 5.8s for a file lock on /tmp/state, held by nightly_lock.py (pid 7), which is stopped (SIGSTOP)")
 
 
+def test_a_holder_without_a_name() -> None:
+    """Its pid is all that is known."""
+    wait = {"ts": START + 9, "boot_id": BOOT, "kind": "file_lock", "since_s": 5.8, "holder_pid": 7, "waiters": [
+        {"pid": 20, "start_ticks": 1, "name": "flock"}]}
+    assert told(window(*repeat(3, []), waits=[wait])) == "flock waited 5.8s for a file lock, held by pid 7"
+
+
 def test_storage() -> None:
     """F-B: a process that cannot be read is not accused, and the reason is printed; F-O: a polite writer is use."""
     rows = [process(7, "python3", cores=0.1, disk_bytes=2 * MIB, ppid=1), process(8, "w", cores=0.0, stuck=0.5, ppid=1)]

@@ -168,7 +168,7 @@ def _highest(found: Source, period: Period) -> Record | None:
 def _text(made: Record, found: Source, period: Period, judged: Verdict, causes: list[Cause], look: Style,
           footer: bool) -> str:
     lines = [made["headline"]]
-    for one in causes[1:FURTHER + 1]:
+    for one in [one for one in causes[1:] if one.kind != "own"][:FURTHER]:
         lines.append(f"{'Also used' if one.kind == 'use' else 'Also'}: {title(one)}: {cause_words(one, look.now)}.")
     worst = made["worst"]
     if worst:
