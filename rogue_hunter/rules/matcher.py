@@ -102,7 +102,10 @@ class Matcher:
         todo = tick.changed | self._gone(tick) | self._are_due()
         for key in todo:
             process = processes.get(key)
-            if process is not None:
+            if process is not None and process.get("ended"):    # a last row: there is no process to act on
+                self._seen.pop(key, None)
+                self._matched.pop(key, None)
+            elif process is not None:
                 self._evaluate(key, process, processes)
         if tick.partial:
             self._unwatched(processes, tick.row["processes"])

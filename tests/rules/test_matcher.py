@@ -768,3 +768,12 @@ conditions = { memory_mb_min = 5, not = { cpu_percent_min = 50 } }
                 said += m.tick()
             outputs.append(said)
         assert outputs[0] == outputs[1] and outputs[0]
+
+
+def test_the_last_row_of_a_process_that_ended_matches_nothing() -> None:
+    """It carries what the process still used; there is no process to act on any more."""
+    m = Machine(rules("cpu_percent_min = 50"), lifetime=False)
+    m.set(1000, age_s=1000, cpu_percent=99.0, ended=True)
+    assert m.tick() == []
+    m.set(1000, ended=None)
+    assert [found["rule"] for found in m.tick()] == ["r"]
