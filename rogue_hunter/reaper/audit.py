@@ -21,6 +21,7 @@ from typing import Any
 
 from rogue_hunter.config.check import ConfigError
 from rogue_hunter.config.options import Reap
+from rogue_hunter.files import rotate
 from rogue_hunter.paths import PathError, private_dir, state_dir
 from rogue_hunter.reaper.audit_chain import START, TAIL, Verdict, entry_of, link_of, numbered, own_link, sha256, verify
 from rogue_hunter.rules.model import Settings
@@ -55,7 +56,7 @@ class AuditLog:
         with self._locked() as fd:
             seq, link = self._last(fd)
             if os.fstat(fd).st_size >= self._max_bytes:
-                self._rotate()
+                rotate(self.path, self._keep)
                 with self._opened() as fresh:
                     return self._write(fresh, seq + 1, link, entry)
             return self._write(fd, seq + 1, link, entry)
@@ -196,14 +197,6 @@ class AuditLog:
             os.pwrite(fd, f"{seq:020d} {link}\n".encode(), 0)
         finally:
             os.close(fd)
-
-    def _rotate(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(numbered(self.path, self._keep))
-        for number in range(self._keep - 1, 0, -1):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(numbered(self.path, number), numbered(self.path, number + 1))
-        os.rename(self.path, numbered(self.path, 1))
 
 
 def _newer(file: Path, recent: Callable[[dict[str, Any]], bool]) -> tuple[list[dict[str, Any]], bool]:

@@ -7,7 +7,6 @@ the budget, read again, collect evidence, and before each signal read once more 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rogue_hunter.files import Locked, lock
 from rogue_hunter.paths import PathError, private_dir
 from rogue_hunter.reaper.audit import AuditError, AuditLog
 from rogue_hunter.reaper.candidate import FRESH_S, Candidate, Judge, bundle, cpu_percent, distinct
@@ -30,7 +30,7 @@ from rogue_hunter.schema.rules import ACTION
 from rogue_hunter.stream.tick import Record, Row, record
 
 LOCK_WAIT_S = 15.0
-"""Another reaper needs at most 8 s for its victims."""
+"""How long to wait for another reaper, which takes 8 s at most, seconds."""
 
 _FROM_MATCH = frozenset(f.name for f in ACTION) - {"ts"}
 
@@ -134,31 +134,15 @@ def _unauditable(setup: Setup) -> Refusal | None:
 
 @contextlib.contextmanager
 def _alone(setup: Setup) -> Iterator[bool]:
-    """While no other reaper acts; False when another one would not end."""
-    path = setup.state_dir / "reap.lock"
+    """While no other reaper acts; False if another one does not finish in time."""
     try:
         private_dir(setup.state_dir)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except (OSError, PathError):
+        held = lock(setup.state_dir / "reap.lock", wait_s=LOCK_WAIT_S, stop=lambda: bool(setup.stop))
+    except (OSError, PathError, Locked):
         yield False
         return
-    try:
-        yield _lock(fd, setup.stop)
-    finally:
-        os.close(fd)
-
-
-def _lock(fd: int, stop: Stop) -> bool:
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while not stop:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-    return False
+    with held:
+        yield True
 
 
 def _budget(candidates: Sequence[Candidate], setup: Setup) -> None:
