@@ -112,6 +112,17 @@ def test_sentences_wrap_at_words(text: str, width: int, lines: list[str]) -> Non
     assert wrapped(text, width).split("\n") == lines
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_lines_of_blocks_fit(report: Callable[..., str], monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """A sparkline has as many blocks as fit: it is not wrapped."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    for view in ("minutes", "timeline", "why"):
+        lines = report(view, "--since", f"@{START - 4000:.0f}", "--until", f"@{START + 70:.0f}", "--table").splitlines()
+        blocks = [n for n, line in enumerate(lines) if set("▁▂▃▄▅▆▇█") & set(line)]
+        assert all(columns(lines[n]) <= width for n in blocks)
+        assert not [lines[n - 1:n + 1] for n in blocks if not lines[n].lstrip()[0].isalnum()]
+
+
 def test_what_is_copied_from_the_screen_is_not_wrapped() -> None:
     text = "datasette " + "/a/path " * 30
     assert render(Answer([], lambda _: text, raw=True), "table", Style(60, False, 0)).decode() == text

@@ -10,7 +10,7 @@ from rogue_hunter.report.queries import Period, events
 from rogue_hunter.report.render import Answer, Style, pairs, table
 from rogue_hunter.report.sentences import command_line, measure, moment, name, percent, period_words
 from rogue_hunter.report.verdict_text import cause_words, cleared_words, count
-from rogue_hunter.report.views.view import Asked, columns, more, nothing, spark
+from rogue_hunter.report.views.view import SLOTS, Asked, columns, more, nothing, spark
 from rogue_hunter.schema.sampling import TICK
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream.tick import Record
@@ -38,7 +38,7 @@ def pauses(source: Source, asked: Asked) -> Answer:
         causes = ", ".join(f"{cause} {duration(s)}" for cause, s in sorted(by.items(), key=lambda one: -one[1]))
         when = period_words(asked.period.since, asked.period.until, look.now)
         head = f"{count(len(times), 'pause')} {when}, {duration(total)} in all: {causes}\n" \
-               f"{spark(asked.period, ((at, length) for at, length, _ in times))}\n\n"
+               f"{spark(asked.period, ((at, length) for at, length, _ in times), min(SLOTS, look.width))}\n\n"
         rows = []
         for p in found:
             first = p["culprits"][0] if p["culprits"] else {}

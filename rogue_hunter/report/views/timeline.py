@@ -6,7 +6,7 @@ from rogue_hunter.report import history
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import moment, number, percent, period_words
-from rogue_hunter.report.views.view import SLOTS, Asked, columns, more, nothing, spark
+from rogue_hunter.report.views.view import Asked, blocks_that_fit, columns, more, nothing, spark
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import duration, size, sparkline, visible
 from rogue_hunter.verdict.shortage import rate
@@ -27,7 +27,8 @@ def timeline(source: Source, asked: Asked) -> Answer:
         rows = [[moment(t["ts"], look.now), t["what"], str(t.get("id", "")), str(t.get("score", "")),
                  visible(str(t.get("detail", ""))), str(t.get("command", ""))] for t in found]
         head = "".join(f"{what + 's':<8}{line}\n" for what, kind in (("pause", "pause"), ("event", "enter"))
-                       if (line := spark(asked.period, ((t["ts"], 1.0) for t in found if t["what"] == kind))))
+                       if (line := spark(asked.period, ((t["ts"], 1.0) for t in found if t["what"] == kind),
+                                     blocks_that_fit(look.width))))
         return ((head + "\n" if head and len(found) == total else "")
                 + table(["TIME", "WHAT", "ID", "SCORE", "DETAIL", "COMMAND"], rows, look, right="ID SCORE",
                         drop="SCORE ID DETAIL")
@@ -108,8 +109,9 @@ def _waited(ms_per_s: float | None) -> str:
 def _sparks(whole: list[history.Minute], asked: Asked, look: Style) -> str:
     """CPU, memory and pauses over the whole period: the worst minute of each block."""
     period = asked.period
-    width = max(60.0, (period.until - period.since) / SLOTS)
-    slots = max(1, min(SLOTS, int((period.until - period.since) / width) + 1))
+    most = blocks_that_fit(look.width)
+    width = max(60.0, (period.until - period.since) / most)
+    slots = max(1, min(most, int((period.until - period.since) / width) + 1))
     rows = (("cpu", "cpu_busy_cores", "cpus"), ("memory", "memory_available_bytes", "memory_total_bytes"),
             ("pauses", "pause_s", ""))
     lines = []
@@ -121,7 +123,8 @@ def _sparks(whole: list[history.Minute], asked: Asked, look: Style) -> str:
             value = m[name] / m[of] if of else m[name]
             at = min(slots - 1, max(0, int((m["minute"] - period.since) / width)))
             held[at] = max(held[at] or 0.0, 1 - value if label == "memory" else value)
-        if any(held):
-            lines.append(f"{label:<8}{sparkline(held, 1.0 if of else None).rstrip()}\n")
+        blocks = sparkline(held, 1.0 if of else None).rstrip()
+        if blocks:
+            lines.append(f"{label:<8}{blocks}\n")
     span = f"{'':<8}{period_words(period.since, period.until, look.now)}, {duration(width)} each\n\n"
     return "".join(lines) + span if lines else ""

@@ -66,6 +66,11 @@ def nothing(source: Source, asked: Asked, what: str = "event", *, earlier: bool 
     return f"No {what}{like} since {since}.{before}\n"
 
 
+def blocks_that_fit(width: int) -> int:
+    """Blocks of a sparkline behind a label of eight columns, on a terminal of this width."""
+    return max(1, min(SLOTS, width - 8))
+
+
 def spark(period: Period, points: Iterable[tuple[float, float]], slots: int = SLOTS) -> str:
     """The sums of (time, value) over the period as a line of blocks; the highest is a full block."""
     held = [0.0] * slots

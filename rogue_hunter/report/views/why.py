@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 from rogue_hunter.report import history
@@ -20,6 +21,8 @@ from rogue_hunter.verdict.model import Verdict
 
 SPARK_MINUTES = 15
 """Minutes before and after that the lines of blocks show."""
+SPARK_BLOCKS = 51
+"""Blocks of such a line at most: with its label it fits 60 columns."""
 NOW_S = 1.0
 """A question about a moment that is not longer ago is one about now."""
 
@@ -146,7 +149,7 @@ def _sparks(source: Source, found: Evidence) -> list[str]:
     minutes = history.machine(source.reader, low, middle + reach)
     if len(minutes) < 2 or found.absent:
         return []
-    step = max(1, round(2 * reach / 60 / 61)) * 60
+    step = max(1, ceil(2 * reach / 60 / SPARK_BLOCKS)) * 60
     slots = int(2 * reach // step) + 1
 
     def line(value: object, top: float) -> str:
