@@ -11,9 +11,9 @@ from rogue_hunter.text.interpreters import script_of
 COMM_BYTES = 15
 """Length of the kernel's short name on Linux (TASK_COMM_LEN - 1): a longer program name is cut to this."""
 
-COMMANDS = frozenset({"bench", "check", "config", "forensics", "match", "metrics", "pipe", "prune", "reap", "report",
+COMMANDS = frozenset({"bench", "config", "forensics", "match", "metrics", "pipe", "prune", "reap", "report",
                       "sample", "score", "service", "tail", "top", "track"})
-"""What follows `rh-` in the name of a command of this package."""
+"""What follows `rh-` in the name of a command of this package. rh-check is none: what it starts are the tests."""
 
 # kworker/POOL:ID[H][-QUEUE|+QUEUE], kworker/R-QUEUE for a rescuer (kernel/workqueue.c, wq_worker_comm).
 _KWORKER = re.compile(r"kworker/(?:R|[u\d][^-+]*)(?:[-+](.+))?")
