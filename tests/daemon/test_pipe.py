@@ -149,13 +149,13 @@ def test_tee_goes_on_without_its_reader(pipe: Pipe, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_report_names_the_loop_first(pipe: Pipe, loop: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    """`rh-pipe --for 3s --report`: the first line names a process with score, resource and share; the loop is it, or
-    among the first when something else burns this machine too."""
+    """`rh-pipe --for 3s --report`: the first line names a process with its use in cores and its share; the loop is it,
+    or among the first when something else burns this machine too."""
     run = pipe("--quiet", "--for", "3s", "--report", stdout=subprocess.PIPE)
     out, _ = run.communicate(timeout=60)
     first, *others = out.decode().splitlines()
     assert run.returncode == 0
-    assert "cpu" in first and "%" in first and "score" in first, first
+    assert "cores" in first and "%" in first and "(pid " in first, first
     if b" more: -n 0 shows all" in out:     # so many burn this machine that the loop need not be among the five shown
         assert wait_for(tmp_path / "x.db", f"SELECT 1 FROM process_events WHERE pid = {loop.pid}")
     else:

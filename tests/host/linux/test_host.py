@@ -439,7 +439,7 @@ def test_denied(tree: Tree) -> None:
     for name in ("10/io", "10/status", "10/cmdline", "11/stat"):
         (tree.path / name).chmod(0)
     (tree.path / "12").chmod(0)
-    for parent in tree.path.parents[:4]:    # those that pytest closed to others: of the test, the worker, the run
+    for parent in tree.path.parents[:5]:    # those that pytest closed to others: of the test, the worker, the run
         if parent.stat().st_mode & 0o777 == 0o700:
             parent.chmod(0o755)
     try:
