@@ -74,14 +74,17 @@ def verdict(window: Window) -> Verdict:
     found += machine_causes(window, severity)
     found = merge(one for one in found if one.lost_s >= least(window))
     own = _own_cores(slices)
-    if not found:
-        found = use_causes(window, recency)
+    if all(map(_standing, found)):
+        found += use_causes(window, recency)
     mine = _own(window, own)
     if mine is not None:
         found.append(mine)
     ranked = [replace(one, points=_points(one)) for one in
-              sorted(found, key=lambda one: (one.kind in ("use", "own"), -one.lost_s, one.cause))]
-    state = ("found" if ranked and ranked[0].kind not in ("use", "own") else "use" if ranked else "nothing")
+              sorted(found, key=lambda one: (one.kind in ("use", "own"), _standing(one), -one.lost_s, one.cause))]
+    if all(one.kind in ("use", "own") or _standing(one) for one in ranked):
+        ranked.sort(key=lambda one: (one.kind == "own", _standing(one)))
+    state = ("found" if ranked and ranked[0].kind not in ("use", "own") and not _standing(ranked[0])
+             else "use" if ranked and ranked[0].kind in ("use", "own") else "nothing")
     return Verdict(state, tuple(ranked), _cleared(window, ranked), own, window.seconds, window.resolution_s)
 
 
@@ -138,9 +141,15 @@ def _add_pauses(window: Window, severity: Mapping[str, list[float]]) -> None:
                 severity[resource][index] = max(severity[resource][index], min(1.0, part))
 
 
+def _standing(cause: Cause) -> bool:
+    """True for a wait that is how the machine works: it was there before the watch began, or has lasted for an hour. It
+    is listed, but explains no trouble of this window."""
+    return "standing" in cause.details
+
+
 def _points(cause: Cause) -> float:
     part = cause.lost_s / (cause.lost_s + HALF_S)
-    if cause.kind in ("use", "own"):
+    if cause.kind in ("use", "own") or _standing(cause):
         return round((NOTICED - 1) * part, 1)
     return round(NOTICED + (100 - NOTICED) * part, 1)
 

@@ -122,6 +122,8 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
         victims = tuple(Victim((boot, pid, start), str(w.get("name") or "?"), round(since, 3))
                         for (pid, start), w in waiting.items())[:5]
         details = {name: str(longest[name]) for name in ("object", "holder_state") if longest.get(name)}
+        if usual:
+            details["standing"] = "yes"
         found.append(Cause("wait", kind, "wait", 0.0, lost, float(longest["ts"]) - since, since, who,
                            (who,) if who else (), victims,
                            "inferred" if longest.get("certainty") == "guessed" else "measured",

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -153,6 +154,7 @@ def main() -> int:
         for one in scenarios:
             print(f"{one.name:18} {one.kind:8} {one.what}")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)   # taken down as by Ctrl-C: no program of a scenario stays
     results: dict[str, dict[str, Mark]] = {}
     skipped: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="rh-scenarios-", dir=options.directory) as place:

@@ -219,6 +219,21 @@ def test_the_holder_of_a_lock_is_named_and_not_who_waits(kind: str, state: str) 
     assert cause.numbers["waiters"] == 6
 
 
+@pytest.mark.parametrize("lasting", [{"standing": True, "since_s": 30.0}, {"since_s": 90_000.0}])
+def test_a_wait_that_was_always_there_explains_nothing(lasting: dict[str, Any]) -> None:
+    """A daemon that queues for a lock for good, a container that is paused: a loop on the machine comes first, and an
+    idle machine is in order."""
+    wait = {"ts": START + 9, "boot_id": BOOT, "kind": "file_lock", "object": "/run/x", "holder_pid": 8,
+            "holder_start_ticks": 1008, "holder": "keeper", "certainty": "proven",
+            "waiters": [{"pid": 20, "start_ticks": 1, "name": "flock"}], **lasting}
+    loop = process(7, "sh", name="loop.sh", cores=1.0, rogue_s=5.0)
+    assert named(verdict(window(*repeat(6, [loop, SHELL]), waits=[wait]))) == ("use", "cpu", "loop.sh", 7)
+    hogs = [process(10 + n, "hog", ppid=9, cores=0.45, delay=0.5, unit="hog[9]") for n in range(4)]
+    assert named(verdict(window(*repeat(3, [*hogs, VICTIM], **PSI), waits=[wait])))[:3] == ("found", "cpu", "hog")
+    idle = verdict(window(*repeat(3, [SHELL]), waits=[wait]))
+    assert idle.state == "nothing" and [one.kind for one in idle.causes] == ["wait"]
+
+
 def test_a_stopped_job_that_nobody_waits_for_is_no_cause() -> None:
     """Ctrl-Z at a prompt."""
     wait = {"ts": START + 9, "boot_id": BOOT, "kind": "stopped", "since_s": 400.0, "holder_pid": 7,
