@@ -134,9 +134,14 @@ class Views(click.Group):
         """The command of a view."""
         return _made(cmd_name) if cmd_name in VIEWS else None
 
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The options of the group; for the shell's completion those of the default view, which may be left out."""
+        return _made(next(iter(VIEWS))).get_params(ctx) if ctx.resilient_parsing else super().get_params(ctx)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments with the view first."""
-        return super().parse_args(ctx, args if ctx.resilient_parsing else self.ordered(args))
+        """Parse the arguments with the view first. The shell's completion may still add a view."""
+        add = not ctx.resilient_parsing or _first_argument(args) is not None
+        return super().parse_args(ctx, self.ordered(args) if add else args)
 
     def ordered(self, args: list[str]) -> list[str]:
         """The arguments with the view first; without one it is the summary, and --help is about all views."""
