@@ -137,18 +137,19 @@ def _audit(data: bytes) -> None:
     path = Path(_SCRATCH.name) / "audit.jsonl"
     path.write_bytes(data)
     Path(f"{path}.head").unlink(missing_ok=True)
-    log = AuditLog(path, now=lambda: 1.7e9)
+    log = AuditLog(path, now=lambda: 1.7e9, mono_ns=lambda: 10**12)
     log.verify()
-    Budget(builtin().safety, log.recent(3600.0)).refusal("r")
+    Budget(log.recent(3600.0, ticktools.BOOT), "run").refusal("r", builtin().safety)
     log.check()
     log.recent(3600.0)
 
 
 def _audit_seed() -> bytes:
     path = Path(_SCRATCH.name) / "seed.jsonl"
-    log = AuditLog(path, now=lambda: 1.7e9)
+    log = AuditLog(path, now=lambda: 1.7e9, mono_ns=lambda: 10**12)
     for n in range(3):
-        log.append(kind="signal", pid=1000 + n, command="x", rule="r", outcome="terminated")
+        log.append(kind="intent" if n else "signal", run="run", boot_id=ticktools.BOOT, pid=1000 + n, command="x",
+                   rule="r", outcome="terminated")
     return path.read_bytes()
 
 
