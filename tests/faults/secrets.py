@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import stat
 import subprocess
@@ -31,8 +32,16 @@ RULES = """
 [[rules]]
 name = "burner"
 priority = "high"
-conditions = { cpu_percent_min = 1, cmdline_patterns = ["while True: pass|while :; do"] }
+conditions = { cpu_percent_min = 1, cmdline_patterns = ["while os.getppid|while kill -0"] }
 """
+
+
+def _below(prompt: subprocess.Popen[bytes], args: list[str]) -> int:
+    """The pid of a command that a shell was told to start in the background."""
+    assert prompt.stdin is not None and prompt.stdout is not None
+    prompt.stdin.write(f"{shlex.join(args)} 2>&- & echo $!\n".encode())
+    prompt.stdin.flush()
+    return int(prompt.stdout.readline())
 
 
 def everything(*places: Path) -> dict[Path, bytes]:
@@ -45,9 +54,12 @@ def everything(*places: Path) -> dict[Path, bytes]:
 def secrets(bench: Bench) -> str:
     args = [word.format(secret) for form, secret in SECRETS.items() for word in (
         [form] if form.startswith("-H") else form.split(" "))]
-    code = "import sys\nwhile True: pass"
-    burner = bench.start([*python(code), "curl", *args])
-    shell = bench.start(["/bin/sh", "-c", "while :; do :; done # mysql --password=" + next(iter(SECRETS.values()))])
+    # Below a shell without a script each is a unit of its own, so each has an event. They end with that shell.
+    prompt = bench.start(["/bin/sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    code = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
+    burner = _below(prompt, [*python(code), "curl", *args])
+    shell = _below(prompt, ["/bin/sh", "-c", "while kill -0 $PPID; do :; done # mysql --password="
+                            + next(iter(SECRETS.values()))])
     # These wait: eight that burn would keep everything else from running.
     idle = [bench.start([*python("import signal; signal.pause()"), *line.format(secret).split(" ")])
             for line, secret in OWN_WAYS.items()]
@@ -82,28 +94,28 @@ def secrets(bench: Bench) -> str:
     database = home / ".local/share/rogue-hunter/rogue-hunter.db"
     assert any(path.name.endswith("-wal") for path in held), sorted(held)
     told = [row[0] for row in rows(database, "SELECT cmdline FROM process_events WHERE cmdline IS NOT NULL"
-                                             f" AND pid IN ({burner.pid}, {shell.pid})")]
+                                             f" AND pid IN ({burner}, {shell})")]
     assert len(told) == 2, told
     # What is recorded, what is reported, and what a person sees.
     recorded = bench.rh("sample", "-n", "2", "--record", bench.tmp / "recording")
-    captured = bench.rh("forensics", "capture", str(burner.pid), str(shell.pid), str(idle[0].pid), "--ndjson")
+    captured = bench.rh("forensics", "capture", str(burner), str(shell), str(idle[0].pid), "--ndjson")
     rules = bench.tmp / "rules.toml"
     rules.write_text(RULES)
     matched = bench.rh("match", "-c", rules, stdin=recorded.stdout)
     told_of = {json.loads(line)["pid"] for line in matched.stdout.splitlines()}
-    assert {burner.pid, shell.pid} <= told_of, matched
+    assert {burner, shell} <= told_of, matched
     reaped = bench.rh("reap", "-c", rules, "--dry-run", "--yes", stdin=matched.stdout)
     audit = home / ".local/state/rogue-hunter/audit.log"
-    assert str(burner.pid).encode() in audit.read_bytes() and str(burner.pid).encode() in reaped.stdout
-    for child in (burner, shell):
-        child.kill()    # they have been seen by everybody; what follows reads what was written
+    assert str(burner).encode() in audit.read_bytes() and str(burner).encode() in reaped.stdout
+    prompt.kill()   # the burners are in everything by now; what follows reads what was written
+    prompt.wait(30)
     reports = [bench.rh("report", *view) for view in (("--table",), ("events", "--csv"), ("captures",))]
     reports += [captured, matched, reaped]
     said = {Path("socket"): heard, Path("sample"): recorded.stdout,
             **{Path(name): (bench.tmp / name).read_bytes() for name in ("tee", "stderr")},
             **{Path(f"report {i}"): done.stdout + done.stderr for i, done in enumerate(reports)}}
     places = {**held, **everything(home, bench.tmp / "recording"), **said}
-    assert b'"type":"process"' in heard and str(burner.pid).encode() in heard
+    assert b'"type":"process"' in heard and str(burner).encode() in heard
     leaks = [(str(path), secret) for path, data in places.items() for secret in every
              if secret.encode() in data]
     assert not leaks, leaks
