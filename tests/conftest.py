@@ -125,6 +125,22 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 @pytest.fixture
+def burn(spawn: Callable[..., subprocess.Popen[bytes]]) -> Callable[[], int]:
+    """Start a shell that burns a core, and return its pid. It ends with the test, or when it is killed.
+
+    The shell that starts it is stepped over in the search for its unit, so that it is a unit of its own: the loops of
+    all workers would otherwise be parts of one unit, the test run, and their event would be that unit's.
+    """
+    def start() -> int:
+        starter = spawn(["/bin/sh", "-c", "/bin/sh -c 'while kill -0 $PPID; do :; done' 2>/dev/null & echo $!; wait"],
+                        stdout=subprocess.PIPE)
+        assert starter.stdout is not None
+        return int(starter.stdout.readline())
+
+    return start
+
+
+@pytest.fixture
 def patience() -> Iterator[None]:
     """A process that waits for the other end of a fifo is woken, and the test fails."""
 

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="captures of liv
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Pipe = Callable[..., "subprocess.Popen[bytes]"]
+Burn = Callable[[], int]
 
 SPIN = "import fcntl, sys\nf = open(sys.argv[1], 'w')\nfcntl.flock(f, fcntl.LOCK_EX)\nprint('held', flush=True)\nwhile 1: pass"
 WAIT = "import fcntl, sys\nf = open(sys.argv[1], 'w')\nprint('waits', flush=True)\nfcntl.flock(f, fcntl.LOCK_EX)"
@@ -45,9 +46,9 @@ def pipe(spawn: Spawn, clean_env: Mapping[str, str], tmp_path: Path, db: Path) -
 
 
 @pytest.fixture
-def loop(spawn: Spawn) -> subprocess.Popen[bytes]:
-    """A shell that burns a core."""
-    return spawn(["/bin/sh", "-c", "while :; do :; done"])
+def loop(burn: Burn) -> int:
+    """The pid of a shell that burns a core."""
+    return burn()
 
 
 def wait_for(db: Path, sql: str, seconds: float = 40) -> list[dict[str, Any]]:
@@ -87,26 +88,26 @@ def helpers(pid: int) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_a_loop_is_captured(pipe: Pipe, spawn: Spawn, db: Path) -> None:
+def test_a_loop_is_captured(pipe: Pipe, burn: Burn, db: Path) -> None:
     """Within seconds the threads of the loop are in the database, with the event, and what went on before."""
     run = pipe(config="log_entries = 0\ndebounce_s = 0\nper_hour = 1000")
     own = {"status": "skipped"}
     for _ in range(5):      # the capture of another process of this machine may be under way when the loop's event begins
-        loop = spawn(["/bin/sh", "-c", "while :; do :; done"])
+        loop = burn()
         (own,) = wait_for(db, f"""
             SELECT c.id, c.status, c.os, c.threads_status, e.pid AS event_pid FROM forensic_captures c
             JOIN process_events e ON e.id = c.event_id
-            WHERE c.pid = {loop.pid} ORDER BY c.status = 'skipped', c.id LIMIT 1""")
+            WHERE c.pid = {loop} ORDER BY c.status = 'skipped', c.id LIMIT 1""")
         if own["status"] != "skipped":
             break
-        loop.kill()
-    assert own["status"] in ("ok", "partial") and own["os"] == "linux" and own["event_pid"] == loop.pid
-    (thread,) = wait_for(db, f"SELECT * FROM spindump_threads WHERE capture_id = {own['id']} AND pid = {loop.pid}")
-    assert thread["state"] == "running" and thread["thread_id"] == str(loop.pid) and thread["samples"] == 3
-    (role,) = wait_for(db, f"SELECT role FROM spindump_processes WHERE capture_id = {own['id']} AND pid = {loop.pid}")
+        os.kill(loop, signal.SIGKILL)
+    assert own["status"] in ("ok", "partial") and own["os"] == "linux" and own["event_pid"] == loop
+    (thread,) = wait_for(db, f"SELECT * FROM spindump_threads WHERE capture_id = {own['id']} AND pid = {loop}")
+    assert thread["state"] == "running" and thread["thread_id"] == str(loop) and thread["samples"] == 3
+    (role,) = wait_for(db, f"SELECT role FROM spindump_processes WHERE capture_id = {own['id']} AND pid = {loop}")
     assert role["role"] == "culprit"
     (ring,) = wait_for(db, f"SELECT * FROM buffer_context WHERE capture_id = {own['id']}")
-    assert loop.pid in {c["pid"] for c in json.loads(ring["culprits"])} and ring["sample_count"] >= 1
+    assert loop in {c["pid"] for c in json.loads(ring["culprits"])} and ring["sample_count"] >= 1
     run.send_signal(signal.SIGTERM)
     _, err = run.communicate(timeout=20)
     assert (run.returncode, err) == (0, b"")
@@ -138,11 +139,11 @@ def test_a_convoy_names_its_holder(pipe: Pipe, spawn: Spawn, rh: Run, db: Path, 
 
 
 @pytest.mark.slow
-def test_it_ends_in_time_while_a_capture_hangs(pipe: Pipe, loop: subprocess.Popen[bytes], db: Path) -> None:
+def test_it_ends_in_time_while_a_capture_hangs(pipe: Pipe, loop: int, db: Path) -> None:
     """SIGTERM in the middle of a capture that takes a minute: the capture is cut off, which is in the database, the
     event is closed, and nobody is left behind."""
     run = pipe(config="rounds = 100\nround_s = 10.0\nlog_entries = 0")
-    wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {loop.pid}")
+    wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {loop}")
     deadline = time.monotonic() + 30
     while not (made := helpers(run.pid)):
         assert time.monotonic() < deadline
@@ -152,15 +153,15 @@ def test_it_ends_in_time_while_a_capture_hangs(pipe: Pipe, loop: subprocess.Pope
     assert (run.returncode, err) == (0, b"")
     (own,) = wait_for(db, "SELECT status, problems FROM forensic_captures WHERE status != 'skipped' LIMIT 1")
     assert own["status"] == "failed" and "cancelled" in own["problems"]
-    assert wait_for(db, f"SELECT reason FROM process_events WHERE pid = {loop.pid}") == [{"reason": "stopped"}]
+    assert wait_for(db, f"SELECT reason FROM process_events WHERE pid = {loop}") == [{"reason": "stopped"}]
     assert not [place for place in made if place.exists() and b"capture" in (place / "cmdline").read_bytes()]
 
 
 @pytest.mark.slow
-def test_a_storm_stays_within_its_budget(pipe: Pipe, spawn: Spawn, db: Path) -> None:
+def test_a_storm_stays_within_its_budget(pipe: Pipe, burn: Burn, db: Path) -> None:
     """One capture an hour, many that ask for one: what was skipped is said, with the reason."""
     for _ in range(3):
-        spawn(["/bin/sh", "-c", "while :; do :; done"])
+        burn()
     pipe("--for", "5s", config="per_hour = 1\nlog_entries = 0").communicate(timeout=60)
     found = {row["reason"]: row["n"] for row in wait_for(
         db, "SELECT coalesce(reason, 'made') AS reason, sum(coalesce(skipped, 1)) AS n FROM forensic_captures GROUP BY 1")}
@@ -168,10 +169,10 @@ def test_a_storm_stays_within_its_budget(pipe: Pipe, spawn: Spawn, db: Path) -> 
 
 
 @pytest.mark.slow
-def test_it_can_be_switched_off(pipe: Pipe, loop: subprocess.Popen[bytes], db: Path) -> None:
+def test_it_can_be_switched_off(pipe: Pipe, loop: int, db: Path) -> None:
     """No capture, none skipped, nobody started."""
     pipe("--for", "3s", config="enabled = false").communicate(timeout=60)
-    assert wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {loop.pid}")
+    assert wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {loop}")
     assert wait_for(db, "SELECT count(*) AS n FROM forensic_captures") == [{"n": 0}]
 
 
@@ -189,37 +190,33 @@ def test_before_the_first_request_it_costs_next_to_nothing(clean_env: Mapping[st
 
 
 @pytest.mark.slow
-def test_a_recording_is_not_captured(spawn: Spawn, clean_env: Mapping[str, str], tmp_path: Path, db: Path) -> None:
+def test_a_recording_is_not_captured(burn: Burn, clean_env: Mapping[str, str], tmp_path: Path, db: Path) -> None:
     """Its processes are not those that live here, whatever their numbers."""
     config = tmp_path / "x.toml"
     config.write_text('[bands]\ntracking = "medium"\nforensics = "medium"\n[tracking]\nenter_s = 0.0\n')
     recorded = tmp_path / "recorded"
     base = [sys.executable, "-P", "-m", "rogue_hunter"]
-    load = spawn(["/bin/sh", "-c", "while :; do :; done"])
+    load = burn()
     done = subprocess.run([*base, "sample", "-n", "4", "--record", str(recorded)], env=dict(clean_env),
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False, timeout=120)
-    load.kill()
+    os.kill(load, signal.SIGKILL)
     assert done.returncode == 0, done.stderr
     done = subprocess.run([*base, "pipe", "--quiet", "--no-socket", "--proc-root", str(recorded), "--db", str(db), "-c",
                            str(config)], env=dict(clean_env), capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {load.pid}")
+    assert wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {load}")
     assert wait_for(db, "SELECT count(*) AS n FROM forensic_captures") == [{"n": 0}]
 
 
 @pytest.mark.slow
-def test_settings_are_taken_up_while_it_runs(pipe: Pipe, loop: subprocess.Popen[bytes], db: Path,
+def test_settings_are_taken_up_while_it_runs(pipe: Pipe, loop: int, burn: Burn, db: Path,
                                              tmp_path: Path) -> None:
     """Switched on in the file and told by SIGHUP: the next event is captured."""
     run = pipe(config="enabled = false")
-    wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {loop.pid}")
+    wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {loop}")
     (tmp_path / "x.toml").write_text('[bands]\nforensics = "elevated"\n[forensics]\nlog_entries = 0\n')
     run.send_signal(signal.SIGHUP)
-    late = subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"])
-    try:
-        assert wait_for(db, "SELECT 1 FROM forensic_captures WHERE status != 'skipped'")
-    finally:
-        late.kill()
-        late.wait()
+    burn()
+    assert wait_for(db, "SELECT 1 FROM forensic_captures WHERE status != 'skipped'")
     os.kill(run.pid, signal.SIGTERM)
     assert run.wait(20) == 0

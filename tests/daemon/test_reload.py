@@ -304,10 +304,10 @@ def said(log: Path, *words: str, seconds: float = 20) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_rh_pipe_follows_its_file(spawn: Callable[..., subprocess.Popen[bytes]], clean_env: Mapping[str, str],
-                                  tmp_path: Path) -> None:
+def test_rh_pipe_follows_its_file(spawn: Callable[..., subprocess.Popen[bytes]], burn: Callable[[], int],
+                                  clean_env: Mapping[str, str], tmp_path: Path) -> None:
     """A changed file, a broken one, SIGHUP, and the end: one event of the loop through all of it, closed as stopped."""
-    loop = spawn(["/bin/sh", "-c", "while :; do :; done"])
+    loop = burn()
     file, log, db = tmp_path / "c.toml", tmp_path / "pipe.log", tmp_path / "x.db"
     base = f'[log]\npath = "{log}"\n[store]\nstate_every_s = 0.1\n'
     file.write_text(base)
@@ -335,7 +335,7 @@ def test_rh_pipe_follows_its_file(spawn: Callable[..., subprocess.Popen[bytes]],
     reader = open_reader(db)
     try:
         state = {k: json.loads(v) for k, v in reader.execute("SELECT key, value FROM daemon_state").fetchall()}
-        rows = reader.execute(f"SELECT event, reason FROM process_events WHERE pid = {loop.pid}").fetchall()
+        rows = reader.execute(f"SELECT event, reason FROM process_events WHERE pid = {loop}").fetchall()
     finally:
         reader.close()
     assert [r["reason"] for r in rows] == ["stopped"]

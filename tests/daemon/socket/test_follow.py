@@ -327,9 +327,9 @@ def test_no_rh_pipe_is_running(run: Callable[..., subprocess.Popen[bytes]]) -> N
 
 
 @pytest.mark.slow
-def test_since_comes_first_and_nothing_twice(run: Callable[..., subprocess.Popen[bytes]], spawn: Spawn) -> None:
+def test_since_comes_first_and_nothing_twice(run: Callable[..., subprocess.Popen[bytes]], burn: Callable[[], int]) -> None:
     """The event that the database has, then the stream."""
-    spawn(["/bin/sh", "-c", "while :; do :; done"])
+    burn()
     done = run("pipe", "--quiet", "--for", "6s")
     done.communicate(timeout=60)
     pipe = run("pipe", "--quiet")
