@@ -24,6 +24,7 @@ from rogue_hunter.stream.pipeline import Pipeline, Stage, chain
 from rogue_hunter.stream.tick import Tick
 from rogue_hunter.tracking.events import Track
 from rogue_hunter.tracking.pauses import Pauses
+from tests.tools.processes import wait_for
 from tests.tools.ticks import Machine, at_once, key, row, stream
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -180,7 +181,8 @@ def test_the_directory_is_watched(tmp_path: Path) -> None:
         assert not woken.wait(0.5)
     finally:
         made.reloader.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("Thread-") and t.is_alive() and t.daemon]
+    # watchdog's reader of inotify, which all its observers share, ends shortly after the last of them.
+    wait_for(lambda: not [t for t in threading.enumerate() if t.name.startswith("Thread-") and t.is_alive() and t.daemon])
 
 
 def test_a_directory_that_cannot_be_watched(tmp_path: Path) -> None:
