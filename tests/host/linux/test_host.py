@@ -436,12 +436,14 @@ def test_denied(tree: Tree) -> None:
     """What may not be read is counted as unreadable, its fields are unknown, and who can be told of is told of."""
     for pid in (9, 10, 11, 12):
         tree.process(pid, cmdline=b"x\0")
+    for place in tree.path.rglob("*"):      # whatever the umask is
+        place.chmod(0o755 if place.is_dir() else 0o644)
     for name in ("10/io", "10/status", "10/cmdline", "11/stat"):
         (tree.path / name).chmod(0)
     (tree.path / "12").chmod(0)
-    for parent in tree.path.parents[:5]:    # those that pytest closed to others: of the test, the worker, the run
-        if parent.stat().st_mode & 0o777 == 0o700:
-            parent.chmod(0o755)
+    # What pytest closed to others: the directories of the test, the worker, the run.
+    for place in (tree.path, *tree.path.parents[:4]):
+        place.chmod(place.stat().st_mode | 0o055)
     try:
         assert as_nobody(CHILD, str(REPO), str(tree.path)) == "[9, 10] 3 0 []\n"
     finally:
