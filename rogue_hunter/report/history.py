@@ -201,16 +201,6 @@ def sample(connection: sqlite3.Connection, names: Iterable[str], steps: dict[str
         f"{_STEPS} SELECT {columns} FROM s JOIN machine_minutes ON minute = m", steps)]
 
 
-def command_sample(connection: sqlite3.Connection, command: str, column: str,
-                   steps: dict[str, int]) -> dict[int, float]:
-    """A column of one command in the minutes that `steps` meets, where the command was among the highest."""
-    if column not in _COMMAND or not steps:
-        return {}
-    return dict(tuple(row) for row in connection.execute(
-        f"{_STEPS} SELECT minute, {column} FROM s JOIN command_minutes ON minute = m AND command = :command "
-        f"WHERE {column} IS NOT NULL", {**steps, "command": command}))
-
-
 # -- slices ------------------------------------------------------------------------------------------------------------
 
 _SUMMED = tuple(f.name for f in PROCESS_SLICE if f.name in (
