@@ -88,7 +88,7 @@ except BlockingIOError:
     sys.stderr.write("rogue-hunter: waiting for another set-up of the same environment\n")
     fcntl.flock(0, fcntl.LOCK_EX)
 except OSError as error:
-    sys.stderr.write("rogue-hunter: going on without a lock: %s\n" % error)' <&9
+    sys.stderr.write("rogue-hunter: continuing without a lock: %s\n" % error)' <&9
 }
 
 # Empties the place, but only one that is ours: RH_VENV can name anything, a home directory too.

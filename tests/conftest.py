@@ -80,7 +80,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         try:
             return (yield)
         finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)    # said, not left to close(): a child that a test forked holds the file too
+            fcntl.flock(lock, fcntl.LOCK_UN)    # explicit: a child that a test forked holds the file too, so close() would not release it
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,7 @@ def announce(loop: Loop, tell: Notifier, rate: Rate, stack: ExitStack) -> None:
     loop.soon(lambda: tell.tell(**more, STATUS="waiting for the first tick"))
     if tell.watchdog_s:
         loop.every(tell.watchdog_s / 2, tell.alive)
-    stack.callback(lambda: tell.tell(STOPPING=1))
+    stack.callback(lambda: tell.tell(STOPPING=1, STATUS="stopped"))
 
 
 def _watch_log(log: Log, writer: Writer) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import rogue_hunter
 from rogue_hunter.service.manager import Done, Run, ServiceError, State, read, remove_file, run_command, write_file
 from rogue_hunter.service.program import QUIET, Program
 from rogue_hunter.stream import wire
@@ -27,7 +29,7 @@ _TEXT = """\
 # Arguments: {arguments}
 [Unit]
 Description=rogue-hunter: find the process that makes the machine pause
-Documentation=man:rh-pipe(1) man:rogue-hunter(7)
+Documentation={manual}
 # Give up if it cannot start, for example because of a damaged database.
 StartLimitIntervalSec=60
 StartLimitBurst=5
@@ -67,8 +69,16 @@ def unit(program: Program) -> bytes:
     lines = "".join(f"Environment={quoted(f'{name}={value}')}\n" for name, value in program.environment)
     command = " ".join(quoted(word, dollar=True) for word in program.argv)
     chosen = program.argv[program.argv.index(QUIET) + 1:] if QUIET in program.argv else ()
-    return _TEXT.format(mark=MARK.decode(), command=command, environment=lines,
+    return _TEXT.format(mark=MARK.decode(), command=command, environment=lines, manual=_manual(),
                         arguments=wire.dumps(list(chosen)).decode()).encode()
+
+
+def _manual() -> str:
+    """URIs of the manual pages: files of this checkout or installation, else man: names, which need a page in man's path."""
+    for place in (Path(rogue_hunter.__file__).parents[1] / "man", Path(sys.prefix) / "share" / "man" / "man1"):
+        if (page := place / "rh-pipe.1").is_file():
+            return page.as_uri().replace("%", "%%")
+    return "man:rh-pipe(1)"
 
 
 def quoted(word: str, dollar: bool = False) -> str:

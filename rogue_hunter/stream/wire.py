@@ -221,7 +221,7 @@ class Reader:
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise ValueError(f"not JSON: {error.msg}") from None
+            raise ValueError("not UTF-8" if "UTF-8" in error.msg else f"not JSON: {error.msg}") from None
         if type(value) is not dict:
             raise ValueError(f"not a record but {_json_type(value)}")
         kind, version = value.pop("type", None), value.pop("v", None)
