@@ -137,6 +137,13 @@ def _line(results: dict[str, dict[str, Mark]], scenarios: list[Scenario], column
     return text + (f"  victims {sum(map(bool, victims))}/{len(victims)}" if victims else "")
 
 
+def _write(file: Path, results: dict[str, dict[str, Mark]], skipped: dict[str, str]) -> None:
+    """All answers so far as JSON."""
+    answers = {name: {column: mark.record() for column, mark in marks.items()} for name, marks in results.items()}
+    file.write_text(json.dumps({"date": datetime.now(UTC).isoformat(timespec="seconds"), "skipped": skipped,
+                                "results": answers}, indent=1) + "\n")
+
+
 def main() -> int:
     """Play, print, keep."""
     parser = argparse.ArgumentParser(prog="python -m tests.scenarios", description=__doc__.split("\n")[0])
@@ -183,14 +190,12 @@ def main() -> int:
             marks = results[one.name]
             print(f"{one.name:18} {one.kind:8} " + " ".join(f"{marks[c].cell() if c in marks else '':7}" for c in (*ASKED, "top"))
                   + f"  {marks['why'].said[:110]}", flush=True)
+            if options.json:
+                _write(options.json, results, skipped)
         if shared is not None:
             shared.stop()
     for column in (*ASKED, "top"):
         print(_line(results, scenarios, column))
-    if options.json:
-        options.json.write_text(json.dumps({"date": datetime.now(UTC).isoformat(timespec="seconds"), "skipped": skipped,
-                                            "results": {name: {column: mark.record() for column, mark in marks.items()}
-                                                        for name, marks in results.items()}}, indent=1) + "\n")
     return 0
 
 

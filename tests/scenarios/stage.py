@@ -120,6 +120,9 @@ class Stage:
 
     def close(self) -> None:
         """End everything that was started, with its descendants, and remove the control groups."""
+        for group in self._groups:      # a frozen process of cgroup v1 does not take a signal, SIGKILL either
+            with suppress(OSError):
+                (group / "freezer.state").write_text("THAWED")
         for child in self._children:
             for group in (self._descendants(child.pid), [child.pid]):
                 for pid in group:
@@ -128,8 +131,6 @@ class Stage:
                         os.kill(pid, signal.SIGKILL)
             child.wait(30)
         for group in reversed(self._groups):
-            with suppress(OSError):
-                (group / "freezer.state").write_text("THAWED")
             for _ in range(100):
                 with suppress(OSError):
                     for pid in (group / "cgroup.procs").read_text().split():
