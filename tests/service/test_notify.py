@@ -68,6 +68,6 @@ def test_ready_is_left_to_the_first_tick(tmp_path: Path, hz: float, more: str) -
         announce(loop, notifier, Rate(hz), stack)
         loop.sleep(0.1)
         assert manager.recv(4096).decode() == f"{more}STATUS=waiting for the first tick"
-    assert manager.recv(4096).decode() == "STOPPING=1"
+    assert manager.recv(4096).decode() == "STOPPING=1\nSTATUS=stopped"
     notifier.close()
     manager.close()
