@@ -33,7 +33,11 @@ RECENT_S = 30.0
 Wait = tuple[str, str | None, int | None]
 """What makes two looks see the same wait: kind, object, holder."""
 
-Job = tuple[Key, ...]
+Job = tuple[tuple[Key, ...], Key | None]
+"""Candidates, and the busiest process of many threads."""
+
+BUSY_PERCENT = 30.0
+"""CPU use from which a process of many threads is asked whether they wait for each other."""
 
 
 class Waits:
@@ -42,8 +46,10 @@ class Waits:
     `reads` replaces the reading of /proc: candidates in, waits out. On a system without /proc nothing is read.
     """
 
-    def __init__(self, root: Path = Path("/proc"), reads: Callable[[Iterable[Key]], list[Seen]] | None = None) -> None:
-        self._worker: Worker[Job, list[Seen]] = Worker("rh-waits", reads or Looker(root), limit=1)
+    def __init__(self, root: Path = Path("/proc"),
+                 reads: Callable[[Iterable[Key], Key | None], list[Seen]] | None = None) -> None:
+        look = reads or Looker(root)
+        self._worker: Worker[Job, list[Seen]] = Worker("rh-waits", lambda job: look(*job), limit=1)
         self._readable = reads is not None or (root / "self/stat").exists()
         self._ran_ns: dict[Key, int] = {}
         """When each process ran last, of those that ran within RECENT_S."""
@@ -67,7 +73,7 @@ class Waits:
             tick.records += self._report(found, tick, tick.row, now)
         if now - self._then_ns >= EVERY_S * 1e9 and not self._worker.pending:
             self._then_ns = now
-            self._worker.submit(self._candidates(tick, now))
+            self._worker.submit((self._candidates(tick, now), _busiest(tick)))
         return tick
 
     def close(self) -> tuple[Record, ...]:
@@ -75,7 +81,7 @@ class Waits:
         self._worker.close()
         return ()
 
-    def _candidates(self, tick: Tick, now: int) -> Job:
+    def _candidates(self, tick: Tick, now: int) -> tuple[Key, ...]:
         """Those that stopped running most recently, least recently asked first; then some of the others in turn."""
         self._ran_ns = {key: ran for key, ran in self._ran_ns.items()
                         if now - ran < RECENT_S * 1e9 and key in tick.processes}
@@ -98,6 +104,9 @@ class Waits:
         for one in found:
             wait = (one.kind, one.object, one.holder) if one.holder or one.object else (one.kind, None, -one.waiters[0])
             first, said = self._lasting.get(wait, (now, 0))
+            if one.kind == "uninterruptible":
+                # A process that ran in between waits again and again, for a device that answers.
+                first = max(first, *(self._ran_ns.get(rows[pid][0], 0) for pid in one.waiters if pid in rows), 0)
             since_s = (now - first) / 1e9
             pause_s = SAY_EVERY_S if since_s < LONG_S else SAY_LONG_EVERY_S
             if since_s >= LASTING_S and (not said or now - said >= pause_s * 1e9):
@@ -105,9 +114,18 @@ class Waits:
                 records.append(_record(one, rows, machine, since_s))
             lasting[wait] = first, said
         self._lasting = lasting
-        self._waiters = [rows[pid][0] for one in found if one.kind != "file_lock" for pid in one.waiters
-                         if pid in rows][:RECENT]
+        self._waiters = [rows[pid][0] for one in found if one.kind not in ("file_lock", "mutex", "stopped")
+                         or one.certainty == "guessed" for pid in one.waiters if pid in rows][:RECENT]
         return records
+
+
+def _busiest(tick: Tick) -> Key | None:
+    """The process that uses most CPU, if it is busy and has several threads."""
+    most = max((key for key in tick.changed if key in tick.processes),
+               key=lambda key: tick.processes[key].get("cpu_percent") or 0.0, default=None)
+    row = tick.processes[most] if most is not None else {}
+    busy = (row.get("cpu_percent") or 0.0) >= BUSY_PERCENT and (row.get("threads") or 1) > 1
+    return most if busy else None
 
 
 def _record(one: Seen, rows: dict[int, tuple[Key, Row]], machine: Row, since_s: float) -> Record:

@@ -23,7 +23,8 @@ _ALONE = {
 _LIMITS = {
     "cpu_quota": "was held back by its own CPU quota",
     "io": "was held back by the I/O limit of its control group",
-    "rlimit": "reached a resource limit of its own",
+    "rlimit": "has as many files open as it may",
+    "affinity": "was held back by its own CPU affinity, with other CPUs idle",
 }
 
 _WAITS = {
@@ -97,7 +98,8 @@ def amount_words(cause: Cause, who: Taker, now: float, *, present: bool = False)
     verb = "used" if not present else "uses" if who.kind == "process" else "use"
     words = f"{verb} {many}{spent}{since}" + (f" ({part})" if part else "")
     if who.children >= 0.5 * who.amount and who.seconds > 0:
-        words += f", {cores(min(rate, who.children / who.seconds))} of them by short-lived children"
+        many = f"{who.started} short-lived" if who.started > 1 else "short-lived"
+        words += f", {cores(min(rate, who.children / who.seconds))} of them by {many} children"
     return words
 
 
@@ -209,14 +211,20 @@ def _limit(cause: Cause, now: float, present: bool) -> str:
     if kind == "oom_kill":
         times = int(n.get("count", 1))
         limit = f" at the limit of its control group ({size(n['limit'])})" if "limit" in n else ""
-        return f"{who} was killed by the kernel for want of memory{limit}" + (f", {times} times" if times > 1 else "")
+        if times > 1 and cause.who is not None and cause.who.key is not None:
+            who = f"{clip(called(cause.who), 60)} (last pid {cause.who.key[1]})"
+        return f"{who} was killed by the kernel{f' {times} times' if times > 1 else ''} for want of memory{limit}"
     if cause.cause == "memory":
         did = f" {amount_words(cause, cause.who, now)}" if cause.who is not None else ""
         return f"{who}{did}, {_memory(cause)}; no other process is to blame"
-    limit = ""
-    if "limit" in n:
-        limit = f" ({cores(n['limit'])} cores)" if kind == "cpu_quota" else \
-            f" ({size(n['limit'])}/s)" if kind == "io" else f" ({number(n['limit'])})"
+    if kind == "disk_full":
+        place = clip(cause.details.get("object") or "a file system", 60)
+        return f"{who} writes to {place}, which is full; no other process is to blame"
+    requests = cause.details.get("object") == "requests"
+    words = {"cpu_quota": f"{cores(n.get('limit', 0.0))} cores",
+             "io": f"{round(n.get('limit', 0.0))} requests/s" if requests else f"{size(n.get('limit', 0.0))}/s",
+             "affinity": f"{count(int(n.get('limit', 0)), 'core')}"}.get(kind, str(round(n.get("limit", 0.0))))
+    limit = f" ({words})" if "limit" in n else ""
     spent = f" for {duration(n['held_back_s'])}" if n.get("held_back_s") else ""
     did = _LIMITS.get(kind, "was held back by a limit of its own")
     return f"{who} {did}{limit}{spent}; no other process is to blame"
@@ -229,9 +237,19 @@ def _wait(cause: Cause, now: float, present: bool) -> str:
     names = sorted({clip(victim.name, 30) for victim in cause.victims})
     who = f"{waiting} {names[0]}" if len(names) == 1 and waiting > 1 else \
         ", ".join(names) if names else "a process"
-    words = f"{who} waited {duration(cause.numbers.get('since_s'))} for {what}{on}"
+    since, held = duration(cause.numbers.get("since_s")), "" if cause.who is None else taker_name(cause.who)
+    if kind == "frozen":
+        return f"{who} did not run for {since}: its control group{on.removeprefix(' on')} is frozen; " \
+               "no process is to blame"
+    if kind == "mutex" and cause.who is not None and cause.who.key in {victim.key for victim in cause.victims}:
+        return f"threads of {held} waited for each other for {since}: many of them want one lock in its memory"
+    if kind == "traced" and held:
+        return f"{who} is stopped by its tracer {held} for {since}"
+    if kind == "stopped" and held:
+        return f"{who} waited {since} for {held}, which is stopped (SIGSTOP)"
+    words = f"{who} waited {since} for {what}{on}"
     if cause.who is not None:
-        words += f", held by {taker_name(cause.who)}"
+        words += f", held by {held}"
         state = cause.details.get("holder_state")
         if state in ("stopped", "uninterruptible", "defunct"):
             words += {"stopped": ", which is stopped (SIGSTOP)", "uninterruptible": ", which waits for a device itself",
@@ -263,6 +281,10 @@ def _machine(cause: Cause, now: float, present: bool) -> str:
         paused = f", paused {duration(n['pause_s'])}" if "pause_s" in n else ""
         return f"{words}{paused} at {moment(cause.start, now)}; no process is to blame"
     delay = n.get("self_run_delay_ms")
+    if delay is not None and delay < 100 * cause.seconds and n.get("cpu_counted_cores", 1.0) > 0:
+        return f"only rh-pipe did not run, for {duration(cause.seconds)} at {moment(cause.start, now)}: nothing was " \
+               "short, and it did not wait for a CPU (its control group was frozen, or a debugger held it); no " \
+               "process is to blame"
     queue = f" (rh-pipe waited {number(round(delay))} ms of it for a CPU)" if delay is not None else ""
     return f"rh-pipe did not run for {duration(cause.seconds)} at {moment(cause.start, now)}, and nothing was " \
            f"short{queue}: no evidence of a cause"

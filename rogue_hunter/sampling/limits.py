@@ -1,4 +1,4 @@
-"""Processes that their own limits hold back: CPU quota, memory and I/O limits of control groups, affinity, open files.
+"""Processes that limits hold back: CPU quota, memory and I/O of control groups, affinity, open files, a full disk.
 
 A limit is looked for only where it can matter: on the control groups of processes that used or waited for something in
 the last seconds. A machine without limits costs one reading of /proc/PID/cgroup a process that becomes active.
@@ -7,14 +7,18 @@ the last seconds. A machine without limits costs one reading of /proc/PID/cgroup
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rogue_hunter.host.linux.cgroups import Cgroups, CpuLimit, Group, IoLimit, MemoryLimit
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, Tick, record
+from rogue_hunter.worker import Worker
 
 EVERY_S = 1.0
 """Seconds between two looks. With 10 limited groups a look takes 0.25 ms, so less than 0.1 ms a tick at 3 Hz."""
@@ -38,6 +42,20 @@ AFFINITY_DELAY_MS_PER_S = 200.0
 AFFINITY_IDLE_CORES = 0.5
 """A process waits this long for its CPUs while at least so many others idle: its affinity keeps it there."""
 
+FULL_EVERY_S = 3.0
+FULL_LEAST = 1 << 20
+"""Seconds between two looks for full file systems, and bytes free below which one is full: no program writes on."""
+FULL_TRIES, FULL_WAIT_S = 8, 0.03
+"""How often the files of a process are read before it counts as one that does not write there, and the time between."""
+FULL_CPU_PERCENT = 5.0
+FULL_ASKED = 4
+"""CPU use from which a process is asked whether it uses a full file system, and how many are asked: one that waits for
+space would be asleep, one that tries again and again is busy."""
+
+LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "exfat", "ntfs3", "jfs", "tmpfs", "zfs",
+                   "bcachefs", "overlay"))
+"""File systems that answer without a network."""
+
 HEAVY_BYTES = 16 << 20
 """Memory from which a process can be the one that the kernel killed for want of memory."""
 
@@ -48,7 +66,7 @@ class _State:
 
     cpu: CpuLimit | None = None
     memory: MemoryLimit | None = None
-    io: dict[tuple[str, str], IoLimit] = field(default_factory=dict)
+    io: dict[tuple[str, str, bool], IoLimit] = field(default_factory=dict)
     checked_ns: int = 0
     read_ns: int = 0
 
@@ -65,6 +83,8 @@ class Limits:
 
     def __init__(self, cgroups: Cgroups | None = None, root: Path = Path("/proc"),
                  affinity: Callable[[int], set[int]] | None = None) -> None:
+        self._full: Worker[tuple[int, ...], dict[int, str]] = Worker("rh-full", partial(on_full, root), limit=1)
+        self._full_ns = 0
         self._cgroups = cgroups or Cgroups(root)
         self._root = root
         self._affinity = affinity or getattr(os, "sched_getaffinity", None)
@@ -129,6 +149,7 @@ class Limits:
         found += self._oom(ts, boot, members, found)
         found += self._affinities(tick, machine, (now - (self._then_ns or now)) / 1e9)
         found += self._open_files(tick, ts, boot)
+        found += self._full_disks(tick, ts, boot, now)
         for key in {*self._active, *(key for key, _ in self._killed)} - tick.processes.keys():
             self._groups.pop(key, None)
         self._active.clear()
@@ -142,7 +163,7 @@ class Limits:
             return []
         then, seconds = state, (now - state.read_ns) / 1e9 if state.read_ns else 0.0
         fresh = _State(self._cgroups.cpu(group), self._cgroups.memory(group),
-                       {(limit.device, limit.direction): limit for limit in self._cgroups.io(group)}, now, now)
+                       {limit[:2] + limit[4:]: limit for limit in self._cgroups.io(group)}, now, now)
         self._states[group] = fresh
         if seconds <= 0:
             return []
@@ -161,7 +182,8 @@ class Limits:
         for at, limit in fresh.io.items():
             rate = (limit.moved - then.io[at].moved) / seconds if at in then.io else 0.0
             if rate >= IO_NEAR * limit.limit:
-                found.append({"kind": "io", "limit": float(limit.limit), "use": round(rate, 1)})
+                found.append({"kind": "io", "limit": float(limit.limit), "use": round(rate, 1),
+                              "object": "requests" if limit.requests else None})
         return found
 
     def _oom(self, ts: float, boot: str, members: dict[Group, list[tuple[Key, Row]]],
@@ -227,6 +249,77 @@ class Limits:
             return []
         return [record("limit", ts=ts, boot_id=boot, kind="rlimit", pid=key[0], start_ticks=key[1],
                        name=row.get("name") or row.get("command"), limit=float(limit), use=float(use))]
+
+
+    def _full_disks(self, tick: Tick, ts: float, boot: str, now: int) -> list[Record]:
+        """The busiest processes that work on a file system that is full, as another thread found them."""
+        found = []
+        for pids in self._full.collect():
+            for key, row in self._active.items():
+                if key[0] in pids and key in tick.processes:
+                    found.append(record("limit", ts=ts, boot_id=boot, kind="disk_full", object=pids[key[0]], pid=key[0],
+                                        start_ticks=key[1], name=row.get("name") or row.get("command")))
+        busy = sorted((key for key, row in self._active.items() if not row.get("own")
+                       and (row.get("cpu_percent") or 0.0) >= FULL_CPU_PERCENT),
+                      key=lambda key: -(self._active[key].get("cpu_percent") or 0.0))
+        if busy and now - self._full_ns >= FULL_EVERY_S * 1e9 and not self._full.pending:
+            self._full_ns = now
+            self._full.submit(tuple(key[0] for key in busy[:FULL_ASKED]))
+        return found
+
+    def close(self) -> tuple[Record, ...]:
+        """End the thread."""
+        self._full.close()
+        return ()
+
+
+def on_full(root: Path, pids: Sequence[int]) -> dict[int, str]:
+    """Those of the processes that have a file open for writing on a local file system that is full, and where that is
+    mounted. `root` is the /proc to read. A program that tries again opens and closes its file, so it is looked at
+    several times."""
+    full: dict[int, str] = {}
+    for line in _text(root / "self/mountinfo").splitlines():
+        head, _, tail = line.partition(" - ")
+        fields, kind = head.split(), tail.split()[:1]
+        if len(fields) < 6 or not LOCAL & set(kind) or "rw" not in fields[5].split(","):
+            continue
+        with suppress(OSError, ValueError):
+            major, _, minor = fields[2].partition(":")
+            device, place = os.makedev(int(major), int(minor)), fields[4].replace("\\040", " ")
+            free = os.statvfs(place)
+            room = max(free.f_bavail, free.f_bfree if os.geteuid() == 0 else 0) * free.f_frsize
+            if device not in full and free.f_blocks and (
+                    room < min(FULL_LEAST, free.f_blocks * free.f_frsize // 10) or (free.f_files and not free.f_ffree)):
+                full[device] = place
+    found: dict[int, str] = {}
+    for _ in range(FULL_TRIES if full else 0):
+        for pid in pids:
+            if pid not in found and (on := _writes_to(root, pid, full)) is not None:
+                found[pid] = full[on]
+        if len(found) == len(pids):
+            break
+        time.sleep(FULL_WAIT_S)
+    return found
+
+
+def _writes_to(root: Path, pid: int, devices: Mapping[int, str]) -> int | None:
+    """That of the devices on which a process has a file open for writing."""
+    at = root / str(pid)
+    with suppress(OSError):
+        for number in os.listdir(at / "fd"):
+            with suppress(OSError):
+                place = os.stat(at / "fd" / number).st_dev
+                flags = re.search(r"^flags:\s*([0-7]+)", _text(at / "fdinfo" / number), re.M)
+                if place in devices and flags and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY:
+                    return place
+    return None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", "surrogateescape")
+    except OSError:
+        return ""
 
 
 def parse_open_files_limit(limits: bytes) -> int | None:

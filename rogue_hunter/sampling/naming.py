@@ -20,6 +20,10 @@ _KWORKER = re.compile(r"kworker/(?:R|[u\d][^-+]*)(?:[-+](.+))?")
 _OWN = re.compile(r"(?:^|\s)-m rogue_hunter(?:\.\S+)?(?:\s|$)")
 
 
+_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+"""A script that comes through a descriptor has no name."""
+
+
 def name_of(row: Row) -> str:
     """The script or module of an interpreter, the queue of a kernel worker, else the program; "?" when none is known.
 
@@ -38,7 +42,7 @@ def _name(command: str, exe: str, cmdline: str) -> str:
     words = rest.split(" ")
     program, called = _last(exe), _last(first).rstrip(":")
     script = script_of(program, words) or script_of(called, words)
-    if script is not None:
+    if script is not None and not script.startswith(_DESCRIPTORS):
         return (_own_command(words) if script == "rogue_hunter" else None) or _last(script) or script
     if program.startswith("memfd:"):
         program = called or program.removeprefix("memfd:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from rogue_hunter.sampling.ledger import ancestors
 from rogue_hunter.schema.field import Key
@@ -92,6 +93,13 @@ def starts_jobs(row: Row) -> bool:
     return command not in MANAGERS and command not in WRAPPERS
 
 
+def is_apart(row: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
+    """True for a process that leads a session of its own (setsid(2)), as daemons, jobs of a scheduler and programs in a
+    terminal do: it is no part of its parent's work. False where sessions are not known."""
+    session = row.get("session")
+    return session is not None and session == row.get("pid") and "session" in parent and parent["session"] != session
+
+
 def runs_script(cmdline: str) -> bool:
     """True for the command line of a shell that runs a script or a command (`sh x.sh`, `bash -c ...`)."""
     words = cmdline.split()[1:]
@@ -149,9 +157,9 @@ class Units:
     def _topmost(self, key: Key, row: Row, name: str, rows: Mapping[Key, Row], by_pid: Mapping[int, Key],
                  names: Mapping[Key, str]) -> str:
         for parent in ancestors(key, row, rows, by_pid):
-            if parent[0] == 1 or rows[parent].get("command") in STEPPED_OVER:
+            if parent[0] == 1 or rows[parent].get("command") in STEPPED_OVER or is_apart(row, rows[parent]):
                 break
             if parent in self._units:
                 return self._units[parent]
-            key, name = parent, names.get(parent, rows[parent].get("command", "?"))
+            key, row, name = parent, rows[parent], names.get(parent, rows[parent].get("command", "?"))
         return f"{name}[{key[0]}]"

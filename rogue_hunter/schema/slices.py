@@ -15,7 +15,7 @@ SLICE_S = 5
 """Seconds of a slice: a stall of 3 s drowns in a minute's average and still fills more than half of a slice."""
 
 WAIT_KINDS = ("file_lock", "mutex", "pipe", "socket", "fanotify", "traced", "stopped", "frozen", "uninterruptible")
-LIMIT_KINDS = ("cpu_quota", "memory", "oom_kill", "io", "affinity", "rlimit")
+LIMIT_KINDS = ("cpu_quota", "memory", "oom_kill", "io", "affinity", "rlimit", "disk_full")
 
 
 def _f(name: str, kind: type, unit: str, doc: str, *, required: bool = False, choices: tuple[str, ...] = (),
@@ -93,7 +93,8 @@ _USE = (
 
 PROCESS_SLICE = (
     *_SLICE,
-    *_of_process("pid", "start_ticks", "ppid", "uid", "user", "command", "cmdline", "cgroup", "unit", "nice"),
+    *_of_process("pid", "start_ticks", "ppid", "session", "uid", "user", "command", "cmdline", "cgroup", "unit",
+                 "nice"),
     _f("name", str, "", "what people call it: script or module of an interpreter, else the program"),
     _f("policy", str, "", "scheduling policy: other, batch, idle, fifo, rr, deadline", platforms="linux"),
     _f("own", bool, "", "true for a process of rogue-hunter itself"),
@@ -134,6 +135,7 @@ LIMIT = (
     _f("boot_id", str, "", "identity of the boot", required=True),
     _f("kind", str, "", "what limits", required=True, choices=LIMIT_KINDS),
     _f("cgroup", str, "", "the control group whose limit it is"),
+    _f("object", str, "", "the file system that is full"),
     _f("pid", int, "", "the process that is held back, where it is one"),
     _f("start_ticks", int, "host ticks", "when that process started"),
     _f("name", str, "", "what it, or most of the group, is called"),

@@ -30,7 +30,7 @@ from rogue_hunter.store.tables import (
     VIEWS,
 )
 
-VERSION = 7
+VERSION = 8
 """Number of steps: the user_version of a file that has them all."""
 
 
@@ -120,12 +120,21 @@ def _steps() -> Any:
     @steps()
     def m007_durations(db: Any) -> None:
         _complete(db, *TABLES)
-        # A view holds nothing: today's text takes the place of the one that an earlier version made.
-        for name, query in VIEWS.items():
-            db.conn.execute(f"DROP VIEW IF EXISTS {name}")
-            db.conn.execute(f"CREATE VIEW {name} AS {query}")
+        _views(db)
+
+    @steps()
+    def m008_sessions(db: Any) -> None:
+        _complete(db, *SLICES)
+        _views(db)
 
     return steps
+
+
+def _views(db: Any) -> None:
+    """Create the views again: a view holds nothing, so today's text takes the place of an earlier version's."""
+    for name, query in VIEWS.items():
+        db.conn.execute(f"DROP VIEW IF EXISTS {name}")
+        db.conn.execute(f"CREATE VIEW {name} AS {query}")
 
 
 def _complete(db: Any, *tables: Table) -> None:

@@ -181,10 +181,11 @@ _MACHINE_NAMES = tuple(c.name for c in MACHINE_SLICES.columns)
 
 
 def _subject_of(table: Table) -> tuple[str, str, tuple[str, ...]]:
-    """The statements that write and find the process or unit that a slice row is about, and their columns."""
+    """The statements that write and find the process or unit that a slice row is about, and their columns. The first
+    parent of a process is kept: when that ends, process 1 is its parent, which did not start it."""
     names = tuple(c.name for c in table.columns if c.name not in ("id", "boot"))
     key = table.rules[0].removeprefix("UNIQUE ")
-    others = [n for n in names if n not in key and n != "last_seen"]
+    others = [n for n in names if n not in key and n not in ("last_seen", "ppid")]
     moved = " OR ".join(f"(excluded.{n} IS NOT NULL AND {n} IS NOT excluded.{n})" for n in others)
     write = (table.insert() + f" ON CONFLICT {key} DO UPDATE SET last_seen = excluded.last_seen, " + ", ".join(
         f"{n} = coalesce(excluded.{n}, {n})" for n in others)

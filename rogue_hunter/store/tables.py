@@ -207,8 +207,8 @@ def _compact(field: Field) -> Field:
     return _c(field.name.removesuffix("_seconds").removesuffix("_s") + "_ms", int, "ms", field.doc)
 
 
-_PROCESS_OWN = ("boot_id", "pid", "start_ticks", "ppid", "uid", "user", "command", "name", "cmdline", "cgroup", "unit",
-                "nice", "policy", "own")
+_PROCESS_OWN = ("boot_id", "pid", "start_ticks", "ppid", "session", "uid", "user", "command", "name", "cmdline",
+                "cgroup", "unit", "nice", "policy", "own")
 _GROUP_OWN = ("boot_id", "unit", "name", "pid", "start_ticks")
 _LAST_SEEN = _c("last_seen", float, "s", "epoch seconds of a slice in which it was seen, 10 minutes apart", True)
 

@@ -13,7 +13,7 @@ from heapq import nlargest
 from itertools import zip_longest
 from typing import Any
 
-from rogue_hunter.sampling.units import WRAPPERS, starts_jobs
+from rogue_hunter.sampling.units import WRAPPERS, is_apart, starts_jobs
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.slices import MACHINE_SLICE, SLICE_S
 from rogue_hunter.stream import wire
@@ -69,8 +69,8 @@ UNWAITED_LEAST, UNWAITED_CORES = 2.0, 0.1
 STARTS_LEAST = 1.0
 """Processes a second that a unit must begin to be listed for that."""
 
-_FROM_ROW = ("pid", "start_ticks", "ppid", "uid", "user", "command", "cmdline", "cgroup", "unit", "nice", "name",
-             "policy", "own")
+_FROM_ROW = ("pid", "start_ticks", "ppid", "session", "uid", "user", "command", "cmdline", "cgroup", "unit", "nice",
+             "name", "policy", "own")
 _FROM_MACHINE = tuple(f.name for f in MACHINE_SLICE if f.name not in ("slice", "boot_id", "seconds", "ticks"))
 
 
@@ -403,7 +403,8 @@ class Slicer:
             ppid = row.get("ppid") or 0
             parent = self._pids.get(ppid) or pids.get(ppid)
             above = self._row_of(done, parent) if parent is not None and ppid > 2 else None
-            if parent is None or above is None or not (starts_jobs(above) or above.get("command") in WRAPPERS):
+            if parent is None or above is None or is_apart(row, above) or \
+                    not (starts_jobs(above) or above.get("command") in WRAPPERS):
                 return
             yield parent, above
             row = above

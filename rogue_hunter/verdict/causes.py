@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rogue_hunter.verdict import shortage
 from rogue_hunter.verdict.model import Cause, Taker, Victim
 from rogue_hunter.verdict.shortage import Shortage
-from rogue_hunter.verdict.takers import FORWARDED, Ledger, belongs, in_group, key_of, name_of
+from rogue_hunter.verdict.takers import FORWARDED, KTHREADD, Ledger, belongs, in_group, key_of, name_of
 from rogue_hunter.verdict.window import Row, Slice, Window, number, total
 
 NAMED = 0.2
@@ -23,7 +23,7 @@ LATE_S = 0.5
 
 CAUSE_OF = {"disk": "io", "growth": "memory"}
 """Resource -> the word of the records, where it differs."""
-USE_CORES, USE_CPU_S = 0.15, 0.5
+USE_CORES, USE_CPU_S = 0.05, 0.3
 """Cores, and CPU seconds, from which use is worth a sentence."""
 USE_BYTES, USE_RATE = 20e6, 5e6
 """Bytes, and bytes per second, from which disk traffic is."""
@@ -156,7 +156,8 @@ def _delayed(window: Window, weights: Sequence[float], who: Taker | None) -> tup
     for weight, one in zip(weights, window.slices, strict=True):
         for row in one.processes if weight > 0 else ():
             key = key_of(row)
-            if key is None or row.get("own") or row.get("pid") in window.readers or belongs(row, who):
+            if key is None or row.get("own") or row.get("pid") in window.readers or belongs(row, who) or \
+                    row.get("ppid") == KTHREADD:
                 continue
             delay = total(row, "run_delay_s")
             if delay >= 0.1 * (delay + total(row, "cpu_seconds")):
@@ -178,8 +179,7 @@ def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker]
                 if weight > 0), default=0.0)
     group = ""
     if whole and free >= shortage.ROOMY * whole:
-        group = next((str(limit["cgroup"]) for limit in window.limits
-                      if limit.get("kind") in ("memory", "oom_kill") and limit.get("cgroup")), "")
+        group = _crowded(window, weights)
         pagers = Ledger(slices, weights, "pageins", readers=window.readers).rank(None)
         if not group and pagers and pagers[0].cgroup not in ("", "/"):
             group = pagers[0].cgroup
@@ -197,6 +197,20 @@ def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker]
     if grown and grown[0].amount >= 0.01 * whole > 0:
         return grown, "", "growth"
     return Ledger(slices, weights, "memory", readers=window.readers).rank(whole or None), "", "held"
+
+
+def _crowded(window: Window, weights: Sequence[float]) -> str:
+    """The control group at its limit of memory whose processes read most of evicted pages; empty without one."""
+    spans = [one for one, weight in zip(window.slices, weights, strict=True) if weight > 0]
+    read: dict[str, float] = {}
+    for limit in window.limits:
+        group, ts = str(limit.get("cgroup") or ""), float(limit["ts"])
+        if limit.get("kind") in ("memory", "oom_kill") and group and group not in read:
+            near = [one for one in spans if one.start <= ts <= one.end + window.resolution_s]
+            if near:
+                read[group] = sum(total(row, "pageins") + total(row, "disk_bytes") / shortage.PAGE
+                                  for one in near for row in one.processes if in_group(row, group))
+    return max(read, key=lambda group: read[group], default="")
 
 
 def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
@@ -223,15 +237,18 @@ def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shor
 
 
 def _paged(window: Window, weights: Sequence[float], who: Taker | None, group: str) -> tuple[Victim, ...]:
-    """Processes whose pages were taken away and that are not behind it."""
+    """Processes whose pages were taken away and that are not behind it: they read pages back by faults, or by calls,
+    as far as evicted pages were read again."""
     paged: dict[object, tuple[int, float, Row]] = {}
     for weight, one in zip(weights, window.slices, strict=True):
+        reread = shortage.PAGE * total(one.machine, "refaults")
         for row in one.processes if weight > 0 else ():
             key = key_of(row)
             if key is None or row.get("own") or belongs(row, who) or (group and not in_group(row, group)):
                 continue
             pages, stuck, _ = paged.get(key, (0, 0.0, row))
-            paged[key] = pages + int(total(row, "pageins")), stuck + total(row, "uninterruptible_s"), row
+            read = min(total(row, "disk_bytes"), reread) / shortage.PAGE if group else 0.0
+            paged[key] = (pages + int(max(total(row, "pageins"), read)), stuck + total(row, "uninterruptible_s"), row)
     return _victims((Victim(key_of(row), name_of(row), round(stuck, 3), pages) for pages, stuck, row in paged.values()
                      if pages >= 50 or stuck >= 0.25), lambda one: one.pageins + 100 * one.waited_s)
 
@@ -385,8 +402,7 @@ def use_causes(window: Window, recency: Sequence[float]) -> list[Cause]:
 def _held_back(slices: Sequence[Slice]) -> bool:
     """Something waited for a CPU a good part of the time although CPUs were idle."""
     return any(total(one.machine, "pressure_cpu_some_ms_per_s") >= 1000 * shortage.IDLE_WAIT
-               and total(one.machine, "cpu_busy_cores") <= shortage.IDLE * total(one.machine, "cpus")
-               for one in slices)
+               and shortage.idles(one.machine) for one in slices)
 
 
 # -- one cause for each taker ------------------------------------------------------------------------------------------

@@ -54,10 +54,11 @@ def verdict(window: Window) -> Verdict:
     if not slices and not window.pauses:
         return Verdict("no_evidence", resolution_s=window.resolution_s)
     recency = [_recency(window, one) for one in slices]
-    limited = [_limited(window, one) for one in slices]
-    judged = [shortage.judge(one, window.usual, held, window.readers)
-              if shortage.may_be_short(one.machine) or held else Shortage({})
-              for one, held in zip(slices, limited, strict=True)]
+    limited = [_limited(window, one, "cpu_quota") for one in slices]
+    crowded = [_limited(window, one, "memory") for one in slices]
+    judged = [shortage.judge(one, window.usual, held, window.readers, full)
+              if shortage.may_be_short(one.machine) or held or full else Shortage({})
+              for one, held, full in zip(slices, limited, crowded, strict=True)]
     severity = {resource: [one.severity.get(resource, 0.0) for one in judged]
                 for resource in ("cpu", "memory", "disk", "steal")}
     _add_pauses(window, severity)
@@ -69,7 +70,7 @@ def verdict(window: Window) -> Verdict:
             disk_cause(window, weights["disk"], judged), steal_cause(window, weights["steal"]),
             gpu_cause(window, recency))
         if cause is not None]
-    found += limits(window)
+    found += limits(window, found)
     found += waits(window, found)
     found += machine_causes(window, severity)
     found = merge(one for one in found if one.lost_s >= least(window))
@@ -118,11 +119,11 @@ def _recency(window: Window, one: Slice) -> float:
     return RECENT_S / (RECENT_S + max(0.0, window.until - one.end)) if window.recent else 1.0
 
 
-def _limited(window: Window, one: Slice) -> frozenset[str]:
-    """Control groups whose own CPU quota held them back in the slice."""
-    return frozenset(str(limit["cgroup"]) for limit in window.limits if limit.get("kind") == "cpu_quota"
+def _limited(window: Window, one: Slice, kind: str) -> frozenset[str]:
+    """Control groups that a limit of their own held back in the slice."""
+    return frozenset(str(limit["cgroup"]) for limit in window.limits if limit.get("kind") == kind
                      and limit.get("cgroup") and one.start <= float(limit["ts"]) <= one.end + window.resolution_s
-                     and total(limit, "held_back_s") > 0)
+                     and (kind != "cpu_quota" or total(limit, "held_back_s") > 0))
 
 
 def _add_pauses(window: Window, severity: Mapping[str, list[float]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rogue_hunter.verdict.takers import Ledger, belongs, uses
+from rogue_hunter.verdict.takers import Ledger, belongs, in_group, uses
 from rogue_hunter.verdict.window import Row, Slice, number, total
 
 DELAY = 0.05
@@ -35,6 +35,9 @@ SCARCE = 0.1
 """Part of memory available below which it counts as short where the kernel does not report who waited."""
 ROOMY = 0.2
 """Part of memory available above which memory pressure is that of a control group's own limit."""
+REFAULT_S, REFAULTS = 1e-4, 0.1
+"""What a page costs that a limit of memory evicted and that is read again (a solid state disk needs 80 us), and the
+part of the time lost to that from which it counts. Where the disk is fast, pressure (PSI) hardly shows it."""
 OOM_S = 2.0
 """What a kill for want of memory counts, seconds."""
 PAGE = 4096
@@ -75,12 +78,12 @@ class Shortage:
 
 
 def judge(one: Slice, usual: Mapping[str, float], limited: Collection[str] = (),
-          readers: Collection[int] = ()) -> Shortage:
-    """What was short in a slice. `limited` are control groups that a limit of their own held back then: their waiting
-    is not a shortage of the machine."""
+          readers: Collection[int] = (), crowded: Collection[str] = ()) -> Shortage:
+    """What was short in a slice. `limited` are control groups that a CPU quota of their own held back then: their
+    waiting is not a shortage of the machine. `crowded` are control groups that were at their limit of memory."""
     inferred: set[str] = set()
     cpu, idle, delay = _cpu(one, limited, readers, inferred)
-    memory = _memory(one.machine, one.seconds, inferred)
+    memory = max(_memory(one.machine, one.seconds, inferred), _reread(one, crowded))
     disk, device = _disk(one, usual, readers, inferred)
     if memory > 0 and _paging(one):
         memory, disk = max(memory, disk), 0.0
@@ -165,8 +168,14 @@ def _cpu(one: Slice, limited: Collection[str], readers: Collection[int],
         found = max(0.0, part - FULL) / (1 - FULL) if part >= FULL else 0.0
         inferred.add("cpu")
     found = max(found, _late(one, part))
-    idle = part <= IDLE and max(delay or 0.0, (waited or 0.0) / 1000) >= IDLE_WAIT
+    idle = idles(machine) and max(delay or 0.0, (waited or 0.0) / 1000) >= IDLE_WAIT
     return found, idle, delay
+
+
+def idles(machine: Row) -> bool:
+    """True when CPUs were idle all the time: no tick of the slice had all of them in use."""
+    most = max(total(machine, "cpu_busy_cores"), total(machine, "cpu_busy_cores_max"))
+    return most <= IDLE * total(machine, "cpus")
 
 
 def _late(one: Slice, part: float) -> float:
@@ -194,6 +203,15 @@ def _memory(machine: Row, seconds: float, inferred: set[str]) -> float:
     if machine.get("oom_kills"):
         found = max(found, min(1.0, OOM_S * float(machine["oom_kills"]) / max(seconds, 1e-3)))
     return found
+
+
+def _reread(one: Slice, crowded: Collection[str]) -> float:
+    """The part of the time that processes at a limit of memory spent on reading evicted pages again."""
+    if not crowded:
+        return 0.0
+    paged = sum(total(row, "pageins") for row in one.processes if any(in_group(row, group) for group in crowded))
+    lost = REFAULT_S * max(total(one.machine, "refaults"), paged) / max(one.seconds, 1e-3)
+    return min(1.0, lost) if lost >= REFAULTS else 0.0
 
 
 def _paging(one: Slice) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rogue_hunter.sampling.units import starts_jobs
+from rogue_hunter.sampling.units import is_apart, starts_jobs
 from rogue_hunter.verdict.model import Key, Member, Taker
 from rogue_hunter.verdict.window import Row, Slice, total
 
@@ -24,6 +24,9 @@ DOMINANT = 0.6
 """One identity with this part of a group's use is named instead of the group."""
 SPECIFIC = 0.65
 """A smaller group with this part of a larger one's use is named instead of the larger one."""
+ALONE = 0.85
+"""Processes of one name with this part of the use of a parent with children of several names are named instead of it,
+even if they are short."""
 FEW = 8
 """Up to so many workers of one name are called by their name; more belong to the process that starts them."""
 ACTIVE = 0.25
@@ -136,11 +139,13 @@ class Ledger:
         self._nodes: dict[_Id, _Node] = {}
         self._units: dict[tuple[str, str], _Node] = {}
         self._known: dict[tuple[str, int], Row] = {}
+        self._parents: dict[Key, Row] = {}
         own = {(row.get("boot_id"), row.get("pid")) for one in slices for row in one.processes if row.get("own")}
         for index, one in enumerate(slices):
             for row in one.processes:
                 if row.get("own") or row.get("pid") in readers or (within is not None and not within(row)):
                     continue
+                row = self._of_first_parent(row)
                 self._known[str(row.get("boot_id", "")), int(row.get("pid") or 0)] = row
                 if weights[index] > 0:
                     self._add(self._nodes, key_of(row) or f"command {row.get('command')}", row, index)
@@ -153,6 +158,12 @@ class Ledger:
         if resource == "disk":
             self._without_doubles()
             self._carry()
+
+    def _of_first_parent(self, row: Row) -> Row:
+        """The row with the parent that it was seen with first: a process whose parent has ended is still its work."""
+        key = key_of(row)
+        first = self._parents.setdefault(key, row) if key is not None else row
+        return {**row, "ppid": first["ppid"]} if first.get("ppid") and first["ppid"] != row.get("ppid") else row
 
     def _add(self, nodes: dict[object, _Node] | dict[_Id, _Node] | dict[tuple[str, str], _Node], at: object,
              row: Row, index: int) -> None:
@@ -234,14 +245,16 @@ class Ledger:
             if node.row.get("unit") and node.row["unit"] != f"kthreadd[{KTHREADD}]":
                 at = boot, str(node.row["unit"])
                 units.setdefault(at, _Group(set(), _bracketed(boot, at[1]), at[1])).members.add(key)
-            up, seen = (boot, int(node.row.get("ppid") or 0)), {key[1]}
+            below, up, seen = node.row, (boot, int(node.row.get("ppid") or 0)), {key[1]}
             while up[1] > 2 and up[1] not in seen and self._starts_jobs(up) is not False:
+                row = self._known.get(up)
+                if row is not None and is_apart(below, row):
+                    break
                 families.setdefault(up, set()).add(key)
                 seen.add(up[1])
-                row = self._known.get(up)
                 if row is None:
                     break
-                up = boot, int(row.get("ppid") or 0)
+                below, up = row, (boot, int(row.get("ppid") or 0))
         found = [one for one in units.values() if one.members or one.node]
         for parent, members in families.items():
             row = self._known.get(parent)
@@ -333,17 +346,24 @@ class Ledger:
 
     def _alike(self, members: Sequence[_Id], points: Mapping[_Id, float], summed: float,
                root: Row | None) -> list[_Id]:
-        """A few members of one name that last and have most of the group's use; empty if there are none."""
-        if root is not None and points.get(key_of(root) or "", 0.0) >= 0.2 * summed:
+        """A few members of one name that have most of the group's use and last, or are started by an idle root itself
+        and have nearly all of it; empty if there are none."""
+        idle = 0.0 if root is None else points.get(key_of(root) or "", 0.0)
+        if idle >= 0.2 * summed:
             return []
         by_name: dict[str, list[_Id]] = {}
         for one in members:
             by_name.setdefault(name_of(self._nodes[one].row), []).append(one)
         most = max(by_name.values(), key=lambda some: sum(points[one] for one in some), default=[])
+        if not 2 <= len(most) <= FEW:
+            return []
+        used = sum(points[one] for one in most)
         lasted = sum(len(self._nodes[one].own) for one in most)
         weighted = sum(weight > 0 for weight in self.weights)
-        fits = 2 <= len(most) <= FEW and lasted >= 0.6 * weighted * len(most)
-        return most if fits and sum(points[one] for one in most) >= DOMINANT * summed else []
+        direct = root is not None and len(by_name) > 1 and all(
+            self._nodes[one].row.get("ppid") == root.get("pid") for one in most)
+        return most if (used >= DOMINANT * summed and lasted >= 0.6 * weighted * len(most)) or \
+            (direct and used >= ALONE * summed and idle <= 0.05 * summed) else []
 
     def _member(self, key: Key) -> Member:
         node = self._nodes[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.capture.linux.waiting import Looker, Seen
+from rogue_hunter.capture.linux.waiting import Looker, Seen, _merged, contended, fanotify_listener
 from rogue_hunter.capture.waiting import Waits
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.schema.field import Key
@@ -192,6 +193,110 @@ def test_what_sleeps_or_is_gone_gives_nothing(spawn: Spawn) -> None:
     assert not [one for one in found if mine & set(one.waiters)]
 
 
+CONVOY = """#include <pthread.h>
+#include <unistd.h>
+static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t c = PTHREAD_COND_INITIALIZER;
+static void *take(void *a) { pthread_mutex_lock(&m); return a; }
+static void *idle(void *a) { pthread_mutex_lock(&m); for (;;) pthread_cond_wait(&c, &m); }
+int main(int n, char **v) { pthread_t t; if (n == 1) pthread_mutex_lock(&m);
+    for (int i = 0; i < 20; i++) pthread_create(&t, 0, n == 1 ? take : idle, 0);
+    usleep(300000); write(1, "\\n", 1); for (;;) pause(); }
+"""
+
+
+@linux
+def test_threads_that_queue_for_one_lock_are_no_idle_pool(spawn: Spawn, tmp_path: Path) -> None:
+    """Twenty threads want a mutex; twenty others wait for work."""
+    (tmp_path / "convoy.c").write_text(CONVOY)
+    try:
+        subprocess.run(["cc", "-pthread", "-o", tmp_path / "convoy", tmp_path / "convoy.c"], check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("NO COMPILER")
+    for arguments, expected in (((), True), (("pool",), False)):
+        child = spawn([str(tmp_path / "convoy"), *arguments], stdout=subprocess.PIPE)
+        child.stdout.readline()                 # type: ignore[union-attr]
+        assert contended(PROC, child.pid, os.uname().machine) is expected
+
+
+@linux
+def test_a_script_that_waits_for_a_stopped_step(spawn: Spawn) -> None:
+    """The shell waits in the kernel for its child, which is stopped."""
+    shell = spawn(["/bin/sh", "-c", f"{sys.executable} -c 'import time; print(flush=True); time.sleep(600)'; :"],
+                  stdout=subprocess.PIPE)
+    shell.stdout.readline()                     # type: ignore[union-attr]
+    child = int((PROC / f"{shell.pid}/task/{shell.pid}/children").read_text())
+    try:
+        os.kill(child, signal.SIGSTOP)
+        (one,) = until(lambda: [one for one in Looker(PROC)([key_of(child)]) if one.kind == "stopped"])
+        assert (one.holder, one.waiters, one.holder_state) == (child, (shell.pid,), "stopped")
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@linux
+def test_clients_of_a_stopped_server(spawn: Spawn) -> None:
+    """They wait for an answer on a socket."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server = spawn([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[ours.fileno()])
+        client = spawn([sys.executable, "-c", f"import socket\nsocket.socket(fileno={theirs.fileno()}).recv(1)"],
+                       pass_fds=[theirs.fileno()])
+    os.kill(server.pid, signal.SIGSTOP)
+    looker = Looker(PROC, clock=iter(range(0, 10**6, 100)).__next__)
+    (one,) = until(lambda: [one for one in looker([key_of(server.pid)]) if one.kind == "stopped"])
+    assert (one.holder, one.waiters) == (server.pid, (client.pid,))
+
+
+@linux
+def test_who_tries_again_for_a_database_that_is_locked(spawn: Spawn, tmp_path: Path) -> None:
+    """SQLite's writers sleep between attempts: the kernel knows the holder, and who has the file open."""
+    file = tmp_path / "x.db"
+    holder = started(spawn, "import sqlite3, sys, time\nd = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+                     "d.execute('create table t(x)')\nd.execute('begin immediate')\nprint(flush=True)\ntime.sleep(600)",
+                     str(file))
+    writer = spawn([sys.executable, "-c", "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1], timeout=600)\n"
+                    "d.execute('insert into t values (1)')", str(file)])
+    looker = Looker(PROC)
+    (one,) = until(lambda: [one for one in looker([key_of(writer.pid)]) if writer.pid in one.waiters])
+    assert (one.kind, one.holder, one.object, one.certainty) == ("file_lock", holder.pid, str(file), "guessed")
+
+
+@linux
+def test_a_directory_called_fanotify_is_no_listener(spawn: Spawn, tmp_path: Path) -> None:
+    """Only the kernel's own name of the descriptor counts."""
+    file = tmp_path / "fanotify"
+    file.touch()
+    with file.open() as opened:
+        child = spawn([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[opened.fileno()])
+    until(lambda: [Seen("", None, None, ())] if os.listdir(PROC / f"{child.pid}/fd") else [])
+    assert fanotify_listener(PROC) != child.pid
+
+
+def test_waiters_for_the_same_thing_are_one_wait() -> None:
+    """Six processes in one frozen group; two in uninterruptible sleep each for itself."""
+    found = _merged([Seen("frozen", "/g", None, (1,)), Seen("frozen", "/g", None, (2,)),
+                     Seen("uninterruptible", None, None, (3,)), Seen("uninterruptible", None, None, (4,))])
+    assert [one.waiters for one in found] == [(1, 2), (3,), (4,)]
+
+
+def test_a_process_that_runs_in_between_does_not_wait_for_one_device() -> None:
+    """It was in uninterruptible sleep at every look, each time for another request."""
+    def last(percent: float) -> float:
+        stage = Waits(reads=Reads([Seen("uninterruptible", "io_schedule", None, (1,))]))
+        rows = {(1, 1): {"pid": 1, "command": "dd", "cmdline": "dd", "cpu_percent": percent}}
+        since = 0.0
+        for second in range(1, 9):
+            rows[1, 1] = {**rows[1, 1], "seq": second}
+            tick = Tick({"ts": 1000.0 + second, "mono_ns": int(second * 1e9), "boot_id": "b"}, rows, {(1, 1)})
+            since = max([since, *(made["since_s"] for made in stage(tick).records)])
+            stage._worker.wait(5)
+        stage.close()
+        return since
+
+    assert last(0.0) >= 5 and last(2.0) == 0.0
+
+
 class Reads:
     """What looks see, one after the other; the last one stays."""
 
@@ -199,7 +304,7 @@ class Reads:
         self.looks = list(looks)
         self.asked: list[list[Key]] = []
 
-    def __call__(self, keys: Iterable[Key]) -> list[Seen]:
+    def __call__(self, keys: Iterable[Key], busiest: Key | None = None) -> list[Seen]:
         self.asked.append(list(keys))
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
 

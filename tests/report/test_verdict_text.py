@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -71,8 +72,60 @@ def test_a_memory_limit() -> None:
         "tasks waited for memory 50 % of the time; no other process is to blame; /usr/bin/modeler")
     kills = {**limit, "kind": "oom_kill", "name": "resizer", "cgroup": "/r", "limit": 500 * MIB, "count": 6}
     assert told(window(*repeat(2, []), limits=[kills])) == (
-        "resizer (1 process) was killed by the kernel for want of memory at the limit of its control group (500 MiB), 6 "
-        "times")
+        "resizer (1 process) was killed by the kernel 6 times for want of memory at the limit of its control group "
+        "(500 MiB)")
+
+
+def further(kind: str, *waiters: int, **fields: Any) -> dict[str, Any]:
+    """A wait of six seconds."""
+    return {"ts": START + 9, "boot_id": BOOT, "kind": kind, "since_s": 5.8, "certainty": "proven", **fields,
+            "waiters": [{"pid": pid, "start_ticks": 1000 + pid, "name": f"p{pid}"} for pid in waiters]}
+
+
+HELD = {"holder_pid": 7, "holder_start_ticks": 1007, "holder": "p7"}
+
+
+@pytest.mark.parametrize(("wait", "words"), [
+    (further("frozen", 8, 9, object="/g"), "p8, p9 did not run for 5.8s: its control group /g is frozen; no process is to "
+     "blame"),
+    (further("traced", 8, **HELD), "p8 is stopped by its tracer p7 (pid 7) for 5.8s"),
+    (further("stopped", 8, **HELD), "p8 waited 5.8s for p7 (pid 7), which is stopped (SIGSTOP)"),
+    (further("mutex", 7, **HELD), "threads of p7 (pid 7) waited for each other for 5.8s: many of them want one lock in its "
+     "memory")])
+def test_further_waits(wait: dict[str, Any], words: str) -> None:
+    """A word for each."""
+    assert told(window(*repeat(3, []), waits=[wait])) == words
+
+
+@pytest.mark.parametrize(("limit", "words"), [
+    ({"kind": "affinity", "limit": 1.0, "held_back_s": 0.9}, "server (pid 7) was held back by its own CPU affinity, with "
+     "other CPUs idle (1 core) for 12s"),
+    ({"kind": "rlimit", "limit": 64.0}, "server (pid 7) has as many files open as it may (64)"),
+    ({"kind": "disk_full", "object": "/mnt\x1b[2J"}, "server (pid 7) writes to /mnt\\x1b[2J, which is full"),
+    ({"kind": "io", "cgroup": "/g", "object": "requests", "limit": 100.0, "use": 99.0},
+     "server (pid 7) was held back by the I/O limit of its control group (100 requests/s)")])
+def test_further_limits(limit: dict[str, Any], words: str) -> None:
+    """A word for each, and no process is to blame."""
+    rows = [process(7, "server", cores=0.9, ppid=1)]
+    limits = [{"ts": START + n, "boot_id": BOOT, "pid": 7, "start_ticks": 1007, "name": "server", **limit}
+              for n in range(1, 14)]
+    assert told(window(*repeat(3, rows), limits=limits)) == f"{words}; no other process is to blame; /usr/bin/server"
+
+
+def test_pauses_of_rh_pipe_alone() -> None:
+    """S15, F-W: a quota of its own, and a frozen control group: no process is to blame."""
+    pause = {"start": START + 5, "end": START + 7, "duration_s": 2.0, "culprits": []}
+    assert told(window(*repeat(3, []), pauses=[{**pause, "cause": "throttled", "evidence": {}}])) == (
+        "rh-pipe itself was held back by a CPU quota for 2.0s; no process is to blame")
+    frozen = {**pause, "cause": "unknown", "evidence": {"self_run_delay_ms": 3.0, "cpus": 2, "cpu_counted_cores": 2.0}}
+    words = told(window(*repeat(3, []), pauses=[frozen]))
+    assert words.startswith("only rh-pipe did not run, for 2.0s at ") and words.endswith("no process is to blame")
+
+
+def test_a_storm_says_how_many() -> None:
+    """How many children there were is what to look at."""
+    rows = [process(7, "make", cores=0.02, child_cores=1.5, children=300, ppid=1)]
+    assert "1.5 of them by 600 short-lived children" in told(window(*repeat(2, rows)))
 
 
 def test_a_lock_whose_holder_is_stopped() -> None:

@@ -2,7 +2,7 @@
 
 Each scenario has an rh-pipe and a database of its own (with --together one for all). Wants a quiet machine, and root for
 control groups and real-time priorities; a scenario that cannot be set up is reported as skipped. The JSON document has
-every answer.
+every answer; the score at the end can be pasted.
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.scenarios.catalogue import Scenario, find
-from tests.scenarios.judge import Mark, mark, mark_top, top_first
+from tests.scenarios import catalogue, rare
+from tests.scenarios.judge import Mark, mark, mark_peer
+from tests.scenarios.peers import PEERS, Peers
+from tests.scenarios.scenario import Scenario, find
 from tests.scenarios.stage import Missing, Stage
 
 REPO = Path(__file__).resolve().parents[2]
 ASKED = ("summary", "why", "live", "after")
 """summary: rh-report. why: rh-report why --at, rh-pipe stopped. live: rh-report why while it runs. after: rh-report why
 --at, one second after the end."""
+TITLES = {"summary": "rh-report", "why": "why, asked afterwards", "live": "why, while it runs",
+          "after": "why, 1 s after the end", "top": "top", "atop": "atop", "pidstat": "pidstat -d",
+          "expert": "an expert with all three"}
+COLUMNS = (*ASKED, *PEERS)
 SETTLE_S = 4.0
 
 Record = dict[str, Any]
@@ -90,51 +96,71 @@ def _summary(scenario: Scenario, answer: list[Record]) -> Mark:
     return mark(scenario, verdict, causes, record.get("victims") or [], str(record.get("headline")))
 
 
-def play(scenario: Scenario, directory: Path, pipe: Pipe | None = None) -> dict[str, Mark]:
-    """One scenario from start to end: an answer for each of ASKED, and top's. Raises Missing."""
+def play(scenario: Scenario, directory: Path, pipe: Pipe | None = None) -> tuple[dict[str, Mark], float]:
+    """One scenario from start to end: an answer for each of ASKED, what other tools show, and the events a minute.
+    Raises Missing."""
     own = pipe is None
     pipe = pipe or Pipe(directory)
     stage = Stage(directory)
+    peers = None
     try:
         if own:
             (directory / "pipe.pid").write_text(str(pipe.start()))
             time.sleep(SETTLE_S)
         begin = time.time()
         scenario.play(stage)
-        top = subprocess.Popen(["top", "-b", "-c", "-w", "300", "-d", "3", "-n", "2"], stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL, text=True) if shutil.which("top") else None
+        peers = Peers(directory)
         time.sleep(scenario.seconds * 0.6)
         live = _why(scenario, pipe.ask("why"))
         time.sleep(max(0.0, begin + scenario.seconds - time.time()))
-        middle = (begin + time.time()) / 2
+        end = time.time()
     finally:
         stage.close()
     time.sleep(1)
-    at = datetime.fromtimestamp(middle).strftime("%Y-%m-%dT%H:%M:%S")
+    at = datetime.fromtimestamp((begin + end) / 2).strftime("%Y-%m-%dT%H:%M:%S")
     marks = {"live": live, "after": _why(scenario, pipe.ask("why", "--at", at))}
-    if top is not None:
-        ours = {os.getpid()}
-        with suppress(OSError, ValueError):
-            ours.add(int((directory / "pipe.pid").read_text()))
-        marks["top"] = mark_top(scenario, top_first(top.communicate(timeout=30)[0], ours))
+    ours = {os.getpid()}
+    with suppress(OSError, ValueError):
+        ours.add(int((directory / "pipe.pid").read_text()))
+    marks |= {name: mark_peer(scenario, said) for name, said in peers.read(ours).items()}
     if own:
         pipe.stop()
     marks["why"] = _why(scenario, pipe.ask("why", "--at", at))
     period = () if own else ("--since", datetime.fromtimestamp(begin).strftime("%Y-%m-%dT%H:%M:%S"))
-    marks["summary"] = _summary(scenario, pipe.ask(*period))
-    return marks
+    summary = pipe.ask(*period)
+    marks["summary"] = _summary(scenario, summary)
+    return marks, 60 * float(summary[0].get("events") or 0) / max(1.0, end - begin)
 
 
-def _line(results: dict[str, dict[str, Mark]], scenarios: list[Scenario], column: str) -> str:
+def block(results: dict[str, dict[str, Mark]], scenarios: list[Scenario], events: list[float], date: str) -> str:
+    """The score of every way to ask, as text that can be pasted."""
     of = {one.name: one for one in scenarios}
-    rows = [(of[name], marks[column]) for name, marks in results.items() if column in marks]
-    guilty = [mark for one, mark in rows if one.kind in ("culprit", "self")]
-    clean = [mark for one, mark in rows if one.kind in ("benign", "nobody")]
-    victims = [mark.victims for one, mark in rows if mark.victims is not None]
-    text = f"{column:8} hit@1 {sum(bool(m.first) for m in guilty)}/{len(guilty)}  hit@3 {sum(bool(m.third) for m in guilty)}" \
-           f"/{len(guilty)}  cause {sum(bool(m.cause) for m in guilty)}/{len(guilty)}  blamed for nothing " \
-           f"{sum(m.blamed for m in clean)}/{len(clean)}"
-    return text + (f"  victims {sum(map(bool, victims))}/{len(victims)}" if victims else "")
+    kinds = [of[name].kind for name in results]
+    troubles = sum(kind in ("culprit", "self") for kind in kinds)
+    lines = [f"{date}: {troubles} slowdowns, {len(kinds) - troubles} in which no process is to blame.", "",
+             f"{'':26}{'first':>8}{'of three':>10}{'cause':>8}{'victims':>9}{'silent':>8}{'blamed for nothing':>20}"]
+    for column in COLUMNS:
+        rows = [(of[name], marks[column]) for name, marks in results.items() if column in marks]
+        guilty = [each for one, each in rows if one.kind in ("culprit", "self")]
+        clean = [each for one, each in rows if one.kind in ("benign", "nobody")]
+        victims = [each.victims for _, each in rows if each.victims is not None]
+        if rows:
+            many = len(guilty)
+            cells = (f"{sum(bool(m.first) for m in guilty)}/{many}", f"{sum(bool(m.third) for m in guilty)}/{many}",
+                     f"{sum(bool(m.cause) for m in guilty)}/{many}",
+                     f"{sum(map(bool, victims))}/{len(victims)}" if victims else "",
+                     str(sum(m.abstained for m in guilty)), f"{sum(m.blamed for m in clean)}/{len(clean)}")
+            lines.append(f"{TITLES[column]:26}" + "".join(
+                f"{cell:>{width}}" for cell, width in zip(cells, (8, 10, 8, 9, 8, 20), strict=True)))
+    if events:
+        middle = sorted(events)[(len(events) - 1) // 2]
+        lines += ["", f"Events a minute: {middle:.1f} in the median scenario, {max(events):.1f} at most."]
+    return "\n".join(lines)
+
+
+def _large(directory: str, names: list[str]) -> list[str]:
+    """The files of a directory that are not worth keeping."""
+    return [name for name in names if not name.endswith((".db", ".db-wal", ".log", ".py", ".sh"))]
 
 
 def _write(file: Path, results: dict[str, dict[str, Mark]], skipped: dict[str, str]) -> None:
@@ -150,6 +176,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="scenarios or categories (cpu, io, ...); all when none is named")
     parser.add_argument("--json", type=Path, help="write every answer here")
     parser.add_argument("--together", action="store_true", help="one rh-pipe and one database for all")
+    parser.add_argument("--keep", type=Path, help="copy databases and scripts into this directory")
     parser.add_argument("--list", action="store_true", help="print the scenarios")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a disk")
     options = parser.parse_args()
@@ -161,6 +188,7 @@ def main() -> int:
         for one in scenarios:
             print(f"{one.name:18} {one.kind:8} {one.what}")
         return 0
+    assert catalogue and rare
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # taken down as by Ctrl-C: no program of a scenario stays
     results: dict[str, dict[str, Mark]] = {}
     skipped: dict[str, str] = {}
@@ -173,29 +201,33 @@ def main() -> int:
             shared = Pipe(home)
             pid = shared.start()
             time.sleep(SETTLE_S)
-        print(f"{'':18} {'':8} " + " ".join(f"{column:7}" for column in (*ASKED, "top")), flush=True)
+        print(f"{'':18} {'':8} " + " ".join(f"{column:7}" for column in COLUMNS), flush=True)
+        events: list[float] = []
         for one in scenarios:
             directory = Path(place, one.name)
             directory.mkdir()
             if shared is not None:
                 (directory / "pipe.pid").write_text(str(pid))
             try:
-                results[one.name] = play(one, directory, shared)
-            except Missing as error:
+                results[one.name], many = play(one, directory, shared)
+                events.append(many)
+            except (Missing, subprocess.TimeoutExpired) as error:
                 skipped[one.name] = str(error)
                 print(f"{one.name:18} skipped: {error}", flush=True)
                 continue
             finally:
+                if options.keep and directory.exists():
+                    shutil.copytree(directory, options.keep / one.name, dirs_exist_ok=True, ignore=_large)
                 shutil.rmtree(directory, ignore_errors=True)
             marks = results[one.name]
-            print(f"{one.name:18} {one.kind:8} " + " ".join(f"{marks[c].cell() if c in marks else '':7}" for c in (*ASKED, "top"))
+            print(f"{one.name:18} {one.kind:8} " + " ".join(f"{marks[c].cell() if c in marks else '':7}" for c in COLUMNS)
                   + f"  {marks['why'].said[:110]}", flush=True)
             if options.json:
                 _write(options.json, results, skipped)
         if shared is not None:
             shared.stop()
-    for column in (*ASKED, "top"):
-        print(_line(results, scenarios, column))
+    print()
+    print(block(results, scenarios, events, f"{datetime.now():%Y-%m-%d}"))
     return 0
 
 

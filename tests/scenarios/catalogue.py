@@ -7,48 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
-from tests.scenarios.stage import Missing, Stage
-
-Play = Callable[[Stage], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """One slowdown.
-
-    `kind`: culprit: `who` is to be named; self: its own limit holds `who` back, and no other process is to be blamed;
-    nobody: no process is to be blamed; benign: nothing is wrong: use may be reported as use, never as trouble. `who` are
-    names of which any is right (a part of the name is enough), `causes` the resources or kinds of cause of which any is
-    right. `victims` are names of processes that suffer. `play` sets it up; it is left alone for `seconds`, then ended.
-    """
-
-    name: str
-    kind: str
-    what: str
-    play: Play
-    who: tuple[str, ...] = ()
-    causes: tuple[str, ...] = ()
-    victims: tuple[str, ...] = ()
-    seconds: float = 9.0
-
-
-ALL: list[Scenario] = []
-
-
-def scenario(kind: str, what: str, *, who: tuple[str, ...] = (), causes: tuple[str, ...] = (),
-             victims: tuple[str, ...] = (), seconds: float = 9.0) -> Callable[[Play], Play]:
-    """Add the function below as a scenario; its name, with dashes, is the scenario's."""
-
-    def add(play: Play) -> Play:
-        ALL.append(Scenario(play.__name__.replace("_", "-"), kind, what, play, who, causes, victims, seconds))
-        return play
-
-    return add
-
+from tests.scenarios.scenario import scenario
+from tests.scenarios.stage import Stage
 
 LOOP = "while True: pass\n"
 STEADY = """import sys, time
@@ -246,13 +207,13 @@ def quota_oom(stage: Stage) -> None:
 
 # -- memory ----------------------------------------------------------------------------------------------------------
 
-@scenario("culprit", "takes 2.5 GB in a few seconds and holds it", who=("loader",), causes=("cpu", "memory", "use"))
+@scenario("culprit", "takes 2.5 GB in a few seconds and holds it", who=("loader",), causes=("memory",))
 def mem_grow(stage: Stage) -> None:
     stage.python("loader.py", GROW, "40", "0.1")
 
 
 @scenario("culprit", "800 MB of a file mapped in a group of 200 MB: thrashes at its own limit", who=("modeler", "thrash"),
-          causes=("memory", "limit", "io"))
+          causes=("memory", "limit"))
 def mem_thrash(stage: Stage) -> None:
     stage.run("dd", "if=/dev/zero", "of=model.bin", "bs=1M", "count=800")
     stage.python("modeler.py", "import mmap, random, sys\nf = open(sys.argv[1], 'rb')\nm = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)\n"
@@ -306,7 +267,7 @@ def io_writeback(stage: Stage) -> None:
     stage.python("exporter.py", WRITE, "big", "1500")
 
 
-@scenario("culprit", "writes into a file system on a loop device", who=("dd",), causes=("io", "cpu", "use"))
+@scenario("culprit", "writes into a file system on a loop device", who=("dd", "fill"), causes=("io", "cpu", "use"))
 def io_loopdev(stage: Stage) -> None:
     stage.run("dd", "if=/dev/zero", "of=image", "bs=1M", "count=1", "seek=1500")
     stage.run("mkfs.ext4", "-q", "-F", "image")
@@ -369,7 +330,7 @@ def lock_frozen(stage: Stage) -> None:
     (group / "freezer.state").write_text("FROZEN")
 
 
-@scenario("culprit", "200 threads contend for one mutex", who=("convoy",), causes=("cpu", "use"))
+@scenario("culprit", "200 threads contend for one mutex", who=("convoy",), causes=("wait", "mutex", "cpu", "use"))
 def lock_futex(stage: Stage) -> None:
     program = stage.program("convoy", "#include <pthread.h>\nstatic pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;\nstatic volatile long x;\n"
                             "static void *f(void *a) { for (;;) { pthread_mutex_lock(&m); x++; pthread_mutex_unlock(&m); } }\n"
@@ -462,17 +423,3 @@ def ok_crowd(stage: Stage) -> None:
     program = stage.program("idler", "#include <unistd.h>\nint main() { for (int i = 0; i < 2000; i++) if (!fork()) pause(); pause(); }\n")
     stage.start(program)
     time.sleep(3)
-
-
-def find(names: list[str]) -> list[Scenario]:
-    """Scenarios of these names or categories (`cpu`, `io`), all when none is named. Raises KeyError."""
-    if not names:
-        return ALL
-    found = [one for one in ALL if one.name in names or one.name.split("-")[0] in names]
-    unknown = set(names) - {one.name for one in ALL} - {one.name.split("-")[0] for one in ALL}
-    if unknown:
-        raise KeyError(", ".join(sorted(unknown)))
-    return found
-
-
-__all__ = ["ALL", "Missing", "Path", "Scenario", "find"]

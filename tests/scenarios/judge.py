@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.scenarios.catalogue import Scenario
+from tests.scenarios.peers import Reading
+from tests.scenarios.scenario import Scenario
 
 Record = dict[str, Any]
 BLAMING = ("found",)
@@ -17,7 +18,7 @@ BLAMING = ("found",)
 @dataclass(frozen=True, slots=True)
 class Mark:
     """How one answer did. `first` and `third` are None where the scenario has no name to give; `blamed` is True when a
-    process is named as the cause of trouble that it did not make."""
+    process is named as the cause of trouble that it did not make, `abstained` when the answer names no cause."""
 
     first: bool | None
     third: bool | None
@@ -25,6 +26,7 @@ class Mark:
     blamed: bool
     victims: bool | None = None
     said: str = ""
+    abstained: bool = False
 
     def cell(self) -> str:
         """1, 3 or - for the rank; c for the right cause; B for blame of somebody innocent."""
@@ -36,11 +38,14 @@ class Mark:
         return asdict(self)
 
 
+_PLACE = re.compile(r"/\S*/")
+
+
 def names(cause: Record) -> Iterator[str]:
-    """Everything by which a cause names a process: its fields, and those of the processes it lists."""
+    """Everything by which a cause names a process, without directories: those are named after scenarios."""
     for key in ("name", "command", "cmdline", "unit", "script", "cgroup", "object", "holder"):
-        if isinstance(cause.get(key), str):
-            yield cause[key]
+        if isinstance(cause.get(key), str) and "tests.scenarios" not in cause[key]:
+            yield _PLACE.sub("", cause[key])
 
 
 def named(cause: Record, scenario: Scenario) -> bool:
@@ -57,37 +62,23 @@ def mark(scenario: Scenario, verdict: str | None, causes: list[Record], victims:
     if scenario.kind in ("benign", "nobody"):
         expected = scenario.kind == "nobody" and bool(kinds) and kinds[0] in scenario.causes
         blamed = blaming and not expected and (any(names(causes[0])) or bool(causes[0].get("who")))
-        return Mark(not blamed, not blamed, expected or not blaming, blamed, None, said)
+        return Mark(not blamed, not blamed, expected or not blaming, blamed, None, said, not causes)
     hits = [named(cause, scenario) for cause in causes]
     first, third = bool(hits and hits[0]), any(hits[:3])
-    cause = bool(kinds and kinds[0] in scenario.causes)
+    right = bool(causes) and any(str(causes[0].get(key)) in scenario.causes
+                                 for key in ("cause", "wait_kind", "limit_kind"))
     suffering = None
-    if scenario.victims and victims:
+    if scenario.victims:
         suffering = any(part in text for victim in victims for text in names(victim) for part in scenario.victims)
-    elif scenario.victims:
-        suffering = False
-    return Mark(first, third, cause, blaming and not first, suffering, said)
+    return Mark(first, third, right, blaming and not first, suffering, said, not causes)
 
 
-_TOP = re.compile(r"^\s*([0-9]+) .* ([0-9]+[.,][0-9]) +[0-9.,]+ +[0-9:.]+ (.*)$")
-
-
-def top_first(output: str, ours: set[int]) -> list[str]:
-    """The command lines of the last screen of `top -b -c -o %CPU`, the busiest first, without our own processes."""
-    screen = output.rpartition("PID USER")[2].splitlines()[1:]
-    found = []
-    for line in screen:
-        match = _TOP.match(line)
-        if match and int(match[1]) not in ours and float(match[2].replace(",", ".")) > 3 and not match[3].startswith("top "):
-            found.append(match[3])
-    return found
-
-
-def mark_top(scenario: Scenario, commands: list[str]) -> Mark:
-    """An operator who reads top: whoever stands first is to blame, for the CPU."""
-    hits = [any(part in command for part in scenario.who) for command in commands]
-    said = commands[0] if commands else ""
-    if scenario.kind in ("benign", "nobody", "self"):
-        return Mark(not commands, not commands, None, bool(commands) and scenario.kind == "benign", None, said)
-    return Mark(bool(hits and hits[0]), any(hits[:3]), bool(hits and hits[0]) and "cpu" in scenario.causes,
-                bool(commands) and not hits[0], None, said)
+def mark_peer(scenario: Scenario, said: Reading) -> Mark:
+    """Compare what another tool says: whatever it shows first is to blame, for the cause that it stands for."""
+    hits = [any(part in _PLACE.sub("", command) for part in scenario.who) for command in said.commands]
+    words = said.commands[0] if said.commands else ""
+    none = not said.commands
+    if scenario.kind in ("benign", "nobody"):
+        return Mark(none, none, None, not none, None, words, none)
+    first = bool(hits and hits[0])
+    return Mark(first, any(hits[:3]), said.cause in scenario.causes, not none and not first, None, words, none)

@@ -29,7 +29,7 @@ class Stage:
         self._undo: list[list[str]] = []
 
     def start(self, *argv: str | Path, group: Path | None = None, cpus: set[int] | None = None, nice: int = 0,
-              user: int | None = None, fifo: int = 0) -> subprocess.Popen[bytes]:
+              user: int | None = None, fifo: int = 0, rr: int = 0) -> subprocess.Popen[bytes]:
         """Start a program: in a control group, on some CPUs, at a nice value, as another user, at a real-time priority."""
         if shutil.which(str(argv[0])) is None:
             raise Missing(f"no {argv[0]}")
@@ -43,8 +43,8 @@ class Stage:
                 os.sched_setaffinity(0, cpus)
             if nice:
                 os.nice(nice)
-            if fifo:
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(fifo))
+            if fifo or rr:
+                os.sched_setscheduler(0, os.SCHED_FIFO if fifo else os.SCHED_RR, os.sched_param(fifo or rr))
             if user is not None:
                 os.setgroups([])
                 os.setgid(user)
@@ -81,10 +81,11 @@ class Stage:
         return self.directory / name
 
     def group(self, controller: str, name: str, **files: str | int) -> Path:
-        """A control group of version 1 with these files written (`__` in a name is a point)."""
+        """A control group of version 1, or of version 2 for the controller "", with these files written (`__` in a name
+        is a point)."""
         place = parse_mounts(Path("/proc/self/mountinfo").read_bytes()).get(controller)
         if place is None:
-            raise Missing(f"no {controller} controller of version 1")
+            raise Missing(f"no control groups with {controller or 'version 2'}")
         group = place / name
         try:
             group.mkdir(parents=True, exist_ok=True)
@@ -121,14 +122,19 @@ class Stage:
     def close(self) -> None:
         """End everything that was started, with its descendants, and remove the control groups."""
         for group in self._groups:      # a frozen process of cgroup v1 does not take a signal, SIGKILL either
-            with suppress(OSError):
-                (group / "freezer.state").write_text("THAWED")
+            for file, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+                with suppress(OSError):
+                    if (group / file).exists():
+                        (group / file).write_text(word)
         for child in self._children:
-            for group in (self._descendants(child.pid), [child.pid]):
-                for pid in group:
+            for pids in (self._descendants(child.pid), [child.pid]):
+                for pid in pids:
                     with suppress(OSError):
                         os.kill(pid, signal.SIGCONT)
                         os.kill(pid, signal.SIGKILL)
+        for undo in reversed(self._undo):       # what waits for a frozen file system ends when that is thawed
+            subprocess.run(undo, capture_output=True, check=False, timeout=60)
+        for child in self._children:
             child.wait(30)
         for group in reversed(self._groups):
             for _ in range(100):
@@ -140,8 +146,6 @@ class Stage:
                     break
                 except OSError:
                     time.sleep(0.05)
-        for undo in reversed(self._undo):
-            subprocess.run(undo, capture_output=True, check=False, timeout=60)
 
     def _descendants(self, pid: int) -> list[int]:
         """Members of the session that a child of ours leads, and their children."""

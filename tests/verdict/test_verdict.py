@@ -537,3 +537,161 @@ def test_a_holder_that_works_is_less_of_a_problem(cores: float, points: float) -
     group = {"unit": "job[8]", "name": "cc1", "pid": 8, "start_ticks": 1008, "processes": 4, "cpu_seconds": 5 * cores}
     found = verdict(window(*(one(n, [process(8, "job", cores=0.0, ppid=1)], [group]) for n in range(3)), waits=[wait]))
     assert first(found).kind == "wait" and first(found).points == pytest.approx(points, abs=5)
+
+
+# -- chains, pipelines and limits ----------------------------------------------------------------------------------------
+
+
+def waiting(kind: str, holder: int, *waiters: int, **fields: Any) -> dict[str, Any]:
+    """A wait of six seconds."""
+    return {"ts": START + 12, "boot_id": BOOT, "kind": kind, "since_s": 6.0, "holder_pid": holder,
+            "holder_start_ticks": 1000 + holder, "holder": f"p{holder}", "certainty": "proven",
+            "waiters": [{"pid": pid, "start_ticks": 1000 + pid, "name": f"p{pid}"} for pid in waiters], **fields}
+
+
+def test_the_last_holder_of_a_chain_is_named() -> None:
+    """4 waits for 3, which waits for 2, which waits for 1: they all wait for 1."""
+    waits = [waiting("file_lock", 3, 4, object="/c"), waiting("file_lock", 1, 2, object="/a"),
+             waiting("file_lock", 2, 3, object="/b")]
+    found = verdict(window(*repeat(3, [SHELL]), waits=waits))
+    assert named(found) == ("found", "wait", "p1", 1) and [one.kind for one in found.causes] == ["wait"]
+    assert {victim.name for victim in first(found).victims} == {"p2", "p3", "p4"}
+
+
+def test_processes_that_wait_for_each_other() -> None:
+    """A chain that closes has no last holder: each of them is named."""
+    waits = [waiting("file_lock", 1, 2, object="/a"), waiting("file_lock", 2, 1, object="/b")]
+    found = verdict(window(*repeat(3, [SHELL]), waits=waits))
+    assert {c.who.name for c in found.causes if c.who} == {"p1", "p2"}
+
+
+@pytest.mark.parametrize("reader", [{"cores": 0.6}, {"child_cores": 0.3}, {"cores": 0.01, "stuck": 0.4}])
+def test_a_pipeline_whose_reader_works_is_no_problem(reader: dict[str, float]) -> None:
+    """tar waits for gzip, which is slower."""
+    rows = [process(7, "tar", cores=0.1), process(8, "gzip", **reader)]
+    found = verdict(window(*repeat(3, rows), waits=[waiting("pipe", 8, 7)]))
+    assert found.state == "use" and all(one.kind == "use" for one in found.causes)
+
+
+def test_a_reader_that_does_nothing_is_one() -> None:
+    """The holder of the pipe is idle."""
+    rows = [process(7, "tar", cores=0.1), process(8, "slow_reader", cores=0.0)]
+    assert named(verdict(window(*repeat(3, rows), waits=[waiting("pipe", 8, 7)])))[:3] == ("found", "wait", "p8")
+
+
+def test_threads_that_queue_for_one_lock() -> None:
+    """The program is busy with waiting: its work is no excuse."""
+    rows = [process(7, "convoy", cores=1.6)]
+    cause = first(verdict(window(*repeat(3, rows), waits=[waiting("mutex", 7, 7)])))
+    assert (cause.kind, cause.resource, cause.who.name if cause.who else "") == ("wait", "mutex", "p7")
+
+
+def test_a_memory_limit_binds_on_a_fast_disk_too() -> None:
+    """S10: the pages come back so fast that pressure is low, but the process does nothing else."""
+    quick = {"refaults": 25_000, "device_bytes": 100 * MIB, "pressure_io_some_ms_per_s": 90.0}
+    rows = [process(7, "modeler", cores=0.9, pageins=20_000, disk_bytes=90 * MIB, memory_bytes=190 * MIB, cgroup="/m")]
+    limits = [{"ts": START + 5 * n + 3, "boot_id": BOOT, "kind": "memory", "cgroup": "/m", "limit": 200 * MIB, "count": 90}
+              for n in range(3)]
+    found = verdict(window(*repeat(3, rows, **quick), limits=limits))
+    assert named(found) == ("found", "memory", "modeler", 7) and first(found).kind == "limit"
+    rows = [process(7, "greedy", cores=0.0, memory_bytes=800 * MIB, cgroup="/m"),
+            process(8, "lookup", cores=0.9, disk_bytes=90 * MIB, memory_bytes=9 * MIB, cgroup="/m")]
+    found = verdict(window(*repeat(3, rows, **quick), limits=limits))
+    assert named(found) == ("found", "memory", "greedy", 7) and [v.name for v in first(found).victims] == ["lookup"]
+    assert verdict(window(*repeat(3, rows, **quick))).state == "use"
+
+
+def test_the_limit_of_another_group_is_not_taken_for_the_cause() -> None:
+    """A container is at its limit all day, as its cache fills it; another one thrashes."""
+    rows = [process(7, "modeler", cores=0.3, pageins=20_000, disk_bytes=600 * MIB, memory_bytes=150 * MIB, cgroup="/m"),
+            process(8, "fileserver", cores=0.1, disk_bytes=0, memory_bytes=GIB, cgroup="/cache")]
+    limit = {"ts": START + 5, "boot_id": BOOT, "kind": "memory", "count": 3}
+    limits = [{**limit, "cgroup": "/cache", "limit": GIB}, {**limit, "cgroup": "/m", "limit": 150 * MIB}]
+    assert named(verdict(window(*repeat(3, rows, **PAGING), limits=limits)))[2] == "modeler"
+
+
+@pytest.mark.parametrize(("kind", "fields", "cause"), [
+    ("affinity", {"limit": 1.0, "held_back_s": 0.9}, "limit"), ("rlimit", {"limit": 64.0, "use": 64.0}, "limit"),
+    ("disk_full", {"object": "/mnt"}, "io")])
+def test_further_limits(kind: str, fields: dict[str, Any], cause: str) -> None:
+    """Threads on one of two CPUs, no more files to open, no space left: no other process is guilty."""
+    rows = [process(7, "server", cores=0.98, delay=3.0)]
+    limits = [{"ts": START + n, "boot_id": BOOT, "kind": kind, "pid": 7, "start_ticks": 1007, "name": "server", **fields}
+              for n in range(1, 15)]
+    found = verdict(window(*repeat(3, rows, cpu_busy_cores_max=1.1, **PSI), limits=limits))
+    assert named(found) == ("found", cause, "server", 7)
+    assert (first(found).kind, first(found).details["limit"]) == ("limit", kind)
+
+
+def test_an_affinity_is_no_limit_while_others_want_the_same_cpu() -> None:
+    """They are the cause."""
+    rows = [process(10 + n, "spin", ppid=9, cores=0.2, delay=0.8, unit="spin[9]") for n in range(4)]
+    rows.append(process(50, "bound", cores=0.18, delay=0.5, ppid=1, unit="bound[50]"))
+    limits = [{"ts": START + n, "boot_id": BOOT, "kind": "affinity", "pid": pid, "start_ticks": 1000 + pid, "limit": 1.0,
+               "held_back_s": 0.8} for n in range(14) for pid in (10, 11, 12, 13, 50)]
+    assert named(verdict(window(*repeat(3, rows, **PSI), limits=limits)))[1:3] == ("cpu", "spin")
+
+
+def test_kills_of_one_group_are_one_cause() -> None:
+    """Each kill has another pid."""
+    limits = [{"ts": START + n, "boot_id": BOOT, "kind": "oom_kill", "cgroup": "/r", "name": "resizer", "pid": 100 + n,
+               "start_ticks": n, "limit": 500 * MIB, "count": 1} for n in range(6)]
+    found = verdict(window(*repeat(2, [SHELL]), limits=limits))
+    assert [(c.cause, c.numbers["count"]) for c in found.causes] == [("memory", 6)]
+
+
+@pytest.mark.parametrize("slices", [0, 300])
+def test_a_throttled_pause_is_reported(slices: int) -> None:
+    """The quota of rh-pipe itself, in a long window too."""
+    pause = {"start": START + 5, "end": START + 7, "duration_s": 2.0, "cause": "throttled", "culprits": [],
+             "evidence": {"self_throttled_ms": 1900.0}}
+    found = verdict(window(*repeat(slices, [SHELL]), pauses=[pause]))
+    assert [(c.kind, c.details.get("limit"), c.who) for c in found.causes] == [("limit", "self", None)]
+
+
+# -- families ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_process_whose_parent_has_ended_is_still_its_work() -> None:
+    """At the end of the window the workers are children of process 1."""
+    def rows(parent: int) -> list[dict[str, Any]]:
+        made = [process(10 + n, "worker", ppid=parent, cores=0.2, delay=0.3) for n in range(9)]
+        return [*made, process(9, "pool", ppid=5, cores=0.0), process(5, "runner", ppid=1, cores=0.02),
+                process(50, "player", ppid=5, cores=0.1, delay=0.2)]
+
+    found = verdict(window(*(one(n, rows(9 if n < 2 else 1), **PSI) for n in range(3))))
+    assert named(found)[2] == "pool"
+
+
+def test_a_session_of_its_own_is_no_part_of_its_parent() -> None:
+    """A test runner starts a hog and a victim, each with setsid: it has nothing to do with either."""
+    rows = [process(10 + n, "burst", ppid=5, session=10 + n, cpu_seconds=1.4) for n in range(4)]
+    rows += [process(50, "player", ppid=5, session=50, cores=0.1, delay=0.3), process(5, "runner", ppid=1, session=5, cores=0.1)]
+    unit = {"unit": "runner[5]", "name": "burst", "pid": 5, "start_ticks": 1005, "processes": 6, "cpu_seconds": 6.5}
+    quiet = [process(50, "player", ppid=5, session=50, cores=0.1), process(5, "runner", ppid=1, session=5, cores=0.1)]
+    found = verdict(window(one(0, quiet), one(1, rows, **PSI), one(2, quiet)))
+    assert named(found)[2] == "burst"
+    assert unit["unit"] not in {c.who.unit for c in found.causes if c.who}
+
+
+def test_a_few_short_children_of_one_name_are_named_themselves() -> None:
+    """A runner started two bursts beside other programs; make would be named with its many compilers."""
+    rows = [process(10 + n, "burst", ppid=5, cpu_seconds=1.4) for n in range(4)]
+    rows += [process(50, "player", ppid=5, cores=0.05, delay=0.3), process(5, "runner", ppid=1, cores=0.01)]
+    quiet = [process(50, "player", ppid=5, cores=0.05), process(5, "runner", ppid=1, cores=0.01)]
+    found = verdict(window(one(0, quiet), one(1, rows, **PSI), one(2, rows[4:], **PSI), one(3, quiet)))
+    assert named(found)[2] == "burst"
+
+
+def test_a_burst_on_all_cpus_is_no_idle_machine() -> None:
+    """The average of the slice is low, but one tick was full: no affinity and no quota explains the waiting."""
+    rows = [process(7, "burst", cores=0.5), process(50, "player", cores=0.1, delay=0.4)]
+    cause = first(verdict(window(*repeat(2, rows, cpu_busy_cores_max=2.0, **PSI))))
+    assert "while_idle" not in cause.details
+
+
+def test_kernel_threads_are_no_victims() -> None:
+    """rcu_preempt waits, and no person does."""
+    rows = [process(7, "loop", cores=1.8, ppid=1), process(15, "rcu_preempt", ppid=2, cmdline="", cores=0.0, delay=0.6),
+            process(50, "player", ppid=1, cores=0.1, delay=0.4)]
+    assert [v.name for v in first(verdict(window(*repeat(2, rows, **PSI)))).victims] == ["player"]

@@ -48,6 +48,24 @@ def parse_locks(data: bytes) -> list[LockWait]:
     return waits
 
 
+_SQLITE = re.compile(rb"[0-9]{1,18}:\s+POSIX\s+ADVISORY\s+WRITE\s+([0-9]{1,10})\s+(\S{1,40})\s+([0-9]{1,20})"
+                     rb"\s+([0-9]{1,20})\s*$")
+_RESERVED, _WAL_WRITE = (1073741825, 1073741825), (120, 120)
+"""Ranges that a writer of SQLite locks: the reserved byte of the database, or the write lock of its -shm file in WAL
+mode (sqlite.org/fileformat2.html, sqlite.org/walformat.html)."""
+
+
+def sqlite_writers(data: bytes) -> list[tuple[int, str]]:
+    """Processes that have a SQLite database locked for writing, and the locked file as in LockWait. Others wait for it
+    without a lock that the kernel knows of: they try again after a sleep."""
+    found = []
+    for line in data.splitlines():
+        match = _SQLITE.match(line)
+        if match and (int(match[3]), int(match[4])) in (_RESERVED, _WAL_WRITE):
+            found.append((int(match[1]), match[2].decode("ascii", "replace")))
+    return found
+
+
 def holds(fdinfo: bytes, file: str) -> bool:
     """True when the fdinfo of a descriptor shows that its open file holds a lock on `file`."""
     wanted = file.encode("ascii", "replace")

@@ -7,19 +7,21 @@ each process that may be waiting. What a wait channel means is in the kernel's s
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from rogue_hunter.capture.linux.locks import parse_locks
+from rogue_hunter.capture.linux.locks import parse_locks, sqlite_writers
 from rogue_hunter.capture.linux.lookups import Index
 from rogue_hunter.capture.linux.read import read_or
 from rogue_hunter.capture.linux.sockets import descriptors, inode_of
+from rogue_hunter.capture.linux.syscalls import parse_syscall
 from rogue_hunter.capture.linux.waits import FREEZERS
 from rogue_hunter.host.linux.cgroups import Cgroups
-from rogue_hunter.host.linux.parse import STATES, parse_stat
+from rogue_hunter.host.linux.parse import STATES, Stat, parse_stat
 from rogue_hunter.schema.field import Key
 
 PIPE_WRITES = frozenset(("pipe_write", "anon_pipe_write", "fifo_pipe_write"))
@@ -27,6 +29,28 @@ PIPE_WRITES = frozenset(("pipe_write", "anon_pipe_write", "fifo_pipe_write"))
 
 FANOTIFY = frozenset(("fanotify_handle_event", "fanotify_get_response"))
 """Wait channels of an access that a permission listener has not answered yet."""
+
+PEER_WAITS = PIPE_WRITES | frozenset((
+    "pipe_read", "anon_pipe_read", "fifo_pipe_read", "unix_stream_read_generic", "unix_stream_data_wait",
+    "__skb_wait_for_more_packets", "sock_alloc_send_pskb", "unix_wait_for_peer", "wait_woken", "sk_wait_data",
+    "sk_stream_wait_memory"))
+"""Wait channels of a process that waits for the other end of a pipe or socket. A server that waits for events of many
+is not among them."""
+
+TERMINAL_WAITS = frozenset(("wait_woken", "n_tty_read", "do_poll", "do_select", "poll_schedule_timeout",
+                            "do_sys_poll"))
+"""Wait channels of a process that waits for input. One with a terminal, such as a pager, waits for a person, and the
+writer behind it just has more to show."""
+
+SLEEPS = frozenset(("hrtimer_nanosleep", "do_nanosleep", "common_nsleep"))
+"""Wait channels of a process that sleeps for a time, as between two attempts to lock a SQLite database."""
+
+CROWD = 8
+"""Threads from which a busy process is asked whether they wait for one lock."""
+SAMPLE = 16
+"""Threads of it that are read, at 30 us each."""
+CONTENDED = 4
+"""Of those, so many that wait for the same lock in memory are a queue for it."""
 
 SEARCH_AGAIN_S = 30.0
 """Seconds for which the result of a search counts. A search reads the open files of all processes: 0.1 s of 1,000."""
@@ -60,17 +84,22 @@ class Looker:
         self._clock = clock
         self._found: dict[str, tuple[float, int | None, str]] = {}
         """What is waited for -> when it was searched for, its holder, and how certain that is."""
+        self._peers: dict[int, tuple[float, tuple[int, ...]]] = {}
+        """A stopped process -> when its peers were searched for, and which they are."""
         self._may_search = True
 
-    def __call__(self, candidates: Iterable[Key]) -> list[Seen]:
-        """The waits of `candidates`, and all waits for file locks."""
+    def __call__(self, candidates: Iterable[Key], busiest: Key | None = None) -> list[Seen]:
+        """The waits of `candidates`, all waits for file locks, and those of the threads of `busiest` for each other."""
         root, self._may_search = self._root, True
         found = self._file_locks()
         pipes: dict[int, list[int]] = {}
+        asleep: list[int] = []
         for key in candidates:
             pid, state = key[0], _state(root, key)
             if state == "t" and (tracer := _tracer(root, pid)):
                 found.append(Seen("traced", None, tracer, (pid,)))
+            elif state == "T" and (waiters := self._waiters_for(pid)):
+                found.append(Seen("stopped", None, pid, waiters))
             if state not in ("S", "D"):
                 continue
             channel = _text(root / str(pid) / "wchan")
@@ -84,15 +113,49 @@ class Looker:
                 pipes.setdefault(inode, []).append(pid)
             elif state == "D":
                 found.append(Seen("uninterruptible", channel or None, None, (pid,)))
+            elif channel in SLEEPS:
+                asleep.append(pid)
         for inode, writers in pipes.items():
             name = f"pipe:[{inode}]"
             reader, certainty = self._search(name, lambda i=inode, w=writers: _reader(root, i, w))  # type: ignore[misc]
-            if reader is not None:
+            if reader is not None and not _awaits_input(root, reader):
                 found.append(Seen("pipe", name, reader, tuple(writers[:WAITERS_MAX]), certainty))
+        found += self._databases(asleep)
+        if busiest is not None and contended(root, busiest[0], os.uname().machine):
+            found.append(Seen("mutex", "one lock of its threads", busiest[0], (busiest[0],)))
         now = self._clock()
         self._found = {what: known for what, known in self._found.items() if now - known[0] < SEARCH_AGAIN_S}
         return [one if one.holder is None else
-                one._replace(holder_state=STATES.get((_state(root, one.holder) or "").encode())) for one in found]
+                one._replace(holder_state=STATES.get((_state(root, one.holder) or "").encode()))
+                for one in _merged(found)]
+
+    def _waiters_for(self, pid: int) -> tuple[int, ...]:
+        """Processes that wait for a stopped one: its parent, if that waits for nothing else, and the other ends of its
+        pipes and sockets."""
+        stat = _stat(self._root, pid)
+        parent = stat.ppid if stat is not None else 0
+        found = {parent} if parent > 1 and _text(self._root / str(parent) / "wchan") == "do_wait" else set()
+        known = self._peers.get(pid)
+        now = self._clock()
+        if (known is None or now - known[0] >= SEARCH_AGAIN_S) and self._may_search:
+            self._may_search = False
+            self._peers = {p: peers for p, peers in self._peers.items() if now - peers[0] < SEARCH_AGAIN_S}
+            known = self._peers[pid] = now, _peers(self._root, pid)
+        for other in known[1] if known is not None else ():
+            if _state(self._root, other) in ("S", "D") and _text(self._root / str(other) / "wchan") in PEER_WAITS:
+                found.add(other)
+        return tuple(sorted(found))[:WAITERS_MAX]
+
+    def _databases(self, asleep: list[int]) -> list[Seen]:
+        """Processes that sleep and have a SQLite database open that another one has locked for writing."""
+        if not asleep:
+            return []
+        found = []
+        for holder, file in sqlite_writers(read_or(None, self._root / "locks", 1 << 20)[0]):
+            open_in = {pid: path for pid in asleep if pid != holder and (path := path_of(self._root, pid, file))}
+            if open_in:
+                found.append(Seen("file_lock", next(iter(open_in.values())), holder, tuple(open_in), "guessed"))
+        return found
 
     def _search(self, what: str, search: Callable[[], tuple[int | None, str]]) -> tuple[int | None, str]:
         """The holder of `what` and how certain that is: as found lately, else by `search`."""
@@ -122,6 +185,59 @@ class Looker:
             path = next((name for pid in waiters if (name := path_of(root, pid, file))), None)
             found.append(Seen("file_lock", path or f"inode {file}", holder, tuple(waiters[:WAITERS_MAX])))
         return found
+
+
+def _merged(found: list[Seen]) -> list[Seen]:
+    """One for each thing that is waited for, with all of its waiters."""
+    by: dict[tuple[str, str | None, int | None, tuple[int, ...]], Seen] = {}
+    for one in found:
+        at = one.kind, one.object, one.holder, one.waiters if one.object is None and one.holder is None else ()
+        before = by.get(at)
+        by[at] = one if before is None else before._replace(
+            waiters=tuple(dict.fromkeys((*before.waiters, *one.waiters)))[:WAITERS_MAX])
+    return list(by.values())
+
+
+def _peers(root: Path, pid: int) -> tuple[int, ...]:
+    """Processes at the other ends of the pipes and sockets of a process."""
+    index = Index(root)
+    found: set[int] = set()
+    try:
+        links = descriptors(root, pid)
+    except OSError:
+        return ()
+    for _, link in links:
+        end = inode_of(link)
+        if end is not None:
+            inode = end[1] if end[0] == "pipe" else index.socket_peer(pid, end[1])
+            found.update(other for other, _ in (index.ends(end[0], inode) if inode else ()))
+    return tuple(sorted(found - {pid}))
+
+
+def _awaits_input(root: Path, pid: int) -> bool:
+    """True for a process with a terminal that waits for input."""
+    stat = _stat(root, pid)
+    return stat is not None and stat.tty != 0 and stat.state == b"S" and \
+        _text(root / str(pid) / "wchan") in TERMINAL_WAITS
+
+
+def contended(root: Path, pid: int, machine: str) -> bool:
+    """Whether threads of a process queue for one lock in memory. A mutex of glibc, musl and Rust has the value 2 while
+    threads wait for it; a pool of idle threads waits for another value."""
+    stat = _stat(root, pid)
+    if stat is None or stat.threads < CROWD:
+        return False
+    try:
+        tids = [name for name in os.listdir(root / str(pid) / "task") if name.isdigit()]
+    except OSError:
+        return False
+    waiting: dict[int, int] = {}
+    for tid in tids[:: max(1, len(tids) // SAMPLE)][:SAMPLE]:
+        call = parse_syscall(read_or(None, root / str(pid) / "task" / tid / "syscall", 256)[0], machine)
+        if call is not None and call.name == "futex" and len(call.args) > 2 and not call.args[1] & 0x7F \
+                and call.args[2] == 2:
+            waiting[call.args[0]] = waiting.get(call.args[0], 0) + 1
+    return max(waiting.values(), default=0) >= CONTENDED
 
 
 def _lock_holder(root: Path, file: str) -> int | None:
@@ -194,20 +310,24 @@ def _tracer(root: Path, pid: int) -> int | None:
     return None
 
 
-def _state(root: Path, process: Key | int) -> str | None:
-    """The state letter of a process; None when it has ended or may not be read."""
-    pid = process if isinstance(process, int) else process[0]
+def _stat(root: Path, pid: int) -> Stat | None:
+    """The stat of a process; None when it has ended or may not be read."""
     data, how = read_or(None, root / str(pid) / "stat", 4096)
     if how == "ok":
         with suppress(ValueError):
-            stat = parse_stat(data)
-            if isinstance(process, int) or stat.start == process[1]:
-                return stat.state.decode()
+            return parse_stat(data)
     return None
 
 
+def _state(root: Path, process: Key | int) -> str | None:
+    """The state letter of a process; None when it has ended or may not be read."""
+    stat = _stat(root, process if isinstance(process, int) else process[0])
+    return stat.state.decode() if stat is not None and (isinstance(process, int) or stat.start == process[1]) else None
+
+
 def fanotify_listener(root: Path) -> int | None:
-    """The only process with a fanotify descriptor; None when there are several, or none may be seen."""
+    """The only process that asks to be asked (fanotify permission events); None when there are several, or none may be
+    seen. A listener that is only told of accesses holds no process up."""
     found = set()
     try:
         pids = [name for name in os.listdir(root) if name.isdigit()]
@@ -218,9 +338,20 @@ def fanotify_listener(root: Path) -> int | None:
             links = descriptors(root, int(pid))
         except OSError:
             continue
-        if any("fanotify" in link for _, link in links):
+        if any(link == "anon_inode:[fanotify]" and _permits(root, pid, number) for number, link in links):
             found.add(int(pid))
     return found.pop() if len(found) == 1 else None
+
+
+_PERMISSIONS = 0x10000 | 0x20000 | 0x40000 | 0x100000
+"""FAN_OPEN_PERM, FAN_ACCESS_PERM, FAN_OPEN_EXEC_PERM and FAN_PRE_ACCESS of linux/fanotify.h."""
+
+
+def _permits(root: Path, pid: str, number: int) -> bool:
+    """True when a mark of the descriptor has a permission event, or its marks cannot be read."""
+    data, how = read_or(None, root / pid / "fdinfo" / str(number), 1 << 16)
+    masks = re.findall(rb"^fanotify .*? mask:([0-9a-f]{1,16})", data, re.M)
+    return how != "ok" or not masks or any(int(mask, 16) & _PERMISSIONS for mask in masks)
 
 
 def _text(file: Path) -> str:

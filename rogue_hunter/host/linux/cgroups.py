@@ -41,12 +41,14 @@ class MemoryLimit(NamedTuple):
 
 
 class IoLimit(NamedTuple):
-    """A limit of bytes a second to one device, in one direction, and the bytes moved so far in that direction."""
+    """A limit of bytes, or with `requests` of requests, a second to one device in one direction, and what was moved so
+    far in that direction."""
 
     device: str
     direction: str
     limit: int
     moved: int
+    requests: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,24 +189,27 @@ class Cgroups:
         return group.controller == "freezer" and _read(group.directory / "freezer.state").strip() == b"FROZEN"
 
     def io(self, group: Group) -> list[IoLimit]:
-        """The limits of a group on traffic to devices, in bytes a second."""
+        """The limits of a group on traffic to devices, in bytes and in requests a second."""
         directory = group.directory
+        found = []
         if group.controller == "":
             bounds, moved = parse_devices(_read(directory / "io.max")), parse_devices(_read(directory / "io.stat"))
-            return [IoLimit(device, direction, limits[bound], moved.get(device, {}).get(total, 0))
-                    for device, limits in bounds.items()
-                    for direction, bound, total in (("read", "rbps", "rbytes"), ("write", "wbps", "wbytes"))
-                    if bound in limits]
-        if group.controller != "blkio":
-            return []
-        found = []
-        served: dict[tuple[str, str], int] | None = None
-        for direction in ("read", "write"):
-            bounds_of = parse_throttle(_read(directory / f"blkio.throttle.{direction}_bps_device"))
-            for (device, _), limit in bounds_of.items():
-                if served is None:
-                    served = parse_throttle(_read(directory / "blkio.throttle.io_service_bytes"))
-                found.append(IoLimit(device, direction, limit, served.get((device, direction), 0)))
+            for device, limits in bounds.items():
+                for way, letter in (("read", "r"), ("write", "w")):
+                    for requests, bound, total in ((False, f"{letter}bps", f"{letter}bytes"),
+                                                   (True, f"{letter}iops", f"{letter}ios")):
+                        if bound in limits:
+                            found.append(IoLimit(device, way, limits[bound], moved.get(device, {}).get(total, 0),
+                                                 requests))
+        elif group.controller == "blkio":
+            for requests, bound, total in ((False, "bps", "io_service_bytes"), (True, "iops", "io_serviced")):
+                served: dict[tuple[str, str], int] | None = None
+                for way in ("read", "write"):
+                    for (device, _), limit in parse_throttle(
+                            _read(directory / f"blkio.throttle.{way}_{bound}_device")).items():
+                        if served is None:
+                            served = parse_throttle(_read(directory / f"blkio.throttle.{total}"))
+                        found.append(IoLimit(device, way, limit, served.get((device, way), 0), requests))
         return found
 
 

@@ -55,7 +55,7 @@ def test_limits_of_version_2(tmp_path: Path) -> None:
     group, cgroups = Group(directory, "", "/g"), Cgroups(tmp_path, {})
     assert cgroups.cpu(group) == CpuLimit(0.2, 7, 2.5)
     assert cgroups.memory(group) == MemoryLimit(1048576, 1000000, 5, 1)
-    assert cgroups.io(group) == [IoLimit("8:16", "read", 2097152, 42)]
+    assert cgroups.io(group) == [IoLimit("8:16", "read", 2097152, 42), IoLimit("8:16", "write", 120, 0, True)]
 
 
 def test_limits_of_version_1(tmp_path: Path) -> None:
@@ -65,11 +65,13 @@ def test_limits_of_version_1(tmp_path: Path) -> None:
     memory = put(tmp_path / "mem", **{"memory__limit_in_bytes": "4096\n", "memory__usage_in_bytes": "4096\n",
                                       "memory__failcnt": "12\n", "memory__oom_control": "oom_kill_disable 0\noom_kill 2\n"})
     blkio = put(tmp_path / "blk", **{"blkio__throttle__write_bps_device": "8:0 4194304\n", "blkio__throttle__read_bps_device": "",
-                                     "blkio__throttle__io_service_bytes": "8:0 Read 1\n8:0 Write 99\nTotal 100\n"})
+                                     "blkio__throttle__io_service_bytes": "8:0 Read 1\n8:0 Write 99\nTotal 100\n",
+                                     "blkio__throttle__read_iops_device": "8:0 100\n",
+                                     "blkio__throttle__io_serviced": "8:0 Read 7\n8:0 Write 3\n"})
     cgroups = Cgroups(tmp_path, {})
     assert cgroups.cpu(Group(cpu, "cpu", "/")) == CpuLimit(1.5, 4, 0.5)
     assert cgroups.memory(Group(memory, "memory", "/")) == MemoryLimit(4096, 4096, 12, 2)
-    assert cgroups.io(Group(blkio, "blkio", "/")) == [IoLimit("8:0", "write", 4194304, 99)]
+    assert cgroups.io(Group(blkio, "blkio", "/")) == [IoLimit("8:0", "write", 4194304, 99), IoLimit("8:0", "read", 100, 7, True)]
 
 
 def test_a_group_without_limits_has_none(tmp_path: Path) -> None:
