@@ -74,7 +74,7 @@ def unit(program: Program) -> bytes:
 
 
 def _manual() -> str:
-    """URIs of the manual pages: files of this checkout or installation, else man: names, which need a page in man's path."""
+    """URIs of the manual pages: files of this checkout or installation, else man: names, for a page in man's path."""
     for place in (Path(rogue_hunter.__file__).parents[1] / "man", Path(sys.prefix) / "share" / "man" / "man1"):
         if (page := place / "rh-pipe.1").is_file():
             return page.as_uri().replace("%", "%%")
