@@ -33,7 +33,7 @@ def state_of(status: int, task: Task | None, threads: str | None = None) -> str 
     if status == SSTOP:
         return "stopped"
     if status == SIDL:
-        return "idle"
+        return None  # being created: it has no state yet
     if task is not None:
         return "running" if task.running > 0 else threads or "sleeping"
     return "sleeping" if status == SSLEEP else None

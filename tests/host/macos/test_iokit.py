@@ -77,7 +77,7 @@ def test_any_property_list(tree: object) -> None:
 
 
 def test_reader_failures() -> None:
-    """Where ioreg is missing, fails or hangs the answer is None; a recorded file is read anew each time."""
+    """Where ioreg is missing, fails or hangs the answer is None; a recorded file is read again each time."""
     for error in (FileNotFoundError("ioreg"), subprocess.TimeoutExpired("ioreg", 10)):
         def fail(error: Exception = error) -> bytes:
             raise error
@@ -105,6 +105,19 @@ def test_frameworks() -> None:
         assert registry.read() == {533: 1_233_367_630, 900: 7000}
     assert counts.fake_iokit_alive() == kept == 3     # the three names that are kept for good
     assert counts.fake_iokit_bad() == 0
+
+
+def test_an_iterator_that_ends_early_is_read_again() -> None:
+    """When a client comes or goes, the walk ends without an error: it is repeated, and given up after the second."""
+    path = str(build())
+    registry, fake = iokit.Registry(path, path), ctypes.CDLL(path)
+    for cuts, wanted in ((1, {533: 1_233_367_630, 900: 7000}), (2, None)):
+        kept = fake.fake_iokit_alive()
+        fake.fake_iokit_cut(cuts)
+        assert registry.read() == wanted
+        fake.fake_iokit_cut(0)
+        assert fake.fake_iokit_alive() == kept and fake.fake_iokit_bad() == 0
+    assert registry.read() is not None
 
 
 def test_frameworks_that_are_not_there() -> None:
