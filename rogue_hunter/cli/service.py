@@ -40,7 +40,8 @@ def command() -> None:
 @command.command("install")
 @click.option("--print", "print_only", is_flag=True, help="Write the file to standard output and change nothing.")
 @click.option("--tailspin", is_flag=True,
-              help="macOS: let rh-pipe save the kernel's trace at a pause. Asks for your password for sudo.")
+              help="macOS: record the kernel's trace (tailspin) and let rh-pipe save it at a pause. Asks for your "
+                   "password for sudo.")
 @options.hz_option
 @options.db_option()
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="Serve this socket.")
@@ -65,6 +66,7 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
     _say(service.install())
     if tailspin:
         _say(_sudoers(config).install())
+        _say(_tailspin().install())
     if service.kind == "systemd":
         run.say("it stops at logout; to keep it: loginctl enable-linger")
     return run.OK
@@ -85,6 +87,7 @@ def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> in
     _say(service.uninstall())
     if service.kind == "launchd":
         _say(_sudoers(config).uninstall())
+        _say(_tailspin().uninstall())
     if purge:
         _purge()
     return run.OK
@@ -126,7 +129,8 @@ def status(as_json: bool, config: Config, manager: str | None) -> int:
     fields: dict[str, Any] = {
         "manager": service.kind, "name": service.name, "file": str(service.file), "installed": state.installed,
         "current": state.current, "enabled": state.enabled, "state": state.state, "pid": state.pid,
-        "exit_code": state.exit_code, "says": state.says, "sudoers": rule}
+        "exit_code": state.exit_code, "signal": state.signal, "exit_reason": state.exit_reason, "runs": state.runs,
+        "says": state.says, "sudoers": rule, "tailspin": _tailspin().enabled() if rule is not None else None}
     if as_json or not os.isatty(1):
         click.echo(wire.dumps(record("service", **fields)))
     else:
@@ -134,9 +138,11 @@ def status(as_json: bool, config: Config, manager: str | None) -> int:
 
         for name, value in fields.items():
             if value is not None:
-                click.echo(f"{name:<10} {visible({True: 'yes', False: 'no'}.get(value, str(value)))}")
+                click.echo(f"{name:<11} {visible({True: 'yes', False: 'no'}.get(value, str(value)))}")
         if state.current is False:
             run.say("the file is outdated: rh-service install updates it")
+        if rule and fields["tailspin"] is False:
+            run.say("macOS records no trace, so captures have none: rh-service install --tailspin enables it")
     return run.OK if state.state == "running" else run.UNAVAILABLE
 
 
@@ -208,6 +214,13 @@ def _sudoers(config: Config) -> Any:
     except KeyError:
         user = ""
     return Sudoers(user, uid, config.forensics.tailspin_file)
+
+
+def _tailspin() -> Any:
+    from rogue_hunter.service.sudoers import root_prefix
+    from rogue_hunter.service.tailspin import Tailspin
+
+    return Tailspin(paths.state_dir() / "tailspin.before", root_prefix())
 
 
 def _purge() -> None:
