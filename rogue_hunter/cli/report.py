@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
     from rogue_hunter.report.render import Answer
     from rogue_hunter.report.views.view import Asked
+    from rogue_hunter.stream.tick import Record
 
 USUAL_PERIOD = "1d"
 
@@ -26,6 +27,8 @@ _BY = click.option("--by", type=click.Choice(["command", "unit"]), default="comm
                    help="Add up by command or by unit of work.")
 _PARTS = tuple(click.option(f"--{part}", "part", flag_value=part, help=doc) for part, doc in (
     ("threads", "Only its threads."), ("logs", "Only its log entries."), ("blame", "Only who blocked whom.")))
+_REPORTS = click.option("--reports", type=click.Path(path_type=Path, file_okay=False), multiple=True, metavar="DIR",
+                        help="Directory of diagnostic reports of macOS; repeatable (default: those of this Mac).")
 _EXIT_CODE = click.option("--exit-code", is_flag=True, help="Exit 1 unless rh-pipe is running and writes.")
 
 
@@ -51,13 +54,14 @@ class View:
 VIEWS: dict[str, View] = {
     "summary": View("summary:summary_view", "which process hogs the machine, the worst first", usual=5),
     "why": View("why:why_view", "why was it slow --at TIME (default: now)? causes, and what was ruled out", usual=0,
-                more=(_AT,)),
+                more=(_AT, _REPORTS)),
     "pauses": View("pauses:pauses", "stalls of the machine, with resource and culprit", usual=20),
     "pause": View("pauses:pause", "one pause with all culprits and the evidence", ("ID",), "refused"),
     "offenders": View("timeline:offenders", "minutes of pause that each command caused", usual=20, more=(_BY,)),
-    "timeline": View("timeline:timeline", "pauses, events and sleep, newest first", usual=40),
+    "timeline": View("timeline:timeline", "pauses, events, sleep, and what macOS recorded, newest first", usual=40,
+                     more=(_REPORTS,)),
     "minutes": View("timeline:minutes", "the machine minute by minute, newest first", usual=20),
-    "events": View("events:events", "events of rogue processes, newest first", usual=20),
+    "events": View("events:events", "events of rogue processes, newest first", usual=20, more=(_REPORTS,)),
     "event": View("events:event", "one event with its snapshots and the range of each metric", ("ID",), "refused"),
     "captures": View("captures:captures", "captured evidence of bad moments, newest first", usual=20),
     "capture": View("captures:capture", "one capture: who blocked whom, threads, log", ("ID",), "refused", usual=0,
@@ -206,7 +210,7 @@ def _made(name: str) -> click.Command:
 def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Config, form: str | None, limit: int | None,
            columns: str | None, epoch: bool, since: float | None = None, until: float | None = None,
            at: float | None = None, text: str | None = None, by: str = "command", part: str | None = None,
-           exit_code: bool = False, **_names: str) -> int:
+           exit_code: bool = False, reports: tuple[Path, ...] = (), **_names: str) -> int:
     from functools import partial
 
     from rogue_hunter.daemon.socket.live import live_slices
@@ -227,12 +231,22 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
     form = run.output_form(form)
     database = options.database_path(db, config, make=False)
     asked = Asked(period, limit, which, form == "table", at, by, part or "", exit_code,
-                  live=partial(live_slices, database, config))
+                  live=partial(live_slices, database, config), recorded=partial(_recorded, reports))
     try:
         answer = _answer(view, asked, database, now, config)
         return run.print_answer(answer, form, now=now, fields=columns.split(",") if columns else (), epoch=epoch)
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise _damaged(database, error) from error
+
+
+def _recorded(reports: tuple[Path, ...], since: float, until: float) -> list[Record]:
+    """What macOS recorded between two times; what could not be read is printed on standard error."""
+    from rogue_hunter.capture.reports.collect import recorded
+
+    found, problems = recorded(since, until, reports or None)
+    for problem in problems:
+        run.say(problem)
+    return found
 
 
 def _damaged(database: Path, error: Exception) -> Exception:

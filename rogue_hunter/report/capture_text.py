@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rogue_hunter.capture.waitgraph.blame import blame
-from rogue_hunter.report.blame_text import blame_lines
+from rogue_hunter.capture.waitgraph.suspects import suspects
+from rogue_hunter.report.blame_text import blame_lines, count
 from rogue_hunter.report.render import Style, pairs, table
 from rogue_hunter.report.sentences import measure, moment
 from rogue_hunter.stream.tick import Record
@@ -100,8 +101,9 @@ def _before(context: Record, look: Style) -> str:
 
 
 def blame_text(records: Iterable[Record]) -> str:
-    """Which process blocks which, the one that blocks most first."""
-    return "\n".join(blame_lines(blame(records))) + "\n"
+    """Which process blocks which, the one that blocks most first, and the processes that the report points at."""
+    held = list(records)
+    return "\n".join(blame_lines(blame(held), suspects=list(suspects(held)))) + "\n"
 
 
 def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Style) -> str:
@@ -114,7 +116,9 @@ def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Sty
                                              -(p.get("cpu_seconds") or 0.0)))
     rows = [[str(p.get("pid", "")), str(p.get("role", "")), _state_words(states.get(p["process"], {})),
              str(p.get("threads", p.get("threads_listed", ""))), measure(p.get("cpu_seconds"), "s"),
-             size(p.get("memory_bytes")), str(p.get("open_files", "")), str(p["command"])] for p in order[:_PROCESSES]]
+             size(p.get("memory_bytes")), str(p.get("open_files", "")),
+             str(p["command"]) + (" (not responding)" if p.get("unresponsive") is True else "")]
+            for p in order[:_PROCESSES]]
     heads = ["PID", "ROLE", "THREADS SEEN", "THREADS", "CPU-TIME", "MEMORY", "FILES", "COMMAND"]
     keep = [i for i, h in enumerate(heads) if h not in ("ROLE", "FILES") or any(row[i] for row in rows)]
     made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look,
@@ -183,7 +187,7 @@ def report_text(records: Sequence[Record], look: Style) -> str:
     processes = of(records, "spindump_process")
     if processes:
         parts.append(_processes(processes, of(records, "spindump_thread"), look))
-    if of(records, "spindump_blocker"):
+    if of(records, "spindump_blocker") or list(suspects(records)):
         parts.append(blame_text(records))
     entries = of(records, "log_entry")
     if entries:
@@ -202,8 +206,18 @@ def _report(report: Record, look: Style) -> str:
             ("sampled", ", ".join(w for w in (
                 duration(report.get("duration_s")), f"{report['steps']} steps" if "steps" in report else "",
                 f"CPU time {duration(report['cpu_seconds'])}" if "cpu_seconds" in report else "") if w)),
-            ("holds", f"{report['processes']} processes, {report['threads']} threads, {report['blockers']} waits, "
-                      f"{report['edges']} of them name the process waited for"),
+            ("holds", ", ".join(count(report[k], w) for k, w in (
+                ("processes", "process"), ("threads", "thread"), ("blockers", "wait"))) + (
+                f", {report['edges']} of them naming the process waited for" if report["blockers"] else "")),
             ("not whole" if report.get("complete") is False else "note",
              "; ".join(map(str, report.get("problems", ()))))]
     return _pairs([(name, words) for name, words in made if words], look)
+
+
+def timeline_text(lines: Sequence[Record], look: Style) -> str:
+    """What several reports tell, as one table in the order of time, the newest first."""
+    if not lines:
+        return "No report with a time.\n"
+    rows = [[moment(t["ts"], look.now), t["what"], str(t.get("pid", "")), str(t.get("command", "")),
+             str(t.get("detail", "")), clip(str(t.get("file", "")).rsplit("/", 1)[-1], 40)] for t in lines]
+    return _table(["TIME", "WHAT", "PID", "COMMAND", "DETAIL", "FILE"], rows, look, right="PID", drop="FILE PID")

@@ -127,6 +127,12 @@ def _steps() -> Any:
         _complete(db, *SLICES)
         _views(db)
 
+    @steps()
+    def m008_reports(db: Any) -> None:
+        known = {row[0] for row in db.conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        _create(db, *(table for table in FORENSICS if table.name not in known))
+        _complete(db, *FORENSICS)
+
     return steps
 
 
@@ -138,10 +144,10 @@ def _views(db: Any) -> None:
 
 
 def _complete(db: Any, *tables: Table) -> None:
-    """Add the declared columns that a file of an earlier version lacks."""
+    """Add the declared columns that a file of an earlier version lacks; a later step creates a missing table."""
     for table in tables:
         known = {row[1] for row in db.conn.execute(f"PRAGMA table_info({table.name})")}
-        for column in table.columns:
+        for column in table.columns if known else ():
             if column.name not in known:
                 db.conn.execute(f"ALTER TABLE {table.name} ADD COLUMN {quoted(column.name)} {column.sql}")
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from rogue_hunter.capture.spindump.decode import named
 from rogue_hunter.capture.spindump.lines import State, ThreadLine, Wait, thread_line
 from rogue_hunter.capture.spindump.stacks import MAX_FRAMES, Stack, frame_text
+from rogue_hunter.schema.capture import RECORDS
 from rogue_hunter.stream.tick import Record, record
 
 MAX_PENDING = 20_000
 """Records of one process that are held back until it ends. The largest real process (kernel_task) has under 1,000."""
 MAX_LISTED = 32
 """Entries of a list in one record: notes, problems, sections."""
-
+_OWN_OF_RESOURCE = frozenset(f.name for f in RECORDS["resource_report"])
+_OWN_OF_SPINDUMP = frozenset(f.name for f in RECORDS["spindump_report"])
 
 
 @dataclass(slots=True)
@@ -23,6 +25,7 @@ class Thread:
     main: bool
     stack: Stack
     qos: str | None = None
+    idle: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     blocked_by: str | None = None
     blocked_most: int = 0
@@ -38,6 +41,8 @@ class Process:
     images: bool = False
     flushed: bool = False
     after_blank: bool = False
+    stack: Stack | None = None
+    """The stack of a section `Powerstats for:`, which has no threads."""
 
 
 @dataclass(slots=True)
@@ -45,6 +50,7 @@ class Report:
     fields: dict[str, object] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
     heaviest: list[bytes] | None = None
+    in_heaviest: bool = False
     seen_key: bool = False
     processes: int = 0
     threads: int = 0
@@ -54,6 +60,10 @@ class Report:
     with_images: int = 0
     last_images: bool = True
     powerstats: int = 0
+    idle_seconds: float = 0.0
+    idle_threads: int = 0
+    in_section: bool = False
+    binary: bool = False
     lines: int = 0
     page_bytes: int = 4096
     sections: list[str] = field(default_factory=list)
@@ -70,21 +80,35 @@ def open_process(report: Report, line: bytes, frames_wanted: Callable[[int | Non
     return Process(report.processes, fields, frames_wanted(who.pid))
 
 
+def open_powerstats(report: Report, line: bytes) -> Process:
+    """A section `Powerstats for: NAME (DISPLAY) [PID]` of a microstackshots report."""
+    report.powerstats += 1
+    who = named(line[len(b"Powerstats for:") :])
+    fields: dict[str, object] = {"pid": who.pid, "command": who.command, "display_name": who.display}
+    return Process(report.powerstats, fields, True, stack=Stack(True))
+
+
 def open_thread(report: Report, process: Process, line: bytes) -> Thread:
     parts = thread_line(line)
     report.threads += 1
     report.aggregated += parts.aggregated
     process.listed += 1
     main = process.listed == 1
-    return Thread(parts, main, Stack(main and process.frames_wanted))
+    kernel = process.fields.get("pid") == 0
+    idle = kernel and (parts.idle_seconds is not None or (parts.name or "").startswith("idle #"))
+    if idle:
+        report.idle_threads += 1
+        report.idle_seconds += parts.idle_seconds or 0.0
+    return Thread(parts, main, Stack(main and process.frames_wanted), idle=idle)
 
 
 def note_state(report: Report, process: Process, thread: Thread, state: State, bare: bytes,
                 capture: str | None) -> None:
     weight = _leading_count(bare)
     counts = thread.counts
+    # The idle thread of a CPU counts as running, and means that nothing else ran.
     for word, key in ((b"running", "running"), (b"runnable", "runnable"), (b"suspended", "suspended")):
-        if word in state.words:
+        if word in state.words and not thread.idle:
             counts[key] = counts.get(key, 0) + weight
     wait = state.wait
     if wait is None:
@@ -135,12 +159,13 @@ def close_thread(report: Report, process: Process | None, thread: Thread | None,
     process.pending.insert(at, record(
         "spindump_thread", capture=capture, process=process.number, pid=process.fields.get("pid"),
         command=process.fields["command"], thread_id=line.thread_id, main=thread.main or None, thread_name=line.name,
-        queue=line.queue, state=_dominant(counts, samples), samples=samples, sample_first=line.first,
+        queue=line.queue,
+        state="idle" if thread.idle else _dominant(counts, samples), samples=samples, sample_first=line.first,
         sample_last=line.last, running_samples=counts.get("running"), runnable_samples=counts.get("runnable"),
         blocked_samples=counts.get("blocked"), suspended_samples=counts.get("suspended"),
         priority=line.priority, priority_high=line.priority_high, base_priority=line.base_priority,
         cpu_seconds=line.cpu_seconds, idle_seconds=line.idle_seconds, last_ran_s=line.last_ran_s, qos=thread.qos,
-        blocked_by=thread.blocked_by, frames=frames or None, leaf=leaf,
+        blocked_by=thread.blocked_by, frames=frames or None, leaf=leaf, **line.counts,
     ))
     if len(process.pending) >= MAX_PENDING:
         yield from _flush(process, capture)
@@ -157,6 +182,7 @@ def _dominant(counts: dict[str, int], samples: int | None) -> str:
 def _flush(process: Process, capture: str | None) -> Iterator[Record]:
     if not process.flushed:
         process.flushed = True
+        _suspended(process.fields)
         if process.number:
             yield record("spindump_process", capture=capture, process=process.number, **process.fields,
                          threads_listed=process.listed)
@@ -164,8 +190,20 @@ def _flush(process: Process, capture: str | None) -> Iterator[Record]:
     process.pending.clear()
 
 
+def _suspended(fields: dict[str, object]) -> None:
+    """`Note: Suspended for N samples`: it was suspended if that is all of them."""
+    some, samples = fields.get("suspended_samples"), fields.get("samples")
+    if isinstance(some, int) and isinstance(samples, int) and some >= samples:
+        fields["suspended"] = True
+
+
 def close_process(report: Report, process: Process | None, capture: str | None) -> Iterator[Record]:
     if process is None:
+        return
+    if process.stack is not None:
+        frames, leaf = process.stack.heaviest()
+        yield record("resource_process", capture=capture, process=process.number, **process.fields,
+                     frames=frames or None, leaf=leaf)
         return
     report.with_images += process.images
     # A process that exited before the first sample has no threads and no images.
@@ -181,22 +219,35 @@ def problem(report: Report, words: str) -> None:
         report.problems.append(words)
 
 
-def finish(report: Report, capture: str | None, *, ended: bool) -> Record:
+def finish(report: Report, capture: str | None, *, ended: bool) -> Iterator[Record]:
+    """The record of the report as a whole: a resource_report, a spindump_report, or both."""
     complete: bool | None = True
     if not report.last_images:
         # Every process of a complete report ends with its binary images; an excerpt may omit all of them.
         complete = None if ended and not report.with_images else False
         problem(report, "ends inside of a process")
-    if report.powerstats:
-        report.fields["format"] = "microstackshots"
-        problem(report, f"a microstackshots report: {report.powerstats} sections `Powerstats for`, no threads")
-    elif not report.processes:
-        complete = False
-        problem(report, "no line `Process:`")
     if report.heaviest:
         report.fields["frames"] = [frame_text(f) for f in reversed(report.heaviest[-MAX_FRAMES:])]
-    return record(
-        "spindump_report", capture=capture, **report.fields, header=report.extra or None, processes=report.processes,
+    if report.powerstats or report.fields.get("data_source") == "Microstackshots" or "over_s" in report.fields:
+        yield record(
+            "resource_report", capture=capture, processes=report.powerstats, lines=report.lines,
+            header=report.extra or None,
+            **{name: value for name, value in report.fields.items() if name in _OWN_OF_RESOURCE})
+        if not report.processes:
+            return
+    if not report.processes:
+        complete = False
+        problem(report, "it has its binary form only: `spindump -i FILE -stdout` prints the text" if report.binary
+                else "no line `Process:`")
+    cpus, sampled = report.fields.get("cpus"), report.fields.get("sampled_s") or report.fields.get("duration_s")
+    if report.idle_seconds and isinstance(cpus, int) and report.idle_threads >= cpus and isinstance(sampled, float):
+        report.fields["idle_seconds"] = round(report.idle_seconds, 3)
+        if sampled > 0:
+            report.fields["cpu_busy_cores"] = round(max(0.0, cpus - report.idle_seconds / sampled), 3)
+    yield record(
+        "spindump_report", capture=capture, binary=report.binary or None,
+        **{name: value for name, value in report.fields.items() if name in _OWN_OF_SPINDUMP},
+        header=report.extra or None, processes=report.processes,
         threads=report.threads, threads_aggregated=report.aggregated, blockers=report.blockers, edges=report.edges,
         sections=report.sections or None, lines=report.lines, complete=complete, problems=report.problems or None,
     )

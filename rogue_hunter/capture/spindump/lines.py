@@ -20,13 +20,15 @@ import re
 from typing import NamedTuple
 
 from rogue_hunter.capture.spindump.decode import NAME_LIMIT, TEXT_LIMIT, fraction, named, text, whole
+from rogue_hunter.capture.spindump.decode import counts as decode_counts
 
 _ID = re.compile(rb"\s*Thread (<[^>]{0,64}>|\S{1,4096})")
 _SAMPLES = re.compile(rb"(?:^|\s)([0-9]{1,12}) samples? \(([0-9]{1,12})(?:-([0-9]{1,12}))?[^)]{0,64}\)")
 _PRIORITIES = re.compile(rb"\spriority ([0-9]{1,6})(?:-([0-9]{1,6}))?(?: \(base ([0-9]{1,6})(?:-[0-9]{1,6})?\))?")
-_CPU = re.compile(rb"\scpu time (<?[0-9][0-9.]{0,20})s")
-_IDLE = re.compile(rb"\sidle time (<?[0-9][0-9.]{0,20})s")
-_LAST_RAN = re.compile(rb"last ran (<?[0-9][0-9.,]{0,20})s")
+# `cpu time <0.001` has no unit in reports of version 25.
+_CPU = re.compile(rb"\scpu time (<?[0-9][0-9.]{0,20})(?![0-9.])")
+_IDLE = re.compile(rb"\sidle time (<?[0-9][0-9.]{0,20})(?![0-9.])")
+_LAST_RAN = re.compile(rb"last ran (<?[0-9][0-9.,]{0,20})(?![0-9])")
 _LINE_LIMIT = 8192
 
 
@@ -45,6 +47,7 @@ class ThreadLine(NamedTuple):
     cpu_seconds: float | None
     idle_seconds: float | None
     last_ran_s: float | None
+    counts: dict[str, int | float | None]
 
     @property
     def aggregated(self) -> bool:
@@ -62,7 +65,7 @@ def thread_line(line: bytes) -> ThreadLine:
     line = line[:_LINE_LIMIT].rstrip()
     head = _ID.match(line)
     if head is None:
-        return ThreadLine("?", *[None] * 11)
+        return ThreadLine("?", None, None, None, None, None, None, None, None, None, None, None, {})
     rest = line[head.end() :]
     every = list(_SAMPLES.finditer(rest))
     counts = every[-1] if every else None
@@ -81,6 +84,7 @@ def thread_line(line: bytes) -> ThreadLine:
         fraction(cpu.group(1)) if cpu else None,
         fraction(idle.group(1)) if idle else None,
         fraction(ran.group(1).replace(b",", b"")) if ran else None,
+        decode_counts(numbers),
     )
 
 
