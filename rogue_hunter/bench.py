@@ -26,7 +26,7 @@ from rogue_hunter.stream.clock import Beat
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.tracking.events import Track
-from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.minutes import History
 from rogue_hunter.tracking.pauses import Pauses
 
 Cpu = Callable[[], float]

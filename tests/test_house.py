@@ -187,7 +187,7 @@ def test_third_party_homes() -> None:
     assert wrong == []
 
 
-def test_costly_imports_stand_in_functions() -> None:
+def test_costly_imports_are_in_functions() -> None:
     """What costs a tenth of a second to import is not imported by looking at a module."""
 
     def at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:

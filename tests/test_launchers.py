@@ -1,4 +1,4 @@
-"""bin/: the environment is made once, whatever starts it; the command gets its input and arguments and nothing else."""
+"""bin/: the environment is made once, by any of the launchers; the command gets its input and arguments and nothing else."""
 
 import ast
 import json
@@ -65,7 +65,7 @@ def gate(tmp_path: Path) -> Path:
 
 
 def reach(gate: Path) -> int:
-    """Blocks until a set-up stands at the gate; a line written to the descriptor lets it go on."""
+    """Blocks until a set-up waits at the gate; a line written to the descriptor lets it continue."""
     return os.open(gate, os.O_WRONLY)
 
 
@@ -156,7 +156,7 @@ def test_a_killed_set_up_is_done_again_without_delay(checkout: Checkout, gate: P
 
 
 def test_an_installer_that_outlives_its_launcher_is_waited_for(checkout: Checkout, gate: Path) -> None:
-    """kill -9 of the launcher alone: its installer still writes, so nobody else does until it ends."""
+    """kill -9 of the launcher alone: its installer still writes, so no other launcher does until it ends."""
     first = launch(checkout, "--report", STUB_GATE=str(gate))
     held = reach(gate)
     os.kill(first.pid, signal.SIGKILL)
@@ -188,7 +188,7 @@ def test_a_failed_set_up_is_unavailable_and_tried_again(checkout: Checkout) -> N
     assert report(checkout.run(checkout.sample, "--report"))["argv"] == ["sample", "--report"]
 
 
-def test_a_uv_that_stands_for_none_leaves_the_work_to_pip(checkout: Checkout) -> None:
+def test_a_uv_that_fails_leaves_the_work_to_pip(checkout: Checkout) -> None:
     """A version manager's shim called uv can lead nowhere; the interpreter's own pip then fills the environment."""
     write_program(checkout.programs / "uv", "#!/bin/sh\nexit 127\n")
     write_program(checkout.programs / "python3", PYTHON.format(python=BASE_PYTHON, cases="""\
@@ -307,7 +307,7 @@ def test_an_rh_python_that_will_not_do_is_an_error(checkout: Checkout, value: st
     assert not (checkout.root / ".venv").exists()
 
 
-def test_pythons_that_will_not_do_are_passed_over(checkout: Checkout, tmp_path: Path) -> None:
+def test_unsuitable_pythons_are_skipped(checkout: Checkout, tmp_path: Path) -> None:
     """First on PATH: one that is too old, one without permission, a directory, a broken shim. The good one is last."""
     old, shut, folder, shim = (tmp_path / name for name in ("old", "shut", "folder", "shim"))
     write_program(old / "python3", "#!/bin/sh\necho old >>\"$STUB_LOG\"\nexit 1\n")
@@ -425,7 +425,7 @@ def test_an_unwritable_checkout_puts_it_into_the_users_data(open_checkout: Check
         pytest.skip("no Python 3.11 that another user may run")
     write_program(open_checkout.programs / "python3", f"#!/bin/sh\nexec {python} \"$@\"\n")
     use_python(open_checkout, python)
-    # root's own environment leads to an interpreter that nobody else may run
+    # root's own environment leads to an interpreter that other users may not run
     locked = open_checkout.root / ".venv" / "bin"
     locked.mkdir(parents=True)
     write_program(locked / "python", "#!/bin/sh\n").chmod(0o700)
@@ -612,7 +612,7 @@ def test_rh_check_and_the_commands_do_not_share_an_rh_venv(checkout: Checkout, t
 
 @pytest.mark.parametrize("answer", ["yes", "no"])
 def test_ci_installs_what_is_missing_and_bears_a_refusal(checkout: Checkout, answer: str) -> None:
-    """.ci/run asks apt-get once for what is not there; refused, the checks run all the same. Their status is CI's."""
+    """.ci/run asks apt-get once for missing packages; refused, the checks run all the same. Their status is CI's."""
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("bash is not installed")

@@ -1,4 +1,4 @@
-"""Known workloads on the live machine: what is told of them is what they did, and what others say of them.
+"""Known workloads on the live machine: what is reported is what they did, and agrees with other tools.
 
 Tolerances: CPU is compared over the same stretch with the kernel's own account of the process (times in clock ticks of
 10 ms), so 3 ticks and 5 %; bytes are exact but for the file system's own pages (1 %); memory to the allocator's slack.
@@ -45,7 +45,7 @@ def host() -> Iterator[LinuxHost]:
 
 
 def told(spawn: Spawn, code: str, *args: str) -> subprocess.Popen[bytes]:
-    """A child that says when it is ready, and goes on when it gets a line."""
+    """A child that reports when it is ready, and continues when it gets a line."""
     child = spawn(python(code, *args), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     ready(child)
     return child
@@ -64,7 +64,7 @@ LOOP = READY + "while True: pass"
 
 @pytest.mark.slow
 def test_busy_loops(host: LinuxHost, spawn: Spawn) -> None:
-    """Three loops on whatever CPUs there are: each has the CPU time that psutil gives it, and together they have no
+    """Three loops on any number of CPUs: each has the CPU time that psutil gives it, and together they have no
     more than there is."""
     loops = [told(spawn, LOOP) for _ in range(3)]
     idle = told(spawn, "print('ready', flush=True)\ninput()")
@@ -306,7 +306,7 @@ def test_children_that_ended(host: LinuxHost, spawn: Spawn) -> None:
 
 
 def test_spawn_storm(host: LinuxHost, spawn: Spawn) -> None:
-    """While processes are made and end as fast as can be, every tick is whole: no error, nobody twice."""
+    """While processes are made and end as fast as can be, every tick is whole: no error, no process twice."""
     child = told(
         spawn,
         "import os\nprint('ready', flush=True)\nwhile True:\n p=os.fork()\n if p==0: os._exit(0)\n os.waitpid(p,0)",
@@ -364,7 +364,7 @@ def test_the_loop_is_found(host: LinuxHost, spawn: Spawn) -> None:
 
 
 def test_whole_machine_adds_up(host: LinuxHost, spawn: Spawn) -> None:
-    """What all processes together use is what the machine says is used, but for what nobody owns (interrupts, those
+    """What all processes together use is what the machine says is used, but for what no process owns (interrupts, those
     that ended) and the clock ticks of each side."""
     for _ in range(2):
         told(spawn, LOOP)

@@ -25,7 +25,7 @@ class Request:
     """One capture to make.
 
     `capture` is its key, `ts` the epoch second of the record that requested it. The first target is the culprit, if
-    there is one. `troubles`: the names of each trouble that the capture is about (see capture.limits).
+    there is one. `troubles`: the names of each trouble that the capture examines (see capture.limits).
     """
 
     capture: str

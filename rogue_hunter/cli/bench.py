@@ -21,9 +21,9 @@ Examples:
   rh-bench                  ten seconds, a table
   rh-bench --json | jq '.[] | select(.part == "tick") | .core_percent'
 """)
-@click.option("--seconds", type=click.FloatRange(1, 600), default=10.0, show_default=True, metavar="N",
+@click.option("--seconds", type=options.Number(1, 600), default=10.0, show_default=True, metavar="N",
               help="Measure for about so long.")
-@click.option("--iterations", type=click.IntRange(1, 1_000_000), default=bench.ITERATIONS, show_default=True,
+@click.option("--iterations", type=options.Whole(1, 1_000_000), default=bench.ITERATIONS, show_default=True,
               metavar="N", help="Runs of one part at most, within that time.")
 @options.form_options()
 @options.host_options

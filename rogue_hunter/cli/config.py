@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @run.group("rh-config", """
 Examples:
-  rh-config init                 write a file to edit, with a comment on every key
-  rh-config validate my.toml     exit 78 and the reason if it is invalid
+  rh-config init               write a file with a comment on every key
+  rh-config validate my.toml   exit 78 and the reason if it is invalid
   eval "$(rh-config completion bash)"
 """)
 def command() -> None:
@@ -49,8 +49,7 @@ def init(file: Path | None, force: bool) -> int:
 @options.config_file_option()
 def show(as_json: bool, config_file: Path | None) -> int:
     """Print the configuration in force, defaults included."""
-    from rogue_hunter.rules.load import user_rules
-    from rogue_hunter.rules.toml import settings_of
+    from rogue_hunter.rules.load import settings_of, user_rules
 
     config, rules = load(config_file, paths.config_file()), user_rules(config_file)
     if as_json:
@@ -67,7 +66,7 @@ def show(as_json: bool, config_file: Path | None) -> int:
 
 def _whole(config: Config, rules: RuleSet, *, comment: bool = False) -> str:
     """Every table of a configuration file, including those of the rules."""
-    from rogue_hunter.rules.toml import rules_toml
+    from rogue_hunter.rules.load import rules_toml
 
     return f"{to_toml(config, comment_defaults=comment)}\n{rules_toml(rules, comment=comment)}"
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import click
 
@@ -25,14 +24,14 @@ LOOK_S = 0.2
 _OWN = frozenset({*RECORDS, "error"})
 FORMS = ("table", "json", "ndjson")
 _forms = options.form_options(*FORMS, table="Text for people (default on a terminal).")
-_files = click.argument("files", nargs=-1, required=True, metavar="FILE|DIRECTORY|- ...")
+_files = click.argument("files", nargs=-1, required=True, metavar="FILE|- ...")
 
 
 @run.group("rh-forensics", """
 Examples:
   rh-sample | rh-score | rh-track | rh-forensics > captures.ndjson
   rh-forensics blame spindump.txt            which process blocks which
-  rh-forensics parse spindump.txt | jq -c 'select(.type == "spindump_process" and .cpu_seconds > 1) | .command'
+  rh-forensics parse spindump.txt | jq 'select(.cpu_seconds > 1)'
   rh-forensics capture 4711                  capture a process now
   rh-forensics capture 4711 --ndjson | rh-forensics blame -
 """, invoke_without_command=True)
@@ -51,8 +50,7 @@ def command(context: click.Context, tee: bool, band: str | None, config: Config)
     from rogue_hunter.capture.stage import Captures
     from rogue_hunter.capture.worker import CaptureProcess
     from rogue_hunter.host.platform import here
-    from rogue_hunter.stream.batches import pumped
-    from rogue_hunter.stream.pipeline import chain
+    from rogue_hunter.stream.pipeline import chain, pumped
 
     # The command always makes captures, also if the configuration disables them for rh-pipe.
     settings = replace(config.forensics, enabled=True)
@@ -83,65 +81,38 @@ def _captures(tick: Tick) -> bytes:
 @_forms
 @_files
 def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> int:
-    """Turn reports into records: spindump and sample as text, resource limits, memory kills, crashes, panics, resets,
-    the sleep log and the log of macOS, a journal, a kernel log. Of a directory every report is read, newest first.
+    """Turn reports into records: spindump as text, the log of macOS, a journal, a kernel log.
 
     Exit 65 for another format or a truncated file; the readable part is printed.
     """
-    from rogue_hunter.capture.reports.collect import timeline
-    from rogue_hunter.report.capture_text import report_text, timeline_text
-    from rogue_hunter.report.render import Answer
-
     form = run.output_form(form, FORMS)
     code, out = run.OK, run.output()
     comma = b"[\n"
-    named, several = _named(files), len(files) > 1 or any(map(os.path.isdir, files))
-    lines: list[Record] = []
-    for file in named:
+    for file in files:
         kept: list[Record] = []
-        try:
-            for each in _read(file, frozenset(pids)):
-                if each["type"] == "error":
-                    code = code or run.BAD_INPUT
-                if form == "ndjson":
-                    out.write(wire.dumps(each) + b"\n")
-                elif form == "json":
-                    out.write(comma + wire.dumps(each))
-                    comma = b",\n"
-                else:
-                    kept.append(each)
-        except PermissionError as error:
-            if file in files:
-                raise
-            run.say(f"{file}: {error.strerror}")  # the other reports of the directory are read
-            code = run.IO_ERROR
-        if form == "table" and several:
-            lines += timeline(kept)
-        elif form == "table":
+        for each in _read(file, frozenset(pids)):
+            if each["type"] == "error":
+                code = run.BAD_INPUT
+            if form == "ndjson":
+                out.write(wire.dumps(each) + b"\n")
+            elif form == "json":
+                out.write(comma + wire.dumps(each))
+                comma = b",\n"
+            else:
+                kept.append(each)
+        if form == "table":
+            from rogue_hunter.report.capture_text import report_text
+            from rogue_hunter.report.render import Answer
+
             run.print_answer(Answer(kept, partial(report_text, kept)), form)
-    if form == "table" and several:
-        lines.sort(key=lambda line: -float(line["ts"]))
-        run.print_answer(Answer(lines, partial(timeline_text, lines)), form)
     if form == "json":
         out.write(b"\n]\n" if comma == b",\n" else b"[]\n")
     out.flush()
     return code
 
 
-def _named(files: Iterable[str]) -> Iterator[str]:
-    """The files; in the place of a directory those in it, newest first."""
-    from rogue_hunter.capture.reports.collect import newest_first
-
-    for file in files:
-        if file != "-" and os.path.isdir(file):
-            yield from (str(path) for _, path in newest_first(Path(file)))
-        else:
-            yield file
-
-
 def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
     """The records of one file. Errors are also printed on standard error."""
-    from rogue_hunter.capture.reports.collect import WHOLE
     from rogue_hunter.capture.spindump.detect import read
 
     name = "standard input" if file == "-" else file
@@ -150,7 +121,7 @@ def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
             if each["type"] == "error":
                 where = f", line {each['line']}" if "line" in each else ""
                 run.say(f"{name}{where}: {each['message']}")
-            elif each["type"] in WHOLE and file != "-":
+            elif each["type"] == "spindump_report" and file != "-":
                 each.setdefault("file", os.fsencode(file).decode("utf-8", "backslashreplace"))
             yield each
 
@@ -175,7 +146,7 @@ def _buffered(raw: io.RawIOBase) -> io.BufferedReader:
 # -- blame -------------------------------------------------------------------------------------------------------------
 
 @command.command("blame")
-@click.option("-n", "--limit", type=click.IntRange(1), default=10, show_default=True, metavar="N",
+@click.option("-n", "--limit", type=options.Whole(1), default=10, show_default=True, metavar="N",
               help="With --table: at most N answers for each report.")
 @_forms
 @_files
@@ -184,34 +155,32 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
 
     Reads the same files as parse, and records of captures as rh-forensics and rh-report print them.
     """
+    from rogue_hunter.capture.blame import blame as judge
+    from rogue_hunter.capture.blame import blame_records
     from rogue_hunter.capture.spindump.detect import reports
-    from rogue_hunter.capture.waitgraph.blame import blame as judge
-    from rogue_hunter.capture.waitgraph.blame import blame_records
-    from rogue_hunter.capture.waitgraph.suspects import suspects
-    from rogue_hunter.report.blame_text import blame_lines
+    from rogue_hunter.report.capture_text import blame_lines
     from rogue_hunter.text.format import visible
 
     form = run.output_form(form, FORMS)
     code, out = run.OK, run.output()
     found: list[Record] = []
-    for file in _named(files):
+    for file in files:
         kinds: set[str] = set()
         for capture, records in reports(_noting(_read(file), kinds)):
             if not any(each["type"].startswith("spindump_") for each in records):
                 continue
-            answer, pointed = judge(records), list(suspects(records, capture))
+            answer = judge(records)
             if form == "table":
                 name = capture or next((str(each["file"]) for each in records if "file" in each), file)
                 title = [visible(f"{name}:")] if name != file or len(files) > 1 else []
-                made = "\n".join([*title, *blame_lines(answer, limit, pointed), ""])
-                out.write(made.encode("utf-8", "backslashreplace"))
+                out.write("\n".join([*title, *blame_lines(answer, limit), ""]).encode("utf-8", "backslashreplace"))
             elif form == "ndjson":
-                out.writelines(wire.dumps(each) + b"\n" for each in (*blame_records(answer, capture), *pointed))
+                out.writelines(wire.dumps(each) + b"\n" for each in blame_records(answer, capture))
             else:
-                found += [*blame_records(answer, capture), *pointed]
-        if "error" in kinds and (file in files or any(kind.startswith("spindump_") for kind in kinds)):
+                found += blame_records(answer, capture)
+        if "error" in kinds:
             code = run.BAD_INPUT
-        elif not any(kind.startswith("spindump_") for kind in kinds) and file in files:
+        elif not any(kind.startswith("spindump_") for kind in kinds):
             run.say(f"{'standard input' if file == '-' else file}: has no stacks, so no waits")
             code = run.BAD_INPUT
     if form == "json":
@@ -232,7 +201,7 @@ def _noting(records: Iterable[Record], kinds: set[str]) -> Iterator[Record]:
 @command.command("capture")
 @_forms
 @options.config_option
-@click.argument("pids", nargs=-1, type=click.IntRange(1), metavar="[PID ...]")
+@click.argument("pids", nargs=-1, type=options.Whole(1), metavar="[PID ...]")
 def capture(pids: tuple[int, ...], form: str | None, config: Config) -> int:
     """Capture processes now, and the processes that block them; the first one is the culprit.
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 @run.group("rh-match", """
 Examples:
   rh-sample -n 2 | rh-match | jq -c '[.pid, .command, .rule, .reason]'
-  rh-sample -n 2 | rh-match | rh-reap --dry-run      what would be terminated, and why
+  rh-sample -n 2 | rh-match | rh-reap --dry-run   what would be terminated
   rh-sample | rh-score | rh-match --tee | rh-metrics --serve 127.0.0.1:9090
-  rh-match rules --toml > my-rules.toml              a rule file to start from
-  rh-match backtest --since 30d                      what the rules would have matched in the past
+  rh-match rules --toml > my-rules.toml           a rule file to start from
+  rh-match backtest --since 30d                   what they would have matched
 """, invoke_without_command=True)
 @click.option("--tee", is_flag=True, help="Print the ticks too, not only the matches.")
 @click.option("--no-lifetime", is_flag=True,
@@ -76,7 +76,7 @@ def _told(tick: Tick, seen: list[int]) -> Tick:
 def rules_(as_toml: bool, form: str | None, config: Config, rules: RuleSet) -> int:
     """List the rules in force, in the order of evaluation."""
     if as_toml:
-        from rogue_hunter.rules.toml import rules_toml
+        from rogue_hunter.rules.load import rules_toml
 
         click.echo(rules_toml(rules), nl=False)
         return run.OK

@@ -42,8 +42,8 @@ class Address(click.ParamType):  # type: ignore[type-arg]  # generic from click 
 
 @run.command("rh-metrics", """
 Examples:
-  rh-metrics                                             the page, from the database of rh-pipe
-  rh-metrics --serve 127.0.0.1:9090                      a page for Prometheus to scrape
+  rh-metrics                          the page, from the database of rh-pipe
+  rh-metrics --serve 127.0.0.1:9090   a page for Prometheus to scrape
   rh-sample | rh-score | rh-match --tee | rh-metrics --serve :9090
   * * * * *  /path/to/rh-metrics --textfile /var/lib/node_exporter/rh.prom
 """)
@@ -54,7 +54,7 @@ Examples:
               help="Write the page to this file atomically, for node_exporter.")
 @click.option("--every", type=options.Seconds(), default=EVERY_S, show_default=True, metavar="TIME",
               help="Interval between two writes of the file.")
-@options.db_option()
+@options.db_option("Read this database instead of standard input.")
 @options.config_option
 def command(port: int | None, path: str, textfile: Path | None, every: float, db: Path | None, config: Config) -> int:
     """Count ticks, matches and actions, and export the counts in the Prometheus text format.

@@ -17,6 +17,28 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_HUGE = 1e9
+"""Bounds above this are of a data type; people get no number."""
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return f"{low} or more" if high is None or high > _HUGE else f"{low} to {high}"
+
+
+class Whole(click.IntRange):
+    """An integer with bounds, which --help and errors give in words."""
+
+    def _describe_range(self) -> str:
+        return _range(self.min, self.max)
+
+
+class Number(click.FloatRange):
+    """A number with bounds, which --help and errors give in words."""
+
+    def _describe_range(self) -> str:
+        return _range(self.min, self.max)
+
+
 _FORMS = {"table": "A table for people (default on a terminal).", "json": "One JSON array.",
           "ndjson": "One JSON object a line (default in a pipe).", "csv": "Comma separated values with a header."}
 
@@ -97,11 +119,11 @@ def host_options(function: _F) -> _F:
 
 def hz_option(function: _F) -> _F:
     """--hz."""
-    return click.option("--hz", type=click.FloatRange(0.01, 100), metavar="N",
-                        help="Beats a second (default: 3).")(function)
+    return click.option("--hz", type=Number(0.01, 100), metavar="N",
+                        help="Ticks a second (default: system.hz of the configuration, 3).")(function)
 
 
-def db_option(doc: str = "Database file (default: the user's).") -> Callable[[_F], _F]:
+def db_option(doc: str = "Database file (default: store.path if set, else the user's).") -> Callable[[_F], _F]:
     """-d/--db."""
     return click.option("-d", "--db", type=click.Path(path_type=Path), metavar="FILE", help=doc)
 

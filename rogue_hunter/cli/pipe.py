@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
+import math
 import select
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from rogue_hunter import paths
-from rogue_hunter.capture.waiting import Waits
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
-from rogue_hunter.config.toml import load
-from rogue_hunter.daemon import pipe
-from rogue_hunter.daemon.log import Log, log_path
-from rogue_hunter.daemon.loop import Loop
-from rogue_hunter.daemon.rules_stage import ruling
-from rogue_hunter.daemon.sd_notify import Notifier
-from rogue_hunter.daemon.services import Setting, background, capturing
-from rogue_hunter.daemon.socket.address import socket_path
-from rogue_hunter.host.platform import here
-from rogue_hunter.reaper.platform import here as machine
-from rogue_hunter.sampling.limits import Limits
-from rogue_hunter.store.database import DatabaseError
-from rogue_hunter.text.countdown import Countdown
+
+if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
+    from rogue_hunter.daemon.log import Log
+
+
+class Countdown:
+    """`rh-pipe: 14 s left`, rewritten in place once a second; `clear` removes it before other output. The time starts
+    with the first `show`.
+
+    Only for a terminal. Errors of a terminal that is closed are ignored.
+    """
+
+    def __init__(self, name: str, seconds: float, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._stream = stream
+        self._clock = clock
+        self._seconds = seconds
+        self._end: float | None = None
+        self._shown: int | None = None
+        self._width = 0
+
+    def show(self) -> None:
+        """Write the line if the number of seconds changed."""
+        now = self._clock()
+        if self._end is None:
+            self._end = now + self._seconds
+        left = max(0, math.ceil(self._end - now))
+        if left == self._shown:
+            return
+        text = f"{self._name}: {left} s left"
+        self._write(f"\r{text:<{self._width}}")
+        self._shown, self._width = left, len(text)
+
+    def clear(self) -> None:
+        """Remove the line; the next `show` writes it again."""
+        if self._width:
+            self._write(f"\r{'':<{self._width}}\r")
+        self._shown, self._width = None, 0
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
 
 PRINTED = 1000
 """Characters of a message on standard error: fewer than the 4096 bytes for which a pipe that is ready has room."""
@@ -37,16 +72,16 @@ PATIENCE_S = 0.5
 
 @run.command("rh-pipe", """
 Examples:
-  rh-pipe --for 20s --report           watch for 20 seconds, then say who hogs the machine
-  rh-pipe                              until stopped; rh-report reads what it writes
+  rh-pipe --for 20s --report   watch for 20 s, then report the worst
+  rh-pipe                      until stopped; rh-report reads what it writes
   rh-pipe --tee | jq -c 'select(.type == "event")'
 """, facts=True)
 @options.hz_option
-@click.option("--for", "seconds", type=options.Seconds(), metavar="TIME", help="Stop after this time (90s, 1h30m).")
+@click.option("--for", "seconds", type=options.Seconds(), metavar="TIME", help="Stop after this time (90s, 1h30m, 2d).")
 @options.db_option()
 @click.option("--tee", is_flag=True, help="Print every tick as NDJSON as well.")
 @click.option("--report", is_flag=True, help="At the end, print the summary of rh-report for this run.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing on standard error but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors on standard error.")
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE",
               help="Serve this socket (default: the user's; rh-tail follows it).")
 @click.option("--no-socket", is_flag=True, help="Serve no socket.")
@@ -60,6 +95,19 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     Ends no process, unless the configuration says [reap] mode = "armed". Runs in the foreground until SIGTERM, SIGINT
     or --for. One rh-pipe at a time writes to a database.
     """
+    from rogue_hunter.capture.waiting import Waits
+    from rogue_hunter.config.toml import load
+    from rogue_hunter.daemon import pipe
+    from rogue_hunter.daemon.loop import Loop
+    from rogue_hunter.daemon.rules_stage import ruling
+    from rogue_hunter.daemon.sd_notify import Notifier
+    from rogue_hunter.daemon.services import Setting, background, capturing
+    from rogue_hunter.daemon.socket.address import socket_path
+    from rogue_hunter.host.platform import here
+    from rogue_hunter.reaper.platform import here as machine
+    from rogue_hunter.sampling.limits import Limits
+    from rogue_hunter.store.database import DatabaseError
+
     if tee and report:
         raise run.Failure("--tee and --report both want standard output; choose one", run.USAGE)
     if socket and no_socket:
@@ -89,7 +137,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     notifier = Notifier()
     host = here(proc_root, libproc)
     try:
-        # Captures are of the machine that this runs on; a recording tells of another one, or of another day.
+        # Captures are of the machine that this runs on; a recording is of another one, or of another day.
         here_and_now = proc_root == Path("/proc") and libproc is None
         with (Loop(patience=PATIENCE_S) as loop, capturing(config) if here_and_now else nullcontext() as captures,
               ruling(config, config_file, say, machine if here_and_now else None) as rules):
@@ -138,6 +186,8 @@ def _countdown(seconds: float | None) -> Countdown | None:
 
 def _log(config: Config) -> Log | None:
     """The log; without one when its directory cannot be had, which is no reason not to watch."""
+    from rogue_hunter.daemon.log import Log, log_path
+
     if not config.log.enabled:
         return None
     try:

@@ -14,7 +14,7 @@ import click
 
 from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
-from rogue_hunter.service.program import XDG, command_line
+from rogue_hunter.service.manager import XDG, command_line
 from rogue_hunter.store import prune as pruning
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import record
@@ -35,7 +35,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5
 
 @run.command("rh-prune", """
 Examples:
-  rh-prune                             as the configuration says: 30 days, 500 MB
+  rh-prune                             as configured: 30 days, 500 MB
   rh-prune --older-than 7d --dry-run   what would be removed?
   rh-prune --max-size 100MB
   rh-prune --print-cron                a line for your crontab
@@ -68,7 +68,7 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
         removed, left = pruning.estimate_file(database, now - age, limit, fine_before) if dry_run else \
             pruning.prune_file(database, now - age, limit, fine_before, run.say)
     except pruning.InUse as refused:
-        from rogue_hunter.daemon.socket.live import prune_through_pipe
+        from rogue_hunter.daemon.socket.client import prune_through_pipe
 
         answer = prune_through_pipe(database, age, limit, config, refused)
         out.write(wire.dumps(answer) + b"\n")

@@ -20,7 +20,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.reaper.audit import audit_log
 from rogue_hunter.reaper.candidate import Candidate, manual
 from rogue_hunter.reaper.confirm import confirm_on_tty
-from rogue_hunter.reaper.limits import rearm
+from rogue_hunter.reaper.guards import rearm
 from rogue_hunter.reaper.notify import Notifier, sentence, summary
 from rogue_hunter.reaper.platform import here
 from rogue_hunter.reaper.process import Machine, Unreadable
@@ -29,8 +29,7 @@ from rogue_hunter.reaper.signals import Gone, Stop
 from rogue_hunter.reaper.stage import Reap
 from rogue_hunter.rules.model import RuleSet
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.batches import gathered
-from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.pipeline import chain, gathered
 from rogue_hunter.stream.tick import Record, Tick, record
 
 if TYPE_CHECKING:
@@ -46,15 +45,15 @@ TOGETHER_S = 0.2
 
 @run.command("rh-reap", """
 Examples:
-  rh-sample -n 2 | rh-match | rh-reap --dry-run   what would be terminated, and why
+  rh-sample -n 2 | rh-match | rh-reap --dry-run   what would be terminated
   rh-sample -n 2 | rh-match | rh-reap             asks on the terminal first
   rh-reap --all --dry-run                         the same, without a pipe
-  rh-reap --pid 12345                             this one; every protection holds
-  rh-reap --verify                                is the audit file what was written?
+  rh-reap --pid 12345                             protections stay in force
+  rh-reap --verify                                was the audit file changed?
 """)
 @click.option("--dry-run", is_flag=True, help="Send no signal; print what would be done.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. All protections stay in force.")
-@click.option("--pid", "pids", type=click.IntRange(1, PID_MAX), multiple=True, metavar="PID",
+@click.option("--pid", "pids", type=options.Whole(1, PID_MAX), multiple=True, metavar="PID",
               help="Terminate this process, even if no rule matches; may be repeated. Reads no input.")
 @click.option("--all", "everything", is_flag=True,
               help="Match all processes now, and terminate those that match. Reads no input.")
@@ -93,8 +92,7 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
     if pids:
         ticks, finish = _named(pids, setup.machine)
     elif everything:
-        from rogue_hunter.reaper.scan import scan
-        from rogue_hunter.rules.matcher import Matcher
+        from rogue_hunter.rules.matcher import Matcher, scan
 
         counted, matcher = run.ProcessCount(), Matcher(rules, patterns=setup.patterns)
         ticks = chain(scan(config, matcher), counted)
@@ -225,7 +223,7 @@ def _verify(config: Config, rules: RuleSet) -> int:
 
 
 def _rearm() -> int:
-    from rogue_hunter.reaper.limits import disarmed
+    from rogue_hunter.reaper.guards import disarmed
 
     why = disarmed(paths.state_dir())
     lifted = rearm(paths.state_dir())

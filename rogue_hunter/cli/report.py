@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
     from rogue_hunter.report.render import Answer
     from rogue_hunter.report.views.view import Asked
-    from rogue_hunter.stream.tick import Record
 
 USUAL_PERIOD = "1d"
 
@@ -27,8 +26,6 @@ _BY = click.option("--by", type=click.Choice(["command", "unit"]), default="comm
                    help="Add up by command or by unit of work.")
 _PARTS = tuple(click.option(f"--{part}", "part", flag_value=part, help=doc) for part, doc in (
     ("threads", "Only its threads."), ("logs", "Only its log entries."), ("blame", "Only who blocked whom.")))
-_REPORTS = click.option("--reports", type=click.Path(path_type=Path, file_okay=False), multiple=True, metavar="DIR",
-                        help="Directory of diagnostic reports of macOS; repeatable (default: those of this Mac).")
 _EXIT_CODE = click.option("--exit-code", is_flag=True, help="Exit 1 unless rh-pipe is running and writes.")
 
 
@@ -54,14 +51,13 @@ class View:
 VIEWS: dict[str, View] = {
     "summary": View("summary:summary_view", "which process hogs the machine, the worst first", usual=5),
     "why": View("why:why_view", "why was it slow --at TIME (default: now)? causes, and what was ruled out", usual=0,
-                more=(_AT, _REPORTS)),
+                more=(_AT,)),
     "pauses": View("pauses:pauses", "stalls of the machine, with resource and culprit", usual=20),
     "pause": View("pauses:pause", "one pause with all culprits and the evidence", ("ID",), "refused"),
     "offenders": View("timeline:offenders", "minutes of pause that each command caused", usual=20, more=(_BY,)),
-    "timeline": View("timeline:timeline", "pauses, events, sleep, and what macOS recorded, newest first", usual=40,
-                     more=(_REPORTS,)),
+    "timeline": View("timeline:timeline", "pauses, events and sleep, newest first", usual=40),
     "minutes": View("timeline:minutes", "the machine minute by minute, newest first", usual=20),
-    "events": View("events:events", "events of rogue processes, newest first", usual=20, more=(_REPORTS,)),
+    "events": View("events:events", "events of rogue processes, newest first", usual=20),
     "event": View("events:event", "one event with its snapshots and the range of each metric", ("ID",), "refused"),
     "captures": View("captures:captures", "captured evidence of bad moments, newest first", usual=20),
     "capture": View("captures:capture", "one capture: who blocked whom, threads, log", ("ID",), "refused", usual=0,
@@ -97,7 +93,7 @@ def _view_options(view: View) -> list[Callable[[Any], Any]]:
         *view.more,
         *(click.option(flag, name, type=kind, metavar=metavar, help=doc, hidden=view.period == "ignored")
           for flag, name, kind, metavar, doc in period if view.period != "refused"),
-        click.option("-n", "--limit", type=click.IntRange(0), metavar="N", hidden=view.usual is None,
+        click.option("-n", "--limit", type=options.Whole(0), metavar="N", hidden=view.usual is None,
                      help=f"At most N rows, 0 for all{usual}."),
         options.form_options(json="One JSON array, or one object if there is only one answer."),
         click.option("--columns", metavar="A,B", help="Only these fields, in this order."),
@@ -148,7 +144,7 @@ class Views(click.Group):
         return super().parse_args(ctx, self.ordered(args) if add else args)
 
     def ordered(self, args: list[str]) -> list[str]:
-        """The arguments with the view first; without one it is the summary, and --help is about all views."""
+        """The arguments with the view first; without one it is the summary, and --help describes all views."""
         at = _first_argument(args)
         if at is not None:
             return [args[at], *args[:at], *args[at + 1:]]
@@ -210,10 +206,10 @@ def _made(name: str) -> click.Command:
 def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Config, form: str | None, limit: int | None,
            columns: str | None, epoch: bool, since: float | None = None, until: float | None = None,
            at: float | None = None, text: str | None = None, by: str = "command", part: str | None = None,
-           exit_code: bool = False, reports: tuple[Path, ...] = (), **_names: str) -> int:
+           exit_code: bool = False, **_names: str) -> int:
     from functools import partial
 
-    from rogue_hunter.daemon.socket.live import live_slices
+    from rogue_hunter.daemon.socket.client import live_slices
     from rogue_hunter.report.queries import Period
     from rogue_hunter.report.sentences import moment
     from rogue_hunter.report.views.view import Asked
@@ -231,7 +227,7 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
     form = run.output_form(form)
     database = options.database_path(db, config, make=False)
     asked = Asked(period, limit, which, form == "table", at, by, part or "", exit_code,
-                  live=partial(live_slices, database, config), recorded=partial(_recorded, reports))
+                  live=partial(live_slices, database, config))
     try:
         answer = _answer(view, asked, database, now, config)
         return run.print_answer(answer, form, now=now, fields=columns.split(",") if columns else (), epoch=epoch)
@@ -239,26 +235,16 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
         raise _damaged(database, error) from error
 
 
-def _recorded(reports: tuple[Path, ...], since: float, until: float) -> list[Record]:
-    """What macOS recorded between two times; what could not be read is printed on standard error."""
-    from rogue_hunter.capture.reports.collect import recorded
-
-    found, problems = recorded(since, until, reports or None)
-    for problem in problems:
-        run.say(problem)
-    return found
-
-
 def _damaged(database: Path, error: Exception) -> Exception:
     """What to report if an answer could not be made: that the file is damaged if it is, else the error itself."""
-    from rogue_hunter.store.damage import misfit
+    from rogue_hunter.store.database import misfit
 
     wrong = misfit(database) if database.exists() else None
     return error if wrong is None else run.Failure(f"{database}: damaged: {wrong}", run.IO_ERROR)
 
 
 def _answer(view: View, asked: Asked, database: Path, now: float, config: Config) -> Answer:
-    from rogue_hunter.daemon.socket.live import with_live_state
+    from rogue_hunter.daemon.socket.client import with_live_state
     from rogue_hunter.report.database import Source, source
 
     module, function = view.place.split(":")
@@ -271,13 +257,13 @@ def _answer(view: View, asked: Asked, database: Path, now: float, config: Config
 
 @run.group("rh-report", """
 Examples:
-  rh-report                              which process hogs the machine, worst first
-  rh-report why --at 14:32               why was it slow then?
+  rh-report                  which process hogs the machine, worst first
+  rh-report why --at 14:32   why was it slow then?
   rh-report pauses --since 7d
   rh-report offenders --since 30d --by unit
   rh-report events --since 2d --command chrome
   rh-report events --csv --columns entry_time,command,peak_score > events.csv
-  rh-report sql "SELECT command, sum(cpu_seconds) FROM command_minutes GROUP BY 1"
+  rh-report sql "SELECT command, count(*) FROM process_events GROUP BY 1"
   rh-report diff before.ndjson after.ndjson
   rh-report status --exit-code || systemctl --user restart rogue-hunter
 """, cls=Views, subcommand_metavar="[VIEW] [ARGUMENTS]", options_metavar="[OPTIONS]")

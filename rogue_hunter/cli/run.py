@@ -44,7 +44,7 @@ def say(message: str) -> None:
         sys.stderr.flush()
 
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 """Settings of click that all commands share."""
 
 

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @run.command("rh-sample", """
 Examples:
-  rh-sample -n 1 | jq -c 'select(.type == "process") | [.pid, .command, .cpu_percent]'
+  rh-sample -n 1 | jq -c 'select(.pid) | [.pid, .command, .cpu_percent]'
   rh-sample -n 3 --top 5                    the five that use the most CPU
   rh-sample --hz 1 --active > day.ndjson    record what ran, once a second
   rh-sample | rh-score --min-score 45       what is rogue, as it happens
 """)
-@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N ticks (default: never).")
+@click.option("-n", "--count", type=options.Whole(1), metavar="N", help="Stop after N ticks (default: never).")
 @options.hz_option
 @click.option("--active", is_flag=True, help="Only processes that ran in the tick.")
-@click.option("--pid", "pids", type=click.IntRange(0, 2**31 - 1), multiple=True, metavar="PID",
+@click.option("--pid", "pids", type=options.Whole(0, 2**31 - 1), multiple=True, metavar="PID",
               help="Only this process; may be repeated.")
 @click.option("--user", "users", multiple=True, metavar="NAME",
               help="Only this user's processes (name or id); may be repeated.")
-@click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N processes that use the most CPU.")
+@click.option("--top", type=options.Whole(1), metavar="N", help="Only the N processes that use the most CPU.")
 @click.option("--record", type=click.Path(path_type=Path), metavar="DIR",
               help="Also record what is read, secrets masked, in DIR; --proc-root DIR replays it.")
 @click.option("--self-check", is_flag=True, help="macOS: check every system call used, print a verdict and exit.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @run.command("rh-score", """
 Examples:
-  rh-sample -n 3 | rh-score --min-score 45 | jq -c '[.pid, .command, .score, .dominant_resource]'
+  rh-sample -n 3 | rh-score --min-score 45 | jq -c '[.pid, .score]'
   rh-sample -n 3 | rh-score --top 3 --explain | jq .terms
   rh-score --model stress < recorded.ndjson
   rh-score -c other.toml < recorded.ndjson    the same ticks, other settings
@@ -22,8 +22,8 @@ Examples:
 @click.option("--model", type=click.Choice(["share", "stress"]),
               help="Scoring model (default: the configured one, share).")
 @click.option("--explain", is_flag=True, help="Add `terms`: what each resource or input contributed.")
-@click.option("--min-score", type=click.IntRange(0, 100), metavar="N", help="Only processes with this score or more.")
-@click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N highest scores, highest first.")
+@click.option("--min-score", type=options.Whole(0, 100), metavar="N", help="Only processes with this score or more.")
+@click.option("--top", type=options.Whole(1), metavar="N", help="Only the N highest scores, highest first.")
 @options.config_option
 def command(model: str | None, explain: bool, min_score: int | None, top: int | None, config: Config) -> int:
     """Read ticks, add a score from 0 to 100, its band and its reasons to every process, and print the ticks."""

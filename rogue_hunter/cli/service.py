@@ -16,9 +16,8 @@ from rogue_hunter import paths
 from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.daemon import log
-from rogue_hunter.service.manager import Manager, ServiceError
+from rogue_hunter.service.manager import Manager, ServiceError, program
 from rogue_hunter.service.platform import here
-from rogue_hunter.service.program import program
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import record
 
@@ -40,8 +39,7 @@ def command() -> None:
 @command.command("install")
 @click.option("--print", "print_only", is_flag=True, help="Write the file to standard output and change nothing.")
 @click.option("--tailspin", is_flag=True,
-              help="macOS: record the kernel's trace (tailspin) and let rh-pipe save it at a pause. Asks for your "
-                   "password for sudo.")
+              help="macOS: let rh-pipe save the kernel's trace at a pause. Asks for your password for sudo.")
 @options.hz_option
 @options.db_option()
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="Serve this socket.")
@@ -66,7 +64,6 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
     _say(service.install())
     if tailspin:
         _say(_sudoers(config).install())
-        _say(_tailspin().install())
     if service.kind == "systemd":
         run.say("it stops at logout; to keep it: loginctl enable-linger")
     return run.OK
@@ -87,7 +84,6 @@ def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> in
     _say(service.uninstall())
     if service.kind == "launchd":
         _say(_sudoers(config).uninstall())
-        _say(_tailspin().uninstall())
     if purge:
         _purge()
     return run.OK
@@ -129,8 +125,7 @@ def status(as_json: bool, config: Config, manager: str | None) -> int:
     fields: dict[str, Any] = {
         "manager": service.kind, "name": service.name, "file": str(service.file), "installed": state.installed,
         "current": state.current, "enabled": state.enabled, "state": state.state, "pid": state.pid,
-        "exit_code": state.exit_code, "signal": state.signal, "exit_reason": state.exit_reason, "runs": state.runs,
-        "says": state.says, "sudoers": rule, "tailspin": _tailspin().enabled() if rule is not None else None}
+        "exit_code": state.exit_code, "says": state.says, "sudoers": rule}
     if as_json or not os.isatty(1):
         click.echo(wire.dumps(record("service", **fields)))
     else:
@@ -138,17 +133,15 @@ def status(as_json: bool, config: Config, manager: str | None) -> int:
 
         for name, value in fields.items():
             if value is not None:
-                click.echo(f"{name:<11} {visible({True: 'yes', False: 'no'}.get(value, str(value)))}")
+                click.echo(f"{name:<10} {visible({True: 'yes', False: 'no'}.get(value, str(value)))}")
         if state.current is False:
             run.say("the file is outdated: rh-service install updates it")
-        if rule and fields["tailspin"] is False:
-            run.say("macOS records no trace, so captures have none: rh-service install --tailspin enables it")
     return run.OK if state.state == "running" else run.UNAVAILABLE
 
 
 @command.command("logs")
-@click.option("-n", "--lines", type=click.IntRange(0), default=20, show_default=True, metavar="N",
-              help="How many entries.")
+@click.option("-n", "--lines", type=options.Whole(0), default=20, show_default=True, metavar="N",
+              help="Number of entries.")
 @click.option("-f", "--follow", is_flag=True, help="Wait for further entries and print them.")
 @click.option("--json", "as_json", is_flag=True, help="Print records, also on a terminal.")
 @options.config_option
@@ -214,13 +207,6 @@ def _sudoers(config: Config) -> Any:
     except KeyError:
         user = ""
     return Sudoers(user, uid, config.forensics.tailspin_file)
-
-
-def _tailspin() -> Any:
-    from rogue_hunter.service.sudoers import root_prefix
-    from rogue_hunter.service.tailspin import Tailspin
-
-    return Tailspin(paths.state_dir() / "tailspin.before", root_prefix())
 
 
 def _purge() -> None:

@@ -7,17 +7,17 @@ import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
-from rogue_hunter.daemon.socket.address import socket_path
-from rogue_hunter.daemon.socket.follow import Batch, Output, follow, identity, kind_of, stored
 from rogue_hunter.schema import RECORDS
-from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record
+
+if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
+    from rogue_hunter.daemon.socket.client import Batch
+    from rogue_hunter.stream.tick import Record
 
 
 @run.command("rh-tail", """
@@ -25,9 +25,9 @@ Examples:
   rh-tail                                        a live table on a terminal
   rh-tail -n 3 --type tick | jq .max_score
   rh-tail | jq -c 'select(.type == "event") | [.kind, .command, .score]'
-  rh-tail --since 1h --type event --type pause   of the last hour, from the database, then live
+  rh-tail --since 1h --type event --type pause   those of the last hour first
 """)
-@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N ticks.")
+@click.option("-n", "--count", type=options.Whole(1), metavar="N", help="Stop after N ticks.")
 @click.option("-t", "--type", "types", multiple=True, type=click.Choice(sorted(RECORDS)), metavar="TYPE",
               help="Print records of this type only (tick, process, event, pause, ...); may be given more than once.")
 @click.option("--since", "start", type=options.Moment(), metavar="TIME",
@@ -35,7 +35,8 @@ Examples:
 @click.option("--table", "form", flag_value="table", help="Print the table even if the output is not a terminal.")
 @click.option("--ndjson", "--json", "form", flag_value="ndjson", help="Print records even on a terminal.")
 @click.option("--no-wait", is_flag=True, help="Do not wait: exit 69 if rh-pipe is not running, and 0 when it ends.")
-@click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="The socket (default: the user's).")
+@click.option("--socket", type=click.Path(path_type=Path), metavar="FILE",
+              help="Connect to this socket (default: the user's).")
 @options.db_option()
 @options.config_option
 def command(count: int | None, types: tuple[str, ...], start: float | None, form: str | None, no_wait: bool,
@@ -44,6 +45,9 @@ def command(count: int | None, types: tuple[str, ...], start: float | None, form
 
     Waits while rh-pipe is not running, and reconnects when it starts.
     """
+    from rogue_hunter.daemon.socket.address import socket_path
+    from rogue_hunter.daemon.socket.client import Output, follow
+
     path = socket_path(config.socket.path, socket)
     table = form == "table" or (form is None and not types and os.isatty(1))
     out = run.output()
@@ -57,6 +61,7 @@ def _silent(_message: str) -> None:
 
 
 def _stored(start: float, database: Path) -> list[Record]:
+    from rogue_hunter.daemon.socket.client import stored
     from rogue_hunter.store.database import open_reader
 
     with closing(open_reader(database)) as connection:
@@ -65,6 +70,9 @@ def _stored(start: float, database: Path) -> list[Record]:
 
 def _print(batches: Iterator[Batch], count: int | None, out: BinaryIO, types: frozenset[str],
            before: Sequence[Record]) -> int:
+    from rogue_hunter.daemon.socket.client import identity, kind_of
+    from rogue_hunter.stream import wire
+
     for each in before:
         if not types or each["type"] in types:
             out.write(wire.dumps(each) + b"\n")
@@ -83,11 +91,16 @@ def _print(batches: Iterator[Batch], count: int | None, out: BinaryIO, types: fr
 
 
 def _again(line: bytes, seen: Collection[object]) -> bool:
+    from rogue_hunter.daemon.socket.client import identity, kind_of
+    from rogue_hunter.stream import wire
+
     return bool(seen) and kind_of(line) in ("event", "pause") and identity(wire.loads(line)) in seen
 
 
 def _draw(batches: Iterator[Batch], count: int | None, out: BinaryIO, before: Sequence[Record]) -> int:
+    from rogue_hunter.daemon.socket.client import identity, kind_of
     from rogue_hunter.report.live_view import View, screen
+    from rogue_hunter.stream import wire
 
     terminal = os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb"
     colour = terminal and not os.environ.get("NO_COLOR")

@@ -88,8 +88,8 @@ def _same(file: BinaryIO, path: Path) -> bool:
 
 
 class Log:
-    """Appends entries. What cannot be written is counted in `lost`, told in the next entry that can be, and reported to
-    `listeners` when it begins and when it ends."""
+    """Appends entries. Entries that cannot be written are counted in `lost` and in the next one that can; the beginning
+    and the end of such a time are reported to `listeners`."""
 
     def __init__(self, path: Path, settings: Settings, now: Callable[[], float] = time.time) -> None:
         """Raises PathError when the user's own log directory cannot be made."""

@@ -1,7 +1,7 @@
 """The event loop of rh-pipe: wait for the next beat and handle descriptors, timers and signals in the meantime.
 
-One selector, no threads. A callback does a bounded piece of work and returns; when the beat is due, whatever is still
-ready waits until after the tick.
+One selector, no threads. A callback does a bounded piece of work and returns; when the beat is due, descriptors
+that are still ready wait until after the tick.
 """
 
 from __future__ import annotations

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.config.check import ConfigError, toml_value
 from rogue_hunter.config.options import Config
-from rogue_hunter.config.toml import load, settings
+from rogue_hunter.config.toml import ConfigError, load, settings, toml_value
 
 SETTLE_S = 0.2
 """Seconds of quiet after a change: an editor writes, renames and sets times one after the other."""

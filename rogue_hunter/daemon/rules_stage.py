@@ -13,13 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rogue_hunter.config.check import ConfigError
 from rogue_hunter.config.options import Config, Reap
-from rogue_hunter.config.toml import load
+from rogue_hunter.config.toml import ConfigError, load
 from rogue_hunter.daemon.reload import SETTLE_S, stamp
 from rogue_hunter.paths import config_file, rules_file, state_dir
-from rogue_hunter.reaper.audit import audit_log, audit_path
-from rogue_hunter.reaper.audit_follow import FollowAudit
+from rogue_hunter.reaper.audit import FollowAudit, audit_log, audit_path
 from rogue_hunter.reaper.notify import Notifier, sentence
 from rogue_hunter.reaper.process import Machine
 from rogue_hunter.reaper.run import Setup

@@ -69,7 +69,7 @@ def _watchdog(environment: Mapping[str, str]) -> float | None:
 
 
 class Notify:
-    """The stage: the first tick sends READY, every tick feeds the watchdog, and the status tells the highest score.
+    """The stage: the first tick sends READY, every tick feeds the watchdog, and the status line has the highest score.
 
     It is the last stage, so READY means that a tick went through all others: the events that the last run left open
     have been taken up or closed.

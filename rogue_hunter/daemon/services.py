@@ -1,14 +1,18 @@
-"""What runs beside the stages of rh-pipe, while it waits for the next beat: socket, reload, watchdog, power."""
+"""What runs beside the stages of rh-pipe, while it waits for the next beat: socket, reload, watchdog, CPU limit."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,25 +20,148 @@ from typing import TYPE_CHECKING, Any
 from rogue_hunter import __version__
 from rogue_hunter.capture.request import Request
 from rogue_hunter.capture.stage import Captures
+from rogue_hunter.config.options import Budget as Settings
 from rogue_hunter.config.options import Config
-from rogue_hunter.daemon.cpu_budget import CpuBudget
 from rogue_hunter.daemon.log import Log
 from rogue_hunter.daemon.loop import Loop
-from rogue_hunter.daemon.power import keep_awake
 from rogue_hunter.daemon.reload import POLL_S, SETTLE_S, WATCHED_POLL_S, Reloader
 from rogue_hunter.daemon.sd_notify import Notifier, Notify
 from rogue_hunter.daemon.socket.address import Place, Taken
-from rogue_hunter.daemon.socket.feed import Broadcast, Feed
-from rogue_hunter.daemon.socket.requests import PRUNE_S, Pruner, logging, slices
+from rogue_hunter.daemon.socket.requests import PRUNE_S, Broadcast, Feed, Pruner, logging, slices
 from rogue_hunter.daemon.socket.server import Server
-from rogue_hunter.store.wal_watch import WalAlarm
-from rogue_hunter.store.writer import Writer
+from rogue_hunter.store.writer import WalAlarm, Writer
 from rogue_hunter.stream.clock import Rate
 from rogue_hunter.stream.pipeline import Stage
-from rogue_hunter.stream.tick import Record
+from rogue_hunter.stream.tick import Record, Tick
 
 if TYPE_CHECKING:
     from rogue_hunter.capture.worker import CaptureProcess
+
+
+class Budget:
+    """The average of the last `over_s` seconds, and by what the beat is divided: 1, 2, 4, ... up to `slowest`."""
+
+    def __init__(self) -> None:
+        self.slowed = 1
+        self.used_percent: float | None = None
+        self._spent: deque[tuple[float, float]] = deque()
+        self._cpu_s = 0.0
+        self._time_s = 0.0
+
+    def spend(self, settings: Settings, cpu_percent: float, interval_s: float) -> str | None:
+        """Account for one interval; the text says what changed, None when nothing did.
+
+        Slows down when the average is above the limit, and goes back when it is below half of it, since twice the
+        beats cost at most twice as much. After each change the measurement of `over_s` starts again.
+        """
+        self._spent.append((cpu_percent * interval_s / 100, interval_s))
+        self._cpu_s += self._spent[-1][0]
+        self._time_s += interval_s
+        while self._time_s - self._spent[0][1] >= settings.over_s:
+            cpu_s, time_s = self._spent.popleft()
+            self._cpu_s -= cpu_s
+            self._time_s -= time_s
+        self.used_percent = round(100 * self._cpu_s / self._time_s, 2) if self._time_s > 0 else None
+        if self._time_s < settings.over_s or self.used_percent is None:
+            return None
+        limit = settings.cpu_percent
+        if limit and self.used_percent > limit and self.slowed * 2 <= settings.slowest:
+            return self._change(self.slowed * 2, limit)
+        if self.slowed > 1 and (not limit or self.used_percent < limit / 2):
+            return self._change(self.slowed // 2, limit)
+        return None
+
+    def _change(self, slowed: int, limit: float) -> str:
+        self.slowed, before = slowed, self.slowed
+        used = self.used_percent
+        self._spent.clear()
+        self._cpu_s = self._time_s = 0.0
+        verb = "slows down to" if slowed > before else "goes back to"
+        part = f"1/{slowed} of its rate" if slowed > 1 else "its full rate"
+        return f"used {used:g} % of a core, the budget is {limit:g} %: the beat {verb} {part}"
+
+
+class CpuBudget:
+    """The stage: adds up `self_cpu_percent` and slows the clock down."""
+
+    def __init__(self, settings: Settings, rate: Rate, warn: Callable[[str], object]) -> None:
+        self._set, self._rate, self._warn = settings, rate, warn
+        self._budget = Budget()
+
+    def configure(self, config: Config) -> None:
+        """Use this limit from the next tick on."""
+        self._set = config.budget
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick, unchanged."""
+        used = tick.row.get("self_cpu_percent") if tick.row is not None else None
+        if tick.row is not None and used is not None:
+            changed = self._budget.spend(self._set, used, tick.row["interval_s"])
+            self._rate.slowed = self._budget.slowed
+            if changed:
+                self._warn(changed)
+        return tick
+
+    @property
+    def used_percent(self) -> float | None:
+        """Average CPU usage of rh-pipe, percent of a core."""
+        return self._budget.used_percent
+
+    def state(self) -> dict[str, Any]:
+        """Limit, use, and by what the beat is divided."""
+        return {"budget": {"limit_percent": self._set.cpu_percent, "used_percent": self.used_percent,
+                           "slowed": self._rate.slowed}}
+
+
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def inhibitor(platform: str = sys.platform, which: Callable[[str], str | None] = shutil.which) -> list[str] | None:
+    """The command that keeps the machine awake as long as its standard input is open; None if there is none.
+
+    It ends with this process however that ends: `caffeinate -w` watches the process, and `cat` ends with its input.
+    """
+    if platform == "darwin":
+        return ["/usr/bin/caffeinate", "-i", "-w", str(os.getpid())]
+    program = which("systemd-inhibit")
+    if program is None:
+        return None
+    return [program, "--what=idle:sleep", "--who=rogue-hunter", "--why=watching the machine", "--mode=block", "cat"]
+
+
+@contextmanager
+def keep_awake(wanted: bool, warn: Callable[[str], None], command: Sequence[str] | None = None,
+               spawn: Spawn = subprocess.Popen) -> Iterator[None]:
+    """Keep the machine awake inside `with`, if `wanted`; a failure is reported to `warn` and otherwise ignored."""
+    argv = list(command) if command is not None else inhibitor()
+    child = None
+    if wanted and argv is None:
+        warn("cannot keep the machine awake: there is no systemd-inhibit")
+    elif wanted and argv is not None:
+        try:
+            child = spawn(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except OSError as error:
+            warn(f"cannot keep the machine awake: {argv[0]}: {error.strerror}")
+    try:
+        yield
+    finally:
+        if child is not None:
+            _end(child, warn)
+
+
+def _end(child: subprocess.Popen[bytes], warn: Callable[[str], None]) -> None:
+    if child.poll() not in (None, 0):
+        warn(f"the command that keeps the machine awake ended, exit code {child.returncode}")
+    if child.stdin is not None:
+        with suppress(OSError):
+            child.stdin.close()
+    child.terminate()
+    try:
+        child.wait(0.5)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
 
 Say = Callable[[str, str], object]
 """(level, message)."""

@@ -33,8 +33,7 @@ def lister(proc_root: str | Path = "/proc", libproc: str | None = None) -> Calla
     """A function that lists the processes and returns their number. Raises HostError where there is no list."""
     library = _library(libproc)
     if library or sys.platform == "darwin":
-        from rogue_hunter.host.macos.libproc import load
-        from rogue_hunter.host.macos.readers import PidLister
+        from rogue_hunter.host.macos.libproc import PidLister, load
 
         pids = PidLister(load(library))
         return lambda: len(pids())

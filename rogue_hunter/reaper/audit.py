@@ -1,8 +1,11 @@
-"""The audit file: one JSON line for each signal, on disk before it is sent, and one for each outcome.
+"""The audit file: one JSON line for each signal, on disk before it is sent, and one for each outcome, in a hash chain.
 
 Each line ends with the SHA-256 of itself and of the line before, so a line that is changed, removed or inserted breaks
 the chain; a small file beside it holds the last link, so that a truncated end is detected too. The chain detects
 corruption and casual edits: a process that may write to the file can rewrite all of it.
+
+Every reaper writes there before it acts, and one process alone may write to the database: so an rh-reap beside a
+running rh-pipe need not notify it.
 """
 
 from __future__ import annotations
@@ -17,14 +20,127 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from rogue_hunter.config.check import ConfigError
 from rogue_hunter.config.options import Reap
+from rogue_hunter.config.toml import ConfigError
 from rogue_hunter.files import rotate
 from rogue_hunter.paths import PathError, private_dir, state_dir
-from rogue_hunter.reaper.audit_chain import START, TAIL, Verdict, entry_of, link_of, numbered, own_link, sha256, verify
 from rogue_hunter.rules.model import Settings
+from rogue_hunter.schema.rules import ACTION
+from rogue_hunter.stream.tick import Record, Tick, record
+
+START = "0" * 64
+"""The link before the first line."""
+
+TAIL = b',"hash":"'
+_LINK = len(TAIL) + 64 + 2
+"""Bytes at the end of a line that hold its link: `,"hash":"...64..."}`."""
+
+
+class Damage(NamedTuple):
+    """Where the chain does not hold: file, line number from 1, what is wrong."""
+
+    file: str
+    line: int
+    text: str
+
+
+class Verdict(NamedTuple):
+    """What a check of the chain found: lines that were read, and damages (none when all is well)."""
+
+    lines: int
+    damages: tuple[Damage, ...]
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The name of a file that was rotated away."""
+    return Path(f"{path}.{number}")
+
+
+def link_of(link: str, body: bytes) -> str:
+    """The link of a line that follows `link`: SHA-256 over both."""
+    # A damaged line may hold a link that is no text; it is then the link of nothing.
+    return sha256(link.encode("utf-8", "surrogatepass") + b"\n" + body)
+
+
+def sha256(data: bytes) -> str:
+    """The SHA-256 in hexadecimal digits."""
+    import hashlib  # it brings OpenSSL, 3.4 MB of memory: a pipe that ends nothing does without
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def entry_of(line: bytes) -> dict[str, Any] | None:
+    """The entry of a line; None for a line that is not an entry."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def own_link(line: bytes) -> str | None:
+    """The link at the end of a line, None when there is none."""
+    if len(line) <= _LINK or line[-_LINK:-_LINK + len(TAIL)] != TAIL or not line.endswith(b'"}'):
+        return None
+    return line[-66:-2].decode("utf-8", "replace")
+
+
+def verify(path: Path) -> Verdict:
+    """Check the chain over `path` and what was rotated away from it."""
+    files = [path]
+    while numbered(path, len(files)).exists():
+        files.append(numbered(path, len(files)))
+    damages: list[Damage] = []
+    lines, seq, link = 0, 0, ""
+    for file in reversed(files):
+        if not file.exists():
+            continue
+        data = file.read_bytes()
+        if data and not data.endswith(b"\n"):
+            damages.append(Damage(str(file), data.count(b"\n") + 1, "the last line does not end"))
+        for number, line in enumerate(data.split(b"\n")[:-1], 1):
+            lines += 1
+            first = lines == 1 and len(files) == 1
+            wrong, seq, link = _check(line, seq, link)
+            if first and seq != 1 and not wrong:
+                wrong = f"begins at number {seq}; what was before it is gone"
+            if wrong:
+                damages.append(Damage(str(file), number, wrong))
+    damages += _check_head(path, seq, link)
+    return Verdict(lines, tuple(damages))
+
+
+def _check(line: bytes, seq: int, link: str) -> tuple[str, int, str]:
+    """What is wrong with a line after (seq, link), and number and link after it."""
+    entry, own = entry_of(line), own_link(line)
+    if entry is None or own is None or type(entry.get("seq")) is not int or type(entry.get("prev")) is not str:
+        return "not a line of the audit file", seq + 1, link
+    wrong = ""
+    if not link:  # the oldest file that is left: what it follows is gone, or it is the first of all
+        if entry["seq"] == 1 and entry["prev"] != START:
+            wrong = "the first line follows nothing"
+    elif entry["prev"] != link:
+        wrong = "does not follow the line before it"
+    elif entry["seq"] != seq + 1:
+        wrong = f"number {entry['seq']} after {seq}"
+    if link_of(entry["prev"], line[:-_LINK] + b"}") != own:
+        wrong = "was changed after it was written"
+    return wrong, entry["seq"], own
+
+
+def _check_head(path: Path, seq: int, link: str) -> list[Damage]:
+    try:
+        number, raw = Path(f"{path}.head").read_bytes().split()
+        last, head = int(number), raw.decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return []
+    if last > seq:
+        return [Damage(str(path), 0, f"ends at number {seq}, but number {last} was written")]
+    return [Damage(str(path), 0, "does not end with the line that was written last")] if last == seq and head != link \
+        else []
+
 
 LOCK_WAIT_S = 10.0
 """A line takes milliseconds to write; a process that holds the lock for this long hangs."""
@@ -228,7 +344,7 @@ def _private(path: str, flags: int) -> int:
 def audit_path(reap: Reap, settings: Settings) -> Path:
     """The audit file: reap.audit, else logging.file of the rules, else audit.log in the state directory.
 
-    All reapers of a user must use the same file, whatever their directory: raises ConfigError for a relative path.
+    All reapers of a user must use the same file, from any working directory: raises ConfigError for a relative path.
     """
     named = reap.audit or settings.log_file
     if not named:
@@ -242,3 +358,99 @@ def audit_path(reap: Reap, settings: Settings) -> Path:
 def audit_log(reap: Reap, settings: Settings) -> AuditLog:
     """The audit file, with the size and number of files of the rules. Raises ConfigError."""
     return AuditLog(audit_path(reap, settings), max_bytes=settings.log_max_bytes, keep=settings.log_keep)
+
+
+_NAMES = frozenset(f.name for f in ACTION) - {"ts", "host", "audit_seq"}
+_REQUIRED = tuple(f.name for f in ACTION if f.required and f.name != "ts")
+CHUNK = 1 << 16
+MOST = 1 << 22
+"""Bytes that are read at most at one time: 1,500 actions of 3 KB."""
+LOOK_S = 2.0
+"""What others did is history: looking for it at every tick cost 0.12 ms a tick, which is 3 % of a tick of 1,000
+processes."""
+
+
+def action_of(entry: dict[str, Any]) -> Record | None:
+    """The action record of an entry; None for an entry that is not an outcome."""
+    if entry.get("kind") != "outcome" or any(name not in entry for name in _REQUIRED):
+        return None
+    fields = {name: value for name, value in entry.items() if name in _NAMES}
+    return record("action", ts=entry.get("ts"), host=entry.get("hostname"), audit_seq=entry.get("seq"), **fields)
+
+
+def last_seq(path: Path) -> int:
+    """The number of the line that was written last; 0 when there is none."""
+    try:
+        return int(Path(f"{path}.head").read_bytes().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def after(path: Path, seq: int) -> list[dict[str, Any]]:
+    """The entries with a higher number than `seq`, oldest first. Nothing is locked: a line that is just being written
+    has no end yet and is left for the next time. Raises OSError."""
+    found: list[dict[str, Any]] = []
+    for file in (path, numbered(path, 1)):
+        entries = _tail(file, seq)
+        found = entries + found
+        if not entries or entries[0]["seq"] <= seq + 1:
+            break
+    return [entry for entry in found if entry["seq"] > seq]
+
+
+def _tail(file: Path, seq: int) -> list[dict[str, Any]]:
+    """The last entries of a file: so many that `seq` is among them, if it is in the file and not too far back."""
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return []
+    with os.fdopen(fd, "rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        take = CHUNK
+        while True:
+            stream.seek(max(0, size - take))
+            lines = stream.read(take).split(b"\n")[:-1]
+            whole = [entry for entry in map(entry_of, lines if take >= size else lines[1:])
+                     if entry is not None and type(entry.get("seq")) is int]
+            if take >= min(size, MOST) or (whole and whole[0]["seq"] <= seq + 1):
+                return whole
+            take *= 4
+
+
+class FollowAudit:
+    """A stage that adds the action records of other reapers than `own_run`, from its first tick on, every `look_s`
+    seconds. `path` is called each time; a file that cannot be read adds nothing."""
+
+    def __init__(self, path: Callable[[], Path], own_run: str, look_s: float = LOOK_S) -> None:
+        self._path, self._own_run, self._look_ns = path, own_run, look_s * 1e9
+        self._place = path()
+        self._seq = last_seq(self._place)
+        self._looked: int | None = None
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with what others did since the last look."""
+        now = tick.row["mono_ns"] if tick.row is not None else None
+        if now is not None and (self._looked is None or not 0 <= now - self._looked < self._look_ns):
+            self._looked = now
+            place = self._path()
+            if place != self._place:
+                self._place, self._seq = place, last_seq(place)
+            tick.records += self.close()
+        return tick
+
+    def close(self) -> list[Record]:
+        """What others did since the last look."""
+        new, self._seq = _new(self._place, self._seq, self._own_run)
+        return new
+
+
+def _new(path: Path, seq: int, own_run: str) -> tuple[list[Record], int]:
+    last = last_seq(path)
+    if last <= seq:
+        return [], min(last, seq)  # a new file begins with 1
+    try:
+        entries = after(path, seq)
+    except OSError:
+        return [], last
+    actions = [action_of(entry) for entry in entries if entry.get("run") != own_run]
+    return [action for action in actions if action is not None], max((e["seq"] for e in entries), default=last)

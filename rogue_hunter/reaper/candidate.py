@@ -9,8 +9,7 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from rogue_hunter.reaper.guards import Refusal, refusals
-from rogue_hunter.reaper.limits import MANUAL
+from rogue_hunter.reaper.guards import MANUAL, Refusal, refusals
 from rogue_hunter.reaper.process import Live, Machine, Me, Unreadable
 from rogue_hunter.reaper.signals import Gone, Handle, NotAProcess, Unsupported
 from rogue_hunter.rules.conditions import Subject
@@ -25,8 +24,8 @@ MATCH_AGE_S = 60.0
 """An older match says nothing about the present. A match that lasts is repeated as often."""
 
 YOUNGEST_S = 2.0
-"""A process this young cannot be told from another one of the same pid: start times count in 10 ms, and its age in the
-match may be wrong by a second where the kernel gives the time of boot in whole seconds."""
+"""A process this young cannot be distinguished from another one of the same pid: start times count in 10 ms, and its
+age in the match may be wrong by a second where the kernel gives the time of boot in whole seconds."""
 
 PID_MAX = 1 << 22
 """The highest pid that Linux assigns (PID_MAX_LIMIT)."""
@@ -174,7 +173,7 @@ class Judge:
             age = match.get("age_s", match["ts"] - match.get("start_time", match["ts"]))
             if age < YOUNGEST_S:
                 reasons.append(Refusal("too_young", f"it was younger than {YOUNGEST_S:g} s when it matched, too young "
-                                                    "to be told from another process of its pid"))
+                                                    "to rule out a reused pid"))
         return reasons
 
     def _open(self, found: Candidate) -> bool:

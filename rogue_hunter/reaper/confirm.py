@@ -22,7 +22,7 @@ class NoTerminal(RogueHunterError):
 
 
 def question(candidates: Sequence[Candidate]) -> str:
-    """What is about to be terminated: for each process the command line, then what it uses and why it matched; then
+    """What will be terminated: for each process the command line, then what it uses and why it matched; then
     how many there are of each priority."""
     lines = [f"About to terminate {len(candidates)} process{'es' if len(candidates) != 1 else ''}:"]
     for c in candidates[:SHOWN]:

@@ -27,6 +27,8 @@ from rogue_hunter.host.macos.abi import (
 from rogue_hunter.host.macos.decode import decode_arguments, decode_kinfo, decode_rusage, decode_uniqidentifier, text
 from rogue_hunter.host.macos.libproc import (
     Library,
+    PidInfo,
+    RusageReader,
     device_name,
     load,
     process_arguments,
@@ -35,7 +37,6 @@ from rogue_hunter.host.macos.libproc import (
     seconds_per_tick,
 )
 from rogue_hunter.host.macos.machine import read_facts
-from rogue_hunter.host.macos.readers import PidInfo, RusageReader
 from rogue_hunter.reaper.process import ANCESTORS_MAX, Live, Me, Unreadable, live, my_uids
 from rogue_hunter.reaper.signals import Gone, Handle
 from rogue_hunter.stream.tick import Row
@@ -169,7 +170,7 @@ class DarwinMachine:
                     session=self._session(pid), kernel_thread=pid == 0, age_s=max(0.0, time.time() - start / 1e6))
 
     def _session(self, pid: int) -> int | None:
-        """The session's leader, None if unknown; only the running system can tell."""
+        """The session's leader, None if unknown; only the running system knows it."""
         if self._library.injected:
             return 0
         try:

@@ -51,7 +51,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Me:
-    """The process that is about to send signals. `uids` are real, effective and saved user; `ancestors` every parent up
+    """The process that sends the signals. `uids` are real, effective and saved user; `ancestors` every parent up
     to the first process; `session` the leader of the session; `own_pid_namespace` whether pids are those of a
     container, where the system's processes have no low ones."""
 
@@ -92,5 +92,5 @@ def live(key: Key, row: Row, uids: tuple[int, ...], **more: object) -> Live:
 
 
 def my_uids() -> tuple[int, ...]:
-    """Real, effective and, where the system tells it, saved user id."""
+    """Real, effective and, where the system reports it, saved user id."""
     return os.getresuid() if hasattr(os, "getresuid") else (os.getuid(), os.geteuid())

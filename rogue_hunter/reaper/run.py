@@ -18,11 +18,9 @@ from rogue_hunter.files import Locked, lock
 from rogue_hunter.paths import PathError, private_dir
 from rogue_hunter.reaper.audit import AuditError, AuditLog
 from rogue_hunter.reaper.candidate import FRESH_S, Candidate, Judge, bundle, cpu_percent, distinct
-from rogue_hunter.reaper.escalate import KILL_WAIT_S, QUICK_WAIT_S, Veto, Victim, escalate
-from rogue_hunter.reaper.guards import Refusal
-from rogue_hunter.reaper.limits import HOUR_S, Budget, disarm, disarmed
+from rogue_hunter.reaper.guards import HOUR_S, Budget, Refusal, disarm, disarmed
 from rogue_hunter.reaper.process import Live, Machine, Unreadable
-from rogue_hunter.reaper.signals import KILL, TERM, Gone, Stop
+from rogue_hunter.reaper.signals import KILL, KILL_WAIT_S, QUICK_WAIT_S, TERM, Gone, Stop, Veto, Victim, escalate
 from rogue_hunter.rules.model import Action, RuleSet
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.schema.field import Key
@@ -42,7 +40,7 @@ class Setup:
     `confirm` gets the candidates that may be signalled and returns whether to go ahead; without it there is no
     question (--yes, rh-pipe), and nothing is done after a failure. `report` gets each action record when it is decided.
     `samples` gives the last readings of an identity. `state_dir` holds the lock. With `rules_fixed` all matches are
-    judged by `rules`, whatever file they name.
+    judged by `rules`, even if they name another file.
     """
 
     rules: RuleSet

@@ -24,7 +24,7 @@ class Inbox:
         self._settled: dict[tuple[str, int, int, str], None] = {}
 
     def take(self, tick: Tick) -> tuple[list[Record], list[Record]]:
-        """The matches of a tick that are new, and an `error` record for each that is none."""
+        """The new matches of a tick, and an `error` record for each malformed one."""
         new: list[Record] = []
         errors: list[Record] = []
         for match in tick.records:

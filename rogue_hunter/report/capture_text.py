@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from rogue_hunter.capture.waitgraph.blame import blame
-from rogue_hunter.capture.waitgraph.suspects import suspects
-from rogue_hunter.report.blame_text import blame_lines, count
+from rogue_hunter.capture.blame import blame
+from rogue_hunter.capture.wait_graph import Blame, Root
 from rogue_hunter.report.render import Style, pairs, table
 from rogue_hunter.report.sentences import measure, moment
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size, visible
+
+
+def blame_lines(answer: Blame, limit: int = 10) -> Iterator[str]:
+    """The result for people: one to three lines for each of the first `limit` roots; control characters are escaped."""
+    if not answer.roots:
+        yield "no blocker found"
+    for rank, root in enumerate(answer.roots[:limit], 1):
+        yield from map(visible, _root_lines(rank, root))
+    if answer.roots:
+        deepest = max(answer.roots, key=lambda root: root.hops)
+        if deepest.hops > answer.roots[0].hops:
+            yield visible(f"the longest chain of all, {deepest.hops} hops, ends at {_process(deepest)}")
+    if len(answer.roots) > limit:
+        yield f"{len(answer.roots) - limit} more"
+    if answer.unnamed:
+        yield f"{_count(answer.unnamed, 'wait')} without a known process"
+    if answer.roots and answer.steps:
+        yield f"samples are added up over threads; the report has {answer.steps} steps"
+
+
+def _root_lines(rank: int, root: Root) -> Iterator[str]:
+    """A root: what it blocks, the longest chain that ends at it, and what it waits for itself."""
+    if root.cycle:
+        word = "deadlock" if root.certain else "possible deadlock"
+        yield f"{rank}. {word}: {' -> '.join([*root.cycle, root.cycle[0]])}"
+        yield f"   {_count(root.waiters, 'thread')} in it or blocked by it"
+    else:
+        threads = f" thread {', '.join(root.threads[:3])}" if root.threads else ""
+        more = f" and {len(root.threads) - 3} more" if len(root.threads) > 3 else ""
+        own = f", {root.samples:.6g} with its own" if root.samples > root.foreign_samples else ""
+        yield (f"{rank}. {_process(root)}{threads}{more} blocks {_count(root.waiters, 'thread')} of "
+               f"{_count(root.processes, 'other process')}: {root.foreign_samples:.6g} samples{own}")
+    if root.chain and not (root.cycle and root.hops < len(root.cycle)):
+        guess = ", guessed in part" if root.guessed else ""
+        yield f"   longest chain, {_count(root.hops, 'hop')}{guess}: {' -> '.join(root.chain)}"
+    if root.waits_for:
+        yield f"   itself waiting in {root.waits_for}"
+
+
+def _process(root: Root) -> str:
+    return f"{root.command} [{root.node[0] if root.node[0] >= 0 else '?'}]"
+
+
+def _count(number: int, thing: str) -> str:
+    """`1 thread`, `2 threads`, `2 other processes`."""
+    return f"{number} {thing}" + ("" if number == 1 else "es" if thing.endswith("s") else "s")
+
 
 GRAVE = frozenset({"error", "fault", "emerg", "alert", "crit", "err", "warning"})
 """Levels of log entries that are shown first."""
@@ -101,9 +147,8 @@ def _before(context: Record, look: Style) -> str:
 
 
 def blame_text(records: Iterable[Record]) -> str:
-    """Which process blocks which, the one that blocks most first, and the processes that the report points at."""
-    held = list(records)
-    return "\n".join(blame_lines(blame(held), suspects=list(suspects(held)))) + "\n"
+    """Which process blocks which, the one that blocks most first."""
+    return "\n".join(blame_lines(blame(records))) + "\n"
 
 
 def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Style) -> str:
@@ -116,9 +161,7 @@ def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Sty
                                              -(p.get("cpu_seconds") or 0.0)))
     rows = [[str(p.get("pid", "")), str(p.get("role", "")), _state_words(states.get(p["process"], {})),
              str(p.get("threads", p.get("threads_listed", ""))), measure(p.get("cpu_seconds"), "s"),
-             size(p.get("memory_bytes")), str(p.get("open_files", "")),
-             str(p["command"]) + (" (not responding)" if p.get("unresponsive") is True else "")]
-            for p in order[:_PROCESSES]]
+             size(p.get("memory_bytes")), str(p.get("open_files", "")), str(p["command"])] for p in order[:_PROCESSES]]
     heads = ["PID", "ROLE", "THREADS SEEN", "THREADS", "CPU-TIME", "MEMORY", "FILES", "COMMAND"]
     keep = [i for i, h in enumerate(heads) if h not in ("ROLE", "FILES") or any(row[i] for row in rows)]
     made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look,
@@ -187,7 +230,7 @@ def report_text(records: Sequence[Record], look: Style) -> str:
     processes = of(records, "spindump_process")
     if processes:
         parts.append(_processes(processes, of(records, "spindump_thread"), look))
-    if of(records, "spindump_blocker") or list(suspects(records)):
+    if of(records, "spindump_blocker"):
         parts.append(blame_text(records))
     entries = of(records, "log_entry")
     if entries:
@@ -206,18 +249,8 @@ def _report(report: Record, look: Style) -> str:
             ("sampled", ", ".join(w for w in (
                 duration(report.get("duration_s")), f"{report['steps']} steps" if "steps" in report else "",
                 f"CPU time {duration(report['cpu_seconds'])}" if "cpu_seconds" in report else "") if w)),
-            ("holds", ", ".join(count(report[k], w) for k, w in (
-                ("processes", "process"), ("threads", "thread"), ("blockers", "wait"))) + (
-                f", {report['edges']} of them naming the process waited for" if report["blockers"] else "")),
+            ("holds", f"{report['processes']} processes, {report['threads']} threads, {report['blockers']} waits, "
+                      f"{report['edges']} of them name the process waited for"),
             ("not whole" if report.get("complete") is False else "note",
              "; ".join(map(str, report.get("problems", ()))))]
     return _pairs([(name, words) for name, words in made if words], look)
-
-
-def timeline_text(lines: Sequence[Record], look: Style) -> str:
-    """What several reports tell, as one table in the order of time, the newest first."""
-    if not lines:
-        return "No report with a time.\n"
-    rows = [[moment(t["ts"], look.now), t["what"], str(t.get("pid", "")), str(t.get("command", "")),
-             str(t.get("detail", "")), clip(str(t.get("file", "")).rsplit("/", 1)[-1], 40)] for t in lines]
-    return _table(["TIME", "WHAT", "PID", "COMMAND", "DETAIL", "FILE"], rows, look, right="PID", drop="FILE PID")

@@ -29,7 +29,7 @@ class Source:
     """The database as one view sees it. `now` in epoch seconds; `state` is the table daemon_state.
 
     `connection` is None when there is no file; only the view status can do without. `live` is what a running rh-pipe
-    tells of itself over its socket (initial_state), empty if it was not asked; `silent` says why it did not answer.
+    reports over its socket (initial_state), empty if it was not asked; `silent` is the reason why it did not answer.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class Source:
 
     @property
     def watched(self) -> Watched:
-        """Until when there is something to tell: now while rh-pipe runs, whose last tick is written now and then."""
+        """The end of the history: now while rh-pipe runs, whose last tick is written now and then."""
         last = self.last_tick
         seen = float(last.get("ts", 0.0))
         bands = self.config.bands_of(self.state.get("model") or self.config.scoring.model)

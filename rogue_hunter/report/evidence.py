@@ -20,7 +20,7 @@ from rogue_hunter.schema.slices import SLICE_S
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import duration
 from rogue_hunter.verdict import shortage
-from rogue_hunter.verdict.window import Slice, Window
+from rogue_hunter.verdict.model import Slice, Window
 
 NEAR_S = 5.0
 """A question about a moment is answered from the slices that overlap so many seconds before and after it."""
@@ -233,7 +233,7 @@ def _severity(row: Minute) -> float:
 
 def _minutes(source: Source, since: float, until: float, at: float | None, sliced: bool) -> list[Slice]:
     """Minutes as slices; with `sliced` up to the slices that begin at `until`. Of a moment it is the minute that holds
-    it, unless that minute has slices that tell more."""
+    it, unless that minute has slices, which hold more."""
     if at is not None:
         first = at // 60 * 60
         if history.machine_slices(source.reader, first, first + 60):

@@ -28,7 +28,7 @@ def recorded(path: Path, now: float | None = None) -> bytes:
     except sqlite3.Error as error:
         raise DatabaseError(f"{path}: {error}", 74) from None
     except (ValueError, TypeError, AttributeError, LookupError) as error:
-        from rogue_hunter.store.damage import misfit
+        from rogue_hunter.store.database import misfit
 
         wrong = misfit(path)
         if wrong is None:

@@ -83,7 +83,7 @@ def rank(peak_score: float | None, duration_s: float, going: bool) -> float:
 
 
 def state(connection: sqlite3.Connection) -> dict[str, Any]:
-    """The table daemon_state: what the last rh-pipe said of itself."""
+    """The table daemon_state: what the last rh-pipe reported about itself."""
     return {row[0]: wire.loads(row[1].encode()) for row in connection.execute("SELECT key, value FROM daemon_state")}
 
 

@@ -104,7 +104,7 @@ def amount_words(cause: Cause, who: Taker, now: float, *, present: bool = False)
 
 
 def line_of(who: Taker | None) -> str:
-    """The command line for the end of a sentence, and the container or user where they tell something."""
+    """The command line for the end of a sentence, and the container or user where they add something."""
     if who is None:
         return ""
     extra = []

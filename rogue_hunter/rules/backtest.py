@@ -23,7 +23,7 @@ from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.stream.tick import Row
 
 BY_ITSELF_S = 300.0
-"""A process that exited by itself so soon after the match was about to finish."""
+"""A process that exited by itself so soon after the match would have finished anyway."""
 
 GAP_S = 120.0
 """Snapshots of one event come every 30 s. Between two that are further apart nothing was recorded."""

@@ -86,8 +86,8 @@ class Family:
             self._remove(key)
 
     def remove(self, keys: Iterable[Key]) -> set[Key]:
-        """These have exited. Returns their children, whose rows may not say so yet: a process that does not run is not
-        read again."""
+        """These have exited. Returns their children, whose rows may still name the old parent: a process that does not
+        run is not read again."""
         orphans: set[Key] = set()
         for key in keys:
             for child, kin in self._remove(key).items():

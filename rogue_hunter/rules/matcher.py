@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import heapq
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil
 
+from rogue_hunter.config.options import Config
+from rogue_hunter.host.platform import here
 from rogue_hunter.rules.conditions import NEVER, Held, Subject
 from rogue_hunter.rules.family import Family, Kin
 from rogue_hunter.rules.logic import NS, Lasting, Window, decide, evidence, reason
 from rogue_hunter.rules.model import PRIORITIES, Rule, RuleSet
 from rogue_hunter.rules.patterns import Patterns
+from rogue_hunter.sampling.lineage import Lineage
+from rogue_hunter.sampling.sample import beats_of, sample
 from rogue_hunter.schema.field import Key
+from rogue_hunter.scoring.stage import Score
+from rogue_hunter.stream.clock import Rate
+from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 
 REPEAT_S = 60.0
@@ -150,7 +158,7 @@ class Matcher:
         return found
 
     def _gone(self, tick: Tick) -> set[Key]:
-        """Forget what exited. Gives its children: they are orphans now, whether or not their rows say so yet."""
+        """Forget what exited. Returns its children: they are orphans now, even while their rows name the old parent."""
         gone = set(tick.exited)
         if self._was_partial and not tick.partial:  # exits were not reported while rows were left out
             gone |= self._seen.keys() - tick.processes.keys()
@@ -177,7 +185,7 @@ class Matcher:
                 del self._seen[key]
 
     def _evaluate(self, key: Key, row: Row, processes: dict[Key, Row]) -> None:
-        """Evaluate every rule for one process, and note when to do so again. A last row tells of one that is gone."""
+        """Evaluate every rule for one process (its last row, if it exited), and note when to do so again."""
         if row.get("ended"):
             self._matched.pop(key, None)
             return
@@ -218,7 +226,7 @@ class Matcher:
         """The process as the rules see it now, its windows brought up to date."""
         age_s = None
         if "start_time" in row:
-            # Start times are the wall clock's of before it was set, for those that were there before.
+            # The start time of a process from before a clock step is that of the old wall clock.
             age_s = max(0.0, self._ts - row["start_time"] - (self._stepped_s - seen.stepped_s))
         lasting = Lasting(seen.windows, self._now, self._began, lifetime=self._lifetime)
         subject = Subject(row, age_s, self._patterns, lasting, orphan=seen.kin.orphan, cpus=self._cpus)
@@ -259,3 +267,14 @@ class Matcher:
         self._reported |= new
         return [record("error", stage="rh-match", message=f"rule {rule} is disabled: {self._patterns.disabled[rule]}")
                 for rule in sorted(new)]
+
+
+def scan(config: Config, matcher: Matcher) -> Iterator[Tick]:
+    """One tick of all processes, a second after a silent reading, with the matches of the rules."""
+    host = here()
+    try:
+        beat = beats_of(host, Rate(1.0), count=2)
+        ticks = sample(host, beat, silent_first=True)
+        yield from chain(ticks, Lineage(), Score(config), matcher)
+    finally:
+        host.close()

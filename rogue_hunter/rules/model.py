@@ -85,7 +85,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """What is protected whatever a rule says. `min_pid` is None unless a file sets it. `max_per_run` and
+    """What is protected from every rule. `min_pid` is None unless a file sets it. `max_per_run` and
     `max_per_rule_per_hour` limit how many processes may be terminated."""
 
     whitelist: tuple[str, ...] = ()

@@ -14,8 +14,8 @@ import functools
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from rogue_hunter.sampling.naming import script_of
 from rogue_hunter.stream.tick import Row
-from rogue_hunter.text.interpreters import script_of
 from rogue_hunter.text.redact import LIMIT
 
 SUBJECT_LIMIT = 4096
@@ -102,7 +102,7 @@ def _distinct(names: Iterable[str]) -> tuple[str, ...]:
 def with_subcommand(program: Program) -> Program:
     """With one more name, the program and its subcommand: `cargo build` for `cargo build --release`.
 
-    For patterns that protect: `^cargo build$` means the build, whatever its options.
+    For patterns that protect: `^cargo build$` means the build, with any options.
     """
     words = (program.line or "").split(" ")
     if len(words) < 3 or words[1].startswith("-"):

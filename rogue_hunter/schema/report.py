@@ -1,6 +1,6 @@
 """The records of the readers and keepers: what rh-report and rh-prune print.
 
-means the same here, at the highest score of the event that the record tells of.
+means the same here, at the highest score of the event in the record.
 """
 
 from __future__ import annotations
@@ -220,25 +220,18 @@ REPORT_MINUTE = (
     _f("commands", list, "", "the top commands of the minute as in command_minute, by CPU time", required=True),
 )
 
-RECORDED = ("limit", "jetsam", "crash", "hang", "panic", "reset", "sleep", "wake", "report")
-"""What macOS itself recorded: a process over a limit, a kill for memory, a crash, a hang, a panic, a reset by the power
-button or a watchdog, sleep and wake, another report."""
-TIMELINE = ("pause", "enter", "exit", "asleep", "action", *RECORDED)
-"""What a line of the timeline tells of."""
+TIMELINE = ("pause", "enter", "exit", "asleep", "action")
+"""The kind of a line of the timeline."""
 
 REPORT_TIMELINE = (
     _f("ts", float, "s", "epoch seconds", required=True),
-    _f("end_ts", float, "s", "epoch seconds of its end, of what macOS recorded"),
     _f("what", str, "", "a pause began; a process entered or left the tracking band; the machine slept; "
-       "the reaper signalled a process; or what macOS recorded: a process over a limit, a kill for memory (jetsam), a "
-       "crash, a hang, a panic, a reset, sleep, wake, another report",
+       "the reaper signalled a process",
        required=True, choices=TIMELINE),
     _f("detail", str, "", "in a few words"),
     _f("command", str, "", "the first culprit, or the process"),
     _f("score", int, "0-100", "at the beginning of an event; at its end the peak"),
     _f("id", int, "", "number of the pause, the event or the action"),
-    _f("pid", int, "", "process id, of what macOS recorded"),
-    _f("file", str, "", "the report of macOS"),
 )
 
 REPORT_WHY = (
@@ -249,7 +242,6 @@ REPORT_WHY = (
     _f("pauses", list, "", "pauses in the period, as records report_pause", required=True),
     _f("minutes", int, "", "minutes of history in the period", required=True),
     _f("watched_s", float, "s", "time that their ticks cover", required=True),
-    _f("recorded", list, "", "what macOS itself recorded in that time, as records report_timeline"),
     _f("usual_minutes", int, "", "how many other minutes the usual is the median of", required=True),
 )
 

@@ -22,7 +22,7 @@ OUTCOMES = ("terminated", "killed", "already_gone", "zombie", "survived", "refus
 zombie: nothing was sent, it is dead and waits for its parent to collect it. survived: still there after everything
 that may be sent. refused: a protection forbids it. spared: it is no longer what was judged. interrupted: SIGTERM was
 sent, then a person or the end of the program stopped the wait; SIGKILL was not sent. dry_run: what would have been
-signalled. declined: the person asked said no."""
+signalled. declined: the person who was asked declined."""
 
 REFUSALS = ("not_my_uid", "root", "low_pid", "self", "ancestor", "session_leader", "rogue_hunter", "kernel_thread",
             "thread", "whitelist", "no_audit", "no_pidfd", "unreadable", "too_young", "stale", "no_rule", "not_a_kill",
@@ -62,7 +62,7 @@ MATCH = (
     _f("rules_sha256", str, "", "SHA-256 of the content of these files, or of the built-in rules", "match"),
     _f("also", list, "", "names of the other rules that match", "match"),
     _f("action", str, "", "what the rule asks for", "match", required=True, choices=("kill", "notify", "log")),
-    _f("notify", bool, "", "whether the rule wants a person told", "match"),
+    _f("notify", bool, "", "whether the rule asks for a notification", "match"),
     _f("log_level", str, "", "how loudly the rule wants it logged", "match"),
     _f("reason", str, "", "why, in words", "match", required=True),
     _f("evidence", str, "", "what proved it", "match", required=True, choices=EVIDENCES),
@@ -164,7 +164,7 @@ RECORDS = {"match": MATCH, "action": ACTION, "rule": RULE, "firing": FIRING, "ba
            "audit_check": AUDIT_CHECK, "report_action": REPORT_ACTION, "report_match": REPORT_MATCH}
 
 SUMMARY = {
-    "match": "a process that a rule is about: said when that begins, and each minute while it lasts",
+    "match": "a process that matches a rule: printed when the match begins, and once a minute while it lasts",
     "action": "what rh-reap did with a process, or why it refused",
     "rule": "a rule in force, as `rh-match rules` lists it",
     "firing": "a process of the past that a rule would have matched, as `rh-match backtest` finds it",

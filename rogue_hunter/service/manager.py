@@ -1,15 +1,53 @@
-"""The interface of a service manager, and what both share: running commands, writing and removing files."""
+"""The interface of a service manager, and what both share: the command line of the service, its environment, files."""
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import rogue_hunter
 from rogue_hunter import files
 from rogue_hunter.text.errors import RogueHunterError
+
+XDG = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+"""Usually set in the profile of a shell, which a service manager does not read."""
+
+
+QUIET = "--quiet"
+"""The arguments after this option were chosen at the installation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """`argv` begins with an absolute path. `environment`: the variables that the manager sets."""
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+def program(arguments: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Program:
+    """rh-pipe --quiet with these arguments.
+
+    In a checkout it is started by the launcher in bin/ (which repairs its environment), otherwise by the script in the
+    directory of the interpreter, otherwise by the interpreter itself.
+    """
+    places = tuple((name, environment[name]) for name in XDG if environment.get(name, "").startswith("/"))
+    return Program((*command_line("rh-pipe"), QUIET, *arguments), places)
+
+
+def command_line(name: str) -> list[str]:
+    """The command line of rh-NAME of this installation, independent of PATH. The first word is an absolute path."""
+    package = Path(rogue_hunter.__file__).resolve().parent
+    for place in (package.parent / "bin" / name, Path(sys.executable).parent / name):
+        if place.is_file() and os.access(place, os.X_OK):
+            return [str(place)]
+    return [sys.executable, "-P", "-m", "rogue_hunter", name.removeprefix("rh-")]
+
 
 TIMEOUT_S = 60.0
 
@@ -65,9 +103,6 @@ class State:
     pid: int | None = None
     exit_code: int | None = None
     says: str | None = None
-    signal: str | None = None
-    exit_reason: str | None = None
-    runs: int | None = None
 
 
 class Manager(Protocol):

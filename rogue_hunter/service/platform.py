@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 from rogue_hunter.service.launchd import Launchd
-from rogue_hunter.service.manager import Manager, Run, ServiceError, run_command
-from rogue_hunter.service.program import Program
+from rogue_hunter.service.manager import Manager, Program, Run, ServiceError, run_command
 from rogue_hunter.service.systemd import Systemd
 
 

@@ -1,7 +1,7 @@
 """The unit of the systemd user manager, and its installation through systemctl.
 
 No directive here needs a namespace: in a user manager those imply a user namespace, in which processes of other users
-would belong to user nobody, and before systemd 254 they are silently ignored.
+would belong to the user nobody, and before systemd 254 they are silently ignored.
 """
 
 from __future__ import annotations
@@ -13,8 +13,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import rogue_hunter
-from rogue_hunter.service.manager import Done, Run, ServiceError, State, read, remove_file, run_command, write_file
-from rogue_hunter.service.program import QUIET, Program
+from rogue_hunter.service.manager import (
+    QUIET,
+    Done,
+    Program,
+    Run,
+    ServiceError,
+    State,
+    read,
+    remove_file,
+    run_command,
+    write_file,
+)
 from rogue_hunter.stream import wire
 
 UNIT = "rogue-hunter.service"

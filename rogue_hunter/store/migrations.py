@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.store.table import Table, quoted
 from rogue_hunter.store.tables import (
     APPLICATION_ID,
     COMMAND_MINUTES,
@@ -28,6 +27,8 @@ from rogue_hunter.store.tables import (
     SLICES,
     TABLES,
     VIEWS,
+    Table,
+    quoted,
 )
 
 VERSION = 8
@@ -127,12 +128,6 @@ def _steps() -> Any:
         _complete(db, *SLICES)
         _views(db)
 
-    @steps()
-    def m008_reports(db: Any) -> None:
-        known = {row[0] for row in db.conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        _create(db, *(table for table in FORENSICS if table.name not in known))
-        _complete(db, *FORENSICS)
-
     return steps
 
 
@@ -144,10 +139,10 @@ def _views(db: Any) -> None:
 
 
 def _complete(db: Any, *tables: Table) -> None:
-    """Add the declared columns that a file of an earlier version lacks; a later step creates a missing table."""
+    """Add the declared columns that a file of an earlier version lacks."""
     for table in tables:
         known = {row[1] for row in db.conn.execute(f"PRAGMA table_info({table.name})")}
-        for column in table.columns if known else ():
+        for column in table.columns:
             if column.name not in known:
                 db.conn.execute(f"ALTER TABLE {table.name} ADD COLUMN {quoted(column.name)} {column.sql}")
 

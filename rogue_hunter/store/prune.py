@@ -39,7 +39,7 @@ _UNITS = {"": 1, "b": 1, **{f"{letter}b": 1000**n for n, letter in enumerate("km
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A table that is pruned by the time in column `ended`, epoch seconds; rows where it is NULL still go on.
+    """A table that is pruned by the time in column `ended`, epoch seconds; rows where it is NULL are still open.
 
     `children` are tables whose column holds the id of a row. Removing a row with its children is the work of `weight`
     events. Without `by_size` only age removes it: what was done to processes is kept for as long as is
@@ -78,7 +78,7 @@ HISTORY = (
     History("group_slices", "slice", weight=0.2, fine=True),
     History("waits", "ts", fine=True),
     History("limits", "ts", fine=True),
-    # What slices are about: small, and gone once no slice can name it any more.
+    # The subjects of slices: small, and gone once no slice can name it any more.
     History("slice_processes", "last_seen", by_size=False, fine=True),
     History("slice_units", "last_seen", by_size=False, fine=True),
 )
@@ -267,7 +267,7 @@ def _limit(history: History, before: float, fine_before: float) -> float:
     """The time before which rows of a history are removed by age."""
     if not history.fine:
         return before
-    # `last_seen` of what slices are about is up to SEEN_S old, and it must not go before its slices.
+    # `last_seen` of the subjects of slices is up to SEEN_S old, and it must not go before its slices.
     return max(before, fine_before) - (SEEN_S if history.ended == "last_seen" else 0.0)
 
 

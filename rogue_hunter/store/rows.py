@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from rogue_hunter.schema.slices import LIMIT, SLICE_S, WAIT
-from rogue_hunter.store.table import Table
 from rogue_hunter.store.tables import (
     ACTIONS,
     CAPTURE_PARTS,
@@ -27,6 +26,7 @@ from rogue_hunter.store.tables import (
     SLICE_PROCESSES,
     SLICE_UNITS,
     WAITS,
+    Table,
 )
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record
@@ -181,7 +181,7 @@ _MACHINE_NAMES = tuple(c.name for c in MACHINE_SLICES.columns)
 
 
 def _subject_of(table: Table) -> tuple[str, str, tuple[str, ...]]:
-    """The statements that write and find the process or unit that a slice row is about, and their columns. The first
+    """The statements that write and find the process or unit of a slice row, and their columns. The first
     parent of a process is kept: when that ends, process 1 is its parent, which did not start it."""
     names = tuple(c.name for c in table.columns if c.name not in ("id", "boot"))
     key = table.rules[0].removeprefix("UNIQUE ")

@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.schema.events import COMMAND_MINUTE, EVENT, MACHINE_MINUTE
 from rogue_hunter.schema.field import Field
 from rogue_hunter.schema.sampling import SNAPSHOT
 from rogue_hunter.schema.slices import GROUP_SLICE, LIMIT, MACHINE_SLICE, PROCESS_SLICE, WAIT
-from rogue_hunter.store.table import Table
-from rogue_hunter.store.table import column as _c
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table: its columns in order, its constraints and its indexes."""
+
+    name: str
+    columns: tuple[Field, ...]
+    doc: str
+    rules: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    options: str = ""
+
+    def create(self) -> list[str]:
+        """The statements that make the table."""
+        lines = [f"  {quoted(c.name)} {_definition(c)}" for c in self.columns] + [f"  {rule}" for rule in self.rules]
+        return [f"CREATE TABLE {self.name} (\n" + ",\n".join(lines) + f"\n){self.options}", *self.indexes]
+
+    def insert(self, *columns: str) -> str:
+        """An INSERT with named parameters, of these columns or of all but id."""
+        names = columns or tuple(c.name for c in self.columns if c.name != "id")
+        return f"INSERT INTO {self.name} ({', '.join(map(quoted, names))}) VALUES ({', '.join(':' + n for n in names)})"
+
+
+def quoted(name: str) -> str:
+    """A column's name in a statement."""
+    return f'"{name}"' if name in _KEYWORDS else name
+
+
+_KEYWORDS = frozenset({"limit"})
+"""Fields of records whose names are words of SQL."""
+
+
+def _definition(column: Field) -> str:
+    if column.name == "id":
+        return "INTEGER PRIMARY KEY"
+    return column.sql + (" NOT NULL" if column.required else "")
+
+
+def column(name: str, kind: type, unit: str, doc: str, required: bool = False) -> Field:
+    """A column that no record has."""
+    return Field(name, kind, unit, doc, "store", required=required)
+
 
 APPLICATION_ID = 0x52476846
 """PRAGMA application_id of our files ("RGhF"), so that a file of another program is never migrated."""
@@ -18,9 +59,9 @@ APPLICATION_ID = 0x52476846
 DAEMON_STATE = Table(
     "daemon_state",
     (
-        _c("key", str, "", "name of the fact"),
-        _c("value", str, "", "JSON"),
-        _c("updated_at", float, "s", "epoch seconds"),
+        column("key", str, "", "name of the fact"),
+        column("value", str, "", "JSON"),
+        column("updated_at", float, "s", "epoch seconds"),
     ),
     "state of the running rh-pipe",
     ("PRIMARY KEY (key)",),
@@ -31,22 +72,22 @@ _BY_NAME = {f.name: f for f in SNAPSHOT}
 PROCESS_EVENTS = Table(
     "process_events",
     (
-        _c("id", int, "", "number of the event"),
-        _c("event", str, "", "its stable key", True),
-        _c("boot_id", str, "", "identity of the boot", True),
+        column("id", int, "", "number of the event"),
+        column("event", str, "", "its stable key", True),
+        column("boot_id", str, "", "identity of the boot", True),
         *(_BY_NAME[name] for name in ("pid", "start_ticks", "start_time", "ppid", "command", "exe", "cmdline", "cgroup",
                                       "uid", "user", "tty", "unit", "orphan_of", "model")),
-        _c("entry_time", float, "s", "epoch seconds of the enter record", True),
-        _c("exit_time", float, "s", "epoch seconds of the exit record; NULL while the event is open"),
-        _c("reason", str, "", "why it ended"),
-        _c("last_seen", float, "s", "epoch seconds of its last snapshot", True),
-        _c("entry_band", str, "", "band at the beginning"),
-        _c("entry_score", int, "0-100", "score at the beginning"),
-        _c("peak_band", str, "", "highest band"),
-        _c("peak_score", int, "0-100", "highest score"),
-        _c("peak_snapshot_id", int, "", "snapshot of the highest score"),
-        _c("dominant_resource", str, "", "the resource with the most points over the event"),
-        _c("dominant_category", str, "", "the category with the most points over the event"),
+        column("entry_time", float, "s", "epoch seconds of the enter record", True),
+        column("exit_time", float, "s", "epoch seconds of the exit record; NULL while the event is open"),
+        column("reason", str, "", "why it ended"),
+        column("last_seen", float, "s", "epoch seconds of its last snapshot", True),
+        column("entry_band", str, "", "band at the beginning"),
+        column("entry_score", int, "0-100", "score at the beginning"),
+        column("peak_band", str, "", "highest band"),
+        column("peak_score", int, "0-100", "highest score"),
+        column("peak_snapshot_id", int, "", "snapshot of the highest score"),
+        column("dominant_resource", str, "", "the resource with the most points over the event"),
+        column("dominant_category", str, "", "the category with the most points over the event"),
         # Not required: a file of an earlier version does not have them.
         *(replace(f, required=False) for f in EVENT if f.name in ("duration_s", "scope", "processes")),
     ),
@@ -69,10 +110,10 @@ _IN_SNAPSHOT = (
 PROCESS_SNAPSHOTS = Table(
     "process_snapshots",
     (
-        _c("id", int, "", "number of the snapshot"),
-        _c("event_id", int, "", "the event", True),
-        _c("snapshot_type", str, "", "enter, band, peak, checkpoint or exit", True),
-        _c("captured_at", float, "s", "epoch seconds", True),
+        column("id", int, "", "number of the snapshot"),
+        column("event_id", int, "", "the event", True),
+        column("snapshot_type", str, "", "enter, band, peak, checkpoint or exit", True),
+        column("captured_at", float, "s", "epoch seconds", True),
         *_IN_SNAPSHOT,
     ),
     "rows of processes at moments of their events, with the low and high of each metric over the last 20 s",
@@ -83,15 +124,15 @@ PROCESS_SNAPSHOTS = Table(
 PAUSES = Table(
     "pauses",
     (
-        _c("id", int, "", "number of the pause"),
-        _c("pause", str, "", "its stable key", True),
-        _c("boot_id", str, "", "identity of the boot", True),
-        _c("start_time", float, "s", "epoch seconds of its beginning", True),
-        _c("end_time", float, "s", "epoch seconds of its end", True),
-        _c("duration_s", float, "s", "its length", True),
-        _c("cause", str, "", "what was short", True),
-        _c("unexplained_share", float, "1", "part of the total that no process seen explains"),
-        _c("evidence", dict, "", "JSON: the readings by which the cause was decided"),
+        column("id", int, "", "number of the pause"),
+        column("pause", str, "", "its stable key", True),
+        column("boot_id", str, "", "identity of the boot", True),
+        column("start_time", float, "s", "epoch seconds of its beginning", True),
+        column("end_time", float, "s", "epoch seconds of its end", True),
+        column("duration_s", float, "s", "its length", True),
+        column("cause", str, "", "what was short", True),
+        column("unexplained_share", float, "1", "part of the total that no process seen explains"),
+        column("evidence", dict, "", "JSON: the readings by which the cause was decided"),
     ),
     "pauses of the machine",
     ("UNIQUE (pause)",),
@@ -101,15 +142,15 @@ PAUSES = Table(
 PAUSE_CULPRITS = Table(
     "pause_culprits",
     (
-        _c("pause_id", int, "", "the pause", True),
-        _c("rank", int, "", "1 for the one that used most", True),
-        _c("pid", int, "", "process id", True),
-        _c("start_ticks", int, "host ticks", "when the process started", True),
-        _c("command", str, "", "its name"),
-        _c("unit", str, "", "its unit of work"),
-        _c("resource", str, "", "what it used"),
-        _c("amount", float, "s or bytes", "how much"),
-        _c("share", float, "1", "part of the machine's total"),
+        column("pause_id", int, "", "the pause", True),
+        column("rank", int, "", "1 for the one that used most", True),
+        column("pid", int, "", "process id", True),
+        column("start_ticks", int, "host ticks", "when the process started", True),
+        column("command", str, "", "its name"),
+        column("unit", str, "", "its unit of work"),
+        column("resource", str, "", "what it used"),
+        column("amount", float, "s or bytes", "how much"),
+        column("share", float, "1", "part of the machine's total"),
     ),
     "who used what was short in a pause",
     ("PRIMARY KEY (pause_id, rank)", "FOREIGN KEY (pause_id) REFERENCES pauses (id) ON DELETE CASCADE"),
@@ -127,10 +168,10 @@ COMMAND_MINUTES = Table("command_minutes", COMMAND_MINUTE, "the top commands of 
 FORENSIC_CAPTURES = Table(
     "forensic_captures",
     (
-        _c("id", int, "", "number of the capture"),
-        _c("captured_at", float, "s", "epoch seconds when the capture began", True),
-        _c("event_id", int, "", "the event that asked for it"),
-        _c("pause_id", int, "", "the pause that asked for it"),
+        column("id", int, "", "number of the capture"),
+        column("captured_at", float, "s", "epoch seconds when the capture began", True),
+        column("event_id", int, "", "the event that asked for it"),
+        column("pause_id", int, "", "the pause that asked for it"),
         *(f for f in RECORDS["capture"] if f.stage != "report" and f.name != "ts"),
     ),
     "one row a capture of evidence, or a number of requests that were skipped",
@@ -146,7 +187,7 @@ def _of_capture(name: str, kind: str, doc: str, order: str = "") -> Table:
     """The table of a record that belongs to a capture."""
     return Table(
         name,
-        (_c("id", int, "", "number of the row"), _c("capture_id", int, "", "the capture", True),
+        (column("id", int, "", "number of the row"), column("capture_id", int, "", "the capture", True),
          *(f for f in RECORDS[kind] if f.name != "capture")),
         doc,
         ("FOREIGN KEY (capture_id) REFERENCES forensic_captures (id) ON DELETE CASCADE",),
@@ -163,10 +204,6 @@ CAPTURE_PARTS: dict[str, Table] = {
     "spindump_blocker": _of_capture("spindump_blockers", "spindump_blocker", "which thread waited for whom",
                                     ", process"),
     "log_entry": _of_capture("log_entries", "log_entry", "what was logged before a capture", ", ts"),
-    "resource_report": _of_capture("resource_reports", "resource_report",
-                                   "processes over a limit, as macOS recorded them before a capture", ", ts"),
-    "resource_process": _of_capture("resource_processes", "resource_process", "the processes of these reports",
-                                    ", process"),
     "buffer_context": _of_capture("buffer_context", "buffer_context", "what the ring held before a capture"),
 }
 """Record type of a part of a capture -> its table. All parts are removed with their capture."""
@@ -180,11 +217,11 @@ _MATCH_OWN = ("ts", "seq", "matched_s", "boot_id", "pid", "start_ticks", "rule",
 MATCHES = Table(
     "matches",
     (
-        _c("id", int, "", "number of the match"),
+        column("id", int, "", "number of the match"),
         *(_MATCH[name] for name in ("boot_id", "pid", "start_ticks", "rule")),
-        _c("first_seen", float, "s", "epoch seconds at which the rule began to match", True),
-        _c("last_seen", float, "s", "epoch seconds of its last report", True),
-        _c("times", int, "", "number of reports: one a minute while it lasts", True),
+        column("first_seen", float, "s", "epoch seconds at which the rule began to match", True),
+        column("last_seen", float, "s", "epoch seconds of its last report", True),
+        column("times", int, "", "number of reports: one a minute while it lasts", True),
         *(f for name, f in _MATCH.items() if name not in _MATCH_OWN),
     ),
     "one row a process and rule: a rule that matched it, with the readings of the last time",
@@ -194,7 +231,7 @@ MATCHES = Table(
 
 ACTIONS = Table(
     "actions",
-    (_c("id", int, "", "number of the action"), *RECORDS["action"]),
+    (column("id", int, "", "number of the action"), *RECORDS["action"]),
     "one row a decision of the reaper: what was done about a process, or why it was not signalled",
     # The same line of the audit file can come from the reaper itself and from the file.
     ("UNIQUE (run, audit_seq)",),
@@ -208,41 +245,41 @@ def _compact(field: Field) -> Field:
     300,000 such rows. The views give them as they were declared."""
     if field.type is not float:
         return field
-    return _c(field.name.removesuffix("_seconds").removesuffix("_s") + "_ms", int, "ms", field.doc)
+    return column(field.name.removesuffix("_seconds").removesuffix("_s") + "_ms", int, "ms", field.doc)
 
 
 _PROCESS_OWN = ("boot_id", "pid", "start_ticks", "ppid", "session", "uid", "user", "command", "name", "cmdline",
                 "cgroup", "unit", "nice", "policy", "own")
 _GROUP_OWN = ("boot_id", "unit", "name", "pid", "start_ticks")
-_LAST_SEEN = _c("last_seen", float, "s", "epoch seconds of a slice in which it was seen, 10 minutes apart", True)
+_LAST_SEEN = column("last_seen", float, "s", "epoch seconds of a slice in which it was seen, 10 minutes apart", True)
 
 SLICE_BOOTS = Table(
     "slice_boots",
-    (_c("id", int, "", "number of the boot"), _c("boot_id", str, "", "identity of the boot", True)),
+    (column("id", int, "", "number of the boot"), column("boot_id", str, "", "identity of the boot", True)),
     "the boots that slices are of",
     ("UNIQUE (boot_id)",),
 )
 
 
 def _subject(name: str, fields: tuple[Field, ...], own: tuple[str, ...], key: str, doc: str) -> Table:
-    """What the rows of a slice table are about, once for all its slices."""
+    """The subjects of a slice table, once for all its slices."""
     by_name = {f.name: f for f in fields}
     return Table(
         name,
-        (_c("id", int, "", "its number"), _c("boot", int, "", "number of the boot", True),
+        (column("id", int, "", "its number"), column("boot", int, "", "number of the boot", True),
          *(by_name[n] for n in own if n != "boot_id"), _LAST_SEEN),
         doc, (f"UNIQUE (boot, {key})",), (f"CREATE INDEX {name}_seen ON {name} (last_seen)",))
 
 
 SLICE_PROCESSES = _subject("slice_processes", PROCESS_SLICE, _PROCESS_OWN, "pid, start_ticks",
-                           "the processes that slices are about")
-SLICE_UNITS = _subject("slice_units", GROUP_SLICE, _GROUP_OWN, "unit", "the units that slices are about")
+                           "the processes of the slices")
+SLICE_UNITS = _subject("slice_units", GROUP_SLICE, _GROUP_OWN, "unit", "the units of the slices")
 
 MACHINE_SLICES = Table(
     "machine_slices",
-    (MACHINE_SLICE[0], _c("boot", int, "", "number of the boot", True),
+    (MACHINE_SLICE[0], column("boot", int, "", "number of the boot", True),
      *(f for f in MACHINE_SLICE if f.name not in ("slice", "boot_id")),
-     _c("quiet", bool, "", "true if nothing was listed; such slices of one minute are one row")),
+     column("quiet", bool, "", "true if nothing was listed; such slices of one minute are one row")),
     "the machine, one row a slice of 5 s", ("PRIMARY KEY (slice, boot)",), (), " WITHOUT ROWID")
 
 
@@ -250,7 +287,7 @@ def _slices(name: str, fields: tuple[Field, ...], own: tuple[str, ...], subject:
     """The table of what processes or units used. Clustered by time, as every question names one."""
     return Table(
         name,
-        (fields[0], _c(subject, int, "", f"number of the {subject}", True),
+        (fields[0], column(subject, int, "", f"number of the {subject}", True),
          *(_compact(f) for f in fields if f.name not in ("slice", "seconds", *own))),
         doc, (f"PRIMARY KEY (slice, {subject})",), (), " WITHOUT ROWID")
 
@@ -261,10 +298,10 @@ GROUP_SLICES = _slices("group_slices", GROUP_SLICE, _GROUP_OWN, "unit",
                        "units of work in a slice, those that were among the highest in something")
 
 WAITS = Table(
-    "waits", (_c("id", int, "", "number of the wait"), *WAIT), "processes that waited for another one",
+    "waits", (column("id", int, "", "number of the wait"), *WAIT), "processes that waited for another one",
     ("UNIQUE (boot_id, kind, object, holder_pid, holder_start_ticks, ts)",), ("CREATE INDEX waits_ts ON waits (ts)",))
 LIMITS = Table(
-    "limits", (_c("id", int, "", "number of the limit"), *LIMIT), "limits that held processes back", (),
+    "limits", (column("id", int, "", "number of the limit"), *LIMIT), "limits that held processes back", (),
     ("CREATE INDEX limits_ts ON limits (ts)",))
 
 SLICES = (SLICE_BOOTS, SLICE_PROCESSES, SLICE_UNITS, MACHINE_SLICES, PROCESS_SLICES, GROUP_SLICES, WAITS, LIMITS)

@@ -1,4 +1,4 @@
-"""The hot writer: one transaction a tick, and only when there is something to write.
+"""The hot writer: one transaction a tick, and only when there is something to write; its budget and its alarms.
 
 Sampling continues when the disk is full or the database is locked: records wait in a bounded queue and are retried,
 and those that are dropped from it are counted.
@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,87 @@ from rogue_hunter import __version__
 from rogue_hunter.config.options import Store as Settings
 from rogue_hunter.store.database import DatabaseError, Lock, is_corrupt, move_aside, open_writer
 from rogue_hunter.store.rows import CMDLINE, WRITES
-from rogue_hunter.store.slice_budget import SliceBudget
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Row, Tick
 from rogue_hunter.tracking.events import Open
+
+BYTES_PER_DAY = 18_000_000
+"""Bytes written a day on average: 1,040 a slice, room for about ten processes and four units that are known already."""
+BURST_BYTES = 1_500_000
+"""What may be written beyond that at once: 15 minutes of a machine that starts new processes all the time."""
+ROW_BYTES = {"machine_slice": 200, "process_slice": 65, "group_slice": 65}
+"""Bytes of a row with its part of the pages, measured; of a new process or unit come those of its texts."""
+SUBJECT_BYTES = 70
+KNOWN = 4096
+"""Processes and units that are remembered as written; the oldest are forgotten first."""
+CALM = {"pressure_cpu_some_ms_per_s": 50.0, "pressure_memory_some_ms_per_s": 5.0, "pressure_io_some_ms_per_s": 20.0,
+        "late_s": 0.25, "asleep_s": 0.0, "clock_step_s": 0.0, "continued": 0, "oom_kills": 0, "uninterruptible": 0}
+"""A slice in which no process is listed and nothing is above this is quiet: a minute of them is one row."""
+
+_TEXTS = ("command", "name", "user", "cgroup", "unit")
+
+
+class SliceBudget:
+    """Chooses the slice records that are written. The first process and the first unit are always among them."""
+
+    def __init__(self, bytes_per_day: float = BYTES_PER_DAY, burst: float = BURST_BYTES, cmdline: int = 200) -> None:
+        self._rate = bytes_per_day / 86400
+        self._burst = burst
+        self._left = burst
+        self._cmdline = cmdline
+        self._known: dict[tuple[Any, ...], None] = {}
+
+    def chosen(self, records: Iterable[Record]) -> list[Record]:
+        """The records that are written, in order: others than those of slices are all kept."""
+        found: list[Record] = []
+        machine: int | None = None
+        kept: set[str] = set()
+        listed = False
+        for each in records:
+            kind = each["type"]
+            if kind == "machine_slice":
+                if machine is not None:
+                    found[machine] = self._marked(found[machine], listed)
+                machine, listed = len(found), False
+                kept.clear()
+                self._left = min(self._burst, self._left + self._rate * min(each["seconds"], 60.0))
+            elif kind in ROW_BYTES:
+                listed = True
+                if kind in kept and self._cost(each) > self._left:
+                    continue
+                kept.add(kind)
+            if kind in ROW_BYTES:
+                self._left -= self._cost(each)
+                self._remember(each)
+            found.append(each)
+        if machine is not None:
+            found[machine] = self._marked(found[machine], listed)
+        return found
+
+    def _marked(self, machine: Record, listed: bool) -> Record:
+        quiet = not listed and all((machine.get(name) or 0) <= most for name, most in CALM.items())
+        return {**machine, "quiet": quiet}
+
+    def _cost(self, each: Record) -> int:
+        bytes_ = ROW_BYTES[each["type"]]
+        if each["type"] != "machine_slice" and _subject(each) not in self._known:
+            bytes_ += SUBJECT_BYTES + sum(len(each.get(name) or "") for name in _TEXTS)
+            bytes_ += len((each.get("cmdline") or "")[: self._cmdline])
+        return bytes_
+
+    def _remember(self, each: Record) -> None:
+        if each["type"] == "machine_slice":
+            return
+        self._known[_subject(each)] = None
+        if len(self._known) > KNOWN:
+            del self._known[next(iter(self._known))]
+
+
+def _subject(each: Record) -> tuple[Any, ...]:
+    if each["type"] == "group_slice":
+        return each["boot_id"], each["unit"]
+    return each["boot_id"], each["pid"], each["start_ticks"]
+
 
 Batch = list[Record]
 
@@ -76,13 +153,13 @@ class Writer:
 
     def open_events(self) -> list[Open]:
         """The events that the last writer left open, for the tracker to take up; none after the file turned out to be
-        corrupt. Raises DatabaseError when it cannot be read: going on would begin those events a second time."""
+        corrupt. Raises DatabaseError when it cannot be read: continuing would begin those events a second time."""
         if self._connection is None:
             return []
         try:
             return self._open_events(self._connection)
         except sqlite3.Error as error:
-            # An error of Python's own, without SQLite's code, is a text that is none.
+            # An error of Python's own, without SQLite's code, is text that is not UTF-8.
             if hasattr(error, "sqlite_errorcode") and not is_corrupt(error):
                 raise DatabaseError(f"{self._path}: {error}", 74) from None
             reason = str(error)
@@ -320,3 +397,47 @@ _NAMED = ("pid", "start_ticks", "start_time", "command", "cmdline", "user", "sta
 
 def _named(row: Row) -> Row:
     return {name: row[name] for name in _NAMED if name in row}
+
+
+ALARM_BYTES = 64 << 20
+"""The log of a database whose readers come and go has 4 MB: SQLite moves 1,000 pages into the file at once. One reader
+that stays keeps them all: 6,000 rows of 1 kB made it 37 MB."""
+
+EVERY_S = 10.0
+
+
+class WalAlarm:
+    """Looks at the size of the log every ten seconds of the ticks' own clock. While it is over the limit,
+    `writer.alarms["wal"]` reports it; `warn` gets a line when that begins and when it ends."""
+
+    def __init__(self, database: Path, writer: Writer, warn: Callable[[str], object], limit: int = ALARM_BYTES,
+                 every_s: float = EVERY_S) -> None:
+        self._wal = database.with_name(database.name + "-wal")
+        self._writer = writer
+        self._warn = warn
+        self._limit = limit
+        self._every_ns = every_s * 1e9
+        self._due = 0.0
+
+    def look(self) -> None:
+        """Look now."""
+        try:
+            size = os.stat(self._wal).st_size
+        except OSError:
+            size = 0
+        if size > self._limit:
+            before = self._writer.alarms.get("wal")
+            alarm = self._writer.alarms["wal"] = (
+                f"the write-ahead log has {size >> 20} MiB: a reader keeps a transaction open "
+                f"(see `fuser {self._wal.name}`); writing continues")
+            if before is None:
+                self._warn(f"{self._wal}: {alarm}")
+        elif self._writer.alarms.pop("wal", None) is not None:
+            self._warn(f"{self._wal}: the write-ahead log is small again")
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The stage, behind the store."""
+        if tick.row is not None and tick.row["mono_ns"] >= self._due:
+            self._due = tick.row["mono_ns"] + self._every_ns
+            self.look()
+        return tick

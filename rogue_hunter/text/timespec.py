@@ -38,7 +38,7 @@ def parse_duration(text: str) -> float:
 def parse_time(text: str, now: float) -> float:
     """Epoch seconds of a point of time; `now` is the present. Local time if no zone is given. Raises ValueError.
 
-    A time of day that has not come yet today is yesterday's: questions are about the past.
+    A time of day that has not come yet today is yesterday's: questions concern the past.
     """
     word = text.strip()
     low = word.lower()

@@ -4,21 +4,70 @@ An event begins when the score has been there for `tracking.enter_s`, and record
 when it begins (enter), when it reaches a higher band or has left one (band), at a new highest score (peak), every 30 s
 (checkpoint) and when it ends (exit), each with the whole row of the process and the lowest and highest of every metric
 over the last 20 s.
+
+It gives the lowest and highest value of each metric for a snapshot, the culprits of a pause and the context of a
+capture.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rogue_hunter.config.options import Bands, Config
 from rogue_hunter.schema.field import BANDS, Key
-from rogue_hunter.schema.sampling import SNAPSHOT
-from rogue_hunter.scoring.selection import Selector
-from rogue_hunter.stream.tick import Record, Row, Tick, record
-from rogue_hunter.tracking.ring import Ring
+from rogue_hunter.schema.sampling import METRICS, SNAPSHOT
+from rogue_hunter.scoring.stage import Selector
+from rogue_hunter.stream.tick import Recent, Record, Row, Tick, record
 from rogue_hunter.tracking.stays import Stay, Stays, Subject, row_of_unit
+
+_NAMES = tuple(f.name for f in METRICS)
+
+
+class Ring:
+    """A bounded queue of (closing row, selected rows). Rows are shared with the ticks, never copied."""
+
+    def __init__(self, ticks: int) -> None:
+        self._ticks: deque[tuple[Row, Mapping[Key, Row]]] = deque(maxlen=ticks)
+
+    @property
+    def size(self) -> int:
+        """How many ticks are held at most."""
+        return self._ticks.maxlen or 0
+
+    def __len__(self) -> int:
+        return len(self._ticks)
+
+    def push(self, closing: Row, rows: Mapping[Key, Row]) -> None:
+        """Add a tick; the oldest falls out."""
+        self._ticks.append((closing, rows))
+
+    def ticks(self) -> Recent:
+        """What is held, oldest first."""
+        return tuple(self._ticks)
+
+    def history(self, key: Key) -> list[Row]:
+        """The rows of one process, oldest first."""
+        return [rows[key] for _, rows in self._ticks if key in rows]
+
+    def ranges(self, key: Key, row: Row) -> dict[str, Any]:
+        """`name_low` and `name_high` of every metric of the process over the ring and `row`."""
+        return ranges([*self.history(key), row])
+
+
+def ranges(rows: Iterable[Row]) -> dict[str, Any]:
+    """`name_low` and `name_high` of every metric over the rows in which it is known."""
+    held = list(rows)
+    found: dict[str, Any] = {}
+    for name in _NAMES:
+        values = [row[name] for row in held if name in row]
+        if values:
+            found[name + "_low"] = min(values)
+            found[name + "_high"] = max(values)
+    return found
+
 
 _SNAPSHOT = tuple(f.name for f in SNAPSHOT)
 
@@ -170,7 +219,7 @@ class Tracker:
     # -- one event -----------------------------------------------------------------------------------------------
 
     def _end_of_boot(self, closing: Row) -> list[Record]:
-        """A recording may go on after a restart of the machine: nothing that was open lives on."""
+        """A recording may span a restart of the machine: all open events end there."""
         if self._last is None or self._last["boot_id"] == closing["boot_id"]:
             return []
         self._ring = Ring(self._ring.size)
@@ -178,7 +227,7 @@ class Tracker:
         return [self._exit(event, event.seen, "crashed") for event in list(self._open.values())]
 
     def _take_up(self, tick: Tick, closing: Row) -> list[Record]:
-        """On the first tick: restored events go on if their process still lives, else they ended with the crash."""
+        """On the first tick: a restored event continues if its process still lives, else it ended with the crash."""
         records = []
         for event in self._restored:
             row = tick.processes.get(event.key)
@@ -193,7 +242,7 @@ class Tracker:
         return records
 
     def _row_now(self, event: Open, rows: Mapping[Key, Row]) -> Row | None:
-        """What an event is about, as it is in this tick; None if it is gone."""
+        """The subject of an event, as it is in this tick; None if it exited."""
         if event.unit is None:
             return rows.get(event.key)
         together = self._stays.units.get(event.unit)

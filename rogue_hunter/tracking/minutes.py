@@ -1,4 +1,4 @@
-"""Minutes: one row of the machine and the top commands each minute, made from the slices; about 3 MB a day.
+"""The stage that turns ticks into history: slices of five seconds, and minutes made from them; about 3 MB a day.
 
 They answer months later what happened at 14:32, when the slices of that time have been pruned.
 """
@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nlargest
 
+from rogue_hunter.config.options import Config
 from rogue_hunter.schema.events import MACHINE_MINUTE
-from rogue_hunter.stream.tick import Record, Row, record
-from rogue_hunter.tracking.slices import Slice
+from rogue_hunter.stream.tick import Record, Row, Tick, record
+from rogue_hunter.tracking.slices import Slice, Slicer
 from rogue_hunter.tracking.use import MachineUse, Use, count_of
 
 LEAST = {"cpu_seconds": 0.05, "memory_bytes": 16 << 20, "disk_bytes": 64 << 10, "gpu_seconds": 0.05, "wakeups": 60,
@@ -96,4 +97,41 @@ class Minute:
                 disk_bytes=count_of(use.disk + use.children_disk), gpu_seconds=round(use.gpu, 3) or None,
                 wakeups=count_of(use.wakeups), run_delay_s=round(use.run_delay, 3), max_score=use.max_score,
                 rogue_s=round(use.rogue, 1)))
+        return made
+
+
+class History:
+    """The stage: adds ticks up; `slicer` holds the running slice and the last complete ones."""
+
+    def __init__(self, config: Config, model: str | None = None) -> None:
+        bands = config.bands_of(model or config.scoring.model)
+        self.slicer = Slicer(bands.start(bands.tracking))
+        self._top = config.minutes.top
+        self._minute: Minute | None = None
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with the records of the slice, and of the minute, that ended before it."""
+        if tick.row is not None:
+            if self.slicer.ends(tick.row):
+                tick.records.extend(self._end(tick.row))
+            self.slicer.add(tick, tick.row)
+        return tick
+
+    def close(self) -> list[Record]:
+        """The records of what was not complete when the ticks ended."""
+        return self._end(None)
+
+    def _end(self, closing: Row | None) -> list[Record]:
+        """End the running slice, and the minute unless the next tick, with `closing`, belongs to it too."""
+        ended, last = self.slicer.finish(), self.slicer.last
+        if ended is None or last is None:
+            return []
+        if self._minute is None:
+            self._minute = Minute(ended)
+        minute = self._minute
+        minute.add(ended)
+        made = self.slicer.records(ended)
+        if closing is None or not minute.holds(closing):
+            self._minute = None
+            made += minute.records(last.processes.values(), self._top)
         return made

@@ -21,7 +21,7 @@ from rogue_hunter.stream.tick import Record, Row, Tick, lived, record
 from rogue_hunter.tracking.use import MachineUse, Use, count_of
 
 TOP = 6
-"""Processes kept of each resource: a culprit is among the first three of what was short, or it is none."""
+"""Processes kept of each resource: culprits are among the first three of a resource."""
 GROUPS = 4
 """The same of units of work."""
 KEPT = 24
@@ -424,7 +424,7 @@ class Slicer:
 
 
 def _breaks(closing: Row) -> bool:
-    """The tick does not go on from the one before: the clock was set, the machine slept, or ticks are missing."""
+    """The tick does not continue the one before: the clock was set, the machine slept, or ticks are missing."""
     return bool(closing.get("clock_step_s") or closing.get("asleep_s") or (closing.get("interval_s") or 0.0) > GAP_S)
 
 

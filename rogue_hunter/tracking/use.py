@@ -143,7 +143,7 @@ class Use:
         return max(0, held - self.memory_before)
 
     def fields(self, known: Iterable[Row]) -> dict[str, Any]:
-        """The fields of a slice that tell the use. A sum that none of the rows `known` has a rate for is unknown, and
+        """The fields of a slice with the use. A sum that none of the rows `known` has a rate for is unknown, and
         left out."""
         rows = list(known)
         found: dict[str, Any] = {}

@@ -26,10 +26,9 @@ from rogue_hunter.verdict.causes import (
     use_causes,
 )
 from rogue_hunter.verdict.held import limits, waits
-from rogue_hunter.verdict.model import Cause, Taker, Verdict
+from rogue_hunter.verdict.model import Cause, Slice, Taker, Verdict, Window, number, total
 from rogue_hunter.verdict.shortage import Shortage
 from rogue_hunter.verdict.takers import Ledger
-from rogue_hunter.verdict.window import Slice, Window, number, total
 
 HALF_S = 10.0
 """Lost seconds that give half of the points above NOTICED."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rogue_hunter.verdict.model import Cause, Key, Taker, Victim
+from rogue_hunter.verdict.model import Cause, Key, Row, Taker, Victim, Window, total
 from rogue_hunter.verdict.takers import OWN_FIELDS, Ledger, in_group, key_of, name_of
-from rogue_hunter.verdict.window import Row, Window, total
 
 HELD_BACK = 0.05
 """Part of the window that a limit held something back, from which that is a cause."""
@@ -172,7 +171,7 @@ def _root(at: _Wait, waiting: Mapping[_Wait, Mapping[tuple[int, int], Row]]) -> 
 
 
 def _work(window: Window, wait: Row) -> tuple[float, float]:
-    """What the holder of a wait and its children did meanwhile: cores used, and the part of the time that it waited for
+    """What the holder of a wait and its children did during it: cores used, and the part of the time that it waited for
     storage."""
     pid, until = int(wait.get("holder_pid") or 0), float(wait["ts"])
     since = until - total(wait, "since_s")

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rogue_hunter.verdict.model import Row, Slice, number, total
 from rogue_hunter.verdict.takers import Ledger, belongs, in_group, uses
-from rogue_hunter.verdict.window import Row, Slice, number, total
 
 DELAY = 0.05
 """Seconds per second that processes other than the largest consumer waited for a CPU, from which that counts. An idle
@@ -251,7 +251,7 @@ def _disk(one: Slice, usual: Mapping[str, float], readers: Collection[int], infe
 
 
 def knows_waiters(one: Slice) -> bool:
-    """Whether the slice tells which processes waited for storage; the history of minutes does not."""
+    """Whether the slice has the processes that waited for storage; the history of minutes does not."""
     return "uninterruptible" in one.machine or any("uninterruptible_s" in row for row in one.processes)
 
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rogue_hunter.sampling.units import is_apart, starts_jobs
-from rogue_hunter.verdict.model import Key, Member, Taker
-from rogue_hunter.verdict.window import Row, Slice, total
+from rogue_hunter.verdict.model import Key, Member, Row, Slice, Taker, total
 
 OWN_FIELDS = {"cpu": "cpu_seconds", "disk": "disk_bytes", "gpu": "gpu_seconds", "wakeups": "wakeups",
               "pageins": "pageins", "memory": "memory_bytes", "growth": "memory_growth_bytes",
@@ -394,7 +393,7 @@ class Ledger:
         """For how long (s) and from when it was used.
 
         The first and the last slice of a run are used in part: as much of them as the use in between, or the highest
-        tick of the machine, tells.
+        tick of the machine, shows.
         """
         listed: dict[int, tuple[float, float]] = {}
         for node in nodes:

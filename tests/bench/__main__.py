@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: the command line; what is measured, and how, stands in the package's docstring."""
+"""`python -m tests.bench`: the command line; the package's docstring describes what is measured, and how."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUICK_SUBJECTS = ["floor", "rh-pipe", "top", "psutil"]
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """What nobody chose by an option. `minutes` is never overrun by more than one."""
+    """The defaults of the options. `minutes` is never overrun by more than one."""
 
     minutes: float
     sizes: Sequence[int]
@@ -152,7 +152,7 @@ def _document(text: str) -> report.Document:
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The numbers of the run, with what nobody chose filled in; they go into the JSON document."""
+    """The numbers of the run, with defaults filled in; they go into the JSON document."""
     mode = MODES[options.mode or "default"]
     return {
         "mode": options.mode or "default",

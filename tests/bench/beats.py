@@ -2,7 +2,7 @@
 
 A turn of its own, because listening costs rh-pipe something: a client of its socket gets every tick's rogues, so the
 moment at which the closing row arrives, less the moment of the beat (`mono_ns`, the same clock), is the whole tick as
-somebody outside sees it: read, scored, tracked, judged, stored and sent. `late_s` is rh-pipe's own reading.
+a reader outside sees it: read, scored, tracked, judged, stored and sent. `late_s` is rh-pipe's own reading.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Beats:
 
 
 MEDIUM = 30
-"""Eight times the fair share; below it nobody stands out. The children of load.c do nothing, so that 200 of them a second
+"""Eight times the fair share; below it no process is noticeable. The children of load.c do nothing, so that 200 of them a second
 take 6 % of a core, and their parent has a score of 33."""
 
 

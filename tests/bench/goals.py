@@ -15,7 +15,7 @@ STORM = "storm"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reached` is None when it was not measured. `told` is the figure, with its spread."""
+    """`reached` is None when it was not measured. `told` is the text of the figure, with its spread."""
 
     goal: str
     reached: bool | None

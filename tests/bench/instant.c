@@ -131,7 +131,6 @@ int sysctlbyname(const char *name, void *old, uint64_t *size, void *new, uint64_
 	if (!strcmp(name, "hw.ncpu")) value = 8;
 	if (!strcmp(name, "hw.memsize")) value = 16ull << 30;
 	if (!strcmp(name, "hw.pagesize")) value = 16384;
-	if (!strncmp(name, "vm.page_", 8)) value = 100000;
 	if (!strcmp(name, "hw.tbfrequency")) value = 24000000;
 	if (!value) {
 		errno = ENOENT;
@@ -155,25 +154,22 @@ uint64_t mach_absolute_time(void) { calls[OTHER]++; return 0; }
 uint64_t mach_continuous_time(void) { calls[OTHER]++; return 0; }
 uint32_t mach_host_self(void) { return 1; }
 
-uint32_t mach_task_self_ = 2;
-
-int host_processor_info(uint32_t host, int flavor, uint32_t *cpus, void **info, uint32_t *words)
+int host_statistics(uint32_t host, int flavor, void *out, uint32_t *words)
 {
-	static uint32_t ticks[8 * 4];
-	(void)host, (void)flavor;
+	static uint32_t ticks;
+	(void)host, (void)flavor, (void)words;
 	calls[OTHER]++;
-	for (int i = 0; i < 8; i++)
-		ticks[4 * i] += 33;
-	*cpus = 8;
-	*info = ticks;
-	*words = 8 * 4;
+	ticks += 33;
+	memset(out, 0, 16);
+	memcpy(out, &ticks, sizeof ticks);
 	return 0;
 }
 
-int vm_deallocate(uint32_t task, uint64_t address, uint64_t size)
+int host_statistics64(uint32_t host, int flavor, void *out, uint32_t *words)
 {
-	(void)task, (void)address, (void)size;
+	(void)host, (void)flavor;
 	calls[OTHER]++;
+	memset(out, 0, *words * 4);
 	return 0;
 }
 

@@ -4,7 +4,7 @@
 
 The load is a loop that takes a core, a new one every few seconds, so that each is a new event and asks for a capture.
 Prints the ticks, the captures that were made, and percentiles of `late_s`. The machine should be quiet otherwise: this
-is about wall time. A turn's first two seconds do not count.
+measures wall time. A turn's first two seconds do not count.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ per_identity_per_hour = 10000
 
 @dataclass(slots=True)
 class Late:
-    """Lateness of the beats of several turns, ms, and the captures made meanwhile."""
+    """Lateness of the beats of several turns, ms, and the captures made during them."""
 
     late_ms: list[float] = field(default_factory=list)
     captures: int = 0

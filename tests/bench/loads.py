@@ -1,4 +1,4 @@
-"""What is watched: processes of load.c in the numbers and kinds that a question is about."""
+"""What is watched: processes of load.c in the numbers and kinds that a question needs."""
 
 from __future__ import annotations
 

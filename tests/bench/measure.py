@@ -31,8 +31,8 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn measured. `tick_cpu_ms` holds each tick's CPU time where the ticks could be told apart;
-    `other_cores` is what all others used meanwhile, the load among them, but not this benchmark."""
+    """What one turn measured. `tick_cpu_ms` holds each tick's CPU time where the ticks could be separated;
+    `other_cores` is what all others used in that time, the load among them, but not this benchmark."""
 
     round: int
     window_s: float
@@ -154,7 +154,7 @@ class Pace:
         self.told = bool(subject.marker or subject.scrape)
 
     def ticks(self) -> int:
-        """Ticks so far, of a subject that tells them; else 0."""
+        """Ticks so far, of a subject that reports them; else 0."""
         return self._marks.count() if self._marks else self._running.scraped[0]
 
     def next(self) -> int:
@@ -185,7 +185,7 @@ def whole_periods(seconds: float, period_s: float) -> float:
 
 
 def warm_up(subject: Subject, context: Context, running: Running, processes: int) -> None:
-    """Wait until the subject's start is over. Raises SubjectError when it ends meanwhile."""
+    """Wait until the subject's start is over. Raises SubjectError when it ends before."""
     until = time.monotonic() + subject.warm_up_s(processes) * context.warm
     while time.monotonic() < until:
         time.sleep(min(0.25, max(0.0, until - time.monotonic())))
@@ -195,7 +195,7 @@ def warm_up(subject: Subject, context: Context, running: Running, processes: int
 def take_turn(subject: Subject, context: Context, number: int, processes: int, seconds: float) -> Turn:
     """Start the subject among so many processes, let it warm up, measure it, end it. Raises SubjectError.
 
-    The window begins and ends between two ticks. Where the subject tells its ticks, it ends with the first one behind
+    The window begins and ends between two ticks. Where the subject reports its ticks, it ends with the first one behind
     `seconds`: one that cannot keep the beat is measured over whole ticks, too.
     """
     window_s = whole_periods(seconds, subject.period_s(context.hz))
@@ -205,7 +205,7 @@ def take_turn(subject: Subject, context: Context, number: int, processes: int, s
         family = descendants(running.pid)
         begin, before, others = time.monotonic(), tree_cpu_ns(running.pid), _Others(running.pid)
         readings = [sum(process_cpu_ns(pid) or 0 for pid in family)]
-        # A subject that tells its ticks is asked to stop half a tick early, so that the window does not have one more.
+        # A subject that reports its ticks is asked to stop half a tick early, so that the window does not have one more.
         until = begin + window_s - (subject.period_s(context.hz) / 2 if steps.told else 0)
         due = begin + POLL_S
         while due < until:

@@ -28,7 +28,7 @@ from rogue_hunter.scoring.stage import Score
 from rogue_hunter.stream.clock import Beat
 from rogue_hunter.stream.pipeline import Stage, chain
 from rogue_hunter.tracking.events import Track
-from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.minutes import History
 from rogue_hunter.tracking.pauses import Pauses
 from tests.bench.build import build
 from tests.bench.loads import Load, running

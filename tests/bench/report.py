@@ -80,7 +80,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def tick_times(turns: Sequence[Turn]) -> list[float]:
-    """CPU ms of every single tick of those rounds whose ticks could be told apart, if they are half of all at least."""
+    """CPU ms of every single tick of those rounds whose ticks could be separated, if they are half of all at least."""
     known = [turn for turn in turns if turn.tick_cpu_ms]
     return [ms for turn in known for ms in turn.tick_cpu_ms] if 2 * len(known) >= len(turns) else []
 

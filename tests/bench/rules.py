@@ -43,7 +43,7 @@ conditions = {{ cpu_percent_min = {50 + i}, duration_seconds = {60 + i},
 
 
 class Machine:
-    """Processes that change when told, and the CPU time that the matcher takes for a tick."""
+    """Processes that change on request, and the CPU time that the matcher takes for a tick."""
 
     def __init__(self, rule_set: RuleSet, processes: int = PROCESSES) -> None:
         self.matcher = Matcher(rule_set, lifetime=False)
@@ -84,7 +84,7 @@ def decisions(count: int = 100) -> tuple[list[float], set[str]]:
         setup = setup_of(machine, Path(place))
         with subprocess.Popen(["sleep", "600"]) as victim:
             try:
-                time.sleep(1.5)  # younger ones cannot be told from another process of their pid
+                time.sleep(1.5)  # younger ones cannot be distinguished from another process of their pid
                 took, outcomes = [], set()
                 for _ in range(count):
                     made = manual(setup.machine, victim.pid, time.time())

@@ -1,7 +1,7 @@
 """The run itself: what is measured in which order, within a time that is not overrun.
 
 It goes round by round over all loads, and within a round every subject takes its turn on the same load: when the time
-is up, every cell has been measured as often as any other of its kind, and what was left out is told. Our own pair, the floor
+is up, every cell has been measured as often as any other of its kind, and what was left out is reported. Our own pair, the floor
 and rh-pipe, takes part in every round, because its ratio is the closest; so do all on the load that most goals are
 about; elsewhere the others take part in every third round, from the first one on, with shorter windows.
 """
@@ -67,7 +67,7 @@ class Plan:
         return wanted and (is_main(load) or subject.name in PAIR)
 
     def hears_beats(self, load: Load) -> bool:
-        """Is rh-pipe listened to on this load? Where a goal is about its beat, and where it is at rest."""
+        """Is rh-pipe listened to on this load? Where a goal concerns its beat, and where it is at rest."""
         about = load.kind == "storm" or (load.kind == "idle" and load.size in (1000, 10_000))
         return self.beats_s > 0 and about and report.OURS in {subject.name for subject in self.subjects}
 
@@ -94,18 +94,18 @@ class Plan:
 
 
 def is_main(load: Load) -> bool:
-    """The load that most goals are about."""
+    """The load of most goals."""
     return load.kind == "idle" and load.size == 1000
 
 
 def by_weight(found: Sequence[Load]) -> list[Load]:
-    """What goals are about comes first, and the largest numbers of processes last: should the time not suffice, it is
+    """What goals need comes first, and the largest numbers of processes last: should the time not suffice, it is
     they that are measured less often."""
     return sorted(found, key=lambda load: (not is_main(load), load.size > 1000, load.size if load.kind == "idle" else 0))
 
 
 def in_turns(names: Sequence[Subject], number: int) -> Sequence[Subject]:
-    """The order of a round: every other round runs backwards, so that nobody always follows the same neighbour."""
+    """The order of a round: every other round runs backwards, so that no subject always follows the same neighbour."""
     return names if number % 2 else names[::-1]
 
 
@@ -127,7 +127,7 @@ def cut_off(seconds: float) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Run:
-    """A run under way. `left_out` tells what there was no time for."""
+    """A run under way. `left_out` lists what there was no time for."""
 
     plan: Plan
     context: Context

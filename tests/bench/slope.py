@@ -29,7 +29,7 @@ SLOWED, WARM = 60, 60_000
 EVERY = 1000
 """Ticks between two looks at the memory."""
 PER = 100_000
-"""The slope is told for so many ticks."""
+"""The slope is given for this many ticks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """How long the commands take from their start to their end: the median of several runs, in turns.
 
-Wall time is what a user waits, so the goals are about it; a machine that does other things makes it longer, which the
+Wall time is what a user waits, so the goals use it; a machine that does other things makes it longer, which the
 CPU time beside it shows. `rh-report why` is asked about a trouble in a month's database (tests/tools/history.py).
 """
 
@@ -43,7 +43,7 @@ class StartUp:
 
 
 def commands(month: Path | None, at: str) -> dict[str, list[str]]:
-    """Name -> argv. The bare interpreter stands beside them: no command can be quicker."""
+    """Name -> argv. The bare interpreter is included: no command can be quicker."""
     made = {
         "python -c pass": [sys.executable, "-I", "-c", "pass"],
         "rh-sample --help": [str(BIN / "rh-sample"), "--help"],

@@ -60,7 +60,7 @@ class Subject:
     """A watcher.
 
     `command(context)` is its argv. `period_s(hz)` is the time between its ticks: that of the beat, or the nearest that
-    it can be told. `marker` occurs once in its output for each tick; None: it keeps its beat, its ticks
+    it can be instructed. `marker` occurs once in its output for each tick; None: it keeps its beat, its ticks
     are window / period. `warm_s` and `warm_ms_each`, for each process: from its start to the first tick that counts.
     `terminal`: it draws on a terminal, and gets one from tmux. `scrape`: an address that must be fetched once a tick.
     `prepare` is run once before the first turn, in the user's own environment.
@@ -195,7 +195,7 @@ def prepare(subject: Subject) -> None:
 
 @dataclass(slots=True)
 class Running:
-    """A started subject: its root process and the file that its output goes to. `ended` tells its exit status."""
+    """A started subject: its root process and the file that its output goes to. `ended` returns its exit status."""
 
     pid: int
     output: Path
@@ -223,7 +223,7 @@ def started(subject: Subject, context: Context) -> Iterator[Running]:
 
 
 def _environment(subject: Subject, context: Context) -> dict[str, str]:
-    # Nobody's own settings: no ~/.toprc, no ~/.config/htop, no database or socket of theirs.
+    # No user settings: no ~/.toprc, no ~/.config/htop, no database or socket of theirs.
     places = ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"]
     places += [] if subject.keeps_home else ["HOME"]
     return {**os.environ, **dict.fromkeys(places, str(context.scratch)), "LC_ALL": "C.UTF-8"}

@@ -43,7 +43,7 @@ def _is_traced(pid: int) -> bool:
 
 def _ticks_in(readings: Sequence[int], expected: int) -> int:
     """Ticks of a subject that does not tell them: strace's coming and going moves the window by a part of one, so they
-    are counted where they can be told apart."""
+    are counted where they can be separated."""
     seen = len(split_ticks([b - a for a, b in pairwise(readings)]))
     return seen if abs(seen - expected) <= 1 else expected
 
@@ -76,7 +76,7 @@ def count_syscalls(subject: Subject, context: Context, processes: int, seconds: 
             while tracer.poll() is None and time.monotonic() < until:
                 time.sleep(POLL_S)
                 readings.append(process_cpu_ns(running.pid) or 0)
-            # One that tells its ticks may have had none yet: strace makes it that slow.
+            # One that reports its ticks may have had none yet: strace makes it that slow.
             now = steps.next()
             ticks = now - first if steps.told else _ticks_in(readings, round(window_s / period_s))
             running.check()

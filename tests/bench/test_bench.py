@@ -185,9 +185,9 @@ def test_the_whole_run_fits_into_its_time() -> None:
 @pytest.mark.slow
 @linux
 @compiled
-def test_what_there_is_no_time_for_is_left_out_and_told(tools: Tools, tmp_path: Path,
+def test_what_there_is_no_time_for_is_left_out_and_reported(tools: Tools, tmp_path: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that goes on by a second with each look; a turn takes 1.7."""
+    """By a clock that advances a second with each reading; a turn takes 1.7."""
     monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=count().__next__))
     plan = Plan(loads.plan(["idle"], [3], [], 0.05), [subjects.SUBJECTS["floor"]], 4, 0.4, False, until=4)
     going = run.Run(plan, context(tools, tmp_path), lambda _: None)
@@ -271,7 +271,7 @@ def test_the_table_lines_up_and_names_what_failed_or_is_missing() -> None:
     assert "NOT QUIET" not in text
 
 
-def test_a_machine_that_others_use_is_told_of() -> None:
+def test_a_machine_that_others_use_is_reported() -> None:
     loaded = made()
     loaded["load_average"]["before"] = 3.5
     assert "NOT QUIET: load average 3.50" in words.markdown(loaded) and "NOT QUIET" in readme.block(loaded)
@@ -291,7 +291,7 @@ def test_the_document_holds_every_turn_and_no_name_of_the_machine() -> None:
 
 
 def whole() -> report.Document:
-    """A run of everything that goals are about."""
+    """A run of everything that goals need."""
     loaded = result("10,000 idle", size=10_000)
     loaded.beats = Beats([0.5] * 60, [40.0] * 59 + [120.0])
     storm = result("100 idle and 200 short processes a second", "storm", 100)
@@ -391,7 +391,7 @@ def test_the_slope_is_that_of_a_line() -> None:
     assert slope.fit([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]) == 2
 
 
-def test_lateness_is_told_in_percentiles() -> None:
+def test_lateness_is_given_in_percentiles() -> None:
     assert Late([float(n) for n in range(1, 101)], 7).line("captures on") == (
         "captures on    ticks   100  captures   7  late in ms: p50 50.000  p90 90.000  p99 99.000  max 100.000")
     assert Late().line("x").endswith("p50 -  p90 -  p99 -  max -")

@@ -54,7 +54,7 @@ def children(pid: int) -> set[int]:
 
 @contextmanager
 def handles(pids: set[int]) -> Iterator[list[int]]:
-    """A handle of each process: it stays that process's, whoever gets the pid next."""
+    """A handle of each process: it stays that process's, even if the pid is reused."""
     opened = [os.pidfd_open(pid) for pid in pids]
     try:
         yield opened
@@ -95,7 +95,7 @@ def test_floor_reads_each_process_and_in_full_only_those_that_ran(tools: Tools, 
     fake_process(tmp_path, 42, threads=1, runs=True)
     said = floor(tools, "--proc", str(tmp_path), "--seconds", "0.5", "--hz", "10")
     assert (said["ticks"], said["processes"], said["started"], said["exited"]) == (5, 3, 3, 0)
-    assert said["active"] == said["full_reads"] == 4               # in all ticks but the first, in which it is met
+    assert said["active"] == said["full_reads"] == 4               # in all ticks but the first, in which it is found
     assert said["skipped"] == 0
 
 
@@ -176,7 +176,7 @@ def test_isolate_passes_the_end_on_and_leaves_nothing(tools: Tools) -> None:
 
 @linux
 @compiled
-def test_isolate_ends_with_whoever_started_it(tools: Tools) -> None:
+def test_isolate_ends_with_the_process_that_started_it(tools: Tools) -> None:
     script = f"{tools.isolate} sh -c 'echo ready; sleep 60'; exit 1"
     shell = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert shell.stdout and shell.stderr
@@ -240,7 +240,7 @@ def test_a_load_that_is_killed_takes_its_processes_with_it(tools: Tools) -> None
 
 @linux
 @compiled
-def test_a_load_that_the_machine_refuses_says_so_and_leaves_nothing(tools: Tools) -> None:
+def test_a_load_that_the_machine_refuses_is_reported_and_leaves_nothing(tools: Tools) -> None:
     before = children(os.getpid())
     # More threads than any kernel allows one process; the ones that stand already must go, too.
     arguments = ["--idle", "3", "--threaded", "1", "--threads", "5000000"]

@@ -14,18 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rogue_hunter.capture.blame import blame, blame_records
 from rogue_hunter.capture.linux.futex import owner
-from rogue_hunter.capture.linux.locks import parse_locks
+from rogue_hunter.capture.linux.lookups import parse_locks, parse_tcp, parse_unix_diag
 from rogue_hunter.capture.linux.read import is_native, parse_pressure_avg10
-from rogue_hunter.capture.linux.sockets import parse_tcp, parse_unix_diag
-from rogue_hunter.capture.linux.syscalls import parse_syscall
-from rogue_hunter.capture.linux.threads import parse_memory, parse_stack
+from rogue_hunter.capture.linux.threads import parse_memory, parse_stack, parse_syscall
 from rogue_hunter.capture.logs import kernel
 from rogue_hunter.capture.spindump.decode import fraction, named, size, timestamp, whole
 from rogue_hunter.capture.spindump.detect import parse_file
 from rogue_hunter.capture.spindump.lines import state_of, thread_line, wait_of
-from rogue_hunter.capture.waitgraph.blame import blame, blame_records
-from rogue_hunter.report.blame_text import blame_lines
+from rogue_hunter.report.capture_text import blame_lines
 from tests.tools.spindump import SAMPLES, check, fixture
 
 ROUNDS = int(os.environ.get("ROGUE_HUNTER_FUZZ", "1500"))

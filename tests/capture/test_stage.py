@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.capture.limits import Budget
 from rogue_hunter.capture.platform import new_capture_key
 from rogue_hunter.capture.request import Parts, Request, capture_record
-from rogue_hunter.capture.stage import RECORDS_PER_TICK, Captures
+from rogue_hunter.capture.stage import RECORDS_PER_TICK, Budget, Captures
 from rogue_hunter.config.options import Bands, Config, Forensics
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick, record
@@ -301,7 +300,7 @@ def test_switched_off() -> None:
     assert not fake.requests and not records(out, "capture")
 
 
-def test_what_went_on_before() -> None:
+def test_logs_of_the_time_before() -> None:
     """The last ticks of the tracker, else those of the stage: highest scores first, with when and how many ticks."""
     ticks = [closing(i, p1=10 * i, p2=30) for i in range(1, 6)]
     ticks[-1].records = [event(1)]

@@ -1,4 +1,4 @@
-"""rh-config as it is called: editing, going back, telling places; what is in a file's name reaches no terminal."""
+"""rh-config as it is called: editing, undoing, printing places; control characters in a file's name reach no terminal."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from rogue_hunter.cli.pipe import Countdown
 from rogue_hunter.cli.version import facts
-from rogue_hunter.text.countdown import Countdown
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 

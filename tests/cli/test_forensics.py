@@ -237,7 +237,7 @@ def test_a_report_that_was_cut_off(rh: Run) -> None:
         assert done.returncode == 65 and b"the report is incomplete" in done.stderr and b"Editor" in done.stdout
 
 
-def test_a_file_that_is_not_there(rh: Run, tmp_path: Path) -> None:
+def test_a_missing_file(rh: Run, tmp_path: Path) -> None:
     done = rh("forensics", "parse", str(tmp_path / "none"))
     assert done.returncode == 74 and b"No such file" in done.stderr
     assert rh("forensics", "parse").returncode == 2
@@ -306,7 +306,7 @@ def test_a_look_at_a_living_process(rh: Run, spawn: Spawn) -> None:
 
 @pytest.mark.slow
 @linux
-def test_a_process_that_is_not_there(rh: Run) -> None:
+def test_a_missing_process(rh: Run) -> None:
     """69, and the others are looked at."""
     done = rh("forensics", "capture", "4194305")
     assert (done.returncode, done.stdout) == (69, b"") and b"4194305: no such process" in done.stderr

@@ -131,7 +131,7 @@ def test_what_has_to_last_must_be_seen_to_last(rh: Rh, rules: Path) -> None:
     assert [m["pid"] for m in said(rh("match", "-c", rules, stdin=stream(1, YOUNG)))] == []
 
 
-def test_a_line_that_is_none_and_a_rule_that_takes_for_ever(rh: Rh, tmp_path: Path) -> None:
+def test_a_malformed_line_and_a_rule_that_never_ends(rh: Rh, tmp_path: Path) -> None:
     """Both are error records and a line on standard error; the rule matches nothing, and others continue."""
     file = tmp_path / "slow.toml"
     file.write_text("[[rules]]\nname = 'slow'\nconditions = { cmdline_patterns = ['^(a+)+$'] }\n" + LOOP)

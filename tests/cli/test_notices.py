@@ -30,7 +30,7 @@ def test_a_filter_that_matches_nothing_says_how_many_it_looked_at(rh: Run) -> No
     assert rh("match", "--no-project", stdin=b"").stderr == b""
 
 
-def test_reap_all_says_so_too(rh: Run, tmp_path: Path) -> None:
+def test_reap_all_reports_it_too(rh: Run, tmp_path: Path) -> None:
     rules = tmp_path / "r.toml"
     rules.write_text('[[rules]]\nname = "none"\nconditions = { command_patterns = ["^no-such-program-here$"] }\n')
     done = rh("reap", "--all", "--dry-run", "-c", rules, "--no-project", HOME=str(tmp_path))

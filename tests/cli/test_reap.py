@@ -53,7 +53,7 @@ def test_every_refusal_by_pid_and_by_rule() -> None:
     for name in ("low_pid", "rogue_hunter"):
         action = by_rule[seen["pids"][name]]
         assert action["outcome"] == "refused" and name in action["refusals"] and action["rule"] == "idler"
-    assert seen["pids"]["whitelist"] not in by_rule  # no rule is about it at all
+    assert seen["pids"]["whitelist"] not in by_rule  # no rule matches it at all
     assert all(seen["alive"].values()) and seen["bystander"]
     assert (seen["missing"]["rc"], seen["missing"]["out"]) == (1, []) and "no such process" in seen["missing"]["err"]
 

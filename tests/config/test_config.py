@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rogue_hunter.config import toml as cfg
-from rogue_hunter.config.check import ConfigError
 from rogue_hunter.config.options import Bands, Config, StressBands
+from rogue_hunter.config.toml import ConfigError
 from rogue_hunter.schema.field import BANDS, STATES
 
 

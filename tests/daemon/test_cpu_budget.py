@@ -6,20 +6,20 @@ import pytest
 
 from rogue_hunter.config.options import Budget as Settings
 from rogue_hunter.config.options import Config
-from rogue_hunter.daemon.cpu_budget import Budget, CpuBudget
+from rogue_hunter.daemon.services import Budget, CpuBudget
 from rogue_hunter.stream.clock import Rate
 from rogue_hunter.stream.tick import Tick
 from tests.tools.ticks import closing
 
 
 def spend(budget: Budget, settings: Settings, percent: float, seconds: float, step: float = 1 / 3) -> list[str]:
-    """Use so much of a core for so long; gives what was said."""
+    """Use so much of a core for so long; returns the messages."""
     said = [budget.spend(settings, percent, step) for _ in range(round(seconds / step))]
     return [text for text in said if text]
 
 
 def test_a_minute_over_the_limit_slows_down_and_a_minute_below_half_of_it_goes_back() -> None:
-    """Once each, and both are said."""
+    """Once each, with a message for both."""
     budget, settings = Budget(), Settings()
     assert spend(budget, settings, 5.0, 58) == []
     (said,) = spend(budget, settings, 5.0, 4)

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from rogue_hunter.config.options import Log as Settings
 from rogue_hunter.daemon.log import MESSAGE, Log, follow, last, log_path
-from rogue_hunter.daemon.power import inhibitor, keep_awake
+from rogue_hunter.daemon.services import inhibitor, keep_awake
 from tests.tools.docs import json_schema
 
 
@@ -26,12 +26,12 @@ def entries(path: Path) -> list[dict[str, object]]:
 
 
 def log(path: Path, **fields: object) -> Log:
-    """A log in `path` whose clock stands still."""
+    """A log in `path` whose clock does not move."""
     return Log(path, Settings(path=str(path), **fields), lambda: 1_700_000_000.1234)  # type: ignore[arg-type]
 
 
 def test_an_entry_is_a_line_and_a_record(tmp_path: Path) -> None:
-    """Whatever is said: control characters, line feeds, lone surrogates, megabytes."""
+    """Any message: control characters, line feeds, lone surrogates, megabytes."""
     path = tmp_path / "x.log"
     made = log(path)
     for text in ("plain", "a\nb\x1b[2J\u202e", "lone \udc80 surrogate", "x" * 1_000_000, "\u2028"):
@@ -124,7 +124,7 @@ def test_file_of_another_user_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
 def test_only_a_file_is_written_to(tmp_path: Path, kind: str) -> None:
-    """A link that somebody put there is not followed; a fifo is not waited for."""
+    """A planted link is not followed; a fifo is not waited for."""
     path, target = tmp_path / "x.log", tmp_path / "target"
     target.write_text("")
     {"link": lambda: path.symlink_to(target), "fifo": lambda: os.mkfifo(path), "directory": path.mkdir}[kind]()
@@ -143,7 +143,7 @@ def test_a_new_file_is_begun_after_a_move(tmp_path: Path) -> None:
 
 
 def test_following_goes_through_a_rotation(tmp_path: Path) -> None:
-    """Nothing is missed or told twice, and half a line waits for its other half."""
+    """Nothing is missed or printed twice, and half a line waits for its other half."""
     path = tmp_path / "x.log"
     path.write_bytes(b"before\n")
 

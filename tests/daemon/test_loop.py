@@ -14,7 +14,7 @@ from rogue_hunter.daemon.loop import READ, SWITCH_S, Loop
 
 
 class Clock:
-    """A clock that moves when told, and by `step` when somebody looks at it."""
+    """A clock that moves on request, and by `step` with each reading."""
 
     def __init__(self, step: float = 0.0) -> None:
         self.now = 0.0
@@ -139,7 +139,7 @@ def test_signals_wake_it() -> None:
 
 
 def test_a_second_signal_ends_the_process() -> None:
-    """Whatever it is doing."""
+    """At any point of its work."""
     code = ("import os, signal, time\nfrom rogue_hunter.daemon.loop import Loop\nwith Loop() as loop:\n"
             "    os.kill(os.getpid(), signal.SIGTERM)\n    print(loop.sleep(60), flush=True)\n"
             "    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(60)\n")

@@ -116,7 +116,7 @@ def test_kill_loses_nothing(pipe: Pipe, loop: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_second_pipe_is_refused(pipe: Pipe, tmp_path: Path) -> None:
-    """Two rh-pipe on one database: the second exits 69 and names the first, which goes on."""
+    """Two rh-pipe on one database: the second exits 69 and names the first, which continues."""
     first = pipe("--quiet")
     wait_for(tmp_path / "x.db", "SELECT 1 FROM daemon_state")
     second = pipe("--quiet")
@@ -135,8 +135,8 @@ def test_ps_shows_its_name(pipe: Pipe, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_tee_goes_on_without_its_reader(pipe: Pipe, tmp_path: Path) -> None:
-    """Whoever reads --tee may go; the pipe stays."""
+def test_tee_continues_without_its_reader(pipe: Pipe, tmp_path: Path) -> None:
+    """The reader of --tee may exit; the pipe continues."""
     run = pipe("--quiet", "--tee", "--for", "3s", stdout=subprocess.PIPE)
     assert run.stdout is not None
     first = json.loads(run.stdout.readline())

@@ -1,4 +1,4 @@
-"""rh-pipe makes captures: of a loop, of a lock convoy, beside the beat, and ends in time whatever is going on."""
+"""rh-pipe makes captures: of a loop, of a lock convoy, beside the beat, and ends in time during a capture."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def helpers(pid: int) -> list[Path]:
 
 @pytest.mark.slow
 def test_a_loop_is_captured(pipe: Pipe, burn: Burn, db: Path) -> None:
-    """Within seconds the threads of the loop are in the database, with the event, and what went on before."""
+    """Within seconds the threads of the loop are in the database, with the event, and the ticks before."""
     run = pipe(config="log_entries = 0\ndebounce_s = 0\nper_hour = 1000")
     own = {"status": "skipped"}
     for _ in range(10):     # the capture of another process of this machine may be under way when the loop's event begins
@@ -145,7 +145,7 @@ def test_a_convoy_names_its_holder(pipe: Pipe, spawn: Spawn, rh: Run, db: Path, 
 @pytest.mark.slow
 def test_it_ends_in_time_while_a_capture_hangs(pipe: Pipe, loop: int, db: Path) -> None:
     """SIGTERM in the middle of a capture that takes a minute: the capture is cut off, which is in the database, the
-    event is closed, and nobody is left behind."""
+    event is closed, and no process is left behind."""
     run = pipe(config="rounds = 100\nround_s = 10.0\nlog_entries = 0")
     wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {loop}")
     deadline = time.monotonic() + 30
@@ -163,7 +163,7 @@ def test_it_ends_in_time_while_a_capture_hangs(pipe: Pipe, loop: int, db: Path) 
 
 @pytest.mark.slow
 def test_a_storm_stays_within_its_budget(pipe: Pipe, burn: Burn, db: Path) -> None:
-    """One capture an hour, many that ask for one: what was skipped is said, with the reason."""
+    """One capture an hour, many that ask for one: skipped ones are reported, with the reason."""
     for _ in range(3):
         burn()
     pipe("--for", "5s", config="per_hour = 1\nlog_entries = 0").communicate(timeout=60)
@@ -174,7 +174,7 @@ def test_a_storm_stays_within_its_budget(pipe: Pipe, burn: Burn, db: Path) -> No
 
 @pytest.mark.slow
 def test_it_can_be_switched_off(pipe: Pipe, loop: int, db: Path) -> None:
-    """No capture, none skipped, nobody started."""
+    """No capture, none skipped, no process started."""
     pipe("--for", "3s", config="enabled = false").communicate(timeout=60)
     assert wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {loop}")
     assert wait_for(db, "SELECT count(*) AS n FROM forensic_captures") == [{"n": 0}]
@@ -195,7 +195,7 @@ def test_before_the_first_request_it_costs_next_to_nothing(clean_env: Mapping[st
 
 @pytest.mark.slow
 def test_a_recording_is_not_captured(burn: Burn, clean_env: Mapping[str, str], tmp_path: Path, db: Path) -> None:
-    """Its processes are not those that live here, whatever their numbers."""
+    """Its processes are not those of this machine, even with equal pids."""
     config = tmp_path / "x.toml"
     config.write_text('[bands]\ntracking = "medium"\nforensics = "medium"\n[tracking]\nenter_s = 0.0\n')
     recorded = tmp_path / "recorded"
@@ -215,7 +215,7 @@ def test_a_recording_is_not_captured(burn: Burn, clean_env: Mapping[str, str], t
 @pytest.mark.slow
 def test_settings_are_taken_up_while_it_runs(pipe: Pipe, loop: int, burn: Burn, db: Path,
                                              tmp_path: Path) -> None:
-    """Switched on in the file and told by SIGHUP: the next event is captured."""
+    """Switched on in the file and reloaded by SIGHUP: the next event is captured."""
     run = pipe(config="enabled = false")
     wait_for(db, f"SELECT 1 FROM process_events WHERE pid = {loop}")
     (tmp_path / "x.toml").write_text('[bands]\nforensics = "elevated"\n[forensics]\nlog_entries = 0\n')

@@ -36,7 +36,7 @@ def config(text: str) -> Config:
 
 
 class Reloading:
-    """A reloader whose clock moves when told."""
+    """A reloader whose clock the test moves."""
 
     def __init__(self, file: Path, must: bool = True) -> None:
         self.now = 0.0
@@ -59,7 +59,7 @@ class Reloading:
 
 
 def test_a_changed_file_is_read_once(tmp_path: Path) -> None:
-    """After it has come to rest; what changed is said."""
+    """Once it is stable; the changes are logged."""
     file = tmp_path / "c.toml"
     file.write_text("")
     made = Reloading(file)
@@ -87,7 +87,7 @@ def test_a_file_in_the_making_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[bands", "[bands]\nelevated = 1000\n", "[bands]\nunknown = 1\n", "\udcff"])
 def test_a_bad_file_keeps_the_old_one(tmp_path: Path, text: str) -> None:
-    """And says so once, until it is good again."""
+    """And logs it once, until it is valid again."""
     file = tmp_path / "c.toml"
     file.write_text("[bands]\nelevated = 40\n")
     made = Reloading(file)
@@ -228,7 +228,7 @@ def test_a_configuration_that_says_the_same_changes_nothing() -> None:
 
 
 def test_open_events_stay_open() -> None:
-    """Bands, margins and the model's numbers change; the event that was open goes on, with its peak and beginning."""
+    """Bands, margins and the model's numbers change; an open event continues, with its peak and beginning."""
     rows = burning(7)
     new = config("[bands]\nhigh = 65\n[tracking]\nenter_s = 0.0\ncheckpoint_s = 0.5\n[scoring.share]\ntau_s = 2.0\n")
     ticks = list(changing(stream([rows] * 40), 20, new, Score(Config()), Track(at_once(Config()))))

@@ -1,4 +1,4 @@
-"""The rules inside of rh-pipe: what they match is said and kept, their files are followed, other reapers too."""
+"""The rules inside of rh-pipe: matches are logged and stored, their files are followed, other reapers too."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import parse
 from rogue_hunter.daemon.reload import SETTLE_S
 from rogue_hunter.daemon.rules_stage import LOOK_S, Rules, ruling
-from rogue_hunter.reaper.audit import AuditLog
-from rogue_hunter.reaper.audit_follow import FollowAudit, after, last_seq
+from rogue_hunter.reaper.audit import AuditLog, FollowAudit, after, last_seq
 from rogue_hunter.reaper.run import reap_batch
 from rogue_hunter.reaper.stage import BackgroundReap
 from rogue_hunter.rules.load import builtin
@@ -82,7 +81,7 @@ def rules(tmp_path: Path) -> Path:
     return file
 
 
-def test_what_matches_is_a_record_and_said_once(rules: Path) -> None:
+def test_a_match_is_a_record_and_logged_once(rules: Path) -> None:
     """As loudly as the rule asks; nothing is ended where there is no machine to act on."""
     with Pipe(rules) as pipe:
         found = pipe.tick(row(4000, cpu_percent=80.0, command="loop\x1b"), row(4001))
@@ -100,7 +99,7 @@ def test_rules_that_cannot_be_used_stop_the_start(rules: Path) -> None:
         pass
 
 
-def test_the_log_level_of_the_rules_is_the_least_that_is_said(rules: Path) -> None:
+def test_the_log_level_of_the_rules_is_the_lowest_logged(rules: Path) -> None:
     rules.write_text(BURN + '[logging]\nlevel = "warning"\n')
     with Pipe(rules) as pipe:
         pipe.tick(row(4002, memory_bytes=2 * 10**9))
@@ -122,7 +121,7 @@ class Clock:
 
 
 def test_rules_follow_their_file(rules: Path) -> None:
-    """Read again when it has come to rest; a file that cannot be used keeps the old ones and says so once."""
+    """Read again once it is stable; after an invalid file the old ones stay, with one message."""
     clock, said = Clock(), list[tuple[str, str]]()
     held = Rules(rules, lambda level, text: said.append((level, text)), clock)
 
@@ -187,7 +186,7 @@ def test_matches_are_shown_on_the_desktop_when_both_want_it(rules: Path, desktop
     assert len(found) == 2 and found[0].startswith("cpu 80 %") and found[1].startswith("memory 2000 MB")
 
 
-def test_metrics_are_served_when_the_rules_say_so(rules: Path) -> None:
+def test_metrics_are_served_when_the_rules_ask_for_it(rules: Path) -> None:
     pytest.importorskip("prometheus_client")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -197,7 +196,7 @@ def test_metrics_are_served_when_the_rules_say_so(rules: Path) -> None:
         pipe.tick(row(4000, cpu_percent=80.0))
         page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
         assert 'rogue_hunter_matches_total{priority="high",rule="burn"} 1.0' in page
-        with Pipe(rules) as second:  # the port is taken: said, and all else goes on
+        with Pipe(rules) as second:  # the port is taken: logged, and all else continues
             assert second.tick(row(4000, cpu_percent=80.0))
         assert second.said[0][0] == "warning" and str(port) in second.said[0][1]
 
@@ -268,7 +267,7 @@ def test_what_waits_is_dropped_when_it_is_no_longer_armed(tmp_path: Path) -> Non
 
 
 def test_an_armed_stage_reaps_what_it_matched(tmp_path: Path, rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a machine of dictionaries; a dry run in the rules sends nothing and is said."""
+    """With a machine of dictionaries; a dry run in the rules sends nothing and is logged."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
     victim = FakeProcess(4100, start_ticks=1000, age_s=2000.0, start_time=START - 990, cpu_seconds_total=1e9)
     machine = FakeMachine(victim)

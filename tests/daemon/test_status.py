@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rogue_hunter.daemon.socket.address import SocketError
-from rogue_hunter.daemon.socket.framing import greeting
+from rogue_hunter.daemon.socket.client import greeting
 from rogue_hunter.host.platform import suspended
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -35,7 +35,7 @@ def watched(spawn: Spawn, clean_env: Mapping[str, str], tmp_path: Path) -> Itera
 
 
 def told(socket: Path, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """What rh-pipe tells of itself, once it is as wanted."""
+    """What rh-pipe reports about itself, once it is as wanted."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -68,7 +68,7 @@ def test_last_tick_is_that_of_the_beat(watched: tuple[subprocess.Popen[bytes], P
     assert found["last_tick_age_s"] < 2
 
 
-def test_what_cannot_be_written_is_told_at_once(watched: tuple[subprocess.Popen[bytes], Path], status: Status,
+def test_a_failed_write_is_reported_at_once(watched: tuple[subprocess.Popen[bytes], Path], status: Status,
                                                 tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -81,7 +81,7 @@ def test_what_cannot_be_written_is_told_at_once(watched: tuple[subprocess.Popen[
     assert "locked" in found["degraded"]
 
 
-def test_stopped_pipe_is_told_at_once(watched: tuple[subprocess.Popen[bytes], Path], status: Status) -> None:
+def test_a_stopped_pipe_is_reported_at_once(watched: tuple[subprocess.Popen[bytes], Path], status: Status) -> None:
     run, _ = watched
     run.send_signal(signal.SIGSTOP)
     code, found = status()

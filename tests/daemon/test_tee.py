@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.daemon.tee import QUEUE_BYTES, QUEUE_TICKS, Tee
+from rogue_hunter.daemon.pipe import QUEUE_BYTES, QUEUE_TICKS, Tee
 from rogue_hunter.store.database import open_reader
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Tick
@@ -59,7 +59,7 @@ def test_all_ticks_are_written_in_order() -> None:
 
 
 def test_reader_that_stops_costs_ticks_and_no_time() -> None:
-    """What does not fit in the queue is dropped; the gap is told where it is."""
+    """What does not fit in the queue is dropped; the gap is reported where it is."""
     reader, said = Reader(), list[str]()
     stage = Tee(reader.write, said.append)
     before = time.monotonic()
@@ -160,7 +160,7 @@ def test_standard_error_that_is_not_read_stops_nothing(spawn: Spawn, clean_env: 
 
 
 def ticks_in(db: Path) -> int:
-    """The number of ticks that daemon_state tells; it is written every 10 s, so events of the log count too."""
+    """The number of ticks in daemon_state; it is written every 10 s, so events of the log count too."""
     try:
         connection = open_reader(db)
     except Exception:

@@ -1,5 +1,5 @@
 """Every call of the sampling loop to the operating system fails in turn: its first, second, ... Nth use, with each
-error that it can give, once, for a while, and for ever, until a run passes that no fault touched.
+error that it can give, once, for a while, and permanently, until a run passes that no fault touched.
 
 The whole of rh-pipe's loop runs in this process: beat, host, score, track, pauses, minutes, database, on a small /proc
 of files, by a clock that only waiting moves.
@@ -166,7 +166,7 @@ def failing(faults: Faults, world: World, clocks: bool = True) -> Iterator[None]
         return fd
 
     def closed(fd: int) -> None:
-        real["close"](fd)       # Linux gives the descriptor back whatever it answers
+        real["close"](fd)       # Linux closes the descriptor even when close(2) fails
         world.paths.pop(fd, None)
         faults.call("close", fd)
 
@@ -221,7 +221,7 @@ def failing(faults: Faults, world: World, clocks: bool = True) -> Iterator[None]
 
 @dataclass
 class Outcome:
-    """Ticks as (closing row, rows by pid); what was said; the error at the start, if the run was refused."""
+    """Ticks as (closing row, rows by pid); the messages; the error at the start, if the run was refused."""
 
     ticks: list[tuple[Row, dict[int, Row]]]
     said: list[str]

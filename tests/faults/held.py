@@ -1,4 +1,4 @@
-"""A database that somebody else holds, that holds nothing, or whose making was interrupted."""
+"""A database that another process holds, that is empty, or whose creation was interrupted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rogue_hunter.daemon import pipe
 from rogue_hunter.daemon.services import Running, Services
 from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.migrations import VERSION
-from rogue_hunter.store.wal_watch import WalAlarm
+from rogue_hunter.store.writer import WalAlarm
 from rogue_hunter.stream.tick import Tick
 
 from .limits import state

@@ -1,4 +1,4 @@
-"""Damaged input: pieces cut, copied, exchanged, flipped, and words put in that once hurt somebody."""
+"""Damaged input: pieces cut, copied, exchanged, flipped, and words inserted that once broke a parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that somebody else put where ours will be: links, pipes, directories, files of other users."""
+"""Files that another user put where ours will be: links, pipes, directories, files of other users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rogue_hunter.daemon.log import Log
 from rogue_hunter.daemon.socket.address import Place, SocketError
 from rogue_hunter.paths import PathError, private_dir
 from rogue_hunter.reaper.audit import AuditError, AuditLog
-from rogue_hunter.reaper.limits import disarm, disarmed
+from rogue_hunter.reaper.guards import disarm, disarmed
 from rogue_hunter.reaper.run import _alone
 from rogue_hunter.store.database import DatabaseError, Lock, open_writer
 from tests.reaper.fakes import FakeMachine, setup
@@ -79,7 +79,7 @@ USERS: dict[str, Callable[[Path], bool]] = {
 MAY_BE_THERE = {("x.db.lock", "a pipe"), ("s.sock.lock", "a file of theirs"), ("audit.log.lock", "a pipe"),
                 ("reap.lock", "a pipe"), ("x.db.lock", "a file of theirs"), ("audit.log.lock", "a file of theirs"),
                 ("reap.lock", "a file of theirs"), ("audit.log.head", "a file of theirs")}
-"""Nothing is written to a lock but our pid; it may be anything that can be locked. They stand in directories of ours."""
+"""Nothing is written to a lock but our pid; it may be anything that can be locked. They are in directories of ours."""
 
 
 def _plant(kind: str, at: Path, victim: Path) -> None:
@@ -99,7 +99,7 @@ def _plant(kind: str, at: Path, victim: Path) -> None:
 
 @contextmanager
 def _in_time(seconds: int) -> Iterator[None]:
-    """Raises AssertionError where something waits for ever."""
+    """Raises AssertionError where something hangs."""
     def over(*_: object) -> None:
         raise AssertionError("waits for ever")
 

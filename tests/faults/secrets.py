@@ -37,7 +37,7 @@ conditions = { cpu_percent_min = 1, cmdline_patterns = ["while os.getppid|while 
 
 
 def _below(prompt: subprocess.Popen[bytes], args: list[str]) -> int:
-    """The pid of a command that a shell was told to start in the background."""
+    """The pid of a command that a shell started in the background."""
     assert prompt.stdin is not None and prompt.stdout is not None
     prompt.stdin.write(f"{shlex.join(args)} 2>&- & echo $!\n".encode())
     prompt.stdin.flush()

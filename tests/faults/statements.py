@@ -1,4 +1,4 @@
-"""Every database call of rh-pipe fails in turn, with each error of SQLite, once, for a while and for ever."""
+"""Every database call of rh-pipe fails in turn, with each error of SQLite, once, for a while and permanently."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Scripted:
 
 @dataclass
 class Outcome:
-    """How many ticks were taken, what was said, why the start was refused."""
+    """The number of ticks, the messages, the error that refused the start."""
 
     ticks: int
     said: list[str]

@@ -92,7 +92,7 @@ def proc_goes(bench: Bench) -> str:
     gate, empty = bench.tmp / "gate", bench.tmp / "empty"
     empty.mkdir()
     os.mkfifo(gate)
-    # One shell in the same mount namespace covers /proc and uncovers it when it is told to.
+    # One shell in the same mount namespace covers /proc and uncovers it on request.
     script = (f'"$@" & while read word; do case $word in cover) mount --bind {empty} /proc;; '
               "uncover) umount /proc;; end) kill -TERM $!; wait $!; exit $?;; esac; done < " + str(gate))
     child = bench.start(["unshare", "--mount", "sh", "-c", script, "sh", *bench.command(

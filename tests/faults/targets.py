@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rogue_hunter.capture.blame import blame, blame_records
 from rogue_hunter.capture.spindump.detect import parse_file
-from rogue_hunter.capture.waitgraph.blame import blame, blame_records
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import ConfigError, to_toml
 from rogue_hunter.config.toml import parse as parse_config
@@ -28,12 +28,12 @@ from rogue_hunter.host.macos.iokit import parse_ioreg
 from rogue_hunter.host.macos.sleepwake import get_recent_sleep_events, parse_boottime, parse_pmset_log
 from rogue_hunter.reaper.audit import AuditError, AuditLog
 from rogue_hunter.reaper.candidate import check_match
-from rogue_hunter.reaper.limits import Budget
+from rogue_hunter.reaper.guards import Budget
 from rogue_hunter.rules.load import _toml, builtin
 from rogue_hunter.rules.load import parse as parse_rules
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import RuleError
-from rogue_hunter.rules.narrow import narrow
+from rogue_hunter.rules.parse import narrow
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.prune import parse_size
@@ -44,7 +44,7 @@ from rogue_hunter.text.format import clip, csv_cell, visible
 from rogue_hunter.text.redact import LIMIT, redact
 from rogue_hunter.text.timespec import parse_duration, parse_time
 from rogue_hunter.tracking.events import Track
-from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.minutes import History
 from rogue_hunter.tracking.pauses import Pauses
 from tests.tools import ticks as ticktools
 from tests.tools.processes import io_text, stat_line, status_text
@@ -160,11 +160,12 @@ def _match(data: bytes) -> None:
 
 
 def _decoders(data: bytes) -> None:
-    """The structures of macOS from whatever bytes: each decodes, or says that they are too few."""
+    """The structures of macOS from any bytes: each decodes, or reports that they are too few."""
     for version in range(len(abi.RUSAGE)):
         _or_short(lambda raw, version=version: darwin.decode_rusage(raw, version), data)
     for decode in (darwin.decode_bsdinfo, darwin.decode_taskallinfo, darwin.decode_shortinfo, darwin.decode_kinfo,
-                   darwin.decode_uniqidentifier, darwin.decode_timeval, darwin.decode_arguments):
+                   darwin.decode_uniqidentifier, darwin.decode_timeval, darwin.decode_arguments,
+                   darwin.decode_cpu_load, darwin.decode_available_pages):
         _or_short(decode, data)
 
 

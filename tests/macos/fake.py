@@ -1,6 +1,6 @@
 """Builds and drives the fake libproc: the machine of a script behind libproc's own functions.
 
-The script's words are told in script.md. The library is built once for a test run, of C of our own, one half of it
+script.md describes the script's words. The library is built once for a test run, of C of our own, one half of it
 under Apple's headers as the ziglang package bundles them; where that is not installed, `build` skips the test and says
 so.
 """

@@ -231,7 +231,7 @@ def _catch() -> None:
 
 
 def _headless() -> None:
-    """The thread that began ends alone (not as exit_group(2) does it), the other goes on: a zombie that burns."""
+    """The thread that began ends alone (not as exit_group(2) does it), the other continues: a zombie that uses CPU."""
     threading.Thread(target=_loop).start()
     ctypes.CDLL(None).syscall(93 if os.uname().machine == "aarch64" else 60, 0)
 

@@ -94,7 +94,7 @@ class Place:
 
     @contextmanager
     def background(self, *words: str, end: int = signal.SIGTERM) -> Iterator[int]:
-        """A command that runs meanwhile, ended by a signal; gives its pid."""
+        """A command in the background, ended by a signal; gives its pid."""
         def work() -> None:
             os.chdir(self.home)
             log = os.open("background.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -139,7 +139,7 @@ def brief(done: subprocess.CompletedProcess[bytes]) -> Run:
 
 
 def old_enough() -> None:
-    """Windows of two seconds, and processes that can be told apart by their start."""
+    """Windows of two seconds, and processes that differ by their start."""
     time.sleep(3.2)
 
 
@@ -176,7 +176,7 @@ def told(run: Run, names: dict[int, str]) -> dict[str, list[str]]:
 
 
 def refusals(arena: Arena) -> Any:
-    """--pid with --yes on everything that is protected, and --all with rules that are about it."""
+    """--pid with --yes on everything that is protected, and --all with rules that match it."""
     arena.next_pid(300)
     low = arena.victim(name="idler")
     arena.next_pid(3000)
@@ -238,7 +238,7 @@ def asked(arena: Arena, answer: str) -> Any:
 
 
 def no_audit(arena: Arena) -> Any:
-    """The audit file cannot be written: a directory stands in its place."""
+    """The audit file cannot be written: a directory has its name."""
     victim = arena.victim()
     place = Place(arena)
     arena.as_user(lambda: place.audit.mkdir(parents=True, mode=0o700))
@@ -291,7 +291,7 @@ def crowd(arena: Arena) -> Any:
 
 
 def kept(arena: Arena) -> Any:
-    """An action in the database that was named, and in the user's own once that is there."""
+    """An action in the database that was named, and in the user's own once it exists."""
     victims = [arena.victim() for _ in range(2)]
     bystander = arena.victim(name="bystander")
     place = Place(arena)

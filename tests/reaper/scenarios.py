@@ -16,7 +16,7 @@ from typing import Any
 from rogue_hunter.host.linux.host import LinuxHost
 from rogue_hunter.reaper.audit import AuditLog
 from rogue_hunter.reaper.candidate import manual
-from rogue_hunter.reaper.limits import disarmed
+from rogue_hunter.reaper.guards import disarmed
 from rogue_hunter.reaper.linux import LinuxMachine
 from rogue_hunter.reaper.run import Setup, exit_code, reap_batch
 from rogue_hunter.reaper.signals import Handle, Stop
@@ -316,7 +316,7 @@ def both(arena: Arena) -> Any:
 
 
 def no_audit(arena: Arena, how: str) -> Any:
-    """Nothing is done that cannot be put on record."""
+    """Nothing is done that cannot be recorded."""
     victim = arena.victim()
     path = arena.dir / "state" / "audit.log"
     more: dict[str, Any] = {}
@@ -535,5 +535,5 @@ def system_calls(arena: Arena, dry_run: bool) -> Any:
     victim = arena.victim()
     actions = arena.as_user(lambda: reap_batch([judged(victim)], setup(arena, dry_run=dry_run)))
     alive = arena.alive(victim)
-    arena.children.discard(victim)  # dies with the namespace: no signal from here may stand in the trace
+    arena.children.discard(victim)  # dies with the namespace: no signal from here may be in the trace
     return {"actions": brief(actions), "pid": victim, "alive": alive}

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.reaper.audit import AuditError, AuditLog
-from rogue_hunter.reaper.audit_chain import verify
+from rogue_hunter.reaper.audit import AuditError, AuditLog, verify
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.reaper.guards import Refusal
-from rogue_hunter.reaper.limits import HOUR_S, MANUAL, Budget, disarm, disarmed, rearm
+from rogue_hunter.reaper.guards import HOUR_S, MANUAL, Budget, Refusal, disarm, disarmed, rearm
 from rogue_hunter.rules.model import Safety
 
 SAFETY = Safety(max_per_run=4, max_per_rule_per_hour=2)
@@ -32,7 +31,7 @@ def test_a_rule_may_end_so_many_an_hour() -> None:
     assert budget.refusal("another", SAFETY) is None
 
 
-def test_a_run_may_end_so_many_by_whatever_rule() -> None:
+def test_a_run_may_end_so_many_by_all_rules() -> None:
     budget = Budget()
     for rule in ("a", "b", "c"):
         budget.spend(rule)
@@ -79,7 +78,7 @@ class TestTheNote:
         assert stat.S_IMODE((tmp_path / "disarmed").stat().st_mode) == 0o600
 
     def test_is_not_written_through_a_link(self, tmp_path: Path) -> None:
-        """The file at its end is somebody else's choice. A note that cannot be read disarms as well."""
+        """Its target is another user's choice. A note that cannot be read disarms as well."""
         (tmp_path / "precious").write_text("precious")
         (tmp_path / "disarmed").symlink_to(tmp_path / "precious")
         disarm(tmp_path, "x")
@@ -88,8 +87,8 @@ class TestTheNote:
         assert disarmed(tmp_path) == "the note that disarms cannot be read: Too many levels of symbolic links"
 
     @pytest.mark.usefixtures("patience")
-    def test_in_the_place_of_a_pipe_keeps_nobody_waiting(self, tmp_path: Path) -> None:
-        """Nobody writes into it; somebody holds it open and writes nothing; something is written."""
+    def test_a_pipe_in_its_place_does_not_block(self, tmp_path: Path) -> None:
+        """Without a writer; with a writer that writes nothing; with input."""
         os.mkfifo(tmp_path / "disarmed")
         disarm(tmp_path, "x")
         assert disarmed(tmp_path) == "a kill failed"
@@ -122,7 +121,7 @@ class TestTheNote:
 
     @pytest.mark.parametrize(("found", "said"), [
         (b"", "a kill failed"), (b" \n", "a kill failed"), (b"why\xff\n", "why\ufffd")], ids=repr)
-    def test_disarms_whatever_stands_in_it(self, tmp_path: Path, found: bytes, said: str) -> None:
+    def test_disarms_with_any_content(self, tmp_path: Path, found: bytes, said: str) -> None:
         (tmp_path / "disarmed").write_bytes(found)
         assert disarmed(tmp_path) == said
 

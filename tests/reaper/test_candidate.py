@@ -124,7 +124,7 @@ class TestByTheMatchAlone:
         found, _ = assess(process, {**manual(FakeMachine(process), 2000, NOW), "ts": NOW - 500})
         assert (found.outcome, found.refusals, found.rule) == ("", [], None)
 
-    def test_every_reason_is_said(self) -> None:
+    def test_every_reason_is_reported(self) -> None:
         found, _ = assess(FakeProcess(2000, exe="/usr/bin/vim"), ts=NOW - 100, age_s=0.0)
         assert [r.code for r in found.refusals] == ["stale", "too_young", "whitelist"]
         assert found.text.count("; ") == 2 and found.text.endswith(found.refusals[-1].text)
@@ -147,11 +147,11 @@ class TestTakingHold:
         assert machine.handles == [] and found.live is None
         found.close()
 
-    def test_who_is_gone_is_gone(self) -> None:
+    def test_an_exited_process_is_gone(self) -> None:
         found, _ = assess(FakeProcess(2000), pid=2999)
         assert (found.outcome, found.text, found.refusals) == ("already_gone", "", [])
 
-    def test_a_thread_is_none(self) -> None:
+    def test_a_thread_is_no_candidate(self) -> None:
         machine = FakeMachine(FakeProcess(2000))
         machine.threads = {2000}
         found = judge(machine).assess(match_of(machine.processes[2000]), NOW)
@@ -172,7 +172,7 @@ class TestTakingHold:
         assert found.refusals == [Refusal("no_pidfd", "no pidfds here")] and found.outcome == "refused"
         assert found.live is not None and found.handle is None
 
-    def test_a_free_pass_without_a_hold_is_none(self) -> None:
+    def test_a_guard_passed_without_a_handle_is_refused(self) -> None:
         """Looked at without a handle: no guard objects, and that is not enough."""
         process = FakeProcess(2000)
         machine = FakeMachine(process)
@@ -230,7 +230,7 @@ class TestLooking:
         assert last.outcome == "spared"
 
     def test_a_guard_comes_before_the_rule(self) -> None:
-        """What is protected is refused and not spared: a person is told which of the two."""
+        """What is protected is refused and not spared: the message names which of the two."""
         process = FakeProcess(2000, exe="/usr/bin/vim")
         found, _ = assess(process, match_of(process, ts=NOW - 5, cpu_seconds_total=50.0))
         assert found.outcome == "refused" and found.live is not None

@@ -130,7 +130,7 @@ def test_a_process_as_the_library_describes_it(monkeypatch: pytest.MonkeyPatch) 
     assert held.method == "kill" and not held.gone()
 
 
-def test_who_is_not_there_or_not_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_unreadable_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     from rogue_hunter.reaper.process import Unreadable
 
     with pytest.raises(Gone):

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.reaper.escalate import Veto, Victim, escalate
-from rogue_hunter.reaper.signals import Gone, Stop
+from rogue_hunter.reaper.signals import Gone, Stop, Veto, Victim, escalate
 from tests.reaper.fakes import FakeHandle, FakeMachine, FakeProcess
 
 
@@ -43,7 +42,7 @@ def test_outcomes(on: dict[int, Any], kill: bool, outcome: str, signals: list[st
 
 
 @pytest.mark.slow
-def test_whoever_dies_in_the_wait_is_seen_at_once_and_the_others_go_on() -> None:
+def test_an_exit_in_the_wait_is_seen_at_once_and_the_others_continue() -> None:
     _, both = victims(2, {9: DIE}, term_wait_s=1.5)
     first = both[0].handle.process  # type: ignore[attr-defined]
     threading.Timer(0.1, first.die).start()

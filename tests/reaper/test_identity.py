@@ -25,11 +25,11 @@ def of(row: Row) -> Live:
     ({"state": "stopped"}, False), ({}, False),
 ], ids=str)
 def test_dead_is_defunct_without_a_thread_that_still_runs(row: Row, dead: bool) -> None:
-    """A first thread that ended while others go on shows as defunct, and the process lives."""
+    """A first thread that ended while others run shows as defunct, and the process lives."""
     assert of(row).dead is dead
 
 
-def test_what_is_not_said_of_a_process_protects_it_from_nothing() -> None:
+def test_an_unknown_property_protects_from_nothing() -> None:
     """No session, no kernel thread, no age: the words for unknown."""
     p = of({"command": "x", "exe": "/opt/x y", "cmdline": "/opt/x y -v"})
     assert (p.pid, p.key, p.session, p.kernel_thread, p.age_s) == (4321, (4321, 7), 0, False, 0.0)

@@ -45,7 +45,7 @@ GONE = "rule r no longer matches it"
 class TestWithoutARule:
     """A person named the process: it must be the program that the person saw."""
 
-    def test_the_same_program_is_not_spared_whatever_it_uses(self) -> None:
+    def test_the_same_program_is_not_spared_at_any_use(self) -> None:
         assert why(None, match(cpu_percent=99.0), {"cpu_percent": 0.0, "state": "stopped"}) is None
 
     @pytest.mark.parametrize("now", [{"command": "other"}, {"exe": "/bin/other"}], ids=str)
@@ -69,7 +69,7 @@ class TestWithoutARule:
     ("cpu_percent", "cpu_percent_min = 50", 45.0, 44.9),
 ])
 class TestLevels:
-    """What is used: as it is now where one reading tells it, else as the match had it."""
+    """What is used: as it is now where one reading shows it, else as the match had it."""
 
     def test_as_the_match_had_it(self, field: str, conditions: str, high: Any, low: Any) -> None:
         assert why(conditions, match(**{field: high}), {}) is None
@@ -111,7 +111,7 @@ class TestCpu:
                     {"cpu_seconds_total": 100.0 + used_s}, later_s=10.0)
         assert (found == GONE) is spared
 
-    def test_too_soon_to_say_is_what_the_match_said(self) -> None:
+    def test_too_early_a_reading_keeps_that_of_the_match(self) -> None:
         calm = {"cpu_seconds_total": 100.0}
         busy = match(cpu_percent=99.0, cpu_seconds_total=100.0)
         assert why("cpu_percent_min = 50", busy, calm, later_s=0.9) is None

@@ -211,7 +211,7 @@ class TestReading:
             (tmp_path / "self/ns/pid").symlink_to(link)
         assert LinuxMachine(tmp_path).me().own_pid_namespace is own
 
-    def test_nobody_is_younger_than_nothing(self, tmp_path: Path) -> None:
+    def test_no_age_is_below_zero(self, tmp_path: Path) -> None:
         tree(tmp_path, stat_of(), MINE)
         assert LinuxMachine(tmp_path, boottime=lambda: 4.0).read(4242).age_s == 0.0
         assert LinuxMachine(tmp_path, boottime=lambda: 5.25).read(4242).age_s == 0.25
@@ -240,7 +240,7 @@ class TestReading:
             machine.read(4242)
 
     def test_a_long_status_is_read_as_far_as_the_user_ids(self, tmp_path: Path) -> None:
-        """Many groups stand in it, and a name of 64 escaped bytes before them."""
+        """Many groups are in it, and a name of 64 escaped bytes before them."""
         padding = b"Name:\t" + b"x" * 6000 + b"\n"
         assert tree(tmp_path, stat_of(), padding + MINE).read(4242).uids == (1000, 1001, 1002, 1003)
 
@@ -261,11 +261,11 @@ class TestAncestors:
                                                         parents: dict[int, int], ancestors: set[int]) -> None:
         assert self.me(monkeypatch, tmp_path, parents) == ancestors
 
-    def test_outside_of_our_namespace_there_is_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_outside_of_our_namespace_there_is_no_parent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "getppid", lambda: 0)
         assert LinuxMachine(tmp_path).me().ancestors == frozenset()
 
-    def test_a_broken_tree_holds_nobody_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_broken_tree_does_not_hang(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(linux, "_read", lambda path: stat_of(ppid=int(path.parent.name) + 1))
         assert len(self.me(monkeypatch, tmp_path, {})) == linux.ANCESTORS_MAX == 1000
 
@@ -290,7 +290,7 @@ class TestBundle:
                 {"tid": 4242, "command": "t4242", "state": "running"}]}
 
     @pytest.mark.parametrize("wchan", [b"0", b"", b"\n"])
-    def test_nothing_is_said_of_who_waits_for_nothing(self, tmp_path: Path, wchan: bytes) -> None:
+    def test_a_process_that_waits_for_nothing_has_no_wait(self, tmp_path: Path, wchan: bytes) -> None:
         (tmp_path / "4242").mkdir()
         (tmp_path / "4242" / "wchan").write_bytes(wchan)
         assert LinuxMachine(tmp_path).bundle(4242) == {}
@@ -323,7 +323,7 @@ def test_the_boot_as_the_tree_says(tmp_path: Path) -> None:
     assert LinuxMachine(tmp_path).boot_id() == "abc\ufffd"
 
 
-def test_a_bundle_of_ourselves_and_of_nobody() -> None:
+def test_a_bundle_of_ourselves_and_none() -> None:
     found = LinuxMachine().bundle(os.getpid())
     assert found["open_files"] > 2 and found["threads"][0]["tid"] == os.getpid()
     assert LinuxMachine().bundle(1 << 22) == {}
@@ -337,5 +337,5 @@ def test_no_number_is_ever_given_to_kill() -> None:
                     "kill", "killpg", "pthread_kill", "send_signal", "raise_signal", "terminate", "tgkill"):
                 owner = ast.unparse(node.value)
                 where = f"{file.name}:{node.lineno}: {owner}.{node.attr}"
-                assert (file.name == "darwin.py" and owner in ("handle", "self", "self._signaller")) or \
-                    (file.name == "escalate.py" and owner == "victim"), where
+                assert (file.name == "macos.py" and owner in ("handle", "self", "self._signaller")) or \
+                    (file.name == "signals.py" and owner == "victim"), where

@@ -162,7 +162,7 @@ def test_who_cannot_die_ends_the_wait_as_a_survivor() -> None:
 
 
 def test_the_incident_again() -> None:
-    """Loop, hung test, orphaned tail, test binary die; editor, pager, build, browser live. A dry run says so first."""
+    """Loop, hung test, orphaned tail, test binary die; editor, pager, build, browser live. A dry run announces it first."""
     seen = run(scenarios.incident)
     wanted = {"loop": "infinite_loop", "hung": "hung_test", "binary": "zombie_test_binary", "tail": "orphaned_monitor"}
     assert {n: rule for n, (rule, outcome) in seen["dry"].items() if outcome == "dry_run"} == wanted

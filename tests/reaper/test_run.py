@@ -15,7 +15,7 @@ import pytest
 
 from rogue_hunter.reaper.audit import AuditLog
 from rogue_hunter.reaper.candidate import check_match, manual
-from rogue_hunter.reaper.limits import disarm, disarmed, rearm
+from rogue_hunter.reaper.guards import disarm, disarmed, rearm
 from rogue_hunter.reaper.run import exit_code, reap_batch
 from rogue_hunter.reaper.stage import BackgroundReap, Reap
 from rogue_hunter.rules.load import parse
@@ -202,7 +202,7 @@ def test_a_person_is_asked_about_what_may_be_ended_only(tmp_path: Path) -> None:
     assert asked == [[2000, 2002], [2000, 2002]]
 
 
-def test_nobody_is_asked_about_nothing(tmp_path: Path) -> None:
+def test_without_candidates_there_is_no_question(tmp_path: Path) -> None:
     def confirm(_: Any) -> bool:
         raise AssertionError
 
@@ -278,7 +278,7 @@ def test_stopped_before_anything_is_sent(tmp_path: Path) -> None:
 
 
 def test_the_audit_fails_between_the_signals(tmp_path: Path) -> None:
-    """SIGTERM was put on record and sent; SIGKILL cannot be put on record, so it is not sent."""
+    """SIGTERM was recorded and sent; SIGKILL cannot be recorded, so it is not sent."""
     process = FakeProcess(2000)
 
     def break_it(_: FakeProcess) -> None:
@@ -316,7 +316,7 @@ def test_a_bad_match_is_an_error_and_the_rest_is_handled(tmp_path: Path, change:
 
 
 def test_the_stage_acts_once_on_what_is_settled(tmp_path: Path) -> None:
-    """A match is repeated each minute; who was refused for good, or shown in a dry run, is not told again."""
+    """A match is repeated each minute; who was refused for good, or shown in a dry run, is not reported again."""
     vim, victim = FakeProcess(2000, exe="/usr/bin/vim"), FakeProcess(2001)
     ticks = [Tick(records=[match_of(vim), match_of(victim)]) for _ in range(3)]
     out = list(chain(ticks, Reap(setup(tmp_path, FakeMachine(vim, victim), dry_run=True))))

@@ -1,4 +1,4 @@
-"""What a person is asked and told: questions on a terminal, notifications."""
+"""Questions on a terminal, and notifications."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_only_yes_is_yes(answer: bytes, expected: bool) -> None:
     os.close(slave)
 
 
-def test_without_a_terminal_nobody_is_asked() -> None:
+def test_without_a_terminal_there_is_no_question() -> None:
     with pytest.raises(NoTerminal, match="--yes"):
         confirm_on_tty(candidates(1), "/nowhere/tty")
 
@@ -109,13 +109,13 @@ def test_no_more_than_a_person_reads() -> None:
 @pytest.mark.parametrize(("change", "told"), [
     ({"outcome": "killed"}, True), ({"outcome": "survived"}, True), ({"outcome": "already_gone"}, False),
     ({"outcome": "killed", "rule": "watch"}, False), ({"outcome": "killed", "rule": "unheard"}, False)])
-def test_actions_are_told_when_their_rule_wants_it(change: dict[str, Any], told: bool) -> None:
+def test_actions_are_notified_when_their_rule_asks_for_it(change: dict[str, Any], told: bool) -> None:
     shown = Shown()
     assert shown.notifier().action({**match_of(FakeProcess(2000)), **change}, RULES) is told
     assert not told or shown.argv[0][-2:] == [f"{change['outcome']}: victim [2000]", "r: cpu 99 %"]
 
 
-def test_a_desktop_that_is_not_there() -> None:
+def test_a_missing_desktop() -> None:
     assert spawn(["/nowhere/notify-send"]) is False
     assert spawn(["false"]) is False
     assert spawn(["true"]) is True

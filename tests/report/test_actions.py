@@ -85,7 +85,7 @@ def test_a_limit_says_what_is_left_out(opened: Source) -> None:
     assert len(matches(opened, asked(limit=1)).records) == 1
 
 
-def test_nothing_is_said_in_a_sentence(opened: Source) -> None:
+def test_no_actions_is_a_sentence(opened: Source) -> None:
     for view in (actions, matches):
         answer = view(opened, asked(since=NOW + 0.5))
         assert answer.records == [] and words(answer).count("\n") <= 2 and words(answer).strip()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.capture.waitgraph.blame import blame
+from rogue_hunter.capture.blame import blame
 from rogue_hunter.config.options import Store
 from rogue_hunter.report.views.captures import read
 from rogue_hunter.store.database import open_reader
@@ -73,7 +73,7 @@ def test_the_list(report: Callable[..., str]) -> None:
     assert [c["id"] for c in ndjson(report("captures", "--command", "EVIL"))] == [2]
 
 
-def test_an_empty_list_says_so(rh: Run, tmp_path: Path) -> None:
+def test_an_empty_list_is_a_sentence(rh: Run, tmp_path: Path) -> None:
     """Nothing was recorded, or nothing was captured."""
     path = tmp_path / "x.db"
     record_run(path, ticks_of(10))

@@ -56,7 +56,7 @@ def test_every_query_runs_and_is_described(tmp_path: Path) -> None:
 
 
 def test_the_command_line_fits_the_name_of_the_file(tmp_path: Path) -> None:
-    """The packaged metadata for the usual name; for another one the record itself, told under that name."""
+    """The packaged metadata for the usual name; for another one the record itself, under that name."""
     file = tmp_path / "a dir" / "rogue-hunter.db"
     usual = describe(file)
     assert shlex.split(usual["command"]) == ["datasette", str(file), "-m", str(metadata_file())]

@@ -102,7 +102,7 @@ def test_what_is_no_recording(rh: Run, two: tuple[Path, Path], tmp_path: Path, c
 
 
 def test_what_is_damaged_or_absent(rh: Run, two: tuple[Path, Path], tmp_path: Path) -> None:
-    """A recording that is cut short is compared as far as it goes, said, exit 65; an absent one is an error, 74."""
+    """A recording that is cut short is compared up to there and reported, exit 65; an absent one is an error, 74."""
     (tmp_path / "cut").write_bytes(two[1].read_bytes()[:-40])
     done = rh("report", "diff", two[0], tmp_path / "cut")
     assert (done.returncode, len(done.stdout.splitlines())) == (65, 4)

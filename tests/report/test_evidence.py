@@ -23,7 +23,7 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick
 from rogue_hunter.tracking.events import Track
-from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.minutes import History
 from tests.tools.reports import CONFIG, connect, hog, record_run, seconds, ticks_of
 from tests.tools.ticks import BOOT, START, Machine, row, stream
 

@@ -29,7 +29,7 @@ from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, record
-from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.minutes import History
 from tests.tools import docs
 from tests.tools.history import CASES, CONFIG, CPUS, FIRST, LAST, MONTH, Case, build_month, planted, play, stages
 from tests.tools.ticks import row, stream
@@ -223,7 +223,7 @@ def test_without_pressure_the_load_decides(tmp_path: Path) -> None:
     assert "waited" not in of(path, 66_030, 99_999)["causes"][0]["words"]
 
 
-def test_nobody_in_particular(tmp_path: Path) -> None:
+def test_no_single_culprit(tmp_path: Path) -> None:
     """All CPUs are in use by many, or by no observed process: no command is named, and the answer reports that."""
     many = tuple({"minute": 60_000, "command": f"c{n}", "cpu_seconds": 10.0, "pid": n} for n in range(12))
     path = small(tmp_path / "x.db", {"minute": 60_000, "cpu_busy_cores": 2.0, "pressure_cpu_some_ms_per_s": 600.0},

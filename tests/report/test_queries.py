@@ -95,7 +95,7 @@ def test_no_such_event(opened: Source, which: str) -> None:
     assert queries.event(opened.reader, which, opened.watched) is None
 
 
-def test_the_worst_is_what_was_bad_for_long_or_still_goes_on(opened: Source) -> None:
+def test_the_worst_lasted_long_or_still_lasts(opened: Source) -> None:
     """The start-up with the highest score comes last; what is still active outranks what was a little worse."""
     worst = queries.worst(opened.reader, ALWAYS, opened.watched, 0)
     assert [(w["pid"], w["going"]) for w in worst] == [(200, True), (100, False), (300, False)]
@@ -157,7 +157,7 @@ def test_an_event_left_open_lasts_until_the_last_tick(tmp_path: Path) -> None:
         assert queries.count(found.reader, ALWAYS, found.watched)["open_events"] == 1
 
 
-def test_an_open_event_of_another_boot_is_not_going_on(tmp_path: Path) -> None:
+def test_an_open_event_of_another_boot_is_not_current(tmp_path: Path) -> None:
     """Its process has exited, even if the last tick lists it."""
     path = tmp_path / "x.db"
     record_run(path, ticks_of(20, seconds(5, 99, hog(100, 85))), crash=True)
@@ -169,7 +169,7 @@ def test_an_open_event_of_another_boot_is_not_going_on(tmp_path: Path) -> None:
         assert queries.worst(found.reader, earlier, found.watched, 0)[0]["going"] is False
 
 
-def test_a_process_on_its_way_out_is_not_going_on(tmp_path: Path) -> None:
+def test_an_exiting_process_is_not_current(tmp_path: Path) -> None:
     """At the end of the run the event has not ended, but the score has fallen already."""
     path = tmp_path / "x.db"
     record_run(path, ticks_of(12, seconds(2, 10, hog(100, 85)), seconds(10, 99, hog(100, 12))))
@@ -234,7 +234,7 @@ def test_watch(tmp_path: Path, age: float, pid: object, held: bool, watch: str) 
     assert found.watched.seen == (last + age if watch == "running" else last)
 
 
-def test_what_is_no_database_is_said(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
     """69 when there is none, 74 for a file of another kind; nothing is made."""
     with pytest.raises(DatabaseError, match="no history yet") as none, source(tmp_path / "no.db", START, CONFIG):
         pass

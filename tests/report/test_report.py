@@ -112,14 +112,14 @@ def test_the_summary_is_one_object(report: Run) -> None:
     assert (one["events"], one["rogue_processes"], one["watch"]) == (3, 3, "stopped")
 
 
-def test_what_is_over_is_told_in_the_past(report: Run) -> None:
+def test_a_closed_event_is_in_the_past_tense(report: Run) -> None:
     """And the causes are those of the period."""
     first = said(report("--table", "--since", SINCE, "--until", f"@{START + 28:.0f}")).splitlines()[0]
     assert first == ("cc1 (pid 100) used 0.98 of 8 cores for 20s from 2023-11-14 22:13:25 (100 % of what was used); "
                      "nothing waited for it; user ada; /usr/lib/cc1 -O2 big.c.")
 
 
-def test_what_went_on_when_the_watch_ended_long_ago_is_past(report: Run) -> None:
+def test_an_event_open_at_an_old_end_of_history_is_past(report: Run) -> None:
     """A period of years: the same numbers, and nothing in the present tense."""
     text = said(report("--table", "--since", SINCE))
     assert "sh (pid 200) used 0.98 of 8 cores for 30s from 2023-11-14 22:13:50" in text.splitlines()[0]
@@ -149,7 +149,7 @@ def test_print_summary_ends_a_run(database: Path, monkeypatch: pytest.MonkeyPatc
     ((), r"Nothing was short from [-0-9: ]* to [-0-9: ]*, and no process reached the tracking band\."),
 ])
 def test_a_quiet_machine(call: Run, tmp_path: Path, lives: Any, first: str) -> None:
-    """Nothing reached the band: said, with what came nearest; exit 0 and an object all the same."""
+    """Nothing reached the band: reported, with what came nearest; exit 0 and an object all the same."""
     record_run(tmp_path / "x.db", ticks_of(12, *lives))
     args = ("--since", SINCE, "--until", f"@{START + 13:.0f}", "--db", tmp_path / "x.db")
     assert re.fullmatch(first, said(call("--table", *args)).splitlines()[0])
@@ -401,7 +401,7 @@ def test_mistakes(report: Run, args: tuple[str, ...], code: int, words: str) -> 
 
 @pytest.mark.parametrize(("content", "code"), [(None, 69), (b"no database at all " * 99, 74), (b"", 78)])
 def test_no_database(call: Run, tmp_path: Path, content: bytes | None, code: int) -> None:
-    """Absent, another kind of file, empty: said, never made or changed."""
+    """Absent, another kind of file, empty: reported, never made or changed."""
     path = tmp_path / "x.db"
     if content is not None:
         path.write_bytes(content)
@@ -464,7 +464,7 @@ def test_wide_and_combining_letters_keep_the_columns(tmp_path: Path, monkeypatch
     assert 118 <= columns(lines[head + 1]) <= 120 and lines[head + 2].endswith("[é́]")
 
 
-def test_a_closed_pipe_is_quiet_and_a_full_disk_is_said(database: Path, clean_env: dict[str, str]) -> None:
+def test_a_closed_pipe_is_quiet_and_a_full_disk_is_reported(database: Path, clean_env: dict[str, str]) -> None:
     """141 without a word; 74 with one line."""
     line = [sys.executable, "-P", "-m", "rogue_hunter", "report", "events", "--db", str(database), *PERIOD]
     reader, writer = os.pipe()

@@ -59,13 +59,13 @@ def test_nothing_but_one_select(database: Path, reader: sqlite3.Connection, stat
                                        "SELECT * FROM v_offenders", "SELECT name FROM sqlite_master",
                                        "SELECT json_extract(evidence, '$.late_s') FROM pauses",
                                        "SELECT datetime('now', 'localtime')", "PRAGMA user_version"])
-def test_whatever_only_reads(reader: sqlite3.Connection, statement: str) -> None:
+def test_any_statement_that_only_reads(reader: sqlite3.Connection, statement: str) -> None:
     """Views, JSON, dates, common table expressions, what there is."""
     names, _ = sql.run(reader, statement, 0)
     assert names
 
 
-def test_it_cannot_run_for_ever(reader: sqlite3.Connection) -> None:
+def test_its_run_time_is_limited(reader: sqlite3.Connection) -> None:
     """By a clock that is handed in: an endless count is ended, 69; the connection can be used again."""
     now = iter(range(0, 10**9, 4))
     with pytest.raises(DatabaseError, match="longer than 10 s") as refused:

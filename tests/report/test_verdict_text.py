@@ -11,7 +11,7 @@ import pytest
 from rogue_hunter.report.sentences import period_words
 from rogue_hunter.report.verdict_text import cause_fields, cause_words, cleared_words
 from rogue_hunter.verdict.engine import verdict
-from rogue_hunter.verdict.window import Window
+from rogue_hunter.verdict.model import Window
 from tests.tools.windows import BOOT, GIB, MIB, START, one, process, repeat, window
 
 NOW = START + 600

@@ -222,7 +222,7 @@ def test_why(report: Run) -> None:
 
 
 def test_why_now_of_a_watch_that_ended(report: Run) -> None:
-    """Without --at it is about now, when rh-pipe is not running."""
+    """Without --at it explains now, when rh-pipe is not running."""
     one = json.loads(said(report("why")))
     assert one["verdict"] == "no_evidence" and "rh-pipe is not running" in one["headline"]
 

@@ -19,7 +19,7 @@ T0 = 1_700_000_000.0
 
 
 class History:
-    """A database in memory that is told what processes did."""
+    """A database in memory, filled with what processes did."""
 
     def __init__(self) -> None:
         self.db = sqlite3.connect(":memory:")
@@ -69,7 +69,7 @@ def test_a_loop_fires_when_its_window_is_full_and_says_what_that_saves() -> None
 def test_bursts_and_gaps_do_not_fire() -> None:
     h = History()
     h.process(2000, [0.0, 29.9, 29.9, 29.9, 29.9, 0.1, 0.1] * 10)
-    h.process(2001, [0.0] + [29.9] * 14, skip=range(5, 11))  # nobody watched for three minutes
+    h.process(2001, [0.0] + [29.9] * 14, skip=range(5, 11))  # no history for three minutes
     assert h.firings(LOOP) == []
 
 
@@ -161,7 +161,7 @@ class TestCpu:
         assert firing.cpu_seconds_saved == saved
 
 
-def test_what_is_told_of_a_firing() -> None:
+def test_the_text_of_a_firing() -> None:
     (firing,) = backtest(BUSY, [snapshot(0, cpu_percent=90.0, ended="exited")])
     assert firing == Firing("busy", "medium", "kill", "b", 2000, 7, "victim", T0, "cpu 90 %", "reading", 0.0, "exited",
                             "it ended by itself later")
@@ -188,7 +188,7 @@ def test_its_age_is_the_one_of_then(age_s: float | None, fires: bool) -> None:
 @pytest.mark.parametrize(("later_s", "words"), [
     (300.0, "it ended by itself 300 s later"), (300.5, "it ended by itself later"), (0.0, "it ended by itself 0 s later"),
     (None, "it ended by itself later")])
-def test_so_soon_it_was_about_to_be_done(later_s: float | None, words: str) -> None:
+def test_so_soon_it_would_have_ended_anyway(later_s: float | None, words: str) -> None:
     known = {} if later_s is None else {"ended_at": T0 + later_s}
     (firing,) = backtest(BUSY, [snapshot(0, cpu_percent=90.0, ended="exited", tty="pts/3", **known)])
     assert firing.regret == f"{words}; it had a terminal: pts/3"

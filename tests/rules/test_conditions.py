@@ -1,4 +1,4 @@
-"""Each condition alone: when it holds, when it cannot be known, for how long the answer stands, and what is told."""
+"""Each condition alone: when it holds, when it cannot be known, for how long the answer is valid, and its text."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class TestLevel:
     def test_and_to_no_other(self, node: Level, field: str, missed: float) -> None:
         assert answer(node, slack=0.1, **{field: missed}) is False
 
-    def test_what_is_told(self) -> None:
+    def test_its_text(self) -> None:
         assert told(CPU, cpu_percent=99.456) == [
             {"condition": "cpu_percent_min", "limit": 50.0, "value": 99.46, "evidence": "reading"}]
         assert told(CPU, 10.0, lifetime=True, cpu_seconds_total=9.0, threads=1) == [
@@ -162,7 +162,7 @@ class TestBand:
         assert answer(Band("low")) is None and answer(Band("low"), band="severe") is None
         assert answer(Band("low"), lifetime=True, band="high") is None
 
-    def test_what_is_told(self) -> None:
+    def test_its_text(self) -> None:
         assert told(Band("high"), band="critical") == [
             {"condition": "band_min", "limit": "high", "value": "critical", "evidence": "reading"}]
 
@@ -173,7 +173,7 @@ class TestState:
         assert answer(node, state="stopped") is True and answer(node, state="running") is False
         assert answer(node) is None and answer(node, lifetime=True, state="stopped") is None
 
-    def test_what_is_told(self) -> None:
+    def test_its_text(self) -> None:
         assert told(State(("defunct", "stopped")), state="stopped") == [
             {"condition": "state", "limit": "defunct,stopped", "value": "stopped", "evidence": "reading"}]
 
@@ -190,7 +190,7 @@ class TestUser:
         assert answer(User(("alice", "1000")), user="bob") is None and answer(User(("1000",)), user="bob") is None
         assert answer(User(("alice",)), uid=100) is None and answer(User(("None",)), uid=7) is None
 
-    def test_what_is_told(self) -> None:
+    def test_its_text(self) -> None:
         """The name where there is one."""
         said = {"condition": "user", "limit": "alice,1000", "evidence": "reading"}
         node = User(("alice", "1000"))
@@ -205,7 +205,7 @@ class TestAge:
         assert node.verdict(subject(59.0)) == (False, 1.0) and node.verdict(subject(0.0)) == (False, 60.0)
         assert node.verdict(subject(None)) == (None, NEVER)
 
-    def test_what_is_told_in_the_words_of_the_file(self) -> None:
+    def test_its_text_uses_the_words_of_the_file(self) -> None:
         hours = {"condition": "age_hours", "limit": 4.0, "evidence": "reading"}
         assert told(Age(14_400.0, "age_hours", 3600.0), 20_000.0) == [{**hours, "value": 5.56}]
         assert told(Age(14_400.0, "age_hours", 3600.0), None) == [{**hours, "value": None}]
@@ -215,12 +215,12 @@ class TestAge:
 
 class TestOrphan:
     @pytest.mark.parametrize("wanted", [True, False])
-    def test_the_parent_died_or_did_not_or_nobody_knows(self, wanted: bool) -> None:
+    def test_the_parent_died_or_did_not_or_it_is_unknown(self, wanted: bool) -> None:
         assert answer(Orphan(wanted), orphan=True) is wanted
         assert answer(Orphan(wanted), orphan=False) is not wanted
         assert answer(Orphan(wanted)) is None
 
-    def test_what_is_told(self) -> None:
+    def test_its_text(self) -> None:
         assert told(Orphan(True), orphan=True) == [
             {"condition": "orphan", "limit": True, "value": True, "evidence": "reading"}]
 
@@ -254,7 +254,7 @@ class TestCalled:
     def test_a_subject_without_a_rule_is_asked_as_well(self) -> None:
         assert subject(rule="").rule == Subject({}, None, Patterns(), lambda n, s: (None, NEVER)).rule == ""
 
-    def test_what_is_told_is_the_pattern_and_the_line(self) -> None:
+    def test_its_text_is_the_pattern_and_the_line(self) -> None:
         assert told(self.node("^vic"), command="victim", cmdline="/bin/victim -x") == [
             {"condition": "command_patterns", "limit": "^vic", "value": "victim -x", "evidence": "reading"}]
         assert told(self.node("^vic", "cmdline_patterns"), command="victim")[0]["condition"] == "cmdline_patterns"

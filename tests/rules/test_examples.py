@@ -70,7 +70,7 @@ def test_the_whitelist_protects_here_too() -> None:
 
 
 def test_each_example_has_the_whole_patience_of_its_rule() -> None:
-    """And what it overruns is told of the rule by name."""
+    """And the rule that exceeds the limit is named."""
     ticks = iter(range(1000))
     patterns = Patterns(budget_s=1.5, cpu_clock=lambda: float(next(ticks)))
     called = rules('command_patterns = ["^vic"]')

@@ -17,7 +17,7 @@ def lasting(proof: str, held_s: float) -> dict[str, Any]:
     return term("cpu_percent_min", 99.9, evidence=proof, window_s=300.0, held_s=held_s)
 
 
-def test_the_weakest_proof_is_the_one_that_is_told() -> None:
+def test_the_weakest_proof_is_reported() -> None:
     reading, window, lifetime = term("score_min", 60), lasting("window", 300.0), lasting("lifetime", 900.0)
     assert evidence([]) == evidence([reading]) == "reading"
     assert evidence([reading, window]) == "window" and evidence([window, lifetime, reading]) == "lifetime"

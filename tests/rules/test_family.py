@@ -19,12 +19,12 @@ def met(row: Row, others: dict[Key, Row], *, listed: bool = True) -> Kin:
 
 
 class TestFirstSight:
-    def test_a_child_of_somebody_is_no_orphan(self) -> None:
+    def test_a_child_with_a_parent_is_no_orphan(self) -> None:
         kin = met({"ppid": 900}, {(900, 5): {"command": "bash"}})
         assert (kin.ppid, kin.parent, kin.orphan, kin.orphan_of) == (900, "bash[900]", False, "")
         assert met({"ppid": 900}, {(900, 5): {}}).parent == "[900]"
 
-    def test_a_child_of_pid_1_was_somebody_elses(self) -> None:
+    def test_a_child_of_pid_1_had_another_parent(self) -> None:
         kin = met({"ppid": 1, "cgroup": "/"}, {(1, 0): {"command": "init"}})
         assert (kin.orphan, kin.orphan_of, kin.parent) == (True, "", "init[1]")
         assert met({"ppid": 1, "cgroup": ""}, {}).orphan is True
@@ -57,7 +57,7 @@ class TestFirstSight:
 
     @pytest.mark.parametrize("shell", [
         "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh"])
-    def test_where_pid_1_is_a_shell_nobody_knows(self, shell: str) -> None:
+    def test_where_pid_1_is_a_shell_it_is_unknown(self, shell: str) -> None:
         """In a container its children are its own or orphans that fell to it."""
         assert met({"ppid": 1}, {(1, 0): {"command": shell}}).orphan is None
         assert met({"ppid": 900}, {(900, 0): {"command": shell}}).orphan is False
@@ -69,11 +69,11 @@ class TestFirstSight:
         assert (unseen.parent, unseen.orphan) == ("", False)
         assert met({"ppid": 900}, {}).orphan is False
 
-    def test_nobody_is_its_own_parent(self) -> None:
+    def test_no_process_is_its_own_parent(self) -> None:
         kin = met({"ppid": 1000, "command": "x"}, {})
         assert (kin.parent, kin.orphan) == ("", False)
 
-    def test_what_somebody_saw_before_is_believed(self) -> None:
+    def test_an_earlier_observation_is_kept(self) -> None:
         kin = met({"ppid": 1, "orphan_of": "make[77]", "cgroup": "/x.service"}, {(1, 0): {"command": "sh"}})
         assert (kin.orphan, kin.orphan_of) == (True, "make[77]")
 
@@ -88,7 +88,7 @@ class TestLosingAParent:
         kin.update({"ppid": 1})
         assert (kin.ppid, kin.orphan, kin.orphan_of) == (1, True, "bash[900]")
 
-    def test_the_first_one_is_the_one_that_is_told(self) -> None:
+    def test_the_first_one_is_reported(self) -> None:
         """From a subreaper to pid 1: whose child it was is not forgotten."""
         kin = Kin(900, "bash[900]", False)
         kin.update({"ppid": 800})
@@ -135,7 +135,7 @@ class TestLosingAParent:
         late = family.add((1001, 8), {"ppid": 900}, new)
         assert late.parent == ""
 
-    def test_nothing_is_kept_of_who_is_gone(self) -> None:
+    def test_exited_processes_are_forgotten(self) -> None:
         family = Family()
         for start in range(3):
             rows: dict[Key, Row] = {(900, start): {"command": "bash"}, (1000, start): {"ppid": 900}}

@@ -120,7 +120,7 @@ class TestSafety:
 
     @pytest.mark.parametrize("bits", [63, 64, 65, 20_000])
     def test_a_number_of_any_length_is_refused_in_few_words(self, bits: int) -> None:
-        """Python refuses to write one of more than 4,300 digits, and nobody reads one of 100."""
+        """Python refuses to write one of more than 4,300 digits, and one of 100 is unreadable."""
         value = (1 << bits) - 1
         with pytest.raises(RuleError) as error:
             from_values({"safety": {"min_pid": value}})
@@ -161,7 +161,7 @@ class TestRules:
         assert parse(rule("a").encode(), "f.toml").sources == ("f.toml",)
         assert builtin().sources == ("built-in rules",) and builtin() is builtin()
 
-    def test_tables_of_others_are_passed_over_where_there_are_any(self) -> None:
+    def test_other_tables_are_skipped(self) -> None:
         assert from_values({"theirs": 5}, others=("theirs",)).rules == builtin().rules
         with pytest.raises(RuleError, match=r"^rules: theirs: unknown key$"):
             from_values({"theirs": 5}, others=())
@@ -252,7 +252,7 @@ class TestProject:
 
     @pytest.mark.parametrize(("mode", "good"), [
         (0o600, True), (0o644, True), (0o755, True), (0o601, True), (0o620, False), (0o602, False), (0o666, False)])
-    def test_nobody_else_may_write_it(self, tmp_path: Path, mode: int, good: bool) -> None:
+    def test_no_other_user_may_write_it(self, tmp_path: Path, mode: int, good: bool) -> None:
         file = self.project(tmp_path, mode)
         assert stat.S_IMODE(file.stat().st_mode) == mode
         if good:
@@ -301,7 +301,7 @@ class TestProject:
 
     def test_directories_of_others_are_not_looked_into_but_for_the_first(self, tmp_path: Path,
                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-        """So that nobody can plant one in /tmp. Where the user stands is the user's choice."""
+        """So that other users cannot plant one in /tmp. The working directory is the user's choice."""
         deep = tmp_path / "a" / "b"
         deep.mkdir(parents=True)
         (tmp_path / ".reaper.toml").write_text("")

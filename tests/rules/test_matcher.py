@@ -137,7 +137,7 @@ def test_another_boot_and_a_clock_that_goes_back_are_other_streams() -> None:
     assert m.run(200) == []
 
 
-def test_a_wall_clock_that_is_set_makes_nobody_old() -> None:
+def test_a_clock_step_makes_no_process_old() -> None:
     m = Machine(rules("age_hours = 4"))
     m.set(1000, age_s=60, cpu_percent=0.0)
     m.tick()
@@ -156,7 +156,7 @@ def test_suspend_is_no_clock_step() -> None:
 
 
 class TestLifetime:
-    """A single run has no history: the average over the life of a process may stand in for it, and says so."""
+    """A single run has no history: the average over the life of a process may replace it, and is marked."""
 
     def run(self, *, age_s: float, cpu_s: float, now: float = 99.0, threads: int = 1) -> list[dict[str, Any]]:
         m = Machine(rules(*SUSTAINED))
@@ -239,7 +239,7 @@ class TestOrphans:
 
     @pytest.mark.parametrize("shell", ["bash", "sh", "zsh"])
     def test_children_of_a_container_s_shell_may_be_its_own(self, shell: str) -> None:
-        """Where pid 1 is a shell, nobody can tell what it started from what fell to it; what was seen to fall is one."""
+        """Where pid 1 is a shell, its own children look like orphans; one whose parent was seen to exit is one."""
         for wanted in ("true", "false"):
             m = Machine(rules(f"orphan = {wanted}", 'command_patterns = ["^tail"]'))
             m.set(1, command=shell)
@@ -321,8 +321,8 @@ def test_nesting() -> None:
         assert bool(m.tick()) is expected, fields
 
 
-def test_a_rule_that_backtracks_for_ever_is_disabled_and_matches_nothing() -> None:
-    """It ends within its budget, says so once, and the other rules go on."""
+def test_a_rule_that_backtracks_endlessly_is_disabled_and_matches_nothing() -> None:
+    """It ends within its budget, is reported once, and the other rules continue."""
     ruleset = rules('command_patterns = ["^(a+)+$"]', name="slow", extra='''
 [[rules]]
 name = "good"
@@ -393,14 +393,14 @@ def test_an_idle_machine_is_asked_nothing() -> None:
 
 
 def steady(*conditions: str, repeat_s: float = 1.0, **process: Any) -> Machine:
-    """A machine that beats once a second, and a process that is told of in every tick in which it matches."""
+    """A machine that beats once a second, and a process that is reported in every tick in which it matches."""
     m = Machine(rules(*conditions), hz=1, lifetime=False, repeat_s=repeat_s)
     m.set(1000, **process)
     return m
 
 
 def when(m: Machine, ticks: int, *, every: bool = True) -> list[int]:
-    """The numbers of the next `ticks`, from 1, in which process 1000 is told of; `every`: its row is new each time."""
+    """The numbers of the next `ticks`, from 1, in which process 1000 is reported; `every`: its row is new each time."""
     told = []
     for i in range(1, ticks + 1):
         m.changed |= {key for key in m.rows if every and key[0] == 1000}
@@ -419,7 +419,7 @@ class TestWindow:
         assert when(steady(*LASTS_TEN, score=5, age_s=100), 12) == [9, 10, 11, 12]
         assert when(steady(*LASTS_TEN, score=5, age_s=100), 12, every=False)[0] == 9
 
-    def test_a_process_that_was_not_there_did_nothing(self) -> None:
+    def test_a_process_that_was_absent_did_nothing(self) -> None:
         """A tick that covers ten seconds counts for a process only from its birth on."""
         for age_s, expected in ((2.0, []), (8.9, []), (9.0, [1]), (500.0, [1])):
             m = Machine(rules(*LASTS_TEN), hz=0.1, lifetime=False)
@@ -434,7 +434,7 @@ class TestWindow:
         assert "age_s" not in found and found["evidence_terms"][0]["held_s"] == 10.0
 
     @pytest.mark.parametrize(("gap_s", "expected"), [(0.0, 10), (0.001, 9), (0.001000001, 10)])
-    def test_a_gap_between_ticks_of_up_to_a_millisecond_is_none(self, gap_s: float, expected: int) -> None:
+    def test_a_gap_of_up_to_a_millisecond_is_ignored(self, gap_s: float, expected: int) -> None:
         """The first tick is a millisecond short of its second, so that the gap decides whether the ninth suffices."""
         m = steady(*LASTS_TEN, score=5, age_s=100)
         m.tick(interval_s=0.999)
@@ -442,9 +442,9 @@ class TestWindow:
         m.tick(lost=gap_s)
         assert when(m, 10)[0] + 2 == expected
 
-    def test_after_a_gap_the_window_goes_on_at_once(self) -> None:
+    def test_after_a_gap_the_window_continues_at_once(self) -> None:
         """Held for 5 s, unknown for 2, held again: the two are the tenth and more until they are over ten seconds ago,
-        16 s after the beginning. The row does not change, so nobody asks in between."""
+        16 s after the beginning. The row does not change, so it is not evaluated in between."""
         m = steady(*LASTS_TEN, score=5, age_s=100)
         assert when(m, 5, every=False) == []
         assert m.tick(lost=2) == []
@@ -489,7 +489,7 @@ class TestAge:
         m = self.machine()
         assert self.ages(m, {"ts_step_s": 3600.0, "asleep_s": 3600.0}, {}) == [100, 3701, 3702]
 
-    def test_nobody_is_younger_than_nothing(self) -> None:
+    def test_no_age_is_below_zero(self) -> None:
         assert self.ages(self.machine(-5)) == [0]
 
 
@@ -563,7 +563,7 @@ conditions = { score_min = 1 }
                          "reason": "cpu 99.5 %; score 61; age 1m 40s"}]
 
 
-def test_a_match_is_told_again_after_a_minute_unless_another_rule_speaks() -> None:
+def test_a_match_is_repeated_after_a_minute_unless_another_rule_matches() -> None:
     m = Machine(rules("score_min = 1", extra='''
 [[rules]]
 name = "urgent"
@@ -577,7 +577,7 @@ conditions = { score_min = 80 }
     assert (found["rule"], found["also"], found["matched_s"]) == ("urgent", ["r"], 125.0)
 
 
-def test_a_match_that_ended_begins_anew() -> None:
+def test_a_match_that_ended_begins_again() -> None:
     m = steady("score_min = 1", score=5)
     m.run(10)
     m.set(1000, score=0)
@@ -593,14 +593,14 @@ def test_of_one_priority_the_lowest_pid_comes_first() -> None:
     assert [r["pid"] for r in m.tick()] == [1001, 1003, 1005]
 
 
-def test_nothing_is_said_of_what_is_gone() -> None:
+def test_an_exited_process_has_no_match() -> None:
     m = steady("score_min = 1", score=5)
     assert when(m, 3) == [1, 2, 3]
     m.end((1000, 7))
     assert m.run(5) == []
 
 
-def test_nothing_is_said_of_what_is_not_shown() -> None:
+def test_a_process_that_is_not_shown_has_no_match() -> None:
     """A row that is left out ends the match; when it is back, the match begins."""
     m = steady("score_min = 1", score=5)
     m.set(1001)
@@ -612,7 +612,7 @@ def test_nothing_is_said_of_what_is_not_shown() -> None:
 
 
 def test_who_died_while_rows_were_left_out_is_gone() -> None:
-    """In a stream of rows that ran, no tick tells who died; the next whole one does, by not showing it."""
+    """In a stream of rows that ran, no tick reports exits; the next whole one does, by leaving the process out."""
     m = Machine(rules("orphan = true"))
     parent = m.set(900, command="bash")
     m.set(1000, command="tail", ppid=900)
@@ -635,7 +635,7 @@ def test_a_row_left_out_once_is_not_forgotten() -> None:
 
 
 def test_a_stream_of_rows_that_ran_remembers_no_more_than_there_are() -> None:
-    """Nobody tells who died among those that are not shown. Their memory is given back, and nobody is thought an
+    """Exits of processes that are not shown are not reported. Their memory is freed, and no process is taken for an
     orphan by it: the parent of who is shown sleeps, and is not."""
     m = Machine(rules("orphan = true"))
     parent, child = m.set(900, command="bash"), m.set(1000, command="tail", ppid=900)
@@ -645,7 +645,7 @@ def test_a_stream_of_rows_that_ran_remembers_no_more_than_there_are() -> None:
         assert m.tick(hidden=[parent]) == []
         m.changed.add(child)
         assert m.tick(hidden=[parent, short]) == []
-        del m.rows[short], m.rows[shown]    # and nobody says so
+        del m.rows[short], m.rows[shown]    # without a report
         assert len(m.matcher._seen) <= len(m.rows) + 4
     family = m.matcher._family
     assert len(family._by_pid) < 8 and len(family._parents) < 8 and sum(map(len, family._children.values())) < 8
@@ -663,7 +663,7 @@ def test_pid_2_and_its_children_are_processes_like_others() -> None:
 
 
 class TestPatternTime:
-    """What a pattern costs is on the account of the rule that it stands in, and each tick has a new one."""
+    """What a pattern costs is charged to the rule that contains it, and each tick has a new one."""
 
     def test_the_account_is_the_rules_own(self) -> None:
         class Accounts(Patterns):
@@ -743,7 +743,7 @@ def test_a_window_is_the_sum_of_its_parts(parts: list[tuple[int, bool]], length:
 
 
 @pytest.mark.slow
-def test_the_same_stream_gives_the_same_records_whatever_is_called_changed() -> None:
+def test_the_same_stream_gives_the_same_records_with_any_rows_marked_changed() -> None:
     """A reader of NDJSON that takes every row for a new one must find what the pipe finds."""
     ruleset = rules("cpu_percent_min = 90", "duration_seconds = 20", name="a", extra='''
 [[rules]]

@@ -34,7 +34,7 @@ def one(more: str = "") -> Rule:
 
 
 def test_a_rule_that_says_no_more_than_its_conditions() -> None:
-    """Ended with SIGTERM, five seconds, then SIGKILL; nobody is notified. In the middle of the order, and on."""
+    """Ended with SIGTERM, five seconds, then SIGKILL; no notification. In the middle of the order, and on."""
     rule = one()
     assert (rule.priority, rule.enabled, rule.examples, rule.source) == ("medium", True, (), "f.toml")
     assert rule.action == Action("kill", "SIGTERM", 5.0, True, False, "warning") == Action()
@@ -53,7 +53,7 @@ def test_a_file_that_says_nothing_protects_and_bounds_all_the_same() -> None:
 
 
 def test_a_file_that_says_nothing_of_the_reaper() -> None:
-    """It is on and no dry run; it tells nobody and serves no metrics; its log is 5 files of 100 MB."""
+    """It is on and no dry run; it sends no notification and serves no metrics; its log is 5 files of 100 MB."""
     assert parse(b"").settings == Settings(
         enabled=True, scan_interval_s=60.0, dry_run=False, log_file=None, log_level="info", log_max_bytes=100_000_000,
         log_keep=5, notify=False, notify_urgency="normal", notify_timeout_ms=5000, metrics=False, metrics_port=9090,

@@ -1,4 +1,4 @@
-"""A project's file over the user's rules: whatever it says, no process comes into reach that was out of it."""
+"""A project's file over the user's rules: with any content, it adds no process that may be killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rogue_hunter.rules.backtest import matches
 from rogue_hunter.rules.load import parse
 from rogue_hunter.rules.model import Action, Example, RuleError, RuleSet
-from rogue_hunter.rules.narrow import narrow
+from rogue_hunter.rules.parse import narrow
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.schema.field import BANDS
 
@@ -70,7 +70,7 @@ def rule(name: str, **values: Any) -> dict[str, Any]:
 
 
 def refused(values: dict[str, Any], base: RuleSet | None = None) -> str:
-    """What is said of a file that is refused."""
+    """The message for a file that is rejected."""
     with pytest.raises(RuleError) as error:
         over(values, base)
     return str(error.value)
@@ -134,7 +134,7 @@ def test_an_empty_file_changes_nothing_but_is_named() -> None:
        f"widen the rule, whose limit is {limit:g}") for key, limit in LIMITS.items()),
 ])
 def test_what_is_refused_and_in_which_words(values: dict[str, Any], words: str) -> None:
-    """All of the line: it names the file, the place and the reason, so that whoever wrote it finds it."""
+    """All of the line: it names the file, the place and the reason, so that its author finds it."""
     assert refused(values) == f"p.toml: {words}"
 
 
@@ -189,7 +189,7 @@ def test_a_disabled_rule_stays_disabled_without_a_word_about_it() -> None:
 
 
 def test_conditions_without_a_limit_of_their_own_are_added() -> None:
-    """A project may ask for what the user's rule does not ask for at all, whatever its limit."""
+    """A project may ask for what the user's rule does not ask for at all, with any limit."""
     for key, limit in {**LIMITS, "cpu_percent_max": 5.0, "band_min": "low"}.items():
         if key == "duration_seconds":
             continue
@@ -210,7 +210,7 @@ def test_the_larger_of_two_ages_counts() -> None:
 
 
 def test_what_was_narrowed_can_be_narrowed_again() -> None:
-    """The conditions of both files stand in the rule, as a table that any rule could have."""
+    """The conditions of both files are in the rule, as a table that any rule could have."""
     once = over(rule("bare", conditions={"cpu_percent_min": 90}))
     twice = narrow(once, rule("bare", enabled=True), "deeper.toml")
     found = twice.rule("bare")

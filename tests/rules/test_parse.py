@@ -59,7 +59,7 @@ def test_a_limit_and_the_unit_it_is_given_in(key: str, limit: float, field: str,
 ])
 def test_the_average_over_a_life_of_100_s(key: str, limit: float, at: dict[str, float],
                                           beyond: dict[str, float]) -> None:
-    """Counters over age stand in for a window, in the same unit; unless every counter is known, nothing is."""
+    """Counters over age replace a window, in the same unit; unless every counter is known, nothing is."""
     assert holds({key: limit}, at, age_s=100.0, lifetime=True) is True
     assert holds({key: limit}, beyond, age_s=100.0, lifetime=True) is False
     for missing in at:

@@ -85,7 +85,7 @@ def test_a_budget_that_is_spent_to_the_last_is_spent() -> None:
 
 
 def test_after_a_search_there_is_quiet() -> None:
-    """No timer goes on, and a ring that comes late disturbs nobody."""
+    """No timer is left running, and a late signal has no effect."""
     patterns = Patterns()
     assert patterns.hits("r", patterns_of("x"), Program(("x",), "")) is True
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
@@ -168,7 +168,7 @@ def test_a_pattern_may_be_so_long_and_be_odd_without_a_word() -> None:
     ("(", "bad pattern '(': missing ), unterminated subpattern at position 0"),
     ("x{99999999999}", "bad pattern 'x{99999999999}': the repetition number is too large"),
 ])
-def test_why_it_is_none(text: object, words: str) -> None:
+def test_why_it_is_no_pattern(text: object, words: str) -> None:
     with pytest.raises(PatternError) as error:
         compile_pattern(text)
     assert str(error.value) == words

@@ -97,7 +97,7 @@ def test_flags_of_a_shell_are_no_flags_of_others() -> None:
 
 
 def test_patterns_see_no_more_than_a_command_line_of_the_wire() -> None:
-    """4,096 characters of each: a longer one costs time and comes from nobody's sampler."""
+    """4,096 characters of each: a longer one costs time and comes from no sampler."""
     long = "x" * 4097
     program = program_of({"command": long, "exe": long, "cmdline": f"a {long}"})
     assert program.names == (long[:4096], "a") and program.line is None

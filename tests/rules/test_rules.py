@@ -12,7 +12,7 @@ import pytest
 from rogue_hunter.rules.backtest import check_examples
 from rogue_hunter.rules.load import builtin, find_project, from_values, load, parse, user_file, user_rules
 from rogue_hunter.rules.model import Example, RuleError, RuleSet
-from rogue_hunter.rules.narrow import narrow
+from rogue_hunter.rules.parse import narrow
 from rogue_hunter.rules.patterns import Patterns
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "rules"
@@ -156,11 +156,11 @@ class TestOwnFile:
     def test_without_rules_the_builtin_ones_stand(self) -> None:
         assert parse(b"[safety]\nmin_pid = 5000\n").rules == builtin().rules
 
-    def test_a_wrong_example_is_told(self) -> None:
+    def test_a_wrong_example_is_reported(self) -> None:
         rules = one("cpu_percent_min = 50", '[[rules.example]]\nmatch = true\nwhy = "low"\ncpu_percent = 10\n')
         assert check_examples(rules) == ["f.toml: rule r: must match and does not: low"]
 
-    def test_tables_of_the_configuration_are_passed_over(self) -> None:
+    def test_tables_of_the_configuration_are_skipped(self) -> None:
         assert parse(b"[system]\nhz = 5\n[safety]\nmin_pid = 4000\n").safety.min_pid == 4000
         with pytest.raises(RuleError, match="systm: unknown key; did you mean system"):
             parse(b"[systm]\n")
@@ -269,7 +269,7 @@ class TestErrors:
         with pytest.raises(RuleError, match="not UTF-8"):
             parse(b"\xff\xfe")
 
-    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(RuleError, match="No such file"):
             load(tmp_path / "none.toml")
         assert load(None, default=tmp_path / "none.toml").rules == builtin().rules
@@ -284,7 +284,7 @@ class TestErrors:
 
 
 class TestProject:
-    """A project's file comes with somebody else's repository: it can only take processes out of reach."""
+    """A project's file comes with another author's repository: it can only protect more processes."""
 
     def narrowed(self, text: str, base: RuleSet | None = None) -> RuleSet:
         import tomllib
@@ -340,7 +340,7 @@ class TestProject:
             self.narrowed("[daemon]\ndry_run = false", base)
         assert not self.narrowed('[[rules]]\nname = "hung_test"\nconditions = { age_hours = 9 }', base).enabled
 
-    def test_the_file_must_be_the_users_own_and_nobody_elses_to_write(self, tmp_path: Path) -> None:
+    def test_only_the_user_may_own_and_write_the_file(self, tmp_path: Path) -> None:
         file = tmp_path / ".reaper.toml"
         file.write_text("[daemon]\ndry_run = true\n")
         for mode in (0o620, 0o602, 0o666):

@@ -9,12 +9,12 @@ from rogue_hunter.rules.logic import HELD_SHARE
 from rogue_hunter.rules.patterns import Patterns
 
 
-def test_what_nobody_said_is_unknown_or_least() -> None:
+def test_what_is_not_given_is_unknown_or_lowest() -> None:
     s = Subject({"command": "x"}, None, Patterns(), lambda node, s: (None, NEVER))
     assert (s.age_s, s.orphan, s.cpus, s.slack, s.lifetime, s.rule, s.proofs) == (None, None, 1, 0.0, False, "", {})
 
 
-def test_what_is_said_stands() -> None:
+def test_what_is_given_is_kept() -> None:
     patterns = Patterns()
     s = Subject({"command": "x"}, 5.0, patterns, lambda node, s: (True, 1.0), orphan=False, cpus=8, slack=0.1)
     assert (s.age_s, s.orphan, s.cpus, s.slack) == (5.0, False, 8, 0.1) and s.patterns is patterns

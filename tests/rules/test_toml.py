@@ -8,9 +8,8 @@ import tomllib
 import pytest
 
 from rogue_hunter.config.toml import RULE_TABLES
-from rogue_hunter.rules.load import builtin, parse
+from rogue_hunter.rules.load import builtin, parse, rules_toml, settings_of
 from rogue_hunter.rules.model import RuleError, RuleSet
-from rogue_hunter.rules.toml import rules_toml, settings_of
 
 OWN = """
 [safety]

@@ -83,7 +83,7 @@ def test_an_exclusion_needs_every_name(missing: tuple[str, ...]) -> None:
     assert answer({"cpu_percent_min": 90}, without(*missing), whitelist=("vim",)) is None
 
 
-def test_a_name_that_was_read_protects_whatever_else_is_unknown() -> None:
+def test_a_name_that_was_read_protects_with_all_else_unknown() -> None:
     java = {"cpu_percent_min": 90, "exclude_patterns": ["^java$"]}
     assert answer(java, without("exe", "cmdline")) is False
     assert answer({"cpu_percent_min": 90}, without("exe", "cmdline"), whitelist=("java",)) is False
@@ -119,7 +119,7 @@ def test_a_command_line_that_was_cut_may_hold_anything_behind_the_cut() -> None:
     """4 KiB are read: an exclusion that looks for an argument further on is not proven false."""
     long = {**WHOLE, "cmdline": "java " + "-cp " + "x" * 4200}
     assert answer({"cpu_percent_min": 90, "exclude_patterns": ["--port 8080"]}, long) is None
-    assert program_of(long).names_unread == CUT                       # its main class stands behind the cut
+    assert program_of(long).names_unread == CUT                       # its main class is behind the cut
     server = {**long, "command": "server", "exe": "/bin/server", "cmdline": "server " + "x" * 4200}
     assert program_of(server).names_unread == "" and program_of(server).line_unread == CUT
     assert answer({"cpu_percent_min": 90}, server, whitelist=("vim",)) is True

@@ -26,7 +26,7 @@ def test_without_a_file_the_builtin_ones(home: Path) -> None:
     assert user_file() is None and user_rules() == builtin()
 
 
-def test_the_configuration_if_rules_stand_in_it_else_the_file_beside_it(home: Path) -> None:
+def test_the_configuration_if_it_has_rules_else_the_file_beside_it(home: Path) -> None:
     main, beside = home / "config.toml", home / "reaper.toml"
     main.write_text("[system]\nhz = 5\n")
     assert user_file() is None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rogue_hunter.rules.logic import Window
 
 
-def test_what_goes_on_counts_from_when_it_began() -> None:
+def test_what_lasts_counts_from_its_beginning() -> None:
     window = Window()
     assert window.held(100, 50) == 0
     window.note(True, 80)

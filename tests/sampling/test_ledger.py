@@ -127,8 +127,8 @@ def test_a_parent_read_a_tick_late_is_waited_for() -> None:
     assert [made[50].get("children_cpu_percent") for made in ticks] == [None, 0.0, 0.0, 50.0]
 
 
-def test_what_never_arrives_is_not_owed_for_ever() -> None:
-    """A parent that is never told of a child owes nothing when it reaps others later."""
+def test_what_never_arrives_is_forgotten() -> None:
+    """A parent without a known child owes nothing when it reaps others later."""
     shell = proc(50)
     ticks = run([[shell, proc(60, 50, 2.0)], *[[shell]] * 6, [proc(50, kids=0.5)]])
     assert ticks[-1][50]["children_cpu_percent"] == 50.0

@@ -64,13 +64,13 @@ def test_a_cpu_quota_names_group_and_process(scene: Scene) -> None:
 
 
 def test_a_quota_that_does_not_bind_is_no_limit(scene: Scene) -> None:
-    """The count of throttled periods stands still."""
+    """The count of throttled periods does not grow."""
     for _ in range(4):
         assert scene.look({"cpu_percent": 5.0}, **throttled(10, 0.8)) == []
 
 
 def test_an_idle_process_is_not_asked(scene: Scene) -> None:
-    """Whoever neither runs nor waits is held back by nothing: its groups are not even looked up."""
+    """A process that neither runs nor waits is not held back: its groups are not even looked up."""
     (scene.proc / "7/cgroup").unlink()
     for times in range(4):
         assert scene.look({"cpu_percent": 0.0}, **throttled(times, times)) == []
@@ -80,7 +80,7 @@ def memory(use: int, hits: int, kills: int = 0) -> dict[str, str]:
     return {"memory__max": "1000\n", "memory__current": f"{use}\n", "memory__events": f"max {hits}\noom_kill {kills}\n"}
 
 
-def test_a_memory_limit_counts_once_it_is_met(scene: Scene) -> None:
+def test_a_memory_limit_counts_once_it_is_reached(scene: Scene) -> None:
     """Near the limit and still meeting it; below it, old counts say nothing."""
     busy = {"pageins_per_s": 900.0}
     scene.look(busy, **memory(999, 0))
@@ -101,7 +101,7 @@ def test_an_oom_kill_in_a_group_names_its_victim(scene: Scene) -> None:
 
 
 def test_an_oom_kill_of_the_machine_names_the_largest_that_ended(scene: Scene) -> None:
-    """No group has a limit: the machine's own count tells."""
+    """No group has a limit: the machine's own count decides."""
     scene.look({"cpu_percent": 90.0, "memory_bytes": 500 << 20})
     scene.machine["oom_kills"] = 1
     (found,) = scene.look(None, (KEY,))

@@ -23,7 +23,7 @@ def by_pid(tick: Tick) -> dict[int, Row]:
 
 
 def test_unseen_children_are_credited() -> None:
-    """A loop of children that nobody saw: their CPU time is the shell's, and 0 once the loop has ended."""
+    """A loop of children that no snapshot contains: their CPU time is the shell's, and 0 once the loop has ended."""
     ticks = list(chain(stream([[shell(1.0)], [shell(1.3)], [shell(1.6)], [shell(1.6)]], unattributed_cpu_cores=1.5), Lineage()))
     assert [by_pid(t)[50].get("children_cpu_percent") for t in ticks] == [None, 90.0, 90.0, 0.0]
     assert ticks[1].row is not None and ticks[1].row["unattributed_cpu_cores"] == pytest.approx(0.6)
@@ -62,7 +62,7 @@ def test_credit_too_early_is_owed_back() -> None:
 
 
 def test_idle_rows_are_the_same_objects() -> None:
-    """A row that did not change is the same object in the next tick, and nothing is said to have changed."""
+    """A row that did not change is the same object in the next tick, and no change is reported."""
     idle = [row(pid) for pid in range(10, 20)]
     ticks = list(chain(stream([idle, idle, idle]), Lineage()))
     for k, made in ticks[1].processes.items():
@@ -98,7 +98,7 @@ def test_unit_is_the_topmost_child_of_a_shell() -> None:
         50: "bash[50]", 60: "cargo[60]", 70: "cargo[60]", 80: "cargo[60]"}
 
 
-def test_a_parent_younger_than_its_child_is_none() -> None:
+def test_a_parent_younger_than_its_child_is_ignored() -> None:
     """A pid that was given out again is not the parent that the child had."""
     (tick,) = chain(stream([[row(60, 900, command="late"), row(70, 700, ppid=60, command="tool")]]), Lineage())
     assert by_pid(tick)[70]["unit"] == "tool[70]"

@@ -1,4 +1,4 @@
-"""Beats and snapshots into ticks: what the closing row says, and what is left out when somebody asks for less."""
+"""Beats and snapshots into ticks: the closing row, and what options leave out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from rogue_hunter.host.protocol import Facts, Snapshot
-from rogue_hunter.sampling.sample import Select, sample
-from rogue_hunter.sampling.self_usage import Own
+from rogue_hunter.sampling.sample import Own, Select, sample
 from rogue_hunter.schema.sampling import TICK
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.clock import Beat
@@ -22,7 +21,7 @@ SECOND = 10**9
 
 
 class Script:
-    """A host that says what it was told to say."""
+    """A host with prepared answers."""
 
     def __init__(self, *shots: Snapshot) -> None:
         self.shots = list(shots)
@@ -69,7 +68,7 @@ def ticks(host: Script, *beats: Beat, **options: Any) -> list[Tick]:
 
 
 def test_closing_row() -> None:
-    """The machine, the beat, the counts of the snapshot, and what nobody owns."""
+    """The machine, the beat, the counts of the snapshot, and unattributed use."""
     machine = {"cpus": 6, "cpu_busy_cores": 2.5, "memory_total_bytes": 9 << 30, "memory_available_bytes": 1 << 30}
     host = Script(
         shot(row(1)),
@@ -116,7 +115,7 @@ def test_closing_row() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    """The first beat has no interval, so no rate of our own; a machine that tells nothing leaves nothing made up."""
+    """The first beat has no interval, so no rate of our own; from a machine that reports nothing nothing is invented."""
     (tick,) = ticks(Script(shot(row(1))), beat(0))
     assert tick.row is not None
     assert (
@@ -134,7 +133,7 @@ def test_unattributed_is_never_negative() -> None:
 
 
 def test_own_memory() -> None:
-    """The toolkit is a row among the others, and its memory is said; where it does not see itself, nothing is."""
+    """The toolkit is a row among the others, and its memory is reported; where it does not see itself, it is left out."""
     own = row(os.getpid(), memory_bytes=12345)
     (tick,) = ticks(Script(shot(row(1), own)), beat(0))
     assert tick.row is not None and tick.row["self_memory_bytes"] == 12345
@@ -154,7 +153,7 @@ def test_silent_first() -> None:
 
 
 def test_one_snapshot_a_beat_and_none_ahead() -> None:
-    """A tick is read when it is asked for: whoever stops reading stops the host."""
+    """A tick is read when it is requested: a reader that stops reading stops the host."""
     host = Script(shot(row(1)), shot(row(1)))
     stream_ = sample(host, [beat(0), beat(1)], own=uses(0.0, 0.0, 0.0))
     next(stream_)
@@ -162,7 +161,7 @@ def test_one_snapshot_a_beat_and_none_ahead() -> None:
 
 
 def test_wall_clock_that_was_set() -> None:
-    """A step of the wall clock is told by the two clocks, with its sign; what NTP slews is none."""
+    """A step of the wall clock is detected by the two clocks, with its sign; slewing by NTP is not a step."""
     host = Script(*(shot(row(1)) for _ in range(4)))
     got = ticks(
         host,
@@ -180,7 +179,7 @@ def test_wall_clock_that_was_set() -> None:
 
 
 def test_suspend_is_no_step() -> None:
-    """The wall clock goes on while the machine sleeps: that is no setting of it."""
+    """The wall clock continues while the machine sleeps: that is not a clock step."""
     host = Script(shot(row(1)), shot(row(1)))
     got = ticks(host, beat(0), beat(1, ts=1_700_000_001.12 + 3600, asleep_s=3600.0))
     assert got[1].row is not None and "clock_step_s" not in got[1].row
@@ -225,7 +224,7 @@ def test_select(options: dict[str, Any], pids: list[int]) -> None:
 
 
 def test_select_says_what_changed() -> None:
-    """A row that comes back into view is new to the next stage; who is gone is told where nothing is left out."""
+    """A row that comes back into view is new to the next stage; exits are reported where nothing is left out."""
     busy, idle = row(1, cpu_percent=5.0), row(1)
     other = row(2, cpu_percent=1.0)
     got = list(chain(stream([[busy, other], [idle, other], [busy, other], [other]]), Select(active=True)))

@@ -1,4 +1,4 @@
-"""Whether an answer is right: hit@1, hit@3, the right cause, somebody blamed for nothing."""
+"""Whether an answer is right: hit@1, hit@3, the right cause, an innocent process blamed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.scenarios.scenario import Scenario
 
 Record = dict[str, Any]
 BLAMING = ("found",)
-"""Verdicts that name somebody as the cause of trouble; `use` and `nothing` blame no process."""
+"""Verdicts that name a process as the cause of trouble; `use` and `nothing` blame no process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Mark:
     abstained: bool = False
 
     def cell(self) -> str:
-        """1, 3 or - for the rank; c for the right cause; B for blame of somebody innocent."""
+        """1, 3 or - for the rank; c for the right cause; B for blame of an innocent process."""
         rank = "1" if self.first else "3" if self.third else "-"
         return rank + ("c" if self.cause else "-") + ("B" if self.blamed else "")
 
@@ -74,7 +74,7 @@ def mark(scenario: Scenario, verdict: str | None, causes: list[Record], victims:
 
 
 def mark_peer(scenario: Scenario, said: Reading) -> Mark:
-    """Compare what another tool says: whatever it shows first is to blame, for the cause that it stands for."""
+    """Compare what another tool shows: its first row is to blame, for the cause that it measures."""
     hits = [any(part in _PLACE.sub("", command) for part in scenario.who) for command in said.commands]
     words = said.commands[0] if said.commands else ""
     none = not said.commands

@@ -78,7 +78,7 @@ def top_rows(output: str, ours: set[int]) -> list[tuple[float, str]]:
 
 
 def top_reading(output: str, ours: set[int]) -> Reading:
-    """Whatever is first in top is to blame, for the CPU."""
+    """The first row of top is to blame, for the CPU."""
     rows = top_rows(output, ours)
     return Reading([command for _, command in rows], "cpu" if rows else None)
 

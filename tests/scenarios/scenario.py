@@ -15,9 +15,9 @@ class Scenario:
     """One slowdown.
 
     `kind`: culprit: `who` is to be named; self: its own limit holds `who` back, and no other process is to be blamed;
-    nobody: no process is to be blamed; benign: nothing is wrong: use may be reported as use, never as trouble. `who` are
+    `nobody`: no process is to be blamed; benign: nothing is wrong: use may be reported as use, never as trouble. `who` are
     names of which any is right (a part of the name is enough), `causes` the resources or kinds of cause of which any is
-    right. `victims` are names of processes that suffer. `play` sets it up; it is left alone for `seconds`, then ended.
+    right. `victims` are names of processes that suffer. `play` sets it up; it runs for `seconds`, then it is ended.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The judge of the scenarios: what counts as right, and what as blame of somebody innocent."""
+"""The judge of the scenarios: what counts as right, and what as blame of an innocent process."""
 
 from __future__ import annotations
 

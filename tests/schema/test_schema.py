@@ -89,7 +89,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize(("kind", "field"), ALL, ids=IDS)
-def test_unit_stands_in_the_name(kind: str, field: Field) -> None:
+def test_unit_is_in_the_name(kind: str, field: Field) -> None:
     """An ending of a name and its unit say the same."""
     name = re.sub("_(low|high)$", "", field.name)
     for ending, unit in ENDINGS.items():

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.scoring.selection import Selector
+from rogue_hunter.scoring.stage import Selector
 from rogue_hunter.stream.tick import Row, Tick
 from tests.tools.ticks import key, row, stream
 

@@ -542,7 +542,7 @@ def test_configured_weights_count() -> None:
 
 def at(seq: int, seconds: float, rows: list[Row], changed: Iterable[Row] = (), of: int | None = None,
        **fields: Any) -> Tick:
-    """A tick at a moment of one's own, an interval of one second behind the last unless said otherwise; `of` so many
+    """A tick at a moment of one's own, an interval of one second behind the last unless given; `of` so many
     processes where not all are shown."""
     told = {"ts": 1_700_000_000 + seconds, "mono_ns": round((1000 + seconds) * 1e9), "interval_s": 1.0, "cpus": 4}
     return Tick(closing(seq, of or len(rows), **{**told, **fields}), {key(r): r for r in rows}, {key(r) for r in changed})
@@ -741,7 +741,7 @@ def test_unreadable_processes_hide_no_other() -> None:
 
 
 def fair(ticks: Iterable[Tick], settings: Share) -> list[float]:
-    """N of each tick, told by a process that has the whole of the CPU floor."""
+    """N of each tick, shown by a process that has the whole of the CPU floor."""
     return [t.processes[999, 1000]["disproportionality"] for t in score(ticks, settings)]
 
 

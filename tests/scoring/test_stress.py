@@ -330,7 +330,7 @@ def test_stuck_in_terms() -> None:
     assert made["terms"] == [{"category": "blocking", "input": "state", "value": "uninterruptible", "points": 40.0}]
 
 
-def test_the_score_ends_at_100_whatever_the_weights() -> None:
+def test_the_score_ends_at_100_with_any_weights() -> None:
     heavy = Stress(blocking_weight=1.0, contention_weight=1.0)
     assert score_row(heavy, bare(state="uninterruptible", cpu_percent=100.0))["score"] == 100
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.service.launchd import LABEL, Launchd, problems
-from rogue_hunter.service.manager import Done, ServiceError, State
-from rogue_hunter.service.program import Program
+from rogue_hunter.service.manager import Done, Program, ServiceError, State
 
 
 class Launchctl:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.service.launchd import Launchd
-from rogue_hunter.service.manager import Done, ServiceError, read, remove_file, run_command, write_file
+from rogue_hunter.service.manager import Done, Program, ServiceError, read, remove_file, run_command, write_file
 from rogue_hunter.service.platform import here
-from rogue_hunter.service.program import Program
 from rogue_hunter.service.systemd import Systemd
 
 MARK = b"# ours"

@@ -59,7 +59,7 @@ def test_without_a_notify_socket(environment: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(("hz", "more"), [(3.0, ""), (0.01, "EXTEND_TIMEOUT_USEC=230000000\n")])
 def test_ready_is_left_to_the_first_tick(tmp_path: Path, hz: float, more: str) -> None:
-    """At a slow rate systemd is asked for more time, and not told READY before events of the last run are taken up."""
+    """At a slow rate systemd is asked for more time, and READY is not sent before events of the last run are taken up."""
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.bind(str(tmp_path / "n"))
     manager.settimeout(5)

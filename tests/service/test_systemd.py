@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from rogue_hunter.service.manager import Done, ServiceError, State
-from rogue_hunter.service.program import Program, program
+from rogue_hunter.service.manager import Done, Program, ServiceError, State, program
 from rogue_hunter.service.systemd import UNIT, Systemd, quoted, unit
 from tests.tools.docs import json_schema
 

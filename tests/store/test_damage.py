@@ -1,4 +1,4 @@
-"""What damage did to values is named in one line: by whoever reads them, in the place of a traceback."""
+"""Every reader reports damaged values in one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.report.metrics_page import recorded
-from rogue_hunter.store.damage import misfit
-from rogue_hunter.store.database import DatabaseError
+from rogue_hunter.store.database import DatabaseError, misfit
 from tests.tools.reports import hog, record_run, seconds, ticks_of
 from tests.tools.ticks import START
 

@@ -130,7 +130,7 @@ def test_the_bites_are_small(database: Path) -> None:
 
 
 def test_what_was_done_stays_done(database: Path) -> None:
-    """A pruning that is left in the middle has removed whole bites, and the next one goes on."""
+    """An interrupted pruning has removed whole batches, and the next one continues."""
     connection, _ = open_writer(database)
     steps = prune(connection, NOW, 10**9, bite=100)
     next(steps)
@@ -177,7 +177,7 @@ def test_size_removes_the_oldest_until_the_file_is_below(database: Path, limit: 
 
 
 def test_open_events_alone_may_be_too_large(tmp_path: Path) -> None:
-    """Then nothing more is removed, and that is said by the size."""
+    """Then nothing more is removed, and the size shows it."""
     path = tmp_path / "x.db"
     fill(path, 400, 10, every_open=1)
     last = run(path, NOW, 1_000_000)[-1]
@@ -203,7 +203,7 @@ def test_a_hundred_days_stay_below_the_limit(tmp_path: Path) -> None:
 
 
 def test_a_reader_is_not_disturbed_and_the_file_shrinks_when_it_has_gone(database: Path) -> None:
-    """A reader in a transaction sees what it saw; the log cannot be emptied meanwhile, and is the next time."""
+    """A reader in a transaction sees what it saw; the log cannot be emptied before it ends, and is the next time."""
     reader = open_reader(database)
     reader.execute("BEGIN")
     assert reader.execute("SELECT count(*) FROM process_events").fetchone()[0] == 1200
@@ -218,7 +218,7 @@ def test_a_reader_is_not_disturbed_and_the_file_shrinks_when_it_has_gone(databas
 # -- what is pruned ----------------------------------------------------------------------------------------------------
 
 
-def test_every_history_names_tables_and_columns_that_are_there() -> None:
+def test_every_history_names_existing_tables_and_columns() -> None:
     """A column that is renamed in tables.py is noticed here; and every table with a time is pruned."""
     tables = {table.name: {c.name for c in table.columns} for table in TABLES}
     for history in HISTORY:
@@ -376,7 +376,7 @@ def test_configuration_and_options(call: Run, database: Path, tmp_path: Path) ->
     assert files_size(database) <= 3_000_000
 
 
-def test_what_cannot_be_reached_is_said(call: Run, tmp_path: Path) -> None:
+def test_a_size_that_cannot_be_reached_is_reported(call: Run, tmp_path: Path) -> None:
     """Open events are larger than the limit: exit 1, and why."""
     fill(tmp_path / "x.db", 400, 10, every_open=1)
     done = call("--db", tmp_path / "x.db", "--max-size", "1MB")

@@ -61,7 +61,7 @@ def test_every_field_has_a_column_and_the_reverse() -> None:
 
 @pytest.mark.parametrize("name", ["deadlock.spin", "heavy.txt"])
 def test_what_is_written_is_what_is_read(db: Path, name: str) -> None:
-    """Every record of a capture comes back as it was, whatever its columns hold; by number and by key."""
+    """Every record of a capture comes back as it was, with any values; by number and by key."""
     own, children = capture(), [*parts(), *parsed(name, "k1")]
     assert write(db, [own, *children[:3]], children[3:]) == []
     with open_reader(db) as connection:
@@ -75,7 +75,7 @@ def test_what_is_written_is_what_is_read(db: Path, name: str) -> None:
 
 
 def test_a_capture_belongs_to_its_event_and_its_pause(db: Path) -> None:
-    """By number, for whoever reads SQL; a capture that was asked for by hand belongs to nobody."""
+    """By number, for readers of SQL; a capture requested by hand belongs to no event."""
     pause = record("pause", ts=START, pause="p1", boot_id="b", start=START - 2, end=START, duration_s=2.0, cause="cpu",
                    culprits=[], evidence={})
     write(db, [event()], [pause], [capture("k1", event="e1")], [capture("k2", pause="p1", trigger="pause")],
@@ -109,7 +109,7 @@ def test_a_capture_is_stored_once(db: Path) -> None:
     capture("k9", skipped=2**64 - 1),
 ])
 def test_what_cannot_be_a_row_is_left_out(db: Path, bad: Record) -> None:
-    """Somebody else's input: said and counted; what came with it and after it is stored, nothing of it is."""
+    """Untrusted input: reported and counted; what came with it and after it is stored, nothing of it is."""
     said = write(db, [capture("k1"), bad, *parts("k1")], [bad], [capture("k2")])
     assert len(said) == 2 and all("cannot be stored" in line and bad["type"] in line for line in said)
     found = counts(db)
@@ -134,7 +134,7 @@ def test_a_capture_goes_with_everything_that_is_its_own(db: Path) -> None:
 
 
 def test_a_capture_is_gone_when_its_event_is(db: Path) -> None:
-    """Also where somebody deletes the event by hand."""
+    """Also where a user deletes the event by hand."""
     write(db, [event()], [capture("k1", event="e1"), *parts()])
     connection, _ = open_writer(db)
     connection.execute("DELETE FROM process_events")

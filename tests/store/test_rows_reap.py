@@ -49,7 +49,7 @@ def rows(writer: Writer, path: Path, sql: str) -> list[dict[str, Any]]:
 
 
 def test_a_match_that_lasts_is_one_row(writer: Writer, tmp_path: Path) -> None:
-    """First and last time, how often it was said, and the readings of the last time."""
+    """First and last time, how often it was reported, and the readings of the last time."""
     writer.take(Tick(records=[a_match(cpu_percent=99.0)]))
     writer.take(Tick(records=[a_match(NOW + 60, matched_s=65.0, cpu_percent=97.0),
                               a_match(NOW + 60, rule="hung_test", matched_s=0.0)]))

@@ -13,12 +13,11 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.prune import files_size, prune
 from rogue_hunter.store.rows import WRITES
-from rogue_hunter.store.slice_budget import BURST_BYTES, SliceBudget
 from rogue_hunter.store.tables import SLICES, VIEWS
-from rogue_hunter.store.writer import Writer
+from rogue_hunter.store.writer import BURST_BYTES, SliceBudget, Writer
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick, record
-from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.minutes import History
 from tests.tools.ticks import BOOT, START, Machine
 
 CONFIG = Config()
@@ -108,7 +107,7 @@ def test_a_process_that_changes_is_described_as_it_is_now(tmp_path: Path) -> Non
 
 
 def test_quiet_slices_of_a_minute_are_one_row(tmp_path: Path) -> None:
-    """Averages by time, extremes, sums; a slice in which somebody waited is a row of its own."""
+    """Averages by time, extremes, sums; a slice with waits is a row of its own."""
     calm = {"pressure_cpu_some_ms_per_s": 1.0, "pressure_io_some_ms_per_s": 0.0, "uninterruptible": 0}
     batches = [[machine(FIRST + 5 * n, **calm, cpu_busy_cores=0.1 * n, self_run_delay_ms=1.0)] for n in range(12)]
     batches[6] = [machine(FIRST + 30)]

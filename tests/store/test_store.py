@@ -31,7 +31,7 @@ CONFIG = Config()
 
 
 class Clock:
-    """A wall clock that stands still until it is moved."""
+    """A wall clock that is only moved by the test."""
 
     def __init__(self) -> None:
         self.now = START
@@ -107,7 +107,7 @@ def test_one_event_from_begin_to_end(db: Path, clock: Clock, said: list[str]) ->
 
 
 def test_files_are_the_owners_alone(tmp_path: Path, clock: Clock, said: list[str]) -> None:
-    """Database, -wal, -shm and lock file have mode 0600 whatever the umask says."""
+    """Database, -wal, -shm and lock file have mode 0600 with any umask."""
     before = os.umask(0)
     try:
         lock = Lock(tmp_path / "x.db")
@@ -169,7 +169,7 @@ def test_what_is_no_file_is_refused(db: Path, make: Callable[[Path], None]) -> N
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "header", "middle"])
 def test_corrupt_file_is_moved_aside(db: Path, clock: Clock, said: list[str], damage: str) -> None:
-    """A damaged file is kept under another name, a new one is begun, and one line says so."""
+    """A damaged file is kept under another name, a new one is begun, with one message."""
     write(db, events(), clock, said).close()
     data = bytearray(db.read_bytes())
     if damage == "text":
@@ -284,7 +284,7 @@ def test_queue_is_bounded_and_counts_what_it_drops(db: Path, clock: Clock, said:
 
 
 def test_locked_file_does_not_hold_up_the_beat(db: Path, clock: Clock, said: list[str]) -> None:
-    """While somebody holds the write lock, a tick's write gives up in milliseconds and nothing is lost."""
+    """While another process holds the write lock, a tick's write gives up in milliseconds and nothing is lost."""
     writer = Writer(db, CONFIG.store, clock, said.append, clock=clock)
     other = sqlite3.connect(db, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
@@ -301,7 +301,7 @@ def test_locked_file_does_not_hold_up_the_beat(db: Path, clock: Clock, said: lis
 
 
 def test_corruption_while_running_begins_a_new_file(db: Path, clock: Clock, said: list[str]) -> None:
-    """A file that becomes corrupt under the writer is moved aside and the open event goes on in a new one."""
+    """A file that becomes corrupt under the writer is moved aside and the open event continues in a new one."""
     writer = Writer(db, CONFIG.store, clock, said.append, clock=clock)
     ticks = [t for t in events(20, 20) if t.records]
     writer.take(ticks[0])
@@ -391,7 +391,7 @@ def test_migration_that_fails_leaves_nothing(db: Path, monkeypatch: pytest.Monke
 
 
 def test_open_events_are_restored_once(db: Path, clock: Clock, said: list[str]) -> None:
-    """After a crash a living process's event goes on under its key, a dead one's ends once as crashed."""
+    """After a crash a living process's event continues under its key, a dead one's ends once as crashed."""
     ticks = stream([[row(pid, cpu_percent=100.0, cpu_seconds_total=i / 3) for pid in (7, 8)] for i in range(10)])
     writer = Writer(db, CONFIG.store, clock, said.append, clock=clock)
     crash = chain(ticks, Score(CONFIG), Track(CONFIG))
@@ -424,7 +424,7 @@ def test_second_open_event_of_one_process_cannot_exist(db: Path, clock: Clock, s
 
 
 def test_reader_of_nothing(tmp_path: Path) -> None:
-    """A missing database is unavailable, a text file is none; neither is made or changed."""
+    """A missing database is unavailable, a text file is not a database; neither is made or changed."""
     with pytest.raises(DatabaseError) as refusal:
         open_reader(tmp_path / "none.db")
     assert refusal.value.code == 69

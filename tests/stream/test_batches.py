@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rogue_hunter.stream.batches import AHEAD, gathered, pumped
+from rogue_hunter.stream.pipeline import AHEAD, gathered, pumped
 from rogue_hunter.stream.tick import Tick, record
 
 
@@ -22,7 +22,7 @@ def test_all_of_them_in_order() -> None:
 
 
 def test_an_empty_one_while_none_comes() -> None:
-    """The reader gets a turn while the source sleeps; then the source goes on."""
+    """The reader gets a turn while the source sleeps; then the source continues."""
     go = threading.Event()
 
     def source() -> Iterator[Tick]:
@@ -36,7 +36,7 @@ def test_an_empty_one_while_none_comes() -> None:
 
 
 def test_reading_is_not_far_ahead() -> None:
-    """A slow reader is not outrun: whoever writes has to wait, as with any pipe."""
+    """A slow reader is not overrun: the writer has to wait, as with any pipe."""
     made: list[int] = []
 
     def source() -> Iterator[Tick]:

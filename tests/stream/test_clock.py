@@ -94,7 +94,7 @@ def test_missed_beats_are_not_made_up_for() -> None:
     assert taken[2].interval_s == pytest.approx(0.1)
 
 
-def test_suspend_is_told_from_lateness() -> None:
+def test_suspend_is_distinguished_from_lateness() -> None:
     """An hour of suspend stops the monotonic clock: asleep_s says it, late_s does not."""
     time = Time()
 
@@ -115,7 +115,7 @@ def test_clocks_read_apart_are_no_suspend() -> None:
 
 
 def test_without_a_second_clock() -> None:
-    """Where time asleep cannot be known the beat goes on."""
+    """Where time asleep cannot be known the beat continues."""
     time = Time()
     clock = Clock(lambda: time.now, lambda: 0.0)
     assert [b.asleep_s for b in beats(Rate(3), time.sleep, clock, 3)] == [0, 0, 0]
@@ -130,7 +130,7 @@ def test_wall_clock_step_moves_only_ts() -> None:
 
 
 def test_stop() -> None:
-    """The beat ends as soon as sleep says so."""
+    """The beat ends as soon as sleep returns False."""
     time = Time()
     left = [True, True, False]
     assert len(list(beats(Rate(3), lambda s: time.sleep(s) and left.pop(0), time.clock()))) == 3
@@ -168,7 +168,7 @@ def test_system_clock() -> None:
 # -- a rate that changes ------------------------------------------------------------------------------------------------
 
 class Fake:
-    """A clock that moves when somebody sleeps. `at` runs something at a moment."""
+    """A clock that moves with each sleep. `at` runs something at a moment."""
 
     def __init__(self) -> None:
         self.ns = 10**12
@@ -229,7 +229,7 @@ def test_a_change_hides_no_lateness_and_no_sleep() -> None:
     assert [b.asleep_s for b in taken[4:]] == [0.0] * len(taken[4:])
 
 
-def test_it_ends_when_told_in_the_midst_of_a_change() -> None:
+def test_it_ends_on_request_during_a_change() -> None:
     """A stop that comes together with another rate is a stop."""
     fake, rate = Fake(), Rate(1.0)
 

@@ -66,7 +66,7 @@ def test_every_row_can_be_made_again() -> None:
     assert kept.rows[A] is before[A]
 
 
-def test_appended_rows_stand_behind_the_others_until_they_are_gone() -> None:
+def test_appended_rows_come_last_until_they_are_gone() -> None:
     kept, made = RowMap(), Made()
     kept.update(rows(a=1), (), (), made)
     kept.append({B: {"ended": True}})

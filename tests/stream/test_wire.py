@@ -169,7 +169,7 @@ def rows_of(fields: tuple[Field, ...]) -> st.SearchStrategy[dict[str, object]]:
     rows_of(TICK),
 )
 def test_round_trip_of_any_row(rows: dict[tuple[int, int], dict[str, object]], fields: dict[str, object]) -> None:
-    """Every declared field survives the wire unchanged, whatever its value."""
+    """Every declared field survives the wire unchanged, with any value."""
     held = {k: {**made, "pid": k[0], "start_ticks": k[1], "start_time": None} for k, made in rows.items()}
     held = {k: {name: v for name, v in made.items() if v is not None} for k, made in held.items()}
     end_row = closing(0, len(held), **{k: v for k, v in fields.items() if k not in ("processes", "ts", "seq")})
@@ -326,7 +326,7 @@ def test_twice_in_one_tick() -> None:
     "bad", [b"garbage\n", end(cpus="two"), end(v=2), end(processes=None)], ids=["garbage", "type", "v", "required"]
 )
 def test_bad_closing_row_drops_its_rows(bad: bytes) -> None:
-    """Without its closing row a tick is truncated: its rows never stand in for those of the next one."""
+    """Without its closing row a tick is truncated: its rows never replace those of the next one."""
     got, reader = read(process(1, nice=1) + process(2) + bad + process(1, seq=1, nice=7) + end(seq=1))
     assert [t for t in got if t.row is not None] == got[-1:]
     assert got[-1].processes == {(1, 5): {"pid": 1, "start_ticks": 5, "nice": 7}}
@@ -335,7 +335,7 @@ def test_bad_closing_row_drops_its_rows(bad: bytes) -> None:
 
 
 def test_bad_closing_row_and_nothing_after() -> None:
-    """The rows of the last tick are dropped and said when its closing row is bad."""
+    """The rows of the last tick are dropped and reported when its closing row is bad."""
     got, reader = read(process() + end(cpus="two"))
     assert [t.row for t in got] == [None]
     assert "1 process rows" in reader.truncated
@@ -349,7 +349,7 @@ def test_rows_of_a_lost_tick_before_an_empty_one() -> None:
 
 
 def test_truncated_tick() -> None:
-    """End of input without the closing row: the tick is dropped and said; nothing of it is given out."""
+    """End of input without the closing row: the tick is dropped and reported; nothing of it is returned."""
     got, reader = read(process(1) + end() + process(1, seq=1) + process(2, seq=1))
     assert len(got) == 1
     assert reader.truncated == "2 process rows without a closing tick row" and reader.bad == 0
@@ -364,7 +364,7 @@ def test_last_line_without_line_feed(cut: int) -> None:
 
 
 def test_cut_at_every_byte() -> None:
-    """Wherever the input is cut, whole ticks are given out, the rest is said, and no row is half read."""
+    """Wherever the input is cut, whole ticks are returned, the rest is reported, and no row is half read."""
     data = lines(stream([[row(1), row(2)], [row(1)], [row(1), row(3)]]))
     ends = [
         i + 1
@@ -525,7 +525,7 @@ def test_a_time_is_from_1970_to_5138(ts: float, good: bool) -> None:
     (b'{"type":"x","v":1,"a":' + b"[" * 400 + b"]" * 400 + b"}\n", "nested too deeply"),
     (end()[:-2] + b',"a":' + b"[" * 400 + b"]" * 400 + b"}\n", "nested too deeply"),
 ])
-def test_what_is_said_of_a_bad_line(bad: bytes, said: str) -> None:
+def test_the_error_for_a_bad_line(bad: bytes, said: str) -> None:
     """What is wrong, in words that name the field; the type first that the field should have."""
     got, reader = read(bad)
     assert reader.first_bad == f"line 1: {said}" and reader.bad == 1
@@ -537,7 +537,7 @@ def test_check_looks_behind_what_it_does_not_know() -> None:
         wire.check("process", {"new": object(), "pid": "1", "start_ticks": 1})
 
 
-def test_who_is_scored_is_told_by_the_score() -> None:
+def test_scored_processes_are_those_with_a_score() -> None:
     """A stage behind a pipe knows the scored as one inside of the process does."""
     (tick,), _ = read(process(1, score=5) + process(2, score=0) + process(3) + end(3))
     assert tick.scored == {(1, 5)}

@@ -80,7 +80,7 @@ def test_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> None:
 @example("9999-12-31T23:59:59-23:59")
 @example("0001-01-01T00:00:00+23:59")
 @example("@999999999999")
-def test_whatever_is_written_is_a_number_or_an_error(text: str) -> None:
+def test_any_text_is_a_number_or_an_error(text: str) -> None:
     """No other exception, and no time that is not finite."""
     for parse in (parse_duration, lambda text: parse_time(text, NOW)):
         try:

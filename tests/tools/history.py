@@ -18,7 +18,7 @@ from rogue_hunter.store.writer import Store, Writer
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Row, Tick
 from rogue_hunter.tracking.events import Track
-from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.minutes import History
 from rogue_hunter.tracking.pauses import Pauses
 from tests.tools.ticks import GIB, closing, key, row
 

@@ -1,4 +1,4 @@
-"""A server of the socket with a clock that moves when told, and clients that read it."""
+"""A server of the socket with a clock that the test moves, and clients that read it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 
 from rogue_hunter.config.options import Config, Socket
 from rogue_hunter.daemon.loop import Loop
-from rogue_hunter.daemon.socket.address import Place
-from rogue_hunter.daemon.socket.feed import Feed
-from rogue_hunter.daemon.socket.peer import peer_of
-from rogue_hunter.daemon.socket.requests import logging
+from rogue_hunter.daemon.socket.address import Place, peer_of
+from rogue_hunter.daemon.socket.requests import Feed, logging
 from rogue_hunter.daemon.socket.server import Server
 from rogue_hunter.scoring.stage import Score
 from rogue_hunter.stream.pipeline import chain
@@ -25,7 +23,7 @@ STATE = {"pid": 1, "version": "0", "started_at": 1.0, "hz": 3.0, "slowed": 1, "m
 
 
 class Served:
-    """A server, its loop, and a clock that moves when told."""
+    """A server, its loop, and a clock that the test moves."""
 
     def __init__(self, directory: Path, **fields: Any) -> None:
         self.now = 1000.0

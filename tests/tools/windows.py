@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rogue_hunter.verdict.window import Slice, Window
+from rogue_hunter.verdict.model import Slice, Window
 
 START = 1_795_000_000.0
 MIB = 1 << 20

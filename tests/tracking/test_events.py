@@ -1,4 +1,4 @@
-"""Events: one process's stay at or above the tracking band has one beginning and one end, whatever happens between."""
+"""Events: one process's stay at or above the tracking band has one beginning and one end, with any events between."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def events(stream: Iterable[Tick], config: Config = FAST, restored: Iterable[Ope
 
 
 def said(scores: Iterable[int | None], config: Config = FAST) -> list[tuple[Any, ...]]:
-    """(tick, kind, what it is about) of the events of one process with these scores; None: it is gone."""
+    """(tick, kind, subject) of the events of one process with these scores; None: it is gone."""
     found = []
     for record in events(ticks([[] if s is None else [rated(s)] for s in scores]), config):
         at = round((record["ts"] - START) * 3)
@@ -186,7 +186,7 @@ def test_bands_of_the_model(model: str) -> None:
 
 
 def test_a_stay_must_last() -> None:
-    """Two seconds at the band begin an event, which tells since when; less is none. A critical score needs one."""
+    """Two seconds at the band begin an event, with its beginning; less is no event. A critical score needs one."""
     assert said([50] * 6, CONFIG) == []
     found = events(ticks([[rated(10)]] * 3 + [[rated(50)]] * 9), CONFIG)
     assert [(r["kind"], round((r["ts"] - START) * 3), round((r["entered"] - START) * 3)) for r in found] == [
@@ -196,7 +196,7 @@ def test_a_stay_must_last() -> None:
 
 
 def test_a_dip_does_not_end_a_stay() -> None:
-    """Less than a second below the band is passed over, more begins again."""
+    """Less than a second below the band is ignored, more begins again."""
     assert said([50, 50, 50, 30, 50, 50, 50, 50], CONFIG)[0] == (7, "enter", 50)
     assert said([50, 50, 50, 30, 30, 30, 30, 50, 50, 50, 50], CONFIG) == []
 
@@ -279,7 +279,7 @@ def test_what_is_kept_of_a_storm_is_bounded() -> None:
 
 @pytest.mark.parametrize("step", [86_400, -86_400])
 def test_wall_clock_that_is_set(step: int) -> None:
-    """A day forward or back changes no duration and makes no checkpoint: nobody sets the clock of events."""
+    """A day forward or back changes no duration and makes no checkpoint: the clock of events cannot be set."""
     found = events(
         ticks([[rated(50)]] * 100, ts=lambda seq: round(START + seq / 3 + (step if seq >= 10 else 0), 3)), NOW
     )
@@ -295,7 +295,7 @@ def test_time_asleep_counts() -> None:
 
 
 def test_reboot_in_a_recording() -> None:
-    """A recording that goes on after a restart: what was open crashed with it, even for an equal identity."""
+    """A recording that spans a restart: open events crashed with it, even for an equal identity."""
 
     def boot(seq: int) -> str:
         return BOOT if seq < 2 else BOOT.replace("1", "2")
@@ -322,7 +322,7 @@ def partial(rows: list[list[Row]], machine: int = 5) -> Iterator[Tick]:
 
 
 def test_partial_ticks_end_an_event_slowly() -> None:
-    """Where rows are left out, a missing process is below, not gone; back in time its event goes on."""
+    """Where rows are left out, a missing process is below, not gone; back in time its event continues."""
     a, other = rated(50), rated(50, pid=2)
     found = [
         r
@@ -353,7 +353,7 @@ def opened(**fields: Any) -> Open:
     return Open(**{**usual, **fields})
 
 
-def test_restored_event_goes_on() -> None:
+def test_restored_event_continues() -> None:
     """The process still lives: the same event, no second enter, its peak kept, its time added to what it had lasted."""
     found = events(ticks([[rated(50)], [rated(71)], []]), restored=[opened()])
     assert [(r["kind"], r["event"]) for r in found] == [("band", "e-1"), ("peak", "e-1"), ("exit", "e-1")]
@@ -371,7 +371,7 @@ def test_restored_event_has_checkpoints() -> None:
     "change", [{"key": (7, 1000)}, {"key": (1, 999)}, {"boot_id": "another"}], ids=["gone", "reused", "rebooted"]
 )
 def test_restored_event_whose_process_is_gone(change: dict[str, Any]) -> None:
-    """It closes once, as crashed, with the last time it was known; whoever has its pid now is somebody else."""
+    """It closes once, as crashed, with the last time it was known; the process with its pid now is another one."""
     found = events(ticks([[rated(10)]] * 3), restored=[opened(**change)])
     (last,) = found
     assert (last["kind"], last["reason"], last["event"], last["ts"]) == ("exit", "crashed", "e-1", START - 10)

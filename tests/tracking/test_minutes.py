@@ -14,8 +14,7 @@ from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Row, Tick
-from rogue_hunter.tracking.history import History
-from rogue_hunter.tracking.minutes import LEAST
+from rogue_hunter.tracking.minutes import LEAST, History
 from tests.tools.ticks import GIB, START, Machine, row, stream
 
 CONFIG = Config()
@@ -97,7 +96,7 @@ def test_another_boot_begins_another_row() -> None:
 
 
 def test_a_minute_cut_in_two_by_a_restart_is_added_up(tmp_path: Path) -> None:
-    """Two runs in one minute: the command's use of both stands in its row."""
+    """Two runs in one minute: its row has the command's use of both."""
     for _ in range(2):
         writer = Writer(tmp_path / "x.db", CONFIG.store, lambda: START, [].append)
         for tick in chain(stream([[hog(i)] for i in range(30)]), Score(CONFIG), History(CONFIG)):

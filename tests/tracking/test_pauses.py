@@ -52,8 +52,8 @@ def test_starved_of_cpu() -> None:
     assert pause["end"] - pause["start"] == pytest.approx(2.0)
 
 
-def test_stopped_itself_blames_nobody() -> None:
-    """SIGSTOP and SIGCONT of the toolkit: cause stopped, no culprit, whatever the others did meanwhile."""
+def test_stopped_itself_blames_no_process() -> None:
+    """SIGSTOP and SIGCONT of the toolkit: cause stopped, no culprit, with any activity of others."""
     (pause,) = run([[hog(1.0)]] * 2 + [[hog(3.0)]], {2: {**LATE, "continued": 1, "self_run_delay_ms": 1900.0}})
     assert (pause["cause"], pause["culprits"], "unexplained_share" in pause) == ("stopped", [], False)
 
@@ -85,14 +85,14 @@ def test_memory_that_grew() -> None:
 
 
 def test_memory_that_is_held() -> None:
-    """When nobody's memory grew, those who hold most of it are named, with their share of all memory."""
+    """When no process's memory grew, those who hold most of it are named, with their share of all memory."""
     rows = [hog(1.0, memory_bytes=GIB), hog(1.0, 8, memory_bytes=8 * GIB)]
     (pause,) = run([rows] * 3, {2: {**LATE, "pressure_memory_full_ms_per_s": 600.0}})
     assert [(c["command"], c["share"]) for c in pause["culprits"]] == [("hog8", 0.5), ("hog7", 0.0625)]
 
 
 def test_storage() -> None:
-    """All tasks waited for storage: who moved the bytes is named; a process begun meanwhile counts in full."""
+    """All tasks waited for storage: the process that moved the bytes is named; one that began in the pause counts in full."""
     dd = row(9, 2000, command="dd", disk_write_bytes_total=10**9)
     (pause,) = run([[hog(1.0, disk_write_bytes_total=10**6)]] * 2 + [[hog(1.0, disk_write_bytes_total=5 * 10**6), dd]],
                    {2: {**LATE, "pressure_io_full_ms_per_s": 700.0}})
@@ -100,8 +100,8 @@ def test_storage() -> None:
     assert [(c["command"], c["amount"]) for c in pause["culprits"]] == [("dd", 10**9), ("hog7", 4 * 10**6)]
 
 
-def test_no_evidence_is_said() -> None:
-    """Late, and nothing was short: unknown, nobody is blamed."""
+def test_no_evidence_is_reported() -> None:
+    """Late, and nothing was short: unknown, no process is named."""
     (pause,) = run([[hog(1.0)]] * 2 + [[hog(1.1)]], {2: {**LATE, "self_run_delay_ms": 3.0, "cpu_busy_cores": 0.1}})
     assert (pause["cause"], pause["culprits"]) == ("unknown", [])
     assert pause["evidence"]["self_run_delay_ms"] == 3.0
@@ -148,7 +148,7 @@ def test_late_for_its_own_work_is_no_pause() -> None:
 
 
 def test_rogue_hunter_is_no_culprit() -> None:
-    """Its own processes are never named, whatever was short."""
+    """Its own processes are never named, for any resource."""
     mine = row(8, command="rh-pipe", own=True, cpu_seconds_total=9.0)
     (pause,) = run([[hog(1.0), row(8, own=True)]] * 2 + [[hog(3.0), mine]],
                    {2: {**LATE, "cpus": 2, "cpu_busy_cores": 1.9, "self_run_delay_ms": 1900.0}})
@@ -166,13 +166,13 @@ def test_a_clock_that_is_set_in_a_pause_changes_no_duration() -> None:
     assert pause["duration_s"] == pytest.approx(2.0, abs=0.01)
 
 
-def test_short_stall_is_none() -> None:
+def test_a_short_stall_is_no_pause() -> None:
     """Two thirds of a second of full pressure are no pause."""
     assert run([[hog(1.0)]] * 9, {i: {"pressure_io_full_ms_per_s": 1000.0} for i in (3, 4)}) == []
 
 
-def test_long_stall_is_told_in_parts() -> None:
-    """A stall that goes on for minutes is told every minute, not only at its end."""
+def test_a_long_stall_is_reported_in_parts() -> None:
+    """A stall of several minutes is reported every minute, not only at its end."""
     found = run([[hog(1.0), *OTHERS]] * 600, {i: {"pressure_memory_full_ms_per_s": 950.0} for i in range(10, 500)})
     assert [round(p["duration_s"]) for p in found] == [60, 60, 43]
 
@@ -221,7 +221,7 @@ READINGS = ("cpus", "cpu_busy_cores", "cpu_steal_cores", "cpu_counted_cores", "s
 
 @given(st.dictionaries(st.sampled_from(READINGS), st.floats(0, 1e6)), st.floats(1, 100))
 def test_every_evidence_has_a_cause(evidence: Row, gap: float) -> None:
-    """Whatever is known or not, one of the causes is given; stopped needs a SIGCONT."""
+    """With any fields missing, one of the causes is given; stopped needs a SIGCONT."""
     assert cause(evidence, gap) in ("cpu", "memory", "io", "steal", "unknown")
 
 

@@ -58,7 +58,7 @@ def culprits(db: Path, pause: int) -> list[dict[str, Any]]:
 
 def test_stopped_and_continued(watched: tuple[int, Path],
                                rh: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
-    """SIGSTOP and SIGCONT of rh-pipe: one pause, cause stopped, no culprit; `why` says that nobody is to blame."""
+    """SIGSTOP and SIGCONT of rh-pipe: one pause, cause stopped, no culprit; `why` names no process."""
     pid, db = watched
     time.sleep(1)
     os.kill(pid, signal.SIGSTOP)
@@ -79,7 +79,7 @@ def test_stopped_and_continued(watched: tuple[int, Path],
 
 @contextmanager
 def first_in_line() -> Iterator[None]:
-    """This process runs whenever it wants to meanwhile: it must end in time what it began. Its children do not."""
+    """This process keeps running: it must end in time what it began. Its children do not."""
     with suppress(PermissionError):  # a control group may have no share of real time
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     try:
@@ -104,7 +104,7 @@ def schedule(pid: int, policy: int) -> None:
 def starve(pid: int, db: Path, spawn: Spawn) -> tuple[set[int], list[dict[str, Any]]]:
     """Take the CPUs from `pid` for three seconds by loops that come first; gives their pids and the pauses since.
 
-    The loops go on, gently, until rh-pipe has seen them after the gap: of a process that ends within a gap nothing is
+    The loops continue, gently, until rh-pipe has seen them after the gap: of a process that ends within a gap nothing is
     known but that its parent had a child.
     """
     before = max((p["id"] for p in ask(db, "SELECT id FROM pauses")), default=0)
@@ -134,8 +134,8 @@ def starve(pid: int, db: Path, spawn: Spawn) -> tuple[set[int], list[dict[str, A
 def test_starved_of_the_cpu(watched: tuple[int, Path], spawn: Spawn) -> None:
     """Loops take every CPU from rh-pipe: a pause, cause cpu, the loops ahead of everybody else, and all explained.
 
-    On a loaded machine somebody else may stand before each single loop, not before all together.
-    Where the hypervisor takes the CPUs itself meanwhile, the pause is called steal, which is true; that is tried again.
+    On a loaded machine another process may rank above each single loop, not before all together.
+    Where the hypervisor takes the CPUs itself in that time, the pause is called steal, which is true; that is tried again.
     """
     pid, db = watched
     seen = []

@@ -1,4 +1,4 @@
-"""The ring holds the last ticks and no more, shares their rows, and tells lows and highs of what is known."""
+"""The ring holds the last ticks and no more, shares their rows, and gives lows and highs of what is known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rogue_hunter.schema.sampling import METRICS
-from rogue_hunter.tracking.ring import Ring, ranges
+from rogue_hunter.tracking.events import Ring, ranges
 from tests.tools.ticks import closing, key, row
 
 

@@ -11,7 +11,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Row, Tick
-from rogue_hunter.tracking.history import History
+from rogue_hunter.tracking.minutes import History
 from rogue_hunter.tracking.slices import KEPT, MEMORY_LEAST, Slicer
 from tests.tools.ticks import GIB, START, Machine, row, stream
 
@@ -58,7 +58,7 @@ def test_two_processes_of_one_name_are_two_rows() -> None:
 
 
 def test_children_are_apart() -> None:
-    """The use of ended children is told apart from a process's own, for CPU and for disk."""
+    """The use of ended children is kept apart from a process's own, for CPU and for disk."""
     made, _ = run(ticks_of(row(7, cpu_percent=10.0, children_cpu_percent=80.0, children_disk_bytes_per_s=3e6)))
     first = of(made, "process_slice", pid=7)[1]
     assert first["cpu_seconds"] == pytest.approx(0.5, abs=0.05)
@@ -173,7 +173,7 @@ def test_a_break_ends_the_slice_early(broken: dict[str, float]) -> None:
 
 
 def test_another_boot_has_slices_of_its_own() -> None:
-    """A recording that goes on after a restart of the machine: nothing of before is in the new slice."""
+    """A recording that spans a restart of the machine: nothing of before is in the new slice."""
     ticks = ticks_of(row(7, cpu_percent=50.0), count=4) + ticks_of(row(7, cpu_percent=50.0), count=4, boot_id="b2")
     made, _ = run(ticks)
     assert {m["boot_id"]: m["ticks"] for m in of(made, "machine_slice")} == {ticks[0].row["boot_id"]: 4, "b2": 4}  # type: ignore[index]

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from rogue_hunter.verdict.engine import culprits, stands_out, verdict
-from rogue_hunter.verdict.model import Cause, Verdict
-from rogue_hunter.verdict.window import Slice, Window
+from rogue_hunter.verdict.model import Cause, Slice, Verdict, Window
 from tests.tools.windows import BOOT, GIB, MIB, START, one, process, repeat, window
 
 
@@ -172,7 +171,7 @@ def test_much_pressure_without_anybody_late_is_use() -> None:
     assert named(found)[:3] == ("use", "cpu", "stress-ng-fork") and not stands_out(first(found))
 
 
-def test_a_nice_process_that_nobody_waits_for_does_not_stand_out() -> None:
+def test_a_nice_process_that_delays_none_is_not_a_cause() -> None:
     """It gives way to all others."""
     found = verdict(window(*repeat(6, [process(7, "tar", cores=1.0, nice=19, rogue_s=5.0)])))
     assert named(found)[:3] == ("use", "cpu", "tar") and not stands_out(first(found))
@@ -181,7 +180,7 @@ def test_a_nice_process_that_nobody_waits_for_does_not_stand_out() -> None:
 # -- limits and waits --------------------------------------------------------------------------------------------------
 
 
-def test_a_quota_blames_nobody_else() -> None:
+def test_a_quota_blames_no_other_process() -> None:
     """S9, F-F: a loop in a group with 20 % of a CPU: much pressure, idle CPUs, and run delay of its own."""
     rows = [process(7, "encoder", cores=0.2, delay=0.8, cgroup="/q", ppid=1),
             process(8, "leaky", cores=0.1, ppid=1)]
@@ -234,7 +233,7 @@ def test_a_wait_that_was_always_there_explains_nothing(lasting: dict[str, Any]) 
     assert idle.state == "nothing" and [one.kind for one in idle.causes] == ["wait"]
 
 
-def test_a_stopped_job_that_nobody_waits_for_is_no_cause() -> None:
+def test_a_stopped_job_without_waiters_is_no_cause() -> None:
     """Ctrl-Z at a prompt."""
     wait = {"ts": START + 9, "boot_id": BOOT, "kind": "stopped", "since_s": 400.0, "holder_pid": 7,
             "holder_start_ticks": 1, "holder": "vim", "waiters": []}
@@ -377,7 +376,7 @@ def test_a_slow_device_is_no_process_s_fault() -> None:
     assert (cause.kind, cause.who) == ("device", None)
 
 
-def test_nobody_is_accused_of_traffic_that_may_not_be_read() -> None:
+def test_no_process_is_blamed_for_unreadable_traffic() -> None:
     """F-B: 80 processes are unreadable, and what is seen is a hundredth of the traffic."""
     rows = [process(7, "python3", cores=0.1, disk_bytes=2 * MIB, ppid=1),
             process(8, "waiter", cores=0.0, stuck=0.5, ppid=1)]

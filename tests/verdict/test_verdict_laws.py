@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from rogue_hunter.report.verdict_text import cause_fields, cause_words
 from rogue_hunter.stream import wire
 from rogue_hunter.verdict.engine import culprits, verdict
-from rogue_hunter.verdict.model import Verdict
-from rogue_hunter.verdict.window import Slice, Window
+from rogue_hunter.verdict.model import Slice, Verdict, Window
 from tests.tools.windows import BOOT, GIB, MIB, START, one, process, window
 
 NAMES = ("sh", "python3", "dd", "kworker/u8:2", "make", "cc1", "tmux: server", "evil\x1b[2J")

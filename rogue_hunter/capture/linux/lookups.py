@@ -1,16 +1,197 @@
-"""Lookups across all processes: locks, pipe and socket ends, children. Each is made once a capture, when needed."""
+"""Lookups across all processes: file locks, pipe and socket ends, children. Each is made once a capture, when needed.
+
+/proc/locks:
+
+    1: FLOCK  ADVISORY  WRITE 1234 08:01:12345 0 EOF
+    1: -> FLOCK  ADVISORY  WRITE 1235 08:01:12345 0 EOF
+
+Further waiters are indented more; all of them wait for the holder with the same number. The pid of an open file
+description lock is -1. That of a flock is the process that took it, which may have exited while a child still has the
+descriptor: then `lock:` lines in /proc/PID/fdinfo show which process has it open.
+
+The other end of a Unix socket comes from sock_diag(7), that of a local TCP connection from /proc/net/tcp. Both give
+inode numbers, which the links in /proc/PID/fd contain.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from rogue_hunter.capture.linux.locks import LockWait, holds, parse_locks
 from rogue_hunter.capture.linux.read import Gone, pinned, read_or
-from rogue_hunter.capture.linux.sockets import descriptors, inode_of, tcp_peers, unix_peers
 from rogue_hunter.host.linux.parse import Stat
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST_DUMP = 0x301
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_UDIAG_SHOW_PEER = 4
+_UNIX_DIAG_PEER = 2
+"""Numbers of linux/netlink.h, linux/sock_diag.h and linux/unix_diag.h."""
+
+_TCP = re.compile(rb"\s*[0-9]{1,9}: ([0-9A-F]{8,32}:[0-9A-F]{4}) ([0-9A-F]{8,32}:[0-9A-F]{4}) ([0-9A-F]{2}) "
+                  rb"\S+ \S+ \S+ +[0-9]{1,10} +[0-9]{1,10} ([0-9]{1,20})")
+
+
+def parse_unix_diag(data: bytes) -> tuple[dict[int, int], bool]:
+    """Messages of one datagram: inode -> inode of the peer, and whether the dump is over."""
+    peers: dict[int, int] = {}
+    at = 0
+    while at + 16 <= len(data):
+        length, kind = struct.unpack_from("=IH", data, at)
+        if length < 16 or at + length > len(data) or kind in (_NLMSG_DONE, _NLMSG_ERROR):
+            return peers, kind in (_NLMSG_DONE, _NLMSG_ERROR)
+        if kind == _SOCK_DIAG_BY_FAMILY and length >= 32:
+            (inode,) = struct.unpack_from("=I", data, at + 20)
+            attribute = at + 32
+            while attribute + 4 <= at + length:
+                size, name = struct.unpack_from("=HH", data, attribute)
+                if size < 4 or attribute + size > at + length:
+                    break
+                if name == _UNIX_DIAG_PEER and size >= 8:
+                    peers[inode] = struct.unpack_from("=I", data, attribute + 4)[0]
+                attribute += size + 3 & ~3
+        at += length + 3 & ~3
+    return peers, False
+
+
+def unix_peers(timeout_s: float = 1.0) -> dict[int, int]:
+    """Inode of every connected Unix socket of this network namespace -> inode of its peer. Empty if the kernel
+    does not report them."""
+    try:
+        with socket.socket(socket.AddressFamily(16), socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as diag:
+            diag.settimeout(timeout_s)
+            every = 0xFFFFFFFF
+            body = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, every, 0, _UDIAG_SHOW_PEER, every, every)
+            diag.send(struct.pack("=IHHII", 16 + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + body)
+            peers: dict[int, int] = {}
+            # 4,096 datagrams of 32 KiB have room for a million sockets.
+            for _ in range(4096):
+                found, over = parse_unix_diag(diag.recv(1 << 18))
+                peers.update(found)
+                if over:
+                    break
+            return peers
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def parse_tcp(data: bytes) -> dict[tuple[bytes, bytes], int]:
+    """/proc/net/tcp or tcp6: (local, remote) -> inode of established connections."""
+    found: dict[tuple[bytes, bytes], int] = {}
+    for line in data.splitlines()[1:]:
+        row = _TCP.match(line)
+        if row and row.group(3) == b"01":
+            found[row.group(1), row.group(2)] = int(row.group(4))
+    return found
+
+
+def tcp_peers(root: Path, pid: int) -> dict[int, int]:
+    """Inode of each local end of a TCP connection of the process's network namespace -> inode of the other end,
+    if both ends are on this machine."""
+    peers: dict[int, int] = {}
+    for name in ("tcp", "tcp6"):
+        data, _ = read_or(None, root / str(pid) / "net" / name, 1 << 22)
+        table = parse_tcp(data)
+        for (local, remote), inode in table.items():
+            other = table.get((remote, local))
+            if other is not None and other != inode:
+                peers[inode] = other
+    return peers
+
+
+def inode_of(link: str) -> tuple[str, int] | None:
+    """`pipe:[123]` or `socket:[123]` -> kind and inode."""
+    kind, _, rest = link.partition(":[")
+    number = rest.removesuffix("]")
+    if kind in ("pipe", "socket") and number.isascii() and number.isdigit() and len(number) < 20:
+        return kind, int(number)
+    return None
+
+
+def descriptors(root: Path, pid: int) -> list[tuple[int, str]]:
+    """(descriptor, target of its link) of one process. Raises OSError."""
+    found: list[tuple[int, str]] = []
+    at = os.open(root / str(pid) / "fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(at):
+            try:
+                found.append((int(name), os.readlink(name, dir_fd=at)))
+            except (OSError, ValueError):
+                continue
+    finally:
+        os.close(at)
+    return found
+
+
+_LINE = re.compile(rb"\s*([0-9]{1,18}):\s*(->)?\s*(?:->\s*)*([A-Z]{1,16})\s+([A-Z*]{1,16})\s+([A-Z]{1,16})\s+"
+                   rb"(-?[0-9]{1,10})\s+(<none>|[0-9a-fA-F]{1,8}:[0-9a-fA-F]{1,8}:[0-9]{1,20})")
+
+KINDS = {b"FLOCK": "flock", b"POSIX": "posix lock", b"OFDLCK": "ofd lock", b"LEASE": "lease", b"DELEG": "delegation"}
+
+
+class LockWait(NamedTuple):
+    """One waiter. `holder` is None where the kernel gives no pid; `file` is major:minor:inode, hexadecimal numbers
+    of the device and a decimal inode, as printed."""
+
+    kind: str
+    mode: str
+    waiter: int
+    holder: int | None
+    file: str
+
+
+def parse_locks(data: bytes) -> list[LockWait]:
+    """All processes that wait for a file lock."""
+    waits: list[LockWait] = []
+    holders: dict[bytes, int] = {}
+    for line in data.splitlines():
+        found = _LINE.match(line)
+        if found is None:
+            continue
+        number, arrow, kind, _, mode, pid, file = found.groups()
+        if arrow is None:
+            holders[number] = int(pid)
+        elif int(pid) > 0:
+            holder = holders.get(number, -1)
+            waits.append(LockWait(KINDS.get(kind, kind.decode("ascii").lower()), mode.decode("ascii").lower(), int(pid),
+                                  holder if holder > 0 else None, file.decode("ascii")))
+    return waits
+
+
+_SQLITE = re.compile(rb"[0-9]{1,18}:\s+POSIX\s+ADVISORY\s+WRITE\s+([0-9]{1,10})\s+(\S{1,40})\s+([0-9]{1,20})"
+                     rb"\s+([0-9]{1,20})\s*$")
+_RESERVED, _WAL_WRITE = (1073741825, 1073741825), (120, 120)
+"""Ranges that a writer of SQLite locks: the reserved byte of the database, or the write lock of its -shm file in WAL
+mode (sqlite.org/fileformat2.html, sqlite.org/walformat.html)."""
+
+
+def sqlite_writers(data: bytes) -> list[tuple[int, str]]:
+    """Processes that have a SQLite database locked for writing, and the locked file as in LockWait. Others wait for it
+    without a lock that the kernel knows of: they try again after a sleep."""
+    found = []
+    for line in data.splitlines():
+        match = _SQLITE.match(line)
+        if match and (int(match[3]), int(match[4])) in (_RESERVED, _WAL_WRITE):
+            found.append((int(match[1]), match[2].decode("ascii", "replace")))
+    return found
+
+
+def holds(fdinfo: bytes, file: str) -> bool:
+    """True when the fdinfo of a descriptor shows that its open file holds a lock on `file`."""
+    wanted = file.encode("ascii", "replace")
+    for line in fdinfo.splitlines():
+        if line.startswith(b"lock:") and b"->" not in line and wanted in line.split():
+            return True
+    return False
+
 
 SEARCH_S = 1.0
 """Seconds for the search through the descriptors of all processes: 1,000 processes with 20 each take 0.1 s."""

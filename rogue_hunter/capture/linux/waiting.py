@@ -14,11 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from rogue_hunter.capture.linux.locks import parse_locks, sqlite_writers
-from rogue_hunter.capture.linux.lookups import Index
+from rogue_hunter.capture.linux.lookups import Index, descriptors, inode_of, parse_locks, sqlite_writers
 from rogue_hunter.capture.linux.read import read_or
-from rogue_hunter.capture.linux.sockets import descriptors, inode_of
-from rogue_hunter.capture.linux.syscalls import parse_syscall
+from rogue_hunter.capture.linux.threads import parse_syscall
 from rogue_hunter.capture.linux.waits import FREEZERS
 from rogue_hunter.host.linux.cgroups import Cgroups
 from rogue_hunter.host.linux.parse import STATES, Stat, parse_stat
@@ -327,7 +325,7 @@ def _state(root: Path, process: Key | int) -> str | None:
 
 def fanotify_listener(root: Path) -> int | None:
     """The only process that asks to be asked (fanotify permission events); None when there are several, or none may be
-    seen. A listener that is only told of accesses holds no process up."""
+    seen. A listener that is only notified of accesses delays no process."""
     found = set()
     try:
         pids = [name for name in os.listdir(root) if name.isdigit()]

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rogue_hunter.capture.linux import futex
-from rogue_hunter.capture.linux.lookups import End, Index
+from rogue_hunter.capture.linux.lookups import End, Index, inode_of
 from rogue_hunter.capture.linux.read import Late, bounded, read_or
-from rogue_hunter.capture.linux.sockets import inode_of
-from rogue_hunter.capture.linux.syscalls import FORKS, LOCKS, READS, WRITES, Call
-from rogue_hunter.capture.linux.threads import Process, Thread
+from rogue_hunter.capture.linux.threads import FORKS, LOCKS, READS, WRITES, Call, Process, Thread
 
 MAX_CANDIDATES = 8
 """If more processes than this could end a wait, none is named, for example the writers of a pipe."""

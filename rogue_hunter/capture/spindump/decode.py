@@ -1,7 +1,14 @@
-"""Decode numbers, sizes, times and names of a report. Nothing here raises; a value that cannot be read is None.
+"""Decode numbers, sizes, times and names of a report, and reduce a call tree to its heaviest stack.
 
 Reports are untrusted. Every number is bounded before it is converted (5,000 digits are not a number here), and every
 text is cut, so that no field grows beyond the limits of the database.
+
+    1001  start + 1 (libdyld.dylib + 91093) [0x7fff57e143d5]
+      1001  main + 12 (tool + 2490) [0x1064309ba]
+       *1001  ipc_mqueue_receive_continue + 0 (kernel + 1651808) [0xffffff8000393460]
+
+The indentation is the depth; `*` marks a frame of the kernel. The heaviest stack is the one whose innermost frame has
+the most samples; among equals the first (a heavy report sorts by count, a timeline by time).
 """
 
 from __future__ import annotations
@@ -19,10 +26,6 @@ _SIZE = re.compile(rb"\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,6})?)\s*(bytes|pages|[KMG
 _UNITS = {b"B": 1, b"bytes": 1, b"K": 1 << 10, b"M": 1 << 20, b"G": 1 << 30, b"T": 1 << 40}
 _TIME = re.compile(rb"\s*([0-9]{4})-([0-9]{2})-([0-9]{2})[ T]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:[.,]([0-9]{1,9}))?"
                    rb"\s*(Z|[+-][0-9]{2}:?[0-9]{2})?")
-_COUNTS = re.compile(rb"\(([0-9]{1,15}(?:\.[0-9]{1,6})?)([KMGT]?) cycles"
-                     rb"(?:, ([0-9]{1,15}(?:\.[0-9]{1,6})?)([KMGT]?) instructions"
-                     rb"(?:, ([0-9]{1,9}(?:\.[0-9]{1,6})?)c/i)?)?")
-_THOUSANDS = {b"": 1, b"K": 10**3, b"M": 10**6, b"G": 10**9, b"T": 10**12}
 _PID = re.compile(rb"\s*\[([0-9]{1,10})\]$")
 _UNIQUE = re.compile(rb"\s*\[unique pid ([0-9]{1,18})\]$")
 _FLAG = re.compile(rb"\s*\((suspended|zombie|translated|exited|terminated|frozen)\)$")
@@ -53,17 +56,6 @@ def size(data: bytes, page_bytes: int = 4096) -> int | None:
     unit = found.group(2)
     factor = page_bytes if unit == b"pages" else _UNITS.get(unit) or _UNITS[unit[:1]]
     return _bounded(float(found.group(1)) * factor)
-
-
-def counts(data: bytes) -> dict[str, int | float | None]:
-    """cycles, instructions and cycles_per_instruction of `(3.2G cycles, 15.4G instructions, 0.21c/i)`; the prefixes are
-    powers of 1000. Empty without such a bracket."""
-    found = _COUNTS.search(data)
-    if found is None:
-        return {}
-    cycles, instructions = (_bounded(float(found[i]) * _THOUSANDS[found[i + 1]]) if found[i] else None for i in (1, 3))
-    return {"cycles": cycles, "instructions": instructions,
-            "cycles_per_instruction": float(found[5]) if found[5] else None}
 
 
 def _bounded(value: float) -> int | None:
@@ -137,3 +129,64 @@ def _display(name: bytes) -> tuple[bytes, bytes | None]:
             if depth == 0:
                 return (name[: i - 1], name[i + 1 : -1]) if name[i - 1 : i] == b" " and i > 1 else (name, None)
     return name, None
+
+
+MAX_FRAMES = 40
+"""The innermost frames are kept. Real stacks go down to 120; the innermost one is what a thread waits in."""
+FRAME_LIMIT = 160
+
+_COUNT = re.compile(rb"\*?[0-9]{1,12}\s+")
+_TAIL = re.compile(rb"\s*\[0x[0-9a-fA-F]{1,16}\].*$", re.DOTALL)
+_OFFSETS = re.compile(rb" \+ [0-9]{1,20}(?=[ )]|$)")
+
+
+class Stack:
+    """The heaviest stack of one thread; add its frames in the order of the report."""
+
+    __slots__ = ("_best", "_best_count", "_keep", "_last", "_last_indent", "_path")
+
+    def __init__(self, keep_frames: bool) -> None:
+        self._keep = keep_frames
+        self._path: list[tuple[int, bytes]] = []
+        self._last: bytes = b""
+        self._last_indent = -1
+        self._best: list[bytes] = []
+        self._best_count = -1
+
+    def add(self, indent: int, frame: bytes) -> None:
+        """Add a frame; `frame` is the line without its indentation."""
+        if indent <= self._last_indent:
+            self._leaf()
+            if self._keep:
+                path = self._path
+                while path and path[-1][0] >= indent:
+                    path.pop()
+        if self._keep:
+            self._path.append((indent, frame))
+            if len(self._path) > 4 * MAX_FRAMES:
+                del self._path[: 2 * MAX_FRAMES]
+        self._last, self._last_indent = frame, indent
+
+    def _leaf(self) -> None:
+        """The frame added last was the innermost of its stack."""
+        last = self._last
+        digits = (last[1:14] if last[:1] == b"*" else last[:13]).split(b" ", 1)[0]
+        count = int(digits) if digits.isdigit() else 0
+        if count > self._best_count:
+            self._best_count = count
+            self._best = [f for _, f in self._path[-MAX_FRAMES:]] if self._keep else [last]
+
+    def heaviest(self) -> tuple[list[str], str | None]:
+        """The frames, innermost first (empty unless they are kept), and the innermost one."""
+        if self._last_indent >= 0:
+            self._leaf()
+        if not self._best:
+            return [], None
+        frames = [frame_text(f) for f in reversed(self._best)]
+        return (frames if self._keep else []), frames[0]
+
+
+def frame_text(frame: bytes) -> str:
+    """`start (libdyld.dylib)` of a whole frame line: without samples, offsets, address and what follows."""
+    frame = _COUNT.sub(b"", frame[:4096].strip(), count=1)
+    return text(_OFFSETS.sub(b"", _TAIL.sub(b"", frame)), FRAME_LIMIT)

@@ -12,30 +12,204 @@ only and untested with real data.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
-from rogue_hunter.capture.spindump import header
-from rogue_hunter.capture.spindump.assembly import (
-    MAX_LISTED,
-    Process,
-    Report,
-    Thread,
-    close_process,
-    close_thread,
-    finish,
-    note_state,
-    open_powerstats,
-    open_process,
-    open_thread,
-)
-from rogue_hunter.capture.spindump.decode import text
-from rogue_hunter.capture.spindump.lines import is_thread_line, state_of
-from rogue_hunter.capture.spindump.stacks import MAX_FRAMES
-from rogue_hunter.stream.tick import Record
+from rogue_hunter.capture.spindump import lines
+from rogue_hunter.capture.spindump.decode import MAX_FRAMES, Stack, frame_text, named, text
+from rogue_hunter.capture.spindump.lines import State, ThreadLine, Wait, is_thread_line, state_of, thread_line
+from rogue_hunter.stream.tick import Record, record
 
-BINARY_FORMAT = b"Spindump binary format"
-"""The line after which the text has ended: what follows is base64."""
-_SECOND_LINE = {b"Process:": b"UUID:", b"Date/Tim": b"End time:"}
-"""The line that follows the first one of a process and of a report; the output of heap(1) and vmmap(1) has others."""
+MAX_PENDING = 20_000
+"""Records of one process that are held back until it ends. The largest real process (kernel_task) has under 1,000."""
+MAX_LISTED = 32
+"""Entries of a list in one record: notes, problems, sections."""
+
+
+
+@dataclass(slots=True)
+class Thread:
+    line: ThreadLine
+    main: bool
+    stack: Stack
+    qos: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    blocked_by: str | None = None
+    blocked_most: int = 0
+
+
+@dataclass(slots=True)
+class Process:
+    number: int
+    fields: dict[str, object]
+    frames_wanted: bool
+    pending: list[Record] = field(default_factory=list)
+    listed: int = 0
+    images: bool = False
+    flushed: bool = False
+    after_blank: bool = False
+
+
+@dataclass(slots=True)
+class Report:
+    fields: dict[str, object] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
+    heaviest: list[bytes] | None = None
+    seen_key: bool = False
+    processes: int = 0
+    threads: int = 0
+    aggregated: int = 0
+    blockers: int = 0
+    edges: int = 0
+    with_images: int = 0
+    last_images: bool = True
+    powerstats: int = 0
+    lines: int = 0
+    page_bytes: int = 4096
+    sections: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def open_process(report: Report, line: bytes, frames_wanted: Callable[[int | None], bool]) -> Process:
+    report.processes += 1
+    who = named(line[len(b"Process:") :])
+    fields: dict[str, object] = {
+        "pid": who.pid, "unique_pid": who.unique_pid, "command": who.command, "display_name": who.display,
+        "suspended": True if "suspended" in who.flags else None, "defunct": True if "zombie" in who.flags else None,
+    }
+    return Process(report.processes, fields, frames_wanted(who.pid))
+
+
+def open_thread(report: Report, process: Process, line: bytes) -> Thread:
+    parts = thread_line(line)
+    report.threads += 1
+    report.aggregated += parts.aggregated
+    process.listed += 1
+    main = process.listed == 1
+    return Thread(parts, main, Stack(main and process.frames_wanted))
+
+
+def note_state(report: Report, process: Process, thread: Thread, state: State, bare: bytes,
+                capture: str | None) -> None:
+    weight = _leading_count(bare)
+    counts = thread.counts
+    for word, key in ((b"running", "running"), (b"runnable", "runnable"), (b"suspended", "suspended")):
+        if word in state.words:
+            counts[key] = counts.get(key, 0) + weight
+    wait = state.wait
+    if wait is None:
+        return
+    counts["blocked"] = counts.get("blocked", 0) + weight
+    if weight > thread.blocked_most or thread.blocked_by is None:
+        thread.blocked_by, thread.blocked_most = wait.detail, weight
+    report.blockers += 1
+    own = wait.on_self
+    report.edges += own or wait.on_pid is not None
+    process.pending.append(_blocker(process, thread, wait, weight, state, capture))
+
+
+def _blocker(process: Process, thread: Thread, wait: Wait, weight: int, state: State,
+             capture: str | None) -> Record:
+    own, fields = wait.on_self, process.fields
+    return record(
+        "spindump_blocker", capture=capture, process=process.number, pid=fields.get("pid"), command=fields["command"],
+        thread_id=thread.line.thread_id, blocked_by=wait.kind,
+        on_pid=fields.get("pid") if own else wait.on_pid,
+        on_command=fields["command"] if own else wait.on_command,
+        on_thread_id=thread.line.thread_id if own else wait.on_thread_id,
+        on_self=True if own else None, on_what=wait.on_what, hops=wait.hops, deadlock=True if wait.deadlock else None,
+        samples=weight, sample_first=state.first, sample_last=state.last, certainty="proven", detail=wait.detail,
+    )
+
+
+def _leading_count(bare: bytes) -> int:
+    """The samples of a frame, `*12  name ...`; 1 if it has no number."""
+    digits = bare[1:14] if bare[:1] == b"*" else bare[:13]
+    head = digits.split(b" ", 1)[0]
+    return int(head) if head.isdigit() else 1
+
+
+def close_thread(report: Report, process: Process | None, thread: Thread | None,
+                  capture: str | None) -> Iterator[Record]:
+    if thread is None or process is None:
+        return
+    line, counts = thread.line, thread.counts
+    samples = line.samples
+    frames, leaf = thread.stack.heaviest()
+    waits = len(process.pending)
+    at = waits
+    while at and process.pending[at - 1]["type"] == "spindump_blocker" and \
+            process.pending[at - 1]["thread_id"] == line.thread_id:
+        at -= 1
+    # The record of a thread comes before those of its waits.
+    process.pending.insert(at, record(
+        "spindump_thread", capture=capture, process=process.number, pid=process.fields.get("pid"),
+        command=process.fields["command"], thread_id=line.thread_id, main=thread.main or None, thread_name=line.name,
+        queue=line.queue, state=_dominant(counts, samples), samples=samples, sample_first=line.first,
+        sample_last=line.last, running_samples=counts.get("running"), runnable_samples=counts.get("runnable"),
+        blocked_samples=counts.get("blocked"), suspended_samples=counts.get("suspended"),
+        priority=line.priority, priority_high=line.priority_high, base_priority=line.base_priority,
+        cpu_seconds=line.cpu_seconds, idle_seconds=line.idle_seconds, last_ran_s=line.last_ran_s, qos=thread.qos,
+        blocked_by=thread.blocked_by, frames=frames or None, leaf=leaf,
+    ))
+    if len(process.pending) >= MAX_PENDING:
+        yield from _flush(process, capture)
+
+
+def _dominant(counts: dict[str, int], samples: int | None) -> str:
+    """The state with the most samples; those without a bracket were asleep."""
+    known = sum(counts.values())
+    asleep = max(0, (samples or 0) - known)
+    best = max(counts, key=lambda k: counts[k], default="sleeping")
+    return best if counts.get(best, 0) >= asleep and counts else "sleeping"
+
+
+def _flush(process: Process, capture: str | None) -> Iterator[Record]:
+    if not process.flushed:
+        process.flushed = True
+        if process.number:
+            yield record("spindump_process", capture=capture, process=process.number, **process.fields,
+                         threads_listed=process.listed)
+    yield from process.pending
+    process.pending.clear()
+
+
+def close_process(report: Report, process: Process | None, capture: str | None) -> Iterator[Record]:
+    if process is None:
+        return
+    report.with_images += process.images
+    # A process that exited before the first sample has no threads and no images.
+    gone = not process.listed and process.after_blank and process.fields.get("defunct") is True
+    report.last_images = process.images or gone
+    if process.number == 0 and process.listed:
+        problem(report, f"{process.listed} threads come before the first process")
+    yield from _flush(process, capture)
+
+
+def problem(report: Report, words: str) -> None:
+    if len(report.problems) < MAX_LISTED:
+        report.problems.append(words)
+
+
+def finish(report: Report, capture: str | None, *, ended: bool) -> Record:
+    complete: bool | None = True
+    if not report.last_images:
+        # Every process of a complete report ends with its binary images; an excerpt may omit all of them.
+        complete = None if ended and not report.with_images else False
+        problem(report, "ends inside of a process")
+    if report.powerstats:
+        report.fields["format"] = "microstackshots"
+        problem(report, f"a microstackshots report: {report.powerstats} sections `Powerstats for`, no threads")
+    elif not report.processes:
+        complete = False
+        problem(report, "no line `Process:`")
+    if report.heaviest:
+        report.fields["frames"] = [frame_text(f) for f in reversed(report.heaviest[-MAX_FRAMES:])]
+    return record(
+        "spindump_report", capture=capture, **report.fields, header=report.extra or None, processes=report.processes,
+        threads=report.threads, threads_aggregated=report.aggregated, blockers=report.blockers, edges=report.edges,
+        sections=report.sections or None, lines=report.lines, complete=complete, problems=report.problems or None,
+    )
+
 
 FramesOf = Callable[[int | None], bool]
 
@@ -69,36 +243,13 @@ class _Parser:
         self.thread: Thread | None = None
         self.indent = b""
         """Indentation of the whole report, as in a block of code that someone pasted."""
-        self.held = b""
-        """A line of a section that opens a process or a report if the next line is that of one."""
 
     def line(self, line: bytes) -> Iterator[Record]:
         """The records that are complete with this line."""
         self.report.lines += 1
         if self.indent and line.startswith(self.indent):
             line = line[len(self.indent):]
-        if self.report.in_section or self.report.binary:
-            held, self.held = self.held, b""
-            if held and line.startswith(_SECOND_LINE[held[:8]]):
-                self.report.in_section = False
-                yield from self._next_report(held) if held[:1] == b"D" else self._take(held)
-            elif line.startswith(BINARY_FORMAT):
-                self.report.binary = True
-                return
-            elif line[:8] in _SECOND_LINE and (line[:1] == b"D" or not self.report.binary):
-                self.held = line
-                return
-            else:
-                if not self.report.binary:
-                    self._section(line)
-                return
-        yield from self._take(line)
-
-    def _take(self, line: bytes) -> Iterator[Record]:
-        report = self.report
         lead = line[:1]
-        if report.in_heaviest and (lead not in (b" ", b"\t") or not line.strip()):
-            report.in_heaviest = not report.heaviest and not line.strip()
         if lead in (b" ", b"\t"):
             yield from self._indented(line, line.lstrip(b" \t"))
         elif lead in (b"\n", b"\r", b""):
@@ -106,16 +257,10 @@ class _Parser:
                 self.process.after_blank = True
         elif line.startswith(b"Process:"):
             yield from self._close()
-            self.process = open_process(report, line, self.frames_of)
-        elif line.startswith(b"Powerstats for:"):
-            yield from self._close()
-            self.process = open_powerstats(report, line)
-        elif line.startswith(BINARY_FORMAT):
-            yield from self._close()
-            report.binary = report.last_images = True
+            self.process = open_process(self.report, line, self.frames_of)
         elif self.process is not None:
             yield from self._inside(line, self.process)
-        elif line.startswith(b"Date/Time:") and (report.processes or report.powerstats):
+        elif line.startswith(b"Date/Time:") and self.report.processes:
             yield from self._next_report(line)
         else:
             self._outside(line)
@@ -124,21 +269,17 @@ class _Parser:
         """The records that are open at the end of the input; `last` is its last line."""
         yield from self._close()
         report = self.report
-        ended = last.endswith(b"\n") or not last.strip() or report.binary
+        ended = last.endswith(b"\n") or not last.strip()
         if report.last_images and not report.sections and not ended and report.processes and not _whole_image(last):
             report.last_images = False  # cut off inside of the last list of images
-        yield from finish(report, self.capture, ended=ended)
+        yield finish(report, self.capture, ended=ended)
 
     # -- kinds of lines ------------------------------------------------------------------------------------------------
 
     def _indented(self, line: bytes, bare: bytes) -> Iterator[Record]:
         """A thread, a frame, the quality of service of a thread, or the list of images. `bare`: without indentation."""
         report, process, thread = self.report, self.process, self.thread
-        if process is not None and process.stack is not None:
-            if not process.images and (bare[:1].isdigit() or bare[:1] == b"*"):
-                process.stack.add(len(line) - len(bare), bare)
-            process.images = process.images or bare.startswith(b"Binary Images")
-        elif is_thread_line(bare) and (process is None or not process.images):
+        if is_thread_line(bare) and (process is None or not process.images):
             self.process = process or Process(0, {"command": ""}, self.frames_of(None))
             yield from self._open_thread(self.process, bare)
         elif thread is not None and process is not None:
@@ -155,9 +296,8 @@ class _Parser:
                 self.thread, process.images = None, True
         elif process is not None and bare.startswith(b"Binary Images"):
             process.images = True
-        elif report.in_heaviest and (bare[:1].isdigit() or bare[:1] == b"*"):
-            # A list without a tree, until a blank line: the last line is the innermost frame.
-            report.heaviest = [*(report.heaviest or [])[-MAX_FRAMES:], bare]
+        elif report.heaviest is not None and not report.processes and (bare[:1].isdigit() or bare[:1] == b"*"):
+            report.heaviest.append(bare)  # a list without a tree: the last line is the innermost frame
         elif not report.seen_key and not self.indent and bare.startswith((b"Date/Time:", b"Process:")):
             self.indent = line[: len(line) - len(bare)]
             report.seen_key = True
@@ -166,16 +306,11 @@ class _Parser:
     def _inside(self, line: bytes, process: Process) -> Iterator[Record]:
         """A line at the left margin after `Process:`."""
         report, thread = self.report, self.thread
-        if process.stack is not None:
-            if line.startswith(b"Date/Time:"):
-                yield from self._next_report(line)
-            else:
-                header.process_line(line, process.fields, report.page_bytes, powerstats=True)
-        elif is_thread_line(line) and not process.images:
+        if is_thread_line(line) and not process.images:
             yield from self._open_thread(process, line)
         elif thread is None and not process.images and process.listed == 0 and \
-                not (process.after_blank and header.begins_section(line)):
-            header.process_line(line, process.fields, report.page_bytes)
+                not (process.after_blank and lines.begins_section(line)):
+            lines.process_line(line, process.fields, report.page_bytes)
         elif line.startswith(b"Date/Time:") and report.processes:
             yield from self._next_report(line)
         elif thread is not None and (line[:1].isdigit() or line[:1] in (b"*", b"<")):
@@ -193,8 +328,10 @@ class _Parser:
         elif report.processes:
             self._section(line)
         elif line.startswith(b"Heaviest stack"):
-            report.in_heaviest = True
-        elif header.report_line(line, report.fields, report.extra):
+            report.heaviest = []
+        elif line.startswith(b"Powerstats for:"):
+            report.powerstats += 1
+        elif not report.powerstats and lines.report_line(line, report.fields, report.extra):
             report.seen_key = True
             page = report.fields.get("page_bytes")
             if isinstance(page, int) and page > 0:
@@ -220,22 +357,21 @@ class _Parser:
 
     def _next_report(self, line: bytes) -> Iterator[Record]:
         yield from self._close()
-        yield from finish(self.report, self.capture, ended=True)
+        yield finish(self.report, self.capture, ended=True)
         self.report = Report(lines=1)
-        header.report_line(line, self.report.fields, self.report.extra)
+        lines.report_line(line, self.report.fields, self.report.extra)
         self.report.seen_key = True
 
     def _section(self, line: bytes) -> None:
-        """A section about the machine, after the processes: its title is `Name:` alone on a line.
-
-        A section may hold the output of another tool, with lines like those of a report.
-        """
+        """A section about the machine, after the processes."""
         report = self.report
-        name, colon, value = line.rstrip().partition(b":")
-        if colon and not value and name[:1].isalpha() and len(name) <= 64:
-            report.in_section = report.in_section or report.last_images
+        if line.startswith(b"Powerstats for:"):
+            report.powerstats += 1
+            return
+        name, colon, _ = line.rstrip().partition(b":")
+        if colon and len(report.sections) < MAX_LISTED and name[:1].isalpha() and len(name) <= 64:
             label = text(name, 64)
-            if label not in report.sections and len(report.sections) < MAX_LISTED:
+            if label not in report.sections:
                 report.sections.append(label)
 
 

@@ -32,7 +32,7 @@ _EXIT = struct.Struct("=IIQiiIIii")
 _DATA = _HEADER.size + _CONNECTOR.size
 
 EVENTS_MAX = 1000
-"""Messages read in one tick: at 2 us each that is 2 ms. Of a flood the kernel drops the rest, and says so."""
+"""Messages read in one tick: at 2 us each that is 2 ms. Of a flood the kernel drops the rest, with an error."""
 
 BUFFER_BYTES = 4 << 20
 """Asked of the kernel for unread messages, about 800 bytes each; without root it gives at most net.core.rmem_max."""

@@ -267,7 +267,7 @@ class Disk(NamedTuple):
 
 
 SECTOR_BYTES = 512
-"""Size of a sector of /proc/diskstats, whatever the device's own (Documentation/admin-guide/iostats.rst)."""
+"""Size of a sector of /proc/diskstats, independent of the device's own (Documentation/admin-guide/iostats.rst)."""
 
 _PARTITION = re.compile(rb"(?:[sv]d[a-z]+|hd[a-z]+|xvd[a-z]+)[0-9]+|"
                         rb"(?:nvme[0-9]+n[0-9]+|mmcblk[0-9]+|nbd[0-9]+)p[0-9]+")

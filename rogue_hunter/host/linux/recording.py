@@ -87,7 +87,7 @@ def recorded(beats: Iterator[Beat], root: Path, target: Path) -> Iterator[Beat]:
 
 
 def is_recording(root: Path) -> bool:
-    """True when `root` holds numbered trees and is none itself."""
+    """True when `root` holds numbered trees."""
     return (root / "000000" / "clock").is_file()
 
 

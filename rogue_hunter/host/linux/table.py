@@ -266,7 +266,7 @@ class Table:
 
 
 class Newcomers:
-    """Finds processes that were not there a tick ago and adds them to `table`."""
+    """Finds processes that started since the last tick and adds them to `table`."""
 
     def __init__(self, table: Table, files: Files, machine: Machine) -> None:
         self._table = table

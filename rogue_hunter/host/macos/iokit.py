@@ -19,10 +19,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_uint32, c_ulong, c_void_p
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from xml.parsers.expat import ExpatError
-
-T = TypeVar("T")
 
 GpuReader = Callable[[], dict[int, int] | None]
 """Gives pid -> GPU time in nanoseconds, or None when it cannot be read."""
@@ -126,8 +124,6 @@ _IOKIT_TYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "IOIteratorNext": (c_uint32, (c_uint32,)),
     "IORegistryEntryGetChildIterator": (c_int, (c_uint32, c_char_p, POINTER(c_uint32))),
     "IORegistryEntryCreateCFProperty": (c_void_p, (c_uint32, c_void_p, c_void_p, c_uint32)),
-    "IOIteratorIsValid": (c_int, (c_uint32,)),
-    "IOIteratorReset": (None, (c_uint32,)),
     "IOObjectRelease": (c_int, (c_uint32,)),
 }
 _CF_TYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -140,7 +136,7 @@ _CF_TYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 class Registry:
-    """The IORegistry through IOKit and CoreFoundation. Raises OSError when the frameworks are not there.
+    """The IORegistry through IOKit and CoreFoundation. Raises OSError when the frameworks are missing.
 
     Everything that is created or iterated is released: the worker calls this once a second for months.
     """
@@ -151,38 +147,28 @@ class Registry:
         self._keys = {key: self._cf["CFStringCreateWithCString"](None, key.encode(), _UTF8) for key in _KEYS}
 
     def read(self) -> dict[int, int] | None:
-        """pid -> GPU nanoseconds; None without an accelerator, or when clients came and went while it was read."""
+        """pid -> GPU nanoseconds; None when there is no accelerator."""
         accelerators = c_uint32()
         # The matching dictionary is consumed by the call; port 0 is the default main port.
         if self._io["IOServiceGetMatchingServices"](0, self._io["IOServiceMatching"](b"IOAccelerator"),
                                                     byref(accelerators)) != 0 or not accelerators.value:
             return None
-        found = self._all(accelerators.value, self._clients)
-        if not found or any(clients is None for clients in found):
-            return None
-        return sum_clients(client for clients in found for client in clients or ())
+        found = False
+        clients: list[dict[str, Any]] = []
+        for accelerator in self._each(accelerators.value):
+            found = True
+            children = c_uint32()
+            if self._io["IORegistryEntryGetChildIterator"](accelerator, _PLANE, byref(children)) == 0:
+                clients += [self._properties(child) for child in self._each(children.value)]
+        return sum_clients(iter(clients)) if found else None
 
-    def _clients(self, accelerator: int) -> list[dict[str, Any]] | None:
-        children = c_uint32()
-        if self._io["IORegistryEntryGetChildIterator"](accelerator, _PLANE, byref(children)) != 0:
-            return []
-        return self._all(children.value, self._properties)
-
-    def _all(self, iterator: int, take: Callable[[int], T]) -> list[T] | None:
-        """`take` of each entry. An iterator ends early, without an error, when the registry changes: it is then read
-        once more; None if it changes again."""
+    def _each(self, iterator: int) -> Iterator[int]:
         try:
-            for _ in range(2):
-                found = []
-                while entry := self._io["IOIteratorNext"](iterator):
-                    try:
-                        found.append(take(entry))
-                    finally:
-                        self._io["IOObjectRelease"](entry)
-                if self._io["IOIteratorIsValid"](iterator):
-                    return found
-                self._io["IOIteratorReset"](iterator)
-            return None
+            while entry := self._io["IOIteratorNext"](iterator):
+                try:
+                    yield entry
+                finally:
+                    self._io["IOObjectRelease"](entry)
         finally:
             self._io["IOObjectRelease"](iterator)
 

@@ -41,6 +41,9 @@ from rogue_hunter.host.macos.decode import (
 from rogue_hunter.host.macos.host import DarwinHost
 from rogue_hunter.host.macos.libproc import (
     Library,
+    PidInfo,
+    PidLister,
+    RusageReader,
     list_threads,
     load,
     process_arguments,
@@ -50,7 +53,6 @@ from rogue_hunter.host.macos.libproc import (
     sysctl_int,
 )
 from rogue_hunter.host.macos.machine import boot_time, darwin_clock, monotonic_ns
-from rogue_hunter.host.macos.readers import PidInfo, PidLister, RusageReader
 from rogue_hunter.host.macos.slow import default_gpu_reader
 from rogue_hunter.host.protocol import HostError
 
@@ -200,7 +202,7 @@ def _denials(lib: Library, burn: Callable[[], None]) -> _Findings:
     read = RusageReader(lib)
     read(os.getpid())
     _, errno = read(NO_SUCH_PID)
-    yield _verdict(errno == ESRCH, "a pid that is not there", f"errno {errno} (ESRCH is {ESRCH})")
+    yield _verdict(errno == ESRCH, "an unused pid", f"errno {errno} (ESRCH is {ESRCH})")
     raw, errno = read(1)
     means = "readable" if raw is not None else f"errno {errno}"
     yield Finding("info", "launchd", f"{means}; as {'root' if os.geteuid() == 0 else 'a user'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from rogue_hunter.capture.waitgraph.blame import blame, blame_records
+from rogue_hunter.capture.blame import blame, blame_records
 from rogue_hunter.report.capture_text import blame_text, capture_text, logs_text, of, status_words, threads_text
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.queries import Period

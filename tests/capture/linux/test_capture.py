@@ -14,18 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from rogue_hunter.capture.blame import blame
 from rogue_hunter.capture.linux import futex
 from rogue_hunter.capture.linux.capture import capture_linux
-from rogue_hunter.capture.linux.convoy import mutex_waits
-from rogue_hunter.capture.linux.locks import holds, parse_locks
-from rogue_hunter.capture.linux.lookups import Index
+from rogue_hunter.capture.linux.futex import mutex_waits
+from rogue_hunter.capture.linux.lookups import Index, holds, inode_of, parse_locks, parse_tcp, parse_unix_diag
 from rogue_hunter.capture.linux.read import Late, bounded, is_native, parse_pressure_avg10
-from rogue_hunter.capture.linux.sockets import inode_of, parse_tcp, parse_unix_diag
-from rogue_hunter.capture.linux.syscalls import Call, parse_syscall
-from rogue_hunter.capture.linux.threads import parse_memory, parse_stack, parse_wchan
+from rogue_hunter.capture.linux.threads import Call, parse_memory, parse_stack, parse_syscall, parse_wchan
 from rogue_hunter.capture.platform import capturer, new_capture_key
 from rogue_hunter.capture.request import Request, Target
-from rogue_hunter.capture.waitgraph.blame import blame
 from rogue_hunter.config.options import Forensics
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.schema.field import Key
@@ -51,14 +48,14 @@ def key_of(pid: int) -> tuple[int, int]:
 
 
 def python(spawn: Spawn, code: str, *args: str, **options: object) -> subprocess.Popen[bytes]:
-    """A Python that has said a line: it is where it should be."""
+    """A Python that has printed a line: it is where it should be."""
     child = spawn([sys.executable, "-c", code, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
     assert child.stdout.readline()
     return child
 
 
 def until(pid: int, there: Callable[[list[Record]], bool]) -> list[Record]:
-    """Captures of `pid` until `there`; a process that has said its line may need a moment to fall asleep."""
+    """Captures of `pid` until `there`; a process that has printed its line may need a moment to fall asleep."""
     for _ in range(50):
         records = check(capture([key_of(pid)], QUICK))
         if there(records):
@@ -218,7 +215,7 @@ sys.stdin.read()
 @linux
 @pytest.mark.parametrize(("kind", "certainty"), [("inherit", "proven"), ("robust", "guessed"), ("plain", "guessed")])
 def test_the_owner_of_a_mutex_between_two_processes(spawn: Spawn, kind: str, certainty: str) -> None:
-    """The kernel knows the owner of a priority-inheriting mutex; of others the C library's layout tells it."""
+    """The kernel knows the owner of a priority-inheriting mutex; of others the C library's layout shows it."""
     holder = spawn([sys.executable, "-c", MUTEX, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     waiter = int(holder.stdout.readline())
     try:
@@ -430,7 +427,7 @@ def test_syscalls(data: bytes, words: str | None) -> None:
 
 
 def test_futex_words() -> None:
-    """Proof, convention, layout: what each kind of word tells."""
+    """Proof, convention, layout: what each kind of word shows."""
     inherit = futex.owner(6, struct.pack("=I", 0x80000000 | 77))
     assert inherit is not None and (inherit.tid, inherit.certainty, inherit.shared) == (77, "proven", True)
     robust = futex.owner(128, struct.pack("=I", 0x80000000 | 78))

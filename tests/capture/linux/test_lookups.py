@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.capture.linux import lookups as module
-from rogue_hunter.capture.linux.lookups import SEARCH_S, Index
-from rogue_hunter.capture.linux.sockets import tcp_peers, unix_peers
+from rogue_hunter.capture.linux.lookups import SEARCH_S, Index, tcp_peers, unix_peers
 from tests.tools.processes import Tree
 
 LOCKS = (b"1: FLOCK  ADVISORY  WRITE 4711 08:01:77 0 EOF\n"    # 4711 is dead: a child inherited its file

@@ -1,4 +1,4 @@
-"""Clients that never read, vanish, flood, lie: nobody can make the beat wait, grow or stumble."""
+"""Clients that never read, vanish, flood, lie: none can delay the beat or make rh-pipe grow or fail."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from rogue_hunter.daemon.socket.client import CHUNK, LINE, LINES_BURST
+from rogue_hunter.daemon.socket.server import CHUNK, LINE, LINES_BURST
 from tests.tools.docs import json_schema
 from tests.tools.sockets import Served, received
 
 
 def test_a_client_that_never_reads(serve: Callable[..., Served]) -> None:
-    """Its queue stays bounded, others get everything, and it is told what it missed; then it is disconnected."""
+    """Its queue stays bounded, others get everything, and it receives the number of dropped ticks; then it is disconnected."""
     served = serve(queue_ticks=16, stall_s=30)
     stuck, reader = served.connect(), served.connect()
     got: list[Any] = received(reader, served)
@@ -145,7 +145,7 @@ def test_a_client_that_talks_nonsense_is_disconnected(serve: Callable[..., Serve
 @settings(max_examples=60)
 @given(st.lists(st.binary(max_size=200), max_size=8))
 def test_no_bytes_raise(chunks: list[bytes]) -> None:
-    """Whatever is sent, the loop goes on and the next client is served."""
+    """After any input the loop continues and the next client is served."""
     place = Path(tempfile.mkdtemp(prefix="rh-"))
     served = Served(place)
     try:
@@ -187,7 +187,7 @@ def test_the_log_is_not_forged(serve: Callable[..., Served]) -> None:
 
 
 def test_too_many_clients(serve: Callable[..., Served]) -> None:
-    """The one beyond the limit is told so and closed; the others do not notice."""
+    """A client beyond the limit gets an error and is closed; the others are not affected."""
     served = serve(clients=3)
     clients = [served.connect() for _ in range(4)]
     got = received(clients[3], served)

@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.daemon.socket.feed import Broadcast
+from rogue_hunter.daemon.socket.requests import Broadcast
 from rogue_hunter.scoring.stage import Score
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick

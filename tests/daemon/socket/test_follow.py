@@ -21,7 +21,7 @@ import pytest
 
 from rogue_hunter.config.options import Store
 from rogue_hunter.daemon.socket.address import SocketError
-from rogue_hunter.daemon.socket.follow import Output, follow, identity, since, stored, whole
+from rogue_hunter.daemon.socket.client import Output, follow, identity, since, stored, whole
 from rogue_hunter.report.live_view import View
 from rogue_hunter.store.database import open_reader
 from rogue_hunter.store.writer import Writer
@@ -95,7 +95,7 @@ NOBODY = SocketError("/s: no rh-pipe serves it", 69)
 
 
 def test_delay_grows_from_1_to_30_s_and_is_reset_by_a_connection() -> None:
-    """Twice as long each time; said once; a connection that gave something resets the wait."""
+    """Twice as long each time; reported once; a connection that gave something resets the wait."""
     pipe = Pipe(*[NOBODY] * 8, b'{"type":"initial_state","v":1}\n', NOBODY, b"")
     got = pipe.run()
     assert pipe.waits == [1, 2, 4, 8, 16, 30, 30, 30, 1, 2, 4]
@@ -114,7 +114,7 @@ def test_a_cut_tick_at_the_end_of_a_connection() -> None:
 
 
 def test_what_cannot_be_mended_ends_it() -> None:
-    """A socket that is not ours; and nobody there, when not to be waited for."""
+    """A socket of another user; and no server, without --wait."""
     with pytest.raises(SocketError):
         Pipe(SocketError("another user's", 74)).run()
     with pytest.raises(SocketError):
@@ -123,13 +123,13 @@ def test_what_cannot_be_mended_ends_it() -> None:
 
 
 def test_a_line_without_end_is_not_held() -> None:
-    """Whatever serves the socket, memory is bounded."""
+    """Memory is bounded, whichever program serves the socket."""
     ours, theirs = socket.socketpair()
 
     def receive() -> bytes:
         return b"x" * 65536
 
-    from rogue_hunter.daemon.socket.framing import lines_of
+    from rogue_hunter.daemon.socket.client import lines_of
 
     with pytest.raises(SocketError, match="endless"):
         next(lines_of(receive))
@@ -186,7 +186,7 @@ def batches(made: list[Any]) -> Iterator[list[bytes]]:
 
 @pytest.mark.parametrize(("width", "height"), [(100, 24), (40, 8), (20, 3), (10, 1), (1, 1), (300, 100)])
 def test_the_picture_fits(width: int, height: int) -> None:
-    """Into any terminal, whatever the processes call themselves; no control character gets through."""
+    """For any terminal and any process name; no control character gets through."""
     view = View()
     for batch in batches(list(ticks(60))):
         view.take(batch)
@@ -197,7 +197,7 @@ def test_the_picture_fits(width: int, height: int) -> None:
     assert view.ticks == 60
 
 
-def test_the_picture_says_what_goes_on() -> None:
+def test_the_picture_shows_the_current_state() -> None:
     """The history from before we came, the machine, each rogue with its trend, what begins and ends."""
     view = View()
     assert view.lines(80, 24, False)[0] == "waiting for the first tick"
@@ -260,7 +260,7 @@ def line_of(process: subprocess.Popen[bytes], kind: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_follow_a_pipe_through_its_death(run: Callable[..., subprocess.Popen[bytes]]) -> None:
-    """Three scores; rh-pipe is killed and started again, and rh-tail goes on by itself; a second rh-pipe is refused
+    """Three scores; rh-pipe is killed and started again, and rh-tail continues by itself; a second rh-pipe is refused
     and the first does not notice."""
     tail = run("tail", "--type", "initial_state", "--type", "tick")
     first = run("pipe", "--quiet")

@@ -1,4 +1,4 @@
-"""The other end of the socket: who is not there, does not answer, says nonsense, or is somebody else."""
+"""The other end of the socket: missing, silent, malformed, or another user's."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.daemon.socket.address import SocketError
-from rogue_hunter.daemon.socket.framing import ask, connect, lines_of
-from rogue_hunter.daemon.socket.peer import Peer
+from rogue_hunter.daemon.socket.address import Peer, SocketError
+from rogue_hunter.daemon.socket.client import ask, connect, lines_of
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def test_an_answer_among_ticks(path: Path, answering: Callable[[bytes], None]) -
 
 
 def test_one_that_says_nothing_is_given_up(path: Path) -> None:
-    """By our own clock, which is handed in: nobody waits here."""
+    """By a clock that is passed in, so the test does not wait."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(1)
@@ -85,7 +84,7 @@ def test_an_endless_line_is_not_collected() -> None:
 
 
 def test_a_backlog_that_is_full_is_no_answer(path: Path) -> None:
-    """The kernel keeps us waiting, and we do not wait for ever."""
+    """A full accept queue blocks connect, and the client times out."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(0)
@@ -113,7 +112,7 @@ def test_no_socket_at_all(path: Path) -> None:
 
 @pytest.mark.parametrize("who", [Peer(4711), None])
 def test_socket_of_another_user_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch, who: Peer | None) -> None:
-    """A user is not told by whoever took the name; root may look at everybody's."""
+    """A user does not read from another user's socket; root may read every user's."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(4)

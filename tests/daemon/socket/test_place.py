@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.daemon.socket.address import Place, SocketError, Taken
-from rogue_hunter.daemon.socket.framing import ask, connect
-from rogue_hunter.daemon.socket.peer import Peer, peer_of
+from rogue_hunter.daemon.socket.address import Peer, Place, SocketError, Taken, peer_of
+from rogue_hunter.daemon.socket.client import ask, connect
 from rogue_hunter.paths import PathError
 from tests.tools.sockets import Served, received
 
@@ -31,7 +30,7 @@ def test_another_user_is_refused(serve: Callable[..., Served], who: Peer | None)
 
 
 def test_a_real_other_user_is_refused(serve: Callable[..., Served], directory: Path) -> None:
-    """Even when somebody opened the directory to the world."""
+    """Even when the directory is open to the world."""
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
     served = serve()
@@ -108,7 +107,7 @@ def a_file(run: Path) -> None:
 
 @pytest.mark.parametrize("prepare", [foreign, linked, open_to_all, a_file])
 def test_a_prepared_directory_is_refused(directory: Path, prepare: Callable[[Path], None]) -> None:
-    """With the reason; what somebody put there, a socket too, is left as it is."""
+    """With the reason; a foreign file, a socket too, is left as it is."""
     run = directory / "run"
     prepare(run)
     bait = socket.socket(socket.AF_UNIX)
@@ -143,7 +142,7 @@ def test_a_directory_that_others_may_look_into_is_closed(directory: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "directory"])
-def test_what_is_no_socket_of_ours_is_left_alone(directory: Path, kind: str) -> None:
+def test_a_foreign_file_is_not_removed(directory: Path, kind: str) -> None:
     """A file, a link to a file, a directory under the socket's name."""
     (directory / "run").mkdir(0o700)
     path = directory / "run" / "s"
@@ -177,7 +176,7 @@ def test_the_lock_is_a_file_of_ours(directory: Path, kind: str) -> None:
 
 
 def test_one_serves_at_a_time(serve: Callable[..., Served], directory: Path) -> None:
-    """The second is told who does; the socket of the first stays. After it, a stale socket is replaced."""
+    """The second reports who does; the socket of the first stays. After it, a stale socket is replaced."""
     served = serve()
     inode = os.lstat(served.place.path).st_ino
     with pytest.raises(Taken) as caught:
@@ -201,7 +200,7 @@ def test_a_socket_that_was_removed_is_made_again(serve: Callable[..., Served], d
     served.server.check()
     assert received(served.connect(), served)[0]["type"] == "initial_state"
     assert any("created again" in message for message in served.said)
-    # Somebody else's socket is not taken away at the end.
+    # Another process's socket is not removed at the end.
     os.unlink(served.place.path)
     other = socket.socket(socket.AF_UNIX)
     other.bind(str(served.place.path))
@@ -237,7 +236,7 @@ def test_a_stranger_is_not_listened_to(serve: Callable[..., Served], monkeypatch
     (open_to_all, 74), (linked, 74), (a_file, 74), (foreign, 74), (None, 78)])
 def test_rh_pipe_refuses_with_a_reason(rh: Callable[..., subprocess.CompletedProcess[bytes]], directory: Path,
                                        prepare: Callable[[Path], None] | None, code: int) -> None:
-    """One line and the exit code, nothing removed, nothing sampled; without a socket it goes on."""
+    """One line and the exit code, nothing removed, nothing sampled; without a socket it continues."""
     run = directory / ("run" if prepare else "x" * 100)
     if prepare is not None:
         prepare(run)

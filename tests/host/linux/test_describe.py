@@ -49,7 +49,7 @@ def test_another_process_by_now(tree: Tree) -> None:
 
 @pytest.mark.parametrize("pid", [1012, 1013, 1014, 9999])
 def test_what_is_cut_short_or_gone(tree: Tree, pid: int) -> None:
-    """Vanished, or nonsense: nothing is said, nothing raised."""
+    """Vanished or malformed: nothing is reported, nothing raised."""
     assert describe(tree.path, (pid, 1)) == ({}, False)
 
 
@@ -60,7 +60,7 @@ def test_kernel_thread_is_not_asked(tree: Tree) -> None:
 
 
 def test_denied(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What may not be read is said to be unreadable; what may be is told."""
+    """What may not be read is reported as unreadable; the rest is read."""
 
     def readlink(path: object, **_: object) -> str:
         raise PermissionError(13, "Permission denied")
@@ -109,7 +109,7 @@ def test_cgroup_path(data: bytes, path: str | None) -> None:
 
 
 def test_describer_answers_off_the_beat(tree: Tree) -> None:
-    """Asking costs nothing, answers come when they are there, and the thread ends when told to."""
+    """Asking costs nothing, answers come when they are ready, and the thread ends on request."""
     describer = Describer(tree.path)
     assert describer.answers() == []
     describer.ask((1000, 426727), False)
@@ -123,8 +123,8 @@ def test_describer_answers_off_the_beat(tree: Tree) -> None:
     describer.close()
 
 
-def test_describer_does_not_wait_for_ever(tmp_path: Path) -> None:
-    """A process that cannot be read (here: a pipe that nobody writes to) holds up the names, never the beat."""
+def test_describer_does_not_hang(tmp_path: Path) -> None:
+    """A process that cannot be read (here: a pipe without a writer) holds up the names, never the beat."""
     tree = Tree(tmp_path / "proc")
     tree.write("5/stat", stat_line(5))
     os.mkfifo(tree.path / "5/cmdline")

@@ -44,8 +44,8 @@ def test_children_are_counted_by_parent() -> None:
     assert (found.children, found.failed, found.pids, found.lost) == ({9: 2, 8: 1}, {9: 1}, [11, 12, 13], False)
 
 
-def test_a_flood_is_cut_off_and_said() -> None:
-    """So many are read and no more; what the kernel dropped is said, and reading goes on."""
+def test_a_flood_is_cut_off_and_reported() -> None:
+    """So many are read and no more; dropped messages are reported, and reading continues."""
     line = Line(*[message(11, 9)] * (EVENTS_MAX + 5))
     reader = ExitReader(line)
     assert reader.read().children == {9: EVENTS_MAX} and len(line.items) == 5
@@ -63,7 +63,7 @@ def test_a_socket_that_fails_is_given_up() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
-    """A message of another kind or length is none."""
+    """A message of another kind or length is ignored."""
     parse_exit(data)
     parse_exit(message(1, 2)[:len(data)] + data)
 

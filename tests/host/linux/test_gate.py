@@ -52,8 +52,8 @@ def gate(count: int) -> tuple[Kernel, FileGate, list[Any]]:
     return kernel, made, owners
 
 
-def test_nobody_ran() -> None:
-    """One read each, nobody named, and the list of what was said is not even replaced."""
+def test_no_process_ran() -> None:
+    """One read each, no process returned, and the list of values is not even replaced."""
     kernel, made, _ = gate(5)
     before = made.last
     assert made.poll() == ([], [])
@@ -159,7 +159,7 @@ class Clocks:
 
 
 def test_clocks() -> None:
-    """One question each; who ran is asked once more; who is gone is named with the error."""
+    """One read each; one more of those that ran; those that exited are returned with the error."""
     clocks = Clocks(p5=100, p6=200, p7=300)
     made = ClockGate(clocks)
     owners: list[Any] = [SimpleNamespace(gate=None, at=-1, key=(pid, 1)) for pid in (5, 6, 7)]

@@ -50,14 +50,14 @@ def test_engines_are_summed_and_capacity_is_no_time() -> None:
 
 @pytest.mark.parametrize("text", ["", "pos:\t0\nflags:\t02\n", "drm-driver:\tnouveau\n", "drm-client-id:\t1\n",
                                   "drm-client-id:\t1\ndrm-engine-gfx:\tlots ns\n"])
-def test_what_tells_no_time_is_unknown(text: str) -> None:
+def test_a_missing_time_is_unknown(text: str) -> None:
     """A file, a driver without counters, nonsense: None and never 0."""
     assert parse_fdinfo(text.encode()) is None
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes(data: bytes) -> None:
-    """Whatever stands there, the parser gives a value or None."""
+    """For any bytes the parser returns a value or None."""
     found = parse_fdinfo(b"drm-" + data)
     assert found is None or found[1] >= 0
 
@@ -118,7 +118,7 @@ def test_nvml_gives_rates_only() -> None:
 
 
 def test_rows_carry_gpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the thread read stands in the row of the process; others have no GPU fields; an end of use is 0."""
+    """What the thread read is in the row of the process; others have no GPU fields; an end of use is 0."""
     answers: list[dict[int, Use] | None] = [{os.getpid(): (1.5, 250.0)}, None, {}]
 
     class Thread:
@@ -144,7 +144,7 @@ def test_rows_carry_gpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_thread_answers_and_ends(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread's answer is taken once, and it ends when told."""
+    """The thread's answer is taken once, and it ends on request."""
     monkeypatch.setattr(gpu_module, "EVERY_S", 0.01)
     tree.hold(10, 3, fdinfo(7, 1000))
     thread = GpuThread(Gpu(tree.root))

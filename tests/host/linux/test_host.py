@@ -1,4 +1,4 @@
-"""The Linux host on recorded trees: every odd process, every fault, and what is told of the whole machine."""
+"""The Linux host on recorded trees: every odd process, every fault, and the row of the whole machine."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def recorded(tmp_path: Path) -> Iterator[Watch]:
 # -- the recorded machine --------------------------------------------------------------------------------------------
 
 READABLE = {2, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1015}
-"""Processes of the fixture that can be told of; 1012 is cut short, 1013 empty, 1014 vanished while it was listed."""
+"""Processes of the fixture that can be reported; 1012 is cut short, 1013 empty, 1014 vanished while it was listed."""
 
 
 def test_recorded_machine(recorded: Watch) -> None:
-    """What can be read is told, what makes no sense is counted, what is gone is silent."""
+    """Readable processes are reported, malformed ones counted, exited ones ignored."""
     shot = recorded.take()
     assert set(by_pid(shot)) == READABLE
     assert (shot.started, shot.errors, shot.exited) == (len(READABLE), 2, ())
@@ -149,7 +149,7 @@ def test_facts(recorded: Watch) -> None:
 
 def test_rows_that_say_the_same_are_the_same(recorded: Watch) -> None:
     """An idle tick changes no row object but those that rest for the first time, and the one after it none at all: not
-    even the mapping is made anew. A mapping that was given out is never changed."""
+    even the mapping is a new one. A mapping that was returned is never changed."""
     first, second, third = (recorded.take() for _ in range(3))
     assert {k for k in second.processes if second.processes[k] is not first.processes[k]} == second.changed
     assert third.changed == set() and (third.active, third.started, third.exited) == (0, 0, ())
@@ -170,7 +170,7 @@ def test_without_a_tree(tmp_path: Path) -> None:
 
 
 def test_empty_tree(tmp_path: Path) -> None:
-    """A tree without anything is no /proc; one process makes it one, whatever else is missing is left out."""
+    """A tree without anything is no /proc; one process makes it one, other missing files are left out."""
     tmp_path.joinpath("proc").mkdir()
     with pytest.raises(HostError, match="holds no processes; is /proc mounted"):
         here(tmp_path / "proc")
@@ -223,7 +223,7 @@ def test_reused_pid(watch: Watch) -> None:
 
 
 def test_vanished_and_back(watch: Watch) -> None:
-    """A process whose files are gone while its directory stands is gone; the same identity later is met again."""
+    """A process whose files are gone while its directory stands is gone; the same identity later is found again."""
     watch.tree.process(9)
     watch.take()
     (watch.tree.path / "9/stat").unlink()
@@ -300,7 +300,7 @@ JUNK = {
 
 @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
 def test_stat_that_makes_no_sense(watch: Watch, junk: bytes) -> None:
-    """The row is left out and counted, every other process is told, and a good stat later is met."""
+    """The row is left out and counted, every other process is reported, and a good stat later is read."""
     watch.tree.process(8)
     watch.tree.write("9/stat", junk)
     shot = watch.take()
@@ -311,7 +311,7 @@ def test_stat_that_makes_no_sense(watch: Watch, junk: bytes) -> None:
 
 @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
 def test_stat_that_turns_to_nonsense(watch: Watch, junk: bytes) -> None:
-    """A process that was known keeps its last good row while its files make no sense, and goes on after."""
+    """A process that was known keeps its last good row while its files are malformed, and continues after."""
     watch.tree.process(9, utime=5)
     watch.take()
     before = by_pid(watch.take())[9]
@@ -352,7 +352,7 @@ def test_other_files_that_make_no_sense(watch: Watch, name: str, junk: bytes) ->
 
 @given(st.data())
 def test_any_bytes_in_any_file(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Whatever a recorded tree holds, a snapshot comes of it, and its rows can be written and read."""
+    """Any recorded tree gives a snapshot, and its rows can be written and read."""
     tree = Tree(tmp_path_factory.mktemp("any") / "proc")
     watch = Watch(tree)
     try:
@@ -433,10 +433,10 @@ def as_nobody(code: str, *args: str) -> str:
 
 
 def test_denied(tree: Tree) -> None:
-    """What may not be read is counted as unreadable, its fields are unknown, and who can be told of is told of."""
+    """What may not be read is counted as unreadable, its fields are unknown, and the other processes are reported."""
     for pid in (9, 10, 11, 12):
         tree.process(pid, cmdline=b"x\0")
-    for place in tree.path.rglob("*"):      # whatever the umask is
+    for place in tree.path.rglob("*"):      # independent of the umask
         place.chmod(0o755 if place.is_dir() else 0o644)
     for name in ("10/io", "10/status", "10/cmdline", "11/stat"):
         (tree.path / name).chmod(0)
@@ -464,7 +464,7 @@ def rows_of(shot: Snapshot) -> dict[int, Row]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_any_course_of_a_machine(watch: Watch, seed: int) -> None:
-    """However processes begin, run, end and are reused, each snapshot holds exactly those that are there, once."""
+    """However processes begin, run, end and are reused, each snapshot holds exactly the living ones, once."""
     import random
 
     r = random.Random(seed)
@@ -517,7 +517,7 @@ def kept(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
 
 
 def overwrite(file: Path, data: bytes) -> None:
-    """Write into the file that is there: whoever has it open sees it."""
+    """Write into the existing file: processes that have it open see the change."""
     with open(file, "r+b") as stream:
         stream.write(data)
         stream.truncate()
@@ -550,7 +550,7 @@ def test_least_recently_used_descriptors_are_closed(kept: Watch) -> None:
 
 
 def test_no_descriptor_to_be_had(kept: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the limit is lower than it said, hot descriptors are given back until there is one; all are told of."""
+    """Where the limit is lower than reported, hot descriptors are given back until there is one; all are reported."""
     kept.take()
     real = Process.open
     free = [1]
@@ -569,8 +569,8 @@ def test_no_descriptor_to_be_had(kept: Watch, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_pid_that_changes_hands_within_a_tick(kept: Watch) -> None:
-    """The gate said that the process ran; when its other files are opened they are another's. Nothing of that one is
-    told as if it were the first."""
+    """The gate reported that the process ran; when its other files are opened they are another's. Nothing of that one is
+    reported as if it were the first."""
     kept.take()
     pid = next(p.key[0] for p in kept.host._table.processes.values() if p.fds is None)
     ran(kept, pid, 5)
@@ -586,7 +586,7 @@ def test_pid_that_changes_hands_within_a_tick(kept: Watch) -> None:
 
 
 def test_idle_files_are_not_opened(kept: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two ticks in which nobody ran no file of a process is opened."""
+    """Between two ticks in which no process ran no file of a process is opened."""
     kept.take()
     kept.take()
     opened: list[str] = []
@@ -598,7 +598,7 @@ def test_idle_files_are_not_opened(kept: Watch, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_gate_without_a_descriptor(kept: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When not even a gate can be opened any more, the process is opened anew at each tick, and nothing is lost."""
+    """When not even a gate can be opened any more, the process is opened again at each tick, and nothing is lost."""
     real = os.open
 
     def limited(path: Any, *args: Any, **more: Any) -> int:

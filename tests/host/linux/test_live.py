@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads a live /p
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
-# Runs for a moment whenever it is told to: a line in, a line out.
+# Runs for a moment on request: a line in, a line out.
 PROMPT = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin: print(sum(range(200000)), flush=True)"
 
 
@@ -64,7 +64,7 @@ def host(clock: Clock) -> Iterator[LinuxHost]:
 
 @pytest.fixture(params=["clocks", "files"])
 def gated(request: pytest.FixtureRequest, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[LinuxHost]:
-    """A host whose gates are CPU clocks, and one whose gates are files: what is told is the same."""
+    """A host whose gates are CPU clocks, and one whose gates are files: both report the same."""
     if request.param == "files":
         monkeypatch.setattr(linux, "clocks_tell", lambda root: False)
     made = LinuxHost(mono=clock)
@@ -100,7 +100,7 @@ def sleeper(spawn: Spawn, **options: Any) -> subprocess.Popen[bytes]:
 
 
 def prompt(spawn: Spawn) -> subprocess.Popen[bytes]:
-    """A child that runs when told to."""
+    """A child that runs on request."""
     child = spawn(python(PROMPT), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     ready(child)
     wait_for(lambda: state_of(child.pid) == "S")
@@ -134,7 +134,7 @@ def test_every_process_keeps_the_contract(host: LinuxHost, clock: Clock) -> None
 
 
 def test_own_row(host: LinuxHost, clock: Clock) -> None:
-    """What is told of ourselves is what the system calls say."""
+    """Our own row agrees with the system calls."""
     before = os.times()
     own = by_pid(take(host, clock))[os.getpid()]
     after = os.times()
@@ -187,7 +187,7 @@ def test_states(host: LinuxHost, clock: Clock, spawn: Spawn) -> None:
 
 
 def test_uninterruptible(host: LinuxHost, clock: Clock, spawn: Spawn, tmp_path: Path) -> None:
-    """The parent of a vfork stands in D until its child ends."""
+    """The parent of a vfork is in state D until its child ends."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("needs a C compiler")
@@ -210,7 +210,7 @@ def test_uninterruptible(host: LinuxHost, clock: Clock, spawn: Spawn, tmp_path: 
     reason="no kernel threads here",
 )
 def test_kernel_threads(host: LinuxHost, clock: Clock) -> None:
-    """Kernel threads are told as they are: no program, no arguments, no memory, and nothing of it is an error."""
+    """Kernel threads are reported as they are: no program, no arguments, no memory, and nothing of it is an error."""
     made = by_pid(take(host, clock))[2]
     assert made["command"] == "kthreadd" and made["ppid"] == 0 and made["memory_bytes"] == 0
     assert not {"exe", "cmdline", "memory_peak_bytes"} & made.keys()
@@ -221,7 +221,7 @@ def test_kernel_threads(host: LinuxHost, clock: Clock) -> None:
 
 
 def test_rows_of_idle_processes_are_the_same_objects(gated: LinuxHost, clock: Clock, spawn: Spawn) -> None:
-    """From tick to tick an idle process has one row object, and it is in nobody's list of changes."""
+    """From tick to tick an idle process has one row object, and it is in no list of changes."""
     pids = [sleeper(spawn).pid for _ in range(3)]
     first = by_pid(settle(gated, clock, *pids))
     for _ in range(5):
@@ -436,7 +436,7 @@ host.close()
 @pytest.mark.parametrize("kind", ["clocks", "files"])
 def test_pid_in_use_again(kind: str) -> None:
     """A pid that is given out again at once is another process: the kept descriptor of the first does not speak for the
-    second, and its clock tells another time. In a pid namespace, where the next pid can be chosen."""
+    second, and its clock has another time. In a pid namespace, where the next pid can be chosen."""
     prefix = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
     if (
         os.geteuid() != 0
@@ -453,7 +453,7 @@ def test_pid_in_use_again(kind: str) -> None:
 
 
 def test_without_schedstat(monkeypatch: pytest.MonkeyPatch, clock: Clock, spawn: Spawn) -> None:
-    """A kernel built without schedstat: everything is gated on stat, CPU is told to 10 ms, run delay is unknown."""
+    """A kernel built without schedstat: everything is gated on stat, CPU time is in steps of 10 ms, run delay is unknown."""
     monkeypatch.setattr("rogue_hunter.host.linux.files.Files._schedstat_works", lambda self: False)
     monkeypatch.setattr(linux, "clocks_tell", lambda root: False)
     host = LinuxHost(mono=clock)
@@ -520,7 +520,7 @@ host.close()
 
 @pytest.mark.parametrize("kind", ["clocks", "files"])
 def test_few_descriptors(spawn: Spawn, kind: str) -> None:
-    """With 32 descriptors no process has its own: who has no clock is opened anew, and what is told is the same."""
+    """With 32 descriptors no process has its own: one without a clock is opened again, and the rows are the same."""
     child = sleeper(spawn)
     done = subprocess.run(
         [PYTHON, "-B", "-c", SMALL, str(REPO), str(child.pid), kind],
@@ -545,7 +545,7 @@ def test_hot_descriptors_are_few(host: LinuxHost, clock: Clock, spawn: Spawn) ->
         run(child)
         made = by_pid(take(host, clock))[child.pid]
         assert made["context_switches_total"] > before
-        # Whatever else runs on this machine has its place among the two.
+        # Other processes of this machine may be among the two.
         assert {p.key for p in host._table.processes.values() if p.fds is not None} == set(host._files.hot)
         assert len(host._files.hot) <= 2
 
@@ -589,10 +589,10 @@ host = LinuxHost(Path(sys.argv[2]))
 host.snapshot()
 shot = host.snapshot()
 rows = {k[0]: r for k, r in shot.processes.items()}
-told = sorted({"disk_read_bytes_total", "exe", "memory_bytes", "cpu_seconds_total", "uid"} & rows.get(1, {}).keys())
+known = sorted({"disk_read_bytes_total", "exe", "memory_bytes", "cpu_seconds_total", "uid"} & rows.get(1, {}).keys())
 own = rows[os.getpid()]
 print(shot.errors, shot.unreadable > 0, os.getpid() in rows, "exe" in own, "disk_read_bytes_total" in own,
-      1 in rows, ",".join(told))
+      1 in rows, ",".join(known))
 host.close()
 """
 
@@ -615,7 +615,7 @@ def nobody(*prefix: str, root: str = "/proc") -> str:
 @pytest.mark.skipif(os.stat("/proc/1").st_uid != 0, reason="the first process belongs to somebody else here")
 def test_as_an_ordinary_user() -> None:
     """Other users' io and program may not be read: those fields are unknown and the process is counted as unreadable,
-    but told; nothing of it is an error."""
+    but reported; nothing of it is an error."""
     assert nobody() == "0 True True True True True cpu_seconds_total,memory_bytes,uid"
 
 

@@ -116,7 +116,7 @@ def test_counters_that_fall(tree: Tree) -> None:
 
 
 def test_files_that_are_missing_or_make_no_sense(tree: Tree) -> None:
-    """A missing file is unknown, one that makes no sense is an error that is counted; the rest is still told."""
+    """A missing file is unknown, one that makes no sense is an error that is counted; the rest is still reported."""
     machine = Machine(tree.path, live=False)
     tree.write("stat", b"\xff\xfe")
     assert machine.fields(0) == {"memory_total_bytes": 16 << 30, "memory_available_bytes": 8 << 30}
@@ -166,7 +166,7 @@ def test_live() -> None:
 
 
 def test_is_procfs(tmp_path: Path) -> None:
-    """A mounted procfs is told from a recorded tree, also through a link."""
+    """A mounted procfs is distinguished from a recorded tree, also through a link."""
     assert is_procfs(Path("/proc"))
     assert not is_procfs(tmp_path)
     assert not is_procfs(Path("/proc/self"))

@@ -59,13 +59,13 @@ def test_stat_of_a_usual_process() -> None:
     ],
 )
 def test_stat_of_hostile_names_and_states(pid: int, comm: bytes, state: bytes) -> None:
-    """A name may hold parentheses, blanks, line feeds and any byte: the state stands behind the last parenthesis."""
+    """A name may hold parentheses, blanks, line feeds and any byte: the state follows the last parenthesis."""
     stat = parse.parse_stat(recorded(f"{pid}/stat"))
     assert (stat.comm, stat.state) == (comm, state)
 
 
 def test_stat_of_a_kernel_thread() -> None:
-    """PF_KTHREAD tells a kernel thread; an empty command line would not."""
+    """PF_KTHREAD marks a kernel thread; an empty command line would not."""
     assert parse.parse_stat(recorded("2/stat")).flags & parse.PF_KTHREAD
     assert not parse.parse_stat(recorded("1000/stat")).flags & parse.PF_KTHREAD
 
@@ -82,7 +82,7 @@ def test_stat_that_is_cut_short(pid: int) -> None:
 @example(b") R 1 (", 1, 2, 3, 4)
 @example(b"()()()())))(((()))()()", 1, 2, 3, 4)
 def test_stat_with_any_name(comm: bytes, utime: int, start: int, rss: int, nice: int) -> None:
-    """Whatever bytes a process takes for its name, name and numbers are read as they are."""
+    """With any bytes in a process's name, name and numbers are read as they are."""
     stat = parse.parse_stat(
         stat_line(7, comm, b"D", ppid=3, utime=utime, cutime=4, cstime=5, start=start, rss=rss, nice=nice)
     )
@@ -110,7 +110,7 @@ def test_schedstat() -> None:
 
 
 def test_status() -> None:
-    """All four user ids, the peak and both kinds of switches; what is not there is None."""
+    """All four user ids, the peak and both kinds of switches; what is missing is None."""
     assert parse.parse_status(recorded("1001/status"))[:4] == (b"\t1000\t1001\t1002\t1003", 8956 * 1024, 8, 4)
     assert parse.parse_status(recorded("2/status"))[:4] == (b"\t0\t0\t0\t0", None, 81, 0)
     assert parse.parse_status(status_text(5, None, 1, 2))[:4] == (b"\t5\t5\t5\t5", None, 1, 2)
@@ -124,7 +124,7 @@ def test_status_of_a_hostile_name() -> None:
 
 
 def test_effective_uid() -> None:
-    """A setuid program is its owner, whoever started it."""
+    """A setuid program is its owner's, not that of the user who started it."""
     assert parse.effective_uid(b"\t1000\t0\t0\t0") == 0
 
 

@@ -1,4 +1,4 @@
-"""One process: counters into rates over the time in which they grew, and unknown where nothing can be told."""
+"""One process: counters into rates over the time in which they grew, and unknown where they cannot be computed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OLD = 5000.0
 
 
 class Reading:
-    """A process that is read again and again; the clock moves as told."""
+    """A process that is read again and again; the test moves the clock."""
 
     def __init__(self, **fields: Any) -> None:
         self.now = 0
@@ -229,7 +229,7 @@ def test_several_threads() -> None:
 
 
 def test_cpu_clock() -> None:
-    """It counts the work of all threads to the nanosecond, so every counter's growth is of this interval: nobody ran
+    """It counts the work of all threads to the nanosecond, so every counter's growth is of this interval: no process ran
     unnoticed before. The delay of one thread is read later than the clock, with everything else."""
     reading = Reading(threads=4)
     reading.take(first=True, threads=4, sched=None, clock=7 * SECOND)
@@ -275,7 +275,7 @@ def test_without_schedstat() -> None:
 
 
 def test_what_may_not_be_read() -> None:
-    """Another user's io and status: those fields are unknown, never 0, and the rest is told."""
+    """Another user's io and status: those fields are unknown, never 0, and the rest is read."""
     reading = Reading()
     reading.take(first=True, io=b"", status=b"")
     made = reading.take(io=b"", status=b"", sched=(100_000_000, 0))
@@ -354,7 +354,7 @@ def test_states(letter: bytes, state: str) -> None:
 
 
 def test_new_name_and_new_user() -> None:
-    """An exec and a setuid are seen; the name of the user before does not stand beside the new id."""
+    """An exec and a setuid are seen; the name of the user before does not appear beside the new id."""
     reading = Reading()
     reading.take(first=True)
     assert not reading.renamed
@@ -418,7 +418,7 @@ def test_run_delay_of_threads_that_vanish(tmp_path: Path) -> None:
 
 
 def test_descriptors(tmp_path: Path) -> None:
-    """Opened together, given back together; what is missing is -1 and said; without stat nothing stays open."""
+    """Opened together, given back together; what is missing is -1 and reported; without stat nothing stays open."""
     tree = Tree(tmp_path / "proc")
     tree.process(5)
     process = Reading().process
@@ -490,7 +490,7 @@ def test_nothing_grew() -> None:
 
 
 def test_cpu_time_of_stat_to_the_digit() -> None:
-    """User and system time together, where neither a clock nor schedstat tells it."""
+    """User and system time together, where neither a clock nor schedstat has it."""
     reading = Reading()
     reading.take(first=True, sched=None, utime=HZ, stime=HZ)
     made = reading.take(4.0, sched=None, utime=2 * HZ, stime=3 * HZ)
@@ -504,7 +504,7 @@ def test_cpu_time_of_stat_to_the_digit() -> None:
     ("disk_bytes_per_s", {"io": io_text(4999, 3000)}), ("context_switches_per_s", {"status": status_text(1000, 4, 59, 99)}),
     ("wakeups_per_s", {"status": status_text(1000, 4, 59, 99)}), ("run_delay_ms_per_s", {"sched": (10**10, 2 * 10**9 - 1)})])
 def test_a_counter_that_fell_has_no_rate(name: str, fell: dict[str, Any]) -> None:
-    """Not even a rate of 0; every other counter has its own. CPU use that cannot be told is none."""
+    """Not even a rate of 0; every other counter has its own. CPU use that cannot be computed is left out."""
     reading = Reading()
     reading.take(first=True, **BEFORE)
     made = reading.take(**{**BEFORE, **fell})
@@ -612,7 +612,7 @@ def test_a_rest_is_a_rate_of_0_where_the_total_is_known(total: str, rate: str) -
 
 
 def test_what_a_new_process_is() -> None:
-    """Nothing is known of it but what its stat says; a kernel thread is told by its flag."""
+    """Only its stat is known; a kernel thread is recognised by its flag."""
     for flags, thread in ((0, False), (0x00200000, True), (0x00400040, False), (0x00208040, True)):
         stat = parse_stat(stat_line(5, b"new", flags=flags, threads=3, start=777))
         process = Process((5, 777), stat, BOOT)
@@ -640,7 +640,7 @@ def test_only_another_user_is_news() -> None:
 
 
 def test_descriptors_are_opened_below_their_directory_and_all_given_back(tmp_path: Path) -> None:
-    """Whatever fails on the way; none is left open, and none leaks into a child."""
+    """After any error on the way; none is left open, and none leaks into a child."""
     tree = Tree(tmp_path / "proc")
     tree.process(5)
     process = Reading().process
@@ -671,7 +671,7 @@ def test_descriptors_are_opened_below_their_directory_and_all_given_back(tmp_pat
 
 
 def test_a_newcomer_late_in_the_life_of_the_machine() -> None:
-    """The interval is what lies between two ticks, whatever the clock has counted before."""
+    """The interval is what lies between two ticks, independent of what the clock counted before."""
     for age, known in ((0.5, True), (1.5, False), (100.0, False)):
         start = round((OLD - age) * HZ)
         reading = Reading(start=start)

@@ -36,7 +36,7 @@ def swept(sweep: Sweep, seconds: float, calm: bool, hz: float = 3.0) -> tuple[Co
 
 @given(st.integers(0, 400), st.integers(0, 50), st.integers(0, 50), st.booleans())
 def test_each_once_in_its_time(single: int, several: int, cold: int, calm: bool) -> None:
-    """A round passes nobody over; one reading more at its turn is all that it may be late by."""
+    """A round skips no process; one reading more at its turn is all that it may be late by."""
     sweep = Sweep(files(single, several, cold))
     found, most = swept(sweep, SWEEP_S * 1.1 + 2, calm)
     for each in (*(f"b{i}" for i in range(several)), *(f"c{i}" for i in range(cold))):
@@ -104,7 +104,7 @@ def test_our_own_row_is_made_once_a_second() -> None:
         for _ in range(9):
             now += 333_333_333
             began = time.process_time()
-            while time.process_time() - began < 0.025:  # both user and system time are told in whole 10 ms
+            while time.process_time() - began < 0.025:  # both user and system time are in steps of 10 ms
                 pass
             shot = host.snapshot()
             (key,) = (key for key in shot.processes if key[0] == os.getpid())

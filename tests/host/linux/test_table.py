@@ -1,4 +1,4 @@
-"""The table of processes on a tree that is taken for our own /proc: who is met, read, touched, told again, forgotten."""
+"""The table of processes on a tree that is taken for our own /proc: which ones are found, read, touched, reported again, forgotten."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Kept:
         self.host = LinuxHost(self.tree.path, mono=lambda: self.tree.mono_ns, uptime=lambda: self.tree.uptime_s)
 
     def put(self, pid: int, **fields: Any) -> None:
-        """A process that no number tells of yet."""
+        """A process that no counter shows yet."""
         self.tree.process(pid, **fields)
         self.tree.write(f"{pid}/schedstat", b"1 1 1\n")
 
@@ -40,7 +40,7 @@ class Kept:
         self.overwrite("loadavg", b"0.00 0.00 0.00 1/9 %d\n" % pid)
 
     def overwrite(self, name: str, data: bytes) -> None:
-        """Write into the file that is there: whoever has it open sees it."""
+        """Write into the existing file: processes that have it open see the change."""
         with open(self.tree.path / name, "r+b") as stream:
             stream.write(data)
             stream.truncate()
@@ -51,7 +51,7 @@ class Kept:
         self.overwrite(f"{pid}/schedstat", b"%d 1 1\n" % (ticks * 10**9 // HZ))
 
     def settled(self) -> None:
-        """All are met, and have rested."""
+        """All are found, and have rested."""
         self.take()
         self.take()
 
@@ -91,11 +91,11 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> Callable[[
     return lambda: monkeypatch.setattr(os, "open", real)
 
 
-# -- who is met ------------------------------------------------------------------------------------------------------
+# -- finding processes ------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_is_looked_for_while_no_pid_was_given_out(kept: Kept) -> None:
-    """One listing at first, then one in LIST_EVERY ticks, whatever the last pid says; a process that it hid is found
+def test_there_is_no_search_while_no_pid_was_given_out(kept: Kept) -> None:
+    """One listing at first, then one in LIST_EVERY ticks, independent of the last pid; a process that it hid is found
     by that."""
     kept.take()
     kept.put(20)
@@ -138,7 +138,7 @@ def test_without_a_last_pid_every_tick_lists(kept: Kept) -> None:
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.ENOMEM])
 @pytest.mark.parametrize("name", ["20/stat", "20/schedstat", "/20"])
-def test_who_cannot_be_met_now_is_met_at_the_next_tick(
+def test_a_process_that_cannot_be_read_now_is_read_at_the_next_tick(
         kept: Kept, monkeypatch: pytest.MonkeyPatch, code: int, name: str) -> None:
     kept.take()
     kept.put(20)
@@ -153,7 +153,7 @@ def test_who_cannot_be_met_now_is_met_at_the_next_tick(
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.ESRCH])
-def test_who_is_gone_before_it_is_met_is_silent(kept: Kept, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_an_exit_before_the_first_reading_is_silent(kept: Kept, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     kept.take()
     kept.put(20)
     kept.last_pid(101)
@@ -188,7 +188,7 @@ def test_what_may_not_be_read_of_a_process_is_counted_as_long_as_it_lives(
 
 
 def test_a_newcomer_counts_with_what_it_used(kept: Kept) -> None:
-    """In the first snapshot nobody ran that we know of; from then on a new process is active with its CPU time."""
+    """In the first snapshot no process is known to have run; from then on a new process is active with its CPU time."""
     shot = kept.take()
     assert (shot.started, shot.active, shot.cpu_cores) == (1, 0, None)
     kept.put(20, start=round(kept.tree.uptime_s * HZ) + HZ // 2, utime=HZ // 4)
@@ -244,7 +244,7 @@ def test_memory_that_is_taken_is_seen_within_a_minute(kept: Kept) -> None:
 
 
 def test_a_pid_in_other_hands_is_found_by_a_look_at_it(kept: Kept) -> None:
-    """A gate that tells nothing (two idle processes whose files say the same) does not hide who it is."""
+    """A gate that shows nothing (two idle processes with equal files) does not hide who it is."""
     kept.put(20)
     kept.take()
     kept.overwrite("20/stat", stat_line(20, start=3000, comm=b"other"))
@@ -270,7 +270,7 @@ def test_who_ran_rests_once(kept: Kept) -> None:
 # -- our own row -----------------------------------------------------------------------------------------------------
 
 
-def test_our_own_row_stands_for_two_beats_of_three(kept: Kept) -> None:
+def test_our_own_row_is_kept_for_two_beats_of_three(kept: Kept) -> None:
     """We run in all of them and count in all of them, with what our row says; we are never put to rest."""
     own = os.getpid()
     kept.put(own)
@@ -305,13 +305,13 @@ def test_whose_threads_are_asked_for_their_delay(kept: Kept, threads: int, ticks
         kept.tree.write(f"20/task/{tid}/schedstat", b"5 2000000000 1\n")
     kept.take()
     kept.overwrite("20/stat", stat_line(20, utime=ticks, threads=threads, minflt=1))
-    kept.host._files.stat.last[:] = [b"-"] * len(kept.host._files.stat.last)   # whatever it says, it ran
+    kept.host._files.stat.last[:] = [b"-"] * len(kept.host._files.stat.last)   # with any value, it ran
     row = by_pid(kept.take())[20]
     assert (row.get("run_delay_seconds_total") == 4.0) is told and row["cpu_percent"] == float(ticks)
 
 
 def test_gpu_time_from_the_other_thread(kept: Kept) -> None:
-    """What is unknown is left out; who gave the GPU back keeps its total and uses none; nobody else is touched."""
+    """What is unknown is left out; one that released the GPU keeps its total and uses none; no other row is touched."""
     kept.put(20)
     kept.settled()
     uses: list[dict[int, tuple[float | None, float | None]] | None] = [
@@ -374,7 +374,7 @@ def test_a_last_pid_of_another_file_system_is_not_used(kept: Kept, monkeypatch: 
 
 
 def test_a_constant_last_pid_is_not_used(kept: Kept) -> None:
-    """gVisor prints the same number for ever: after two late finds every tick lists."""
+    """gVisor always prints the same number: after two late finds every tick lists."""
     kept.take()
     for pid in (30, 31):
         kept.put(pid)

@@ -9,7 +9,7 @@ import pytest
 from tests.macos.fake import Fake
 
 
-def test_the_host_goes_on_beside_a_hanging_worker() -> None:
+def test_the_host_continues_beside_a_hanging_worker() -> None:
     """A registry that hangs does not delay a snapshot; its answer is used when it comes."""
     release = threading.Event()
     fake = Fake("process p pid=10 user=+0.5/s args=p|x\n")

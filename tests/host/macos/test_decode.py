@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.host.macos import abi, decode, fields
+from rogue_hunter.host.macos import abi, decode
 from rogue_hunter.host.macos.decode import Task, Usage, Who
 from rogue_hunter.schema.sampling import PROCESS
 
@@ -32,7 +32,7 @@ def area(path: bytes, *argv: bytes, argc: int | None = None, environment: tuple[
     (area(b"/bin/env", b"env", b"SECRET=1", environment=()), ["env", "SECRET=1"]),
 ])
 def test_arguments(raw: bytes, argv: list[str]) -> None:
-    """argc strings after the path, whatever bytes they are."""
+    """argc strings after the path, of any bytes."""
     assert decode.decode_arguments(raw) == argv
 
 
@@ -84,14 +84,14 @@ def test_names() -> None:
 
 def usage(**counters: int) -> Usage:
     """Counters at zero but for these."""
-    return fields.NOTHING._replace(**counters)
+    return decode.NOTHING._replace(**counters)
 
 
 @given(st.integers(0, 2**40), st.integers(0, 2**40), st.floats(0.001, 100))
 def test_rates_are_never_negative(now: int, before: int, seconds: float) -> None:
     """A counter that grew has its rate; one that fell has none."""
     names = ("cpu_user_ticks", "wakeups", "pageins", "disk_read_bytes", "energy_nj", "qos_interactive_ticks")
-    rates = fields.rate_fields(usage(**dict.fromkeys(names, now)), None, usage(**dict.fromkeys(names, before)), None,
+    rates = decode.rate_fields(usage(**dict.fromkeys(names, now)), None, usage(**dict.fromkeys(names, before)), None,
                                seconds, 1e-9)
     assert all(value >= 0 for value in rates.values())
     assert ("wakeups_per_s" in rates) == (now >= before)
@@ -105,9 +105,9 @@ def test_fields_are_the_schemas() -> None:
     full = Usage(5, 5, 1, 1, 1, 1, 0, b"", 1, 1, 1, 1, 1, 1, 1, 1, 1)
     task = Task(1, 1, 1, 1, 1, 1, 1)
     who = Who(1, 0, 0, "x", 2, 0, 1, 1_000_000)
-    made = {**fields.identity_fields(who), **fields.state_fields(who, task, None),
-            **fields.total_fields(full, task, 1e-9), **fields.rate_fields(full, task, fields.NOTHING,
-                                                                          fields.NO_TASK_YET, 1.0, 1e-9)}
+    made = {**decode.identity_fields(who), **decode.state_fields(who, task, None),
+            **decode.total_fields(full, task, 1e-9), **decode.rate_fields(full, task, decode.NOTHING,
+                                                                          decode.NO_TASK_YET, 1.0, 1e-9)}
     assert {name: type(value) for name, value in made.items()} == {name: declared[name] for name in made}
 
 
@@ -117,16 +117,11 @@ def test_fields_are_the_schemas() -> None:
 ])
 def test_thread_states(states: list[int], word: str | None) -> None:
     """The liveliest thread names the state, as ps(1) does it."""
-    assert fields.threads_state(states) == word
+    assert decode.threads_state(states) == word
 
 
-@pytest.mark.parametrize(("before", "now", "busy"), [
-    ([10, 5, 100, 0, 0, 0, 0, 0], [20, 5, 110, 0, 10, 0, 0, 10], 1.5),      # half of one CPU, all of another
-    ([2**32 - 5, 0, 0, 0], [5, 0, 10, 0], 0.5),                             # one state wraps
-    ([1, 2, 3, 4], [1, 2, 3, 4], None),                                     # no time has passed
-    ([1, 2, 3, 4], [1, 2, 3, 4, 9, 9, 9, 9], None),                         # another number of CPUs
-    ([0, 0, 0, 0, 7, 7, 7, 7], [0, 0, 50, 0, 7, 7, 7, 7], 0.0),             # one idle, one without ticks
-])
-def test_busy_cores(before: list[int], now: list[int], busy: float | None) -> None:
-    """The busy part of each CPU's ticks, added up."""
-    assert decode.busy_cores(decode.decode_cpu_load(now), decode.decode_cpu_load(before)) == busy
+def test_available_pages() -> None:
+    """Speculative pages, which are free and file-backed, count once; nonsense does not go below zero."""
+    v = abi.VmStatistics64(free_count=100, speculative_count=30, external_page_count=50, purgeable_count=5)
+    assert decode.decode_available_pages(bytes(v)) == 125
+    assert decode.decode_available_pages(bytes(abi.VmStatistics64(free_count=1, speculative_count=9))) == 0

@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 
 from rogue_hunter.host.macos.decode import Usage, Who
-from rogue_hunter.host.macos.gate import Gate
-from rogue_hunter.host.macos.process import Process
-from rogue_hunter.host.macos.reading import Look
+from rogue_hunter.host.macos.process import Gate, Look, Process
 from tests.bench.build import build_library, compiler
 from tests.macos.machine import BURNER, Machine, row, scripted
 
@@ -98,7 +96,7 @@ def test_the_last_entry_takes_a_free_place(asked: tuple[Reader, Gate, list[Proce
 
 
 def test_a_process_at_rest_is_known_until_the_poll_before(asked: tuple[Reader, Gate, list[Process]]) -> None:
-    """Its rates are over the time since then, though nobody noted when it was asked: not since it last ran."""
+    """Its rates are over the time since then, though the time of reading was not recorded: not since it last ran."""
     reader, gate, made = asked
     list(gate.poll())                    # from 0 to 30
     reader.now = 1000

@@ -55,8 +55,8 @@ def test_each_rusage_begins_with_the_one_before() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="this platform has a libproc")
-def test_no_library_is_said_plainly() -> None:
-    """Off macOS, without a library of one's own, and with one that is none: one clear sentence each."""
+def test_a_missing_library_is_one_clear_error() -> None:
+    """Off macOS, without a library, and with a file that is not one: one clear sentence each."""
     with pytest.raises(HostError, match="no libproc"):
         libproc.Library()
     with pytest.raises(HostError, match="cannot load /no/such"):

@@ -14,7 +14,7 @@ machine = pytest.fixture(scripted)
 
 
 def test_a_process_that_went_to_sleep(machine: Machine) -> None:
-    """Running at its last look and not counted since: it is asked once more, and then told asleep."""
+    """Running at its last look and not counted since: it is read once more, and then reported asleep."""
     fake, host = machine("process p pid=10 user=+0.5/s running=1 threads=2\nat 0.5 p user=+0/s running=0\n")
     host.snapshot()
     fake.advance(0.6)
@@ -107,7 +107,7 @@ def test_permission_changes(machine: Machine) -> None:
 
 
 def test_defunct(machine: Machine) -> None:
-    """A process that ends and is not waited for stays, told defunct, with its last counters; then it is gone."""
+    """A process that ends and is not waited for stays, reported as defunct, with its last counters; then it is gone."""
     fake, host = machine("process parent pid=9\nprocess child pid=10 ppid=9 user=1+0.5/s running=1\n"
                          "process dead pid=11 ppid=9 zombie=1 user=2\nprocess other pid=12 uid=0 denied=1 zombie=1\n"
                          "at 0.5 child zombie=1 user=+0/s running=0\nat 1.5 child to=1.5\n")
@@ -134,7 +134,7 @@ def test_states(machine: Machine) -> None:
     _, host = machine("process a pid=10 status=idle\nprocess b pid=11 status=run running=2\n"
                          "process c pid=12 status=run\nprocess d pid=13 status=sleep\nprocess e pid=14 status=stop\n")
     shot = host.snapshot()
-    assert [row(shot, pid).get("state") for pid in range(10, 15)] == [None, "running", "sleeping", "sleeping", "stopped"]
+    assert [row(shot, pid)["state"] for pid in range(10, 15)] == ["idle", "running", "sleeping", "sleeping", "stopped"]
 
 
 def test_what_others_do_is_seen_within_the_refresh(machine: Machine) -> None:

@@ -60,7 +60,7 @@ def test_lies_are_named(machine: str, me: str, status: str, name: str) -> None:
 
 
 def test_not_even_listed() -> None:
-    """When nothing of ourselves can be read, every check says so and none is left out."""
+    """When nothing of ourselves can be read, every check reports it and none is left out."""
     result = self_check(Fake(MACHINE.format("")).library)
     assert result.verdict == "broken" and {"listing", "counters", "unit"} <= set(told(result, "fail"))
 

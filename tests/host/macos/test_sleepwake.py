@@ -45,7 +45,7 @@ Total Sleep/Wakes since boot at 2025-02-06 17:30:44 -0400 :0   Dark Wake Count i
 
 
 def test_lines() -> None:
-    """The three kinds of event, their reasons, power and durations; everything else is passed over."""
+    """The three kinds of event, their reasons, power and durations; everything else is skipped."""
     assert parse_pmset_log(LOG) == [
         SleepWakeEvent(SLEEP, 1738929605.0, "Maintenance Sleep", 2.0, "battery", 76),
         SleepWakeEvent(DARK, 1738929607.0, "SMC.OutboxNotEmpty smc.70070000 wifibt/", 7.0, "battery", 76),
@@ -117,7 +117,7 @@ def test_any_bytes(junk: bytes, line: bytes) -> None:
 
 
 def test_boot_time() -> None:
-    """sysctl's text, and text that is none."""
+    """sysctl's text, and malformed text."""
     line = "kern.boottime: { sec = 1592836479, usec = 918881 } Mon Jun 22 07:34:39 2020"
     assert parse_boottime(line) == 1592836479.918881
     assert parse_boottime("kern.boottime: unknown") is None

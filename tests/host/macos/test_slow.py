@@ -16,8 +16,8 @@ machine = pytest.fixture(scripted)
 
 
 def test_uninterruptible(machine: Machine) -> None:
-    """A process that was busy and stands still has its threads looked at, off the beat: one that waits for the disk
-    is told, and told running again as soon as it runs."""
+    """The threads of a process that was busy and stopped are read, off the beat: one that waits for the disk
+    is reported, and reported as running again as soon as it runs."""
     fake, host = machine("process p pid=10 user=+0.8/s read=+9e6/s tstates=WUW threads=3\n"
                          "process q pid=11 user=+0.8/s tstates=WWW threads=3\nprocess z pid=12 tstates=U\n"
                          "at 1.0 p user=+0/s read=+0/s\nat 1.0 q user=+0/s\n"
@@ -42,7 +42,7 @@ def gpu_plist(**used: int) -> bytes:
 
 
 def test_gpu(machine: Machine) -> None:
-    """GPU time comes off the beat: total and rate; a sum that falls begins anew; who has no client has no fields."""
+    """GPU time comes off the beat: total and rate; a sum that falls restarts; a process without a client has no fields."""
     now: dict[str, int] = {"p10": 1_000_000_000}
     fake, host = machine("process a pid=10\nprocess b pid=11\nprocess c pid=12\n",
                          gpu=ioreg_reader(lambda: gpu_plist(**now)))
@@ -83,7 +83,7 @@ def test_thread_priorities(machine: Machine) -> None:
 
 
 def test_clocks(machine: Machine) -> None:
-    """The beat's clocks: monotonic stops in sleep, the other goes on, and the beat tells the difference."""
+    """The beat's clocks: monotonic stops in sleep, the other continues, and the beat reports the difference."""
     for timebase in TIMEBASES.values():
         fake = Fake(f"machine {timebase}\nprocess p pid=10\nat 1.5 machine asleep=30\n")
         clock = darwin_clock(fake.library)

@@ -1,1 +1,0 @@
-"""The wait graph: which thread waits for which, and the root that blocks the others."""
