@@ -24,6 +24,7 @@ from rogue_hunter.store.database import open_writer
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
 from tests.test_house import PACKAGE, ROOMS
+from tests.tools.docs import subcommands
 from tests.tools.ticks import closing, key, row
 
 REPO = Path(__file__).resolve().parent.parent
@@ -57,14 +58,6 @@ def options(made: click.Command) -> set[str]:
     return found
 
 
-def subcommands(made: click.Command) -> dict[str, click.Command]:
-    """The subcommands by name, those that are made when they are called too."""
-    if not isinstance(made, click.Group):
-        return {}
-    context = click.Context(made)
-    return {name: sub for name in made.list_commands(context) if (sub := made.get_command(context, name)) is not None}
-
-
 def flags(lines: list[str]) -> set[str]:
     """Every option that mdoc lines name."""
     text = "\n".join(lines).replace("Fl Fl ", "Fl -").replace(r"\-", "-")
@@ -86,6 +79,14 @@ def test_every_option_is_in_the_page_and_the_reverse(name: str) -> None:
     assert flags(section(page, "SYNOPSIS")) <= wanted
     if subs := subcommands(command(name)):
         assert set(subs) <= set(re.findall(r"\b(?:Cm|Ic) ([a-z][a-z-]*)", page))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_80_columns(name: str) -> None:
+    """The help of a command and of its subcommands, and bounds of numbers in words."""
+    for made in (command(name), *subcommands(command(name)).values()):
+        lines = made.get_help(click.Context(made, info_name=f"{name} {made.name}", max_content_width=80)).splitlines()
+        assert [line for line in lines if len(line) > 80 or "<=x" in line or "x>=" in line] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)

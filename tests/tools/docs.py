@@ -3,6 +3,8 @@
     rogue_hunter/schemas/TYPE.json   a JSON Schema (2020-12) of each record type, from schema.RECORDS
     man/rogue-hunter.5               the tables of records, configuration keys and database columns
     man/rogue-hunter.7, README.md    the list of commands, from the first lines of their manual pages
+    man/rh-NAME.1                    the options, from the declarations of the command; what follows a line `.\\" more` in
+                                     an option's item is written by hand and stays
 
 Only what stands between two marker comments is replaced; the prose around it is written by hand. Works in a checkout:
 an installed package has the schemas only.
@@ -13,19 +15,23 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+import click
+
+from rogue_hunter.cli import names
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import Setting, settings
 from rogue_hunter.schema import RECORDS, SUMMARY
 from rogue_hunter.schema.field import VERSION, Field
 from rogue_hunter.schema.sampling import METRICS, SNAPSHOT
-from rogue_hunter.store.table import Table
-from rogue_hunter.store.tables import TABLES
+from rogue_hunter.store.tables import TABLES, Table
 from rogue_hunter.stream import wire
 
 REPO = Path(__file__).resolve().parents[2]
@@ -89,7 +95,7 @@ def _property(field: Field) -> dict[str, Any]:
 
 
 def record_tables() -> Iterator[str]:
-    """mdoc: a subsection for each record type. Fields taken over from the process row are named, not told again."""
+    """mdoc: a subsection for each record type. Fields taken over from the process row are named, not described again."""
     for kind, declared in RECORDS.items():
         yield f".Ss {kind}"
         yield _sentence(SUMMARY[kind])
@@ -185,7 +191,7 @@ def _list(entries: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def item(name: str, text: str) -> str:
-    """An item of a list: a name, and text of any kind that tells about it."""
+    """An item of a list: a name, and text of any kind that describes it."""
     name = name.replace("\\", "\\e").replace('"', "\\(dq")
     head = f'"{name}"' if " " in name else name
     return f".It Va {head}\n{_line(text)}"
@@ -234,15 +240,99 @@ def commands_markdown(repo: Path = REPO) -> Iterator[str]:
             yield f"| {group if i == 0 else ''} | `{name}` | {does} |"
 
 
+def subcommands(made: click.Command) -> dict[str, click.Command]:
+    """The subcommands by name, those that are made when they are called too."""
+    if not isinstance(made, click.Group):
+        return {}
+    context = click.Context(made)
+    return {name: sub for name in made.list_commands(context) if (sub := made.get_command(context, name)) is not None}
+
+
+def options_mdoc(made: click.Command, page: str) -> Iterator[str]:
+    """mdoc: the options of a command and of its subcommands. `page` is the page as it is: text below `MORE` stays."""
+    more = dict(_handwritten(page))
+    subs = subcommands(made)
+    found: dict[str, dict[str, list[str]]] = {}     # head -> help -> subcommands, "" for the command itself
+    for name, command in {"": made, **subs}.items():
+        for param in command.params:
+            if isinstance(param, click.Option) and not param.hidden:
+                found.setdefault(_option_head(param), {}).setdefault(_option_help(param), []).append(name)
+    last = [head for head in found if head.endswith("Fl -version")]
+    items = {head: found[head] for head in [*(h for h in found if h not in last), *last]}
+    yield ".Bl -tag -width Ds"
+    for head, texts in {**items, ".It Fl h , Fl -help": {"Print the help and exit.": [""]}}.items():
+        yield head
+        for text, of in sorted(texts.items(), key=lambda each: -len(each[1])):
+            if subs and "" not in of and 2 * len(of) < len(subs):
+                yield f".Cm {' , '.join(of)} :"
+                text = text if text.startswith(("JSON", "CSV", "NDJSON")) else text[0].lower() + text[1:]
+            yield _marked(text)
+        if _name_of(head) in more:
+            yield MORE
+            yield from more[_name_of(head)]
+    yield ".El"
+
+
+MORE = r'.\" more'
+"""Line of a page behind which the text of an option is written by hand."""
+
+
+def _name_of(head: str) -> str:
+    """The last spelling of an option in the head of its item: that of --help."""
+    return re.findall(r"Fl (\S+)", head)[-1]
+
+
+def _handwritten(page: str) -> Iterator[tuple[str, list[str]]]:
+    """Option -> the lines of its item that are written by hand."""
+    block = page.partition(f'.\\" begin options ({HOW})\n')[2].partition('.\\" end options')[0]
+    for item in re.split(r"^(?=\.It Fl )", block, flags=re.MULTILINE)[1:]:
+        lines = item.removesuffix(".El\n").splitlines()
+        if MORE in lines:
+            yield _name_of(lines[0]), lines[lines.index(MORE) + 1:]
+
+
+def _option_head(option: click.Option) -> str:
+    value = ""
+    if not option.is_flag:
+        choices = option.type.choices if isinstance(option.type, click.Choice) and not option.metavar else ()
+        value = f" Cm {' | '.join(choices)}" if choices else f" Ar {option.metavar or option.type.name.upper()}"
+    return ".It " + " , ".join(f"Fl {flag[1:]}{value}" for flag in (*option.opts, *option.secondary_opts))
+
+
+def _option_help(option: click.Option) -> str:
+    """The help of an option with its default and its bounds."""
+    text = (option.help or "").rstrip(".") + "."
+    kind = option.type
+    if isinstance(kind, click.IntRange | click.FloatRange):
+        bounds = kind._describe_range()
+        text += f" From {bounds}." if " to " in bounds else ""
+    if option.show_default and option.default not in (None, False):
+        text += f" The default is {option.default:g}." if isinstance(option.default, float) else \
+            f" The default is {option.default}."
+    return text if text.startswith("macOS") else text[0].upper() + text[1:]
+
+
+def _marked(text: str) -> str:
+    """Text lines with options in bold, and metavariables as arguments."""
+    text = re.sub(r"(?<![\w-])--?([a-z][a-z-]*)", lambda found: "\\fB" + found[0].replace("-", "\\-") + "\\fP",
+                  text.replace("\\", "\\e"))
+    text = re.sub(r"\b(?:N|DIR|FILE|PID|TIME)\b", r"\\fI\g<0>\\fP", text)
+    lines = [line for sentence in re.split(r"(?<=\.) (?=[A-Z])", text)
+             for line in wrap(sentence, 78, break_long_words=False, break_on_hyphens=False)]
+    return "\n".join("\\&" + line if line.startswith((".", "'")) else line for line in lines)
+
+
 def generated(repo: Path = REPO) -> dict[Path, str]:
     """Every file with generated parts, whole, as it should be. Raises DocsError."""
     made = {repo / "rogue_hunter" / "schemas" / f"{kind}.json": wire.dumps_pretty(json_schema(kind)).decode() + "\n"
             for kind in RECORDS}
-    documents: tuple[tuple[str, str, dict[str, Iterator[str]]], ...] = (
-        ("man/rogue-hunter.5", '.\\" {}',
-         {"records": record_tables(), "configuration": config_tables(), "database": column_tables()}),
-        ("man/rogue-hunter.7", '.\\" {}', {"commands": commands_mdoc(repo)}),
-        ("README.md", "<!-- {} -->", {"commands": commands_markdown(repo)}),
+    documents: tuple[tuple[str, str, dict[str, Callable[[str], Iterable[str]]]], ...] = (
+        ("man/rogue-hunter.5", '.\\" {}', {"records": lambda _: record_tables(), "configuration": lambda _: config_tables(),
+                                           "database": lambda _: column_tables()}),
+        ("man/rogue-hunter.7", '.\\" {}', {"commands": lambda _: commands_mdoc(repo)}),
+        ("README.md", "<!-- {} -->", {"commands": lambda _: commands_markdown(repo)}),
+        *((f"man/rh-{name}.1", '.\\" {}', {"options": partial(
+            options_mdoc, import_module(f"rogue_hunter.cli.{name}").command)}) for name in names()),
     )
     for name, comment, parts in documents:
         try:
@@ -251,7 +341,7 @@ def generated(repo: Path = REPO) -> dict[Path, str]:
             raise DocsError(f"{repo / name}: {error.strerror}; the documents are made in a checkout") from None
         for part, lines in parts.items():
             text = _splice(repo / name, text, comment.format(f"begin {part} ({HOW})"),
-                           comment.format(f"end {part} ({HOW})"), lines)
+                           comment.format(f"end {part} ({HOW})"), lines(text))
         made[repo / name] = text
     return made
 
