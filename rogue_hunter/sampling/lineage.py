@@ -21,6 +21,10 @@ _KEPT_AT_END = ("cpu_percent", "cpu_seconds_total", "disk_bytes_per_s", "disk_re
 """Rates and totals of a last row; every other rate of its interval is unknown."""
 
 
+HELPER_DEPTH = 4
+"""Generations of helper processes: rh-pipe starts a worker, which starts the programs that it reads from."""
+
+
 class Lineage:
     """Adds to each row name, own, unit, orphan_of, ended and the use of its ended children."""
 
@@ -38,7 +42,7 @@ class Lineage:
         self._ended: dict[Key, Row] = {}
         self._ts: float | None = None
         self._helpers: dict[Key, float] = {}
-        """CPU use of rogue-hunter's other processes."""
+        """CPU use of the processes that this one started."""
 
     def __call__(self, tick: Tick) -> Tick:
         """The tick with its rows completed."""
@@ -122,7 +126,7 @@ class Lineage:
             self._own.add(key)
             out["own"] = True
             used = out.get("cpu_percent", 0.0) + out.get("children_cpu_percent", 0.0)
-            if used and key[0] != closing.get("self_pid"):
+            if used and self._started_by(closing.get("self_pid"), row, processes):
                 self._helpers[key] = used
             else:
                 self._helpers.pop(key, None)
@@ -169,8 +173,8 @@ class Lineage:
             self._credited.add(key)
 
     def _closing(self, closing: Row, rows: Mapping[Key, Row], settled: Settlement, interval: float) -> Row:
-        """The closing row: CPU time that was found in children is attributed, and rogue-hunter's own use is that of all
-        its processes."""
+        """The closing row: CPU time that was found in children is attributed, and the own use is that of this process
+        and its helpers. Other rh-* commands have a row each: their use must neither slow this beat down nor excuse it."""
         helpers = sum(self._helpers.values())
         if helpers and "self_cpu_percent" in closing:
             closing = {**closing, "self_cpu_percent": round(closing["self_cpu_percent"] + helpers, 2)}
@@ -198,6 +202,15 @@ class Lineage:
             return True
         parent = self._by_pid.get(row.get("ppid") or -1)
         return parent is not None and parent in self._own and parent[1] <= key[1]
+
+    def _started_by(self, pid: int | None, row: Row, processes: Mapping[Key, Row]) -> bool:
+        """True for a process below `pid`."""
+        above = row.get("ppid")
+        for _ in range(HELPER_DEPTH):
+            if above is None or above == pid:
+                return pid is not None and above == pid
+            above = processes.get(self._by_pid.get(above, (0, 0)), {}).get("ppid")
+        return False
 
     def _reparented(self, key: Key, was: Row) -> None:
         """The parent died: remember who it was."""

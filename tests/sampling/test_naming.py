@@ -81,15 +81,17 @@ def test_not_own(cmdline: str) -> None:
 
 
 def test_helpers_are_own() -> None:
-    """What one of our commands starts is ours, and its CPU use is counted as that of rogue-hunter."""
+    """What rh-pipe starts, and what that starts, counts as its own use; another rh-pipe and a reader do not."""
     def rows(cpu: float) -> list[dict[str, object]]:
         return [row(50, 500, command="python", cmdline="python -m rogue_hunter pipe", cpu_percent=1.0),
                 row(60, 600, ppid=50, command="journalctl", cmdline="journalctl -o json", cpu_percent=cpu),
-                row(70, 700, command="other", cmdline="other", cpu_percent=90.0)]
+                row(61, 610, ppid=60, command="zcat", cmdline="zcat", cpu_percent=2.0),
+                row(70, 700, command="other", cmdline="other", cpu_percent=90.0),
+                row(80, 800, command="python", cmdline="python -m rogue_hunter pipe", cpu_percent=30.0)]
 
     ticks = list(map(Lineage(), stream([rows(5.0), rows(40.0), rows(0.0)], self_pid=50, self_cpu_percent=1.0)))
-    assert [made.get("own") for made in ticks[1].processes.values()] == [True, True, None]
-    assert [tick.row["self_cpu_percent"] for tick in ticks if tick.row] == [6.0, 41.0, 1.0]
+    assert [made.get("own") for made in ticks[1].processes.values()] == [True, True, True, None, True]
+    assert [tick.row["self_cpu_percent"] for tick in ticks if tick.row] == [8.0, 43.0, 3.0]
 
 
 def test_every_command_is_known() -> None:
