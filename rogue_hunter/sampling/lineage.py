@@ -174,7 +174,7 @@ class Lineage:
 
     def _closing(self, closing: Row, rows: Mapping[Key, Row], settled: Settlement, interval: float) -> Row:
         """The closing row: CPU time that was found in children is attributed, and the own use is that of this process
-        and its helpers. Other rh-* commands have a row each: their use must neither slow this beat down nor excuse it."""
+        and its helpers. Other rh-* commands have a row each: their use neither slows this beat down nor excuses it."""
         helpers = sum(self._helpers.values())
         if helpers and "self_cpu_percent" in closing:
             closing = {**closing, "self_cpu_percent": round(closing["self_cpu_percent"] + helpers, 2)}
