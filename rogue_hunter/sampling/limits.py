@@ -56,6 +56,9 @@ LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "exfa
                    "bcachefs", "overlay"))
 """File systems that answer without a network."""
 
+KTHREADD = 2
+"""The parent of all kernel threads."""
+
 HEAVY_BYTES = 16 << 20
 """Memory from which a process can be the one that the kernel killed for want of memory."""
 
@@ -218,7 +221,8 @@ class Limits:
         found = []
         for key, row in self._active.items():
             delay = row.get("run_delay_ms_per_s") or 0.0
-            if delay < AFFINITY_DELAY_MS_PER_S or key not in tick.processes:
+            # A kernel thread of one CPU is bound to it by design.
+            if delay < AFFINITY_DELAY_MS_PER_S or key not in tick.processes or row.get("ppid") == KTHREADD:
                 continue
             with suppress(OSError, ValueError):
                 allowed = len(self._affinity(key[0]))

@@ -337,8 +337,8 @@ class Slicer:
         rows: dict[str, list[Row]] = {}
         for use in done.uses.values():
             unit = use.row.get("unit")
-            if unit is None:
-                continue
+            if unit is None or use.row.get("own"):
+                continue        # what rogue-hunter uses is not the work of the program that starts it
             if unit not in sums:
                 sums[unit], rows[unit] = Use(use.row), []
             sums[unit].merge(use)
@@ -370,6 +370,8 @@ class Slicer:
         below: dict[Key, list[Key]] = {}
         branches: dict[Key, dict[Key, float]] = {}
         for key, use in done.uses.items():
+            if use.row.get("own"):
+                continue
             branch = key
             for parent, row in self._ancestors(done, use.row, pids):
                 if starts_jobs(row):

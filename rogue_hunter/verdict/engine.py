@@ -83,6 +83,8 @@ def verdict(window: Window) -> Verdict:
               sorted(found, key=lambda one: (one.kind in ("use", "own"), _standing(one), -one.lost_s, one.cause))]
     if all(one.kind in ("use", "own") or _standing(one) for one in ranked):
         ranked.sort(key=lambda one: (one.kind == "own", _standing(one)))
+    for index, one in enumerate(ranked[1:], 1):     # what is listed later never has more points
+        ranked[index] = replace(one, points=min(one.points, ranked[index - 1].points))
     state = ("found" if ranked and ranked[0].kind not in ("use", "own") and not _standing(ranked[0])
              else "use" if ranked and ranked[0].kind in ("use", "own") else "nothing")
     return Verdict(state, tuple(ranked), _cleared(window, ranked), own, window.seconds, window.resolution_s)

@@ -129,7 +129,8 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
     for at, these in by.items():
         longest = max(these, key=lambda one: total(one, "since_s"))
         since, kind = total(longest, "since_s"), str(at[0])
-        if since < WAIT_S or (not waiting[at] and kind not in EVEN_IF_ALONE):
+        alone = kind in EVEN_IF_ALONE and not any(one.get("waiters") for one in these)
+        if since < WAIT_S or not (waiting[at] or alone):
             continue
         if kind == "uninterruptible" and any(cause.resource in ("disk", "memory") for cause in shortages):
             continue

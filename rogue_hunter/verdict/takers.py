@@ -23,9 +23,9 @@ DOMINANT = 0.6
 """One identity with this part of a group's use is named instead of the group."""
 SPECIFIC = 0.65
 """A smaller group with this part of a larger one's use is named instead of the larger one."""
-ALONE = 0.85
-"""Processes of one name with this part of the use of a parent with children of several names are named instead of it,
-even if they are short."""
+ALONE = 0.7
+"""A few processes of one name with this part of the use of an idle parent's children are named instead of it, even if
+they are short."""
 FEW = 8
 """Up to so many workers of one name are called by their name; more belong to the process that starts them."""
 ACTIVE = 0.25
@@ -359,8 +359,7 @@ class Ledger:
         used = sum(points[one] for one in most)
         lasted = sum(len(self._nodes[one].own) for one in most)
         weighted = sum(weight > 0 for weight in self.weights)
-        direct = root is not None and len(by_name) > 1 and all(
-            self._nodes[one].row.get("ppid") == root.get("pid") for one in most)
+        direct = root is not None and all(self._nodes[one].row.get("ppid") == root.get("pid") for one in most)
         return most if (used >= DOMINANT * summed and lasted >= 0.6 * weighted * len(most)) or \
             (direct and used >= ALONE * summed and idle <= 0.05 * summed) else []
 

@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rogue_hunter.host.linux.cgroups import Cgroups, parse_mounts
-from rogue_hunter.sampling.limits import Limits, parse_descriptor_slots, parse_open_files_limit
+from rogue_hunter.sampling.limits import Limits, on_full, parse_descriptor_slots, parse_open_files_limit
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, Tick
 
@@ -135,6 +136,50 @@ def test_affinity_holds_back_while_other_cpus_idle(scene: Scene) -> None:
     assert scene.look(waits) == []
     scene.machine["cpu_busy_cores"], scene.allowed[7] = 1.0, {0, 1}
     assert scene.look(waits) == []
+    scene.allowed[7] = {0}
+    assert scene.look({**waits, "ppid": 2}) == []       # a kernel thread belongs to its CPU
+
+
+def test_a_limit_of_requests(scene: Scene) -> None:
+    """100 requests a second are allowed and made."""
+    busy = {"disk_bytes_per_s": 4e5}
+
+    def made(requests: int) -> dict[str, str]:
+        return {"io__max": "8:0 rbps=max wbps=max riops=100 wiops=max\n", "io__stat": f"8:0 rbytes=0 rios={requests}\n"}
+
+    scene.look(busy, **made(0))
+    scene.look(busy, **made(100))
+    (found,) = scene.look(busy, **made(200))
+    assert (found["kind"], found["limit"], found["use"], found["object"]) == ("io", 100.0, 100.0, "requests")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_full_disk_names_who_writes_to_it(spawn: Callable[..., subprocess.Popen[bytes]], tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with a file open for writing there, and none that only reads or lies elsewhere."""
+    (tmp_path / "file").touch()
+    code = "import sys, time\nf = open(sys.argv[1], sys.argv[2])\nprint(flush=True)\ntime.sleep(600)"
+    writer, reader = (spawn([sys.executable, "-c", code, str(tmp_path / "file"), mode], stdout=subprocess.PIPE,
+                            stderr=subprocess.DEVNULL) for mode in ("a", "r"))
+    for child in (writer, reader):
+        child.stdout.readline()         # type: ignore[union-attr]
+    device = os.stat(tmp_path).st_dev
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    for pid in (writer.pid, reader.pid):
+        (proc / str(pid)).symlink_to(f"/proc/{pid}")
+    (proc / "self").mkdir()
+    (proc / "self/mountinfo").write_text(
+        f"1 0 {os.major(device)}:{os.minor(device)} / /full\\040disk rw,relatime - ext4 /dev/x rw\n"
+        f"2 0 {os.major(device)}:{os.minor(device)} / /net rw - nfs4 server:/ rw\n")
+    room = {"f_bavail": 0, "f_bfree": 0, "f_frsize": 4096, "f_blocks": 10**6, "f_files": 9, "f_ffree": 9}
+    asked: list[str] = []
+    monkeypatch.setattr(os, "statvfs", lambda place: asked.append(place) or SimpleNamespace(**room))
+    assert on_full(proc, (writer.pid, reader.pid)) == {writer.pid: "/full disk"} and asked == ["/full disk"]
+    room["f_bavail"] = room["f_bfree"] = 10**5
+    assert on_full(proc, (writer.pid, reader.pid)) == {}
+    room["f_ffree"] = 0
+    assert on_full(proc, (writer.pid,)) == {writer.pid: "/full disk"}
 
 
 def test_open_files_at_their_limit(scene: Scene) -> None:

@@ -31,6 +31,7 @@ from tests.tools.ticks import row, stream
     ("bash", "/usr/bin/bash", "bash -eu ./nightly.sh", "nightly.sh"),
     ("sh", "/usr/bin/dash", "sh -c while :; do :; done", "sh"),
     ("bash", "/usr/bin/bash", "-bash", "bash"),
+    ("bash", "/usr/bin/bash", "bash /dev/fd/3", "bash"),
     ("GeckoMain", "/usr/lib/firefox/firefox", "/usr/lib/firefox/firefox", "firefox"),
     ("sshd", "/usr/sbin/sshd", "sshd: ann@pts/0", "sshd"),
     ("postgres", "/usr/lib/postgresql/postgres", "postgres: writer", "postgres"),

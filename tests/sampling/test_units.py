@@ -153,6 +153,18 @@ def test_wrappers_are_stepped_over(wrapper: str) -> None:
     assert [made["unit"] for made in tick.processes.values()][2:] == ["work[70]", "work[70]"]
 
 
+def test_a_session_of_its_own_is_a_unit_of_its_own() -> None:
+    """A runner starts one program with setsid and one without."""
+    runner = row(7, 1, command="runner", cmdline="runner", session=7)
+    rows = [runner, row(8, 2, ppid=7, command="job", cmdline="job", session=8), row(9, 3, ppid=8, command="part",
+            cmdline="part", session=8), row(10, 4, ppid=7, command="helper", cmdline="helper", session=7)]
+    lineage = Lineage()
+    for tick in stream([rows] * 2):
+        last = lineage(tick)
+    assert {key[0]: one["unit"] for key, one in last.processes.items()} == {
+        7: "runner[7]", 8: "job[8]", 9: "job[8]", 10: "runner[7]"}
+
+
 def test_a_unit_takes_the_name_of_the_program_after_exec() -> None:
     """`nice server` at a prompt: the unit is server as soon as nice has become it, for its children too."""
     def rows(command: str) -> list[dict[str, object]]:

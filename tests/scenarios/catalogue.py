@@ -215,7 +215,7 @@ def mem_grow(stage: Stage) -> None:
 @scenario("culprit", "800 MB of a file mapped in a group of 200 MB: thrashes at its own limit", who=("modeler", "thrash"),
           causes=("memory", "limit"))
 def mem_thrash(stage: Stage) -> None:
-    stage.run("dd", "if=/dev/zero", "of=model.bin", "bs=1M", "count=800")
+    stage.run("dd", "if=/dev/zero", "of=model.bin", "bs=1M", "count=800", "oflag=direct")
     stage.python("modeler.py", "import mmap, random, sys\nf = open(sys.argv[1], 'rb')\nm = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)\n"
                  "while True: m[random.randrange(len(m) // 4096) * 4096]\n", "model.bin",
                  group=stage.group("memory", "thrash", memory__limit_in_bytes=200 << 20))
@@ -224,7 +224,7 @@ def mem_thrash(stage: Stage) -> None:
 @scenario("culprit", "takes the page cache of a reader in the same group of 1 GB", who=("greedy",), causes=("memory", "limit"),
           victims=("lookup",), seconds=12)
 def mem_evict(stage: Stage) -> None:
-    stage.run("dd", "if=/dev/zero", "of=table.bin", "bs=1M", "count=600")
+    stage.run("dd", "if=/dev/zero", "of=table.bin", "bs=1M", "count=600", "oflag=direct")
     group = stage.group("memory", "shared", memory__limit_in_bytes=1 << 30)
     stage.python("lookup.py", "import os, random, sys\nf = os.open(sys.argv[1], os.O_RDONLY)\nn = os.fstat(f).st_size\n"
                  "for at in range(0, n, 1 << 20): os.pread(f, 1 << 20, at)\n"

@@ -106,6 +106,13 @@ def test_a_process_that_changes_is_described_as_it_is_now(tmp_path: Path) -> Non
     assert [(p["command"], p["name"]) for p in read(tmp_path / "x.db", "process_slice")] == [("worker", "a.sh")] * 2
 
 
+def test_the_first_parent_of_a_process_is_kept(tmp_path: Path) -> None:
+    """When the parent ends, process 1 is the parent, which did not start it."""
+    write(tmp_path / "a.db", [[machine(START), process(START, 7, ppid=5)],
+                              [machine(START + 5), process(START + 5, 7, ppid=1)]])
+    assert [one["ppid"] for one in read(tmp_path / "a.db", "process_slice")] == [5, 5]
+
+
 def test_quiet_slices_of_a_minute_are_one_row(tmp_path: Path) -> None:
     """Averages by time, extremes, sums; a slice with waits is a row of its own."""
     calm = {"pressure_cpu_some_ms_per_s": 1.0, "pressure_io_some_ms_per_s": 0.0, "uninterruptible": 0}

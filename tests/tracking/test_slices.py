@@ -114,6 +114,15 @@ def test_a_unit_is_the_sum_of_all_its_processes() -> None:
     assert group["memory_bytes"] == 30 << 20
 
 
+def test_a_program_that_starts_rogue_hunter_does_not_use_what_that_uses() -> None:
+    """S4: a runner with rh-report and rh-pipe below it, and with two workers."""
+    own = [row(100 + i, unit="runner[7]", command="rh-report", ppid=7, own=True, cpu_percent=50.0) for i in range(3)]
+    work = [row(200 + i, unit="runner[7]", command="worker", ppid=7, cpu_percent=5.0) for i in range(2)]
+    made, _ = run(ticks_of(row(7, command="python3", name="runner", unit="runner[7]", cmdline="python3 runner"), *own, *work))
+    groups = of(made, "group_slice", unit="runner[7]")
+    assert groups and all(one["cpu_seconds"] <= 0.6 for one in groups)
+
+
 def test_a_unit_of_one_process_has_no_row() -> None:
     """Its process row says it all."""
     made, _ = run(ticks_of(row(7, unit="a.service", cpu_percent=90.0)))
