@@ -40,12 +40,7 @@ def why(source: Source, period: Period, at: float | None, limit: int | None = No
 
     `live` asks a running rh-pipe for the slices that it has in memory.
     """
-    if at is None:
-        found = over(source, period.since, period.until, live, period.text)
-    elif abs(at - source.now) <= NOW_S:
-        found = of_now(source, live)
-    else:
-        found = at_moment(source, at, live, period.text)
+    found = evidence_of(source, period, at, live)
     judged = verdict(found.window)
     causes = judged.causes[:limit] if limit else judged.causes
     first = causes[0] if causes else None
@@ -57,7 +52,7 @@ def why(source: Source, period: Period, at: float | None, limit: int | None = No
         if first is not None and first.who is not None else {}
     made = record(
         "report_why", since=round(window.since, 3), until=round(window.until, 3), at=at, verdict=judged.state,
-        headline=_headline(source, found, judged), cause=first.cause if first else None,
+        headline=headline(source, found, judged), cause=first.cause if first else None,
         kind=first.kind if first else None, confidence=first.confidence if first else None, **head,
         causes=fields, not_causes=out, victims=victim_fields(first.victims) if first else [],
         pauses=list(found.pauses), minutes=found.minutes, watched_s=round(window.seconds, 1),
@@ -71,6 +66,15 @@ def why(source: Source, period: Period, at: float | None, limit: int | None = No
                   columns=["rank", "is_cause", "cause", "kind", "points", "command", "pid", "at", "words"])
 
 
+def evidence_of(source: Source, period: Period, at: float | None, live: Live | None) -> Evidence:
+    """The evidence about a moment, now, or a period if `at` is None."""
+    if at is None:
+        return over(source, period.since, period.until, live, period.text)
+    if abs(at - source.now) <= NOW_S:
+        return of_now(source, live)
+    return at_moment(source, at, live, period.text)
+
+
 def _when(source: Source, found: Evidence) -> str:
     window, now = found.window, source.now
     if window.recent:
@@ -80,7 +84,8 @@ def _when(source: Source, found: Evidence) -> str:
     return f"from {moment(window.since, now)} to {moment(window.until, now)}"
 
 
-def _headline(source: Source, found: Evidence, judged: Verdict) -> str:
+def headline(source: Source, found: Evidence, judged: Verdict) -> str:
+    """The verdict as a sentence, safe for a terminal."""
     when = _when(source, found)
     begin = f"{when[0].upper()}{when[1:]}"
     if found.absent or judged.state == "no_evidence":

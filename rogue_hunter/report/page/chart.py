@@ -1,0 +1,177 @@
+"""SVG charts: panels over one time axis with pauses as bands and events as bars, and the line in a row of a table."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rogue_hunter.report.page.markup import Markup, tag
+from rogue_hunter.text.format import clip
+
+Points = Sequence[tuple[float, float, float]]
+"""Steps of a line: begin, end (epoch seconds) and value; a time without a step is a gap."""
+
+LEFT, RIGHT, HEIGHT, HEAD, AXIS = 46, 10, 58, 20, 22
+"""Pixels: margins, height of a panel, of the line above it, and of the time axis."""
+ROW = 24
+"""Height of an event with its label."""
+CHARACTER = 6.4
+"""Width of a character of a label, on average."""
+_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a panel. `style` names its colour and dashes in the style sheet; the first line is filled."""
+
+    name: str
+    style: str
+    points: Points
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A chart of `lines` from 0 to `top`. `words` prints a value."""
+
+    title: str
+    lines: Sequence[Line]
+    top: float
+    words: Callable[[float], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """An event: its time, its label, and its band."""
+
+    start: float
+    end: float
+    label: str
+    band: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What is drawn: `since` to `until`, the time that the question is about, pauses, panels and events."""
+
+    since: float
+    until: float
+    asked: tuple[float, float]
+    pauses: Sequence[tuple[float, float]] = ()
+    panels: Sequence[Panel] = ()
+    bars: Sequence[Bar] = field(default=())
+
+
+def timeline(made: Timeline, width: int, prefix: str, title: str, description: str) -> Markup:
+    """The chart, `width` pixels wide. `prefix` makes the ids of this drawing unique in the page."""
+    height = sum(HEAD + HEIGHT for _ in made.panels) + 14 + (ROW * len(made.bars) + HEAD if made.bars else 0) + AXIS
+    scale = (width - LEFT - RIGHT) / max(made.until - made.since, 1e-3)
+
+    def x(at: float) -> float:
+        return LEFT + (min(max(at, made.since), made.until) - made.since) * scale
+
+    floor = height - AXIS
+    parts: list[object] = [tag("title", title, id=f"{prefix}-t"), tag("desc", description, id=f"{prefix}-d")]
+    if made.asked[1] - made.asked[0] < 0.95 * (made.until - made.since):
+        parts.append(_band("asked", x(made.asked[0]), x(made.asked[1]), floor))
+    ticks = axis(made.since, made.until, width - LEFT - RIGHT)
+    parts += [tag("line", class_="grid", x1=x(at), x2=x(at), y1=0, y2=floor) for at, _ in ticks]
+    parts += [_band("paused", x(begin), x(end), floor) for begin, end in made.pauses]
+    y = 0.0
+    for panel in made.panels:
+        parts += _panel(panel, x, y, width)
+        y += HEAD + HEIGHT
+    y += 14
+    if made.bars:
+        parts.append(tag("text", "Events: processes at or above the tracking band", class_="head", x=LEFT, y=y + 12))
+        y += HEAD
+    for bar in made.bars:
+        parts += _bar(bar, x, y, width)
+        y += ROW
+    parts += [tag("text", label, class_="tick", x=x(at), y=height - 6, text_anchor="middle") for at, label in ticks]
+    return tag("svg", parts, class_=f"timeline {prefix}", viewBox=f"0 0 {width} {height}", width=width, height=height,
+               role="img", aria_labelledby=f"{prefix}-t {prefix}-d")
+
+
+def _band(kind: str, begin: float, end: float, floor: float) -> Markup:
+    return tag("rect", class_=kind, x=begin, y=0, width=max(2.0, end - begin), height=floor)
+
+
+def _panel(panel: Panel, x: Callable[[float], float], top: float, width: int) -> list[Markup]:
+    base = top + HEAD + HEIGHT
+    high = panel.top or 1.0
+
+    def y(value: float) -> float:
+        return base - min(max(value, 0.0), high) / high * (HEIGHT - 4)
+
+    parts = [tag("text", panel.title, class_="head", x=LEFT, y=top + 14),
+             tag("line", class_="base", x1=LEFT, x2=width - RIGHT, y1=base, y2=base),
+             tag("text", panel.words(high), class_="tick", x=LEFT - 5, y=top + HEAD + 12, text_anchor="end"),
+             tag("text", "0", class_="tick", x=LEFT - 5, y=base, text_anchor="end")]
+    at = LEFT + (len(panel.title) + 2) * CHARACTER
+    if len(panel.lines) > 1:
+        for line in panel.lines:
+            parts += [tag("line", class_=f"line {line.style}", x1=at, x2=at + 16, y1=top + 10, y2=top + 10),
+                      tag("text", line.name, class_="tick", x=at + 20, y=top + 14)]
+            at += 28 + len(line.name) * CHARACTER
+    highest = max((value for line in panel.lines for _, _, value in line.points), default=None)
+    if highest is not None and at + 100 < width:
+        parts.append(tag("text", f"highest {panel.words(highest)}", class_="tick", x=width - RIGHT, y=top + 14,
+                         text_anchor="end"))
+    for nth, line in enumerate(panel.lines):
+        drawn = stairs(line.points, x, y)
+        if nth == 0 and drawn:
+            parts.append(tag("path", class_=f"area {line.style}", d=_closed(line.points, x, y, base)))
+        if drawn:
+            parts.append(tag("path", class_=f"line {line.style}", d=drawn))
+    return parts
+
+
+def stairs(points: Points, x: Callable[[float], float], y: Callable[[float], float]) -> str:
+    """The path of steps; a gap in time is a gap in the line."""
+    made: list[str] = []
+    before = -math.inf
+    for begin, end, value in points:
+        made.append(f"V{y(value):.1f}H{x(end):.1f}" if begin - before < 0.5 + 0.2 * (end - begin) else
+                    f"M{x(begin):.1f} {y(value):.1f}H{x(end):.1f}")
+        before = end
+    return "".join(made)
+
+
+def _closed(points: Points, x: Callable[[float], float], y: Callable[[float], float], base: float) -> str:
+    """The area below the steps, a closed part for each step."""
+    runs = [part for part in stairs(points, x, y).split("M") if part]
+    return "".join(f"M{(start := run.split(' ', 1)[0])} {base:.1f}V{run.split(' ', 1)[1]}V{base:.1f}H{start}Z"
+                   for run in runs)
+
+
+def _bar(bar: Bar, x: Callable[[float], float], top: float, width: int) -> list[Markup]:
+    begin, end = x(bar.start), x(bar.end)
+    label = clip(bar.label, int((width - LEFT - RIGHT) / CHARACTER))
+    at = max(float(LEFT), min(begin, width - RIGHT - len(label) * CHARACTER))
+    return [tag("text", label, class_="tick", x=at, y=top + 12),
+            tag("rect", class_=f"bar {bar.band}", x=begin, y=top + 16, width=max(3.0, end - begin), height=5, rx=2)]
+
+
+def axis(since: float, until: float, pixels: float) -> list[tuple[float, str]]:
+    """Times for the axis with their labels, local, at round steps and at least 80 pixels apart."""
+    most = max(2.0, pixels / 80)
+    step = next((step for step in _STEPS if (until - since) / step <= most), _STEPS[-1])
+    offset = time.localtime(since).tm_gmtoff
+    first = math.ceil((since + offset) / step) * step - offset
+    form = "%H:%M:%S" if step < 60 else "%H:%M" if step < 43200 else "%d %b"
+    count = int((until - first) / step) + 1 if until >= first else 0
+    return [(at, time.strftime(form, time.localtime(at))) for at in (first + n * step for n in range(count))
+            if (at - since) / (until - since) * pixels > 24 and (until - at) / (until - since) * pixels > 20]
+
+
+def spark(values: Sequence[float | None], style: str, words: str, width: int = 120, height: int = 22) -> Markup:
+    """A small chart of values that follow each other; None is a gap. `words` say what it shows."""
+    high = max((value for value in values if value is not None), default=0.0) or 1.0
+    step = width / max(len(values), 1)
+    points = [(float(n), n + 1.0, value) for n, value in enumerate(values) if value is not None]
+    path = _closed(points, lambda at: at * step, lambda value: height - 1 - value / high * (height - 3), height - 1.0)
+    return tag("svg", tag("title", words), tag("path", class_=f"area {style}", d=path) if path else None,
+               tag("line", class_="base", x1=0, x2=width, y1=height - 0.5, y2=height - 0.5), class_="spark",
+               viewBox=f"0 0 {width} {height}", width=width, height=height, role="img", aria_label=words)

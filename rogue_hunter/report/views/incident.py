@@ -1,0 +1,121 @@
+"""The views html and trace: a time, a pause or an event as a page for a browser, or as a trace for Perfetto."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import replace
+
+from rogue_hunter.capture.waitgraph.blame import blame
+from rogue_hunter.report import history, queries
+from rogue_hunter.report.blame_text import blame_lines
+from rogue_hunter.report.database import Source
+from rogue_hunter.report.evidence import Evidence
+from rogue_hunter.report.page.incident import Incident, page
+from rogue_hunter.report.queries import Period
+from rogue_hunter.report.render import Answer
+from rogue_hunter.report.sentences import number
+from rogue_hunter.report.trace import trace_events
+from rogue_hunter.report.views import captures
+from rogue_hunter.report.views.view import Asked
+from rogue_hunter.report.views.why import evidence_of, headline
+from rogue_hunter.store.database import DatabaseError
+from rogue_hunter.stream import wire
+from rogue_hunter.text.format import size
+from rogue_hunter.verdict.engine import verdict
+from rogue_hunter.verdict.window import Row
+
+AROUND_S = (120.0, 900.0)
+"""The timeline begins so long before the time in question, and ends so long after it, at least and at most: as long as
+that time lasted."""
+CAPTURES = 3
+"""Captures of which is shown who blocked whom: those of the period, the newest first."""
+EVENTS = 200
+SLICES_MOST = 2000
+"""Slices of which a trace has the processes: three hours."""
+
+
+def html(source: Source, asked: Asked) -> Answer:
+    """The page about a time, a pause or an event, as text."""
+    period, at = _subject(source, asked)
+    found = evidence_of(source, period, at, asked.live)
+    judged = verdict(found.window)
+    around = _around(source, found)
+    inside = Period(found.window.since, found.window.until)
+    made = Incident(
+        headline(source, found, judged), around.since, around.until, source.now, found, judged,
+        machine_rows(source, around, asked), queries.events(source.reader, around, source.watched, EVENTS),
+        history.pauses(source.reader, around), _blamed(source, inside), _facts(source, found, judged.own_cores, inside))
+    return Answer([], lambda _: page(made), raw=True)
+
+
+def trace(source: Source, asked: Asked) -> Answer:
+    """Pauses, events, slices and captures of a time as Chrome trace events."""
+    period, at = _subject(source, asked)
+    if at is not None:
+        window = evidence_of(source, period, at, asked.live).window
+        period = Period(window.since, window.until)
+    machine = machine_rows(source, period, asked)
+    sliced = [float(row["slice"]) for row in machine if "slice" in row][-SLICES_MOST:]
+    processes = history.slice_rows(source.reader, "v_process_slices", sliced)
+    events = trace_events(machine, processes, queries.events(source.reader, period, source.watched),
+                          history.pauses(source.reader, period), captures.find(source.reader, period))
+    made = wire.dumps({"traceEvents": events, "displayTimeUnit": "ms"}).decode()
+    return Answer([], lambda _: f"{made}\n", raw=True)
+
+
+def _subject(source: Source, asked: Asked) -> tuple[Period, float | None]:
+    """The period, or the moment, that is asked for. Raises DatabaseError for an unknown pause or event."""
+    if asked.pause:
+        pause = history.pause(source.reader, asked.pause)
+        if pause is None:
+            raise DatabaseError(f"{asked.pause}: no such pause; `rh-report pauses` lists them", 65)
+        return Period(pause["start"], pause["end"]), None
+    if asked.event:
+        event = queries.event(source.reader, asked.event, source.watched)
+        if event is None:
+            raise DatabaseError(f"{asked.event}: no such event; `rh-report events` lists them", 65)
+        return Period(event["entry_time"], event["entry_time"] + event["duration_s"]), None
+    return asked.period, asked.at
+
+
+def _around(source: Source, found: Evidence) -> Period:
+    window = found.window
+    length = window.until - window.since
+    margin = 0.0 if length > 2 * AROUND_S[1] else min(AROUND_S[1], max(AROUND_S[0], length))
+    return Period(window.since - margin, max(window.until, min(source.now, window.until + margin)))
+
+
+def machine_rows(source: Source, period: Period, asked: Asked) -> list[Row]:
+    """The machine's slices of a period, those of a running rh-pipe too, and minutes of the time that has no slices."""
+    rows: list[Row] = list(history.machine_slices(source.reader, period.since, period.until))
+    if asked.live is not None and source.watch == "running":
+        last = rows[-1]["slice"] if rows else period.since
+        rows += [one for one in asked.live() if one["type"] == "machine_slice" and last < one["slice"] < period.until]
+    begin = float(rows[0]["slice"]) if rows else period.until
+    older = history.machine(source.reader, period.since // 60 * 60, begin) if begin - period.since > 60 else []
+    return [*(row for row in older if not rows or row["minute"] + 60 <= begin + 1), *rows]
+
+
+def _blamed(source: Source, period: Period) -> list[tuple[dict[str, object], list[str]]]:
+    made: list[tuple[dict[str, object], list[str]]] = []
+    wide = replace(period, since=period.since - 30, until=period.until + 30)   # a capture begins after its pause
+    for own in captures.find(source.reader, wide):
+        found = captures.read(source.reader, str(own["id"])) if own["status"] != "skipped" else None
+        if found is not None and len(made) < CAPTURES:
+            made.append((found[0], list(blame_lines(blame(found[1]), 5))))
+    return made
+
+
+def _facts(source: Source, found: Evidence, own_cores: float | None, period: Period) -> list[tuple[str, str]]:
+    last = source.last_tick
+    machine = found.window.slices[-1].machine if found.window.slices else last
+    again = ["rh-report", "html", "--since", f"@{period.since:.0f}", "--until", f"@{period.until:.0f}", "--db",
+             str(source.path)]
+    facts = [
+        ("Host", last.get("host")), ("System", last.get("os")), ("Boot", machine.get("boot_id") or last.get("boot_id")),
+        ("CPUs", machine.get("cpus") or last.get("cpus")),
+        ("Memory", size(machine.get("memory_total_bytes") or last.get("memory_total_bytes"))),
+        ("rogue-hunter", None if own_cores is None else f"{number(round(100 * own_cores, 1))} % of a core"),
+        ("Time zone", time.strftime("%Z (UTC%z)", time.localtime(found.window.since))), ("Made by", shlex.join(again))]
+    return [(label, str(words)) for label, words in facts if words not in (None, "")]
