@@ -46,6 +46,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of the documents."""
     shutil.copytree(REPO / "man", tmp_path / "man")
     shutil.copytree(REPO / "rogue_hunter" / "schemas", tmp_path / "rogue_hunter" / "schemas")
+    shutil.copytree(REPO / "rogue_hunter" / "data", tmp_path / "rogue_hunter" / "data")
     shutil.copy(REPO / "README.md", tmp_path)
     docs.write(tmp_path)
     return tmp_path

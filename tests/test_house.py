@@ -15,7 +15,8 @@ import rogue_hunter
 from rogue_hunter.cli import names
 
 PACKAGE = Path(rogue_hunter.__file__).parent
-FILES = sorted(PACKAGE.rglob("*.py"))
+FILES = sorted(file for file in PACKAGE.rglob("*.py") if "data" not in file.relative_to(PACKAGE).parts)
+"""The modules; what lies in data/ is for other programs."""
 
 ROOMS = (
     "text", "schema", "config", "stream", "host", "sampling", "scoring", "tracking", "rules", "reaper", "capture",

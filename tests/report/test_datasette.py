@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import html
 import json
 import os
 import re
@@ -12,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -24,7 +27,7 @@ import pytest
 
 from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.report import command
-from rogue_hunter.report.views.datasette import USUAL, describe, metadata, metadata_file
+from rogue_hunter.report.views.datasette import USUAL, describe, metadata, metadata_file, tables
 from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.tables import TABLES, VIEWS
 from tests.tools.processes import wait_for
@@ -47,7 +50,7 @@ def test_every_query_runs_and_is_described(tmp_path: Path) -> None:
     for name, query in queries.items():
         names = dict.fromkeys(re.findall(r":([a-z]+)\b", query["sql"]), "")
         reader.execute(query["sql"], names).fetchall()
-        assert query["title"] and query["description"].endswith((".", "empty.")), name
+        assert query["title"] and query["hide_sql"] and query["description"].endswith((".", "empty.")), name
         # Every parameter is described, and what an empty one means.
         assert all(f"{parameter}:" in query["description"] for parameter in names), name
     reader.close()
@@ -59,11 +62,72 @@ def test_the_command_line_fits_the_name_of_the_file(tmp_path: Path) -> None:
     """The packaged metadata for the usual name; for another one the record itself, under that name."""
     file = tmp_path / "a dir" / "rogue-hunter.db"
     usual = describe(file)
-    assert shlex.split(usual["command"]) == ["datasette", str(file), "-m", str(metadata_file())]
+    plugins = ["--plugins-dir", str(metadata_file().parent / "datasette")]
+    assert shlex.split(usual["command"]) == ["datasette", str(file), "-m", str(metadata_file()), *plugins]
     assert " -c " in usual["command_1_0"] and list(usual["databases"]) == [USUAL]
     other = describe(tmp_path / "other.db")
-    assert other["command"].endswith("other.db -m -") and list(other["databases"]) == ["other"]
+    assert "other.db -m - --plugins-dir" in other["command"] and {
+        chart["db"] for chart in other["plugins"]["datasette-dashboards"][USUAL]["charts"].values()} == {"other"} and list(other["databases"]) == ["other"]
     assert other["databases"]["other"] == usual["databases"][USUAL]
+
+
+def test_tables_are_described() -> None:
+    """From the declarations: every column with its unit; labels, order and facets are of columns that exist."""
+    shown = metadata()["databases"][USUAL]["tables"]
+    assert shown == tables()
+    for table in TABLES:
+        about, names = shown[table.name], {column.name for column in table.columns}
+        assert about.get("hidden") or about["columns"].keys() == names
+        assert {about.get("sort_desc", "id"), about.get("label_column", "id"), *about.get("facets", ())} <= {*names, "id"}
+    assert "(s)" in shown["pauses"]["columns"]["duration_s"] and "(bytes)" in shown["command_minutes"]["columns"]["memory_bytes"]
+
+
+def test_the_dashboard_runs(tmp_path: Path) -> None:
+    """Every chart is in the layout, and its query is one SELECT that has the fields which are drawn."""
+    open_writer(tmp_path / "x.db")[0].close()
+    reader = open_reader(tmp_path / "x.db")
+    board = metadata()["plugins"]["datasette-dashboards"][USUAL]
+    assert {name for row in board["layout"] for name in row} == board["charts"].keys()
+    for chart in board["charts"].values():
+        found = reader.execute(chart["query"])
+        names = {column[0] for column in found.description}
+        drawn = {one["field"] for one in chart["display"].get("encoding", {}).values()} or {chart["display"]["field"]}
+        assert drawn == names and chart["title"] and chart["db"] == USUAL
+    reader.close()
+
+
+def plugin() -> dict[str, Any]:
+    """The names of the plugin, with stand-ins for what Datasette brings."""
+    code = (metadata_file().parent / "datasette" / "cells.py").read_text()
+    datasette_, markupsafe = types.ModuleType("datasette"), types.ModuleType("markupsafe")
+    datasette_.hookimpl = lambda function: function  # type: ignore[attr-defined]
+    markupsafe.escape = html.escape  # type: ignore[attr-defined]
+    markupsafe.Markup = type("Markup", (str,), {"format": lambda text, *args: str.format(text, *(html.escape(str(a)) for a in args))})  # type: ignore[attr-defined]
+    held = {name: sys.modules.get(name) for name in ("datasette", "markupsafe")}
+    try:
+        sys.modules.update(datasette=datasette_, markupsafe=markupsafe)
+        made: dict[str, Any] = {}
+        exec(compile(code, "cells.py", "exec"), made)
+        return made
+    finally:
+        for name, module in held.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module
+
+
+def test_cells_have_links_units_and_times() -> None:
+    """Numbers only: a text that a process chose is never made a link."""
+    cell = functools.partial(plugin()["render_cell"], database="x", datasette=types.SimpleNamespace(
+        urls=types.SimpleNamespace(row=lambda database, table, key: f"/{database}/{table}/{key}")))
+    assert cell(value=12, column="pause_id", table=None) == '<a href="/x/pauses/12">12</a>'
+    assert cell(value=12, column="event_id", table="v_timeline") == '<a href="/x/process_events/12">12</a>'
+    assert cell(value=12, column="pause_id", table="pauses") is None
+    assert cell(value='{"href":"javascript:alert(1)"}', column="pause_id", table=None) is None
+    assert ">1.5 GiB<" in cell(value=3 << 29, column="memory_bytes", table="process_snapshots")
+    assert ">82.0 %<" in cell(value=0.82, column="share", table="pause_culprits")
+    assert re.search(r">2027-01-1\d \d\d:\d\d:\d\d<", cell(value=1_800_000_000.5, column="entry_time", table="process_events"))
+    assert cell(value=None, column="ts", table=None) is None and cell(value=3.0, column="duration_s", table=None) is None
 
 
 # -- on the live file --------------------------------------------------------------------------------------------------
@@ -159,7 +223,7 @@ def test_the_same_numbers_as_rh_report_while_rh_pipe_writes(live: tuple[Path, st
 
     def same() -> None:
         pauses = canned(address, "recent_pauses")
-        assert [(p["id"], p["cause"], p["duration_s"], p["culprit"]) for p in pauses] == [
+        assert [(p["pause_id"], p["cause"], p["duration_s"], p["culprit"]) for p in pauses] == [
             (p["id"], p["cause"], round(p["duration_s"], 1), (p["culprits"] or [{}])[0].get("command"))
             for p in said("pauses")] and pauses
         offenders = canned(address, "offenders")
@@ -169,11 +233,11 @@ def test_the_same_numbers_as_rh_report_while_rh_pipe_writes(live: tuple[Path, st
             told = reported[one["command"]]
             assert (one["pause_minutes"], one["pauses"], one["events"], one["peak_score"]) == (
                 told["pause_minutes"], told["pauses"], told["events"], told.get("peak_score"))
-        line = [(t["ts"], t["what"], t["command"], t["id"]) for t in canned(address, "timeline")]
-        assert line == [(t["ts"], t["what"], t.get("command"), t.get("id")) for t in said("timeline")] and line
-        events = [(e["id"], e["pid"], e["peak_score"]) for e in canned(address, "events")]
+        line = [(t["what"], t["command"], t["event_id"] or t["pause_id"]) for t in canned(address, "timeline")]
+        assert line == [(t["what"], t.get("command"), t.get("id")) for t in said("timeline")] and line
+        events = [(e["event_id"], e["pid"], e["peak_score"]) for e in canned(address, "events")]
         assert events == [(e["id"], e["pid"], e["peak_score"]) for e in said("events")]
-        assert {e["id"] for e in canned(address, "open_events")} == {e["id"] for e in said("events") if e["open"]}
+        assert {e["event_id"] for e in canned(address, "open_events")} == {e["id"] for e in said("events") if e["open"]}
 
     # Between the two questions rh-pipe may write: then they are asked again.
     ticks = int(rows(db, "SELECT value FROM daemon_state WHERE key = 'ticks'")[0][0])
@@ -207,7 +271,7 @@ def test_a_real_browser_shows_it(live: tuple[Path, str], tmp_path: Path, page: s
     queries = metadata()["databases"][USUAL]["queries"]
     if page:
         assert queries[page]["title"] in drawn
-        (name,) = rows(db, "SELECT command FROM process_events WHERE cmdline LIKE '%while :; do%' LIMIT 1")[0]
+        (name,) = rows(db, "SELECT command FROM process_events LIMIT 1")[0]
         assert (">stopped<" in drawn) if page == "recent_pauses" else (f">{name}<" in drawn)
     else:
         assert all(query["title"] in drawn for query in queries.values())

@@ -28,6 +28,7 @@ import click
 from rogue_hunter.cli import names
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import Setting, settings
+from rogue_hunter.report.views.datasette import USUAL, tables
 from rogue_hunter.schema import RECORDS, SUMMARY
 from rogue_hunter.schema.field import VERSION, Field
 from rogue_hunter.schema.sampling import METRICS, SNAPSHOT
@@ -326,6 +327,10 @@ def generated(repo: Path = REPO) -> dict[Path, str]:
     """Every file with generated parts, whole, as it should be. Raises DocsError."""
     made = {repo / "rogue_hunter" / "schemas" / f"{kind}.json": wire.dumps_pretty(json_schema(kind)).decode() + "\n"
             for kind in RECORDS}
+    shipped = repo / "rogue_hunter" / "data" / "datasette.json"
+    described = wire.loads(shipped.read_bytes())
+    described["databases"][USUAL]["tables"] = tables()
+    made[shipped] = wire.dumps_pretty(described).decode() + "\n"
     documents: tuple[tuple[str, str, dict[str, Callable[[str], Iterable[str]]]], ...] = (
         ("man/rogue-hunter.5", '.\\" {}', {"records": lambda _: record_tables(), "configuration": lambda _: config_tables(),
                                            "database": lambda _: column_tables()}),
