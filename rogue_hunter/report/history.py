@@ -126,6 +126,28 @@ def minutes(connection: sqlite3.Connection, period: Period, limit: int = 0) -> l
     return [record("report_minute", **_machine(row), commands=held.get(row["minute"], [])) for row in rows]
 
 
+USED = {"cpu": "cpu_seconds", "disk": "disk_bytes", "memory": "memory_bytes", "gpu": "gpu_seconds",
+        "wakeups": "wakeups"}
+"""Resource -> the column of command_minutes by which usage is ranked."""
+
+
+def usage(connection: sqlite3.Connection, period: Period, resource: str) -> list[Record]:
+    """What each command used in the minutes that overlap the period, the one that used most of `resource` first."""
+    column = USED[resource]
+    most = f"{'max' if resource == 'memory' else 'sum'}({column})"
+    sums = ", ".join(f"round(sum({name}), 3) AS {name}" for name in ("cpu_seconds", "gpu_seconds", "run_delay_s"))
+    rows = connection.execute(
+        f"WITH m AS (SELECT *, row_number() OVER (PARTITION BY command ORDER BY {column} DESC, minute DESC) AS nth "
+        "FROM command_minutes WHERE minute > :first AND minute < :until "
+        "AND (:text = '' OR instr(lower(command), :text))) "
+        f"SELECT command, {sums}, sum(disk_bytes) AS disk_bytes, max(memory_bytes) AS memory_bytes, "
+        "sum(wakeups) AS wakeups, count(*) AS minutes, max(max_score) AS max_score, "
+        "max(CASE WHEN nth = 1 THEN minute END) AS peak_minute, max(CASE WHEN nth = 1 THEN pid END) AS pid "
+        f"FROM m GROUP BY command HAVING {most} > 0 ORDER BY {most} DESC, command",
+        {**_period(period), "first": period.since - 60})
+    return [record("report_usage", **known(row)) for row in rows]
+
+
 def minute_count(connection: sqlite3.Connection, period: Period) -> int:
     """How many minutes overlap the period."""
     count: int = connection.execute("SELECT count(*) FROM machine_minutes WHERE minute > ? AND minute < ?",

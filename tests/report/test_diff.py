@@ -61,10 +61,10 @@ def test_gained_and_lost(rh: Run, two: tuple[Path, Path]) -> None:
 def test_as_a_table(rh: Run, two: tuple[Path, Path]) -> None:
     """A sentence with the counts first; names visible; no database is asked for."""
     text = rh("report", "diff", *two, "--table", "--db", "/nonexistent/x.db").stdout.decode()
-    assert text.splitlines()[0] == "6 and 9 ticks: 2 commands gained a band, 2 lost one, 2 are as before"
+    assert text.splitlines()[0] == "commands in B: worse: 2, better: 2, same: 2 (6 ticks in A, 9 in B)"
     assert r"new\x1b[2J" in text and "\x1b" not in text
     same = rh("report", "diff", two[0], two[0], "--table").stdout.decode()
-    assert same == "6 and 6 ticks: 0 commands gained a band, 0 lost one, 4 are as before\n"
+    assert same == "commands in B: worse: 0, better: 0, same: 4 (6 ticks in A, 6 in B)\n"
     assert rh("report", "diff", two[0], two[0]).stdout == b""
     assert len(rh("report", "diff", *two, "-n", "1").stdout.splitlines()) == 1
 

@@ -61,8 +61,7 @@ def diff(_: Source, asked: Asked, opener: Opener = open_recording) -> Answer:
 
     def text(look: Style) -> str:
         up, down = (sum(one["bands"] > 0 for one in found), sum(one["bands"] < 0 for one in found))
-        head = f"{a.ticks} and {b.ticks} ticks: {up} command{'' if up == 1 else 's'} gained a band, {down} lost one, " \
-               f"{same} {'is' if same == 1 else 'are'} as before\n"
+        head = f"commands in B: worse: {up}, better: {down}, same: {same} ({a.ticks} ticks in A, {b.ticks} in B)\n"
         if not found:
             return head
         rows = [[one["change"], f"{one['bands']:+d}",

@@ -1,4 +1,4 @@
-"""The views timeline, offenders and minutes: what happened, which command caused pauses, the machine by minute."""
+"""The views timeline, offenders, minutes and usage: what happened, which command caused pauses, what was used when."""
 
 from __future__ import annotations
 
@@ -65,6 +65,29 @@ def offenders(source: Source, asked: Asked) -> Answer:
                 + more(len(found), total) + foot)
 
     return Answer(found, text, columns=columns("report_offender"))
+
+
+def usage(source: Source, asked: Asked) -> Answer:
+    """What each command used, the one that used most of a resource first."""
+    found = history.usage(source.reader, asked.period, asked.by)
+    total, limit = len(found), asked.rows(20)
+    found = found[:limit] if limit else found
+    empty = "" if found else nothing(source, asked, f"usage of {asked.by}", earlier=False)
+
+    def text(look: Style) -> str:
+        if not found:
+            return empty
+        rows = [[duration(u.get("cpu_seconds")), size(u.get("disk_bytes")), size(u.get("memory_bytes")),
+                 duration(u.get("gpu_seconds") or None), str(u.get("wakeups", "")), str(u["minutes"]),
+                 moment(u["peak_minute"], look.now), str(u.get("pid", "")), str(u["command"])] for u in found]
+        heads = ["CPU-TIME", "DISK", "MEMORY", "GPU-TIME", "WAKEUPS", "MINUTES", "MOST-AT", "PID", "COMMAND"]
+        keep = {"cpu": "CPU-TIME", "gpu": "GPU-TIME"}.get(asked.by, asked.by.upper())
+        drop = [head for head in ("MINUTES", "GPU-TIME", "WAKEUPS", "PID", "MEMORY", "DISK", "CPU-TIME", "MOST-AT")
+                if head != keep]
+        made = table(heads, rows, look, right=" ".join([*heads[:6], "PID"]), drop=" ".join(drop))
+        return made + more(len(found), total)
+
+    return Answer(found, text, columns=columns("report_usage"))
 
 
 def minutes(source: Source, asked: Asked) -> Answer:
