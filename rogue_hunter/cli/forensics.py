@@ -16,12 +16,13 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.schema.capture import RECORDS
 from rogue_hunter.schema.field import BANDS
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record, Tick
+from rogue_hunter.stream.tick import Record
 
 LOOK_S = 0.2
 """Interval at which a capture is checked while no input comes."""
 
 _OWN = frozenset({*RECORDS, "error"})
+"""Records of captures, and errors of input lines."""
 FORMS = ("table", "json", "ndjson")
 _forms = options.form_options(*FORMS, table="Text for people (default on a terminal).")
 _files = click.argument("files", nargs=-1, required=True, metavar="FILE|- ...")
@@ -38,9 +39,10 @@ Examples:
 @click.option("--tee", is_flag=True, help="Also print all of the input, not only the captures.")
 @click.option("--band", type=click.Choice(BANDS[1:]),
               help="Capture from this band on (default: bands.forensics of the configuration).")
+@options.stream_options
 @options.config_option
 @click.pass_context
-def command(context: click.Context, tee: bool, band: str | None, config: Config) -> int:
+def command(context: click.Context, tee: bool, band: str | None, form: str | None, config: Config) -> int:
     """Read event and pause records, capture evidence of this machine for the severe ones, and print it.
 
     Captures are made in another process, one at a time, and limited in number; skipped requests are reported.
@@ -64,13 +66,9 @@ def command(context: click.Context, tee: bool, band: str | None, config: Config)
     with CaptureProcess(settings) as capturer:
         stage = Captures(settings, capturer, boot_id=boot_id, cpu_seconds=lambda: capturer.cpu_seconds,
                          band=band or config.bands_of(config.scoring.model).forensics)
-        wire.write(chain(pumped(ticks, LOOK_S), stage), out, encode=wire.Encoder().tick if tee else _captures)
+        run.write_ticks(chain(pumped(ticks, LOOK_S), stage), out, run.stream_form(form),
+                        None if tee else lambda found: found["type"] in _OWN)
     return finish()
-
-
-def _captures(tick: Tick) -> bytes:
-    """The records of captures, and errors of input lines."""
-    return wire.only_records(Tick(records=[each for each in tick.records if each["type"] in _OWN]))
 
 
 # -- parse -------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import Rule, RuleSet
-from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.text.format import duration, visible
@@ -35,8 +34,9 @@ Examples:
 @click.option("--no-lifetime", is_flag=True,
               help="Require conditions to be observed for their full duration; ignore lifetime averages.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 if anything matched.")
+@options.stream_options
 @options.rules_options
-def command(tee: bool, no_lifetime: bool, exit_code: bool, config: Config, rules: RuleSet) -> int:
+def command(tee: bool, no_lifetime: bool, exit_code: bool, form: str | None, config: Config, rules: RuleSet) -> int:
     """Read ticks and print a match record for each process that matches a rule; no process is touched.
 
     A match is printed when it starts, then once a minute.
@@ -44,19 +44,18 @@ def command(tee: bool, no_lifetime: bool, exit_code: bool, config: Config, rules
     out = run.output()
     ticks, finish = run.read_ticks("rh-match")
     seen: list[int] = []
-    encode = wire.Encoder().tick if tee else _matches
     counted = run.ProcessCount()
     matcher = Matcher(rules, lifetime=not no_lifetime)
-    wire.write(chain(ticks, matcher, counted, lambda tick: _told(tick, seen)), out,
-               encode=encode)
+    run.write_ticks(chain(ticks, matcher, counted, lambda tick: _told(tick, seen)), out, run.stream_form(form),
+                    None if tee else _own)
     if not seen:
         counted.report(matcher.undecided)
     return finish() or (run.FOUND if exit_code and seen else run.OK)
 
 
-def _matches(tick: Tick) -> bytes:
-    """The records of this command: matches, and errors, which every filter passes on."""
-    return wire.only_records(Tick(records=[each for each in tick.records if each["type"] in ("match", "error")]))
+def _own(found: Record) -> bool:
+    """True for a record of this command: a match, or an error, which every filter passes on."""
+    return found["type"] in ("match", "error")
 
 
 def _told(tick: Tick, seen: list[int]) -> Tick:

@@ -53,6 +53,11 @@ def form_options(*names: str, **docs: str) -> Callable[[_F], _F]:
     return wrap
 
 
+def stream_options(function: _F) -> _F:
+    """--table and --ndjson, for a command that prints records as they come; see `run.stream_form`."""
+    return form_options("table", "ndjson", table="Text for people (default on a terminal).")(function)
+
+
 def config_option(function: _F) -> _F:
     """-c/--config: the value reaches the command as a Config."""
     def load_config(_context: click.Context, _param: click.Parameter, value: Path | None) -> Config:

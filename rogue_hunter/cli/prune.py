@@ -16,8 +16,7 @@ from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.service.manager import XDG, command_line
 from rogue_hunter.store import prune as pruning
-from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import record
+from rogue_hunter.stream.tick import Record, record
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
@@ -46,10 +45,11 @@ Examples:
               help="Then remove the oldest until the file is not larger (default: retention.max_size_mb).")
 @click.option("--dry-run", is_flag=True, help="Remove nothing; print what would be removed.")
 @click.option("--print-cron", is_flag=True, help="Print a crontab line that runs this daily, with full paths.")
+@options.stream_options
 @options.db_option()
 @options.config_option
-def command(older_than: float | None, max_size: int | None, dry_run: bool, print_cron: bool, db: Path | None,
-            config: Config) -> int:
+def command(older_than: float | None, max_size: int | None, dry_run: bool, print_cron: bool, form: str | None,
+            db: Path | None, config: Config) -> int:
     """Remove old history from the database and make its file smaller. Open events stay.
 
     Prints one record `prune`. While rh-pipe writes to the database, rh-prune asks it over its socket to prune.
@@ -60,7 +60,6 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
     age = config.retention.days * 86400 if older_than is None else older_than
     limit = config.retention.max_size_mb * 1_000_000 if max_size is None else max_size
     database = options.database_path(db, config, make=False)
-    out = run.output()
     now = time.time()
     before = pruning.files_size(database)
     fine_before = now - 3600 * config.retention.slice_hours
@@ -71,20 +70,25 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
         from rogue_hunter.daemon.socket.client import prune_through_pipe
 
         answer = prune_through_pipe(database, age, limit, config, refused)
-        out.write(wire.dumps(answer) + b"\n")
-        out.flush()
+        _print(answer, form)
         return run.OK if answer.get("below_limit", True) else run.FOUND
     after = removed.size_bytes if dry_run else pruning.files_size(database)
-    out.write(wire.dumps(record(
+    _print(record(
         "prune", ts=now, database=os.fsencode(database).decode("utf-8", "backslashreplace"), dry_run=dry_run,
         older_than_s=age, max_bytes=limit, removed=removed.rows, before_bytes=before, after_bytes=after,
-        below_limit=after <= limit, **left)) + b"\n")
-    out.flush()
+        below_limit=after <= limit, **left), form)
     if after > limit:
         run.say(f"{database}: still {after / 1e6:.1f} MB, the limit is {limit / 1e6:.1f} MB; " + (
             "a reader keeps the file from shrinking" if removed.size_bytes <= limit else "open events are not removed"))
         return run.FOUND
     return run.OK
+
+
+def _print(found: Record, form: str | None) -> None:
+    from rogue_hunter.report.record_text import prune_words
+    from rogue_hunter.report.render import Answer
+
+    run.print_answer(Answer([found], lambda _: f"{prune_words(found)}\n"), run.stream_form(form))
 
 
 def cron_line(arguments: Sequence[str]) -> str:

@@ -27,10 +27,11 @@ from rogue_hunter.reaper.process import Machine, Unreadable
 from rogue_hunter.reaper.run import Setup, exit_code
 from rogue_hunter.reaper.signals import Gone, Stop
 from rogue_hunter.reaper.stage import Reap
+from rogue_hunter.report.render import Answer
 from rogue_hunter.rules.model import RuleSet
-from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import chain, gathered
 from rogue_hunter.stream.tick import Record, Tick, record
+from rogue_hunter.text.format import visible
 
 if TYPE_CHECKING:
     from rogue_hunter.rules.matcher import Matcher
@@ -61,10 +62,11 @@ Examples:
 @click.option("--rearm", is_flag=True, help="Re-enable automatic kills after a failure, once you have checked.")
 @click.option("--tee", is_flag=True, help="Print the input too, not only the actions.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors on standard error.")
+@options.stream_options
 @options.db_option("Also store the actions in this database (default: the user's, if it exists).")
 @options.rules_options
 def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, verify: bool, rearm: bool, tee: bool,
-            quiet: bool, db: Path | None, config: Config, rules: RuleSet) -> int:
+            quiet: bool, form: str | None, db: Path | None, config: Config, rules: RuleSet) -> int:
     """Read match records, terminate their processes, and print an action record for each: SIGTERM, 5 seconds, SIGKILL.
 
     Asks on the terminal first, unless --yes. No signal is sent before its audit entry is on disk.
@@ -72,10 +74,10 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
     if sum(map(bool, (pids, everything, verify, rearm))) > 1:
         raise run.Failure("--pid, --all, --verify and --rearm exclude each other", run.USAGE)
     if verify:
-        return _verify(config, rules)
+        return _verify(config, rules, form)
     if rearm:
         return _rearm()
-    out = run.output()
+    form, out = run.stream_form(form), run.output()
     if rules.settings.dry_run and not dry_run:
         run.say("a dry run: daemon.dry_run is true in the rules")
     notifier = Notifier(rules.settings)
@@ -84,7 +86,7 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
                   dry_run=dry_run or rules.settings.dry_run,
                   rules_fixed=click.get_current_context().params["config_file"] is not None,
                   confirm=None if yes else interrupts.asking(confirm_on_tty),
-                  report=lambda action: _tell(action, notifier, rules, quiet))
+                  report=lambda action: _tell(action, notifier, rules, quiet or form == "table"))
     finish: Callable[[], int] = lambda: run.OK  # noqa: E731
     counted: run.ProcessCount | None = None
     matcher: Matcher | None = None
@@ -107,7 +109,7 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
     with interrupts.handled(setup.stop.set):
         kept = StoreActions(options.database_path(db, config, make=False), config.store, run.say, must=db is not None)
         done = chain(interrupts.reading(ticks), Reap(setup), kept)
-        wire.write(_until(setup.stop, done), out, encode=wire.Encoder().tick if tee else _answers)
+        run.write_ticks(_until(setup.stop, done), out, form, None if tee else lambda found: found["type"] != "match")
     actions = kept.actions
     if actions and not quiet:
         run.say(summary(actions))
@@ -180,11 +182,6 @@ def _until(stop: Stop, ticks: Iterator[Tick]) -> Iterator[Tick]:
             return
 
 
-def _answers(tick: Tick) -> bytes:
-    """All records of a tick but the matches, which are answered by actions."""
-    return wire.only_records(Tick(records=[each for each in tick.records if each["type"] != "match"]))
-
-
 def _tell(action: Record, notifier: Notifier, rules: RuleSet, quiet: bool) -> None:
     if not quiet:
         run.say(sentence(action))
@@ -207,14 +204,16 @@ def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Calla
     return iter([Tick(records=matches)]), lambda: run.FOUND if missing else run.OK
 
 
-def _verify(config: Config, rules: RuleSet) -> int:
+def _verify(config: Config, rules: RuleSet, form: str | None) -> int:
     log = audit_log(config.reap, rules.settings)
     verdict = log.verify()
     damages = [{"file": d.file, "line": d.line, "text": d.text} for d in verdict.damages]
-    out = run.output()
-    out.write(wire.dumps(record("audit_check", ts=round(time.time(), 3), file=os.fsencode(log.path).decode(
-        "utf-8", "backslashreplace"), lines=verdict.lines, whole=not damages, damages=damages or None)) + b"\n")
-    out.flush()
+    file = os.fsencode(log.path).decode("utf-8", "backslashreplace")
+    found = record("audit_check", ts=round(time.time(), 3), file=file, lines=verdict.lines, whole=not damages,
+                   damages=damages or None)
+    words = f"{len(damages)} damages" if damages else "as it was written" if verdict.lines else "empty"
+    run.print_answer(Answer([found], lambda _: f"{visible(file)}: {verdict.lines} lines, {words}\n"),
+                     run.stream_form(form))
     for damage in damages:
         run.say(f"{damage['file']}, line {damage['line']}: {damage['text']}")
     if not verdict.lines and not damages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,14 +25,25 @@ _AT = click.option("--at", type=options.Moment(), metavar="TIME",
                    help="This moment (default: now); a time without seconds means its minute.")
 _BY = click.option("--by", type=click.Choice(["command", "unit"]), default="command", show_default=True,
                    help="Add up by command or by unit of work.")
+_USED = click.option("--by", type=click.Choice(["cpu", "disk", "memory", "gpu", "wakeups"]), default="cpu",
+                     show_default=True, help="The resource by which commands are ranked.")
 _PARTS = tuple(click.option(f"--{part}", "part", flag_value=part, help=doc) for part, doc in (
     ("threads", "Only its threads."), ("logs", "Only its log entries."), ("blame", "Only who blocked whom.")))
+_ONELINE = click.option("--oneline", "part", flag_value="oneline",
+                        help="One short line, for the status line of tmux, a bar or a prompt.")
+_ABOUT = (
+    click.option("--pause", "pause_id", metavar="ID", help="The time of this pause (see `rh-report pauses`)."),
+    click.option("--event", "event_id", metavar="ID", help="The time of this event (see `rh-report events`)."),
+    click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
+                 help="Write to this file, which only you can read, instead of standard output."))
 _EXIT_CODE = click.option("--exit-code", is_flag=True, help="Exit 1 unless rh-pipe is running and writes.")
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """One view: what it answers, and what it takes.
+
+    `file`: the answer is a file of this kind, in a form of its own.
 
     `place` is `module:function` in rogue_hunter.report.views; the function takes a Source and an Asked and returns an
     Answer. `names` are its arguments. `period`: used, ignored (accepted, so that a script can give all views the same
@@ -46,6 +58,7 @@ class View:
     database: str = "needed"
     usual: int | None = None
     more: tuple[Callable[[Any], Any], ...] = ()
+    file: str = ""
 
 
 VIEWS: dict[str, View] = {
@@ -57,6 +70,8 @@ VIEWS: dict[str, View] = {
     "offenders": View("timeline:offenders", "minutes of pause that each command caused", usual=20, more=(_BY,)),
     "timeline": View("timeline:timeline", "pauses, events and sleep, newest first", usual=40),
     "minutes": View("timeline:minutes", "the machine minute by minute, newest first", usual=20),
+    "usage": View("timeline:usage", "what each command used, by CPU, disk, memory, GPU or wakeups", usual=20,
+                  more=(_USED,)),
     "events": View("events:events", "events of rogue processes, newest first", usual=20),
     "event": View("events:event", "one event with its snapshots and the range of each metric", ("ID",), "refused"),
     "captures": View("captures:captures", "captured evidence of bad moments, newest first", usual=20),
@@ -67,7 +82,11 @@ VIEWS: dict[str, View] = {
     "matches": View("actions:matches", "processes that matched a rule (in observe mode: what armed mode would have "
                     "killed)", usual=20),
     "status": View("status:status", "whether rh-pipe runs, and its state", (), "ignored", "optional",
-                   more=(_EXIT_CODE,)),
+                   more=(_ONELINE, _EXIT_CODE)),
+    "html": View("incident:html", "a page about a time, a pause or an event, for a browser; needs no network",
+                 more=(_AT, *_ABOUT), file="html"),
+    "trace": View("incident:trace", "pauses, events, CPU usage and captures as a trace for Perfetto",
+                  more=(_AT, *_ABOUT), file="json"),
     "sql": View("sql:sql", "the rows of one SELECT", ("SELECT",), "refused", usual=20),
     "diff": View("diff:diff", "commands whose band differs between recordings A and B", ("A", "B"), "refused", "unused",
                  usual=40),
@@ -89,16 +108,22 @@ def _view_options(view: View) -> list[Callable[[Any], Any]]:
         ("--command", "text", None, "TEXT", "Only commands and command lines that contain this text.")]
     usual = {None: "", 0: " (default: all)"}.get(view.usual, f" (default: {view.usual} in tables, else all)")
     usual = " (default: 5)" if view.usual == 5 else usual
-    return [
+    usual_options: list[Callable[[Any], Any]] = [
         *view.more,
         *(click.option(flag, name, type=kind, metavar=metavar, help=doc, hidden=view.period == "ignored")
           for flag, name, kind, metavar, doc in period if view.period != "refused"),
+        options.db_option(), options.config_option, run.version_option("rh-report"),
+    ]
+    return usual_options if view.file else [
+        *usual_options[:-3],
         click.option("-n", "--limit", type=options.Whole(0), metavar="N", hidden=view.usual is None,
                      help=f"At most N rows, 0 for all{usual}."),
         options.form_options(json="One JSON array, or one object if there is only one answer."),
         click.option("--columns", metavar="A,B", help="Only these fields, in this order."),
+        click.option("--format", "template", metavar="TEXT",
+                     help="A line for each record, such as '{peak_score} {command}'."),
         click.option("--epoch", is_flag=True, help="CSV: times as seconds since 1970, not as local time."),
-        options.db_option(), options.config_option, run.version_option("rh-report"),
+        *usual_options[-3:],
     ]
 
 
@@ -203,8 +228,10 @@ def _made(name: str) -> click.Command:
     return click.command(name, cls=_ViewCommand, help=doc, context_settings=run.CONTEXT)(made)
 
 
-def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Config, form: str | None, limit: int | None,
-           columns: str | None, epoch: bool, since: float | None = None, until: float | None = None,
+def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Config, form: str | None = None,
+           limit: int | None = None, columns: str | None = None, template: str | None = None, epoch: bool = False,
+           pause_id: str | None = None, event_id: str | None = None, output: Path | None = None,
+           since: float | None = None, until: float | None = None,
            at: float | None = None, text: str | None = None, by: str = "command", part: str | None = None,
            exit_code: bool = False, **_names: str) -> int:
     from functools import partial
@@ -217,20 +244,27 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
     now = time.time()
     if at is not None and (since is not None or until is not None):
         raise run.Failure("--at is a moment; it cannot be combined with --since or --until", run.USAGE)
-    if _AT in view.more and since is None and until is None and at is None:
+    if sum((since is not None or until is not None or at is not None, bool(pause_id), bool(event_id))) > 1:
+        raise run.Failure("a pause, an event and a time exclude each other", run.USAGE)
+    if _AT in view.more and not view.file and since is None and until is None and at is None:
         at = now
+    if view.file and output is None and os.isatty(1):
+        raise run.Failure(f"the {view.file} is for another program: > FILE, or -o FILE", run.USAGE)
     period = Period(options.Moment().convert(USUAL_PERIOD, None, None) if since is None else since,
                     now if until is None else until, text or "")
     if period.since > period.until:
         raise run.Failure(f"--since ({moment(period.since, 0)}) is later than --until ({moment(period.until, 0)})",
                           run.USAGE)
-    form = run.output_form(form)
+    form = run.output_form(form or ("table" if part == "oneline" or view.file else None))
     database = options.database_path(db, config, make=False)
-    asked = Asked(period, limit, which, form == "table", at, by, part or "", exit_code,
-                  live=partial(live_slices, database, config))
+    asked = Asked(period, limit, which, form == "table" and template is None, at, by, part or "", exit_code,
+                  live=partial(live_slices, database, config), pause=pause_id or "", event=event_id or "")
     try:
         answer = _answer(view, asked, database, now, config)
-        return run.print_answer(answer, form, now=now, fields=columns.split(",") if columns else (), epoch=epoch)
+        if output is not None:
+            return run.write_answer(answer, output)
+        return run.print_answer(answer, form, now=now, fields=columns.split(",") if columns else (), epoch=epoch,
+                                template=template)
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise _damaged(database, error) from error
 
@@ -261,10 +295,15 @@ Examples:
   rh-report why --at 14:32   why was it slow then?
   rh-report pauses --since 7d
   rh-report offenders --since 30d --by unit
+  rh-report usage --by disk --since 00:00 --until 06:00     what woke the disk?
   rh-report events --since 2d --command chrome
   rh-report events --csv --columns entry_time,command,peak_score > events.csv
+  rh-report --since 10m --format '{peak_score} {command} (pid {pid})'
+  rh-report html --at 14:32 > incident.html
+  rh-report trace --since 1h -o trace.json    open it in Perfetto
   rh-report sql "SELECT command, count(*) FROM process_events GROUP BY 1"
   rh-report diff before.ndjson after.ndjson
+  rh-report status --oneline             for the status line of tmux
   rh-report status --exit-code || systemctl --user restart rogue-hunter
 """, cls=Views, subcommand_metavar="[VIEW] [ARGUMENTS]", options_metavar="[OPTIONS]")
 def command() -> None:

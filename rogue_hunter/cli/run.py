@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
@@ -20,7 +21,7 @@ from rogue_hunter.text.errors import RogueHunterError
 
 if TYPE_CHECKING:
     from rogue_hunter.report.render import Answer
-    from rogue_hunter.stream.tick import Tick
+    from rogue_hunter.stream.tick import Record, Tick
 
 OK, FOUND, USAGE = errors.OK, errors.FOUND, errors.USAGE
 BAD_INPUT, UNAVAILABLE = errors.BAD_INPUT, errors.UNAVAILABLE
@@ -246,6 +247,28 @@ def read_ticks(name: str) -> tuple[Iterator[Tick], Callable[[], int]]:
     return reader.ticks(), finish
 
 
+def stream_form(form: str | None) -> str:
+    """The form of a stream of records: as chosen, else text on a terminal and NDJSON in a pipe. RH_FORMAT does not
+    count: the next filter of a pipeline needs records."""
+    return form or ("table" if os.isatty(1) else "ndjson")
+
+
+def write_ticks(ticks: Iterator[Tick], out: BinaryIO, form: str, keep: Callable[[Record], bool] | None = None) -> None:
+    """Print ticks as they come: whole, or with `keep` only the records that it selects; as NDJSON or as text."""
+    from rogue_hunter.stream import wire
+
+    if form == "ndjson":
+        encode = wire.Encoder().tick if keep is None else lambda tick: wire.only_records(tick, keep)
+        wire.write(ticks, out, encode=encode)
+        return
+    from rogue_hunter.report.record_text import texts
+    from rogue_hunter.report.render import style
+
+    for text in texts(ticks, style(sys.stdout, time.time()), keep):
+        out.write(text.encode("utf-8", "backslashreplace"))
+        out.flush()
+
+
 class ProcessCount:
     """A stage that changes nothing; `report` prints how many processes the last tick had, for a command that printed
     no record."""
@@ -283,15 +306,27 @@ def output_form(form: str | None, having: Sequence[str] = ()) -> str:
     return chosen
 
 
+def write_answer(answer: Answer, file: Path) -> int:
+    """Write an answer as text to a file that only its owner can read, all of it or nothing; returns the exit code."""
+    from rogue_hunter.files import replace
+    from rogue_hunter.report.render import render, style
+
+    replace(file, render(answer, "table", style(None, time.time())))
+    return answer.code
+
+
 def print_answer(answer: Answer, form: str | None, *, now: float | None = None, fields: Sequence[str] = (),
-                 epoch: bool = False) -> int:
+                 epoch: bool = False, template: str | None = None) -> int:
     """Print an answer in the form that was chosen (see `output_form`) and return its exit code.
 
-    `fields` selects fields of the records; `epoch` prints times in CSV as seconds since 1970. Raises Failure.
+    `fields` selects fields of the records; `epoch` prints times in CSV as seconds since 1970; `template` prints a line
+    for each record instead. Raises Failure.
     """
-    from rogue_hunter.report.render import render, select, style
+    from rogue_hunter.report.render import formatted, render, select, style
 
     out = output()
+    if template is not None:
+        answer, form = formatted(answer, template), "table"
     if fields:
         answer = select(answer, fields)
     made = render(answer, output_form(form), style(sys.stdout, time.time() if now is None else now), epoch=epoch)

@@ -34,12 +34,14 @@ Examples:
 @click.option("--record", type=click.Path(path_type=Path), metavar="DIR",
               help="Also record what is read, secrets masked, in DIR; --proc-root DIR replays it.")
 @click.option("--self-check", is_flag=True, help="macOS: check every system call used, print a verdict and exit.")
+@options.stream_options
 @options.host_options
 @options.config_option
 def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, ...], users: tuple[str, ...],
-            top: int | None, record: Path | None, self_check: bool, proc_root: Path, libproc: str | None,
-            config: Config) -> int:
+            top: int | None, record: Path | None, self_check: bool, form: str | None, proc_root: Path,
+            libproc: str | None, config: Config) -> int:
     """Read every process and print one tick after another: a line for each process and a closing line.
+    On a terminal: the processes that use the most CPU, once a second.
 
     The first reading is not printed, so the first tick already has rates.
     """
@@ -48,7 +50,6 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
     from rogue_hunter.host.platform import here
     from rogue_hunter.sampling.lineage import Lineage
     from rogue_hunter.sampling.sample import Select, beats_of, sample
-    from rogue_hunter.stream import wire
     from rogue_hunter.stream.clock import Rate
     from rogue_hunter.stream.pipeline import Stage, chain
 
@@ -67,7 +68,7 @@ def command(count: int | None, hz: float | None, active: bool, pids: tuple[int, 
             stages.append(_MissingPids(pids))
         if active or pids or users or top:
             stages.append(Select(active=active, pids=pids, users=users, top=top))
-        wire.write(chain(sample(host, beat, silent_first=True), *stages), out)
+        run.write_ticks(chain(sample(host, beat, silent_first=True), *stages), out, run.stream_form(form))
     finally:
         host.close()
     return run.OK

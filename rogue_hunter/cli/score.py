@@ -24,11 +24,12 @@ Examples:
 @click.option("--explain", is_flag=True, help="Add `terms`: what each resource or input contributed.")
 @click.option("--min-score", type=options.Whole(0, 100), metavar="N", help="Only processes with this score or more.")
 @click.option("--top", type=options.Whole(1), metavar="N", help="Only the N highest scores, highest first.")
+@options.stream_options
 @options.config_option
-def command(model: str | None, explain: bool, min_score: int | None, top: int | None, config: Config) -> int:
+def command(model: str | None, explain: bool, min_score: int | None, top: int | None,
+            form: str | None, config: Config) -> int:
     """Read ticks, add a score from 0 to 100, its band and its reasons to every process, and print the ticks."""
     from rogue_hunter.scoring.stage import Least, Score
-    from rogue_hunter.stream import wire
     from rogue_hunter.stream.pipeline import Stage, chain
 
     out = run.output()
@@ -36,7 +37,7 @@ def command(model: str | None, explain: bool, min_score: int | None, top: int | 
     stages: list[Stage] = [Score(config, model, explain)]
     if min_score is not None or top is not None:
         stages.append(Least(min_score, top))
-    wire.write(chain(ticks, *stages), out)
+    run.write_ticks(chain(ticks, *stages), out, run.stream_form(form))
     return finish()
 
 

@@ -16,6 +16,7 @@ from rogue_hunter import paths
 from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
 from rogue_hunter.daemon import log
+from rogue_hunter.report.render import Answer, pairs
 from rogue_hunter.service.manager import Manager, ServiceError, program
 from rogue_hunter.service.platform import here
 from rogue_hunter.stream import wire
@@ -114,10 +115,11 @@ def restart(manager: str | None) -> int:
 
 
 @command.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print a record, also on a terminal.")
+@options.form_options("table", table="Text for people (default on a terminal).")
+@click.option("--ndjson", "--json", "form", flag_value="ndjson", help="Print a record, also on a terminal.")
 @options.config_option
 @_manager_option
-def status(as_json: bool, config: Config, manager: str | None) -> int:
+def status(form: str | None, config: Config, manager: str | None) -> int:
     """Print the state of the service. Exit 0 if it runs, 69 if not."""
     service = _service(manager)
     state = service.state()
@@ -126,17 +128,13 @@ def status(as_json: bool, config: Config, manager: str | None) -> int:
         "manager": service.kind, "name": service.name, "file": str(service.file), "installed": state.installed,
         "current": state.current, "enabled": state.enabled, "state": state.state, "pid": state.pid,
         "exit_code": state.exit_code, "says": state.says, "sudoers": rule}
-    if as_json or not os.isatty(1):
-        click.echo(wire.dumps(record("service", **fields)))
-    else:
-        from rogue_hunter.text.format import visible
-
-        for name, value in fields.items():
-            if value is not None:
-                click.echo(f"{name:<10} {visible({True: 'yes', False: 'no'}.get(value, str(value)))}")
-        if state.current is False:
-            run.say("the file is outdated: rh-service install updates it")
-    return run.OK if state.state == "running" else run.UNAVAILABLE
+    answer = Answer([record("service", **fields)], lambda look: pairs(
+        [(name, {True: "yes", False: "no"}.get(value, str(value))) for name, value in fields.items()
+         if value is not None], look), single=True, code=run.OK if state.state == "running" else run.UNAVAILABLE)
+    form = run.stream_form(form)
+    if form == "table" and state.current is False:
+        run.say("the file is outdated: rh-service install updates it")
+    return run.print_answer(answer, form)
 
 
 @command.command("logs")

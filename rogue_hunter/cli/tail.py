@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -41,19 +41,29 @@ Examples:
 @options.config_option
 def command(count: int | None, types: tuple[str, ...], start: float | None, form: str | None, no_wait: bool,
             socket: Path | None, db: Path | None, config: Config) -> int:
-    """Follow a running rh-pipe: every tick with its rogues, events and pauses as they happen.
+    """Follow a running rh-pipe: every tick with its rogues, events and pauses as they happen. On a terminal q quits.
 
     Waits while rh-pipe is not running, and reconnects when it starts.
     """
     from rogue_hunter.daemon.socket.address import socket_path
-    from rogue_hunter.daemon.socket.client import Output, follow
+    from rogue_hunter.daemon.socket.client import Output, Quit, follow
 
     path = socket_path(config.socket.path, socket)
+    # Of chosen types a terminal gets a line each, not the picture.
     table = form == "table" or (form is None and not types and os.isatty(1))
     out = run.output()
     before = [] if start is None else _stored(start, options.database_path(db, config, make=False))
-    batches = follow(path, Output(None if os.isatty(1) else 1).wait, _silent if table else run.say, not no_wait)
-    return _draw(batches, count, out, before) if table else _print(batches, count, out, frozenset(types), before)
+    keys = 0 if table and _full_screen() and os.isatty(0) else None
+    batches = follow(path, Output(None if os.isatty(1) else 1, keys).wait, _silent if table else run.say, not no_wait)
+    if not table:
+        return _print(batches, count, out, frozenset(types), before, run.stream_form(form) == "table")
+    with suppress(Quit):
+        _draw(batches, count, out, before, keys)
+    return run.OK
+
+
+def _full_screen() -> bool:
+    return os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _silent(_message: str) -> None:
@@ -69,20 +79,27 @@ def _stored(start: float, database: Path) -> list[Record]:
 
 
 def _print(batches: Iterator[Batch], count: int | None, out: BinaryIO, types: frozenset[str],
-           before: Sequence[Record]) -> int:
+           before: Sequence[Record], people: bool) -> int:
     from rogue_hunter.daemon.socket.client import identity, kind_of
+    from rogue_hunter.report import record_text
     from rogue_hunter.stream import wire
+
+    def written(line: bytes) -> bytes:
+        if not people:
+            return line
+        words = record_text.line(wire.loads(line))
+        return f"{words}\n".encode("utf-8", "backslashreplace") if words else b""
 
     for each in before:
         if not types or each["type"] in types:
-            out.write(wire.dumps(each) + b"\n")
+            out.write(written(wire.dumps(each) + b"\n"))
     out.flush()
     seen = {identity(each) for each in before}
     ticks = 0
     for batch in batches:
         kept = [line for line in batch if (not types or kind_of(line) in types) and not _again(line, seen)]
         if kept:
-            out.write(b"".join(kept))
+            out.write(b"".join(map(written, kept)))
             out.flush()
         ticks += bool(batch) and kind_of(batch[-1]) == "tick"
         if count is not None and ticks >= count:
@@ -97,18 +114,19 @@ def _again(line: bytes, seen: Collection[object]) -> bool:
     return bool(seen) and kind_of(line) in ("event", "pause") and identity(wire.loads(line)) in seen
 
 
-def _draw(batches: Iterator[Batch], count: int | None, out: BinaryIO, before: Sequence[Record]) -> int:
+def _draw(batches: Iterator[Batch], count: int | None, out: BinaryIO, before: Sequence[Record],
+          keys: int | None) -> None:
     from rogue_hunter.daemon.socket.client import identity, kind_of
     from rogue_hunter.report.live_view import View, screen
     from rogue_hunter.stream import wire
 
-    terminal = os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb"
+    terminal = _full_screen()
     colour = terminal and not os.environ.get("NO_COLOR")
     view = View()
     for each in before:
         view.take([wire.dumps(each)])
     seen = {identity(each) for each in before}
-    with screen(terminal, out) as draw:
+    with screen(terminal, out, keys) as draw:
         for batch in batches:
             if batch and not _again(batch[-1], seen):
                 view.take(batch)
@@ -119,7 +137,6 @@ def _draw(batches: Iterator[Batch], count: int | None, out: BinaryIO, before: Se
                 draw(view.lines(size.columns, size.lines - (1 if terminal else 0), colour))
             if count is not None and view.ticks >= count:
                 break
-    return run.OK
 
 
 main = run.entry(command)

@@ -9,7 +9,6 @@ import click
 
 from rogue_hunter.cli import options, run
 from rogue_hunter.config.options import Config
-from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.tracking.events import Track
 
@@ -23,17 +22,18 @@ Examples:
 @click.option("--tee", is_flag=True, help="Print the ticks too, not only the events.")
 @click.option("--model", type=click.Choice(["share", "stress"]),
               help="Which model's bands to use (default: the configured model's).")
+@options.stream_options
 @options.config_option
-def command(db: Path | None, tee: bool, model: str | None, config: Config) -> int:
+def command(db: Path | None, tee: bool, model: str | None, form: str | None, config: Config) -> int:
     """Read scored ticks and print an event record when a process reaches, moves within or leaves the tracking band.
 
     With --db the events are stored too.
     """
     out = run.output()
     ticks, finish = run.read_ticks("rh-track")
-    encode = wire.Encoder().tick if tee else wire.only_records
+    form, keep = run.stream_form(form), None if tee else lambda _: True
     if db is None:
-        wire.write(chain(ticks, Track(config, model)), out, encode=encode)
+        run.write_ticks(chain(ticks, Track(config, model)), out, form, keep)
         return finish()
     from rogue_hunter.store.database import Lock
     from rogue_hunter.store.writer import Store, Writer
@@ -43,7 +43,7 @@ def command(db: Path | None, tee: bool, model: str | None, config: Config) -> in
     try:
         stored = Store(writer)
         writer.tells(stored.state)
-        wire.write(chain(ticks, Track(config, model, writer.open_events()), stored), out, encode=encode)
+        run.write_ticks(chain(ticks, Track(config, model, writer.open_events()), stored), out, form, keep)
     finally:
         writer.close()
         lock.release()

@@ -5,26 +5,34 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
+import termios
+import tty
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
+from rogue_hunter.report.record_text import clock, machine
+from rogue_hunter.report.record_text import line as record_line
+from rogue_hunter.report.sentences import cause, command_line
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream import wire
-from rogue_hunter.text.format import clip, columns, duration, size, sparkline
+from rogue_hunter.text.format import clip, columns, size, sparkline
 
 TREND = 12
 """Ticks of the sparkline of a process: 4 s at 3 Hz."""
 
-EVENTS = 5
-"""Events below the table."""
+EVENTS = 100
+"""Lines of the log that are kept."""
+COMMAND = 24
+"""Terminal columns of the command line, before other columns are left out for it."""
 
 _COLOURS = {"critical": "\x1b[1;31m", "high": "\x1b[31m", "elevated": "\x1b[33m", "medium": "", "low": "\x1b[2m"}
 _OFF = "\x1b[0m"
-_HEAD = f"{'SCORE':>5} {'TREND':<{TREND}} {'BAND':<8} {'USES':<7} {'CPU%':>6} {'MEMORY':>8} {'DISK/s':>8} {'PID':>7} " \
-        f"{'USER':<8} COMMAND"
+_WIDTHS = {"SCORE": 5, "TREND": TREND, "BAND": 8, "USES": 7, "CPU%": 6, "MEMORY": 8, "DISK/S": 8, "PID": 7, "USER": 8}
+"""Fixed, so that the picture does not shake."""
+_RIGHT = ("SCORE", "CPU%", "MEMORY", "DISK/S", "PID")
+_DROP = ("TREND", "USER", "DISK/S", "BAND", "USES", "MEMORY", "SCORE", "PID", "CPU%")
 
 
 class View:
@@ -37,7 +45,7 @@ class View:
         self._rows: list[dict[str, Any]] = []
         self._history: deque[float | None] = deque(maxlen=240)
         self._trends: dict[Key, deque[float | None]] = {}
-        self._events: deque[str] = deque(maxlen=EVENTS)
+        self._log: deque[str] = deque(maxlen=EVENTS)
         self._state: dict[str, Any] = {}
 
     def take(self, batch: Sequence[bytes]) -> None:
@@ -54,12 +62,8 @@ class View:
                 self._state = found
                 self._history.clear()
                 self._history.extend(each.get("max_score") for each in found.get("history", ())[:-1])
-            elif kind == "event" and found.get("kind") in ("enter", "exit"):
-                self._events.append(_event(found))
-            elif kind == "pause":
-                self._events.append(_pause(found))
-            elif kind == "dropped":
-                self._events.append(f"{found['ticks']} ticks were left out: this terminal is too slow")
+            elif text := record_line(found):
+                self._log.append(text)
 
     def _tick(self, closing: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         self.ticks += 1
@@ -78,13 +82,20 @@ class View:
     def lines(self, width: int, height: int, colour: bool) -> list[str]:
         """The picture: at most `height` lines of `width` columns each."""
         head = [clip(self._machine(), width), self._spark(width)]
-        events = list(self._events)[-max(0, min(EVENTS, height // 4)):] if height >= 8 else []
+        # The log has a quarter of the height, and what the table leaves.
+        room = height - len(head) - 1
+        events = list(self._log)[-max(height // 4, room - 1 - len(self._rows)):] if height >= 8 else []
         foot = ["", *(clip(text, width) for text in events)] if events else []
-        room = max(0, height - len(head) - 1 - len(foot))
-        table = [_row(row, self._trends[row["pid"], row["start_ticks"]], width, colour) for row in self._rows[:room]]
+        room = max(0, room - len(foot))
+        shown = _shown(width)
+        table = [_row(row, self._trends[row["pid"], row["start_ticks"]], shown, width, colour and not self.note)
+                 for row in self._rows[:room]]
         if self._closing and not self._rows:
             table = [clip("nothing is rogue", width)]
-        return [*head, clip(_HEAD, width), *table[:room], *foot][:height]
+        heads = " ".join([*(_aligned(name, name) for name in shown), "COMMAND"])
+        made = [*head, clip(heads, width), *table[:room], *foot][:height]
+        # What is left of the last connection is dim.
+        return [made[0], *(f"\x1b[2m{text}{_OFF}" for text in made[1:])] if self.note and colour else made
 
     def _machine(self) -> str:
         if self.note:
@@ -92,14 +103,7 @@ class View:
         row = self._closing
         if not row:
             return "waiting for the first tick"
-        parts = [time.strftime("%H:%M:%S", time.localtime(row["ts"])), str(row.get("host", ""))]
-        if "cpu_busy_cores" in row:
-            parts.append(f"{row['cpu_busy_cores']:.1f} of {row.get('cpus', '?')} CPUs busy")
-        if "memory_available_bytes" in row:
-            parts.append(f"{size(row['memory_available_bytes'])} available")
-        parts.append(f"{row['processes']} processes")
-        if row.get("late_s", 0) >= 0.5:
-            parts.append(f"LATE {duration(row['late_s'])}")
+        parts = [clock(row["ts"]), *machine(row)]
         slowed = self._state.get("slowed", 1)
         parts += [f"slowed to 1/{slowed}"] if slowed > 1 else []
         parts += ["DEGRADED"] if self._state.get("degraded") else []
@@ -112,43 +116,43 @@ class View:
         return (label + sparkline(list(self._history)[-room:] if room else [], 100.0))[:width]
 
 
-def _row(row: dict[str, Any], trend: Sequence[float | None], width: int, colour: bool) -> str:
+def _shown(width: int) -> list[str]:
+    """The columns before the command line that leave it COMMAND columns, or half of a narrow terminal."""
+    shown = list(_WIDTHS)
+    for name in _DROP:
+        if sum(_WIDTHS[one] + 1 for one in shown) + min(COMMAND, width // 2) <= width:
+            break
+        shown.remove(name)
+    return shown
+
+
+def _row(row: dict[str, Any], trend: Sequence[float | None], shown: Sequence[str], width: int, colour: bool) -> str:
     band = str(row.get("band", ""))
-    name = str(row.get("cmdline") or row.get("command", "?"))
-    cells = (f"{row.get('score', ''):>5}", _left(sparkline(trend, 100.0).rjust(TREND), TREND), _left(band, 8),
-             _left(str(row.get("dominant_resource") or row.get("dominant_category") or ""), 7),
-             f"{row['cpu_percent']:>6.1f}" if "cpu_percent" in row else " " * 6,
-             f"{size(row.get('memory_bytes')):>8}", f"{size(row.get('disk_bytes_per_s')):>8}", f"{row['pid']:>7}",
-             _left(str(row.get("user", row.get("uid", ""))), 8), name)
-    text = clip(" ".join(cells), width)
+    cells = {"SCORE": str(row.get("score", "")), "TREND": sparkline(trend, 100.0).rjust(TREND), "BAND": band,
+             "USES": cause(row), "CPU%": f"{row['cpu_percent']:.1f}" if "cpu_percent" in row else "",
+             "MEMORY": size(row.get("memory_bytes")), "DISK/S": size(row.get("disk_bytes_per_s")),
+             "PID": str(row["pid"]), "USER": str(row.get("user", row.get("uid", "")))}
+    text = clip(" ".join([*(_aligned(name, cells[name]) for name in shown), _program_first(command_line(row))]), width)
     mark = _COLOURS.get(band, "") if colour else ""
     return f"{mark}{text}{_OFF}" if mark else text
 
 
-def _left(text: str, width: int) -> str:
-    text = clip(text, width)
-    return text + " " * (width - columns(text))
+def _program_first(line: str) -> str:
+    """A command line without the directory of its program, which would fill a narrow column."""
+    program, space, rest = line.partition(" ")
+    return (program.rsplit("/", 1)[-1] or program) + space + rest
 
 
-def _event(found: dict[str, Any]) -> str:
-    when = time.strftime("%H:%M:%S", time.localtime(found["ts"]))
-    who = f"{found.get('command', '?')} ({found['pid']})"
-    if found["kind"] == "enter":
-        return f"{when} {who} is rogue: score {found.get('score', '?')}"
-    return f"{when} {who} ended as {found.get('reason', '?')} after {duration(found.get('duration_s'))}, " \
-           f"peak {found.get('peak_score', '?')}"
-
-
-def _pause(found: dict[str, Any]) -> str:
-    when = time.strftime("%H:%M:%S", time.localtime(found.get("end", found.get("ts", 0.0))))
-    by = ", ".join(str(each.get("command", "?")) for each in found.get("culprits", ())[:3])
-    return f"{when} PAUSE of {duration(found.get('duration_s'))}, {found.get('cause', '?')}" + (f": {by}" if by else "")
+def _aligned(name: str, text: str) -> str:
+    text = clip(text, _WIDTHS[name])
+    fill = " " * (_WIDTHS[name] - columns(text))
+    return fill + text if name in _RIGHT else text + fill
 
 
 @contextmanager
-def screen(terminal: bool, out: BinaryIO) -> Iterator[Callable[[list[str]], None]]:
+def screen(terminal: bool, out: BinaryIO, keys: int | None = None) -> Iterator[Callable[[list[str]], None]]:
     """Gives the function that prints one picture: over the last one, on the alternate screen of the terminal, or below
-    it if there is no `terminal`."""
+    it if there is no `terminal`. Keys that are pressed on the terminal `keys` are not shown and need no Enter."""
     def put(text: str) -> None:
         out.write(text.encode(sys.stdout.encoding or "utf-8", "replace"))
         out.flush()
@@ -163,7 +167,15 @@ def screen(terminal: bool, out: BinaryIO) -> Iterator[Callable[[list[str]], None
         yield below
         return
 
+    mode = None if keys is None else termios.tcgetattr(keys)
+
+    def restore() -> None:
+        if keys is not None and mode is not None:
+            with suppress(termios.error):
+                termios.tcsetattr(keys, termios.TCSADRAIN, mode)
+
     def leave(number: int, _frame: object) -> None:
+        restore()
         # Not through `out`: the signal may have come while it was writing.
         with suppress(OSError):
             os.write(1, b"\x1b[?25h\x1b[?1049l")
@@ -172,9 +184,12 @@ def screen(terminal: bool, out: BinaryIO) -> Iterator[Callable[[list[str]], None
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     put("\x1b[?1049h\x1b[?25l\x1b[2J")
+    if keys is not None:
+        tty.setcbreak(keys)
     try:
         yield over
     finally:
+        restore()
         put("\x1b[?25h\x1b[?1049l")
         for number, handler in before.items():
             signal.signal(number, handler)

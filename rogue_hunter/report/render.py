@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from string import Formatter
 from typing import Any, TextIO
 
 from rogue_hunter.schema import RECORDS
@@ -87,6 +88,50 @@ def select(answer: Answer, fields: Sequence[str]) -> Answer:
         return table([name.upper() for name in fields], cells, look, right=" ".join(numeric))
 
     return Answer(made, text, columns=fields, notes=answer.notes, code=answer.code, raw=answer.raw)
+
+
+def formatted(answer: Answer, template: str) -> Answer:
+    """One line a record, by a template such as `{peak_score} {command}`; `{peak_score:>3}` as in Python, \\t and \\n.
+
+    The rows are those of CSV if they have all the fields, else the records of the answer. Raises RogueHunterError for
+    a template that is wrong, and for an unknown field.
+    """
+    try:
+        parts = [(words, name, spec or "") for words, name, spec, _ in Formatter().parse(template)]
+    except ValueError as error:
+        raise RogueHunterError(f"--format: {error}", USAGE) from None
+    names = [name for _, name, _ in parts if name is not None]
+    groups = [(answer.records if answer.csv_rows is None else answer.csv_rows, answer.columns), (answer.records, ())]
+    fields = [_fields(rows, columns) for rows, columns in groups]
+    try:
+        rows = next(rows for (rows, _), known in zip(groups, fields, strict=True) if known >= set(names) or not known)
+    except StopIteration:
+        wrong = next(name for name in names if name not in fields[0] | fields[1])
+        raise RogueHunterError(f"--format: no such field: {wrong!r}; fields: "
+                               f"{', '.join(sorted(fields[0] | fields[1]))}", USAGE) from None
+    literal = [words.replace("\\t", "\t").replace("\\n", "\n") for words, _, _ in parts]
+    lines = ["".join(words + ("" if name is None else _filled(name, row.get(name), spec))
+                     for words, (_, name, spec) in zip(literal, parts, strict=True)) for row in rows]
+    return Answer(answer.records, lambda _: "".join(f"{line}\n" for line in lines), notes=answer.notes,
+                  code=answer.code, raw=True)
+
+
+def _fields(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> set[str]:
+    """The names of the fields that rows have or can have."""
+    declared = {field.name for row in rows[:1] for field in RECORDS.get(str(row.get("type")), ())}
+    return {*columns, *declared, *(name for row in rows for name in row)}
+
+
+def _filled(name: str, value: object, spec: str) -> str:
+    """A field of a template, safe for a terminal: unknown is empty, a time is local, a list is JSON."""
+    if isinstance(value, (list, dict)):
+        value = wire.dumps(value).decode()
+    elif name in TIMES and isinstance(value, (int, float)) and not spec:
+        value = _local(value)
+    try:
+        return "" if value is None else text.visible(format(value, spec))
+    except ValueError as error:
+        raise RogueHunterError(f"--format: {name}: {error}", USAGE) from None
 
 
 def style(stream: TextIO | None, now: float, environ: Mapping[str, str] | None = None) -> Style:

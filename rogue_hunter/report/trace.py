@@ -13,7 +13,7 @@ from typing import Any
 from rogue_hunter.report.sentences import cause, command_line
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip
-from rogue_hunter.verdict.window import Row
+from rogue_hunter.verdict.model import Row
 
 MACHINE = 1
 """The track of the machine. Other tracks are numbered from here on: a pid may have been used twice."""

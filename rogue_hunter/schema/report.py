@@ -179,6 +179,7 @@ REPORT_STATUS = (
     _f("ticks", int, "", "ticks since its start"),
     _f("self_cpu_percent", float, "%", "CPU use of rogue-hunter itself; 100 = one core"),
     _f("self_memory_bytes", int, "bytes", "memory of rogue-hunter itself"),
+    _f("max_score", int, "0-100", "highest score at the last tick that was written; while rh-pipe runs"),
     _f("rogues", list, "", "the processes selected at the last tick, highest score first"),
     _f("open_events", int, "", "events that have not ended"),
     _f("events_today", int, "", "events that began today, local time"),
@@ -218,6 +219,20 @@ REPORT_OFFENDER = (
 REPORT_MINUTE = (
     *(_f(f.name, f.type, f.unit, f.doc, required=f.required) for f in MACHINE_MINUTE),
     _f("commands", list, "", "the top commands of the minute as in command_minute, by CPU time", required=True),
+)
+
+REPORT_USAGE = (
+    _f("command", str, "", "the kernel's short name of the processes", required=True),
+    _f("cpu_seconds", float, "s", "CPU time"),
+    _f("disk_bytes", int, "bytes", "bytes read and written"),
+    _f("memory_bytes", int, "bytes", "memory of all its processes, in the highest minute"),
+    _f("gpu_seconds", float, "s", "GPU time"),
+    _f("wakeups", int, "", "wakeups"),
+    _f("run_delay_s", float, "s", "time spent waiting for a CPU"),
+    _f("minutes", int, "", "minutes in which it was among the top commands; only those are counted", required=True),
+    _f("max_score", int, "0-100", "highest score"),
+    _f("peak_minute", float, "s", "epoch seconds of the minute in which it used most", required=True),
+    _f("pid", int, "", "one of its processes in that minute"),
 )
 
 TIMELINE = ("pause", "enter", "exit", "asleep", "action")
@@ -272,6 +287,7 @@ REPORT_DATASETTE = (
     _f("description", str, "", "what stands below it"),
     _f("databases", dict, "", "the canned queries, under this database's name: the record itself is metadata",
        required=True),
+    _f("plugins", dict, "", "a dashboard, shown if the plugin datasette-dashboards is installed", required=True),
 )
 
 PRUNE = (
@@ -302,6 +318,7 @@ RECORDS: dict[str, tuple[Field, ...]] = {
     "report_timeline": REPORT_TIMELINE,
     "report_offender": REPORT_OFFENDER,
     "report_minute": REPORT_MINUTE,
+    "report_usage": REPORT_USAGE,
     "report_row": REPORT_ROW,
     "report_diff": REPORT_DIFF,
     "report_datasette": REPORT_DATASETTE,
@@ -320,6 +337,7 @@ SUMMARY: dict[str, str] = {
     "report_timeline": "one moment of the history",
     "report_offender": "the minutes of pause that a command, or a unit of work, owes",
     "report_minute": "the machine in one minute, and its top commands",
+    "report_usage": "what the processes of one name used in a period",
     "report_row": "one row of a query of the user's own: its columns are its fields",
     "report_diff": "a command whose highest band differs between two recordings",
     "report_datasette": "how to start Datasette, and the metadata that it wants",

@@ -97,9 +97,10 @@ def write(ticks: Iterator[Tick], sink: Sink, *, encode: Callable[[Tick], bytes] 
             sink.flush()
 
 
-def only_records(tick: Tick) -> bytes:
-    """An encoding without the rows of the tick, for stages that print records only."""
-    return b"".join([orjson.dumps(r, option=orjson.OPT_APPEND_NEWLINE) for r in tick.records])
+def only_records(tick: Tick, keep: Callable[[Record], bool] | None = None) -> bytes:
+    """An encoding without the rows of the tick, for stages that print records only; `keep` selects records."""
+    return b"".join([orjson.dumps(r, option=orjson.OPT_APPEND_NEWLINE) for r in tick.records
+                     if keep is None or keep(r)])
 
 
 def _checker(fields: tuple[Field, ...]) -> dict[str, tuple[type, ...]]:

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.cli import run as cli_run
+from rogue_hunter.cli.match import command as match_command
 from rogue_hunter.cli.report import VIEWS, command
 from rogue_hunter.report.render import TIMES, Answer, Style, render, table, wrapped
 from rogue_hunter.store.writer import Writer
-from rogue_hunter.stream.tick import Tick
+from rogue_hunter.stream.tick import Tick, record
 from rogue_hunter.text.format import columns
 from tests.store.test_rows_reap import NOW, a_match, an_action
 from tests.tools.captures import capture, parts
 from tests.tools.reports import CONFIG, hog, record_run, seconds, ticks_of
-from tests.tools.ticks import START
+from tests.tools.ticks import START, lines, stream
 
 HOSTILE = "evil\x1b[2J\x07\x9b2J\u202e=1+1"
 LONG = "/opt/a/very/long/path/to/a/program --with many --options and=arguments " * 3
@@ -43,6 +44,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
         an_action(ts=NOW - 30, command=LONG, cpu_recovered_percent=80.0, audit_seq=1),
         an_action(ts=NOW - 20, command=HOSTILE, outcome="refused", signals=None, signal=None, pid=4001,
                   refusals=["not_my_uid"], detail="it belongs to another user, " * 4, audit_seq=2),
+        record("pause", ts=START + 60, pause="p1", boot_id="b", start=START + 55, end=START + 60, duration_s=5.0, cause="cpu",
+               culprits=[{"pid": 300 + n, "start_ticks": 1, "command": name, "unit": LONG, "resource": "cpu", "amount": 2.0,
+                          "share": 0.4} for n, name in enumerate((HOSTILE, LONG))],
+               unexplained_share=0.2, evidence={"late_s": 5.0, "cpu_busy_cores": 2.0, "cpus": 2}),
         a_match(NOW - 5, rule="a_rule_with_a_long_name", command=HOSTILE, pid=4001, reason="cpu 99 % for an hour " * 5)]))
     writer.close()
     return path
@@ -69,19 +74,36 @@ def report(database: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.
 
 def arguments(view: str) -> Sequence[str]:
     """What the view is called with."""
-    named = {"event": ["1"], "capture": ["k1"], "pause": ["1"], "diff": ["a", "b"], "sql": ["SELECT * FROM process_events"]}
+    named = {"event": ["1"], "capture": ["k1"], "pause": ["p1"], "diff": ["a", "b"], "sql": ["SELECT * FROM process_events"]}
     return [view, *named.get(view, ()), *((
         "--since", SINCE, "--until", UNTIL) if VIEWS[view].period != "refused" else ())]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-@pytest.mark.parametrize("view", [view for view in VIEWS if view not in ("diff", "datasette", "pause")])
+@pytest.mark.parametrize("view", [name for name, view in VIEWS.items() if name not in ("diff", "datasette") and not view.file])
 def test_every_view_fits(report: Callable[..., str], monkeypatch: pytest.MonkeyPatch, view: str, width: int) -> None:
     """No line of a table or a sentence is wider than the terminal; a word that is longer alone may be."""
     monkeypatch.setenv("COLUMNS", str(width))
-    lines = report(*arguments(view), "--table").splitlines()
-    assert lines and not any("\x1b" in line or "\x9b" in line for line in lines)
-    assert [line for line in lines if columns(line) > width and " " in line.strip()] == []
+    made = report(*arguments(view), "--table").splitlines()
+    assert made and not any("\x1b" in line or "\x9b" in line for line in made)
+    assert [line for line in made if columns(line) > width and " " in line.strip()] == []
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_tables_of_other_commands_fit(monkeypatch: pytest.MonkeyPatch, width: int, tmp_path: Path,
+                                          capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """rh-match rules, rh-report diff, rh-bench: all use the one table."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    scored = [hog(7, 76, command=HOSTILE, cmdline=LONG), hog(8, 50, command=LONG[:60])]
+    for name, score in (("a", 0), ("b", 80)):
+        (tmp_path / name).write_bytes(lines(list(stream([[{**one, "score": score, "band": CONFIG.bands.of(score)}
+                                                          for one in scored]] * 3))))
+    for made, args in ((command, ["diff", str(tmp_path / "a"), str(tmp_path / "b"), "--table"]),
+                       (match_command, ["rules", "--no-project", "--table"])):
+        assert cli_run.run(made, args) == 0
+        printed = capfdbinary.readouterr().out.decode().splitlines()
+        assert len(printed) > 2 and [one for one in printed if columns(one) > width and " " in one.strip()] == []
 
 
 def test_columns_are_dropped_by_priority() -> None:
@@ -117,10 +139,10 @@ def test_lines_of_blocks_fit(report: Callable[..., str], monkeypatch: pytest.Mon
     """A sparkline has as many blocks as fit: it is not wrapped."""
     monkeypatch.setenv("COLUMNS", str(width))
     for view in ("minutes", "timeline", "why"):
-        lines = report(view, "--since", f"@{START - 4000:.0f}", "--until", f"@{START + 70:.0f}", "--table").splitlines()
-        blocks = [n for n, line in enumerate(lines) if set("▁▂▃▄▅▆▇█") & set(line)]
-        assert all(columns(lines[n]) <= width for n in blocks)
-        assert not [lines[n - 1:n + 1] for n in blocks if not lines[n].lstrip()[0].isalnum()]
+        made = report(view, "--since", f"@{START - 4000:.0f}", "--until", f"@{START + 70:.0f}", "--table").splitlines()
+        blocks = [n for n, line in enumerate(made) if set("▁▂▃▄▅▆▇█") & set(line)]
+        assert all(columns(made[n]) <= width for n in blocks)
+        assert not [made[n - 1:n + 1] for n in blocks if not made[n].lstrip()[0].isalnum()]
 
 
 def test_what_is_copied_from_the_screen_is_not_wrapped() -> None:
@@ -169,3 +191,17 @@ def test_columns_selects_fields_in_every_form(report: Callable[..., str]) -> Non
     assert report(*args, "--ndjson") == '{"pid":200,"command":"sh"}\n'
     assert report(*args, "--table").split() == ["PID", "COMMAND", "200", "sh"]
     assert "no such field: 'nme'; fields: id, " in report("events", "--columns", "nme", code=2)
+
+
+def test_a_template_makes_a_line_of_each_record(report: Callable[..., str]) -> None:
+    """Fields by name, times local, names harmless; the fields of the answer itself where its rows lack one."""
+    args = ("events", "--since", SINCE, "--until", UNTIL, "--command", "sh -c")
+    assert report(*args, "--format", r"{pid:>5}\t{command}: {peak_score}{reason!r}{tty}").startswith("  200\tsh: 66")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\n", report(*args, "--format", "{entry_time}"))
+    hostile = report("events", "--since", SINCE, "--until", UNTIL, "--format", "{command} {cmdline}")
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", hostile) and hostile.count("\n") == 3
+    assert report("--since", SINCE, "--until", UNTIL, "--format", "{headline}").count("\n") == 1
+    assert report("--since", SINCE, "--until", UNTIL, "--format", "{peak_score} {command}").count("\n") == 3
+    assert report("status", "--format", "{watch}") == "stopped\n"
+    for wrong in ("{nosuch}", "{pid.real}", "{", "{command:d}", "{}"):
+        assert "--format" in report("events", "--since", SINCE, "--until", UNTIL, "--format", wrong, code=2)

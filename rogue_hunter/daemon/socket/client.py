@@ -172,8 +172,9 @@ def prune_through_pipe(database: Path, age_s: float, max_bytes: int, config: Con
     return answer
 
 
-FIRST_S, LONGEST_S = 1.0, 30.0
-"""Seconds until the first try to connect again; each further one waits twice as long, up to the longest."""
+FIRST_S, LONGEST_S = 0.5, 2.0
+"""Seconds until the first try to connect again; each further one waits twice as long, up to the longest. A try on
+a local socket costs 0.1 ms."""
 
 Batch = list[bytes]
 """The lines of one tick, its closing row last; or one line of another record."""
@@ -203,25 +204,46 @@ def whole(lines: Iterator[bytes]) -> Iterator[Batch]:
             yield [line]
 
 
-class Output:
-    """Waits for a connection, and notices when the reader of the output closes it."""
+class Quit(Exception):
+    """The key q was pressed."""
 
-    def __init__(self, fd: int | None) -> None:
-        self._fd = fd
+
+class Output:
+    """Waits for a connection, and notices when the reader of the output closes it, or the key q on a terminal."""
+
+    def __init__(self, fd: int | None, keys: int | None = None) -> None:
+        self._fd, self._keys = fd, keys
 
     def wait(self, connection: socket.socket | None, seconds: float | None) -> bool:
-        """True when there is something to read; False after `seconds`. Raises BrokenPipeError."""
+        """True when there is something to read; False after `seconds`. Raises BrokenPipeError and Quit."""
         poll = select.poll()
         if connection is not None:
             poll.register(connection, select.POLLIN)
         if self._fd is not None:
             poll.register(self._fd, 0)
-        for fd, events in poll.poll(None if seconds is None else seconds * 1000):
-            if fd == self._fd and events & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
+        if self._keys is not None:
+            poll.register(self._keys, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)}
+            if self._keys is not None and self._keys in ready and not self._key():
+                poll.unregister(self._keys)
+                self._keys = None
+            if self._fd in ready:       # only errors are reported, as no event was asked for
                 raise BrokenPipeError
-            if connection is not None and fd == connection.fileno():
+            if connection is not None and connection.fileno() in ready:
                 return True
-        return False
+            if not ready:
+                return False
+
+    def _key(self) -> bool:
+        """Read the keys that were pressed. False if the terminal is gone; raises Quit for q."""
+        try:
+            pressed = os.read(self._keys, 64) if self._keys is not None else b""
+        except OSError:
+            return False
+        if b"q" in pressed.lower():
+            raise Quit
+        return bool(pressed)
 
 
 def follow(path: Path, wait: Callable[[socket.socket | None, float | None], bool], say: Callable[[str], object],

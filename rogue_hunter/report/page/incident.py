@@ -11,15 +11,14 @@ from rogue_hunter import __version__
 from rogue_hunter.report.evidence import Evidence
 from rogue_hunter.report.page.chart import Bar, Line, Panel, Points, Timeline, spark, timeline
 from rogue_hunter.report.page.markup import Markup, document, tag
-from rogue_hunter.report.pause_text import culprit_words, pause_words
+from rogue_hunter.report.record_text import culprit_words, pause_words
 from rogue_hunter.report.sentences import cause as cause_of
 from rogue_hunter.report.sentences import command_line, moment, name, number, percent
 from rogue_hunter.report.verdict_text import amount_words, cause_words, cleared_words, count, taker_name, title
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size
-from rogue_hunter.verdict.model import Cause, Taker, Verdict
+from rogue_hunter.verdict.model import Cause, Row, Taker, Verdict
 from rogue_hunter.verdict.takers import belongs, uses
-from rogue_hunter.verdict.window import Row
 
 WIDE, NARROW = 1000, 360
 """Pixels of the two drawings of the timeline: one for a desk, one for a telephone."""

@@ -6,9 +6,9 @@ import shlex
 import time
 from dataclasses import replace
 
-from rogue_hunter.capture.waitgraph.blame import blame
+from rogue_hunter.capture.blame import blame
 from rogue_hunter.report import history, queries
-from rogue_hunter.report.blame_text import blame_lines
+from rogue_hunter.report.capture_text import blame_lines
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import Evidence
 from rogue_hunter.report.page.incident import Incident, page
@@ -23,7 +23,7 @@ from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream import wire
 from rogue_hunter.text.format import size
 from rogue_hunter.verdict.engine import verdict
-from rogue_hunter.verdict.window import Row
+from rogue_hunter.verdict.model import Row
 
 AROUND_S = (120.0, 900.0)
 """The timeline begins so long before the time in question, and ends so long after it, at least and at most: as long as

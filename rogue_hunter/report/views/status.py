@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import platform
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from rogue_hunter import __version__, paths
-from rogue_hunter.report import queries
+from rogue_hunter.report import history, queries
 from rogue_hunter.report.database import Source
+from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer, Style, pairs
-from rogue_hunter.report.sentences import ago, cause, measure, moment, name, percent
+from rogue_hunter.report.sentences import ago, amount, cause, measure, moment, name, percent
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.errors import FOUND, OK
-from rogue_hunter.text.format import duration, size, visible
+from rogue_hunter.text.format import clip, duration, size, visible
+
+PAUSED_S = 60.0
+"""How long a pause is shown in the one line."""
+ONELINE = 60
 
 
 def status(source: Source, asked: Asked) -> Answer:
@@ -38,6 +44,7 @@ def status(source: Source, asked: Asked) -> Answer:
         uptime_s=round(max(0.0, source.now - started), 3) if running and started is not None else None,
         hz=state.get("hz"), model=state.get("model"), ticks=state.get("ticks"),
         self_cpu_percent=last.get("self_cpu_percent"), self_memory_bytes=last.get("self_memory_bytes"),
+        max_score=(source.live.get("history") or [last])[-1].get("max_score") if running else None,
         rogues=state.get("rogues") if running else None,
         **(queries.totals(source.connection, midnight) if source.connection else {}),
         database=str(source.path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
@@ -45,9 +52,30 @@ def status(source: Source, asked: Asked) -> Answer:
         answers=bool(source.live) if running else None, version=__version__, writer_version=state.get("version"),
         schema_version=_schema(source), sqlite_version=sqlite3.sqlite_version,
         python_version=platform.python_version(), config_file=_config_file())
-    return Answer([found], lambda look: _text(found, look), single=True,
+    recent = history.pauses(source.connection, Period(source.now - PAUSED_S, source.now), 1) \
+        if asked.part and source.connection else []
+    return Answer([found], lambda look: f"{oneline(found, recent, look.now)}\n" if asked.part else _text(found, look),
+                  single=True,
                   columns=[f.name for f in RECORDS["report_status"] if f.name != "rogues"],
                   code=FOUND if asked.exit_code and not _healthy(found) else OK)
+
+
+def oneline(found: Record, pauses: Sequence[Record], now: float) -> str:
+    """The state in at most ONELINE columns, safe for a terminal: the last pause while it is recent, else the highest
+    score, with the process if it is one that is tracked."""
+    if found["watch"] != "running" or "degraded" in found:
+        return {"stopped": "rh: off", "busy": "rh: off", "stale": "rh: no answer"}.get(found["watch"], "rh: degraded")
+    if pauses:
+        last = pauses[0]
+        by = f" by {last['culprits'][0].get('command', '?')}" if last["culprits"] else ""
+        return clip(f"rh: paused {duration(last['duration_s'])} for {last['cause']}{by}, {ago(last['end'], now)}",
+                    ONELINE)
+    worst = max(found.get("rogues") or (), key=lambda row: row.get("score") or 0, default=None)
+    if worst is None or not worst.get("score"):
+        return f"rh: {found.get('max_score', 0)} calm"
+    much = amount(worst) or percent(worst.get(f"{cause(worst)}_share"))
+    who = f"{worst.get('band', '')} {worst.get('command', '?')} {cause(worst)} {much}"
+    return clip(f"rh: {worst['score']} {who}".rstrip(), ONELINE)
 
 
 def _healthy(found: Record) -> bool:

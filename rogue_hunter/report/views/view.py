@@ -22,9 +22,9 @@ class Asked:
     """The arguments and options of a view. `limit` 0 is no limit, None the view's default in a table and no limit in
     other forms (`people` is True for a table).
 
-    `which` are the arguments after the view's name, `at` a point of time (epoch seconds), `by` command or unit, `part`
-    the part of a capture, `exit_code` whether a bad status sets the exit code. `live` asks a running rh-pipe for its
-    slices.
+    `which` are the arguments after the view's name, `at` a point of time (epoch seconds), `by` command, unit or a
+    resource, `part` the part of a capture or of the status, `exit_code` whether a bad status sets the exit code. `live`
+    asks a running rh-pipe for its slices. `pause` and `event` are the number or the key of what a page is about.
     """
 
     period: Period
@@ -36,6 +36,8 @@ class Asked:
     part: str = ""
     exit_code: bool = False
     live: Live | None = None
+    pause: str = ""
+    event: str = ""
 
     def rows(self, usual: int) -> int:
         """How many rows to give at most, 0 for all."""

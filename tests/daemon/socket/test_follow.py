@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tty
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pytest
 
 from rogue_hunter.config.options import Store
 from rogue_hunter.daemon.socket.address import SocketError
-from rogue_hunter.daemon.socket.client import Output, follow, identity, since, stored, whole
+from rogue_hunter.daemon.socket.client import Output, Quit, follow, identity, since, stored, whole
 from rogue_hunter.report.live_view import View
 from rogue_hunter.store.database import open_reader
 from rogue_hunter.store.writer import Writer
@@ -94,11 +95,11 @@ class Pipe:
 NOBODY = SocketError("/s: no rh-pipe serves it", 69)
 
 
-def test_delay_grows_from_1_to_30_s_and_is_reset_by_a_connection() -> None:
+def test_delay_grows_to_2_s_and_is_reset_by_a_connection() -> None:
     """Twice as long each time; reported once; a connection that gave something resets the wait."""
-    pipe = Pipe(*[NOBODY] * 8, b'{"type":"initial_state","v":1}\n', NOBODY, b"")
+    pipe = Pipe(*[NOBODY] * 5, b'{"type":"initial_state","v":1}\n', NOBODY, b"")
     got = pipe.run()
-    assert pipe.waits == [1, 2, 4, 8, 16, 30, 30, 30, 1, 2, 4]
+    assert pipe.waits == [0.5, 1, 2, 2, 2, 0.5, 1, 2]
     assert [batch for batch in got if batch] == [[b'{"type":"initial_state","v":1}\n']]
     assert len([s for s in pipe.said if "no rh-pipe" in s]) == 1
     assert "connected" in pipe.said and "rh-pipe ended; connecting again" in pipe.said
@@ -146,6 +147,27 @@ def test_the_reader_goes_away_while_we_wait() -> None:
     with pytest.raises(BrokenPipeError):
         out.wait(None, 30)
     os.close(writing)
+
+
+def test_only_the_key_q_ends_the_wait() -> None:
+    """Other keys are ignored, also while a connection is waited for; a terminal that is gone is not asked again."""
+    ours, keys = os.openpty()
+    tty.setcbreak(keys)
+    out = Output(None, keys)
+    os.write(ours, b"xyz/")
+    assert out.wait(None, 0.01) is False
+    here, there = socket.socketpair()
+    os.write(ours, b"k")
+    there.sendall(b"x")
+    assert out.wait(here, 5.0) is True
+    os.write(ours, b"zq")
+    with pytest.raises(Quit):
+        out.wait(here if here.recv(1) else None, 5.0)
+    os.close(ours)
+    assert out.wait(None, 0.01) is False
+    for one in (here, there):
+        one.close()
+    os.close(keys)
 
 
 # -- the database ----------------------------------------------------------------------------------
@@ -208,14 +230,40 @@ def test_the_picture_shows_the_current_state() -> None:
     drawn = view.lines(160, 30, False)
     assert "CPUs busy" in drawn[0] and "slowed to 1/2" in drawn[0] and "DEGRADED" in drawn[0]
     assert drawn[1].startswith("highest") and "▄" in drawn[1]
-    assert "SCORE" in drawn[2] and "ended as stopped after" in "\n".join(drawn)
+    assert "SCORE" in drawn[2] and "was still active when rh-pipe stopped after" in "\n".join(drawn)
     view.take([b'{"type":"pause","v":1,"ts":1.0,"start":1.0,"end":3.5,"duration_s":2.5,"cause":"cpu",'
-               b'"culprits":[{"command":"cc1\\u001b[2J"}]}\n'])
+               b'"culprits":[{"pid":7,"resource":"cpu","amount":2.0,"share":0.9,"command":"cc1\\u001b[2J"}]}\n'])
     view.take([b'{"type":"dropped","v":1,"ticks":4,"total":4}\n'])
     text = "\n".join(view.lines(160, 30, False))
-    assert "PAUSE of 2.5s, cpu: cc1\\x1b[2J" in text and "4 ticks were left out" in text
+    assert "PAUSE of 2.5s for want of cpu: cc1\\x1b[2J (pid 7)" in text and "4 ticks left out" in text
     view.note = "gone"
     assert view.lines(80, 24, False)[0] == "gone"
+
+
+@pytest.mark.parametrize(("width", "least"), [(200, 24), (80, 24), (60, 24), (40, 20), (24, 12)])
+def test_the_command_line_has_room(width: int, least: int) -> None:
+    """Other columns are left out for it, the trend and the user first; the program's name comes without its directory."""
+    view = View()
+    tick = next(iter(ticks(1)))
+    row = {**next(iter(tick.processes.values())), "cmdline": "/a/very/long/directory/of/a/program/backup.py --all " * 3, "command": "backup.py"}
+    view.take([wire.dumps({"type": "process", "v": 1, **row}), wire.dumps({"type": "tick", "v": 1, **(tick.row or {})})])
+    heads, line = view.lines(width, 24, False)[2:4]
+    at = heads.index("COMMAND")
+    assert width - at >= least and line[at:].startswith("backup.py --all"[:least - 2])
+    assert ("TREND" in heads) == (width > 80) and "CPU%" in heads
+
+
+def test_the_log_has_the_lines_that_the_table_leaves() -> None:
+    view = View()
+    tick = next(iter(ticks(1)))
+    view.take([*(wire.dumps({"type": "process", "v": 1, **row}) for row in list(tick.processes.values())[:3]),
+               wire.dumps({"type": "tick", "v": 1, **(tick.row or {})})])
+    for n in range(60):
+        view.take([wire.dumps({"type": "error", "v": 1, "stage": "s", "message": f"m{n}"})])
+    drawn = view.lines(100, 50, False)
+    assert len(drawn) == 50 and drawn[-1].endswith("m59") and sum(": m" in one for one in drawn) > 25
+    view.note = "gone"
+    assert all(one.startswith("\x1b[2m") for one in view.lines(100, 50, True)[1:])
 
 
 def test_colours_only_when_asked() -> None:
@@ -243,8 +291,8 @@ def run(spawn: Spawn, clean_env: Mapping[str, str], place: Path) -> Callable[...
     def start(name: str, *args: str, **options: Any) -> subprocess.Popen[bytes]:
         env = {**clean_env, **options.pop("env", {})}
         return spawn([sys.executable, "-P", "-m", "rogue_hunter", name, "--socket", str(place / "run" / "s"),
-                      "--db", str(place / "x.db"), *args], env=env, stdin=subprocess.DEVNULL,
-                     stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE, **options)
+                      "--db", str(place / "x.db"), *args], env=env,
+                     stdin=options.pop("stdin", subprocess.DEVNULL), stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE, **options)
     return start
 
 
@@ -382,6 +430,15 @@ def test_the_table_on_a_terminal(run: Callable[..., subprocess.Popen[bytes]]) ->
     tail.send_signal(signal.SIGTERM)
     read(b"\x1b[?25h\x1b[?1049l")
     assert tail.wait(20) == -signal.SIGTERM
+    os.close(master)
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    seen = io.BytesIO()
+    tail = run("tail", stdin=slave, stdout=slave, env={"TERM": "xterm", "LC_ALL": "C.UTF-8"})
+    read(b"COMMAND")
+    os.write(master, b"jkq")
+    assert tail.wait(20) == 0 and termios.tcgetattr(slave) == before
+    os.close(slave)
     os.close(master)
     pipe.send_signal(signal.SIGTERM)
     pipe.communicate(timeout=20)
