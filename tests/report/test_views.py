@@ -287,8 +287,8 @@ def test_datasette_prints_a_runnable_line(call: Run, tmp_path: Path) -> None:
     (line,) = lines
     done = subprocess.run(["sh", "-c", f"datasette() {{ printf '%s\\n' \"$@\"; }}\n{line}"], capture_output=True,
                           check=True, timeout=10)
-    file, option, metadata = done.stdout.decode().splitlines()
-    assert (file, option) == (str(path), "-m") and json.loads(Path(metadata).read_bytes())["databases"]["rogue-hunter"]
+    file, option, metadata, plugin, folder = done.stdout.decode().splitlines()
+    assert (file, option, plugin) == (str(path), "-m", "--plugins-dir") and (Path(folder) / "cells.py").exists() and json.loads(Path(metadata).read_bytes())["databases"]["rogue-hunter"]
     made = json.loads(said(call("datasette", "--json", "--db", path)))
     assert made["type"] == "report_datasette" and made["databases"]["rogue-hunter"]["queries"]
 
