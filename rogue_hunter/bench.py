@@ -57,16 +57,13 @@ TICK_PARTS = ("tick", "gate")
 """Parts that a running rh-pipe pays at every beat."""
 
 
-ITERATIONS = 1000
-"""Most runs of one part: more do not change its median."""
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits: `seconds` for everything, and at most `runs` of one part (at least three)."""
+    """Limits: `seconds` for everything, and at most `runs` of one part (at least three; more than
+    1,000 do not change its median)."""
 
     seconds: float = 10.0
-    runs: int = ITERATIONS
+    runs: int = 1000
 
     def times(self, work: Callable[[], object], share: float, cpu: Cpu) -> tuple[float, ...]:
         """Milliseconds of each run, within a share of the time."""

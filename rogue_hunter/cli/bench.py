@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from rogue_hunter import bench
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
-from rogue_hunter.host.platform import here, lister
-from rogue_hunter.report.render import Answer, Style, table
-from rogue_hunter.rules.load import load
-from rogue_hunter.stream.tick import Record
+
+if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
+    from rogue_hunter.report.render import Style
+    from rogue_hunter.stream.tick import Record
 
 
 @run.command("rh-bench", """
@@ -23,7 +23,7 @@ Examples:
 """)
 @click.option("--seconds", type=options.Number(1, 600), default=10.0, show_default=True, metavar="N",
               help="Measure for about so long.")
-@click.option("--iterations", type=options.Whole(1, 1_000_000), default=bench.ITERATIONS, show_default=True,
+@click.option("--iterations", type=options.Whole(1, 1_000_000), default=1000, show_default=True,
               metavar="N", help="Runs of one part at most, within that time.")
 @options.form_options()
 @options.host_options
@@ -31,6 +31,11 @@ Examples:
 def command(seconds: float, iterations: int, form: str | None, proc_root: Path, libproc: str | None,
             config: Config) -> int:
     """Measure what each part of rogue-hunter costs here, in CPU time, on the processes that run now."""
+    from rogue_hunter import bench
+    from rogue_hunter.host.platform import here, lister
+    from rogue_hunter.report.render import Answer
+    from rogue_hunter.rules.load import load
+
     found = []
     for made in bench.measures(lambda: here(proc_root, libproc), lister(proc_root, libproc), load(), config,
                                bench.Limits(seconds, iterations)):
@@ -41,6 +46,8 @@ def command(seconds: float, iterations: int, form: str | None, proc_root: Path, 
 
 
 def _text(found: list[Record], look: Style) -> str:
+    from rogue_hunter.report.render import table
+
     rows = [[r["part"], f"{r['median_ms']:.2f}", f"{r['mean_ms']:.2f}", f"{r['min_ms']:.2f}", f"{r['max_ms']:.2f}",
              f"{r['runs']}", f"{r['us_per_process']:.1f}",
              f"{r['core_percent']:.2f} %" if "core_percent" in r else "", r["meaning"]]

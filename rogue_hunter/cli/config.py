@@ -10,12 +10,11 @@ import click
 
 from rogue_hunter import paths
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
-from rogue_hunter.config.toml import load, parse, settings, to_toml
 from rogue_hunter.files import replace
 from rogue_hunter.stream import wire
 
 if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
     from rogue_hunter.rules.model import RuleSet
 
 
@@ -34,6 +33,8 @@ def command() -> None:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def init(file: Path | None, force: bool) -> int:
     """Write a configuration file with every key and its reason, as comments."""
+    from rogue_hunter.config.options import Config
+
     target = _target(file)
     if (target.exists() or target.is_symlink()) and not force:
         raise run.Failure(f"{target}: exists; --force overwrites it", run.FOUND)
@@ -49,6 +50,7 @@ def init(file: Path | None, force: bool) -> int:
 @options.config_file_option()
 def show(as_json: bool, config_file: Path | None) -> int:
     """Print the configuration in force, defaults included."""
+    from rogue_hunter.config.toml import load, settings
     from rogue_hunter.rules.load import settings_of, user_rules
 
     config, rules = load(config_file, paths.config_file()), user_rules(config_file)
@@ -66,6 +68,7 @@ def show(as_json: bool, config_file: Path | None) -> int:
 
 def _whole(config: Config, rules: RuleSet, *, comment: bool = False) -> str:
     """Every table of a configuration file, including those of the rules."""
+    from rogue_hunter.config.toml import to_toml
     from rogue_hunter.rules.load import rules_toml
 
     return f"{to_toml(config, comment_defaults=comment)}\n{rules_toml(rules, comment=comment)}"
@@ -87,6 +90,7 @@ def validate(file: Path | None) -> int:
 
     Without FILE: the user's files, or the built-in rules, and a project's file here or above.
     """
+    from rogue_hunter.config.toml import load
     from rogue_hunter.rules.load import find_project, user_file, user_rules
 
     target = file or paths.config_file()
@@ -121,6 +125,8 @@ def _rules_ok(source: str, rules: RuleSet) -> None:
 @command.command("edit")
 def edit() -> int:
     """Open the file in $VISUAL or $EDITOR; an invalid text does not replace it."""
+    from rogue_hunter.config.options import Config
+    from rogue_hunter.config.toml import parse
     from rogue_hunter.rules.load import builtin
     from rogue_hunter.rules.load import parse as parse_rules
 

@@ -8,15 +8,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
 from rogue_hunter.schema.capture import RECORDS
 from rogue_hunter.schema.field import BANDS
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record
+
+if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
 
 LOOK_S = 0.2
 """Interval at which a capture is checked while no input comes."""

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
-from rogue_hunter.rules.matcher import Matcher
-from rogue_hunter.rules.model import Rule, RuleSet
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.text.format import duration, visible
 
 if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
     from rogue_hunter.report.render import Style
+    from rogue_hunter.rules.model import Rule, RuleSet
 
 
 @run.group("rh-match", """
@@ -41,6 +40,8 @@ def command(tee: bool, no_lifetime: bool, exit_code: bool, form: str | None, con
 
     A match is printed when it starts, then once a minute.
     """
+    from rogue_hunter.rules.matcher import Matcher
+
     out = run.output()
     ticks, finish = run.read_ticks("rh-match")
     seen: list[int] = []

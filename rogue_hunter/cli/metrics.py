@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
 
 if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
     from rogue_hunter.metrics import Page
 
 LOCAL = ("127.0.0.1", "localhost", "")

@@ -8,15 +8,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
-from rogue_hunter.service.manager import XDG, command_line
-from rogue_hunter.store import prune as pruning
 from rogue_hunter.stream.tick import Record, record
+
+if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
@@ -26,8 +26,10 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Bytes of the text; a usage error names the forms."""
+        from rogue_hunter.store.prune import parse_size
+
         try:
-            return pruning.parse_size(str(value))
+            return parse_size(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -54,6 +56,8 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
 
     Prints one record `prune`. While rh-pipe writes to the database, rh-prune asks it over its socket to prune.
     """
+    from rogue_hunter.store import prune as pruning
+
     if print_cron:
         click.echo(cron_line(sys.argv[1:]))
         return run.OK
@@ -94,6 +98,8 @@ def _print(found: Record, form: str | None) -> None:
 def cron_line(arguments: Sequence[str]) -> str:
     """A crontab line for 4:00 that runs this rh-prune with these arguments. Cron has a PATH of its own and reads % as
     the end of the line. Raises Failure for what a line cannot hold."""
+    from rogue_hunter.service.manager import XDG, command_line
+
     words = [*command_line("rh-prune"), *(word for word in arguments if word != "--print-cron")]
     places = [f"{name}={shlex.quote(os.environ[name])}" for name in XDG if os.environ.get(name, "").startswith("/")]
     line = " ".join(["0 4 * * * ", *places, shlex.join(words), ">/dev/null"])

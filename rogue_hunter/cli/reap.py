@@ -10,33 +10,26 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
 from rogue_hunter import paths
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
-from rogue_hunter.reaper.audit import audit_log
-from rogue_hunter.reaper.candidate import Candidate, manual
-from rogue_hunter.reaper.confirm import confirm_on_tty
-from rogue_hunter.reaper.guards import rearm
-from rogue_hunter.reaper.notify import Notifier, sentence, summary
-from rogue_hunter.reaper.platform import here
-from rogue_hunter.reaper.process import Machine, Unreadable
-from rogue_hunter.reaper.run import Setup, exit_code
-from rogue_hunter.reaper.signals import Gone, Stop
-from rogue_hunter.reaper.stage import Reap
-from rogue_hunter.report.render import Answer
-from rogue_hunter.rules.model import RuleSet
 from rogue_hunter.stream.pipeline import chain, gathered
 from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.text.format import visible
 
 if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
+    from rogue_hunter.reaper.candidate import Candidate
+    from rogue_hunter.reaper.notify import Notifier
+    from rogue_hunter.reaper.process import Machine
+    from rogue_hunter.reaper.signals import Stop
     from rogue_hunter.rules.matcher import Matcher
+    from rogue_hunter.rules.model import RuleSet
 
-Ask = Callable[[Sequence[Candidate]], bool]
+Ask: TypeAlias = "Callable[[Sequence[Candidate]], bool]"
 
 PID_MAX = 1 << 22
 
@@ -71,6 +64,13 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
 
     Asks on the terminal first, unless --yes. No signal is sent before its audit entry is on disk.
     """
+    from rogue_hunter.reaper.audit import audit_log
+    from rogue_hunter.reaper.confirm import confirm_on_tty
+    from rogue_hunter.reaper.notify import Notifier, summary
+    from rogue_hunter.reaper.platform import here
+    from rogue_hunter.reaper.run import Setup, exit_code
+    from rogue_hunter.reaper.stage import Reap
+
     if sum(map(bool, (pids, everything, verify, rearm))) > 1:
         raise run.Failure("--pid, --all, --verify and --rearm exclude each other", run.USAGE)
     if verify:
@@ -183,6 +183,8 @@ def _until(stop: Stop, ticks: Iterator[Tick]) -> Iterator[Tick]:
 
 
 def _tell(action: Record, notifier: Notifier, rules: RuleSet, quiet: bool) -> None:
+    from rogue_hunter.reaper.notify import sentence
+
     if not quiet:
         run.say(sentence(action))
     if not action["dry_run"]:
@@ -191,6 +193,10 @@ def _tell(action: Record, notifier: Notifier, rules: RuleSet, quiet: bool) -> No
 
 def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Callable[[], int]]:
     """The processes that a person named, as matches; and the exit code for those that could not be looked at."""
+    from rogue_hunter.reaper.candidate import manual
+    from rogue_hunter.reaper.process import Unreadable
+    from rogue_hunter.reaper.signals import Gone
+
     matches, missing = [], []
     for pid in dict.fromkeys(pids):
         try:
@@ -205,6 +211,9 @@ def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Calla
 
 
 def _verify(config: Config, rules: RuleSet, form: str | None) -> int:
+    from rogue_hunter.reaper.audit import audit_log
+    from rogue_hunter.report.render import Answer
+
     log = audit_log(config.reap, rules.settings)
     verdict = log.verify()
     damages = [{"file": d.file, "line": d.line, "text": d.text} for d in verdict.damages]
@@ -222,7 +231,7 @@ def _verify(config: Config, rules: RuleSet, form: str | None) -> int:
 
 
 def _rearm() -> int:
-    from rogue_hunter.reaper.guards import disarmed
+    from rogue_hunter.reaper.guards import disarmed, rearm
 
     why = disarmed(paths.state_dir())
     lifted = rearm(paths.state_dir())

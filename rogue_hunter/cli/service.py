@@ -8,19 +8,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rogue_hunter import paths
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
-from rogue_hunter.daemon import log
-from rogue_hunter.report.render import Answer, pairs
-from rogue_hunter.service.manager import Manager, ServiceError, program
-from rogue_hunter.service.platform import here
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import record
+
+if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
+    from rogue_hunter.service.manager import Manager
 
 _manager_option = click.option(
     "--manager", type=click.Choice(["systemd", "launchd"]), help="Service manager (default: that of this machine).")
@@ -121,6 +120,8 @@ def restart(manager: str | None) -> int:
 @_manager_option
 def status(form: str | None, config: Config, manager: str | None) -> int:
     """Print the state of the service. Exit 0 if it runs, 69 if not."""
+    from rogue_hunter.report.render import Answer, pairs
+
     service = _service(manager)
     state = service.state()
     rule = _sudoers(config).installed() if service.kind == "launchd" else None
@@ -145,6 +146,8 @@ def status(form: str | None, config: Config, manager: str | None) -> int:
 @options.config_option
 def show_logs(lines: int, follow: bool, as_json: bool, config: Config) -> int:
     """Print the log of rh-pipe: records in a pipe, lines for people on a terminal."""
+    from rogue_hunter.daemon import log
+
     file = log.log_path(config.log)
     out = run.output()
     people = os.isatty(1) and not as_json
@@ -185,6 +188,9 @@ def _config(file: Path | None) -> Config:
 
 def _service(manager: str | None, words: Sequence[str] | None = None) -> Manager:
     """The service manager, with these arguments of rh-pipe; without `words`, with those of the installed file."""
+    from rogue_hunter.service.manager import program
+    from rogue_hunter.service.platform import here
+
     platform = {"systemd": "linux", "launchd": "darwin", None: sys.platform}[manager]
     errors = paths.state_dir() / "rh-pipe.err"
     if words is None:
@@ -209,6 +215,8 @@ def _sudoers(config: Config) -> Any:
 
 def _purge() -> None:
     """Delete the data, state and runtime directories; each must be private."""
+    from rogue_hunter.service.manager import ServiceError
+
     for directory in (paths.data_dir(), paths.state_dir(), paths.runtime_dir()):
         if not os.path.lexists(directory):
             continue

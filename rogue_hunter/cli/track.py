@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rogue_hunter.cli import options, run
-from rogue_hunter.config.options import Config
 from rogue_hunter.stream.pipeline import chain
-from rogue_hunter.tracking.events import Track
+
+if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
 
 
 @run.command("rh-track", """
@@ -29,6 +31,8 @@ def command(db: Path | None, tee: bool, model: str | None, form: str | None, con
 
     With --db the events are stored too.
     """
+    from rogue_hunter.tracking.events import Track
+
     out = run.output()
     ticks, finish = run.read_ticks("rh-track")
     form, keep = run.stream_form(form), None if tee else lambda _: True

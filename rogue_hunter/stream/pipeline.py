@@ -10,10 +10,12 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from queue import Empty, Queue
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from rogue_hunter.config.options import Config
 from rogue_hunter.stream.tick import Record, Tick
+
+if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
 
 
 class Stage(Protocol):
