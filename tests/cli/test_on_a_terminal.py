@@ -78,7 +78,7 @@ def test_a_filter_prints_text_on_a_terminal(shown: Shown, args: tuple[str, ...])
         assert "began to hog cpu: score 76" in text
 
 
-def test_a_filter_in_a_pipe_prints_records_whatever_the_environment_says(rh: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+def test_a_filter_in_a_pipe_prints_records_in_any_environment(rh: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     """RH_FORMAT is for reports: the next filter needs records."""
     assert rh("score", stdin=scored(76), RH_FORMAT="table").stdout.startswith(b'{"type":"process"')
     assert rh("score", "--table", stdin=scored(76)).stdout.split()[0] != b"{"
@@ -94,7 +94,7 @@ def test_keepers_print_a_sentence(shown: Shown, tmp_path: Path) -> None:
     assert code == 0 and "audit" in text and "{" not in text
 
 
-def test_a_dry_run_of_the_reaper_is_told_once(shown: Shown, burn: Callable[[], int]) -> None:
+def test_a_dry_run_of_the_reaper_is_announced_once(shown: Shown, burn: Callable[[], int]) -> None:
     pid = burn()
     _, text = shown("reap", "--pid", str(pid), "--dry-run", "--yes")
     assert "{" not in text and text.count(f"[{pid}]") == 1

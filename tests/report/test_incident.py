@@ -219,7 +219,7 @@ def test_a_pause_an_event_a_moment_a_period(report: Report, args: tuple[str, ...
     assert heads[0].startswith("No data:") == (args == ("--at", f"@{START - 9000:.0f}"))
 
 
-def test_what_is_not_there(report: Report, tmp_path: Path) -> None:
+def test_missing_parts(report: Report, tmp_path: Path) -> None:
     assert "no such pause" in report("html", "--pause", "99", code=65)
     assert "no such event" in report("trace", "--event", "99", code=65)
     assert "exclude each other" in report("html", "--pause", "1", "--at", "@1", code=2)

@@ -53,7 +53,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What is drawn: `since` to `until`, the time that the question is about, pauses, panels and events."""
+    """What is drawn: `since` to `until`, the time in question, pauses, panels and events."""
 
     since: float
     until: float

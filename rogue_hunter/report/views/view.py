@@ -24,7 +24,7 @@ class Asked:
 
     `which` are the arguments after the view's name, `at` a point of time (epoch seconds), `by` command, unit or a
     resource, `part` the part of a capture or of the status, `exit_code` whether a bad status sets the exit code. `live`
-    asks a running rh-pipe for its slices. `pause` and `event` are the number or the key of what a page is about.
+    asks a running rh-pipe for its slices. `pause` and `event` are the number or the key of the subject of a page.
     """
 
     period: Period
