@@ -15,6 +15,7 @@ from rogue_hunter.daemon.rules_stage import RuleStages
 from rogue_hunter.daemon.services import Running, Services, Start
 from rogue_hunter.daemon.socket.server import line_of
 from rogue_hunter.host.protocol import Host
+from rogue_hunter.report.live_verdict import pause_culprits
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import beats_of, sample
 from rogue_hunter.scoring.stage import Score
@@ -152,7 +153,7 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
                     rate.hz = config.system.hz
                 pipeline.configure(config)
 
-            history = History(config)
+            history = History(config, judge=pause_culprits)
             running = Running(writer, opener.now, rate, configure, history.slicer.recent)
             with start(running) if start else nullcontext(Services()) as services:
                 pipeline = stages(config, writer, writer.open_events(), history, evidence, captures,

@@ -69,14 +69,16 @@ def _watchdog(environment: Mapping[str, str]) -> float | None:
 
 
 class Notify:
-    """The stage: the first tick sends READY, every tick feeds the watchdog, and the status line has the highest score.
+    """The stage: the first tick sends READY, every tick feeds the watchdog, and the status tells what is wrong.
 
-    It is the last stage, so READY means that a tick went through all others: the events that the last run left open
-    have been taken up or closed.
+    `words` gives that, at a time in epoch seconds, as the verdict sees it; it is asked only when a score is at or above
+    `enter`. This is the last stage, so READY means that a tick went through all others: the events that the last run
+    left open have been taken up or closed.
     """
 
-    def __init__(self, notifier: Notifier, now: Callable[[], float] = time.monotonic) -> None:
-        self._notifier, self._now = notifier, now
+    def __init__(self, notifier: Notifier, now: Callable[[], float] = time.monotonic,
+                 words: Callable[[float], str] = lambda at: "", enter: int = 0) -> None:
+        self._notifier, self._now, self._words, self._enter = notifier, now, words, enter
         self._told_at = float("-inf")
         self._ready: dict[str, object] = {"READY": 1}
 
@@ -85,18 +87,17 @@ class Notify:
         if tick.row is not None:
             if self._now() - self._told_at >= STATUS_S:
                 self._told_at = self._now()
-                if self._notifier.tell(**self._ready, WATCHDOG=1, STATUS=status(tick)):
+                score = tick.row.get("max_score", 0)
+                wrong = self._words(tick.row["ts"]) if score >= max(1, self._enter) else ""
+                if self._notifier.tell(**self._ready, WATCHDOG=1, STATUS=status(tick, wrong)):
                     self._ready = {}
             else:
                 self._notifier.alive()
         return tick
 
 
-def status(tick: Tick) -> str:
+def status(tick: Tick, wrong: str = "") -> str:
     """The state of the machine in one line."""
     row = tick.row or {}
     text = f"score {row.get('max_score', 0)}, {row.get('processes', 0)} processes"
-    if not tick.scored:
-        return text
-    top = tick.processes[max(tick.scored, key=lambda key: (tick.processes[key]["score"], key))]
-    return f"{text}; highest: {top.get('command', '?')} ({top['pid']})"
+    return f"{text}; {wrong}" if wrong else text

@@ -29,6 +29,7 @@ from rogue_hunter.daemon.sd_notify import Notifier, Notify
 from rogue_hunter.daemon.socket.address import Place, Taken
 from rogue_hunter.daemon.socket.requests import PRUNE_S, Broadcast, Feed, Pruner, logging, slices
 from rogue_hunter.daemon.socket.server import Server
+from rogue_hunter.report.live_verdict import now_words
 from rogue_hunter.store.writer import WalAlarm, Writer
 from rogue_hunter.stream.clock import Rate
 from rogue_hunter.stream.pipeline import Stage
@@ -216,6 +217,8 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
                notifier: Notifier | None = None) -> Start:
     """All services. What it returns is entered once the database is ours. Raises SocketError, PathError."""
 
+    bands = config.bands_of(config.scoring.model)
+
     @contextmanager
     def start(running: Running) -> Iterator[Services]:
         tell = notifier or Notifier({})
@@ -242,7 +245,8 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
             try:
                 yield Services(budget, WalAlarm(setting.database, running.writer, warn),
                                Broadcast(feed, server) if server is not None else None,
-                               Notify(tell) if tell.wanted else None,
+                               Notify(tell, words=lambda at: now_words(running.recent_slices(), at),
+                                    enter=bands.start(bands.tracking)) if tell.wanted else None,
                                {"config": reloader.status if reloader else {}, "socket": {},
                                 "log": str(log.path) if log else None})
             finally:

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from rogue_hunter.rules.model import RuleSet, Settings
+from rogue_hunter.sampling.naming import called, name_of
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, visible
 
@@ -89,7 +90,7 @@ class Notifier:
 
 
 def _who(record: Record) -> str:
-    return f"{visible(str(record.get('command', '')))} [{record['pid']}]"
+    return f"{visible(called(str(record.get('command', '')), name_of(record)))} [{record['pid']}]"
 
 
 _OUTCOMES = {"terminated": "terminated", "killed": "killed", "already_gone": "had already exited",

@@ -1,22 +1,26 @@
 """Windows of evidence, built from the database or from the slices of a running rh-pipe.
 
-Slices of five seconds answer for the last two days, minutes for the time before. A time of which nothing was recorded
-gives no window, and the reason.
+Slices of five seconds answer for the last two days, minutes for the time before. Of a long period the worst slices are
+judged one by one, and minutes or hours tell what was used in the rest. A time of which nothing was recorded gives no
+window, and the reason.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
-from rogue_hunter.report import history
+from rogue_hunter.report import history, slices
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.history import Minute
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.sentences import moment
-from rogue_hunter.schema.slices import SLICE_S
+from rogue_hunter.schema.slices import PROCESS_SLICE, SLICE_S
+from rogue_hunter.store.rollup import AVERAGED
+from rogue_hunter.store.tables import compact
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import duration
 from rogue_hunter.verdict import shortage
@@ -34,16 +38,18 @@ WHOLE_S = 1800.0
 """Up to this length all slices of a period are judged; of a longer one those that can have been short, and sums."""
 SHORT_MOST = 240
 """Slices or minutes of a long period that are judged one by one: those that were worst."""
+OLD_MOST = 20
 STRETCHES = 180
 """Sums of a long period."""
+HOURS_FROM_S = 2 * 86400.0
+"""From this length on the sums of a period are made of hours, not of minutes."""
 STANDING_S = 3.0
 """A wait that was seen to begin so soon after the start of rh-pipe was there before."""
 USUAL_OF = 1500
 """How many minutes the usual is taken from: the median of 1,500 is known to 3 % of the ranks, and costs 10 ms."""
 
-_LATEST = ("late_s", "cpu_busy_cores_max", "max_score")
-_AVERAGES = ("cpu_busy_cores", "cpu_steal_cores", "unattributed_cpu_cores", "self_cpu_percent")
-_SUMS = ("disk_bytes", "device_bytes", "started", "exited")
+_ADDED = ("disk_bytes", "device_bytes", "started", "exited")
+_USE = tuple(f.name for f in PROCESS_SLICE if compact(f).name in slices.SUMMED)
 
 Live = Callable[[], Sequence[Record]]
 """Asks a running rh-pipe for its slice records; nothing if there is none."""
@@ -80,23 +86,32 @@ def over(source: Source, since: float, until: float, live: Live | None = None, t
     return _period(source, since, max(until, since + 1e-3), None, live, text)
 
 
+def of_records(records: Sequence[Record], since: float, until: float, *, recent: bool = False) -> Window:
+    """The evidence in the memory of rh-pipe itself about a time, as a window."""
+    found = [one for one in assembled(records) if one.end > since]
+    return Window(since, until, tuple(found),
+                  tuple({**each, "standing": False} for each in records if each["type"] == "wait"),
+                  tuple(each for each in records if each["type"] == "limit"),
+                  tuple(each for each in records if each["type"] == "pause" and each["end"] >= since), recent=recent)
+
+
 def of_now(source: Source, live: Live | None = None) -> Evidence:
     """The evidence about the last 20 s: from the running rh-pipe, else from the newest slices if they are fresh."""
     now = source.now
-    slices = [one for one in _assembled(live() if live is not None else ()) if one.end > now - NOW_S]
-    if not slices and source.watch != "stopped":
-        newest, _ = history.nearest_slices(source.reader, now + 1, now + 1)
+    found = [one for one in assembled(live() if live is not None else ()) if one.end > now - NOW_S]
+    if not found and source.watch != "stopped":
+        newest, _ = slices.nearest(source.reader, now + 1, now + 1)
         if newest is not None and newest["slice"] + newest["seconds"] >= now - FRESH_S:
             end = float(newest["slice"] + newest["seconds"])
-            slices = _slices(source, history.machine_slices(source.reader, end - NOW_S, now + 1))
+            found = _slices(source, slices.machine(source.reader, end - NOW_S, now + 1))
         else:
-            slices = _last_tick(source)
+            found = _last_tick(source)
     note = ""
-    if slices and slices[-1].end < now - NOW_S / 2:
-        note = f"the newest evidence is from {moment(slices[-1].end, now)}"
-    window = Window(slices[0].start if slices else now - NOW_S, now, tuple(slices), recent=True,
+    if found and found[-1].end < now - NOW_S / 2:
+        note = f"the newest evidence is from {moment(found[-1].end, now)}"
+    window = Window(found[0].start if found else now - NOW_S, now, tuple(found), recent=True,
                     readers=frozenset({os.getpid(), os.getppid()}))
-    if not slices:
+    if not found:
         return replace(_absent(source, window, now), at=now)
     return _complete(source, Evidence(window, now, note=note), "")
 
@@ -104,27 +119,26 @@ def of_now(source: Source, live: Live | None = None) -> Evidence:
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 def _period(source: Source, since: float, until: float, at: float | None, live: Live | None, text: str) -> Evidence:
-    machine = history.machine_slices(source.reader, since, until)
     window = Window(since, until, resolution_s=float(SLICE_S), readers=frozenset({os.getpid()}))
     if until - since <= WHOLE_S:
-        slices = _slices(source, machine)
+        found = _slices(source, slices.machine(source.reader, since, until))
         if live is not None and until > source.now - LIVE_S and source.watch == "running":
-            after = max((one.end for one in slices), default=since) - 0.1
-            slices += [one for one in _assembled(live()) if one.start >= after and one.start < until]
+            after = max((one.end for one in found), default=since) - 0.1
+            found += [one for one in assembled(live()) if one.start >= after and one.start < until]
+        begin = found[0].start if found else until
+        older = _minutes(source, since, begin, at, bool(found)) if begin - since > NEAR_S else []
     else:
-        slices = _long(source, machine, since, until)
-    begin = slices[0].start if slices else until
-    if begin - since > NEAR_S:
-        older = _minutes(source, since, begin, at, bool(slices))
-        if older and not slices:
-            window = replace(window, resolution_s=60.0, since=min(since, older[0].start),
-                             until=max(until, older[-1].end))
-        slices = older + slices
-    if not slices:
+        found, older = _long(source, since, until)
+    if older:
+        window = replace(window, resolution_s=60.0)
+        if not found:
+            window = replace(window, since=min(since, older[0].start), until=max(until, older[-1].end))
+    found = sorted(older + found, key=lambda one: one.start)
+    if not found:
         pauses = [p for p in history.pauses(source.reader, Period(since, until, text)) if p.get("evidence")]
-        slices = [_of_pause(pause) for pause in reversed(pauses)]
-    window = replace(window, slices=tuple(slices))
-    if not slices:
+        found = [_of_pause(pause) for pause in reversed(pauses)]
+    window = replace(window, slices=tuple(found))
+    if not found:
         return replace(_absent(source, window, at), at=at)
     return _complete(source, Evidence(window, at), text)
 
@@ -133,7 +147,7 @@ def _complete(source: Source, found: Evidence, text: str) -> Evidence:
     """Add waits, limits, pauses and the usual."""
     window = found.window
     reader, since = source.reader, window.slices[0].start
-    waits, limits = history.waits_and_limits(reader, since, window.until + SLICE_S)
+    waits, limits = slices.waits_and_limits(reader, since, window.until + SLICE_S)
     began = float(source.state.get("started_at") or 0.0)
     waits = [{**one, "standing": one["ts"] - (one.get("since_s") or 0.0) <= began + STANDING_S} for one in waits]
     pauses = history.pauses(reader, Period(window.since, window.until, text))
@@ -152,12 +166,13 @@ def _usual(source: Source, window: Window) -> tuple[dict[str, float], int]:
 
 # -- slices ------------------------------------------------------------------------------------------------------------
 
-def _slices(source: Source, machine: Sequence[Minute]) -> list[Slice]:
-    """These slices of the database with their processes and units."""
-    at = [float(row["slice"]) for row in machine]
-    processes = history.slice_rows(source.reader, "v_process_slices", at)
-    groups = history.slice_rows(source.reader, "v_group_slices", at)
-    return [Slice(begin, float(row["seconds"]), row, _of_boot(processes.get(begin, ()), row),
+def _slices(source: Source, machine: Sequence[Minute], step: int = SLICE_S) -> list[Slice]:
+    """These slices, or minutes, of the database with their processes and units."""
+    name = "slice" if step == SLICE_S else "minute"
+    at = [float(row[name]) for row in machine]
+    processes = slices.rows_of(source.reader, step, "process", at)
+    groups = slices.rows_of(source.reader, step, "group", at)
+    return [Slice(begin, float(row.get("seconds") or step), row, _of_boot(processes.get(begin, ()), row),
                   _of_boot(groups.get(begin, ()), row)) for begin, row in zip(at, machine, strict=True)]
 
 
@@ -165,8 +180,8 @@ def _of_boot(rows: Iterable[Minute], machine: Minute) -> list[Minute]:
     return [row for row in rows if row.get("boot_id") == machine.get("boot_id")]
 
 
-def _assembled(records: Sequence[Record]) -> list[Slice]:
-    """Slices made of the records of a running rh-pipe."""
+def assembled(records: Sequence[Record]) -> list[Slice]:
+    """Slices made of the records that rh-pipe has in memory."""
     machine = [each for each in records if each["type"] == "machine_slice" and each.get("seconds")]
     held: dict[tuple[str, float], list[Record]] = {}
     for each in records:
@@ -175,58 +190,89 @@ def _assembled(records: Sequence[Record]) -> list[Slice]:
                   held.get(("group_slice", float(one["slice"])), ())) for one in machine]
 
 
-def _long(source: Source, machine: Sequence[Minute], since: float, until: float) -> list[Slice]:
-    """The slices of a long period that can have been short, each by itself, and the sums of the others."""
-    short = sorted((row for row in machine if shortage.may_be_short(row)), key=_severity)[-SHORT_MOST:]
-    alone = {float(row["slice"]) for row in short}
-    width = max(float(SLICE_S), (until - since) / STRETCHES)
-    summed = history.summed_rows(source.reader, since, until, width, sorted(alone))
-    rest: dict[int, list[Minute]] = {}
-    for row in machine:
-        if float(row["slice"]) not in alone:
-            rest.setdefault(int((float(row["slice"]) - since) / width), []).append(row)
-    found = _slices(source, sorted(short, key=lambda row: float(row["slice"])))
-    for number, rows in rest.items():
-        seconds = sum(float(row["seconds"]) for row in rows)
-        if seconds > 0:
-            found.append(Slice(float(rows[0]["slice"]), seconds, _averaged(rows, seconds), summed.get(number, ())))
-    return sorted(found, key=lambda one: one.start)
+def _long(source: Source, since: float, until: float) -> tuple[list[Slice], list[Slice]]:
+    """The slices of a long period that can have been short, each by itself, and the sums of the rest; and the minutes
+    of the time before the slices that can have been."""
+    reader = source.reader
+    fine = slices.span(reader, SLICE_S)
+    begin = min(until, fine[0] // 60 * 60 if fine else until)
+    alone = _slices(source, _short(slices.worst(reader, SLICE_S, since, until, SHORT_MOST)))
+    older = _older(source, since, begin) if begin > since else []
+    width = (until - since) / STRETCHES
+    rest: list[Slice] = []
+    for step, low, high in _cover(source, since, until, until - since >= HOURS_FROM_S):
+        if step == SLICE_S:
+            known = {one.start for one in alone}
+            rest += _slices(source, [row for row in slices.machine(reader, low, high) if row["slice"] not in known])
+        else:
+            rest += _summed(source, step, low, high, max(float(step), width), [*alone, *older])
+    return [*alone, *rest], older
 
 
-def _averaged(rows: Sequence[Minute], seconds: float) -> Minute:
-    """Slices of the machine as one row, marked as summed: shortages are judged slice by slice."""
-    made: Minute = {}
-    made.update((name, rows[0][name]) for name in ("boot_id", "cpus", "memory_total_bytes") if name in rows[0])
-    for name in _AVERAGES:
-        if any(name in row for row in rows):
-            made[name] = sum(float(row.get(name) or 0.0) * float(row["seconds"]) for row in rows) / seconds
-    for name in _SUMS:
-        if any(name in row for row in rows):
-            made[name] = sum(int(row.get(name) or 0) for row in rows)
-    for name in (*_LATEST, "pressure_cpu_some_ms_per_s", "pressure_memory_full_ms_per_s", "pressure_io_full_ms_per_s"):
-        known = [row[name] for row in rows if name in row]
-        if known:
-            made[name] = max(known)
-    available = [row["memory_available_bytes"] for row in rows if "memory_available_bytes" in row]
-    if available:
-        made["memory_available_bytes"] = min(available)
-    return {**made, "seconds": seconds, "summed": True}
+def _short(rows: Iterable[Minute]) -> list[Minute]:
+    return [row for row in rows if shortage.may_be_short(row)]
 
 
-def _severity(row: Minute) -> float:
-    """A quick measure of how much was short: parts of the time in ms/s, added up."""
-    cpus, seconds = row.get("cpus") or 1, max(float(row.get("seconds") or SLICE_S), 1e-3)
-    memory = row.get("memory_total_bytes") or 1
-    return float(
-        (row.get("pressure_cpu_some_ms_per_s") or 1000 * (row.get("cpu_busy_cores") or 0.0) / cpus)
-        + (row.get("run_delay_ms_per_s") or 0.0) / cpus
-        + 2 * max(row.get("pressure_memory_full_ms_per_s") or 0.0, row.get("pressure_memory_some_ms_per_s") or 0.0)
-        + 2 * max(row.get("pressure_io_full_ms_per_s") or 0.0, 0.5 * (row.get("pressure_io_some_ms_per_s") or 0.0))
-        + 1000 * (row.get("cpu_steal_cores") or 0.0) / cpus
-        + 1000 * ((row.get("late_s") or 0.0) + (row.get("asleep_s") or 0.0)) / seconds
-        + 1000 * max(0.0, shortage.SCARCE - (row.get("memory_available_bytes", memory) or 0) / memory)
-        + (row.get("disk_bytes") or 0) / seconds / 1e6
-        + 2000 * (row.get("oom_kills") or 0))
+def _cover(source: Source, since: float, until: float, hours: bool) -> list[tuple[int, float, float]]:
+    """A period in pieces: as much of it as hours (or minutes) cover, and finer ones at its ends."""
+    pieces: list[tuple[int, float, float]] = []
+
+    def cover(low: float, high: float, steps: Sequence[int]) -> None:
+        if high <= low:
+            return
+        if not steps:
+            pieces.append((SLICE_S, low, high))
+            return
+        step, span = steps[0], slices.span(source.reader, steps[0])
+        begin = ceil(max(low, span[0]) / step) * step if span else high
+        end = min(high, span[1]) // step * step if span else high
+        if end <= begin:
+            cover(low, high, steps[1:])
+            return
+        cover(low, begin, steps[1:])
+        pieces.append((step, begin, end))
+        cover(end, high, steps[1:])
+
+    cover(since, until, (slices.HOUR_S, slices.MINUTE_S) if hours else (slices.MINUTE_S,))
+    return pieces
+
+
+def _summed(source: Source, step: int, since: float, until: float, width: float, alone: Sequence[Slice]) -> list[Slice]:
+    """Stretches of a time without the slices that are judged alone, marked as summed: no shortage is seen in them."""
+    machine = slices.machine_sums(source.reader, step, since, until, width)
+    rows = {what: {number: {_identity(row): row for row in some} for number, some in
+                   slices.sums(source.reader, step, what, since, until, width).items()}
+            for what in ("process", "group")}
+    for one in alone:
+        number = int((one.start - since) // width)
+        if number not in machine or not since <= one.start < until:
+            continue
+        whole, seconds = machine[number], float(machine[number]["seconds"])
+        left = max(0.0, seconds - one.seconds)
+        for name in AVERAGED:
+            if name in whole and name in one.machine:
+                total = whole[name] * seconds - one.machine[name] * one.seconds
+                whole[name] = max(0.0, total) / left if left else 0.0
+        for name in _ADDED:
+            if name in whole:
+                whole[name] = max(0, whole[name] - (one.machine.get(name) or 0))
+        whole["seconds"] = left
+        for what, some in (("process", one.processes), ("group", one.groups)):
+            for row in some:
+                total_row = rows[what].get(number, {}).get(_identity(row))
+                if total_row is not None:
+                    total_row["active_s"] -= one.seconds
+                    for name in _USE:
+                        if name in total_row:
+                            total_row[name] = max(0, total_row[name] - (row.get(name) or 0))
+    return [Slice(float(one["minute"]), float(one["seconds"]), {**one, "summed": True},
+                  [row for row in rows["process"].get(number, {}).values() if row["active_s"] > 0],
+                  [row for row in rows["group"].get(number, {}).values() if row["active_s"] > 0])
+            for number, one in machine.items() if one["seconds"] >= 1]
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row.get("boot_id"), row.get("pid"), row.get("start_ticks"), row.get("unit") if "processes" in row else None
 
 
 # -- minutes and less --------------------------------------------------------------------------------------------------
@@ -236,7 +282,7 @@ def _minutes(source: Source, since: float, until: float, at: float | None, slice
     it, unless that minute has slices, which hold more."""
     if at is not None:
         first = at // 60 * 60
-        if history.machine_slices(source.reader, first, first + 60):
+        if slices.machine(source.reader, first, first + 60):
             return []
         rows = [m for m in history.machine(source.reader, first, first + 60)
                 if first <= at <= max(first + 60, first + float(m.get("seconds") or 0.0))]
@@ -244,13 +290,24 @@ def _minutes(source: Source, since: float, until: float, at: float | None, slice
         # The minute in which the slices begin is in them.
         rows = [m for m in history.machine(source.reader, since // 60 * 60, until)
                 if not sliced or m["minute"] + 60 <= until + 1]
-    if len(rows) > SHORT_MOST:
-        short = [m for m in rows if shortage.may_be_short(m)]
-        chosen = sorted(short, key=_severity)[-SHORT_MOST:] or sorted(rows, key=_severity)[-20:]
-        asleep = sorted(rows, key=lambda m: float(m.get("asleep_s") or 0.0))[-3:]
-        rows = sorted({id(m): m for m in [*chosen, *asleep]}.values(), key=lambda m: int(m["minute"]))
-    commands = history.commands_of(source.reader, [m["minute"] for m in rows])
-    return [Slice(float(m["minute"]), float(m.get("seconds") or 60.0), m, commands.get(m["minute"], ())) for m in rows]
+    return _with_commands(source, _slices(source, rows, slices.MINUTE_S))
+
+
+def _older(source: Source, since: float, until: float) -> list[Slice]:
+    """The minutes of a long time before the slices that can have been short; of a time for which older versions have
+    recorded no identities, at least the worst ones."""
+    most = slices.worst(source.reader, slices.MINUTE_S, since, until, SHORT_MOST)
+    found = _short(most)
+    begin = slices.span(source.reader, slices.MINUTE_S)
+    if begin is None or begin[0] >= until:
+        found = found or slices.worst(source.reader, slices.MINUTE_S, since, until, OLD_MOST)
+    return _with_commands(source, _slices(source, found, slices.MINUTE_S))
+
+
+def _with_commands(source: Source, minutes: Sequence[Slice]) -> list[Slice]:
+    """Minutes of older versions list commands, not processes."""
+    commands = history.commands_of(source.reader, [int(one.start) for one in minutes if not one.processes])
+    return [replace(one, processes=one.processes or commands.get(int(one.start), ())) for one in minutes]
 
 
 def _of_pause(pause: Record) -> Slice:
@@ -297,7 +354,9 @@ def _absent(source: Source, window: Window, at: float | None) -> Evidence:
     if asleep >= 0.5 * gap > 0:
         machine = {"asleep_s": asleep, "seconds": gap}
         return Evidence(replace(window, slices=(Slice(before[1], gap, machine),)))
-    why = ("the machine was rebooted in between" if before[2].get("boot_id") != after[2].get("boot_id")
+    step = float(after[2].get("clock_step_s") or 0.0)
+    why = (f"the clock was set forward by {duration(step)}" if step >= 0.5 * gap > 0
+           else "the machine was rebooted in between" if before[2].get("boot_id") != after[2].get("boot_id")
            else "rh-pipe was not running then, or was stopped")
     span = f"between {moment(before[1], now)} and {moment(after[0], now)}"
     return Evidence(window, absent=f"nothing was recorded {span} ({duration(gap)}): {why}")
@@ -306,10 +365,10 @@ def _absent(source: Source, window: Window, at: float | None) -> Evidence:
 def _neighbours(source: Source, window: Window) -> tuple[tuple[float, float, Minute] | None,
                                                          tuple[float, float, Minute] | None]:
     """Beginning, end and row of the nearest evidence before and after a window without any."""
-    slices = history.nearest_slices(source.reader, window.since, window.until)
+    near = slices.nearest(source.reader, window.since, window.until)
     minutes = history.neighbours(source.reader, window.since, window.until)
-    before = [(float(row["slice"]), float(row["slice"] + row["seconds"]), row) for row in slices[:1] if row]
-    after = [(float(row["slice"]), float(row["slice"] + row["seconds"]), row) for row in slices[1:] if row]
+    before = [(float(row["slice"]), float(row["slice"] + row["seconds"]), row) for row in near[:1] if row]
+    after = [(float(row["slice"]), float(row["slice"] + row["seconds"]), row) for row in near[1:] if row]
     # Where there are slices, a minute's row says less exactly when the watch ended.
     before += [(float(m["minute"]), float(m["minute"]) + 60, m) for m in minutes[:1] if m and not before]
     after += [(float(m["minute"]), float(m["minute"]) + 60, m) for m in minutes[1:] if m and not after]

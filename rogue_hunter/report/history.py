@@ -12,7 +12,6 @@ from typing import Any
 from rogue_hunter.report.queries import END, OVERLAPS, Period, Watched, bind, group_of, inside, known
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.schema.events import COMMAND_MINUTE, MACHINE_MINUTE
-from rogue_hunter.schema.slices import PROCESS_SLICE
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 
@@ -22,8 +21,7 @@ Minute = dict[str, Any]
 _MACHINE = tuple(f.name for f in MACHINE_MINUTE)
 _COLUMNS = ", ".join(_MACHINE)
 _COMMAND = tuple(f.name for f in COMMAND_MINUTE if f.name != "minute")
-_SUMS = ("cpu_seconds", "disk_bytes", "gpu_seconds", "wakeups", "run_delay_s", "rogue_s")
-_CULPRIT = ("pid", "start_ticks", "command", "unit", "resource", "amount", "share")
+_CULPRIT = ("pid", "start_ticks", "command", "name", "unit", "processes", "resource", "amount", "share")
 
 _PAUSED = ("p.start_time < :until AND p.end_time >= :since AND (:text = '' OR EXISTS (SELECT 1 FROM pause_culprits c "
            "WHERE c.pause_id = p.id AND instr(lower(coalesce(c.command, '')), :text)))")
@@ -170,24 +168,9 @@ def neighbours(connection: sqlite3.Connection, since: float, until: float) -> tu
     return (_machine(before) if before else None), (_machine(after) if after else None)
 
 
-def commands(connection: sqlite3.Connection, at: Sequence[int]) -> list[Minute]:
-    """The commands of these minutes, each added up: sums, the most memory, the highest score, the pid of it."""
-    sums = ", ".join(f"sum({name}) AS {name}" for name in _SUMS)
-    these = wire.dumps(list(at)).decode()
-    # SQLite takes the bare columns (pid, unit) from the row that holds the max(), if there is but one: hence memory is
-    # asked for apart.
-    rows = connection.execute(
-        f"SELECT command, pid, unit, processes, {sums}, max(coalesce(max_score, 0)) AS max_score FROM command_minutes "
-        "WHERE minute IN (SELECT value FROM json_each(?)) GROUP BY command", (these,)).fetchall()
-    memory = dict(map(tuple, connection.execute(
-        "SELECT command, max(memory_bytes) FROM command_minutes WHERE minute IN (SELECT value FROM json_each(?)) "
-        "GROUP BY command", (these,))))
-    return [{**known(row), "memory_bytes": memory[row["command"]] or 0} for row in rows]
-
-
 def commands_of(connection: sqlite3.Connection, at: Sequence[int]) -> dict[int, list[Minute]]:
-    """The commands of these minutes, by minute. Without pid: it is that of one process, the sums are of all that had
-    the name."""
+    """The commands of these minutes, by minute: what versions before the minutes of processes have left. Without pid:
+    it is that of one process, the sums are of all that had the name."""
     held: dict[int, list[Minute]] = {}
     names = ", ".join(name for name in _COMMAND if name != "pid")
     for row in connection.execute(f"SELECT minute, {names} FROM command_minutes WHERE minute IN "
@@ -221,97 +204,6 @@ def sample(connection: sqlite3.Connection, names: Iterable[str], steps: dict[str
     columns = ", ".join(("minute", *names))
     return [known(row) for row in connection.execute(
         f"{_STEPS} SELECT {columns} FROM s JOIN machine_minutes ON minute = m", steps)]
-
-
-# -- slices ------------------------------------------------------------------------------------------------------------
-
-_SUMMED = tuple(f.name for f in PROCESS_SLICE if f.name in (
-    "cpu_seconds", "children_cpu_seconds", "disk_bytes", "children_disk_bytes", "memory_growth_bytes", "gpu_seconds",
-    "wakeups", "pageins", "run_delay_s", "uninterruptible_s", "stopped_s", "rogue_s", "children"))
-_HIGHEST = ("memory_bytes", "max_score")
-_LONGEST_SLICE_S = 65.0
-"""Quiet slices of one minute may be one row."""
-
-
-_WORTH_SUMMING = (
-    "own OR coalesce(sum(cpu_seconds), 0) + coalesce(sum(children_cpu_seconds), 0) >= max(0.5, 0.05 * sum(seconds)) "
-    "OR coalesce(sum(disk_bytes), 0) + coalesce(sum(children_disk_bytes), 0) >= 2e7 OR sum(memory_growth_bytes) >= 1e8 "
-    "OR sum(gpu_seconds) >= 0.5 OR sum(wakeups) >= 500 * sum(seconds) OR sum(uninterruptible_s) >= 1")
-"""What a process must have used in a stretch to be worth a row: 5 % of a core while it was listed, 20 MB, 100 MB of
-memory taken."""
-
-
-def has_slices(connection: sqlite3.Connection) -> bool:
-    """False for a database of a version that had no slices."""
-    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'v_machine_slices'").fetchone() is not None
-
-
-def machine_slices(connection: sqlite3.Connection, since: float, until: float) -> list[Minute]:
-    """The machine's slices that overlap a time, in the order of time. Epoch seconds."""
-    if not has_slices(connection):
-        return []
-    rows = connection.execute("SELECT * FROM v_machine_slices WHERE slice > ? AND slice < ?",
-                              (since - _LONGEST_SLICE_S, until))
-    return sorted((row for row in map(known, rows) if row["slice"] + row["seconds"] > since),
-                  key=lambda row: float(row["slice"]))
-
-
-def nearest_slices(connection: sqlite3.Connection, since: float, until: float) -> tuple[Minute | None, Minute | None]:
-    """The last slice that began before `since` and the first one from `until` on."""
-    if not has_slices(connection):
-        return None, None
-    before = connection.execute("SELECT * FROM v_machine_slices WHERE slice = (SELECT max(slice) FROM machine_slices "
-                                "WHERE slice < ?)", (since,)).fetchone()
-    after = connection.execute("SELECT * FROM v_machine_slices WHERE slice = (SELECT min(slice) FROM machine_slices "
-                               "WHERE slice >= ?)", (until,)).fetchone()
-    return (known(before) if before else None), (known(after) if after else None)
-
-
-def slice_rows(connection: sqlite3.Connection, view: str, at: Sequence[float]) -> dict[float, list[Minute]]:
-    """The rows of v_process_slices or v_group_slices of these slices, by their beginning."""
-    held: dict[float, list[Minute]] = {}
-    for begin in (at[n:n + 500] for n in range(0, len(at), 500)):
-        for row in connection.execute(f"SELECT * FROM {view} WHERE slice IN (SELECT value FROM json_each(?))",
-                                      (wire.dumps(list(begin)).decode(),)):
-            held.setdefault(float(row["slice"]), []).append(known(row))
-    return held
-
-
-def summed_rows(connection: sqlite3.Connection, since: float, until: float, width: float,
-                without: Sequence[float]) -> dict[int, list[Minute]]:
-    """The process rows of a time added up by identity in stretches of `width` seconds, by the number of the stretch.
-    Slices that begin at a time in `without` are left out. `active_s` is the time that the rows cover, `first_slice` the
-    beginning of the first."""
-    if not has_slices(connection):
-        return {}
-    sums = ", ".join(f"{how}({name}) AS {name}" for how, some in (("sum", _SUMMED), ("max", _HIGHEST))
-                     for name in some)
-    names = ", ".join(f.name for f in PROCESS_SLICE if f.name not in (*_SUMMED, *_HIGHEST, "slice", "seconds"))
-    held: dict[int, list[Minute]] = {}
-    for row in connection.execute(
-            f"SELECT CAST((slice - :since) / :width AS INTEGER) AS stretch, min(slice) AS first_slice, "
-            f"sum(seconds) AS active_s, {names}, {sums} FROM v_process_slices "
-            "WHERE slice >= :since AND slice < :until AND slice NOT IN (SELECT value FROM json_each(:without)) "
-            f"GROUP BY stretch, boot_id, pid, start_ticks HAVING {_WORTH_SUMMING}",
-            {"since": since, "until": until, "width": width, "without": wire.dumps(list(without)).decode()}):
-        fields = known(row)
-        held.setdefault(fields.pop("stretch"), []).append(fields)
-    return held
-
-
-def waits_and_limits(connection: sqlite3.Connection, since: float, until: float) -> tuple[list[Minute], list[Minute]]:
-    """What was recorded of waits and of limits in a time."""
-    if not has_slices(connection):
-        return [], []
-    found = []
-    for table in ("waits", "limits"):
-        rows = [known(row) for row in connection.execute(
-            f"SELECT * FROM {table} WHERE ts > ? AND ts <= ? ORDER BY ts LIMIT 5000", (since, until))]
-        for row in rows:
-            if isinstance(row.get("waiters"), str):
-                row["waiters"] = wire.loads(row["waiters"].encode())
-        found.append(rows)
-    return found[0], found[1]
 
 
 # -- inside ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from rogue_hunter.reaper.notify import sentence
 from rogue_hunter.report.render import Style, table, wrapped
 from rogue_hunter.report.sentences import amount, cause, command_line, moment, name, number, percent
 from rogue_hunter.report.verdict_text import count
+from rogue_hunter.sampling.naming import called
 from rogue_hunter.stream.tick import Record, Row, Tick
 from rogue_hunter.text.format import clip, duration, size, visible
 from rogue_hunter.tracking.pauses import STOOD_STILL
@@ -118,12 +119,20 @@ def pause_words(pause: Record) -> str:
     return f" for want of {'storage' if cause == 'io' else cause}"
 
 
+def culprit_name(culprit: Mapping[str, Any]) -> str:
+    """`python3 backup.py`: what people call a culprit of a pause, safe for a terminal."""
+    return clip(called(str(culprit.get("command") or "?"), str(culprit.get("name") or "")), 60)
+
+
 def culprit_words(culprit: Mapping[str, Any]) -> str:
     """`stress (pid 812) used 3.9s of CPU time, 93 %`."""
     resource, amount = culprit.get("resource"), culprit.get("amount") or 0.0
+    others = (culprit.get("processes") or 1) - 1
+    more = f" and its {count(others, 'process')}" if others > 0 else ""
     did = {"cpu": f"used {duration(amount)} of CPU time", "memory": f"had {size(amount)} of memory",
+           "pageins": f"read {count(round(amount), 'page')} back in",
            "disk": f"moved {size(amount)}"}.get(str(resource), "")
-    return f"{name(culprit)} {did}, {percent(culprit.get('share'))}"
+    return f"{culprit_name(culprit)} (pid {culprit['pid']}){more} {did}, {percent(culprit.get('share'))}"
 
 
 _WORDS: dict[str, Callable[[Record], str]] = {

@@ -81,6 +81,12 @@ def name_of(row: Row) -> str:
     return _name(row.get("command", ""), row.get("exe", ""), row.get("cmdline", ""))
 
 
+def called(command: str, name: str) -> str:
+    """The name with the interpreter before it: `python3 backup.py`. Not made safe for a terminal."""
+    alike = not command or name.startswith(command[:COMM_BYTES]) or command.startswith(name)
+    return name or command or "?" if alike else f"{command} {name}"
+
+
 @functools.lru_cache(maxsize=4096)
 def _name(command: str, exe: str, cmdline: str) -> str:
     if not exe and not cmdline:

@@ -59,8 +59,8 @@ PRUNE_REQUEST = (
 
 SLICES = (
     _f("ts", float, "s", "epoch seconds", required=True),
-    _f("records", list, "", "the records machine_slice, process_slice and group_slice of the last complete slices and "
-       "of the running one, oldest first", required=True),
+    _f("records", list, "", "the records machine_slice, process_slice, group_slice, wait, limit and pause of the last "
+       "complete slices and of the running one, oldest first", required=True),
 )
 
 SERVICE = (

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rogue_hunter.schema.field import BANDS, Field
 from rogue_hunter.schema.sampling import METRICS, SNAPSHOT
+from rogue_hunter.schema.slices import MACHINE_SLICE
 
 
 def _f(name: str, kind: type, unit: str, doc: str, **more: object) -> Field:
@@ -55,8 +58,9 @@ PAUSE = (
     _f("cause", str, "", "what was short: cpu, memory, io; steal: the hypervisor ran others; stopped: only the toolkit "
        "itself was stopped; throttled: the CPU quota of its own control group kept it from running; unknown: no "
        "evidence", stage="pause", required=True, choices=CAUSES),
-    _f("culprits", list, "", "who used what was short: pid, start_ticks, command, unit, resource, amount (s or bytes), "
-       "share of the machine's total", stage="pause", required=True),
+    _f("culprits", list, "", "who used what was short, as the verdict about that time has it: pid, start_ticks, "
+       "command, name, unit, processes, resource, amount (s or bytes), share of the machine's total", stage="pause",
+       required=True),
     _f("unexplained_share", float, "1", "part of the total that no process seen explains", stage="pause"),
     _f("evidence", dict, "", "the readings by which the cause was decided", stage="pause", required=True),
 )
@@ -86,7 +90,12 @@ MACHINE_MINUTE = (
     _f("pauses", int, "", "pauses that ended in the minute", stage="minutes"),
     _f("pause_s", float, "s", "their length", stage="minutes"),
     _f("self_cpu_percent", float, "%", "CPU use of rogue-hunter itself, average", stage="minutes"),
+    *(replace(f, stage="minutes", doc=f.doc.replace("slice", "minute")) for f in MACHINE_SLICE if f.name in (
+        "run_delay_ms_per_s", "pressure_memory_some_ms_per_s", "pressure_io_some_ms_per_s", "device_bytes",
+        "device_wait_ms", "refaults", "direct_reclaims", "oom_kills", "clock_step_s", "continued", "self_run_delay_ms",
+        "self_throttled_ms", "unreadable", "uninterruptible")),
 )
+"""With everything that the verdict asks a slice for."""
 
 COMMAND_MINUTE = (
     _f("minute", int, "s", "epoch seconds at which the minute begins", stage="minutes", required=True),

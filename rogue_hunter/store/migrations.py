@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rogue_hunter.store.rollup import roll_all
 from rogue_hunter.store.tables import (
     APPLICATION_ID,
     COMMAND_MINUTES,
@@ -24,6 +25,7 @@ from rogue_hunter.store.tables import (
     PROCESS_EVENTS,
     PROCESS_SNAPSHOTS,
     REAP,
+    ROLLED,
     SLICES,
     TABLES,
     VIEWS,
@@ -31,7 +33,7 @@ from rogue_hunter.store.tables import (
     quoted,
 )
 
-VERSION = 8
+VERSION = 9
 """Number of steps: the user_version of a file that has them all."""
 
 
@@ -128,6 +130,13 @@ def _steps() -> Any:
         _complete(db, *SLICES)
         _views(db)
 
+    @steps()
+    def m009_minutes_by_identity(db: Any) -> None:
+        _create(db, *ROLLED)
+        _complete(db, *TABLES)
+        _views(db)
+        roll_all(db.conn)
+
     return steps
 
 
@@ -139,11 +148,11 @@ def _views(db: Any) -> None:
 
 
 def _complete(db: Any, *tables: Table) -> None:
-    """Add the declared columns that a file of an earlier version lacks."""
+    """Add the declared columns that a file of an earlier version lacks. Tables of later steps are not there yet."""
     for table in tables:
         known = {row[1] for row in db.conn.execute(f"PRAGMA table_info({table.name})")}
         for column in table.columns:
-            if column.name not in known:
+            if known and column.name not in known:
                 db.conn.execute(f"ALTER TABLE {table.name} ADD COLUMN {quoted(column.name)} {column.sql}")
 
 

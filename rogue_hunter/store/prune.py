@@ -43,7 +43,8 @@ class History:
 
     `children` are tables whose column holds the id of a row. Removing a row with its children is the work of `weight`
     events. Without `by_size` only age removes it: what was done to processes is kept for as long as is
-    promised, and takes little room. `fine`: its rows are the finest history, which is kept for a shorter time.
+    promised, and takes little room. `fine`: its rows are the finest history, which is kept for a shorter time. `only`:
+    the condition of the rows that are meant. `slack_s`: `ended` may be so much older than what it is the end of.
     """
 
     table: str
@@ -52,6 +53,8 @@ class History:
     weight: float = 1
     by_size: bool = True
     fine: bool = False
+    only: str = "1"
+    slack_s: float = 0.0
 
     def bite(self, rows: int) -> int:
         """How many rows of it are as much work as `rows` rows are elsewhere."""
@@ -78,9 +81,14 @@ HISTORY = (
     History("group_slices", "slice", weight=0.2, fine=True),
     History("waits", "ts", fine=True),
     History("limits", "ts", fine=True),
-    # The subjects of slices: small, and gone once no slice can name it any more.
-    History("slice_processes", "last_seen", by_size=False, fine=True),
-    History("slice_units", "last_seen", by_size=False, fine=True),
+    History("process_minutes", "slice"),
+    History("group_minutes", "slice"),
+    History("machine_hours", "minute"),
+    History("process_hours", "slice"),
+    History("group_hours", "slice"),
+    # What slices and minutes are about: gone once none of them can name it any more.
+    *(History(table, "last_seen", by_size=False, fine=fine, only=f"kept IS {'' if fine else 'NOT '}NULL",
+              slack_s=SEEN_S) for table in ("slice_processes", "slice_units") for fine in (True, False)),
 )
 """What is pruned, as far as the file has it. Rows go in the order of time, whichever table they are in."""
 
@@ -265,10 +273,7 @@ def _kept(connection: sqlite3.Connection) -> list[History]:
 
 def _limit(history: History, before: float, fine_before: float) -> float:
     """The time before which rows of a history are removed by age."""
-    if not history.fine:
-        return before
-    # `last_seen` of the subjects of slices is up to SEEN_S old, and it must not go before its slices.
-    return max(before, fine_before) - (SEEN_S if history.ended == "last_seen" else 0.0)
+    return (max(before, fine_before) if history.fine else before) - history.slack_s
 
 
 def _count(rows: dict[str, int], more: dict[str, int]) -> None:
@@ -285,14 +290,15 @@ def _remove(connection: sqlite3.Connection, kept: list[History], until: float, b
         for history in kept:
             table, ended, before = history.table, history.ended, _limit(history, until, fine_until)
             # Rows of one moment go together, so a bite can be a little larger.
-            sql = f"SELECT {ended} FROM {table} WHERE {ended} < ? ORDER BY {ended} LIMIT 1 OFFSET ?"
+            sql = f"SELECT {ended} FROM {table} WHERE {ended} < ? AND {history.only} ORDER BY {ended} LIMIT 1 OFFSET ?"
             last = connection.execute(sql, (before, history.bite(bite) - 1)).fetchone()
             chosen, values = f"{ended} <= ?" if last else f"{ended} < ?", (last[0] if last else before,)
             # The children first, although the tables would see to it: so they are counted.
             for child, column in history.children:
                 sql = f"DELETE FROM {child} WHERE {column} IN (SELECT id FROM {table} WHERE {chosen})"
                 rows[child] = connection.execute(sql, values).rowcount
-            rows[table] = connection.execute(f"DELETE FROM {table} WHERE {chosen}", values).rowcount
+            gone = connection.execute(f"DELETE FROM {table} WHERE {chosen} AND {history.only}", values).rowcount
+            rows[table] = rows.get(table, 0) + gone
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -322,7 +328,8 @@ def _in_order(connection: sqlite3.Connection, history: History, since: float,
     children = "".join(f", (SELECT count(*) FROM {child} WHERE {column} = {history.table}.id)"
                        for child, column in history.children)
     for row in connection.execute(f"SELECT {history.ended}, 1{children} FROM {history.table} "
-                                  f"WHERE {history.ended} >= ? AND {history.ended} < ? ORDER BY {history.ended}",
+                                  f"WHERE {history.ended} >= ? AND {history.ended} < ? AND {history.only} "
+                                  f"ORDER BY {history.ended}",
                                   (since, before)):
         yield row[0], dict(zip(history.names, tuple(row)[1:], strict=True))
 

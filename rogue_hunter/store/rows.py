@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from rogue_hunter.schema.slices import LIMIT, SLICE_S, WAIT
+from rogue_hunter.store.rollup import ADDED, AVERAGED, LARGEST, roll_minute
 from rogue_hunter.store.tables import (
     ACTIONS,
     CAPTURE_PARTS,
@@ -30,7 +31,6 @@ from rogue_hunter.store.tables import (
 )
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record
-from rogue_hunter.tracking.use import AVERAGES, HIGHEST, SUMS
 
 _EVENT_COLUMNS = tuple(c.name for c in PROCESS_EVENTS.columns if c.name != "id")
 _SNAPSHOT_COLUMNS = tuple(c.name for c in PROCESS_SNAPSHOTS.columns if c.name != "id")
@@ -86,13 +86,14 @@ def _write_pause(connection: sqlite3.Connection, pause: Record) -> None:
         pause_id = cursor.lastrowid
         connection.executemany(PAUSE_CULPRITS.insert(), [
             {"pause_id": pause_id, "rank": rank, **{name: culprit.get(name) for name in (
-                "pid", "start_ticks", "command", "unit", "resource", "amount", "share")}}
+                "pid", "start_ticks", "command", "name", "unit", "processes", "resource", "amount", "share")}}
             for rank, culprit in enumerate(pause["culprits"], 1)])
 
 
 def _write_machine_minute(connection: sqlite3.Connection, minute: Record) -> None:
     """A minute that a restart cut in two: averages by time, extremes, sums; of the rest, what came last."""
     connection.execute(_ADD_MACHINE, {c.name: minute.get(c.name) for c in MACHINE_MINUTES.columns})
+    roll_minute(connection, minute["minute"])
 
 
 def _write_command_minute(connection: sqlite3.Connection, minute: Record) -> None:
@@ -102,13 +103,13 @@ def _write_command_minute(connection: sqlite3.Connection, minute: Record) -> Non
 
 def _both(name: str) -> str:
     """The value of a column of machine_minutes or machine_slices out of two parts of the time."""
-    if name in (*SUMS, "ticks", "seconds", "disk_bytes", "device_bytes", "pauses", "pause_s"):
+    if name in ADDED:
         return f"coalesce({name} + excluded.{name}, {name}, excluded.{name})"
-    if name in (*HIGHEST, "cpu_busy_cores_max", "uninterruptible"):
+    if name in LARGEST:
         return f"coalesce(max({name}, excluded.{name}), {name}, excluded.{name})"
     if name == "memory_available_bytes":
         return f"min(coalesce({name}, excluded.{name}), coalesce(excluded.{name}, {name}))"
-    if name in (*AVERAGES, "run_delay_ms_per_s"):
+    if name in AVERAGED:
         return (f"round((coalesce({name}, excluded.{name}) * seconds + coalesce(excluded.{name}, {name}) *"
                 f" excluded.seconds) / max(seconds + excluded.seconds, 0.001), 3)")
     return f"coalesce(excluded.{name}, {name})"

@@ -146,11 +146,13 @@ PAUSE_CULPRITS = Table(
         column("rank", int, "", "1 for the one that used most", True),
         column("pid", int, "", "process id", True),
         column("start_ticks", int, "host ticks", "when the process started", True),
-        column("command", str, "", "its name"),
+        column("command", str, "", "the kernel's short name"),
         column("unit", str, "", "its unit of work"),
         column("resource", str, "", "what it used"),
         column("amount", float, "s or bytes", "how much"),
         column("share", float, "1", "part of the machine's total"),
+        column("name", str, "", "what people call it: its script, else its program"),
+        column("processes", int, "", "how many processes used it; the identity is that of their root"),
     ),
     "who used what was short in a pause",
     ("PRIMARY KEY (pause_id, rank)", "FOREIGN KEY (pause_id) REFERENCES pauses (id) ON DELETE CASCADE"),
@@ -240,7 +242,7 @@ ACTIONS = Table(
 
 REAP = (MATCHES, ACTIONS)
 
-def _compact(field: Field) -> Field:
+def compact(field: Field) -> Field:
     """The column of a sum of a slice. Seconds are whole milliseconds: two bytes where a REAL has eight, and a day has
     300,000 such rows. The views give them as they were declared."""
     if field.type is not float:
@@ -261,13 +263,16 @@ SLICE_BOOTS = Table(
 )
 
 
+_KEPT = column("kept", bool, "", "true if a minute names it, so that it outlives the slices")
+
+
 def _subject(name: str, fields: tuple[Field, ...], own: tuple[str, ...], key: str, doc: str) -> Table:
     """The subjects of a slice table, once for all its slices."""
     by_name = {f.name: f for f in fields}
     return Table(
         name,
         (column("id", int, "", "its number"), column("boot", int, "", "number of the boot", True),
-         *(by_name[n] for n in own if n != "boot_id"), _LAST_SEEN),
+         *(by_name[n] for n in own if n != "boot_id"), _LAST_SEEN, _KEPT),
         doc, (f"UNIQUE (boot, {key})",), (f"CREATE INDEX {name}_seen ON {name} (last_seen)",))
 
 
@@ -283,12 +288,17 @@ MACHINE_SLICES = Table(
     "the machine, one row a slice of 5 s", ("PRIMARY KEY (slice, boot)",), (), " WITHOUT ROWID")
 
 
-def _slices(name: str, fields: tuple[Field, ...], own: tuple[str, ...], subject: str, doc: str) -> Table:
+_ROLLED = (column("active_ms", int, "ms", "time covered by the slices that it is the sum of"),
+           column("first_slice", float, "s", "epoch seconds at which the first of them begins"))
+
+
+def _slices(name: str, fields: tuple[Field, ...], own: tuple[str, ...], subject: str, doc: str,
+            more: tuple[Field, ...] = ()) -> Table:
     """The table of what processes or units used. Clustered by time, as every question names one."""
     return Table(
         name,
         (fields[0], column(subject, int, "", f"number of the {subject}", True),
-         *(_compact(f) for f in fields if f.name not in ("slice", "seconds", *own))),
+         *(compact(f) for f in fields if f.name not in ("slice", "seconds", *own)), *more),
         doc, (f"PRIMARY KEY (slice, {subject})",), (), " WITHOUT ROWID")
 
 
@@ -296,6 +306,18 @@ PROCESS_SLICES = _slices("process_slices", PROCESS_SLICE, _PROCESS_OWN, "process
                          "processes in a slice, those that were among the highest in something")
 GROUP_SLICES = _slices("group_slices", GROUP_SLICE, _GROUP_OWN, "unit",
                        "units of work in a slice, those that were among the highest in something")
+
+MACHINE_HOURS = Table("machine_hours", MACHINE_MINUTE, "the machine, one row an hour, made from the minutes",
+                      ("PRIMARY KEY (minute, boot_id)",), (), " WITHOUT ROWID")
+PROCESS_MINUTES, PROCESS_HOURS = (
+    _slices(f"process_{each}s", PROCESS_SLICE, _PROCESS_OWN, "process",
+            f"processes in one {each}, those that were among the highest in something", _ROLLED)
+    for each in ("minute", "hour"))
+GROUP_MINUTES, GROUP_HOURS = (
+    _slices(f"group_{each}s", GROUP_SLICE, _GROUP_OWN, "unit",
+            f"units of work in one {each}, those that were among the highest in something", _ROLLED)
+    for each in ("minute", "hour"))
+ROLLED = (MACHINE_HOURS, PROCESS_MINUTES, PROCESS_HOURS, GROUP_MINUTES, GROUP_HOURS)
 
 WAITS = Table(
     "waits", (column("id", int, "", "number of the wait"), *WAIT), "processes that waited for another one",
@@ -307,11 +329,11 @@ LIMITS = Table(
 SLICES = (SLICE_BOOTS, SLICE_PROCESSES, SLICE_UNITS, MACHINE_SLICES, PROCESS_SLICES, GROUP_SLICES, WAITS, LIMITS)
 
 TABLES = (DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES,
-          *FORENSICS, *REAP, *SLICES)
+          *FORENSICS, *REAP, *SLICES, *ROLLED)
 
 def _declared(table: Table, fields: tuple[Field, ...], subject: Table | None, own: tuple[str, ...]) -> str:
     """The query that gives the rows of a slice table with the fields that the record has."""
-    columns = []
+    columns, rolled = [], table in ROLLED
     for field in fields:
         name = field.name
         if name == "boot_id":
@@ -319,15 +341,16 @@ def _declared(table: Table, fields: tuple[Field, ...], subject: Table | None, ow
         elif name in own:
             columns.append(f"p.{name}")
         elif name == "seconds" and subject is not None:
-            columns.append("m.seconds")
-        elif subject is not None and _compact(field).name != name and name != "slice":
-            columns.append(f"s.{_compact(field).name} / 1000.0 AS {name}")
+            columns.append("s.active_ms / 1000.0 AS active_s, s.first_slice" if rolled else "m.seconds")
+        elif subject is not None and compact(field).name != name and name != "slice":
+            columns.append(f"s.{compact(field).name} / 1000.0 AS {name}")
         else:
             columns.append(f"s.{name}")
     joins = "JOIN slice_boots b ON b.id = s.boot"
     if subject is not None:
-        joins = (f"JOIN {subject.name} p ON p.id = s.{table.columns[1].name} JOIN slice_boots b ON b.id = p.boot "
-                 "LEFT JOIN machine_slices m ON m.slice = s.slice AND m.boot = p.boot")
+        joins = f"JOIN {subject.name} p ON p.id = s.{table.columns[1].name} JOIN slice_boots b ON b.id = p.boot"
+        if not rolled:
+            joins += " LEFT JOIN machine_slices m ON m.slice = s.slice AND m.boot = p.boot"
     return f"SELECT {', '.join(columns)} FROM {table.name} s {joins} ORDER BY s.slice"
 
 
@@ -392,6 +415,10 @@ VIEWS = {
         "machine_slices": (MACHINE_SLICES, MACHINE_SLICE, None, ()),
         "process_slices": (PROCESS_SLICES, PROCESS_SLICE, SLICE_PROCESSES, _PROCESS_OWN),
         "group_slices": (GROUP_SLICES, GROUP_SLICE, SLICE_UNITS, _GROUP_OWN),
+        "process_minutes": (PROCESS_MINUTES, PROCESS_SLICE, SLICE_PROCESSES, _PROCESS_OWN),
+        "group_minutes": (GROUP_MINUTES, GROUP_SLICE, SLICE_UNITS, _GROUP_OWN),
+        "process_hours": (PROCESS_HOURS, PROCESS_SLICE, SLICE_PROCESSES, _PROCESS_OWN),
+        "group_hours": (GROUP_HOURS, GROUP_SLICE, SLICE_UNITS, _GROUP_OWN),
     }.items()},
 }
 """Views: one text for sqlite3, Datasette and rh-report. Those of slices have the columns of the records."""

@@ -1,13 +1,15 @@
-"""The stage that turns ticks into history: slices of five seconds, and minutes made from them; about 3 MB a day.
+"""The stage that turns ticks into history: slices of five seconds, minutes made from them, culprits of pauses.
 
-They answer months later what happened at 14:32, when the slices of that time have been pruned.
+They show months later what ran at 14:32. Who was to blame then is answered from the minutes of processes and units,
+which the database makes of its slices (rogue_hunter.store.rollup).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
+from typing import Any
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.schema.events import MACHINE_MINUTE
@@ -18,6 +20,10 @@ from rogue_hunter.tracking.use import MachineUse, Use, count_of
 LEAST = {"cpu_seconds": 0.05, "memory_bytes": 16 << 20, "disk_bytes": 64 << 10, "gpu_seconds": 0.05, "wakeups": 60,
          "max_score": 1}
 """Less than this in a minute is left out: 0.1 % of a core, 16 MiB, 1 KiB/s, one wakeup a second."""
+
+Judge = Callable[[Record, Sequence[Record]], dict[str, Any]]
+"""Names the culprits of a pause: the pause and the records of the slices of its time in; `culprits` and
+`unexplained_share`, as far as they are known, out."""
 
 _FROM_MACHINE = tuple(f.name for f in MACHINE_MINUTE if f.name not in ("minute", "boot_id", "seconds", "ticks"))
 
@@ -58,7 +64,11 @@ class Minute:
 
     def records(self, rows: Iterable[Row], top: int) -> list[Record]:
         """The machine's record and those of the `top` commands by each of LEAST. `rows` are those of the last tick."""
+        seconds = self._machine.seconds
+        delay = sum(c.use.run_delay for c in self._commands.values())
+        known = any("run_delay_ms_per_s" in c.use.row for c in self._commands.values())
         machine = {"minute": self.start, "boot_id": self.boot_id,
+                   "run_delay_ms_per_s": round(1000 * delay / seconds, 2) if known and seconds > 0 else None,
                    "disk_bytes": count_of(sum(c.use.disk + c.use.children_disk for c in self._commands.values())),
                    **self._machine.fields(_FROM_MACHINE)}
         return [record("machine_minute", **machine), *self._top(rows, top)]
@@ -101,29 +111,54 @@ class Minute:
 
 
 class History:
-    """The stage: adds ticks up; `slicer` holds the running slice and the last complete ones."""
+    """The stage: adds ticks up; `slicer` holds the running slice and the last complete ones.
 
-    def __init__(self, config: Config, model: str | None = None) -> None:
+    `judge` names the culprits of pauses; without one they have none.
+    """
+
+    def __init__(self, config: Config, model: str | None = None, judge: Judge | None = None) -> None:
         bands = config.bands_of(model or config.scoring.model)
         self.slicer = Slicer(bands.start(bands.tracking))
         self._top = config.minutes.top
+        self._most = config.pause.culprits
         self._minute: Minute | None = None
+        self._judge = judge
+
+    def configure(self, config: Config) -> None:
+        """Use these settings from the next pause on."""
+        self._most = config.pause.culprits
 
     def __call__(self, tick: Tick) -> Tick:
         """The tick with the records of the slice, and of the minute, that ended before it."""
-        if tick.row is not None:
-            if self.slicer.ends(tick.row):
-                tick.records.extend(self._end(tick.row))
-            self.slicer.add(tick, tick.row)
+        closing = tick.row
+        if closing is not None:
+            pauses = [each for each in tick.records if each["type"] == "pause" and "end" in each]
+            if self.slicer.ends(closing, bool(pauses)):
+                tick.records.extend(self._end(closing))
+            self.slicer.add(tick, closing)
+            if any(pause["end"] >= closing["ts"] for pause in pauses):
+                tick.records.extend(self._end(closing, cut=True))
+            for pause in pauses:
+                self._name(pause)
         return tick
 
     def close(self) -> list[Record]:
         """The records of what was not complete when the ticks ended."""
         return self._end(None)
 
-    def _end(self, closing: Row | None) -> list[Record]:
+    def _name(self, pause: Record) -> None:
+        """Add who used what was short in the pause."""
+        if self._judge is None:
+            return
+        pause.update(self._judge(pause, self.slicer.between(pause["start"], pause["end"])))
+        pause["culprits"] = pause["culprits"][: self._most]
+        for culprit in pause["culprits"]:
+            if "start_ticks" not in culprit:
+                culprit["start_ticks"] = self.slicer.start_ticks(culprit["pid"])
+
+    def _end(self, closing: Row | None, *, cut: bool = False) -> list[Record]:
         """End the running slice, and the minute unless the next tick, with `closing`, belongs to it too."""
-        ended, last = self.slicer.finish(), self.slicer.last
+        ended, last = self.slicer.finish(cut), self.slicer.last
         if ended is None or last is None:
             return []
         if self._minute is None:

@@ -1,14 +1,13 @@
-"""Pauses: stretches in which the machine did not let the beat run, each with its cause and its culprits.
+"""Pauses: stretches in which the machine did not let the beat run, each with its cause.
 
-A beat that comes late was kept from running, and so were other processes that waited for the same resource. Counters
-are cumulative: the first tick after the gap holds exactly what each process used during it. Suspension is no lateness
-(the clock of the beat stops), and SIGSTOP of the toolkit, its CPU quota, the hypervisor and a set clock are recognised
-and never blamed on a process.
+A beat that comes late was kept from running, and so were other processes that waited for the same resource. Suspension
+is no lateness (the clock of the beat stops), and SIGSTOP of the toolkit, its CPU quota, the hypervisor and a set clock
+are recognised. Who used what was short is not decided here: the verdict names it from the slices of that time
+(rogue_hunter.tracking.minutes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from rogue_hunter.config.options import Config, Pause
@@ -79,13 +78,11 @@ def cause(evidence: Row, gap_s: float) -> str:
 
 @dataclass(slots=True)
 class Stall:
-    """All tasks wait for memory or storage, since `start`; `before` are the rows then, `lost` those gone since."""
+    """All tasks wait for memory or storage, since `start`; `waiting` are processes that were seen to wait."""
 
     resource: str
     start: float
     mono_ns: int
-    before: Mapping[Key, Row]
-    lost: dict[Key, Row] = field(default_factory=dict)
     worst: float = 0.0
     waiting: set[Key] = field(default_factory=set)
 
@@ -95,7 +92,6 @@ class Pauses:
 
     def __init__(self, settings: Pause) -> None:
         self._set = settings
-        self._rows: Mapping[Key, Row] = {}
         self._closing: Row | None = None
         self._stall: Stall | None = None
 
@@ -114,13 +110,13 @@ class Pauses:
         before = self._closing
         if before is not None and before.get("boot_id") == closing.get("boot_id"):
             if self._paused(closing):
-                found.append(self._late(tick, closing))
+                found.append(self._late(closing))
                 self._stall = None
             else:
                 found += self._stalls(tick, closing, before)
         else:
             self._stall = None
-        self._rows, self._closing = tick.processes, closing
+        self._closing = closing
         return found
 
     def _paused(self, closing: Row) -> bool:
@@ -131,18 +127,14 @@ class Pauses:
             return False
         return bool(late >= SURE_S or cause(closing, late) != "unknown")
 
-    def _late(self, tick: Tick, closing: Row) -> Record:
-        late, ts = closing["late_s"], closing["ts"]
+    def _late(self, closing: Row) -> Record:
+        late = closing["late_s"]
         evidence = {name: closing[name] for name in EVIDENCE if name in closing}
         why = cause(evidence, late)
-        lost = {key: self._rows[key] for key in tick.exited if key in self._rows}
-        used = {key: row["children_cpu_percent"] / 100 * closing["interval_s"]
-                for key in tick.changed if (row := tick.processes[key]).get("children_cpu_percent")}
-        start, lasted = ts - late, late
+        start, lasted = closing["ts"] - late, late
         if self._stall is not None and why in ("memory", "io"):
             start, lasted = self._stall.start, (closing["mono_ns"] - self._stall.mono_ns) / 1e9
-        return self._record(closing, start, lasted, why, evidence, self._rows, tick.processes, lost, used,
-                            closing["interval_s"])
+        return _record(closing, start, lasted, why, evidence)
 
     def _stalls(self, tick: Tick, closing: Row, before: Row) -> list[Record]:
         """Follow a stall, begin one, or end one."""
@@ -152,7 +144,6 @@ class Pauses:
         stall = self._stall
         found: list[Record] = []
         if stall is not None:
-            stall.lost.update((key, self._rows[key]) for key in tick.exited if key in self._rows)
             lasted = (closing["mono_ns"] - stall.mono_ns) / 1e9
             if not stalled or lasted >= self._set.longest_s:
                 end = closing if stalled else before
@@ -161,30 +152,22 @@ class Pauses:
                     evidence = {name: end[name] for name in EVIDENCE if name in end}
                     evidence[f"pressure_{stall.resource}_full_ms_per_s"] = stall.worst
                     evidence["interval_s"] = round(lasted, 3)
-                    found.append(self._record(end, stall.start, lasted, stall.resource, evidence,
-                                              stall.before, tick.processes, stall.lost, {}, lasted))
+                    found.append(_record(end, stall.start, lasted, stall.resource, evidence))
                 self._stall = stall = None
         if stalled:
             if stall is None:
-                self._stall = stall = Stall(resource, before["ts"], before["mono_ns"], self._rows)
+                self._stall = stall = Stall(resource, before["ts"], before["mono_ns"])
             stall.worst = max(stall.worst, full[resource])
             _see_waiting(tick, stall)
             if resource == "memory":
                 stall.resource = "memory"
         return found
 
-    def _record(self, closing: Row, start: float, lasted: float, why: str, evidence: Row, before: Mapping[Key, Row],
-                after: Mapping[Key, Row], lost: Mapping[Key, Row], children: Mapping[Key, float],
-                seconds: float) -> Record:
-        ts = closing["ts"]
-        named: list[Row] = []
-        unexplained: float | None = None
-        if why in ("cpu", "memory", "io"):
-            named, unexplained = culprits(why, before, {**lost, **after}, children, evidence, seconds)
-        return record("pause", ts=ts, pause=f"{closing['boot_id'][:8]}-{round(start * 1000)}",
-                      boot_id=closing["boot_id"], start=round(start, 3), end=ts, duration_s=round(lasted, 3),
-                      cause=why, culprits=named[: self._set.culprits],
-                      unexplained_share=None if unexplained is None else round(unexplained, 4), evidence=evidence)
+
+def _record(closing: Row, start: float, lasted: float, why: str, evidence: Row) -> Record:
+    return record("pause", ts=closing["ts"], pause=f"{closing['boot_id'][:8]}-{round(start * 1000)}",
+                  boot_id=closing["boot_id"], start=round(start, 3), end=closing["ts"],
+                  duration_s=round(lasted, 3), cause=why, culprits=[], evidence=evidence)
 
 
 def _see_waiting(tick: Tick, stall: Stall) -> None:
@@ -195,71 +178,3 @@ def _see_waiting(tick: Tick, stall: Stall) -> None:
         waits = row.get("state") == "uninterruptible" or row.get("pageins_per_s", 0.0) >= PAGEINS_WAIT
         if waits and row.get("ppid") != KTHREADD and not row.get("own"):
             stall.waiting.add(key)
-
-
-def culprits(resource: str, before: Mapping[Key, Row], after: Mapping[Key, Row], children: Mapping[Key, float],
-             evidence: Row, seconds: float) -> tuple[list[Row], float | None]:
-    """The processes that used `resource` (cpu, memory, io) between two sets of rows, most first, and the part that no
-    process explains.
-
-    `children` is CPU time (s) of short-lived children, by parent. Amounts are CPU seconds or bytes; a share is of the
-    machine's total, or of all that processes are seen to have used where that is more or the total is not known.
-    """
-    amounts: dict[Key, float] = {}
-    measure = _MEASURES[resource]
-    for key, row in after.items():
-        was = before.get(key)
-        if was is row or row.get("own"):
-            continue
-        amount = measure(row, was) + (children.get(key, 0.0) if resource == "cpu" else 0.0)
-        if amount > 0:
-            amounts[key] = amount
-    total: float | None = None
-    if resource == "cpu" and "cpu_busy_cores" in evidence:
-        total = evidence["cpu_busy_cores"] * seconds
-    elif resource == "memory" and not _grew(amounts, evidence):
-        # No process took much during the gap: those that hold most are listed.
-        amounts = {key: float(row["memory_bytes"]) for key, row in after.items()
-                   if row.get("memory_bytes") and not row.get("own")}
-        total = evidence.get("memory_total_bytes")
-    seen = sum(amounts.values())
-    whole = max(seen, total or 0.0) or 1.0
-    ranked = sorted(amounts.items(), key=lambda item: -item[1])
-    named = [_named(key, after[key], resource, amount, amount / whole) for key, amount in ranked[:100]]
-    return named, None if total is None else max(0.0, 1.0 - seen / whole)
-
-
-def _grew(amounts: Mapping[Key, float], evidence: Row) -> bool:
-    """The memory of one process grew by a hundredth of the machine's."""
-    return max(amounts.values(), default=0.0) >= 0.01 * (evidence.get("memory_total_bytes") or 0)
-
-
-def _named(key: Key, row: Row, resource: str, amount: float, share: float) -> Row:
-    named: Row = {"pid": key[0], "start_ticks": key[1], "command": row.get("command", "?")}
-    for name in ("unit", "user", "orphan_of"):
-        if name in row:
-            named[name] = row[name]
-    named.update(resource={"io": "disk"}.get(resource, resource), amount=round(amount, 3), share=round(share, 4))
-    return named
-
-
-def _delta(name: str, row: Row, was: Row | None) -> float:
-    """Growth of a counter; a process that began in between used all of it in between."""
-    if name not in row or (was is not None and name not in was):
-        return 0.0
-    return float(max(0.0, row[name] - (was[name] if was is not None else 0)))
-
-
-def _cpu(row: Row, was: Row | None) -> float:
-    return _delta("cpu_seconds_total", row, was)
-
-
-def _disk(row: Row, was: Row | None) -> float:
-    return _delta("disk_read_bytes_total", row, was) + _delta("disk_write_bytes_total", row, was)
-
-
-def _memory(row: Row, was: Row | None) -> float:
-    return _delta("memory_bytes", row, was)
-
-
-_MEASURES: dict[str, Callable[[Row, Row | None], float]] = {"cpu": _cpu, "memory": _memory, "io": _disk}

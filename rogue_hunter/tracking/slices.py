@@ -2,11 +2,13 @@
 
 A tick is added to the sums of the processes whose row changed or that are active; an idle process costs nothing. A
 slice begins at a multiple of five seconds of the wall clock, and earlier ones end at once when the clock is set, after
-a suspension, a gap in the ticks or another boot. Seconds are measured by the monotonic clock.
+a suspension, a gap in the ticks or another boot, and where a pause begins or ends, so that a pause has slices of its
+own. Seconds are measured by the monotonic clock.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import nlargest
@@ -30,6 +32,9 @@ GAP_S = 5.0
 """A tick that covers more than this says nothing about a single slice: it begins a new one."""
 LONGEST_S = 60.0
 """Of a tick that covers more, so much is counted: one reading must not fill hours of history."""
+EDGE_S = 0.1
+"""A slice that reaches into a time by less than this, or by less than a quarter of it, is not of that time: beats are
+not exact, and times are rounded."""
 MEMORY_LEAST = 16 << 20
 """Bytes held below which a process is not listed for its memory."""
 SCARCE = 0.25
@@ -86,6 +91,8 @@ class Slice:
         self.started: set[Key] = set()
         self.seen: dict[str, set[Key]] = {}
         """Processes that ended in the slice, by unit: they belong to its processes too."""
+        self.evidence: list[Record] = []
+        """The waits, limits and pauses that were reported in it."""
 
 
 class Units:
@@ -137,8 +144,10 @@ class Slicer:
         self.units = Units()
         self.last: Tick | None = None
         self._slice: Slice | None = None
-        self._complete: deque[bytes] = deque(maxlen=KEPT)
-        """Each slice's records as one JSON array: a third of the memory that they take as dicts."""
+        self._complete: deque[tuple[float, float, bytes]] = deque(maxlen=KEPT)
+        """Beginning and seconds of each slice, and its records as one JSON array: a third of the memory that they take
+        as dicts."""
+        self._cut = False
         self._active: set[Key] = set()
         self._large: set[Key] = set()
         self._pids: dict[int, Key] = {}
@@ -147,11 +156,13 @@ class Slicer:
         self._listed = -1
         """The minute in which the holders of memory and the stopped processes were listed last."""
 
-    def ends(self, closing: Row) -> bool:
-        """True when a tick does not belong to the running slice, which is to be finished before the tick is added."""
+    def ends(self, closing: Row, paused: bool = False) -> bool:
+        """True when a tick does not belong to the running slice, which is to be finished before the tick is added:
+        with `paused` a pause has just ended, or is what the tick covers."""
         running = self._slice
+        self._cut = self._cut or paused
         return running is not None and (running.number != _number(closing) or running.boot_id != closing["boot_id"]
-                                        or _breaks(closing))
+                                        or self._cut or _breaks(closing))
 
     def add(self, tick: Tick, closing: Row) -> None:
         """Add a tick, to a new slice if none is running."""
@@ -159,13 +170,16 @@ class Slicer:
         again = last is None or last["boot_id"] != closing["boot_id"]
         if self._slice is None:
             number = _number(closing)
-            begin = closing["ts"] - (closing.get("interval_s") or 0.0) if again or _breaks(closing) else number
+            whole = not (again or self._cut or _breaks(closing))
+            begin = number if whole else closing["ts"] - (closing.get("interval_s") or 0.0)
             self._slice = Slice(round(float(begin), 3), number, closing["boot_id"])
+        self._cut = False
+        self._slice.evidence += (each for each in tick.records if each["type"] in ("wait", "limit", "pause"))
         self._add(self._slice, tick, closing, again)
 
-    def finish(self) -> Slice | None:
-        """End the running slice."""
-        ended, self._slice = self._slice, None
+    def finish(self, cut: bool = False) -> Slice | None:
+        """End the running slice; with `cut` before its time, so that the next one does not begin where it began."""
+        ended, self._slice, self._cut = self._slice, None, self._cut or cut
         return ended
 
     def records(self, ended: Slice) -> list[Record]:
@@ -173,7 +187,7 @@ class Slicer:
         minute = ended.number // 60
         made = self._records(ended, minute != self._listed)
         self._listed = minute
-        self._complete.append(wire.dumps(made))
+        self._complete.append((ended.begin, ended.machine.seconds, wire.dumps([*made, *ended.evidence])))
         return made
 
     def current(self) -> list[Record]:
@@ -182,7 +196,17 @@ class Slicer:
 
     def recent(self) -> list[Record]:
         """The records of the last complete slices and of the running one, oldest first."""
-        return [each for made in self._complete for each in wire.loads(made)] + self.current()
+        return self.between(-math.inf, math.inf) + self.current()
+
+    def between(self, since: float, until: float) -> list[Record]:
+        """The records of the complete slices of a time, oldest first, with the waits, limits and pauses reported in
+        them."""
+        return [each for begin, seconds, made in self._complete if overlaps(begin, seconds, since, until)
+                for each in wire.loads(made)]
+
+    def start_ticks(self, pid: int) -> int | None:
+        """When the living process of this id started; None if there is none."""
+        return self._pids[pid][1] if pid in self._pids else None
 
     # -- adding ------------------------------------------------------------------------------------------------------
 
@@ -423,6 +447,12 @@ class Slicer:
         return record("group_slice", **head, unit=unit, name=max(names, key=lambda name: (names[name], name)),
                       pid=root[0] if root else None, start_ticks=root[1] if root else None, processes=members,
                       started=started or None, **use.fields(rows))
+
+
+def overlaps(begin: float, seconds: float, since: float, until: float) -> bool:
+    """True if a slice is of the time from `since` to `until`, epoch seconds."""
+    edge = min(EDGE_S, (until - since) / 4)
+    return begin + seconds > since + edge and begin < until - edge
 
 
 def _breaks(closing: Row) -> bool:

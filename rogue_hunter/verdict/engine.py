@@ -18,7 +18,6 @@ from rogue_hunter.verdict.causes import (
     machine_causes,
     machine_total,
     memory_cause,
-    memory_takers,
     merge,
     pause_overlap,
     readings,
@@ -26,9 +25,8 @@ from rogue_hunter.verdict.causes import (
     use_causes,
 )
 from rogue_hunter.verdict.held import limits, waits
-from rogue_hunter.verdict.model import Cause, Slice, Taker, Verdict, Window, number, total
+from rogue_hunter.verdict.model import Cause, Slice, Verdict, Window, number, total
 from rogue_hunter.verdict.shortage import Shortage
-from rogue_hunter.verdict.takers import Ledger
 
 HALF_S = 10.0
 """Lost seconds that give half of the points above NOTICED."""
@@ -90,20 +88,15 @@ def verdict(window: Window) -> Verdict:
     return Verdict(state, tuple(ranked), _cleared(window, ranked), own, window.seconds, window.resolution_s)
 
 
-def culprits(window: Window, resource: str, most: int = 5) -> tuple[list[Taker], float | None]:
-    """The takers of a resource (cpu, memory, io or disk) in a pause, most first, and the share without a process.
-
-    For a pause: all of the window counts, whether or not others were seen to wait. The share is None when the
-    machine's total is not known.
-    """
-    resource = RESOURCE_OF.get(resource, resource)
-    everything = [1.0] * len(window.slices)
-    if resource == "memory":
-        takers, _, _ = memory_takers(window, everything)
-        return takers[:most], None
-    whole = machine_total(window.slices, everything, resource)
-    takers = Ledger(window.slices, everything, resource, readers=window.readers).rank(whole, max(most, 50))
-    return takers[:most], None if whole is None else max(0.0, 1.0 - sum(one.share for one in takers))
+def culprits(window: Window, resource: str) -> tuple[Cause | None, float | None]:
+    """What the verdict says about a pause: the cause that is about `resource` (cpu, memory or io), with its takers, and
+    the share that no process explains; None where it is not known, as that of memory."""
+    found = next((one for one in verdict(window).causes
+                  if one.cause == resource and one.kind in ("shortage", "limit", "device")), None)
+    if found is None or resource == "memory":
+        return found, None
+    whole = machine_total(window.slices, [1.0] * len(window.slices), RESOURCE_OF[resource])
+    return found, None if whole is None else max(0.0, 1.0 - sum(one.share for one in found.takers))
 
 
 def stands_out(cause: Cause) -> bool:

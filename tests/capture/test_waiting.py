@@ -83,22 +83,6 @@ def test_a_lock_whose_taker_ended_is_held_by_its_heir(spawn: Spawn, tmp_path: Pa
 
 
 @linux
-def test_a_search_counts_for_half_a_minute(spawn: Spawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading the open files of all processes is done once for a wait, and for one wait a look."""
-    now, searches = [100.0], []
-    monkeypatch.setattr("rogue_hunter.capture.linux.waiting._lock_holder", lambda root, file: searches.append(file))
-    proc = tmp_path / "proc"
-    proc.mkdir()
-    (proc / "locks").write_text("".join(f"{n}: FLOCK ADVISORY WRITE -1 08:01:{n} 0 EOF\n"
-                                        f"{n}: -> FLOCK ADVISORY WRITE 50{n} 08:01:{n} 0 EOF\n" for n in (1, 2)))
-    looker = Looker(proc, clock=lambda: now[0])
-    for second in range(70):
-        now[0] = 100.0 + second
-        assert {one.object for one in looker([])} == {"inode 08:01:1", "inode 08:01:2"}
-    assert len(searches) == 6 and set(searches[:2]) == {"08:01:1", "08:01:2"}
-
-
-@linux
 def test_a_full_pipe_names_the_reader_that_does_not_read(spawn: Spawn) -> None:
     """The writer sleeps in the kernel until its reader takes something."""
     away, into = os.pipe()

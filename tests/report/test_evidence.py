@@ -119,10 +119,18 @@ def test_a_period_in_a_gap_has_no_data(gap: Path) -> None:
 
 
 def test_minutes_answer_when_slices_are_gone(gap: Path) -> None:
-    """By command, without a pid that would be that of one process."""
+    """By identity, with the resolution they have; minutes of older versions by command, without a pid that would be that
+    of one process."""
     connection = connect(gap)
     for table in ("machine_slices", "process_slices", "group_slices"):
         connection.execute(f"DELETE FROM {table}")
+    connection.commit()
+    connection.close()
+    one = answer(gap, START + 11, now=START + 2000, running=False)
+    assert (one["command"], one["resolution_s"], one["pid"]) == ("before", 60, 7)
+    assert one["causes"][0]["used_s"] == pytest.approx(20, abs=0.5)
+    connection = connect(gap)
+    connection.execute("DELETE FROM process_minutes")
     connection.commit()
     connection.close()
     one = answer(gap, START + 11, now=START + 2000, running=False)

@@ -105,7 +105,7 @@ def test_pauses(report: Run) -> None:
     assert heads.split() == ["ID", "AT", "FOR", "CAUSE", "SHARE", "UNATTRIBUTED", "PID", "CULPRIT"]
     assert [line.split()[4] for line in lines] == ["io", "stopped", "cpu"]
     assert lines[0].endswith("  9  dd") and lines[1].endswith("(only rh-pipe was stopped)")
-    assert lines[2].split()[4:] == ["cpu", "73", "%", "0", "%", "7", "hog"]
+    assert lines[2].split()[4:] == ["cpu", "75", "%", "0", "%", "7", "hog"]
 
 
 def test_one_pause(report: Run) -> None:
@@ -114,7 +114,7 @@ def test_one_pause(report: Run) -> None:
     text = said(report("pause", str(found["id"]), "--table"))
     assert f"Pause {found['id']}, {found['pause']}\n" in text
     assert "paused 3.0s from 2026-11-18 11:07:23 to 2026-11-18 11:07:26 for want of cpu\n" in text
-    assert "First: hog (pid 7) used 15s of CPU time, 73 %." in text
+    assert "First: hog (pid 7) used 15s of CPU time, 75 %." in text
     assert r"evil\x1b[2J\u202e\n=1+1" in text and not set(text) & {"\x1b", "\u202e"}
     assert "not memory        62 % available, 10.0 GiB of 16.0 GiB, pressure 0 %\n" in text
     assert "hog (pid 7) score 8" in text and "self_run_delay_ms" in text

@@ -30,15 +30,14 @@ def test_systemd_is_notified(tmp_path: Path, abstract: bool) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": str(os.getpid())})
     assert notifier.wanted and notifier.watchdog_s == 10.0
     now = [0.0]
-    row = {"pid": 7, "command": "a\nREADY=0\x1b[2J", "score": 70}
-    tick = Tick({"max_score": 70, "processes": 3}, {(7, 1): row}, scored={(7, 1)})
-    stage = Notify(notifier, lambda: now[0])
+    tick = Tick({"ts": 9.0, "max_score": 70, "processes": 3})
+    stage = Notify(notifier, lambda: now[0], lambda at: f"cpu: a\nREADY=0\x1b[2J (pid {at:.0f})")
     for each in (tick, tick, Tick(records=[]), tick):
         assert stage(each) is each
         now[0] += 2.6
     got = [manager.recv(4096).decode() for _ in range(3)]
-    assert got == ["READY=1\nWATCHDOG=1\nSTATUS=score 70, 3 processes; highest: a\\nREADY=0\\x1b[2J (7)", "WATCHDOG=1",
-                   "WATCHDOG=1\nSTATUS=score 70, 3 processes; highest: a\\nREADY=0\\x1b[2J (7)"]
+    assert got == ["READY=1\nWATCHDOG=1\nSTATUS=score 70, 3 processes; cpu: a\\nREADY=0\\x1b[2J (pid 9)", "WATCHDOG=1",
+                   "WATCHDOG=1\nSTATUS=score 70, 3 processes; cpu: a\\nREADY=0\\x1b[2J (pid 9)"]
     notifier.reloading()
     assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(4096).decode())
     manager.close()

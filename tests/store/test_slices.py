@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.prune import files_size, prune
 from rogue_hunter.store.rows import WRITES
-from rogue_hunter.store.tables import SLICES, VIEWS
 from rogue_hunter.store.writer import BURST_BYTES, SliceBudget, Writer
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick, record
@@ -201,7 +199,7 @@ def test_an_idle_day_takes_3_MB_at_most(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_slices_are_pruned_earlier_than_the_rest(tmp_path: Path) -> None:
-    """After two days, with the processes that no slice names any more; minutes stay."""
+    """After two days; minutes stay, with the processes and units that they name, and go with the rest by age."""
     hour = 3600.0
     write(tmp_path / "x.db", [[machine(FIRST + n * hour), process(FIRST + n * hour, n, cmdline="a"),
                                group(FIRST + n * hour, f"u{n}"),
@@ -209,35 +207,13 @@ def test_slices_are_pruned_earlier_than_the_rest(tmp_path: Path) -> None:
                               for n in range(72)])
     connection, _ = open_writer(tmp_path / "x.db")
     list(prune(connection, 0.0, 1 << 40, 20, fine_before=FIRST + 24 * hour))
-    counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
-              for name in ("machine_slices", "process_slices", "group_slices", "slice_processes", "slice_units",
-                           "machine_minutes")}
+
+    def counts(*names: str) -> set[int]:
+        return {connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
+
+    fine = ("machine_slices", "process_slices", "group_slices")
+    coarse = ("machine_minutes", "process_minutes", "group_minutes", "slice_processes", "slice_units")
+    assert (counts(*fine), counts(*coarse)) == ({48}, {72})
+    list(prune(connection, FIRST + 36 * hour, 1 << 40, 20, fine_before=FIRST + 24 * hour))
+    assert (counts(*fine), counts(*coarse[:3])) == ({36}, {36}) and counts(*coarse[3:]) <= {36, 37}
     connection.close()
-    assert counts == {"machine_slices": 48, "process_slices": 48, "group_slices": 48, "slice_processes": 48,
-                      "slice_units": 48, "machine_minutes": 72}
-
-
-def test_a_database_of_version_5_gets_slices(tmp_path: Path) -> None:
-    """It ends with the tables, columns and views of a new one, and keeps what it had."""
-    fresh, old = tmp_path / "fresh.db", tmp_path / "old.db"
-    open_writer(fresh)[0].close()
-    write(old, [[record("machine_minute", minute=60, boot_id="b", ticks=1, seconds=1.0)]])
-    with sqlite3.connect(old) as connection:
-        for view in VIEWS:
-            connection.execute(f"DROP VIEW {view}")
-        for table in reversed(SLICES):
-            connection.execute(f"DROP TABLE {table.name}")
-        connection.execute("ALTER TABLE process_snapshots DROP COLUMN cpu_share")
-        connection.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm006'")
-        connection.execute("PRAGMA user_version = 5")
-    connection.close()
-    open_writer(old)[0].close()
-
-    def shape(path: Path) -> dict[str, set[str]]:
-        with open_reader(path) as reader:
-            names = [row[0] for row in reader.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")]
-            return {name: {row["name"] for row in reader.execute(f"PRAGMA table_info({name})")} for name in names}
-
-    assert shape(old) == shape(fresh)
-    with open_reader(old) as reader:
-        assert reader.execute("SELECT count(*) FROM machine_minutes").fetchone()[0] == 1

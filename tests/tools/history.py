@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.config.options import Config
+from rogue_hunter.report.live_verdict import pause_culprits
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.schema.field import Key
 from rogue_hunter.scoring.stage import Score
@@ -148,7 +149,8 @@ def stages(writer: Writer) -> list[Any]:
     """What rh-pipe runs."""
     stored = Store(writer)
     writer.tells(lambda: {"pid": 4242, "started_at": float(FIRST), "hz": 3.0, "model": "share", **stored.state()})
-    return [Lineage(), Score(CONFIG), Track(CONFIG), Pauses(CONFIG.pause), History(CONFIG), stored]
+    return [Lineage(), Score(CONFIG), Track(CONFIG), Pauses(CONFIG.pause),
+            History(CONFIG, judge=pause_culprits), stored]
 
 
 def late(at: float, seconds: float, **more: Any) -> Callable[[float], dict[str, Any]]:

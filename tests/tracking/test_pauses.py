@@ -1,4 +1,4 @@
-"""Pauses: what is one, what caused it, and who is named."""
+"""Pauses: what is one, and what caused it. Who is named: tests/report/test_live_verdict.py."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rogue_hunter.config.options import Pause
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Row, Tick
-from rogue_hunter.tracking.pauses import Pauses, cause, culprits
-from tests.tools.ticks import GIB, START, row, stream
+from rogue_hunter.tracking.pauses import Pauses, cause
+from tests.tools.ticks import START, row, stream
 
 SETTINGS = Pause()
 
@@ -40,15 +40,11 @@ LATE = {"late_s": 2.0, "interval_s": 2.333}
 
 
 def test_starved_of_cpu() -> None:
-    """The beat stood in the run queue: cause cpu, the one that used most first, with its share of the busy cores."""
+    """The beat stood in the run queue: cause cpu."""
     found = run([[hog(1.0), hog(1.0, 8)]] * 2 + [[hog(3.0), hog(2.0, 8)]],
                 {2: {**LATE, "cpus": 2, "cpu_busy_cores": 1.9, "self_run_delay_ms": 1900.0}})
     (pause,) = found
     assert (pause["cause"], pause["duration_s"]) == ("cpu", 2.0)
-    named = [(c["command"], c["resource"], c["amount"]) for c in pause["culprits"]]
-    assert named == [("hog7", "cpu", 2.0), ("hog8", "cpu", 1.0)]
-    assert pause["culprits"][0]["share"] == pytest.approx(2 / (1.9 * 2.333), abs=1e-3)
-    assert pause["unexplained_share"] == pytest.approx(1 - 3 / (1.9 * 2.333), abs=1e-3)
     assert pause["end"] - pause["start"] == pytest.approx(2.0)
 
 
@@ -75,29 +71,13 @@ def test_the_hypervisor_is_never_a_process(more: dict[str, Any]) -> None:
     assert (pause["cause"], pause["culprits"]) == ("steal", [])
 
 
-def test_memory_that_grew() -> None:
-    """All tasks waited for memory: the one that took it is named."""
-    (pause,) = run([[hog(1.0, memory_bytes=GIB), hog(1.0, 8, memory_bytes=4 * GIB)]] * 2
-                   + [[hog(1.0, memory_bytes=9 * GIB), hog(1.0, 8, memory_bytes=4 * GIB)]],
-                   {2: {**LATE, "pressure_memory_full_ms_per_s": 600.0, "pressure_io_full_ms_per_s": 700.0}})
-    assert pause["cause"] == "memory"
-    assert [(c["command"], c["resource"], c["amount"]) for c in pause["culprits"]] == [("hog7", "memory", 8 * GIB)]
-
-
-def test_memory_that_is_held() -> None:
-    """When no process's memory grew, those who hold most of it are named, with their share of all memory."""
-    rows = [hog(1.0, memory_bytes=GIB), hog(1.0, 8, memory_bytes=8 * GIB)]
-    (pause,) = run([rows] * 3, {2: {**LATE, "pressure_memory_full_ms_per_s": 600.0}})
-    assert [(c["command"], c["share"]) for c in pause["culprits"]] == [("hog8", 0.5), ("hog7", 0.0625)]
-
-
-def test_storage() -> None:
-    """All tasks waited for storage: the process that moved the bytes is named; one that began in the pause counts in full."""
-    dd = row(9, 2000, command="dd", disk_write_bytes_total=10**9)
-    (pause,) = run([[hog(1.0, disk_write_bytes_total=10**6)]] * 2 + [[hog(1.0, disk_write_bytes_total=5 * 10**6), dd]],
-                   {2: {**LATE, "pressure_io_full_ms_per_s": 700.0}})
-    assert pause["cause"] == "io"
-    assert [(c["command"], c["amount"]) for c in pause["culprits"]] == [("dd", 10**9), ("hog7", 4 * 10**6)]
+@pytest.mark.parametrize(("more", "cause_"), [
+    ({"pressure_memory_full_ms_per_s": 600.0, "pressure_io_full_ms_per_s": 700.0}, "memory"),
+    ({"pressure_io_full_ms_per_s": 700.0}, "io")])
+def test_all_tasks_waited(more: dict[str, float], cause_: str) -> None:
+    """For memory, which needs storage to be freed, or for storage alone."""
+    (pause,) = run([[hog(1.0)]] * 3, {2: {**LATE, **more}})
+    assert pause["cause"] == cause_
 
 
 def test_no_evidence_is_reported() -> None:
@@ -114,7 +94,6 @@ def test_stall_without_a_late_beat() -> None:
     (pause,) = run(ticks, dict.fromkeys(range(3, 9), busy))
     assert pause["cause"] == "io"
     assert pause["duration_s"] == pytest.approx(2.0, abs=0.01)
-    assert pause["culprits"][0]["command"] == "hog7"
 
 
 def test_one_task_that_waits_for_its_own_storage_is_no_pause() -> None:
@@ -137,7 +116,7 @@ def test_half_a_second_is_a_pause_if_the_cause_is_known() -> None:
     short = {"late_s": 0.7, "interval_s": 1.033}
     (pause,) = run([[hog(1.0)]] * 2 + [[hog(3.0)]], {2: {**short, "cpus": 2, "cpu_busy_cores": 2.0,
                                                          "self_run_delay_ms": 690.0}})
-    assert (pause["cause"], pause["duration_s"], pause["culprits"][0]["command"]) == ("cpu", 0.7, "hog7")
+    assert (pause["cause"], pause["duration_s"]) == ("cpu", 0.7)
     assert run([[hog(1.0)]] * 4, {2: {**short, "self_run_delay_ms": 3.0}}) == []
     assert run([[hog(1.0)]] * 4, {2: {**short, "late_s": 0.4, "self_run_delay_ms": 390.0}}) == []
 
@@ -145,14 +124,6 @@ def test_half_a_second_is_a_pause_if_the_cause_is_known() -> None:
 def test_late_for_its_own_work_is_no_pause() -> None:
     """The sampler computed for most of the time: the machine did not keep it from running."""
     assert run([[hog(1.0)]] * 4, {2: {**LATE, "self_run_delay_ms": 100.0, "self_cpu_percent": 80.0}}) == []
-
-
-def test_rogue_hunter_is_no_culprit() -> None:
-    """Its own processes are never named, for any resource."""
-    mine = row(8, command="rh-pipe", own=True, cpu_seconds_total=9.0)
-    (pause,) = run([[hog(1.0), row(8, own=True)]] * 2 + [[hog(3.0), mine]],
-                   {2: {**LATE, "cpus": 2, "cpu_busy_cores": 1.9, "self_run_delay_ms": 1900.0}})
-    assert [c["command"] for c in pause["culprits"]] == ["hog7"]
 
 
 def test_a_clock_that_is_set_in_a_pause_changes_no_duration() -> None:
@@ -188,31 +159,6 @@ def test_a_stall_that_makes_the_beat_late_is_one_pause() -> None:
 def test_another_boot_is_no_gap() -> None:
     """The first tick after a reboot is compared with nothing."""
     assert run([[hog(1.0)]] * 3, {2: {**LATE, "boot_id": "other"}}) == []
-
-
-def test_at_most_five_are_named() -> None:
-    """Many small users: five are named, the shares of all count as explained."""
-    before = [hog(1.0, pid) for pid in range(10, 40)]
-    after = [hog(1.1, pid) for pid in range(10, 40)]
-    starved = {**LATE, "cpus": 2, "cpu_busy_cores": 3.0 / 2.333, "self_run_delay_ms": 2000.0}
-    (pause,) = run([before, before, after], {2: starved})
-    assert len(pause["culprits"]) == 5
-    assert pause["unexplained_share"] == pytest.approx(0.0, abs=0.01)
-
-
-@given(st.dictionaries(st.integers(1, 20), st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), max_size=10),
-       st.sampled_from(["cpu", "memory", "io"]), st.floats(0, 64))
-def test_shares_are_parts(use: dict[int, tuple[float, float]], resource: str, busy: float) -> None:
-    """Shares are between 0 and 1, sum to at most 1, and what is unexplained is the rest."""
-    before = {(pid, 1): hog(a, pid, memory_bytes=int(a), disk_write_bytes_total=int(a)) for pid, (a, _) in use.items()}
-    after = {(pid, 1): hog(b, pid, memory_bytes=int(b), disk_write_bytes_total=int(b)) for pid, (_, b) in use.items()}
-    evidence = {"cpu_busy_cores": busy, "memory_total_bytes": 1 << 20}
-    named, unexplained = culprits(resource, before, after, {}, evidence, 2.0)
-    total = sum(c["share"] for c in named)
-    assert all(0 <= c["share"] <= 1 for c in named)
-    assert total <= 1.001
-    assert unexplained is None or 0 <= unexplained <= 1
-    assert [c["amount"] for c in named] == sorted((c["amount"] for c in named), reverse=True)
 
 
 READINGS = ("cpus", "cpu_busy_cores", "cpu_steal_cores", "cpu_counted_cores", "self_run_delay_ms", "self_pageins",

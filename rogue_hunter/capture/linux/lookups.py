@@ -20,7 +20,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -184,13 +184,10 @@ def sqlite_writers(data: bytes) -> list[tuple[int, str]]:
     return found
 
 
-def holds(fdinfo: bytes, file: str) -> bool:
-    """True when the fdinfo of a descriptor shows that its open file holds a lock on `file`."""
-    wanted = file.encode("ascii", "replace")
-    for line in fdinfo.splitlines():
-        if line.startswith(b"lock:") and b"->" not in line and wanted in line.split():
-            return True
-    return False
+def held_files(fdinfo: bytes) -> set[bytes]:
+    """The files (major:minor:inode) of which the fdinfo of a descriptor shows that its open file holds a lock."""
+    return {word for line in fdinfo.splitlines() if line.startswith(b"lock:") and b"->" not in line
+            for word in line.split() if word.count(b":") == 2}
 
 
 SEARCH_S = 1.0
@@ -212,6 +209,7 @@ class Index:
     _unix: dict[int, int] | None = None
     _tcp: dict[int, dict[int, int]] = field(default_factory=dict)
     _locks: list[LockWait] | None = None
+    _holders: dict[str, int | None] = field(default_factory=dict)
 
     def stats(self) -> dict[int, Stat]:
         """The stat of every process, read at the first call."""
@@ -241,32 +239,39 @@ class Index:
         if self._locks is None:
             data, _ = read_or(None, self.root / "locks", 1 << 22)
             alive = self.stats()
-            self._locks = [wait if wait.holder in alive else wait._replace(holder=self._lock_holder(wait))
-                           for wait in parse_locks(data)[:1000]]
+            waits = parse_locks(data)[:1000]
+            holders = self.lock_holders({wait.file for wait in waits if wait.holder not in alive})
+            self._locks = [wait if wait.holder in alive else wait._replace(holder=holders[wait.file]) for wait in waits]
         return self._locks
 
     def forget_locks(self) -> None:
         """Read the locks again at the next call."""
         self._locks = None
 
-    def _lock_holder(self, wait: LockWait) -> int | None:
-        """The process that has the locked file open, by the `lock:` lines of fdinfo."""
+    def lock_holders(self, files: Collection[str]) -> dict[str, int | None]:
+        """The process that has each of these locked files open, by the `lock:` lines of fdinfo; None: not found.
+
+        One search through all processes answers for all files, however many wait for them.
+        """
+        wanted = {file.encode("ascii", "replace"): file for file in files if file not in self._holders}
         stop = self.clock() + SEARCH_S
-        for pid in self.stats():
+        for pid in self.stats() if wanted else ():
             if self.clock() > stop:
                 self.incomplete = True
                 break
-            if pid == wait.waiter:
-                continue
             try:
                 names = [entry.name for entry in (self.root / str(pid) / "fdinfo").iterdir()]
             except OSError:
                 continue
             for name in names:
                 data, how = read_or(None, self.root / str(pid) / "fdinfo" / name, 8192)
-                if how == "ok" and b"\nlock:" in data and holds(data, wait.file):
-                    return pid
-        return None
+                for held in held_files(data) if how == "ok" and b"lock:" in data else ():
+                    if held in wanted:
+                        self._holders[wanted.pop(held)] = pid
+            if not wanted:
+                break
+        self._holders.update(dict.fromkeys(wanted.values()))
+        return {file: self._holders[file] for file in files}
 
     def ends(self, kind: str, inode: int) -> list[End]:
         """The descriptors of the pipe or socket with this inode."""

@@ -6,6 +6,7 @@ each process that may be waiting. What a wait channel means is in the kernel's s
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -52,6 +53,12 @@ CONTENDED = 4
 
 SEARCH_AGAIN_S = 30.0
 """Seconds for which the result of a search counts. A search reads the open files of all processes: 0.1 s of 1,000."""
+SEARCH_PART = 0.02
+"""Part of a core that searches may use: after one that took 0.1 s of CPU time, the next begins 5 s later."""
+LOCKS_MAX = 20
+"""Locked files of one look, those with most waiters."""
+PATHS_MAX = 3
+"""Waiters whose open files are read for the path of a lock."""
 
 WAITERS_MAX = 50
 """Waiters named in one record; a lock with more is described by these."""
@@ -71,24 +78,31 @@ class Seen(NamedTuple):
 class Looker:
     """Looks at waits. Never raises: a process that has ended, or may not be read, gives nothing.
 
-    The holder of some waits is found only by reading the open files of every process. That is done for one wait a look,
-    and its result counts for SEARCH_AGAIN_S; a wait that was not searched for yet has no holder.
+    The holder of some waits is found only by reading the open files of every process. One search answers for all
+    waits of a look, its results count for SEARCH_AGAIN_S, and searches use SEARCH_PART of a core, however many
+    processes wait; a wait that was not searched for yet has no holder. `cpu` is the CPU time of the thread that looks,
+    in seconds.
     """
 
     def __init__(self, root: Path = Path("/proc"), cgroups: Cgroups | None = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.thread_time) -> None:
         self._root = root
         self._cgroups = cgroups or Cgroups(root)
-        self._clock = clock
+        self._clock, self._cpu = clock, cpu
         self._found: dict[str, tuple[float, int | None, str]] = {}
         """What is waited for -> when it was searched for, its holder, and how certain that is."""
         self._peers: dict[int, tuple[float, tuple[int, ...]]] = {}
         """A stopped process -> when its peers were searched for, and which they are."""
-        self._may_search = True
+        self._search_at = -math.inf
+        self._searched = False
+        self._index: Index | None = None
+        """What this look finds by searching; None if it may not search."""
 
     def __call__(self, candidates: Iterable[Key], busiest: Key | None = None) -> list[Seen]:
         """The waits of `candidates`, all waits for file locks, and those of the threads of `busiest` for each other."""
-        root, self._may_search = self._root, True
+        root, began = self._root, self._cpu()
+        self._searched = False
+        self._index = index = Index(root) if self._clock() >= self._search_at else None
         found = self._file_locks()
         pipes: dict[int, list[int]] = {}
         asleep: list[int] = []
@@ -105,7 +119,7 @@ class Looker:
             if (state == "D" or channel in FREEZERS) and (frozen := self._frozen(pid)):
                 found.append(Seen("frozen", frozen, None, (pid,)))
             elif channel in FANOTIFY:
-                listener, _ = self._search("fanotify", lambda: (fanotify_listener(root), "guessed"))
+                listener, _ = self._search("fanotify", lambda _: (fanotify_listener(root), "guessed"))
                 found.append(Seen("fanotify", None, listener, (pid,), "guessed"))
             elif channel in PIPE_WRITES and (inode := _full_pipe(root, pid)) is not None:
                 pipes.setdefault(inode, []).append(pid)
@@ -115,7 +129,7 @@ class Looker:
                 asleep.append(pid)
         for inode, writers in pipes.items():
             name = f"pipe:[{inode}]"
-            reader, certainty = self._search(name, lambda i=inode, w=writers: _reader(root, i, w))  # type: ignore[misc]
+            reader, certainty = self._search(name, lambda index, i=inode, w=writers: _reader(index, i, w))  # type: ignore[misc]
             if reader is not None and not _awaits_input(root, reader):
                 found.append(Seen("pipe", name, reader, tuple(writers[:WAITERS_MAX]), certainty))
         found += self._databases(asleep)
@@ -123,6 +137,8 @@ class Looker:
             found.append(Seen("mutex", "one lock of its threads", busiest[0], (busiest[0],)))
         now = self._clock()
         self._found = {what: known for what, known in self._found.items() if now - known[0] < SEARCH_AGAIN_S}
+        if index is not None and self._searched:
+            self._search_at = now + (self._cpu() - began) / SEARCH_PART
         return [one if one.holder is None else
                 one._replace(holder_state=STATES.get((_state(root, one.holder) or "").encode()))
                 for one in _merged(found)]
@@ -135,11 +151,11 @@ class Looker:
         found = {parent} if parent > 1 and _text(self._root / str(parent) / "wchan") == "do_wait" else set()
         known = self._peers.get(pid)
         now = self._clock()
-        if (known is None or now - known[0] >= SEARCH_AGAIN_S) and self._may_search:
-            self._may_search = False
+        if (known is None or now - known[0] >= SEARCH_AGAIN_S) and self._index is not None:
+            self._searched = True
             self._peers = {p: peers for p, peers in self._peers.items() if now - peers[0] < SEARCH_AGAIN_S}
-            known = self._peers[pid] = now, _peers(self._root, pid)
-        for other in known[1] if known is not None else ():
+            known = self._peers[pid] = now, _peers(self._index, pid)
+        for other in known[1][:WAITERS_MAX] if known is not None else ():
             if _state(self._root, other) in ("S", "D") and _text(self._root / str(other) / "wchan") in PEER_WAITS:
                 found.add(other)
         return tuple(sorted(found))[:WAITERS_MAX]
@@ -149,18 +165,18 @@ class Looker:
         if not asleep:
             return []
         found = []
-        for holder, file in sqlite_writers(read_or(None, self._root / "locks", 1 << 20)[0]):
+        for holder, file in sqlite_writers(read_or(None, self._root / "locks", 1 << 20)[0])[:LOCKS_MAX]:
             open_in = {pid: path for pid in asleep if pid != holder and (path := path_of(self._root, pid, file))}
             if open_in:
                 found.append(Seen("file_lock", next(iter(open_in.values())), holder, tuple(open_in), "guessed"))
         return found
 
-    def _search(self, what: str, search: Callable[[], tuple[int | None, str]]) -> tuple[int | None, str]:
+    def _search(self, what: str, search: Callable[[Index], tuple[int | None, str]]) -> tuple[int | None, str]:
         """The holder of `what` and how certain that is: as found lately, else by `search`."""
         known = self._found.get(what)
-        if known is None and self._may_search:
-            self._may_search = False
-            known = self._found[what] = self._clock(), *search()
+        if known is None and self._index is not None:
+            self._searched = True
+            known = self._found[what] = self._clock(), *search(self._index)
         return (None, "guessed") if known is None else known[1:]
 
     def _frozen(self, pid: int) -> str | None:
@@ -176,11 +192,15 @@ class Looker:
         for wait in parse_locks(data):
             waiting.setdefault((wait.file, wait.holder), []).append(wait.waiter)
         found = []
-        for (file, holder), waiters in waiting.items():
-            if holder is None or not (root / str(holder)).exists():
-                # The process that took it has ended, but not a child that has the file open.
-                holder, _ = self._search(f"lock {file}", lambda f=file: (_lock_holder(root, f), "proven"))  # type: ignore[misc]
-            path = next((name for pid in waiters if (name := path_of(root, pid, file))), None)
+        most = sorted(waiting.items(), key=lambda each: -len(each[1]))[:LOCKS_MAX]
+        # The process that took a lock may have ended, but not a child that has the file open.
+        lost = {file for (file, holder), _ in most if holder is None or not (root / str(holder)).exists()}
+        if self._index is not None and any(f"lock {file}" not in self._found for file in lost):
+            self._index.lock_holders(lost)
+        for (file, holder), waiters in most:
+            if file in lost:
+                holder, _ = self._search(f"lock {file}", lambda index, f=file: (index.lock_holders([f])[f], "proven"))  # type: ignore[misc]
+            path = next((name for pid in waiters[:PATHS_MAX] if (name := path_of(root, pid, file))), None)
             found.append(Seen("file_lock", path or f"inode {file}", holder, tuple(waiters[:WAITERS_MAX])))
         return found
 
@@ -196,12 +216,11 @@ def _merged(found: list[Seen]) -> list[Seen]:
     return list(by.values())
 
 
-def _peers(root: Path, pid: int) -> tuple[int, ...]:
+def _peers(index: Index, pid: int) -> tuple[int, ...]:
     """Processes at the other ends of the pipes and sockets of a process."""
-    index = Index(root)
     found: set[int] = set()
     try:
-        links = descriptors(root, pid)
+        links = descriptors(index.root, pid)
     except OSError:
         return ()
     for _, link in links:
@@ -238,14 +257,9 @@ def contended(root: Path, pid: int, machine: str) -> bool:
     return max(waiting.values(), default=0) >= CONTENDED
 
 
-def _lock_holder(root: Path, file: str) -> int | None:
-    return next((wait.holder for wait in Index(root).locks() if wait.file == file and wait.holder), None)
-
-
-def _reader(root: Path, inode: int, writers: list[int]) -> tuple[int | None, str]:
+def _reader(index: Index, inode: int, writers: list[int]) -> tuple[int | None, str]:
     """A process that has the pipe open for reading, and whether it is the only one."""
-    index = Index(root)
-    readers = sorted({pid for pid, fd in index.ends("pipe", inode) if _reads(root, pid, fd)} - set(writers))
+    readers = sorted({pid for pid, fd in index.ends("pipe", inode) if _reads(index.root, pid, fd)} - set(writers))
     return readers[0] if readers else None, "proven" if len(readers) == 1 and not index.incomplete else "guessed"
 
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from rogue_hunter.capture.blame import blame
-from rogue_hunter.report import history, queries
+from rogue_hunter.report import history, queries, slices
 from rogue_hunter.report.capture_text import blame_lines
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import Evidence
@@ -19,6 +19,7 @@ from rogue_hunter.report.trace import trace_events
 from rogue_hunter.report.views import captures
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.report.views.why import evidence_of, headline
+from rogue_hunter.schema.slices import SLICE_S
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream import wire
 from rogue_hunter.text.format import size
@@ -57,7 +58,7 @@ def trace(source: Source, asked: Asked) -> Answer:
         period = Period(window.since, window.until)
     machine = machine_rows(source, period, asked)
     sliced = [float(row["slice"]) for row in machine if "slice" in row][-SLICES_MOST:]
-    processes = history.slice_rows(source.reader, "v_process_slices", sliced)
+    processes = slices.rows_of(source.reader, SLICE_S, "process", sliced)
     events = trace_events(machine, processes, queries.events(source.reader, period, source.watched),
                           history.pauses(source.reader, period), captures.find(source.reader, period))
     made = wire.dumps({"traceEvents": events, "displayTimeUnit": "ms"}).decode()
@@ -88,7 +89,7 @@ def _around(source: Source, found: Evidence) -> Period:
 
 def machine_rows(source: Source, period: Period, asked: Asked) -> list[Row]:
     """The machine's slices of a period, those of a running rh-pipe too, and minutes of the time that has no slices."""
-    rows: list[Row] = list(history.machine_slices(source.reader, period.since, period.until))
+    rows: list[Row] = list(slices.machine(source.reader, period.since, period.until))
     if asked.live is not None and source.watch == "running":
         last = rows[-1]["slice"] if rows else period.since
         rows += [one for one in asked.live() if one["type"] == "machine_slice" and last < one["slice"] < period.until]

@@ -6,7 +6,7 @@ from rogue_hunter.report import history
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import over
 from rogue_hunter.report.queries import Period, events
-from rogue_hunter.report.record_text import culprit_words, pause_words
+from rogue_hunter.report.record_text import culprit_name, culprit_words, pause_words
 from rogue_hunter.report.render import Answer, Style, pairs, table
 from rogue_hunter.report.sentences import command_line, measure, moment, name, percent, period_words
 from rogue_hunter.report.verdict_text import cause_words, cleared_words, count
@@ -42,9 +42,10 @@ def pauses(source: Source, asked: Asked) -> Answer:
         rows = []
         for p in found:
             first = p["culprits"][0] if p["culprits"] else {}
-            rows.append([str(p["id"]), moment(p["start"], look.now), duration(p["duration_s"]), p["cause"],
-                         percent(first.get("share")), percent(p.get("unexplained_share")), str(first.get("pid", "")),
-                         str(first.get("command", "")) if first else f"({_without(p['cause'])})"])
+            who = culprit_name(first) if first else f"({_without(p['cause'])})"
+            rows.append([
+                str(p["id"]), moment(p["start"], look.now), duration(p["duration_s"]), p["cause"],
+                percent(first.get("share")), percent(p.get("unexplained_share")), str(first.get("pid", "")), who])
         heads = ["ID", "AT", "FOR", "CAUSE", "SHARE", "UNATTRIBUTED", "PID", "CULPRIT"]
         return head + table(heads, rows, look, right="ID FOR SHARE UNATTRIBUTED PID",
                             drop="UNATTRIBUTED PID SHARE ID") + more(len(found), len(times))
@@ -68,7 +69,8 @@ def pause(source: Source, asked: Asked) -> Answer:
     judged = verdict(over(source, found["start"], found["end"]).window)
     return Answer([found], lambda look: _text(found, judged, open_then, look), single=True,
                   csv_rows=[{"rank": rank, **c} for rank, c in enumerate(found["culprits"], 1)],
-                  columns=["rank", "pid", "start_ticks", "command", "unit", "resource", "amount", "share"])
+                  columns=["rank", "pid", "start_ticks", "command", "name", "unit", "processes", "resource", "amount",
+                           "share"])
 
 
 def _text(p: Record, judged: Verdict, open_then: list[Record], look: Style) -> str:
@@ -80,7 +82,7 @@ def _text(p: Record, judged: Verdict, open_then: list[Record], look: Style) -> s
         lines += ["", f"Verdict of that time: {cause_words(judged.first, look.now)}."]
     if p["culprits"]:
         rows = [[str(rank), percent(c.get("share")), _amount(c), str(c["pid"]), clip(str(c.get("unit", "")), 30),
-                 str(c.get("command", "?"))] for rank, c in enumerate(p["culprits"], 1)]
+                 culprit_name(c)] for rank, c in enumerate(p["culprits"], 1)]
         lines += ["", f"First: {culprit_words(p['culprits'][0])}.",
                   table(["RANK", "SHARE", "AMOUNT", "PID", "UNIT", "COMMAND"], rows, look,
                         right="RANK SHARE AMOUNT PID", drop="UNIT AMOUNT RANK PID").rstrip("\n")]
@@ -105,4 +107,8 @@ def _text(p: Record, judged: Verdict, open_then: list[Record], look: Style) -> s
 
 def _amount(culprit: Record) -> str:
     amount = culprit.get("amount")
-    return "" if amount is None else duration(amount) if culprit.get("resource") == "cpu" else size(amount)
+    if amount is None:
+        return ""
+    resource = culprit.get("resource")
+    return duration(amount) if resource == "cpu" else count(round(amount), "page") if resource == "pageins" else \
+        size(amount)

@@ -13,6 +13,7 @@ from rogue_hunter import __version__, paths
 from rogue_hunter.report import history, queries
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.queries import Period
+from rogue_hunter.report.record_text import culprit_name
 from rogue_hunter.report.render import Answer, Style, pairs
 from rogue_hunter.report.sentences import ago, amount, cause, measure, moment, name, percent
 from rogue_hunter.report.views.view import Asked
@@ -67,7 +68,7 @@ def oneline(found: Record, pauses: Sequence[Record], now: float) -> str:
         return {"stopped": "rh: off", "busy": "rh: off", "stale": "rh: no answer"}.get(found["watch"], "rh: degraded")
     if pauses:
         last = pauses[0]
-        by = f" by {last['culprits'][0].get('command', '?')}" if last["culprits"] else ""
+        by = f" by {culprit_name(last["culprits"][0])}" if last["culprits"] else ""
         return clip(f"rh: paused {duration(last['duration_s'])} for {last['cause']}{by}, {ago(last['end'], now)}",
                     ONELINE)
     worst = max(found.get("rogues") or (), key=lambda row: row.get("score") or 0, default=None)
