@@ -68,7 +68,7 @@ def oneline(found: Record, pauses: Sequence[Record], now: float) -> str:
         return {"stopped": "rh: off", "busy": "rh: off", "stale": "rh: no answer"}.get(found["watch"], "rh: degraded")
     if pauses:
         last = pauses[0]
-        by = f" by {culprit_name(last["culprits"][0])}" if last["culprits"] else ""
+        by = f" by {culprit_name(last['culprits'][0])}" if last["culprits"] else ""
         return clip(f"rh: paused {duration(last['duration_s'])} for {last['cause']}{by}, {ago(last['end'], now)}",
                     ONELINE)
     worst = max(found.get("rogues") or (), key=lambda row: row.get("score") or 0, default=None)
