@@ -36,6 +36,8 @@ Wait = tuple[str, str | None, int | None]
 Job = tuple[tuple[Key, ...], Key | None]
 """Candidates, and the busiest process of many threads."""
 
+IDLE_PERCENT = 5.0
+"""CPU use below which a process that ran in the last tick may wait all the same: it looks again and again."""
 BUSY_PERCENT = 30.0
 """CPU use from which a process of many threads is asked whether they wait for each other."""
 
@@ -82,11 +84,13 @@ class Waits:
         return ()
 
     def _candidates(self, tick: Tick, now: int) -> tuple[Key, ...]:
-        """Those that stopped running most recently, least recently asked first; then some of the others in turn."""
+        """Those that stopped running most recently or run little, least recently asked first; then some of the others
+        in turn."""
         self._ran_ns = {key: ran for key, ran in self._ran_ns.items()
                         if now - ran < RECENT_S * 1e9 and key in tick.processes}
         self._asked = {key: asked for key, asked in self._asked.items() if key in self._ran_ns}
-        still = [key for key, ran in self._ran_ns.items() if ran < now]
+        still = [key for key, ran in self._ran_ns.items()
+                 if ran < now or (tick.processes[key].get("cpu_percent") or 0.0) < IDLE_PERCENT]
         still.sort(key=lambda key: (self._asked.get(key, 0), -self._ran_ns[key]))
         chosen = still[:RECENT]
         self._asked.update(dict.fromkeys(chosen, now))

@@ -188,8 +188,13 @@ def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker]
                           and limit.get("kind") in ("memory", "oom_kill")), None)
             held = Ledger(slices, weights, "memory", readers=window.readers,
                           within=lambda row: in_group(row, group)).rank(bound)
-            if held:
+            if held and held[0].share >= NAMED:
                 return held, group, "held"
+            # Pages of files are no process's own: who has them read again and again fills the group.
+            inner = Ledger(slices, weights, "pageins", readers=window.readers,
+                           within=lambda row: in_group(row, group)).rank(None)
+            if inner or held:
+                return (inner, group, "pageins") if inner else (held, group, "held")
         if pagers:
             return pagers, group, "pageins"
     grown = Ledger(slices, weights, "growth", readers=window.readers).rank(None)

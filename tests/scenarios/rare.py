@@ -127,8 +127,9 @@ def io_full(stage: Stage) -> None:
     place = stage.directory / "small"
     place.mkdir()
     stage.run("mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place, undo=["umount", "-l", str(place)])
+    stage.run("sh", "-c", f"dd if=/dev/zero of={place}/old bs=1M 2>/dev/null || true")
     stage.python("uploader.py", "import sys\nblock = bytes(1 << 20)\nwhile True:\n try:\n"
-                 "  with open(sys.argv[1], 'wb') as f:\n   while True: f.write(block)\n except OSError: pass\n",
+                 "  with open(sys.argv[1], 'ab', 0) as f:\n   while True: f.write(block)\n except OSError: pass\n",
                  place / "upload")
 
 

@@ -599,6 +599,10 @@ def test_a_memory_limit_binds_on_a_fast_disk_too() -> None:
     found = verdict(window(*repeat(3, rows, **quick), limits=limits))
     assert named(found) == ("found", "memory", "greedy", 7) and [v.name for v in first(found).victims] == ["lookup"]
     assert verdict(window(*repeat(3, rows, **quick))).state == "use"
+    # Pages of a mapped file are counted as shared: the one that has them read again is named.
+    rows = [process(7, "modeler", cores=0.9, pageins=20_000, disk_bytes=90 * MIB, memory_bytes=9 * MIB, cgroup="/m"),
+            process(8, "python3", cores=0.0, memory_bytes=12 * MIB, cgroup="/m")]
+    assert named(verdict(window(*repeat(3, rows, **quick), limits=limits)))[:3] == ("found", "memory", "modeler")
 
 
 def test_the_limit_of_another_group_is_not_taken_for_the_cause() -> None:

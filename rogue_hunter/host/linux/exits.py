@@ -41,11 +41,15 @@ BUFFER_BYTES = 4 << 20
 @dataclass(slots=True)
 class Exits:
     """What ended since the last reading: by parent, how many children ended and how many of them badly (a signal or an
-    exit code other than 0); in all; and whether messages were lost, so that all of it is a lower bound."""
+    exit code other than 0); in all; and whether messages were lost, so that all of it is a lower bound.
+
+    A process that no parent waits for, as its parent ignores SIGCHLD, is reported with parent 0: it is in `unwaited`.
+    """
 
     children: dict[int, int] = field(default_factory=dict)
     failed: dict[int, int] = field(default_factory=dict)
     pids: list[int] = field(default_factory=list)
+    unwaited: set[int] = field(default_factory=set)
     lost: bool = False
 
 
@@ -95,6 +99,9 @@ class ExitReader:
                 continue
             pid, parent, code = exited
             found.pids.append(pid)
+            if not parent:
+                found.unwaited.add(pid)
+                continue
             found.children[parent] = found.children.get(parent, 0) + 1
             if code:
                 found.failed[parent] = found.failed.get(parent, 0) + 1

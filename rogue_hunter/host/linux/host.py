@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rogue_hunter.host.linux.describe import Describer
-from rogue_hunter.host.linux.exits import ExitReader, in_first_pid_namespace, listen
+from rogue_hunter.host.linux.exits import ExitReader, Exits, in_first_pid_namespace, listen
 from rogue_hunter.host.linux.files import Files
 from rogue_hunter.host.linux.gate import clocks_tell
 from rogue_hunter.host.linux.gpu import GpuThread, Use
@@ -68,6 +68,10 @@ class LinuxHost:
         self._exits = exits or (listen() if self._live and in_first_pid_namespace() else ExitReader())
         self._losing: set[Process] = set()
         """Those whose rows count children that ended in the last tick."""
+        self._careless: dict[int, float] = {}
+        """Processes that do not wait for their children, and how many of these were seen to end, lately."""
+        self._unwaited: set[int] = set()
+        """Children of such a process that ended in the last tick: one is missed a tick later."""
         self._rows: dict[Key, Row] = {}
         self._restless: set[Process] = set()
         """Those that ran in the last tick."""
@@ -197,6 +201,7 @@ class LinuxHost:
     def _take_exits(self, scan: Scan) -> None:
         """Add how many children of each process ended since the last tick, and remove it from last tick's rows."""
         exits = self._exits.read()
+        self._share_unwaited(exits, scan)
         losing = set()
         if exits.children:
             for process in self._table.processes.values():
@@ -211,6 +216,23 @@ class LinuxHost:
                 process.row = {name: value for name, value in process.row.items() if name not in CHILDREN_FIELDS}
                 self._table.publish(process, scan)
         self._losing = losing
+
+    def _share_unwaited(self, exits: Exits, scan: Scan) -> None:
+        """Count children that the kernel reports without a parent for the parents of those of them that were seen: one
+        that ignores SIGCHLD. Most of its children live for less than a tick and are seen by none."""
+        lately, self._unwaited = exits.unwaited | self._unwaited, exits.unwaited
+        if not lately and not self._careless:
+            return
+        alive = {key[0] for key in self._table.processes}
+        self._careless = {pid: much / 2 for pid, much in self._careless.items() if pid in alive and much > 0.01}
+        for key in scan.gone:
+            parent = self._rows[key].get("ppid")
+            if key[0] in lately and parent in alive:
+                self._careless[parent] = self._careless.get(parent, 0.0) + 1
+        whole = sum(self._careless.values())
+        for pid, much in self._careless.items():
+            if part := round(len(exits.unwaited) * much / whole):
+                exits.children[pid] = exits.children.get(pid, 0) + part
 
     def _take_gpu(self, use: dict[int, Use], scan: Scan) -> None:
         """GPU time that the other thread read. A process that gave its GPU back keeps its total and uses none."""

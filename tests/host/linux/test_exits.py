@@ -44,6 +44,12 @@ def test_children_are_counted_by_parent() -> None:
     assert (found.children, found.failed, found.pids, found.lost) == ({9: 2, 8: 1}, {9: 1}, [11, 12, 13], False)
 
 
+def test_children_that_no_parent_waits_for_have_none() -> None:
+    """The kernel says 0 for those of a parent that ignores SIGCHLD."""
+    found = ExitReader(Line(message(11, 0), message(12, 9), message(13, 0, 256))).read()
+    assert (found.children, found.failed, found.unwaited, found.pids) == ({9: 1}, {}, {11, 13}, [11, 12, 13])
+
+
 def test_a_flood_is_cut_off_and_reported() -> None:
     """So many are read and no more; dropped messages are reported, and reading continues."""
     line = Line(*[message(11, 9)] * (EVENTS_MAX + 5))

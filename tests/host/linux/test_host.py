@@ -661,6 +661,32 @@ def test_every_call_may_fail(tree: Tree, monkeypatch: pytest.MonkeyPatch, code: 
     assert fails_at > 25
 
 
+def test_children_that_no_parent_waits_for_are_counted_for_the_parent_of_one_of_them(tree: Tree) -> None:
+    """A supervisor ignores SIGCHLD: the kernel names no parent. One of its children is seen, and then it is known."""
+    tree.process(9)
+    tree.process(100, ppid=9)
+    line: list[bytes] = []
+
+    class Line:
+        def recv(self, _size: int, /) -> bytes:
+            if not line:
+                raise BlockingIOError
+            return line.pop()
+
+        def close(self) -> None:
+            line.clear()
+
+    host = LinuxHost(tree.path, exits=ExitReader(Line()))
+    (key,) = [key for key in host.snapshot().processes if key[0] == 9]
+    tree.remove(100)
+    line += [exit_message(100, 0, 256)]
+    while 100 in by_pid(host.snapshot()):
+        line += [exit_message(100, 0, 256)]
+    line += [exit_message(pid, 0) for pid in range(200, 204)]
+    assert host.snapshot().processes[key]["children_exited"] == 4
+    host.close()
+
+
 def test_children_that_ended_are_in_the_row_of_their_parent(tree: Tree) -> None:
     """For one tick: the next one, in which none ends, has the row without them, and says that it changed."""
     tree.process(9)
