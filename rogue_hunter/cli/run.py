@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import click
 
 from rogue_hunter import __version__
+from rogue_hunter.host.linux.own import mark
 from rogue_hunter.text import errors
 from rogue_hunter.text.errors import RogueHunterError
 
@@ -85,6 +86,7 @@ def version_option(name: str, *, facts: bool = False) -> Callable[[Callable[...,
 def entry(made: click.Command, *, prints: bool = True) -> Callable[[], NoReturn]:
     """The function that a launcher calls. A command that `prints` refuses to run with its output closed."""
     def main() -> NoReturn:
+        mark()
         _name_process(made.name or "")
         sys.exit(run(made, prints=prints))
     return main
@@ -267,6 +269,21 @@ def write_ticks(ticks: Iterator[Tick], out: BinaryIO, form: str, keep: Callable[
     for text in texts(ticks, style(sys.stdout, time.time()), keep):
         out.write(text.encode("utf-8", "backslashreplace"))
         out.flush()
+
+
+class NeedScores:
+    """A stage that changes nothing: it calls `missing` once when a tick has processes and none of them a score."""
+
+    def __init__(self, missing: Callable[[], object]) -> None:
+        self._missing: Callable[[], object] | None = missing
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick, unchanged. Raises what `missing` raises."""
+        if self._missing is not None and tick.processes:
+            if not any("score" in row for row in tick.processes.values()):
+                self._missing()
+            self._missing = None
+        return tick
 
 
 class ProcessCount:

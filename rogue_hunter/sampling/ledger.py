@@ -97,7 +97,7 @@ class Settlement:
 
 class Ledger:
     """Keeps what the counters of living processes are owed. `shared_disk`: a parent's disk counters grow by those of
-    a reaped child (Linux)."""
+    a reaped child, and counters of children that are missing in a row are 0 (Linux)."""
 
     def __init__(self, shared_disk: bool = True) -> None:
         self._shared_disk = shared_disk
@@ -147,13 +147,13 @@ class Ledger:
         """What a process's counters grew by; None if its counters did not change."""
         grown = [0.0] * 4
         for i, name in enumerate(self._counters):
-            now, then = row.get(name), was.get(name)
+            missing = 0 if self._shared_disk and i < len(CHILDREN) else None
+            now, then = row.get(name, missing), was.get(name, missing)
             if now is not None and then is not None and now > then:
                 grown[i] = now - then
-        faults, faults_then = row.get("children_faults_total"), was.get("children_faults_total")
         reaped = None
-        if faults is not None and faults_then is not None:
-            reaped = faults > faults_then or grown[CPU] > 0
+        if self._shared_disk:
+            reaped = row.get("children_faults_total", 0) > was.get("children_faults_total", 0) or grown[CPU] > 0
         return Account(grown, reaped) if any(grown) or reaped else None
 
     def _claim(self, key: Key, row: Row, before: Mapping[Key, Row], now: Mapping[Key, Row], by_pid: Mapping[int, Key],

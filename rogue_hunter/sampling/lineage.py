@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from rogue_hunter.sampling.ledger import CPU, DISK, OWN, PAGEINS, READ, Amounts, Ledger, Settlement
-from rogue_hunter.sampling.naming import is_own, name_of
+from rogue_hunter.sampling.naming import looks_own, name_of
+from rogue_hunter.sampling.shared_memory import SharedMemory
 from rogue_hunter.sampling.units import MANAGERS, SHELLS, Units, unit_of
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.rowmap import RowMap
@@ -26,15 +27,20 @@ HELPER_DEPTH = 4
 
 
 class Lineage:
-    """Adds to each row name, own, unit, orphan_of, ended and the use of its ended children."""
+    """Adds to each row name, own, unit, orphan_of, ended and the use of its ended children, and counts memory that
+    several processes share once."""
 
     def __init__(self) -> None:
         self._sources: Mapping[Key, Row] = {}
         self._map = RowMap()
         self._by_pid: dict[int, Key] = {}
         self._names: dict[Key, str] = {}
-        self._own: set[Key] = set()
+        self._own: dict[Key, bool] = {}
+        """Processes of rogue-hunter itself; true for those that another one started."""
+        self._started: set[Key] = set()
+        """Those whose parent was found to be one of rogue-hunter's after they were looked at."""
         self._units = Units()
+        self._shared = SharedMemory()
         self._orphans: dict[Key, str] = {}
         self._ledger: Ledger | None = None
         self._credited: set[Key] = set()
@@ -55,7 +61,9 @@ class Lineage:
         exited = (*self._ended, *(key for key in tick.exited if key not in last_rows))
         for key in tick.changed:
             self._by_pid[key[0]] = key
-        dirty = tick.changed | self._credited | self._units.renamed
+        for key in tick.exited:
+            self._shared.forget(key)
+        dirty = tick.changed | self._credited | self._units.renamed | self._shared.moved
         self._units.renamed.clear()
         self._credited = set()
         first = self._ts is None
@@ -67,6 +75,9 @@ class Lineage:
             return self._completed(key, row, tick.processes, closing, settled, first)
 
         changed = self._map.update(tick.processes, dirty, gone, complete)
+        while again := self._shared.moved | self._started:
+            self._started = set()
+            changed |= self._map.update(tick.processes, again, (), complete)
         self._map.append(last_rows)
         changed |= last_rows.keys()
         for key in tick.exited:
@@ -121,18 +132,28 @@ class Lineage:
         if was is not None and was.get("ppid") != row.get("ppid"):
             self._reparented(key, was)
         self._add_children(key, row, was, out, closing, settled, first)
-        name = self._names[key] = out["name"] = name_of(row)
-        if key in self._own or self._is_own(key, row):
-            self._own.add(key)
+        name = self._names[key] = name_of(row)
+        if name != row.get("command"):
+            out["name"] = name
+        started = self._own.get(key) or self._started_by_own(key, row)
+        if started or self._is_own(key, row, processes, closing):
+            if key not in self._own:
+                self._started |= {k for k, r in processes.items() if r.get("ppid") == key[0] and k not in self._own}
+            self._own[key] = started
             out["own"] = True
             used = out.get("cpu_percent", 0.0) + out.get("children_cpu_percent", 0.0)
             if used and self._started_by(closing.get("self_pid"), row, processes):
                 self._helpers[key] = used
             else:
                 self._helpers.pop(key, None)
+        elif self._own.pop(key, None) is not None:      # it became another program
+            self._helpers.pop(key, None)
         if key in self._orphans:
             out["orphan_of"] = self._orphans[key]
-        out["unit"] = self._units.find(key, row, name, processes, self._by_pid, self._names)
+        unit = out["unit"] = self._units.find(key, row, name, processes, self._by_pid, self._names)
+        shared = row.get("shared_bytes", 0)
+        if shared or key in self._shared:
+            out["memory_bytes"] = self._shared.held(key, (unit, row.get("command", "")), row["memory_bytes"], shared)
         return out
 
     # -- use of ended children -----------------------------------------------------------------------------------
@@ -156,14 +177,13 @@ class Lineage:
         else:
             seconds = interval
             used = settled.children.get(key, [0.0] * 4)
-        if "children_cpu_seconds_total" in row:
-            most = seconds * (closing.get("cpus") or 1)
-            out["children_cpu_percent"] = round(100 * min(used[CPU], most) / seconds, 2)
-        if "children_pageins_total" in row:
-            out["children_pageins_per_s"] = round(used[PAGEINS] / seconds, 1)
-        if OWN[READ] in row and "children_faults_total" in row:
-            out["children_disk_bytes_per_s"] = round(sum(used[i] for i in DISK) / seconds, 1)
         if any(used):
+            most = seconds * (closing.get("cpus") or 1)
+            for name, rate in (("children_cpu_percent", round(100 * min(used[CPU], most) / seconds, 2)),
+                               ("children_pageins_per_s", round(used[PAGEINS] / seconds, 1)),
+                               ("children_disk_bytes_per_s", round(sum(used[i] for i in DISK) / seconds, 1))):
+                if rate:
+                    out[name] = rate
             self._credited.add(key)
         children = settled.not_own.get(key)
         if children is not None and was is not None and out.get("disk_bytes_per_s"):
@@ -187,19 +207,25 @@ class Lineage:
 
     def _forget(self, key: Key) -> None:
         """The process is gone."""
-        for held in (self._names, self._orphans, self._not_own, self._helpers):
+        for held in (self._names, self._orphans, self._not_own, self._helpers, self._own):
             held.pop(key, None)
-        self._own.discard(key)
         self._units.forget(key)
         if self._ledger is not None:
             self._ledger.forget(key)
 
     # -- relatives -----------------------------------------------------------------------------------------------
 
-    def _is_own(self, key: Key, row: Row) -> bool:
-        """A command of this package, or a process started by one."""
-        if is_own(row):
+    def _is_own(self, key: Key, row: Row, processes: Mapping[Key, Row], closing: Row) -> bool:
+        """The sampler, or a command that the host knows by its mark. Where hosts know no mark (macOS), a command by its
+        arguments, if it runs the sampler's own program as the sampler's user."""
+        if row.get("own") or key[0] == closing.get("self_pid"):
             return True
+        if closing.get("os") != "macos" or not looks_own(row):
+            return False
+        me = processes.get(self._by_pid.get(closing.get("self_pid") or -1, (0, 0)), {})
+        return "exe" in me and all(row.get(name) == me.get(name) for name in ("exe", "uid"))
+
+    def _started_by_own(self, key: Key, row: Row) -> bool:
         parent = self._by_pid.get(row.get("ppid") or -1)
         return parent is not None and parent in self._own and parent[1] <= key[1]
 

@@ -106,13 +106,10 @@ def _name(command: str, exe: str, cmdline: str) -> str:
     return program or command or "?"
 
 
-def is_own(row: Row) -> bool:
-    """True for a command of this package, a helper process of one, or the shell that starts one."""
-    return _own(row.get("exe", ""), row.get("cmdline", ""))
-
-
-@functools.lru_cache(maxsize=4096)
-def _own(exe: str, cmdline: str) -> bool:
+def looks_own(row: Row) -> bool:
+    """True for what has the arguments of a command of this package or of a helper process of one. No proof: any program
+    can be called so."""
+    exe, cmdline = row.get("exe", ""), row.get("cmdline", "")
     if "rogue_hunter" not in cmdline and "rh-" not in cmdline:
         return False
     first, rest = _split(exe, cmdline)

@@ -25,7 +25,8 @@ class Field:
     """One field of a record.
 
     `type` is int, float, str, bool, list or dict; `sql` follows from it. `stage`: what adds the field.
-    `metric` marks a number whose lowest and highest values over the ring are kept with each snapshot.
+    `metric` marks a number whose lowest and highest values over the ring are kept with each snapshot; `sparse` one that
+    is left out when it is 0.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Field:
     stage: str = "sample"
     platforms: str = "linux macos"
     metric: bool = False
+    sparse: bool = False
     required: bool = False
     choices: tuple[str, ...] = ()
 

@@ -26,8 +26,8 @@ _IDENTITY = (
     _f("cmdline", str, "", "arguments, as the process presents them; secrets redacted, 4 KiB at most; empty when it "
        "has none, missing while they are not known"),
     _f("name", str, "", "what people call the process: the script or module of an interpreter, the queue of a kernel "
-       "worker, else the program"),
-    _f("own", bool, "", "true for rogue-hunter's own commands, their helper processes and launcher shells"),
+       "worker, else the program; left out when it is `command`"),
+    _f("own", bool, "", "true for rogue-hunter's own commands, of the same user or of root, and what they started"),
     _f("cgroup", str, "", "control group path", platforms="linux"),
     _f("tty", str, "", "controlling terminal"),
     _f("session", int, "", "session id: pid of the session's leader", platforms="linux"),
@@ -38,10 +38,11 @@ _IDENTITY = (
 
 _STATE = (
     _f("state", str, "", "state in the field's words", choices=STATES),
-    _f("state_raw", str, "", "state as the kernel prints it"),
+    _f("state_raw", str, "", "state as the kernel prints it; left out when it is the usual letter of `state` (Linux: "
+       "R, S, D, T, Z, I)"),
     _m("priority", int, "", "scheduling priority of the kernel"),
     _f("nice", int, "", "nice value"),
-    _f("policy", str, "", "scheduling policy", platforms="linux",
+    _f("policy", str, "", "scheduling policy; left out when it is `other`", platforms="linux",
        choices=("other", "fifo", "rr", "batch", "idle", "deadline", "ext")),
     _m("threads", int, "", "number of threads"),
     _f("ended", bool, "", "true in the last row of a process that is gone: its rates are what it used since the row "
@@ -53,30 +54,34 @@ _CPU = (
     _f("cpu_seconds_total", float, "s", "CPU time used, user and system"),
     _f("cpu_user_seconds_total", float, "s", "CPU time used in user mode"),
     _f("cpu_system_seconds_total", float, "s", "CPU time used in the kernel"),
-    _f("children_cpu_seconds_total", float, "s", "CPU time of children that ended and were waited for"),
+    _f("children_cpu_seconds_total", float, "s", "CPU time of children that ended and were waited for; on Linux left "
+       "out when it is 0", sparse=True),
     _m("cpu_percent", float, "%", "CPU use of the interval; 100 = one core"),
     _m("children_exited", int, "", "children that ended in the interval, as the kernel reports each exit; left out "
        "where it reports none", platforms="linux"),
     _m("children_failed", int, "", "those of them that were killed by a signal or ended with a status other than 0",
        platforms="linux"),
     _m("children_cpu_percent", float, "%", "CPU use, in the interval, of children that ended in it, as far as it was "
-       "not seen in rows of their own; at most all cores"),
+       "not seen in rows of their own; at most all cores; left out when it is 0", sparse=True),
 )
 
 _MEMORY = (
-    _m("memory_bytes", int, "bytes", "memory held: physical footprint (macOS), resident set (Linux)"),
+    _m("memory_bytes", int, "bytes", "memory held: physical footprint (macOS); resident set, huge pages and what was "
+       "swapped out (Linux), where `shared_bytes` is divided among the processes of one unit with this command"),
     _f("memory_peak_bytes", int, "bytes", "highest memory held so far"),
-    _f("shared_bytes", int, "bytes", "the part of memory_bytes that may be shared: files and shared memory",
-       platforms="linux"),
-    _f("swap_bytes", int, "bytes", "memory that was swapped out", platforms="linux"),
+    _f("shared_bytes", int, "bytes", "files, shared memory and huge pages, which other processes may hold as well, all "
+       "of them; left out below 64 MiB", platforms="linux"),
+    _f("swap_bytes", int, "bytes", "memory that was swapped out; left out when it is 0", platforms="linux"),
     _f("pageins_total", int, "", "page-ins: faults that needed the disk (major faults)"),
     _m("pageins_per_s", float, "1/s", "page-ins of the interval"),
     _f("faults_total", int, "", "all page faults, minor and major"),
     _m("faults_per_s", float, "1/s", "page faults of the interval"),
-    _f("children_pageins_total", int, "", "page-ins of children that ended and were waited for", platforms="linux"),
+    _f("children_pageins_total", int, "", "page-ins of children that ended and were waited for; left out when it is 0",
+       platforms="linux", sparse=True),
     _f("children_pageins_per_s", float, "1/s", "page-ins, in the interval, of children that ended in it, as far as "
-       "they were not seen in rows of their own", platforms="linux"),
-    _f("children_faults_total", int, "", "page faults of children that ended and were waited for", platforms="linux"),
+       "they were not seen in rows of their own; left out when it is 0", platforms="linux", sparse=True),
+    _f("children_faults_total", int, "", "page faults of children that ended and were waited for; left out when it is "
+       "0", platforms="linux", sparse=True),
 )
 
 _DISK = (
@@ -86,7 +91,8 @@ _DISK = (
        "above"),
     _m("disk_bytes_per_s", float, "bytes/s", "bytes read and written of the interval"),
     _m("children_disk_bytes_per_s", float, "bytes/s", "bytes read and written, in the interval, by children that ended "
-       "in it, as far as they were not seen in rows of their own", platforms="linux"),
+       "in it, as far as they were not seen in rows of their own; left out when it is 0", platforms="linux",
+       sparse=True),
 )
 
 _ACTIVITY = (
@@ -131,11 +137,13 @@ _SCORE = (
     _f("band", str, "", "the score's band", stage="score", choices=BANDS),
     _m("disproportionality", float, "x", "largest weighted multiple of the fair share", stage="score"),
     _f("dominant_resource", str, "", "the resource of that multiple", stage="score", choices=RESOURCES),
-    _m("cpu_share", float, "1", "part of the CPU use of all processes (or of the floor, if larger)", stage="score"),
-    _m("gpu_share", float, "1", "part of the GPU time", stage="score"),
-    _m("memory_share", float, "1", "part of the memory, times its scarcity", stage="score"),
-    _m("disk_share", float, "1", "part of the disk traffic", stage="score"),
-    _m("wakeups_share", float, "1", "part of the wakeups", stage="score"),
+    _m("cpu_share", float, "1", "part of the CPU use of all processes (or of the floor, if larger); left out when it "
+       "is 0", stage="score", sparse=True),
+    _m("gpu_share", float, "1", "part of the GPU time; left out when it is 0", stage="score", sparse=True),
+    _m("memory_share", float, "1", "part of the memory, times its scarcity; left out when it is 0", stage="score",
+       sparse=True),
+    _m("disk_share", float, "1", "part of the disk traffic; left out when it is 0", stage="score", sparse=True),
+    _m("wakeups_share", float, "1", "part of the wakeups; left out when it is 0", stage="score", sparse=True),
     _m("blocking_score", float, "0-100", "stress model: what makes others wait", stage="score"),
     _m("contention_score", float, "0-100", "stress model: fighting for the CPU", stage="score"),
     _m("pressure_score", float, "0-100", "stress model: load on the system", stage="score"),
@@ -172,7 +180,7 @@ TICK = (
     _f("cpu_counted_cores", float, "cores", "CPU time that the kernel accounted for, idle included; far below cpus "
        "when the machine itself stood still", platforms="linux"),
     _f("memory_total_bytes", int, "bytes", "memory of the machine"),
-    _f("memory_available_bytes", int, "bytes", "memory that can be had without swapping"),
+    _f("memory_available_bytes", int, "bytes", "memory that can be had without swapping, the cache of ZFS included"),
     _f("pressure_cpu_some_ms_per_s", float, "ms/s", "time in which some task waited for a CPU", platforms="linux"),
     _f("pressure_memory_some_ms_per_s", float, "ms/s", "time in which some task waited for memory", platforms="linux"),
     _f("pressure_memory_full_ms_per_s", float, "ms/s", "time in which all tasks waited for memory", platforms="linux"),

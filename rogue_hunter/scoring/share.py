@@ -48,11 +48,7 @@ _SCALE_STEPS = 8
 Flows = tuple[float | None, float | None, float | None, float | None]
 """Averages of cpu (cores), gpu (s/s), disk (bytes/s), wakeups (1/s)."""
 
-_RATES = {"cpu": "cpu_percent", "gpu": "gpu_ms_per_s", "memory": "memory_bytes", "disk": "disk_bytes_per_s",
-          "wakeups": "wakeups_per_s"}
-"""Resource -> the field that must be known for a share of 0 to be known."""
-
-_SHARES = tuple((name + "_share", _RATES[name]) for name in RESOURCES)
+_SHARES = tuple(name + "_share" for name in RESOURCES)
 
 _UNKNOWN: Flows = (None, None, None, None)
 _IDLE: Flows = (0.0, 0.0, 0.0, 0.0)
@@ -252,9 +248,9 @@ class ShareModel:
         out["disproportionality"] = round(best, 3)
         if dominant >= 0:
             out["dominant_resource"] = RESOURCES[dominant]
-        for (name, rate), known in zip(_SHARES, shares, strict=True):
-            if known is not None and (known or rate in row):
-                out[name] = round(known, 5)
+        for name, known in zip(_SHARES, shares, strict=True):
+            if known and (part := round(known, 5)):
+                out[name] = part
         if self._explain:
             out["terms"] = _terms(row, flows, shares, scope, dominant)
         return out

@@ -23,7 +23,7 @@ from rogue_hunter.scoring.stage import Selector
 from rogue_hunter.stream.tick import Recent, Record, Row, Tick, record
 from rogue_hunter.tracking.stays import Stay, Stays, Subject, row_of_unit
 
-_NAMES = tuple(f.name for f in METRICS)
+_METRICS = tuple((f.name, f.sparse) for f in METRICS)
 
 
 class Ring:
@@ -58,12 +58,15 @@ class Ring:
 
 
 def ranges(rows: Iterable[Row]) -> dict[str, Any]:
-    """`name_low` and `name_high` of every metric over the rows in which it is known."""
+    """`name_low` and `name_high` of every metric over the rows in which it is known; where it is in one row, a row
+    without it means 0 if the metric is left out then."""
     held = list(rows)
     found: dict[str, Any] = {}
-    for name in _NAMES:
+    for name, sparse in _METRICS:
         values = [row[name] for row in held if name in row]
         if values:
+            if sparse and len(values) < len(held):
+                values.append(0)
             found[name + "_low"] = min(values)
             found[name + "_high"] = max(values)
     return found

@@ -15,7 +15,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.schema.events import MACHINE_MINUTE
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 from rogue_hunter.tracking.slices import Slice, Slicer
-from rogue_hunter.tracking.use import MachineUse, Use, count_of
+from rogue_hunter.tracking.use import LARGEST, MachineUse, Use, count_of
 
 LEAST = {"cpu_seconds": 0.05, "memory_bytes": 16 << 20, "disk_bytes": 64 << 10, "gpu_seconds": 0.05, "wakeups": 60,
          "max_score": 1}
@@ -77,11 +77,12 @@ class Minute:
         count: dict[str, int] = {}
         memory: dict[str, int] = {}
         largest: dict[str, Row] = {}
+        most = self._machine.values.get("memory_total_bytes") or LARGEST
         for row in rows:
             name = row.get("command") or "?"
             count[name] = count.get(name, 0) + 1
             held = row.get("memory_bytes", 0)
-            memory[name] = memory.get(name, 0) + held
+            memory[name] = min(memory.get(name, 0) + held, most)
             if name not in largest or held > largest[name].get("memory_bytes", 0):
                 largest[name] = row
         used = {name: command.use for name, command in self._commands.items()}

@@ -20,7 +20,7 @@ from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.slices import MACHINE_SLICE, SLICE_S
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Row, Tick, lived, record
-from rogue_hunter.tracking.use import MachineUse, Use, count_of
+from rogue_hunter.tracking.use import LARGEST, MachineUse, Use, count_of
 
 TOP = 6
 """Processes kept of each resource: culprits are among the first three of a resource."""
@@ -381,7 +381,7 @@ class Slicer:
             use = sums[unit]
             if unit in families:
                 continue
-            use.memory = self.units.memory.get(unit, 0)
+            use.memory = min(self.units.memory.get(unit, 0), _all_memory(done))
             yield self._group(head, unit, self.units.root(unit), use, rows[unit], members=len(members[unit]),
                               started=started[unit])
         yield from families.values()
@@ -412,7 +412,8 @@ class Slicer:
             first = self._row_of(done, parent)
             if first is None or len(whole) < FAMILY or max(parts) > BRANCH * sum(parts):
                 continue
-            together = Use(first, memory=sum(use.memory for use in whole), grown=sum(use.growth for use in whole))
+            together = Use(first, memory=min(sum(use.memory for use in whole), _all_memory(done)),
+                           grown=sum(use.growth for use in whole))
             for use in whole:
                 together.merge(use)
             if not any(measure(together) >= least * seconds > 0 for measure, least in _GROUP_RANKS):
@@ -453,6 +454,11 @@ def overlaps(begin: float, seconds: float, since: float, until: float) -> bool:
     """True if a slice is of the time from `since` to `until`, epoch seconds."""
     edge = min(EDGE_S, (until - since) / 4)
     return begin + seconds > since + edge and begin < until - edge
+
+
+def _all_memory(done: Slice) -> int:
+    """The memory of the machine: pages that a child shares with its parent are in the sums twice."""
+    return int(done.machine.values.get("memory_total_bytes") or LARGEST)
 
 
 def _breaks(closing: Row) -> bool:

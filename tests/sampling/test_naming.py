@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.sampling.lineage import Lineage
-from rogue_hunter.sampling.naming import COMMANDS, is_own, name_of
+from rogue_hunter.sampling.naming import COMMANDS, looks_own, name_of
 from tests.tools.ticks import row, stream
 
 
@@ -72,13 +72,13 @@ OTHERS = [
 
 @pytest.mark.parametrize("cmdline", OWN)
 def test_own(cmdline: str) -> None:
-    assert is_own({"command": "x", "cmdline": cmdline})
+    assert looks_own({"command": "x", "cmdline": cmdline})
 
 
 @pytest.mark.parametrize("cmdline", OTHERS)
 def test_not_own(cmdline: str) -> None:
     """Programs that handle our files, take our words as arguments, or only have a similar name."""
-    assert not is_own({"command": "x", "cmdline": cmdline})
+    assert not looks_own({"command": "x", "cmdline": cmdline})
 
 
 def test_helpers_are_own() -> None:
@@ -93,6 +93,32 @@ def test_helpers_are_own() -> None:
     ticks = list(map(Lineage(), stream([rows(5.0), rows(40.0), rows(0.0)], self_pid=50, self_cpu_percent=1.0)))
     assert [made.get("own") for made in ticks[1].processes.values()] == [True, True, True, None, True]
     assert [tick.row["self_cpu_percent"] for tick in ticks if tick.row] == [8.0, 43.0, 3.0]
+
+
+def test_arguments_alone_are_no_proof() -> None:
+    """On Linux the host tells by its mark which processes are own; without it a name counts for nothing, and a process
+    that becomes another program is own no longer, nor is what that starts."""
+    named = row(60, 600, command="rh-pipe", exe="/usr/bin/python3", cmdline="python3 -m rogue_hunter pipe", cpu_percent=99.0)
+    marked = {**named, "own": True}
+    child = row(70, 700, ppid=60, command="sh", cmdline="sh")
+    ticks = list(map(Lineage(), stream([[named], [marked, child], [named, child], [named, child, row(80, 800, ppid=60)]])))
+    assert [[made.get("own") for made in tick.processes.values()] for tick in ticks] == [
+        [None], [True, True], [None, True], [None, True, None]]
+
+
+@pytest.mark.parametrize(("changed", "own"), [
+    ({}, True), ({"exe": "/bin/sleep"}, None), ({"uid": 501}, None), ({"exe": None}, None), ({"cmdline": "python3 backup.py"}, None)])
+def test_without_a_mark_the_program_and_the_user_must_be_the_samplers(changed: dict[str, object], own: bool | None) -> None:
+    sampler = row(50, 500, uid=0, exe="/opt/python3.13", cmdline="python3 -m rogue_hunter pipe")
+    report = row(60, 600, **{"uid": 0, "exe": "/opt/python3.13", "cmdline": "python3 -m rogue_hunter report", **changed})
+    (tick,) = map(Lineage(), stream([[sampler, report]], self_pid=50, os="macos"))
+    assert [made.get("own") for made in tick.processes.values()] == [True, own]
+
+
+def test_a_name_that_is_the_command_is_left_out() -> None:
+    (tick,) = map(Lineage(), stream([[row(50, command="nginx", exe="/usr/sbin/nginx", cmdline="nginx"),
+                                      row(60, command="python3", exe="/usr/bin/python3", cmdline="python3 a.py")]]))
+    assert [made.get("name") for made in tick.processes.values()] == [None, "a.py"]
 
 
 def test_every_command_is_known() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from sys import intern
 
 from rogue_hunter.files import shut
-from rogue_hunter.host.linux.parse import parse_stat, split_cmdline, text
+from rogue_hunter.host.linux.own import WORDS, is_marked
+from rogue_hunter.host.linux.parse import Stat, effective_uid, parse_stat, parse_status, split_cmdline, text
 from rogue_hunter.host.linux.threads import live_thread
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
@@ -25,7 +26,7 @@ CMDLINE_BYTES = 2 * LIMIT
 QUEUE_MAX = 1 << 17
 """More processes than a kernel has by default (pid_max 32,768) wait at most."""
 
-DESCRIBED = ("exe", "cmdline", "cgroup")
+DESCRIBED = ("exe", "cmdline", "cgroup", "own")
 """The fields that a description replaces as a whole."""
 
 Description = tuple[Key, Row, bool]
@@ -61,7 +62,7 @@ class Describer:
 
 
 def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bool]:
-    """exe, cmdline and cgroup of one process, and whether something of it may not be read.
+    """exe, cmdline, cgroup and own of one process, and whether something of it may not be read.
 
     An empty `cmdline` was read and is empty; a missing one is unknown. All is read below one descriptor of /proc/PID,
     which fails once that process is gone, even when its pid is in use again; the start time is compared first, because
@@ -80,20 +81,13 @@ def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bo
         stat = parse_stat(_read(at, "stat", 4096))
         if stat.start != key[1]:
             return fields, False
-        of = ""
-        if stat.state == b"Z" and stat.threads > 1:
-            thread = live_thread(root, key[0])
-            of = f"task/{thread[0]}/" if thread else ""
         if not kernel_thread:
-            try:
-                fields["exe"] = text(os.fsencode(os.readlink(of + "exe", dir_fd=at)))
-            except PermissionError:
-                denied = True
-            except OSError:
-                pass
-            data = _read(at, of + "cmdline", CMDLINE_BYTES)
-            if data or of or stat.state not in (b"Z", b"X"):    # a zombie has no arguments any more
-                fields["cmdline"] = _line(data) if len(data) <= _CACHED_BYTES else intern(redact(split_cmdline(data)))
+            denied = _program(root, key[0], at, stat, fields)
+            if "cmdline" not in fields:     # the leader may have ended since its state was read
+                stat = parse_stat(_read(at, "stat", 4096))
+                denied = _program(root, key[0], at, stat, fields) or denied
+                if "cmdline" not in fields and (stat.threads > 1 or stat.state not in (b"Z", b"X")):
+                    fields["cmdline"] = ""
         cgroup = cgroup_path(_read(at, "cgroup", 4096))
         if cgroup:
             fields["cgroup"] = cgroup
@@ -102,6 +96,30 @@ def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bo
     finally:
         shut(at)
     return fields, denied
+
+
+def _program(root: Path, pid: int, at: int, stat: Stat, fields: Row) -> bool:
+    """Add exe, own and, unless there are none, the arguments; returns whether something may not be read. Raises
+    OSError, ValueError."""
+    of = ""
+    if stat.state == b"Z" and stat.threads > 1:
+        thread = live_thread(root, pid)
+        of = f"task/{thread[0]}/" if thread else ""
+    denied = False
+    try:
+        fields["exe"] = text(os.fsencode(os.readlink(of + "exe", dir_fd=at)))
+    except PermissionError:
+        denied = True
+    except OSError:
+        pass
+    data = _read(at, of + "cmdline", CMDLINE_BYTES)
+    if data:
+        fields["cmdline"] = _line(data) if len(data) <= _CACHED_BYTES else intern(redact(split_cmdline(data)))
+    if any(word in data for word in WORDS):
+        uid = effective_uid(parse_status(_read(at, "status", 4096)).uids)
+        if is_marked(at, uid):
+            fields["own"] = True
+    return denied
 
 
 _CACHED_BYTES = 512

@@ -15,6 +15,7 @@ from rogue_hunter.host.linux.parse import (
     CpuTimes,
     Disk,
     Reclaim,
+    parse_arcstats,
     parse_cpu,
     parse_diskstats,
     parse_meminfo,
@@ -30,8 +31,10 @@ STAT_BYTES = 1 << 16
 
 CALM_NS = 60_000_000_000
 
+ARCSTATS = "spl/kstat/zfs/arcstats"
+
 _FILES = {"meminfo": 160, "pressure/cpu": 256, "pressure/memory": 256, "pressure/io": 256, "vmstat": 1 << 14,
-          "diskstats": 1 << 15}
+          "diskstats": 1 << 15, ARCSTATS: 1 << 14}
 """File and bytes to read. MemTotal and MemAvailable are in the first three lines of meminfo."""
 
 SHORTAGE_NS = 900_000_000
@@ -55,6 +58,7 @@ class Machine:
         self._shortage_ns = -SHORTAGE_NS
         self._stat_bytes = STAT_BYTES
         self._reclaimed_ns = -CALM_NS
+        self._has_arc = os.path.exists(root / ARCSTATS)
         self.calm = False
         """True while the kernel reclaimed no memory for CALM_NS, as far as PSI shows."""
         self.errors = 0
@@ -110,8 +114,11 @@ class Machine:
             return None
 
     def memory(self) -> tuple[int, int | None] | None:
-        """Total and available bytes."""
-        return self.parsed("meminfo", parse_meminfo)
+        """Total and available bytes. The cache of ZFS is available: it shrinks when others need memory."""
+        found = self.parsed("meminfo", parse_meminfo)
+        if found is None or found[1] is None or not self._has_arc:
+            return found
+        return found[0], min(found[0], found[1] + (self.parsed(ARCSTATS, parse_arcstats) or 0))
 
     def fields(self, mono_ns: int) -> dict[str, Any]:
         """cpus, cpu_busy_cores, memory_*_bytes and pressure_*_ms_per_s; rates from the second reading on."""

@@ -96,7 +96,8 @@ def parse_schedstat(data: bytes) -> tuple[int, int]:
 
 class Status(NamedTuple):
     """The fields of /proc/PID/status that are used: the four user ids as printed, sizes in bytes, context switches.
-    None for what is missing: a kernel thread has no memory, a kernel before 4.5 does not divide it."""
+    None for what is missing: a kernel thread has no memory, a kernel before 4.5 does not divide it. `swap` is what was
+    swapped out, `huge` what is mapped from the pool of huge pages; neither is in the resident set."""
 
     uids: bytes = b""
     peak: int | None = None
@@ -104,6 +105,7 @@ class Status(NamedTuple):
     involuntary: int | None = None
     shared: int | None = None
     swap: int | None = None
+    huge: int = 0
 
 
 def parse_status(data: bytes) -> Status:
@@ -115,6 +117,7 @@ def parse_status(data: bytes) -> Status:
     uids = data[at + 5:data.find(b"\n", at + 5)] if at >= 0 else b""
     at = data.find(b"\nVmHWM:")
     peak = shared = swap = None
+    huge = 0
     if at >= 0:
         peak = _kib(data, at + 7)
         file, shmem = data.find(b"\nRssFile:", at), data.find(b"\nRssShmem:", at)
@@ -123,13 +126,16 @@ def parse_status(data: bytes) -> Status:
         at = data.find(b"\nVmSwap:", at)
         if at >= 0:
             swap = _kib(data, at + 8)
+            at = data.find(b"\nHugetlbPages:", at)
+            if at >= 0:
+                huge = _kib(data, at + 14)
     at = data.rfind(b"\nvoluntary_ctxt_switches:")
     if at < 0:
-        return Status(uids, peak, None, None, shared, swap)
+        return Status(uids, peak, None, None, shared, swap, huge)
     fields = data[at:].split()
     if len(fields) < 4:
         raise ValueError("status is cut short")
-    return Status(uids, peak, int(fields[1]), int(fields[3]), shared, swap)
+    return Status(uids, peak, int(fields[1]), int(fields[3]), shared, swap, huge)
 
 
 def _kib(data: bytes, at: int) -> int:
@@ -203,6 +209,18 @@ def parse_meminfo(data: bytes) -> tuple[int, int | None]:
     if total is None:
         raise ValueError("no MemTotal")
     return total, field(b"MemAvailable:")
+
+
+_ARC = re.compile(rb"^(size|c_min) +[0-9]+ +([0-9]{1,19})$", re.MULTILINE)
+
+
+def parse_arcstats(data: bytes) -> int:
+    """/proc/spl/kstat/zfs/arcstats: bytes of the ARC, the cache of ZFS, that it gives back when memory is short. The
+    kernel counts them as used. Raises ValueError."""
+    sizes = {name: int(number) for name, number in _ARC.findall(data)}
+    if len(sizes) < 2:
+        raise ValueError("arcstats without size and c_min")
+    return max(0, sizes[b"size"] - sizes[b"c_min"])
 
 
 def parse_pressure(data: bytes) -> tuple[int | None, int | None]:

@@ -27,6 +27,15 @@ from rogue_hunter.host.linux.threads import ThreadSums
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 
+USUAL_STATES = frozenset({b"R", b"S", b"D", b"T", b"Z", b"I"})
+"""The letters that `state` alone tells."""
+
+_USUAL_POLICY = "other"
+
+SHARED_LEAST = 64 << 20
+"""Bytes that may be shared from which a row has them. Programs and libraries take less; it would be one more key in
+every row."""
+
 Descriptors = tuple[int, int, int, int]
 """stat, status, io and schedstat, kept open; -1 for what may not be read or is not wanted."""
 
@@ -96,6 +105,7 @@ class Process:
         "counters",
         "denied",
         "described_ns",
+        "elsewhere",
         "fds",
         "gate",
         "image",
@@ -131,6 +141,8 @@ class Process:
         """Its leader has ended and other threads live: what stat says of memory is the leader's."""
         self.denied = self.io_denied = False
         self.described_ns = 0
+        self.elsewhere = 0
+        """Bytes held that are not in its resident set: swapped out, or huge pages."""
         self.uids = b""
         self.counters: Counters | None = None
         self.reaped = False
@@ -224,33 +236,38 @@ class Process:
         return changed
 
     def _totals(self, stat: Stat, status: Status, io: tuple[int, int] | None, now: Counters) -> Row:
-        """A row without rates."""
+        """A row without rates. What most processes do not have is left out: a dict of 43 keys is twice as large."""
         row = self.static.copy()
         row["ppid"] = stat.ppid
         row["session"] = stat.session
         row["state"] = STATES.get(stat.state, "sleeping")
-        row["state_raw"] = stat.state.decode("ascii", "replace")
+        if stat.state not in USUAL_STATES:
+            row["state_raw"] = stat.state.decode("ascii", "replace")
         row["priority"] = stat.priority
         row["nice"] = stat.nice
-        policy = POLICIES.get(stat.policy)
-        if policy is not None:
+        policy = POLICIES.get(stat.policy, _USUAL_POLICY)
+        if policy != _USUAL_POLICY:
             row["policy"] = policy
         row["threads"] = stat.threads
         row["cpu_seconds_total"] = now.cpu / HZ
         row["cpu_user_seconds_total"] = stat.utime / HZ
         row["cpu_system_seconds_total"] = stat.stime / HZ
-        row["children_cpu_seconds_total"] = stat.children / HZ
-        row["memory_bytes"] = stat.rss * PAGE
+        if stat.children:
+            row["children_cpu_seconds_total"] = stat.children / HZ
+        self.elsewhere = (status.swap or 0) + status.huge
+        row["memory_bytes"] = stat.rss * PAGE + self.elsewhere
         if status.peak is not None:
-            row["memory_peak_bytes"] = status.peak
-            if status.shared is not None:
-                row["shared_bytes"] = status.shared
-            if status.swap is not None:
+            row["memory_peak_bytes"] = status.peak if not self.elsewhere else max(status.peak, row["memory_bytes"])
+            if status.shared is not None and status.shared + status.huge >= SHARED_LEAST:
+                row["shared_bytes"] = status.shared + status.huge
+            if status.swap:
                 row["swap_bytes"] = status.swap
         row["pageins_total"] = stat.majflt
         row["faults_total"] = stat.minflt + stat.majflt
-        row["children_pageins_total"] = stat.children_majflt
-        row["children_faults_total"] = now.children_faults
+        if now.children_faults:
+            row["children_faults_total"] = now.children_faults
+            if stat.children_majflt:
+                row["children_pageins_total"] = stat.children_majflt
         if io is not None:
             row["disk_read_bytes_total"], row["disk_write_bytes_total"] = io
         if now.switches is not None:

@@ -9,6 +9,7 @@ what took less shows in its other counters.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from rogue_hunter.host.linux.parse import (
     fits,
     parse_loadavg_last_pid,
     parse_stat,
+    parse_status,
     parse_touched,
 )
 from rogue_hunter.host.linux.process import PAGE, STAT_MAX, STATUS_MAX, Process, Reading
@@ -232,9 +234,17 @@ class Table:
         if start != process.key[1]:
             self.forget(process, scan)
             return False
-        memory = row["memory_bytes"] if process.leader_ended else rss * PAGE
+        memory = row["memory_bytes"] if process.leader_ended else rss * PAGE + process.elsewhere
         if row["memory_bytes"] != memory or row["ppid"] != ppid:
-            process.row = {**row, "memory_bytes": memory, "ppid": ppid}
+            more: Row = {}
+            with contextlib.suppress(OSError, ValueError):  # what was reclaimed may have been swapped out
+                status = parse_status(self._files.read(process, "status", STATUS_MAX))
+                if status.swap is not None and not process.leader_ended:
+                    process.elsewhere = status.swap + status.huge
+                    more = {"memory_bytes": rss * PAGE + process.elsewhere}
+                    if status.swap or "swap_bytes" in row:
+                        more["swap_bytes"] = status.swap
+            process.row = {**row, "memory_bytes": memory, "ppid": ppid, **more}
             self.publish(process, scan)
         return True
 
