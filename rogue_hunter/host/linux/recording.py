@@ -16,20 +16,25 @@ from typing import Any
 
 from rogue_hunter.host.linux.describe import CMDLINE_BYTES
 from rogue_hunter.host.linux.host import LinuxHost
-from rogue_hunter.host.linux.parse import split_cmdline
+from rogue_hunter.host.linux.machine import ARCSTATS
+from rogue_hunter.host.linux.own import LINK, LOOKED_AT, WORDS
+from rogue_hunter.host.linux.parse import parse_stat, split_cmdline
+from rogue_hunter.host.linux.threads import THREADS_MAX
 from rogue_hunter.host.protocol import HostError, Snapshot
 from rogue_hunter.stream.clock import Beat
 from rogue_hunter.text.redact import redact
 
 MACHINE = ("stat", "meminfo", "uptime", "loadavg", "pressure/cpu", "pressure/memory", "pressure/io",
-           "sys/kernel/random/boot_id", "sys/kernel/hostname")
+           "vmstat", "diskstats", ARCSTATS, "sys/kernel/random/boot_id", "sys/kernel/hostname")
 PROCESS = ("stat", "status", "io", "schedstat", "cgroup")
+THREAD = ("stat", "status", "schedstat")
 LIMIT = 1 << 16
 """Bytes kept of a file; /proc/stat of a machine of 600 CPUs is as long."""
 
 
-def record(root: Path, target: Path, beat: Beat) -> int:
-    """Write the tree of one tick below `target`. Returns the number of processes. Raises OSError."""
+def record(root: Path, target: Path, beat: Beat, known: dict[str, bytes] | None = None) -> int:
+    """Write the tree of one tick below `target`. Returns the number of processes. `known` keeps the stat of each
+    process from one tick to the next: the threads of those that did nothing are left out. Raises OSError."""
     tree = target / f"{beat.seq:06d}"
     tree.mkdir(mode=0o700, parents=True)
     for name in MACHINE:
@@ -37,13 +42,13 @@ def record(root: Path, target: Path, beat: Beat) -> int:
     count = 0
     for name in os.listdir(root):
         if name.isascii() and name.isdigit():
-            count += _record_process(root / name, tree / name)
+            count += _record_process(root / name, tree / name, {} if known is None else known)
     (tree / "clock").write_text(json.dumps({"mono_ns": beat.mono_ns, "ts": beat.ts, "interval_s": beat.interval_s,
                                             "late_s": beat.late_s, "asleep_s": beat.asleep_s}))
     return count
 
 
-def _record_process(source: Path, target: Path) -> bool:
+def _record_process(source: Path, target: Path, known: dict[str, bytes]) -> bool:
     stat = _read(source / "stat")
     if stat is None:
         return False
@@ -51,12 +56,45 @@ def _record_process(source: Path, target: Path) -> bool:
     (target / "stat").write_bytes(stat)
     for name in PROCESS[1:]:
         _copy(source / name, target / name)
-    cmdline = _read(source / "cmdline", CMDLINE_BYTES)
+    cmdline = _record_program(source, target)
+    if any(word in cmdline for word in WORDS):
+        _record_mark(source / "fd", target / "fd")
+    with contextlib.suppress(ValueError):
+        parsed = parse_stat(stat)
+        changed, known[source.name] = known.get(source.name) != stat, stat
+        if 1 < parsed.threads <= THREADS_MAX and (changed or parsed.state == b"Z"):
+            _record_threads(source / "task", target / "task", dead_leader=parsed.state == b"Z")
+    return True
+
+
+def _record_mark(source: Path, target: Path) -> None:
+    """The one descriptor that shows that a process is rogue-hunter's own."""
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(source), key=int)[:LOOKED_AT]:
+            with contextlib.suppress(OSError):
+                if os.readlink(source / name) == LINK:
+                    target.mkdir(mode=0o700)
+                    os.symlink(LINK, target / name)
+                    return
+
+
+def _record_program(source: Path, target: Path) -> bytes:
+    cmdline = _read(source / "cmdline", CMDLINE_BYTES) or b""
     if cmdline:
         (target / "cmdline").write_bytes(redact(split_cmdline(cmdline)).encode() + b"\0")
     with contextlib.suppress(OSError):
         os.symlink(os.readlink(source / "exe"), target / "exe")
-    return True
+    return cmdline
+
+
+def _record_threads(source: Path, target: Path, dead_leader: bool) -> None:
+    """What the threads waited and switched; of a process whose leader has ended, its program and arguments, too."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(source):
+            for each in THREAD:
+                _copy(source / name / each, target / name / each)
+            if dead_leader and (target / name).is_dir():
+                _record_program(source / name, target / name)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -81,8 +119,9 @@ def _read(path: Path, size: int = LIMIT) -> bytes | None:
 def recorded(beats: Iterator[Beat], root: Path, target: Path) -> Iterator[Beat]:
     """The beats, each recorded before it is passed on. Raises OSError, also for an existing recording."""
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known: dict[str, bytes] = {}
     for beat in beats:
-        record(root, target, beat)
+        record(root, target, beat, known)
         yield beat
 
 
