@@ -10,7 +10,6 @@ import heapq
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import ceil
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.host.platform import here
@@ -30,9 +29,6 @@ from rogue_hunter.stream.tick import Record, Row, Tick, record
 REPEAT_S = 60.0
 """A match that lasts is repeated this often, for a reader that came later or could not act."""
 
-CLOCK_STEP_S = 1.0
-"""The wall clock was set when it moved so much more or less than the time that passed."""
-
 COPIED = ("pid", "start_ticks", "start_time", "ppid", "uid", "user", "command", "exe", "cmdline", "cgroup", "tty",
           "state", "threads", "cpu_seconds_total", "cpu_percent", "memory_bytes", "disk_bytes_per_s", "gpu_ms_per_s",
           "wakeups_per_s", "score", "band")
@@ -43,13 +39,14 @@ COPIED = ("pid", "start_ticks", "start_time", "ppid", "uid", "user", "command", 
 class Seen:
     """What is remembered of one process.
 
-    `stepped_s` is by how much the wall clock had been set when it was first seen. `due` is when it must be evaluated
-    again, ns, 0 for never. `since` is when the rules in `rules` began to match, `reported` when that was last reported
-    and `reported_rule` for which rule. `undecided` is true while a rule may match but for names that cannot be read.
+    `born` is when it started, None while that is not known, and `due` when it must be evaluated again, 0 for never,
+    both in ns of a clock that counts from the first tick on, time asleep included, and is never set. `since` is when
+    the rules in `rules` began to match, `reported` when that was last reported and `reported_rule` for which rule.
+    `undecided` is true while a rule may match but for names that cannot be read.
     """
 
-    stepped_s: float
     kin: Kin
+    born: int | None = None
     due: int = 0
     windows: dict[Held, Window] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
@@ -90,8 +87,8 @@ class Matcher:
         self._family = Family(cgroups=system == "linux")
         self._due: list[tuple[int, Key]] = []
         self._matched: dict[Key, Seen] = {}
-        self._began = self._now = self._begin = 0
-        self._ts = self._stepped_s = 0.0
+        self._began = self._now = self._begin = self._alive = 0
+        self._ts = 0.0
         self._was_partial = False
 
     def __call__(self, tick: Tick) -> Tick:
@@ -130,10 +127,9 @@ class Matcher:
             self._began = begin
         elif begin > self._now + 1_000_000:
             self._break(self._now, begin)
-        else:
-            step = row["ts"] - self._ts - row["interval_s"] - row.get("asleep_s", 0.0)
-            if abs(step) > CLOCK_STEP_S:
-                self._stepped_s += step
+        if self._now:
+            self._alive += max(0, now - self._now)
+        self._alive += int(row.get("asleep_s", 0.0) * NS)
         self._now, self._begin, self._ts = now, begin, row["ts"]
         self._cpus = row.get("cpus", sys.maxsize)  # unknown: then an average must prove it for every thread
 
@@ -146,7 +142,7 @@ class Matcher:
     def _are_due(self) -> set[Key]:
         """The processes for which time alone may have changed an answer."""
         found: set[Key] = set()
-        while self._due and self._due[0][0] <= self._now:
+        while self._due and self._due[0][0] <= self._alive:
             due, key = heapq.heappop(self._due)
             seen = self._seen.get(key)
             if seen is not None and seen.due == due:
@@ -191,7 +187,7 @@ class Matcher:
             return
         seen = self._seen.get(key)
         if seen is None:
-            seen = self._seen[key] = Seen(self._stepped_s, self._family.add(key, row, processes))
+            seen = self._seen[key] = Seen(self._family.add(key, row, processes))
         else:
             seen.kin.update(row)
         subject = self._subject(seen, row)
@@ -214,7 +210,7 @@ class Matcher:
         else:
             self._matched.pop(key, None)
         if when < NEVER:
-            self._evaluate_again(key, seen, self._now + ceil(when * NS))
+            self._evaluate_again(key, seen, self._alive + int(when * NS))
 
     def _evaluate_again(self, key: Key, seen: Seen, due: int) -> None:
         """Keep an earlier time: evaluating once too early is cheaper than two entries in the heap."""
@@ -224,10 +220,10 @@ class Matcher:
 
     def _subject(self, seen: Seen, row: Row) -> Subject:
         """The process as the rules see it now, its windows brought up to date."""
-        age_s = None
-        if "start_time" in row:
-            # The start time of a process from before a clock step is that of the old wall clock.
-            age_s = max(0.0, self._ts - row["start_time"] - (self._stepped_s - seen.stepped_s))
+        if seen.born is None and "start_time" in row:
+            # Once: start times are of the wall clock, which may be set, and move with it on some hosts only.
+            seen.born = self._alive - round(max(0.0, self._ts - row["start_time"]) * NS)
+        age_s = None if seen.born is None else (self._alive - seen.born) / NS
         lasting = Lasting(seen.windows, self._now, self._began, lifetime=self._lifetime)
         subject = Subject(row, age_s, self._patterns, lasting, orphan=seen.kin.orphan, cpus=self._cpus)
         lasting.note(self._windows, subject,
