@@ -52,7 +52,10 @@ LASTED = (f"(coalesce(e.duration_s, max(0.0, {END} - e.entry_time)) + CASE WHEN 
 """How long an event lasted: as measured, and of an open one what has passed since its last record, a minute at most.
 A difference of wall times alone is wrong when the clock was set."""
 
-OVERLAPS = ("e.entry_time < :until AND (e.exit_time IS NULL OR e.exit_time >= :since) AND (:text = '' OR "
+ENTRY = f"min(e.entry_time, {END} - coalesce(e.duration_s, 0.0))"
+"""When an event began, by the clock that it ended by: the clock may have been set back in between."""
+
+OVERLAPS = (f"{ENTRY} < :until AND (e.exit_time IS NULL OR e.exit_time >= :since) AND (:text = '' OR "
              "instr(lower(coalesce(e.command, '')), :text) OR instr(lower(coalesce(e.cmdline, '')), :text))")
 
 _CPU_SECONDS = ("(SELECT CASE WHEN count(s.cpu_seconds_total) > 1 "
@@ -208,7 +211,7 @@ def bind(period: Period, watched: Watched) -> dict[str, Any]:
 
 def inside(end: str) -> str:
     """The part of an event that lies within the period, in seconds; never more than the event was measured to last."""
-    return f"min({LASTED}, max(0.0, min({end}, :until) - max(e.entry_time, :since)))"
+    return f"min({LASTED}, max(0.0, min({end}, :until) - max({ENTRY}, :since)))"
 
 
 def known(row: sqlite3.Row) -> dict[str, Any]:
