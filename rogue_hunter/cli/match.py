@@ -47,7 +47,8 @@ def command(tee: bool, no_lifetime: bool, exit_code: bool, form: str | None, con
     seen: list[int] = []
     counted = run.ProcessCount()
     matcher = Matcher(rules, lifetime=not no_lifetime)
-    run.write_ticks(chain(ticks, matcher, counted, lambda tick: _told(tick, seen)), out, run.stream_form(form),
+    scored = run.NeedScores(lambda: _no_scores(rules))
+    run.write_ticks(chain(ticks, scored, matcher, counted, lambda tick: _told(tick, seen)), out, run.stream_form(form),
                     None if tee else _own)
     if not seen:
         counted.report(matcher.undecided)
@@ -57,6 +58,20 @@ def command(tee: bool, no_lifetime: bool, exit_code: bool, form: str | None, con
 def _own(found: Record) -> bool:
     """True for a record of this command: a match, or an error, which every filter passes on."""
     return found["type"] in ("match", "error")
+
+
+def _no_scores(rules: RuleSet) -> None:
+    """Report the rules that cannot match ticks without scores."""
+    names = [rule.name for rule in rules.enabled if {"score_min", "band_min"} & _keys(rule.table)]
+    if names:
+        run.say(f"the input holds no scores, so {', '.join(names)} cannot match; run it through rh-score")
+
+
+def _keys(conditions: Any) -> set[str]:
+    """The names of all conditions, nested ones too."""
+    if isinstance(conditions, dict):
+        return set(conditions).union(*map(_keys, conditions.values()))
+    return set().union(*map(_keys, conditions)) if isinstance(conditions, (list, tuple)) else set()
 
 
 def _told(tick: Tick, seen: list[int]) -> Tick:

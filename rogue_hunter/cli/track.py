@@ -36,8 +36,9 @@ def command(db: Path | None, tee: bool, model: str | None, form: str | None, con
     out = run.output()
     ticks, finish = run.read_ticks("rh-track")
     form, keep = run.stream_form(form), None if tee else lambda _: True
+    scored = run.NeedScores(_no_scores)
     if db is None:
-        run.write_ticks(chain(ticks, Track(config, model)), out, form, keep)
+        run.write_ticks(chain(ticks, scored, Track(config, model)), out, form, keep)
         return finish()
     from rogue_hunter.store.database import Lock
     from rogue_hunter.store.writer import Store, Writer
@@ -47,11 +48,15 @@ def command(db: Path | None, tee: bool, model: str | None, form: str | None, con
     try:
         stored = Store(writer)
         writer.tells(stored.state)
-        run.write_ticks(chain(ticks, Track(config, model, writer.open_events()), stored), out, form, keep)
+        run.write_ticks(chain(ticks, scored, Track(config, model, writer.open_events()), stored), out, form, keep)
     finally:
         writer.close()
         lock.release()
     return finish()
+
+
+def _no_scores() -> None:
+    raise run.Failure("the input holds no scores; run it through rh-score", run.BAD_INPUT)
 
 
 main = run.entry(command)
