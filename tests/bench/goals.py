@@ -76,6 +76,12 @@ def verdicts(made: Document) -> Iterator[Verdict]:
     for name, least in (("top", 10), ("psutil", 50), ("glances", 50)):
         yield _judged(f"1,000 idle: {name} at least {least} x rh-pipe", figure(main, name, "times_rh_pipe"),
                       lambda v, least=least: v >= least, " x")  # type: ignore[misc]
+    work = of_kind(made, "work")
+    yield _judged("1,000 idle beside one that computes, captures on: top at least 10 x rh-pipe",
+                  figure(work, "top", "times_rh_pipe"), lambda v: v >= 10, " x")
+    began = main and main.get("first_cpu_s")
+    yield Verdict("1,000 idle: at most 0.7 s of CPU in the first 25 s", began and began <= 0.7,
+                  f"{number(began)} s" if began else "-")
     yield _floor("1,000, 5 % active: at most 2 x the floor", of_kind(made, "active", 1000), 2)
     yield _floor("100 processes of 50 threads: at most 1.5 x the floor", of_kind(made, "threads"), 1.5)
     yield _beat("10,000 idle: p99 of a tick under 100 ms", of_kind(made, "idle", 10_000), "took_ms_p99", 100)

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = ("idle", "active", "sparse", "threads", "storm")
-"""What `--loads` takes. sparse: a machine at rest, 2 % of its processes active."""
+KINDS = ("idle", "active", "sparse", "work", "threads", "storm")
+"""What `--loads` takes. sparse: a machine at rest, 2 % of its processes active. work: one process computes beside 1,000
+idle ones, so that there are events and captures."""
 
 SPARSE = 0.02
 
@@ -19,6 +20,8 @@ THREADED_PROCESSES, THREADS_EACH = 100, 50
 STORM_PER_S = 200
 WAKE_HZ, SPIN_US = 10, 50
 """An active process wakes ten times a second, so that it runs in every tick, and costs 0.05 % of a core."""
+WORK_US = 90_000
+"""What the one of the load work computes each time it wakes: 90 % of a core."""
 
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
@@ -46,7 +49,8 @@ class Load:
     def arguments(self) -> list[str]:
         """The options of load.c."""
         numbers = {
-            "--idle": self.idle, "--active": self.active, "--wake-hz": WAKE_HZ, "--spin-us": SPIN_US,
+            "--idle": self.idle, "--active": self.active, "--wake-hz": WAKE_HZ,
+            "--spin-us": WORK_US if self.kind == "work" else SPIN_US,
             "--threaded": self.threaded, "--threads": THREADS_EACH, "--storm": self.storm_per_s,
         }
         return [word for name, number in numbers.items() for word in (name, str(number))]
@@ -66,6 +70,8 @@ def plan(kinds: Sequence[str], sizes: Sequence[int], active_sizes: Sequence[int]
         loads += [_active(size, share, "active") for size in active_sizes]
     if "sparse" in kinds:
         loads += [_active(size, SPARSE, "sparse") for size in active_sizes]
+    if "work" in kinds:
+        loads.append(Load("1,000 idle beside one that computes", "work", idle=1000, active=1))
     if "threads" in kinds:
         name = f"{THREADED_PROCESSES} processes of {THREADS_EACH} threads"
         loads.append(Load(name, "threads", threaded=THREADED_PROCESSES))

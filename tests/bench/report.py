@@ -60,6 +60,7 @@ class Result:
     syscalls: dict[str, Syscalls] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     beats: Beats | None = None
+    first_cpu_s: float | None = None
 
 
 def cost(turns: Sequence[Turn]) -> Spread | None:
@@ -174,7 +175,7 @@ def _load_document(result: Result) -> dict[str, Any]:
         }
     return {"name": result.load.name, "kind": result.load.kind, "size": result.load.size,
             "processes": result.processes, "failed": result.failed, "subjects": subjects,
-            "beats": _beats(result.beats)}
+            "beats": _beats(result.beats), "first_cpu_s": result.first_cpu_s}
 
 
 def _beats(found: Beats | None) -> dict[str, Any] | None:

@@ -17,6 +17,8 @@ from types import FrameType
 
 from tests.bench import beats, loads, measure, report, subjects, syscalls, words
 from tests.bench.build import REPO
+from tests.bench.first import SECONDS as FIRST_S
+from tests.bench.first import first_cpu_s
 from tests.bench.loads import Load
 from tests.bench.subjects import Context, Subject, SubjectError
 
@@ -56,20 +58,26 @@ class Plan:
     until: float = float("inf")
 
     def takes_part(self, subject: Subject, load: Load, number: int) -> bool:
-        """Does the subject take a turn on this load in this round?"""
+        """Does the subject take a turn on this load in this round? Beside work, rh-pipe and what it is compared with."""
+        if load.kind == "work":
+            return subject.name in (report.OURS, "top") and number % OTHERS_EVERY == 1
         if subject.name in PAIR or len(self.subjects) <= len(PAIR):
             return True
         return load.kind != "sparse" and (is_main(load) or number % OTHERS_EVERY == 1)
 
     def counts_syscalls(self, subject: Subject, load: Load) -> bool:
         """Are its system calls counted on this load? Those of others where all are compared."""
-        wanted = self.syscalls and load.size <= SYSCALLS_UP_TO and load.kind != "sparse"
+        wanted = self.syscalls and load.size <= SYSCALLS_UP_TO and load.kind not in ("sparse", "work")
         return wanted and (is_main(load) or subject.name in PAIR)
 
     def hears_beats(self, load: Load) -> bool:
         """Is rh-pipe listened to on this load? Where a goal concerns its beat, and where it is at rest."""
         about = load.kind == "storm" or (load.kind == "idle" and load.size in (1000, 10_000))
         return self.beats_s > 0 and about and report.OURS in {subject.name for subject in self.subjects}
+
+    def counts_first(self, load: Load) -> bool:
+        """Are the first seconds of rh-pipe measured on this load?"""
+        return self.beats_s > 0 and is_main(load) and report.OURS in {subject.name for subject in self.subjects}
 
     def window_s(self, subject: Subject) -> float:
         """Length of one turn's window."""
@@ -90,6 +98,7 @@ class Plan:
                 if self.counts_syscalls(subject, load):
                     total += subject.warm_up_s(load.size) + SYSCALLS_S + 2 * AROUND_S
             total += (self.beats_s + 5) * self.hears_beats(load) + self.rounds * load.size / 2000
+            total += (FIRST_S + AROUND_S) * self.counts_first(load)
         return total
 
 
@@ -202,6 +211,12 @@ class Run:
             if counted:
                 result.syscalls[subject.name] = counted
                 self.say(f"{where} {words.number(counted.per_tick)} a tick")
+        if self.plan.counts_first(load) and self._has_time(FIRST_S + AROUND_S, f"{load.name}: the first seconds"):
+            try:
+                result.first_cpu_s = round(first_cpu_s(self.context)[0], 3)
+                self.say(f"{load.name}: {result.first_cpu_s:.2f} s of CPU in the first {FIRST_S:g} s")
+            except SubjectError as error:
+                self.say(f"{load.name}: the first seconds failed: {error}")
         if self.plan.hears_beats(load) and self._has_time(self.plan.beats_s + 10, f"{load.name}: the beat"):
             try:
                 result.beats = beats.take_beats(self.context, load.size, self.plan.beats_s, ask=load.kind == "storm")

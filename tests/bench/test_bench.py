@@ -58,7 +58,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
 def test_plan_has_every_kind() -> None:
     made = loads.plan(loads.KINDS, [100, 1000], [1000], 0.05)
     assert [(load.kind, load.size, load.active) for load in made] == [
-        ("idle", 100, 0), ("idle", 1000, 0), ("active", 1000, 50), ("sparse", 1000, 20), ("threads", 100, 0),
+        ("idle", 100, 0), ("idle", 1000, 0), ("active", 1000, 50), ("sparse", 1000, 20), ("work", 1001, 1), ("threads", 100, 0),
         ("storm", 100, 0),
     ]
     assert made[2].name == "1,000, 50 of them active"
@@ -163,7 +163,8 @@ def test_our_own_pair_takes_part_in_every_round_and_all_where_all_are_compared()
     among = len(plan.subjects)
     assert taking == {"1,000 idle": [among] * 3, "5,000 idle": [among, 2, 2], "1,000, 50 of them active": [among, 2, 2],
                       "1,000, 20 of them active": [2, 2, 2], "100 processes of 50 threads": [among, 2, 2],
-                      "100 idle and 200 short processes a second": [among, 2, 2]}
+                      "100 idle and 200 short processes a second": [among, 2, 2],
+                      "1,000 idle beside one that computes": [2, 0, 0]}
     top, ours = subjects.SUBJECTS["top"], subjects.SUBJECTS["rh-pipe"]
     counted = {load.name: [s.name for s in (top, ours) if plan.counts_syscalls(s, load)] for load in plan.loads}
     assert counted["1,000 idle"] == ["top", "rh-pipe"] and counted["5,000 idle"] == []
@@ -173,13 +174,13 @@ def test_our_own_pair_takes_part_in_every_round_and_all_where_all_are_compared()
 
 
 def test_the_whole_run_fits_into_its_time() -> None:
-    """As planned: two thirds of the turns of everything, start-up and memory beside them, in 15 minutes."""
+    """As planned: nearly all turns of everything, start-up and memory beside them, in 15 minutes."""
     made = command.settings_of(command.parser().parse_args([]))
     plan = Plan(loads.plan(made["loads"], made["sizes"], made["active_sizes"], made["active"]),
                 [subjects.SUBJECTS[name] for name in made["subjects"]], made["rounds"], made["seconds"], True,
                 made["beats_s"])
     assert made["minutes"] * 60 + run.GRACE_S <= 15 * 60
-    assert plan.duration_s(3.0) < 1.05 * made["minutes"] * 60
+    assert plan.duration_s(3.0) < 1.1 * made["minutes"] * 60
 
 
 @pytest.mark.slow
@@ -296,8 +297,10 @@ def whole() -> report.Document:
     loaded.beats = Beats([0.5] * 60, [40.0] * 59 + [120.0])
     storm = result("100 idle and 200 short processes a second", "storm", 100)
     storm.beats = Beats([1.0] * 59 + [30.0], [3.0] * 60, Counter(storm=50, load=10), "storm")
-    return made(result("100 idle", size=100), result(), result("5,000 idle", size=5000), loaded, storm,
-                result("active", "active"), result("2 %", "sparse"), result("threads", "threads", 100),
+    main = result()
+    main.first_cpu_s = 0.9
+    return made(result("100 idle", size=100), main, result("5,000 idle", size=5000), loaded, storm,
+                result("work", "work"), result("active", "active"), result("2 %", "sparse"), result("threads", "threads", 100),
                 start_up=[StartUp("rh-report why", (200.0, 250.0, 900.0), (1.0,) * 3),
                           StartUp("rh-sample --help", (90.0,) * 3, (60.0,) * 3)],
                 slope=Slope(100_000, 0.05, 20.0, 20.1, 60.0))
@@ -310,6 +313,9 @@ def test_every_goal_has_a_verdict_with_its_figure() -> None:
         "1,000 idle: top at least 10 x rh-pipe": ("reached", "10.0 x (10.0 to 13.3)"),
         "1,000 idle: psutil at least 50 x rh-pipe": ("not measured", "-"),
         "1,000 idle: glances at least 50 x rh-pipe": ("not measured", "-"),
+        "1,000 idle beside one that computes, captures on: top at least 10 x rh-pipe": ("reached",
+                                                                                        "10.0 x (10.0 to 13.3)"),
+        "1,000 idle: at most 0.7 s of CPU in the first 25 s": ("NOT REACHED", "0.900 s"),
         "1,000, 5 % active: at most 2 x the floor": ("reached", "1.50 x (1.20 to 1.60)"),
         "100 processes of 50 threads: at most 1.5 x the floor": ("reached", "1.50 x (1.20 to 1.60)"),
         "10,000 idle: p99 of a tick under 100 ms": ("NOT REACHED", "120 ms over 60 ticks"),
