@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rogue_hunter.host.linux.describe import describe
 from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, parse_stat, text, tty_name
+from rogue_hunter.host.linux.threads import live_thread
 from rogue_hunter.reaper.process import ANCESTORS_MAX, Live, Me, Unreadable, live, my_uids
 from rogue_hunter.reaper.signals import Gone, Handle, Pidfd
 from rogue_hunter.stream.tick import Row
@@ -61,9 +62,12 @@ class LinuxMachine:
         kernel = bool(stat.flags & PF_KTHREAD)
         row: Row = {
             "pid": pid, "start_ticks": stat.start, "ppid": stat.ppid, "uid": uids[1], "command": text(stat.comm),
-            "state": STATES.get(stat.state, "sleeping"), "threads": stat.threads, "memory_bytes": stat.rss * PAGE,
+            "state": STATES.get(stat.state, "sleeping"), "threads": stat.threads,
             "cpu_seconds_total": (stat.utime + stat.stime) / HZ,
+            "memory_bytes": stat.rss * PAGE + sum(_kib(status.get(n, b"")) for n in (b"VmSwap", b"HugetlbPages")),
         }
+        if stat.state == b"Z" and stat.threads > 1 and (thread := live_thread(self._root, pid)) is not None:
+            row.update(state=STATES.get(thread[1].state, "sleeping"), memory_bytes=thread[1].rss * PAGE)
         if (tty := tty_name(stat.tty)) is not None:
             row["tty"] = tty
         with contextlib.suppress(KeyError, OverflowError):
@@ -124,6 +128,12 @@ def _read(path: Path, size: int = TEXT_MAX) -> bytes:
         return os.read(fd, size)
     finally:
         os.close(fd)
+
+
+def _kib(size: bytes) -> int:
+    """Bytes of a size of /proc/PID/status, such as b"12 kB"."""
+    number = size.partition(b" ")[0]
+    return int(number) * 1024 if number.isdigit() else 0
 
 
 def _status(data: bytes) -> dict[bytes, bytes]:

@@ -124,6 +124,8 @@ class Arena:
         child = self.fork(VICTIMS[kind], name, pid)
         if kind == "stopped":
             os.waitpid(child, os.WUNTRACED)
+        while kind == "headless" and Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
         return child
 
     def alive(self, pid: int) -> bool:

@@ -36,7 +36,7 @@ INCIDENT = """
 [[rules]]
 name = "infinite_loop"
 priority = "critical"
-conditions = { cpu_percent_min = 8, duration_seconds = 3, exclude_patterns = ["^chrome$", "^rustc$", "^cargo build"] }
+conditions = { cpu_percent_min = 15, duration_seconds = 3, exclude_patterns = ["^chrome$", "^rustc$", "^cargo build"] }
 [[rules]]
 name = "zombie_test_binary"
 priority = "critical"

@@ -400,7 +400,7 @@ INCIDENT = parse(b"""
 [[rules]]
 name = "infinite_loop"
 priority = "critical"
-conditions = { cpu_percent_min = 8, duration_seconds = 3, exclude_patterns = ["^chrome$", "^rustc$", "^cargo build"] }
+conditions = { cpu_percent_min = 20, duration_seconds = 3, exclude_patterns = ["^chrome$", "^rustc$", "^cargo build"] }
 [[rules]]
 name = "zombie_test_binary"
 priority = "critical"
@@ -484,6 +484,9 @@ def _people_and_rogues(arena: Arena, binary: str) -> tuple[dict[str, int], dict[
         "browser": arena.fork(_exec("chrome", "page", "--type=renderer", program="./chrome"), "x"),
         "shell": arena.fork(_child("/usr/bin/tail", "-f", "notes.log", stay=True), "shell"),
     }
+    # However busy the machine is, the loop gets its core; the people's own loops take what is left.
+    for name, nice in ((rogue["loop"], -19 if arena.root else 0), (people["build"], 19), (people["browser"], 19)):
+        os.setpriority(os.PRIO_PROCESS, name, nice)
     arena.fork(_child("/usr/bin/tail", "-f", "notes.log", stay=False), "x")
     rogue["tail"], people["pager"] = _tails()
     return rogue, people
