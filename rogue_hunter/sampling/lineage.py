@@ -75,7 +75,7 @@ class Lineage:
             return self._completed(key, row, tick.processes, closing, settled, first)
 
         changed = self._map.update(tick.processes, dirty, gone, complete)
-        while again := self._shared.moved | self._started:
+        while again := (self._shared.moved | self._started) & tick.processes.keys():
             self._started = set()
             changed |= self._map.update(tick.processes, again, (), complete)
         self._map.append(last_rows)

@@ -1,7 +1,7 @@
 """Memory that several processes of one command hold together, counted once.
 
-The resident sets of ten database backends hold the same buffers ten times; their sum may exceed the machine. Which
-pages are shared only /proc/PID/smaps tells, at milliseconds a gigabyte, during which the process cannot change its
+The resident sets of ten database backends hold the same buffers ten times; their sum may exceed the machine. Only
+/proc/PID/smaps shows which pages are shared. It takes milliseconds a gigabyte, in which the process cannot change its
 memory map. So processes of one unit with one command are taken to share what they may share: the largest shared part
 among them counts once, divided in proportion to the parts.
 """

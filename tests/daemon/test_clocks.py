@@ -1,4 +1,4 @@
-"""What wall clocks do, as one table: ages, events, minutes, `--since` and rules are right whatever the clock does.
+"""What wall clocks do, as one table: ages, events, minutes, `--since` and rules are right under each history.
 
 rh-pipe watches a machine of a recorded tree. All clocks are handed in: `true_s` is the time that passes, asleep or not;
 the wall clock is what each history makes of it.
@@ -215,7 +215,7 @@ def test_since_finds_what_was_then(run: tuple[Machine, sqlite3.Connection]) -> N
 
 
 def test_rules_fire_in_their_time(run: tuple[Machine, sqlite3.Connection]) -> None:
-    """Neither too early nor too late, whatever was said of the time in between; sleep counts as age, not as use."""
+    """Neither too early nor too late, however the clock was set in between; sleep counts as age, not as use."""
     machine, _ = run
     asleep = machine.history.asleep_s
     assert set(machine.matched) == {"busy", "aged"}

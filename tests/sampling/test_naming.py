@@ -88,7 +88,7 @@ def test_helpers_are_own() -> None:
                 row(60, 600, ppid=50, command="journalctl", cmdline="journalctl -o json", cpu_percent=cpu),
                 row(61, 610, ppid=60, command="zcat", cmdline="zcat", cpu_percent=2.0),
                 row(70, 700, command="other", cmdline="other", cpu_percent=90.0),
-                row(80, 800, command="python", cmdline="python -m rogue_hunter pipe", cpu_percent=30.0)]
+                row(80, 800, command="rh-pipe", cmdline="python -m rogue_hunter pipe", own=True, cpu_percent=30.0)]
 
     ticks = list(map(Lineage(), stream([rows(5.0), rows(40.0), rows(0.0)], self_pid=50, self_cpu_percent=1.0)))
     assert [made.get("own") for made in ticks[1].processes.values()] == [True, True, True, None, True]
@@ -96,7 +96,7 @@ def test_helpers_are_own() -> None:
 
 
 def test_arguments_alone_are_no_proof() -> None:
-    """On Linux the host tells by its mark which processes are own; without it a name counts for nothing, and a process
+    """On Linux the host knows own processes by their mark; without it a name counts for nothing, and a process
     that becomes another program is own no longer, nor is what that starts."""
     named = row(60, 600, command="rh-pipe", exe="/usr/bin/python3", cmdline="python3 -m rogue_hunter pipe", cpu_percent=99.0)
     marked = {**named, "own": True}

@@ -28,7 +28,7 @@ from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 
 USUAL_STATES = frozenset({b"R", b"S", b"D", b"T", b"Z", b"I"})
-"""The letters that `state` alone tells."""
+"""The letters that follow from `state`."""
 
 _USUAL_POLICY = "other"
 

@@ -53,7 +53,7 @@ IMPOSTORS = {
 
 @pytest.mark.parametrize("name", IMPOSTORS)
 def test_an_impostor_is_not_own(spawn: Spawn, tmp_path: Path, name: str) -> None:
-    """Whatever a program of another origin is called, or calls itself, an event of it is an event."""
+    """A program of another origin is never own by its names, path or arguments."""
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("needs bash")
