@@ -25,3 +25,6 @@ metrics (the Prometheus page), bench (rh-bench), __main__ (python -m rogue_hunte
 """
 
 __version__ = "0.1.0"
+
+OWN_MARK = "rogue-hunter"
+"""Name of the anonymous file that each command keeps open; by it the sampler knows rogue-hunter's own processes."""

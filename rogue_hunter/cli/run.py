@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
-from rogue_hunter import __version__
-from rogue_hunter.host.linux.own import mark
+from rogue_hunter import OWN_MARK, __version__
 from rogue_hunter.text import errors
 from rogue_hunter.text.errors import RogueHunterError
 
@@ -90,6 +89,13 @@ def entry(made: click.Command, *, prints: bool = True) -> Callable[[], NoReturn]
         _name_process(made.name or "")
         sys.exit(run(made, prints=prints))
     return main
+
+
+def mark() -> None:
+    """Mark this process as rogue-hunter's own until it ends or runs another program (see host/linux/own.py). Without
+    effect where the kernel has no memfd_create(2)."""
+    with suppress(OSError, AttributeError):
+        os.memfd_create(OWN_MARK)
 
 
 def _name_process(name: str) -> None:

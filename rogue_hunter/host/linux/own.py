@@ -11,10 +11,10 @@ import os
 from contextlib import suppress
 from itertools import islice
 
+from rogue_hunter import OWN_MARK
 from rogue_hunter.files import shut
 
-NAME = "rogue-hunter"
-LINK = f"/memfd:{NAME} (deleted)"
+LINK = f"/memfd:{OWN_MARK} (deleted)"
 """What the link in /proc/PID/fd reads (proc_pid_fd(5))."""
 
 LOOKED_AT = 64
@@ -22,12 +22,6 @@ LOOKED_AT = 64
 
 WORDS = (b"rogue_hunter", b"rh-")
 """One of them is in the arguments of every command: only such processes are looked at."""
-
-
-def mark() -> None:
-    """Mark this process until it ends or runs another program. Without effect where the kernel has no memfd_create."""
-    with suppress(OSError, AttributeError):
-        os.memfd_create(NAME)
 
 
 def is_marked(at: int, uid: int) -> bool:

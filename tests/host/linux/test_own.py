@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from rogue_hunter import OWN_MARK
 from rogue_hunter.host.linux.describe import describe
-from rogue_hunter.host.linux.own import LINK, NAME
+from rogue_hunter.host.linux.own import LINK
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
@@ -46,7 +47,7 @@ IMPOSTORS = {
     "directory": ["-c", "mkdir rogue_hunter; cp $(command -v sleep) rogue_hunter/x; exec rogue_hunter/x 60"],
     "module": ["-c", "echo 'import time; time.sleep(60)' > rogue_hunter.py; exec \"$0\" -m rogue_hunter pipe", sys.executable],
     "program": ["-c", "echo 'import time; time.sleep(60)' > rh-pipe; exec \"$0\" ./rh-pipe", sys.executable],
-    "file": ["-c", f"exec 3> '{NAME}'; exec -a rh-pipe sleep 60"],
+    "file": ["-c", f"exec 3> '{OWN_MARK}'; exec -a rh-pipe sleep 60"],
     "shell of a command": ["-c", "read x; rh-report; :"],
 }
 
@@ -64,7 +65,7 @@ def test_an_impostor_is_not_own(spawn: Spawn, tmp_path: Path, name: str) -> None
 
 def test_a_program_that_a_command_becomes_is_not_own(spawn: Spawn) -> None:
     """The mark is closed on exec."""
-    code = "from rogue_hunter.host.linux.own import mark; import os; mark(); os.execvp('sleep', ['rh-pipe', '60'])"
+    code = "from rogue_hunter.cli.run import mark; import os; mark(); os.execvp('sleep', ['rh-pipe', '60'])"
     child = spawn([sys.executable, "-P", "-c", code], cwd=REPO)
     wait_for(lambda: (PROC / str(child.pid) / "cmdline").read_bytes().startswith(b"rh-pipe"))
     assert "own" not in described(child.pid)
@@ -75,7 +76,7 @@ def test_another_users_mark_does_not_count(spawn: Spawn) -> None:
     user = unprivileged()
     if not user:
         pytest.skip("needs root and an interpreter that others may run")
-    code = f"import os; fd = os.memfd_create('{NAME}'); print('x', flush=True); input()"
+    code = f"import os; fd = os.memfd_create('{OWN_MARK}'); print('x', flush=True); input()"
     child = spawn([*user, "/usr/bin/python3", "-c", code, "rogue_hunter"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     ready(child)
     assert "own" not in described(child.pid)
