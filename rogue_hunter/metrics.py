@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from rogue_hunter import files
 from rogue_hunter.rules.model import PRIORITIES
+from rogue_hunter.schema.events import CAUSES
 from rogue_hunter.schema.field import BANDS
 from rogue_hunter.stream.tick import Record, Row, Tick
 
@@ -22,6 +23,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 REQUEST_S = 5.0
 """A scraper that sends its request more slowly than this is cut off."""
+
+EVENTS_MAX = 10_000
+"""Open events whose band is remembered; the oldest is forgotten beyond that."""
 
 REPEAT_S = 120.0
 """A match that was not repeated for this long has ended: it is printed each minute while it lasts."""
@@ -63,6 +67,23 @@ class Metrics:
         self._errors = Counter("rogue_hunter_errors", "Readings or lines with errors", registry=registry)
         self._pauses = Counter("rogue_hunter_pauses", "Pauses of the machine", ["cause"], registry=registry)
         self._pause_s = Counter("rogue_hunter_pause_seconds", "Length of all pauses", ["cause"], registry=registry)
+        self._events = Counter("rogue_hunter_events", "Events that reached the band or a higher one", ["band"],
+                               registry=registry)
+        self._band_s = Counter("rogue_hunter_band_seconds", "Time in which the highest score was in the band", ["band"],
+                               registry=registry)
+        self._pressure_s = Counter("rogue_hunter_pressure_seconds", "Time in which tasks waited (PSI)",
+                                   ["resource", "kind"], registry=registry)
+        self._late_s = Counter("rogue_hunter_tick_late_seconds", "Lateness of all ticks", registry=registry)
+        self._oom_kills = Counter("rogue_hunter_oom_kills", "Processes that the kernel killed for want of memory",
+                                  registry=registry)
+        self._highest: dict[str, int] = {}
+        # A counter that appears with its first value has no increase in Prometheus: each begins at 0.
+        for cause in CAUSES:
+            self._pauses.labels(cause)
+            self._pause_s.labels(cause)
+        for band in BANDS[1:]:
+            self._events.labels(band)
+            self._band_s.labels(band)
         self._matches = Counter("rogue_hunter_matches", "Matches that started", ["rule", "priority"],
                                 registry=registry)
         self._actions = Counter("rogue_hunter_actions", "Actions and refusals of the reaper", ["rule", "outcome"],
@@ -87,6 +108,7 @@ class Metrics:
                 self._ticks.inc()
                 self._errors.inc(max(0, tick.row.get("errors", 0)))
                 self._levels = tick.row
+                self._count_time(tick)
                 self._count_bands(tick)
                 if not tick.partial:
                     gone = [key for key in self._rogues if key[1:] not in tick.processes]
@@ -103,6 +125,25 @@ class Metrics:
         with self._lock:
             self._levels = levels or {}
             self._ticks.inc(max(0, ticks))
+
+    def _count_time(self, tick: Tick) -> None:
+        """Add what a scrape between two ticks would miss: seconds of pressure, of lateness, in each band."""
+        row = tick.row or {}
+        interval = row.get("interval_s", 0.0)
+        self._late_s.inc(max(0.0, row.get("late_s", 0.0)))
+        self._oom_kills.inc(max(0, row.get("oom_kills", 0)))
+        for name, value in row.items():
+            if name.startswith("pressure_"):
+                self.add_pressure(name, value / 1000 * interval)
+        top = max(tick.scored, key=lambda key: tick.processes.get(key, {}).get("score", 0), default=None)
+        band = tick.processes.get(top, {}).get("band") if top is not None else None
+        if band in BANDS[1:]:
+            self._band_s.labels(band).inc(max(0.0, interval))
+
+    def add_pressure(self, field: str, seconds: float) -> None:
+        """Add seconds to the counter of a field `pressure_RESOURCE_KIND_ms_per_s`."""
+        _, resource, kind = field.split("_")[:3]
+        self._pressure_s.labels(resource, kind).inc(max(0.0, seconds))
 
     def _count_bands(self, tick: Tick) -> None:
         counts = dict.fromkeys(BANDS[1:], 0)
@@ -139,8 +180,22 @@ class Metrics:
             cause, seconds = _word(record.get("cause", "unknown")), float(record.get("duration_s", 0.0))
             self._pauses.labels(cause).inc()
             self._pause_s.labels(cause).inc(max(0.0, seconds))
+        elif kind == "event":
+            self._count_event(_word(record["event"]), _word(record["kind"]), _word(record["peak_band"]))
         elif kind == "error":
             self._errors.inc()
+
+    def _count_event(self, event: str, kind: str, peak_band: str) -> None:
+        """Count an event once in each band up to its peak."""
+        before, now = self._highest.get(event, 0), BANDS.index(peak_band)
+        for band in BANDS[before + 1:now + 1]:
+            self._events.labels(band).inc()
+        if kind == "exit":
+            self._highest.pop(event, None)
+        else:
+            self._highest[event] = max(before, now)
+            if len(self._highest) > EVENTS_MAX:
+                del self._highest[next(iter(self._highest))]
 
     def levels(self) -> Row:
         """The closing row of the last tick."""

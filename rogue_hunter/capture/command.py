@@ -6,10 +6,11 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -34,7 +35,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Command:
-    """One command to run once: iterate over `lines()`, then read `outcome`."""
+    """One command to run once: iterate over `lines()`, then read `outcome`. `given` is its standard input."""
 
     argv: Sequence[str]
     timeout_s: float
@@ -42,6 +43,7 @@ class Command:
     cancel: threading.Event | None = None
     spawn: Spawn = subprocess.Popen
     clock: Callable[[], float] = time.monotonic
+    given: bytes = b""
     outcome: Outcome = field(default_factory=Outcome)
 
     def lines(self, max_line: int = 1 << 20) -> Iterator[bytes]:
@@ -64,8 +66,12 @@ class Command:
 
     def _chunks(self) -> Iterator[bytes]:
         try:
-            child = self.spawn(list(self.argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, start_new_session=True, close_fds=True)
+            with tempfile.TemporaryFile() if self.given else nullcontext(subprocess.DEVNULL) as source:
+                if not isinstance(source, int):
+                    source.write(self.given)
+                    source.seek(0)
+                child = self.spawn(list(self.argv), stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   start_new_session=True, close_fds=True)
         except FileNotFoundError:
             self.outcome = Outcome("unavailable", error=f"{self.argv[0]}: not found")
             return

@@ -45,6 +45,7 @@ Examples:
   rh-metrics                          the page, from the database of rh-pipe
   rh-metrics --serve 127.0.0.1:9090   a page for Prometheus to scrape
   rh-sample | rh-score | rh-match --tee | rh-metrics --serve :9090
+  rh-metrics --print-rules > rh.yml   alerts; --print-dashboard: for Grafana
   * * * * *  /path/to/rh-metrics --textfile /var/lib/node_exporter/rh.prom
 """)
 @click.option("--serve", "port", type=Address(), metavar="ADDRESS",
@@ -54,14 +55,26 @@ Examples:
               help="Write the page to this file atomically, for node_exporter.")
 @click.option("--every", type=options.Seconds(), default=EVERY_S, show_default=True, metavar="TIME",
               help="Interval between two writes of the file.")
+@click.option("--print-dashboard", "data", flag_value="grafana-dashboard.json",
+              help="Print a Grafana dashboard of these metrics (JSON, to import) and exit.")
+@click.option("--print-rules", "data", flag_value="prometheus-rules.yml",
+              help="Print alert and recording rules for Prometheus (YAML) and exit.")
 @options.db_option("Read this database instead of standard input.")
 @options.config_option
-def command(port: int | None, path: str, textfile: Path | None, every: float, db: Path | None, config: Config) -> int:
+def command(port: int | None, path: str, textfile: Path | None, every: float, data: str | None, db: Path | None,
+            config: Config) -> int:
     """Count ticks, matches and actions, and export the counts in the Prometheus text format.
 
     Reads standard input. With --db, or without piped input, it reads the database. Without --serve and --textfile the
     page is printed at the end of the input.
     """
+    if data is not None:
+        from importlib import resources
+
+        out = run.output()
+        out.write(resources.files("rogue_hunter").joinpath("data", data).read_bytes())
+        out.flush()
+        return run.OK
     if not path.startswith("/"):
         raise run.Failure(f"--path {path}: must begin with /", run.USAGE)
     try:

@@ -148,9 +148,13 @@ def database_path(db: Path | None, config: Config, *, make: bool) -> Path:
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
-    """A length of time: `90`, `90s`, `1h30m`, `500ms`. The value is in seconds."""
+    """A length of time: `90`, `90s`, `1h30m`, `500ms`. The value is in seconds. With `unit` a bare number is an error:
+    for an option that deletes, 1 must not be a second when a day was meant."""
 
     name = "duration"
+
+    def __init__(self, *, unit: bool = False) -> None:
+        self._unit = unit
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds of the text; a usage error names the forms."""
@@ -160,6 +164,8 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic from click 
             seconds = parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if self._unit and str(value).strip()[-1:].isdecimal():
+            self.fail(f"{value!r} has no unit; write it like 7d, 12h, 90s", param, ctx)
         return seconds
 
 

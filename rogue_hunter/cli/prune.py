@@ -14,6 +14,7 @@ import click
 
 from rogue_hunter.cli import options, run
 from rogue_hunter.stream.tick import Record, record
+from rogue_hunter.text.format import visible
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
@@ -41,20 +42,23 @@ Examples:
   rh-prune --max-size 100MB
   rh-prune --print-cron                a line for your crontab
 """)
-@click.option("--older-than", type=options.Seconds(), metavar="TIME",
+@click.option("--older-than", type=options.Seconds(unit=True), metavar="TIME",
               help="Remove what ended longer ago than this (default: retention.days of the configuration).")
 @click.option("--max-size", type=Size(), metavar="SIZE",
               help="Then remove the oldest until the file is not larger (default: retention.max_size_mb).")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before more than half of the history is removed.")
 @click.option("--dry-run", is_flag=True, help="Remove nothing; print what would be removed.")
 @click.option("--print-cron", is_flag=True, help="Print a crontab line that runs this daily, with full paths.")
 @options.stream_options
 @options.db_option()
 @options.config_option
-def command(older_than: float | None, max_size: int | None, dry_run: bool, print_cron: bool, form: str | None,
-            db: Path | None, config: Config) -> int:
-    """Remove old history from the database and make its file smaller. Open events stay.
+def command(older_than: float | None, max_size: int | None, yes: bool, dry_run: bool, print_cron: bool,
+            form: str | None, db: Path | None, config: Config) -> int:
+    """Remove old history from the database and make its file smaller. Open events stay. rh-pipe does so by itself, once
+    an hour.
 
-    Prints one record `prune`. While rh-pipe writes to the database, rh-prune asks it over its socket to prune.
+    Prints one record `prune`. On a terminal it asks before it removes more than half of the history. While rh-pipe
+    writes to the database, rh-prune asks it over its socket to prune.
     """
     from rogue_hunter.store import prune as pruning
 
@@ -67,6 +71,9 @@ def command(older_than: float | None, max_size: int | None, dry_run: bool, print
     now = time.time()
     before = pruning.files_size(database)
     fine_before = now - 3600 * config.retention.slice_hours
+    if not (dry_run or yes) and os.isatty(0) and not _confirmed(database, now - age, limit, fine_before):
+        run.say("nothing was removed")
+        return run.FOUND
     try:
         removed, left = pruning.estimate_file(database, now - age, limit, fine_before) if dry_run else \
             pruning.prune_file(database, now - age, limit, fine_before, run.say)
@@ -93,6 +100,17 @@ def _print(found: Record, form: str | None) -> None:
     from rogue_hunter.report.render import Answer
 
     run.print_answer(Answer([found], lambda _: f"{prune_words(found)}\n"), run.stream_form(form))
+
+
+def _confirmed(database: Path, before: float, limit: int, fine_before: float) -> bool:
+    """True unless more than half of the history would be removed and the person at the terminal does not want that."""
+    from rogue_hunter.store.prune import share_removed
+
+    gone, there = share_removed(database, before, limit, fine_before)
+    if 2 * gone <= there:
+        return True
+    return click.confirm(f"This removes {gone:,} of {there:,} rows of history from {visible(str(database))}. Proceed?",
+                         default=False, err=True)
 
 
 def cron_line(arguments: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypeAlias
@@ -17,7 +17,7 @@ import click
 from rogue_hunter import paths
 from rogue_hunter.cli import options, run
 from rogue_hunter.stream.pipeline import chain, gathered
-from rogue_hunter.stream.tick import Record, Tick, record
+from rogue_hunter.stream.tick import Record, Row, Tick, record
 from rogue_hunter.text.format import visible
 
 if TYPE_CHECKING:
@@ -43,12 +43,19 @@ Examples:
   rh-sample -n 2 | rh-match | rh-reap             asks on the terminal first
   rh-reap --all --dry-run                         the same, without a pipe
   rh-reap --pid 12345                             protections stay in force
+  rh-reap --command firefox                       choose among those of a name
+  rh-reap --pick --remedy stop                    choose, and stop for 30 s
   rh-reap --verify                                was the audit file changed?
 """)
 @click.option("--dry-run", is_flag=True, help="Send no signal; print what would be done.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. All protections stay in force.")
 @click.option("--pid", "pids", type=options.Whole(1, PID_MAX), multiple=True, metavar="PID",
               help="Terminate this process, even if no rule matches; may be repeated. Reads no input.")
+@click.option("--command", "text", metavar="TEXT",
+              help="Choose among your processes with TEXT in their name or arguments (with --yes: all of them).")
+@click.option("--pick", is_flag=True, help="Choose among all your processes, the most CPU first.")
+@click.option("--remedy", type=click.Choice(("kill", "renice", "stop", "freeze")), default="kill", show_default=True,
+              help="What to do to processes that you name or choose; stop and freeze end after 30 s.")
 @click.option("--all", "everything", is_flag=True,
               help="Match all processes now, and terminate those that match. Reads no input.")
 @click.option("--verify", is_flag=True, help="Check the chain of the audit file; exit 1 if it was changed.")
@@ -58,8 +65,9 @@ Examples:
 @options.stream_options
 @options.db_option("Also store the actions in this database (default: the user's, if it exists).")
 @options.rules_options
-def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, verify: bool, rearm: bool, tee: bool,
-            quiet: bool, form: str | None, db: Path | None, config: Config, rules: RuleSet) -> int:
+def command(dry_run: bool, yes: bool, pids: tuple[int, ...], text: str | None, pick: bool, remedy: str,
+            everything: bool, verify: bool, rearm: bool, tee: bool, quiet: bool, form: str | None, db: Path | None,
+            config: Config, rules: RuleSet) -> int:
     """Read match records, terminate their processes, and print an action record for each: SIGTERM, 5 seconds, SIGKILL.
 
     Asks on the terminal first, unless --yes. No signal is sent before its audit entry is on disk.
@@ -71,8 +79,10 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
     from rogue_hunter.reaper.run import Setup, exit_code
     from rogue_hunter.reaper.stage import Reap
 
-    if sum(map(bool, (pids, everything, verify, rearm))) > 1:
-        raise run.Failure("--pid, --all, --verify and --rearm exclude each other", run.USAGE)
+    if sum(map(bool, (pids, text, pick, everything, verify, rearm))) > 1:
+        raise run.Failure("--pid, --command, --pick, --all, --verify and --rearm exclude each other", run.USAGE)
+    if text is not None and not text.strip():
+        raise run.Failure("--command: the text is empty; --pick shows all processes", run.USAGE)
     if verify:
         return _verify(config, rules, form)
     if rearm:
@@ -91,8 +101,14 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], everything: bool, v
     counted: run.ProcessCount | None = None
     matcher: Matcher | None = None
     ticks: Iterable[Tick]
-    if pids:
-        ticks, finish = _named(pids, setup.machine)
+    if text or pick:
+        chosen = _chosen(text or "", config, yes and not pick)
+        if not chosen:
+            return run.FOUND
+        pids = tuple(row["pid"] for row in chosen)
+        ticks, finish = _named(pids, setup.machine, remedy, {row["pid"]: row["start_ticks"] for row in chosen})
+    elif pids:
+        ticks, finish = _named(pids, setup.machine, remedy)
     elif everything:
         from rogue_hunter.rules.matcher import Matcher, scan
 
@@ -191,8 +207,22 @@ def _tell(action: Record, notifier: Notifier, rules: RuleSet, quiet: bool) -> No
         notifier.action(action, rules)
 
 
-def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Callable[[], int]]:
-    """The processes that a person named, as matches; and the exit code for those that could not be looked at."""
+def _chosen(text: str, config: Config, everything: bool) -> list[Row]:
+    """The processes that a person chose, or all with the text."""
+    from rogue_hunter.reaper.confirm import pick_on_tty
+    from rogue_hunter.rules.matcher import named, scan
+
+    rows = named(scan(config), text, os.getuid())
+    if not rows:
+        run.say(f"you have no process with {text!r} in its name or arguments" if text else "you have no process")
+        return []
+    return rows if everything else pick_on_tty(rows)
+
+
+def _named(pids: Sequence[int], machine: Machine, remedy: str = "kill", starts: Mapping[int, int] | None = None,
+           ) -> tuple[Iterator[Tick], Callable[[], int]]:
+    """The processes that a person named, as matches; and the exit code for those that could not be looked at. `starts`
+    holds the start time of those that were chosen from a list."""
     from rogue_hunter.reaper.candidate import manual
     from rogue_hunter.reaper.process import Unreadable
     from rogue_hunter.reaper.signals import Gone
@@ -200,7 +230,10 @@ def _named(pids: Sequence[int], machine: Machine) -> tuple[Iterator[Tick], Calla
     matches, missing = [], []
     for pid in dict.fromkeys(pids):
         try:
-            matches.append(manual(machine, pid, time.time()))
+            match = manual(machine, pid, time.time(), remedy)
+            if starts is not None and match["start_ticks"] != starts[pid]:
+                raise Gone
+            matches.append(match)
         except Gone:
             run.say(f"{pid}: no such process")
             missing.append(pid)

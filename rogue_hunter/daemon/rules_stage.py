@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rogue_hunter.config.options import Config, Reap
 from rogue_hunter.config.toml import ConfigError, load
+from rogue_hunter.daemon.hooks import Hooks
 from rogue_hunter.daemon.reload import SETTLE_S, stamp
 from rogue_hunter.paths import config_file, rules_file, state_dir
 from rogue_hunter.reaper.audit import FollowAudit, audit_log, audit_path
@@ -25,7 +26,7 @@ from rogue_hunter.reaper.signals import Stop
 from rogue_hunter.reaper.stage import BackgroundReap
 from rogue_hunter.rules.load import user_rules
 from rogue_hunter.rules.matcher import Matcher
-from rogue_hunter.rules.model import LOG_LEVELS, RuleError, RuleSet, Settings
+from rogue_hunter.rules.model import LOG_LEVELS, REMEDIES, RuleError, RuleSet, Settings
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.pipeline import Stage
@@ -101,6 +102,7 @@ def ruling(config: Config, file: Path | None, say: Say, machine: Callable[[], Ma
     with ExitStack() as stack:
         made = _Rules(config, Rules(file, say), say, machine)
         stack.callback(made.teller.close)
+        stack.callback(made.hooks.close)
         yield RuleStages(made.match, *made.reaping(), made.tell, _metrics(made.rules.now.settings, say, stack))
 
 
@@ -108,6 +110,7 @@ class _Rules:
     def __init__(self, config: Config, rules: Rules, say: Say, machine: Callable[[], Machine] | None) -> None:
         self.reap, self.rules, self.say = config.reap, rules, say
         self.teller = Teller()
+        self.hooks = Hooks(self._loud)
         self.recent: Recent = ()
         self.match = _Match(self)
         self._machine = machine() if machine is not None else None
@@ -138,6 +141,7 @@ class _Rules:
                 self._match(each)
             elif each["type"] == "action":
                 self._action(each)
+        self.hooks.tell()
         return tick
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -182,8 +186,10 @@ class _Rules:
             del self._logged[next(iter(self._logged))]
         self._loud(match.get("log_level", "warning"), f"rule {match['rule']} matches {match.get('command', '?')} "
                                                       f"[{match['pid']}]: {match['reason']}")
-        settings = self.rules.now.settings
-        if match.get("notify") and (self._setup is None or settings.dry_run or match["action"] != "kill"):
+        settings, rule = self.rules.now.settings, self.rules.now.rule(match["rule"])
+        if rule is not None and not settings.dry_run:
+            self.hooks.match(rule, match)
+        if match.get("notify") and (self._setup is None or settings.dry_run or match["action"] not in REMEDIES):
             self.teller.tell(settings, lambda notifier: notifier.match(match))
 
     def _action(self, action: Record) -> None:

@@ -27,7 +27,7 @@ from rogue_hunter.daemon.loop import Loop
 from rogue_hunter.daemon.reload import POLL_S, SETTLE_S, WATCHED_POLL_S, Reloader
 from rogue_hunter.daemon.sd_notify import Notifier, Notify
 from rogue_hunter.daemon.socket.address import Place, Taken
-from rogue_hunter.daemon.socket.requests import PRUNE_S, Broadcast, Feed, Pruner, logging, slices
+from rogue_hunter.daemon.socket.requests import PRUNE_S, Broadcast, Feed, Pruner, logging, processes, slices
 from rogue_hunter.daemon.socket.server import Server
 from rogue_hunter.report.live_verdict import now_words
 from rogue_hunter.store.writer import WalAlarm, Writer
@@ -333,6 +333,7 @@ def _serving(config: Config, loop: Loop, setting: Setting, say: Say, log: Log | 
         raise
     server.handle("prune_request", pruner.handle)
     server.handle("slices_request", slices(running.recent_slices, setting.now))
+    server.handle("processes_request", processes(lambda: feed.whole, loop.soon))
     if log is not None:
         server.handle("log", logging(log.write))
     return server, feed

@@ -15,7 +15,7 @@ from rogue_hunter.reaper.signals import Gone, Handle, NotAProcess, Unsupported
 from rogue_hunter.rules.conditions import Subject
 from rogue_hunter.rules.load import load_named
 from rogue_hunter.rules.logic import HELD_SHARE, decide, lasted, unknown
-from rogue_hunter.rules.model import Rule, RuleError, RuleSet
+from rogue_hunter.rules.model import REMEDIES, Action, Rule, RuleError, RuleSet
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, record
@@ -97,6 +97,13 @@ class Candidate:
         return self.rules.rule(self.match["rule"])
 
     @property
+    def action(self) -> Action:
+        """What is to be done: as its rule says; for a process that a person named, as the match says."""
+        if self.rule is not None:
+            return self.rule.action
+        return Action(type=self.match["action"]) if self.match.get("action") in REMEDIES else Action()
+
+    @property
     def key(self) -> Key:
         """Its identity within the boot."""
         return self.match["pid"], self.match["start_ticks"]
@@ -165,9 +172,9 @@ class Judge:
         if match["rule"] != MANUAL:
             if found.rule is None:
                 reasons.append(Refusal("no_rule", f"no enabled rule is named {match['rule']!r}"))
-            elif found.rule.action.type != "kill":
+            elif found.rule.action.type not in REMEDIES:
                 reasons.append(Refusal("not_a_kill", f"the action of rule {found.rule.name} is "
-                                                     f"{found.rule.action.type}, not kill"))
+                                                     f"{found.rule.action.type}, which leaves the process alone"))
             if not -MATCH_AGE_S <= now - match["ts"] <= MATCH_AGE_S:
                 reasons.append(Refusal("stale", f"the match is {now - match['ts']:.0f} s old"))
             age = match.get("age_s", match["ts"] - match.get("start_time", match["ts"]))
@@ -272,10 +279,11 @@ def bundle(machine: Machine, live: Live, match: Record, samples: list[Row] | Non
     return found
 
 
-def manual(machine: Machine, pid: int, now: float) -> Record:
-    """The match record of a process that was named by its pid. Raises Gone, Unreadable."""
+def manual(machine: Machine, pid: int, now: float, remedy: str = "kill") -> Record:
+    """The match record of a process that was named by its pid, and what is to be done to it. Raises Gone,
+    Unreadable."""
     live = machine.read(pid)
-    return record("match", ts=round(now, 3), boot_id=machine.boot_id(), **live.row, rule=MANUAL, action="kill",
+    return record("match", ts=round(now, 3), boot_id=machine.boot_id(), **live.row, rule=MANUAL, action=remedy,
                   reason="named by its pid", evidence="person", age_s=round(live.age_s, 2))
 
 

@@ -8,11 +8,19 @@ from collections.abc import Sequence
 
 from rogue_hunter.reaper.candidate import Candidate
 from rogue_hunter.rules.model import PRIORITIES
+from rogue_hunter.stream.tick import Row
 from rogue_hunter.text.errors import USAGE, RogueHunterError
 from rogue_hunter.text.format import clip, duration, size, visible
 
 SHOWN = 20
 """Processes that are listed one by one."""
+
+PICKED = 40
+"""Processes that can be chosen from: a terminal has not many more lines."""
+
+
+_VERBS = {"kill": "terminate", "renice": "lower the priority of", "stop": "stop for a time",
+          "freeze": "freeze for a time"}
 
 
 class NoTerminal(RogueHunterError):
@@ -24,7 +32,8 @@ class NoTerminal(RogueHunterError):
 def question(candidates: Sequence[Candidate]) -> str:
     """What will be terminated: for each process the command line, then what it uses and why it matched; then
     how many there are of each priority."""
-    lines = [f"About to terminate {len(candidates)} process{'es' if len(candidates) != 1 else ''}:"]
+    verbs = dict.fromkeys(_VERBS[c.action.type] for c in candidates)
+    lines = [f"About to {' or '.join(verbs)} {len(candidates)} process{'es' if len(candidates) != 1 else ''}:"]
     for c in candidates[:SHOWN]:
         lines.append(f"  {c.match['pid']:>7}  {clip(_command(c), 100)}")
         lines.append(f"           {_facts(c)}")
@@ -66,16 +75,44 @@ def _facts(c: Candidate) -> str:
 
 def confirm_on_tty(candidates: Sequence[Candidate], path: str = "/dev/tty") -> bool:
     """Ask on the terminal, not on standard input, which carries records. Raises NoTerminal."""
+    return _asked(question(candidates), path).lower() in ("y", "yes")
+
+
+def pick_on_tty(rows: Sequence[Row], path: str = "/dev/tty") -> list[Row]:
+    """Show the processes with a number each and have a person choose: `1 3-5`, `all`, nothing. Raises NoTerminal."""
+    shown = rows[:PICKED]
+    lines = [f"{n:>3}  {row['pid']:>7} {row.get('cpu_percent', 0.0):>6.1f} % {size(row.get('memory_bytes')):>9}  "
+             f"{clip(str(row.get('cmdline') or row.get('command', '?')), 100)}" for n, row in enumerate(shown, 1)]
+    more = [f"     and {len(rows) - len(shown)} more: give a longer text"] if len(rows) > len(shown) else []
+    answer = _asked("\n".join([*lines, *more, "Which? (numbers, as 1 3-5; all; nothing) "]), path)
+    return [shown[n - 1] for n in numbers(answer, len(shown))]
+
+
+def numbers(answer: str, last: int) -> list[int]:
+    """The numbers from 1 to `last` that an answer names, in order; none for an answer that is not understood."""
+    if answer.lower() == "all":
+        return list(range(1, last + 1))
+    found: set[int] = set()
+    for word in answer.replace(",", " ").split():
+        first, dash, end = word.partition("-")
+        if not (first.isdecimal() and (end.isdecimal() or not dash)):
+            return []
+        found.update(range(int(first), int(end or first) + 1) if int(end or first) <= last else [])
+    return sorted(n for n in found if 1 <= n <= last)
+
+
+def _asked(text: str, path: str) -> str:
+    """The line that a person answers on the terminal; empty at its end. Raises NoTerminal."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         raise NoTerminal("there is no terminal to ask on; use --yes to skip the question") from None
     with contextlib.closing(os.fdopen(fd, "rb+", buffering=0)) as tty:
-        tty.write(question(candidates).encode("utf-8", "backslashreplace"))
+        tty.write(text.encode("utf-8", "backslashreplace"))
         answer = b""
         while not answer.endswith(b"\n") and len(answer) < 64:
             more = tty.read(1)
             if not more:
-                return False
+                return ""
             answer += more
-    return answer.strip().lower() in (b"y", b"yes")
+    return answer.decode("utf-8", "replace").strip()

@@ -93,7 +93,8 @@ def _who(record: Record) -> str:
     return f"{visible(called(str(record.get('command', '')), name_of(record)))} [{record['pid']}]"
 
 
-_OUTCOMES = {"terminated": "terminated", "killed": "killed", "already_gone": "had already exited",
+_OUTCOMES = {"terminated": "terminated", "killed": "killed", "reniced": "got a lower priority", "stopped": "stopped",
+             "frozen": "frozen", "already_gone": "had already exited",
              "zombie": "had already exited", "survived": "survived", "refused": "not killed", "spared": "not killed",
              "interrupted": "interrupted", "dry_run": "would be terminated", "declined": "not killed: you declined"}
 
@@ -105,6 +106,8 @@ def sentence(action: Record) -> str:
     if action["outcome"] in ("terminated", "killed"):
         words += f" by {visible(action['signal'])} after {action['wait_s']:.1f} s"
     detail = action.get("detail") if action["outcome"] not in ("terminated", "killed", "dry_run", "declined") else None
+    if action["outcome"] == "dry_run" and str(action.get("detail", "")).startswith("would be"):
+        words = f"{name} {visible(action['detail'])}"
     why = f"{visible(action['rule'])}: {clip(str(action.get('reason', '')), 120)}".rstrip(": ")
     return f"{words}: {clip(str(detail), 200)}" if detail else f"{words} ({why})"
 

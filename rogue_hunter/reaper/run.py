@@ -18,10 +18,11 @@ from rogue_hunter.files import Locked, lock
 from rogue_hunter.paths import PathError, private_dir
 from rogue_hunter.reaper.audit import AuditError, AuditLog
 from rogue_hunter.reaper.candidate import FRESH_S, Candidate, Judge, bundle, cpu_percent, distinct
-from rogue_hunter.reaper.guards import HOUR_S, Budget, Refusal, disarm, disarmed
+from rogue_hunter.reaper.guards import HOUR_S, Budget, Refusal, disarm, disarmed, refusals
 from rogue_hunter.reaper.process import Live, Machine, Unreadable
-from rogue_hunter.reaper.signals import KILL, KILL_WAIT_S, QUICK_WAIT_S, TERM, Gone, Stop, Veto, Victim, escalate
-from rogue_hunter.rules.model import Action, RuleSet
+from rogue_hunter.reaper.remedies import DONE, apply
+from rogue_hunter.reaper.signals import KILL, KILL_WAIT_S, QUICK_WAIT_S, Gone, Guard, Stop, Veto, Victim, escalate
+from rogue_hunter.rules.model import RuleSet
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.rules import ACTION
@@ -97,7 +98,8 @@ def _judge_and_act(candidates: Sequence[Candidate], judge: Judge, setup: Setup, 
     if dry:
         _budget(dry, setup)
         for candidate in _open(dry):
-            candidate.end("dry_run", "nothing was sent")
+            done = DONE.get(candidate.action.type)
+            candidate.end("dry_run", f"would be {done}; nothing was done" if done else "nothing was sent")
     if _open(candidates):
         if setup.confirm is not None and not setup.confirm(_open(candidates)):
             for candidate in _open(candidates):
@@ -170,6 +172,9 @@ def _act(candidates: Sequence[Candidate], judge: Judge, setup: Setup, now: Calla
             judge.look(candidate, now())
             if candidate.live is not None and first is not None:
                 candidate.cpu_before = _cpu_now(candidate, candidate.live, first, then)
+        for candidate in _open(candidates):
+            if candidate.action.type != "kill":
+                _soften(candidate, judge, setup, now)
         pairs = [(candidate, _victim(candidate, judge, setup, now)) for candidate in _open(candidates)]
         escalate([victim for _, victim in pairs], setup.stop, kill_wait_s=setup.kill_wait_s, clock=setup.clock)
         for candidate, victim in pairs:
@@ -185,8 +190,34 @@ def _cpu_now(candidate: Candidate, live: Live, first: Live, then: float) -> floa
     return cpu_percent(candidate.match, live, candidate.read_at)
 
 
-def _victim(candidate: Candidate, judge: Judge, setup: Setup, now: Callable[[], float]) -> Victim:
-    action = candidate.rule.action if candidate.rule is not None else Action()
+def _soften(candidate: Candidate, judge: Judge, setup: Setup, now: Callable[[], float]) -> None:
+    """Renice, stop or freeze: one audit entry before, one with the outcome."""
+    guard = _guard(candidate, judge, setup, now)
+    if candidate.handle is None or candidate.live is None:
+        raise ValueError("a candidate without a process")
+
+    def protected(pid: int) -> str | None:
+        try:
+            found = refusals(setup.machine.read(pid), judge.me, candidate.rules.safety)
+        except (Gone, Unreadable) as error:
+            return None if isinstance(error, Gone) else str(error)
+        return found[0].text if found else None
+
+    try:
+        outcome, text = apply(candidate.action, candidate.live, candidate.handle, guard, protected)
+    except Gone:
+        outcome, text = "already_gone", ""
+    except Veto as veto:
+        outcome, text = veto.outcome, veto.text
+    except OSError as error:
+        outcome, text = "refused", f"the kernel does not permit it: {error.strerror}"
+    candidate.end(outcome, text)
+    if outcome == "stopped":
+        candidate.signals = ["SIGSTOP"]
+
+
+def _guard(candidate: Candidate, judge: Judge, setup: Setup, now: Callable[[], float]) -> Guard:
+    """What is called before each signal (0: another remedy): it reads the process again and writes the audit entry."""
     if candidate.handle is None or candidate.live is None:
         raise ValueError("a candidate without a process")
     candidate.bundle = bundle(setup.machine, candidate.live, candidate.match, setup.samples(candidate.key))
@@ -198,15 +229,22 @@ def _victim(candidate: Candidate, judge: Judge, setup: Setup, now: Callable[[], 
             outcome, text = candidate.outcome, candidate.text
             candidate.outcome = ""
             raise Gone if outcome in ("already_gone", "zombie") and number == KILL else Veto(outcome, text)
-        entry = _entry(candidate, setup, kind="intent" if number == TERM else "escalate",
-                       signal=signal.Signals(number).name)
+        entry = _entry(candidate, setup, kind="escalate" if number == KILL else "intent",
+                       **({"signal": signal.Signals(number).name} if number else {}))
         try:
             candidate.audit_seq = setup.audit.append(**entry)
         except AuditError as error:
             reason = Refusal("no_audit", f"no audit is possible: {error}")
             candidate.refusals.append(reason)
-            raise Veto("refused" if number == TERM else "survived", reason.text) from None
+            raise Veto("survived" if number == KILL else "refused", reason.text) from None
 
+    return guard
+
+
+def _victim(candidate: Candidate, judge: Judge, setup: Setup, now: Callable[[], float]) -> Victim:
+    guard, action = _guard(candidate, judge, setup, now), candidate.action
+    if candidate.handle is None:
+        raise ValueError("a candidate without a process")
     quick = action.signal == "SIGKILL"
     return Victim(candidate.handle, guard, min(action.timeout_s, QUICK_WAIT_S) if quick else action.timeout_s,
                   kill=action.fallback or quick)
@@ -234,7 +272,7 @@ def _entry(candidate: Candidate, setup: Setup, **more: object) -> Record:
     action = _record(candidate, setup)
     match = candidate.match
     age_s = candidate.live.age_s if candidate.live is not None else match.get("age_s")
-    spoken = {"action": "kill", "hostname": setup.host,
+    spoken = {"action": candidate.action.type, "hostname": setup.host,
               "memory_mb": round(action["memory_bytes"] / 1e6, 2) if "memory_bytes" in action else None,
               "age_hours": None if age_s is None else round(age_s / 3600, 2)}
     return {**more, **{k: v for k, v in spoken.items() if v is not None},

@@ -47,6 +47,8 @@ def _page(connection: sqlite3.Connection, now: float) -> bytes:
         clock[0] = ts
         metrics.observe(Tick(records=[each]))
     clock[0] = now
+    for field, seconds in _pressures(connection):
+        metrics.add_pressure(field, seconds)
     metrics.restore(last if now - float(last.get("ts", 0.0)) <= STALE_S else None, int(state.get("ticks") or 0))
     return metrics.render()
 
@@ -56,8 +58,17 @@ def _records(connection: sqlite3.Connection) -> Iterator[tuple[float, Record]]:
     for kind, sql in (
         ("pause", "SELECT end_time AS at, cause, duration_s FROM pauses"),
         ("match", "SELECT last_seen AS at, boot_id, pid, start_ticks, rule, priority FROM matches ORDER BY last_seen"),
+        ("event", "SELECT entry_time AS at, event, 'exit' AS kind, peak_band FROM process_events"),
         ("action", "SELECT ts AS at, boot_id, pid, start_ticks, rule, outcome, cpu_recovered_percent FROM actions"),
     ):
         for row in connection.execute(sql):
             fields = dict(row)
             yield float(fields.pop("at")), record(kind, **fields)
+
+
+def _pressures(connection: sqlite3.Connection) -> Iterator[tuple[str, float]]:
+    """Field of a closing row, seconds of pressure in all minutes; nothing for what was never measured."""
+    for field in ("pressure_cpu_some_ms_per_s", "pressure_memory_full_ms_per_s", "pressure_io_full_ms_per_s"):
+        (total,) = connection.execute(f"SELECT sum({field} * seconds) / 1000 FROM machine_minutes").fetchone()
+        if total is not None:
+            yield field, total

@@ -33,7 +33,7 @@ from rogue_hunter.config.toml import (
 from rogue_hunter.files import FileError, read_trusted
 from rogue_hunter.paths import config_file, rules_file
 from rogue_hunter.rules.model import LOG_LEVELS, PRIORITIES, URGENCIES, Rule, RuleError, RuleSet, Safety, Settings
-from rogue_hunter.rules.parse import narrow, place_in, rule_of
+from rogue_hunter.rules.parse import ACTION_KEYS, narrow, place_in, rule_of
 
 PROJECT_FILES = (".rogue-hunter.toml", ".reaper.toml")
 """Names of a project's file; the first that exists is used."""
@@ -295,10 +295,11 @@ def _rule(rule: Rule) -> Iterator[str]:
     yield f"name = {toml_value(rule.name)}"
     yield f"enabled = {toml_value(rule.enabled)}"
     yield f"priority = {toml_value(rule.priority)}"
-    action: dict[str, Any] = {"type": act.type}
-    if act.type == "kill":
-        action |= {"signal": act.signal, "timeout_seconds": act.timeout_s,
-                   "fallback_signal": "SIGKILL" if act.fallback else "none"}
+    given = {"signal": act.signal, "timeout_seconds": act.timeout_s, "seconds": act.seconds, "nice": act.nice,
+             "fallback_signal": "SIGKILL" if act.fallback else "none", "command": list(act.command), "url": act.url,
+             "url_file": act.url_file, "token_file": act.token_file, "per_hour": act.per_hour}
+    keys = ACTION_KEYS.get(act.type, ())
+    action: dict[str, Any] = {"type": act.type, **{key: given[key] for key in keys if given[key] not in ("", [])}}
     yield f"action = {toml_value(action | {'notify': act.notify, 'log_level': act.log_level})}"
     yield "[rules.conditions]"
     for key, value in rule.table.items():

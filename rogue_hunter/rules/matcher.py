@@ -23,7 +23,7 @@ from rogue_hunter.sampling.sample import beats_of, sample
 from rogue_hunter.schema.field import Key
 from rogue_hunter.scoring.stage import Score
 from rogue_hunter.stream.clock import Rate
-from rogue_hunter.stream.pipeline import chain
+from rogue_hunter.stream.pipeline import Stage, chain
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 
 REPEAT_S = 60.0
@@ -265,12 +265,22 @@ class Matcher:
                 for rule in sorted(new)]
 
 
-def scan(config: Config, matcher: Matcher) -> Iterator[Tick]:
-    """One tick of all processes, a second after a silent reading, with the matches of the rules."""
+def scan(config: Config, *stages: Stage) -> Iterator[Tick]:
+    """One tick of all processes, a second after a silent reading, scored, through `stages`."""
     host = here()
     try:
         beat = beats_of(host, Rate(1.0), count=2)
         ticks = sample(host, beat, silent_first=True)
-        yield from chain(ticks, Lineage(), Score(config), matcher)
+        yield from chain(ticks, Lineage(), Score(config), *stages)
     finally:
         host.close()
+
+
+def named(ticks: Iterator[Tick], text: str, uid: int) -> list[Row]:
+    """The processes of a user, not of rogue-hunter itself, with `text` in their name or arguments, in any case; the
+    most CPU first. An empty text is in all of them."""
+    word = text.casefold()
+    rows = [row for tick in ticks for row in tick.processes.values()
+            if row.get("uid") == uid and not row.get("own") and not row.get("ended")
+            and any(word in str(row.get(name, "")).casefold() for name in ("name", "command", "cmdline"))]
+    return sorted(rows, key=lambda row: (-row.get("cpu_percent", 0.0), -row.get("memory_bytes", 0), row["pid"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,8 +18,15 @@ PRIORITIES = ("critical", "high", "medium", "low")
 """From the first to the last that is evaluated."""
 
 SIGNALS = ("SIGTERM", "SIGKILL")
-ACTIONS = ("kill", "notify", "log")
-"""kill: rh-reap may terminate the process. notify, log: the match is only reported, rh-reap refuses it."""
+REMEDIES = ("kill", "renice", "stop", "freeze")
+"""What rh-reap may do to a process: terminate it, lower its priority, stop it for a time, freeze its control group for
+a time."""
+
+HOOKS = ("exec", "webhook")
+"""What rh-pipe runs when a process begins to match; the process is not touched."""
+
+ACTIONS = (*REMEDIES, "notify", "log", *HOOKS)
+"""notify, log and the hooks only report the match; rh-reap refuses it."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 URGENCIES = ("low", "normal", "critical")
@@ -41,7 +49,9 @@ class RuleError(RogueHunterError):
 class Action:
     """What a rule asks for. SIGTERM always comes first: `signal` SIGKILL only shortens the wait before SIGKILL.
 
-    `timeout_s` is how long SIGTERM has, seconds. With `fallback` False SIGKILL never follows.
+    `timeout_s` is how long SIGTERM has, or a hook, seconds. With `fallback` False SIGKILL never follows.
+    `nice` is for renice; `seconds` is how long stop and freeze last. `command` is the argv of exec; a webhook has its
+    address in `url` or in the file `url_file`, and perhaps a token in `token_file`; `per_hour` limits hooks.
     """
 
     type: str = "kill"
@@ -50,6 +60,21 @@ class Action:
     fallback: bool = True
     notify: bool = False
     log_level: str = "warning"
+    nice: int = 10
+    seconds: float = 30.0
+    command: tuple[str, ...] = ()
+    url: str = ""
+    url_file: str = ""
+    token_file: str = ""
+    per_hour: int = 60
+
+
+_ADDRESS = re.compile(r"(https://[^\s/@?#]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?)([/?]\S*)?")
+
+
+def web_address(url: str) -> bool:
+    """True for an https address without a user in it, and for http on this machine."""
+    return url.isascii() and url.isprintable() and _ADDRESS.fullmatch(url) is not None
 
 
 @dataclass(frozen=True, slots=True)

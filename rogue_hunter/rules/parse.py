@@ -14,12 +14,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rogue_hunter.config.toml import Place, choice, flag, known_keys, number, tables, text
+from rogue_hunter.config.toml import Place, choice, flag, known_keys, number, tables, text, whole
 from rogue_hunter.config.toml import table as table_of
 from rogue_hunter.rules.conditions import Age, Band, Called, Held, Level, Node, Orphan, State, User
 from rogue_hunter.rules.logic import AllOf, AnyOf, NoneOf, cost
 from rogue_hunter.rules.model import (
     ACTIONS,
+    HOOKS,
     LOG_LEVELS,
     MIN_PID,
     PRIORITIES,
@@ -30,6 +31,7 @@ from rogue_hunter.rules.model import (
     RuleError,
     RuleSet,
     Safety,
+    web_address,
 )
 from rogue_hunter.rules.patterns import PatternError, PatternSet, Probe, compile_pattern
 from rogue_hunter.schema.field import BANDS, STATES
@@ -182,15 +184,39 @@ def _called(key: str, value: Any, place: Place) -> Called:
 def _action(table: Any, place: Place) -> Action:
     if not isinstance(table, Mapping):
         raise place.error("must be a table")
-    known_keys(table, ("type", "signal", "timeout_seconds", "fallback_signal", "notify", "log_level"), place)
-    return Action(
-        type=choice(table.get("type", "kill"), ACTIONS, place.at("type")),
+    kind = choice(table.get("type", "kill"), ACTIONS, place.at("type"))
+    known_keys(table, ("type", "notify", "log_level", *ACTION_KEYS.get(kind, ACTION_KEYS["kill"])), place)
+    usual = Action()
+    made = Action(
+        type=kind,
         signal=choice(table.get("signal", "SIGTERM"), SIGNALS, place.at("signal")),
-        timeout_s=number(table.get("timeout_seconds", 5), place.at("timeout_seconds"), 0.1, 600),
+        timeout_s=number(table.get("timeout_seconds", 10 if kind in HOOKS else 5), place.at("timeout_seconds"), 0.1,
+                         600),
         fallback=choice(table.get("fallback_signal", "SIGKILL"), ("SIGKILL", "none"),
                         place.at("fallback_signal")) == "SIGKILL",
         notify=flag(table.get("notify", False), place.at("notify")),
-        log_level=choice(table.get("log_level", "warning"), LOG_LEVELS, place.at("log_level")))
+        log_level=choice(table.get("log_level", "warning"), LOG_LEVELS, place.at("log_level")),
+        nice=whole(table.get("nice", usual.nice), place.at("nice"), 1, 19),
+        seconds=number(table.get("seconds", usual.seconds), place.at("seconds"), 0.1, 3600),
+        command=_listed(table["command"], place.at("command")) if "command" in table else (),
+        **{key: text(table.get(key, ""), place.at(key)) if key in table else "" for key in ("url", "url_file",
+                                                                                         "token_file")},
+        per_hour=whole(table.get("per_hour", usual.per_hour), place.at("per_hour"), 1, 10_000))
+    if kind == "exec" and not made.command:
+        raise place.error("exec needs `command`, an array: the program by its absolute path, then its arguments")
+    if kind == "exec" and not made.command[0].startswith("/"):
+        raise place.at("command").error(f"{made.command[0]!r}: name the program by its absolute path")
+    if kind == "webhook" and bool(made.url) == bool(made.url_file):
+        raise place.error("a webhook needs `url` or `url_file`, and not both")
+    if made.url and not web_address(made.url):
+        raise place.at("url").error("must be an https address without a user (http only for this machine)")
+    return made
+
+
+ACTION_KEYS = {"kill": ("signal", "timeout_seconds", "fallback_signal"), "renice": ("nice",), "stop": ("seconds",),
+                "freeze": ("seconds",), "exec": ("command", "timeout_seconds", "per_hour"),
+                "webhook": ("url", "url_file", "token_file", "timeout_seconds", "per_hour")}
+"""Keys of an action besides type, notify and log_level."""
 
 
 def _example(table: Mapping[str, Any], place: Place) -> Example:
@@ -300,11 +326,15 @@ def _rule(base: Rule, table: Mapping[str, Any], place: Place) -> Rule:
 
 
 def _gentler(base: Action, action: Action, place: Place) -> None:
-    if action.type == "kill" != base.type:
-        raise place.at("type").error(f"a project cannot make {base.type} a kill")
+    if action.type not in (base.type, "notify", "log"):
+        raise place.at("type").error(f"a project cannot make {base.type} a {action.type}")
+    if action.type in HOOKS and replace(action, notify=base.notify, log_level=base.log_level) != base:
+        raise place.error(f"a project cannot change what {base.type} runs")
+    if action.nice > base.nice or action.seconds > base.seconds:
+        raise place.error("a project cannot make it harsher")
     if action.signal == "SIGKILL" != base.signal:
         raise place.at("signal").error("a project cannot make it SIGKILL")
-    if action.timeout_s < base.timeout_s:
+    if action.timeout_s < base.timeout_s and action.type == base.type:
         raise place.at("timeout_seconds").error(f"{action.timeout_s:g} is below {base.timeout_s:g}")
     if action.fallback and not base.fallback:
         raise place.at("fallback_signal").error("a project cannot make it SIGKILL")

@@ -63,6 +63,18 @@ SLICES = (
        "complete slices and of the running one, oldest first", required=True),
 )
 
+PROCESSES_REQUEST = (
+    _f("limit", int, "", "send at most so many processes: those with the highest scores, then the most CPU, then the "
+       "most memory", required=True),
+)
+
+PROCESSES = (
+    _f("ts", float, "s", "epoch seconds of the last tick; left out before the first"),
+    _f("total", int, "", "processes in that tick", required=True),
+    _f("rows", list, "", "the fields of process records without ts, seq and age_s; a command line is cut to 400 "
+       "characters", required=True),
+)
+
 SERVICE = (
     _f("manager", str, "", "the service manager", required=True, choices=("systemd", "launchd")),
     _f("name", str, "", "its name there", required=True),
@@ -84,6 +96,8 @@ RECORDS: dict[str, tuple[Field, ...]] = {
     "prune_request": PRUNE_REQUEST,
     "slices_request": (),
     "slices": SLICES,
+    "processes_request": PROCESSES_REQUEST,
+    "processes": PROCESSES,
     "service": SERVICE,
 }
 
@@ -94,5 +108,7 @@ SUMMARY: dict[str, str] = {
     "prune_request": "a request of rh-prune to rh-pipe; answered with a record prune",
     "slices_request": "a request for the slices in memory; answered with a record slices",
     "slices": "the slices of the last two minutes",
+    "processes_request": "a request for the processes of the last tick; answered with a record processes",
+    "processes": "processes of the last tick, in one record",
     "service": "rh-pipe as a service: what rh-service status prints",
 }

@@ -16,9 +16,12 @@ history was seen. reading: the rule asks for nothing that lasts."""
 
 PRIORITIES = ("critical", "high", "medium", "low")
 
-OUTCOMES = ("terminated", "killed", "already_gone", "zombie", "survived", "refused", "spared", "interrupted",
-            "dry_run", "declined")
-"""terminated: gone after SIGTERM. killed: gone after SIGKILL. already_gone: nothing was sent, it had ended by itself.
+ACTIONS = ("kill", "renice", "stop", "freeze", "notify", "log", "exec", "webhook")
+
+OUTCOMES = ("terminated", "killed", "reniced", "stopped", "frozen", "already_gone", "zombie", "survived", "refused",
+            "spared", "interrupted", "dry_run", "declined")
+"""terminated: gone after SIGTERM. killed: gone after SIGKILL. reniced: its priority was lowered. stopped, frozen: it,
+or its control group, does not run and continues by itself. already_gone: nothing was sent, it had ended by itself.
 zombie: nothing was sent, it is dead and waits for its parent to collect it. survived: still there after everything
 that may be sent. refused: a protection forbids it. spared: it is no longer what was judged. interrupted: SIGTERM was
 sent, then a person or the end of the program stopped the wait; SIGKILL was not sent. dry_run: what would have been
@@ -61,7 +64,7 @@ MATCH = (
     _f("rules_project", str, "", "absolute path of the project's file, if one narrows the rules", "match"),
     _f("rules_sha256", str, "", "SHA-256 of the content of these files, or of the built-in rules", "match"),
     _f("also", list, "", "names of the other rules that match", "match"),
-    _f("action", str, "", "what the rule asks for", "match", required=True, choices=("kill", "notify", "log")),
+    _f("action", str, "", "what the rule asks for", "match", required=True, choices=ACTIONS),
     _f("notify", bool, "", "whether the rule asks for a notification", "match"),
     _f("log_level", str, "", "how loudly the rule wants it logged", "match"),
     _f("reason", str, "", "why, in words", "match", required=True),
@@ -107,7 +110,7 @@ RULE = (
     _f("priority", str, "", "its priority; the matching rule with the highest is reported", "match", required=True,
        choices=PRIORITIES),
     _f("enabled", bool, "", "whether it is in use", "match", required=True),
-    _f("action", str, "", "its action", "match", required=True, choices=("kill", "notify", "log")),
+    _f("action", str, "", "its action", "match", required=True, choices=ACTIONS),
     _f("signal", str, "", "SIGKILL: one second after SIGTERM, in place of `timeout_s`", "match",
        choices=("SIGTERM", "SIGKILL")),
     _f("timeout_s", float, "s", "how long SIGTERM has", "match"),

@@ -217,6 +217,16 @@ def estimate_file(database: Path, before: float, limit: int,
     return removed, {**left, "events_left": left["events_left"] - gone, **({"oldest_event": None} if gone else {})}
 
 
+def share_removed(database: Path, before: float, limit: int, fine_before: float) -> tuple[int, int]:
+    """How many rows `prune_file` would remove, of how many that it looks after. Raises DatabaseError."""
+    with closing(open_reader(database)) as connection, _reported(database):
+        connection.execute("BEGIN")
+        removed = estimate(connection, before, limit, fine_before)
+        there = sum(connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+                    for history in _kept(connection) for name in history.names)
+    return sum(removed.rows.values()), there
+
+
 @contextmanager
 def _reported(database: Path) -> Iterator[None]:
     try:

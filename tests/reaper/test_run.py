@@ -361,7 +361,7 @@ def test_the_words_of_the_schema_are_the_ones_in_use() -> None:
     from rogue_hunter.rules.model import PRIORITIES
     from rogue_hunter.schema.rules import PRIORITIES as SAME
 
-    assert set(GUARDS) < set(REFUSALS) and PRIORITIES == SAME and len(set(OUTCOMES)) == len(OUTCOMES) == 10
+    assert set(GUARDS) < set(REFUSALS) and PRIORITIES == SAME and len(set(OUTCOMES)) == len(OUTCOMES) == 13
     assert METHODS == ("pidfd", "audittoken", "kill")
 
 

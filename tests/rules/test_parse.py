@@ -237,7 +237,7 @@ HUGE = 10**400
     ({"priority": 1}, "priority: must be one of critical, high, medium, low, not 1"),
     ({"action": "kill"}, "action: must be a table"),
     ({"action": {"sig": 1}}, "action.sig: unknown key; did you mean signal?"),
-    ({"action": {"type": "end"}}, "action.type: must be one of kill, notify, log, not \"end\""),
+    ({"action": {"type": "end"}}, "action.type: must be one of kill, renice, stop, freeze, notify, log, exec, webhook, not \"end\""),
     ({"action": {"signal": "SIGHUP"}}, "action.signal: must be one of SIGTERM, SIGKILL, not \"SIGHUP\""),
     ({"action": {"timeout_seconds": 0.09}}, "action.timeout_seconds: must be from 0.1 to 600, not 0.09"),
     ({"action": {"timeout_seconds": 601}}, "action.timeout_seconds: must be from 0.1 to 600, not 601"),

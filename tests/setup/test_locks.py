@@ -56,8 +56,10 @@ def version_of(pin: Requirement) -> str:
 def roots(lock: Path) -> list[str]:
     """The requirements that a lock file is made from: those of the project, and for the tests their own."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    wanted: list[str] = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
+    extras = project["optional-dependencies"]
+    wanted: list[str] = [*project["dependencies"], *extras["metrics"], *extras["tui"]]
     if lock == TESTS:
+        wanted += extras["mcp"]
         lines = (REPO / "tests" / "requirements.in").read_text().splitlines()
         wanted += [line for line in lines if line and not line.startswith("#")]
     return wanted

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import random
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing as closed
 from pathlib import Path
@@ -409,6 +411,7 @@ def test_what_the_reports_show_is_left_of_a_real_run(call: Run, tmp_path: Path) 
 
 @pytest.mark.parametrize(("args", "code", "words"), [
     (("--older-than", "soon"), 2, "is not a length of time"), (("--older-than", "-1d"), 2, "is not a length of time"),
+    (("--older-than", "1"), 2, "'1' has no unit"), (("--older-than", "1d2"), 2, "is not a length of time"),
     (("--max-size", "5M"), 2, "is not a size"), (("--max-size", "10kB"), 2, "less than 1MB"), (("x",), 2, "x")])
 def test_mistakes(call: Run, database: Path, args: tuple[str, ...], code: int, words: str) -> None:
     """A usage error, and nothing is removed."""
@@ -439,3 +442,32 @@ def test_another_programs_database(call: Run, tmp_path: Path) -> None:
         connection.commit()
     assert call("--db", path, "--older-than", "0s").returncode == 78
     assert ask(path, "SELECT count(*) FROM process_events") == 1
+
+
+def on_terminal(args: list[str], answer: bytes, env: dict[str, str]) -> tuple[int, bytes]:
+    """Run rh-prune with a terminal as its standard input; exit code and what it prints on standard error."""
+    master, slave = pty.openpty()
+    child = subprocess.Popen([sys.executable, "-P", "-m", "rogue_hunter", "prune", *args], stdin=slave,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
+    os.close(slave)
+    os.write(master, answer)
+    try:
+        _, err = child.communicate(timeout=60)
+    finally:
+        os.close(master)
+    return child.returncode, err
+
+
+def test_more_than_half_of_the_history_is_asked_about(database: Path, clean_env: dict[str, str]) -> None:
+    """On a terminal; in cron nothing is asked, and less is not asked about either."""
+    few = ["--db", str(database), "--older-than", "36500d"]
+    code, err = on_terminal(few, b"", clean_env)
+    assert code in (0, 1) and b"Proceed" not in err
+    much = ["--db", str(database), "--older-than", "1s"]
+    for answer in (b"n\n", b"\n"):
+        code, err = on_terminal(much, answer, clean_env)
+        assert code == 1 and b"rows of history" in err and b"nothing was removed" in err
+    before = ask(database, "SELECT count(*) FROM process_events")
+    code, err = on_terminal(much, b"y\n", clean_env)
+    assert code == 0, err
+    assert ask(database, "SELECT count(*) FROM process_events") < before / 2

@@ -1,4 +1,5 @@
-"""What clients of the socket get: every tick, and answers to their requests (a log entry, the last slices, pruning).
+"""What clients of the socket get: every tick, and answers to their requests (a log entry, the last slices,
+all processes, pruning).
 
 A tick becomes bytes once, however many clients there are, and not at all when there is none.
 """
@@ -11,6 +12,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from heapq import nlargest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +23,7 @@ from rogue_hunter.daemon.socket.address import Peer
 from rogue_hunter.daemon.socket.server import Bucket, Handler, Reply
 from rogue_hunter.store import prune as pruning
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record, Tick, record
+from rogue_hunter.stream.tick import Record, Row, Tick, record
 
 HISTORY = 120
 """Ticks whose highest score is sent to a new client: 40 s at 3 Hz, the width of a terminal's sparkline."""
@@ -52,7 +54,7 @@ class Clients(Protocol):
 
 class Feed:
     """Encodes ticks for clients, and keeps what a new client is sent first. `state` returns the fields of
-    initial_state that describe rh-pipe itself."""
+    initial_state that describe rh-pipe itself; `whole` is the last tick with all of its processes."""
 
     def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
         self._state = state
@@ -60,6 +62,7 @@ class Feed:
         self._history: deque[tuple[float, int | None]] = deque(maxlen=HISTORY)
         self._events: dict[str, Record] = {}
         self._last: Tick | None = None
+        self.whole: Tick | None = None
 
     def take(self, tick: Tick) -> None:
         """Keep what a new client will be sent."""
@@ -72,6 +75,7 @@ class Feed:
         if tick.row is not None:
             self._history.append((tick.row["ts"], tick.row.get("max_score")))
             self._last = Tick(tick.row, dict(tick.rogues))
+            self.whole = Tick(tick.row, tick.processes)
 
     def frame(self, tick: Tick) -> bytes:
         """The lines of a tick for clients."""
@@ -155,6 +159,35 @@ def slices(recent: Callable[[], list[Record]], now: Callable[[], float] = time.t
         reply(record("slices", ts=now(), records=recent()))
 
     return handle
+
+
+MOST = 10_000
+"""Processes in one answer: 9 MB, 15 ms of work."""
+
+CMDLINE = 400
+"""Characters of a command line in such an answer: two lines of a wide terminal."""
+
+
+def processes(last: Callable[[], Tick | None], later: Callable[[Callable[[], object]], object]) -> Handler:
+    """Answer a `processes_request` with rows of the tick `last()`. `later` calls a function when there is time before
+    the beat."""
+
+    def handle(asked: Record, _peer: Peer, reply: Reply) -> None:
+        limit = asked["limit"]
+        if not 1 <= limit <= MOST:
+            raise ValueError(f"limit is not between 1 and {MOST}")
+        later(lambda: reply(_processes(last(), limit)))
+
+    return handle
+
+
+def _processes(tick: Tick | None, limit: int) -> Record:
+    rows: list[Row] = [] if tick is None else nlargest(limit, tick.processes.values(), key=lambda row: (
+        row.get("score", 0), row.get("cpu_percent", 0.0), row.get("memory_bytes", 0)))
+    return record("processes", ts=tick.row["ts"] if tick is not None and tick.row is not None else None,
+                  total=len(tick.processes) if tick is not None else 0,
+                  rows=[row if len(row.get("cmdline", "")) <= CMDLINE else {**row, "cmdline": row["cmdline"][:CMDLINE]}
+                        for row in rows])
 
 
 class Pruner:

@@ -95,11 +95,11 @@ class Pipe:
 NOBODY = SocketError("/s: no rh-pipe serves it", 69)
 
 
-def test_delay_grows_to_2_s_and_is_reset_by_a_connection() -> None:
+def test_delay_grows_to_1500_ms_and_is_reset_by_a_connection() -> None:
     """Twice as long each time; reported once; a connection that gave something resets the wait."""
     pipe = Pipe(*[NOBODY] * 5, b'{"type":"initial_state","v":1}\n', NOBODY, b"")
     got = pipe.run()
-    assert pipe.waits == [0.5, 1, 2, 2, 2, 0.5, 1, 2]
+    assert pipe.waits == [0.5, 1, 1.5, 1.5, 1.5, 0.5, 1, 1.5]
     assert [batch for batch in got if batch] == [[b'{"type":"initial_state","v":1}\n']]
     assert len([s for s in pipe.said if "no rh-pipe" in s]) == 1
     assert "connected" in pipe.said and "rh-pipe ended; connecting again" in pipe.said
@@ -136,6 +136,16 @@ def test_a_line_without_end_is_not_held() -> None:
         next(lines_of(receive))
     ours.close()
     theirs.close()
+
+
+def test_lines_of_many_pieces_are_put_together() -> None:
+    """However the bytes are cut, the lines are the same."""
+    from rogue_hunter.daemon.socket.client import lines_of
+
+    data = b"one\n" + b"x" * 1000 + b"\n\ntwo\nnot complete"
+    for step in (1, 3, 7, 1000, 5000):
+        pieces = iter([data[i:i + step] for i in range(0, len(data), step)])
+        assert list(lines_of(lambda pieces=pieces: next(pieces, b""))) == [b"one\n", b"x" * 1000 + b"\n", b"\n", b"two\n"]  # type: ignore[misc]
 
 
 def test_the_reader_goes_away_while_we_wait() -> None:

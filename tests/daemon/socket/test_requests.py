@@ -13,10 +13,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rogue_hunter.config.options import Retention
-from rogue_hunter.daemon.socket.requests import Pruner, slices
+from rogue_hunter.daemon.socket.requests import CMDLINE, Pruner, processes, slices
 from rogue_hunter.store.database import open_writer
+from rogue_hunter.stream.tick import Tick
 from tests.tools.docs import json_schema
 from tests.tools.sockets import Served, received
+from tests.tools.ticks import closing, key, row
 
 
 def test_prune_through_the_socket(serve: Callable[..., Served], tmp_path: Path) -> None:
@@ -57,6 +59,34 @@ def test_slices_through_the_socket(serve: Callable[..., Served]) -> None:
     (answer,) = received(client, served)
     Draft202012Validator(json_schema("slices")).validate(answer)
     assert answer == {"type": "slices", "v": 1, "ts": 7.0, "records": kept}
+
+
+def asked(served: Served, request_: bytes) -> dict[str, Any]:
+    """The answer to a request."""
+    client = served.connect()
+    received(client, served)
+    client.setblocking(True)
+    client.sendall(request_ + b"\n")
+    served.loop.sleep(0.1)
+    found: dict[str, Any] = received(client, served)[-1]
+    return found
+
+
+def test_processes_through_the_socket(serve: Callable[..., Served]) -> None:
+    """Those with the highest score, the most CPU, the most memory; of the last tick, rogue or not."""
+    served = serve()
+    served.server.handle("processes_request", processes(lambda: served.feed.whole, served.loop.soon))
+    none = asked(served, b'{"type":"processes_request","v":1,"limit":5}')
+    assert none == {"type": "processes", "v": 1, "total": 0, "rows": []}
+    rows = [row(2, score=9), row(3, cpu_percent=50.0), row(4, memory_bytes=1 << 40, cmdline="x" * 4000), row(5)]
+    served.feed.take(Tick(closing(7, 4), {key(each): each for each in rows}))
+    answer = asked(served, b'{"type":"processes_request","v":1,"limit":3}')
+    Draft202012Validator(json_schema("processes")).validate(answer)
+    assert [each["pid"] for each in answer["rows"]] == [2, 3, 4] and answer["total"] == 4
+    assert answer["rows"][0] == rows[0] and len(answer["rows"][2]["cmdline"]) == CMDLINE
+    for wrong in (b"0", b"10001", b"-1", b'"5"'):
+        refused = asked(served, b'{"type":"processes_request","v":1,"limit":' + wrong + b"}")
+        assert refused["type"] == "error" and "limit" in refused["message"]
 
 
 @pytest.mark.parametrize("request_", [

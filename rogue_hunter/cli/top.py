@@ -1,0 +1,51 @@
+"""rh-top: the live view of a running rh-pipe."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rogue_hunter.cli import options, run
+
+if TYPE_CHECKING:
+    from rogue_hunter.config.options import Config
+
+
+@run.command("rh-top", """
+Examples:
+  rh-top                        the processes now, the worst first; ? shows the keys
+  rh-top --socket /run/x.sock   of an rh-pipe that serves another socket
+""")
+@click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="The socket (default: the user's).")
+@options.config_option
+def command(socket: Path | None, config: Config) -> int:
+    """Show what a running rh-pipe sees: the processes with all metrics, what happens, what is tracked.
+
+    Sorts, filters, groups by unit, shows one process with its history, and terminates a process after the question and
+    under the guards of rh-reap. Waits while rh-pipe is not running.
+    """
+    from rogue_hunter.daemon.socket.address import check_length, socket_path
+
+    # Textual paints on standard error.
+    if not all(map(os.isatty, (0, 1, 2))) or os.environ.get("TERM", "dumb") == "dumb":
+        raise run.Failure("needs a terminal; for a pipe or a file: rh-tail", run.USAGE)
+    path = socket_path(config.socket.path, socket)
+    check_length(path)
+    try:
+        from rogue_hunter.tui.app import Top
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in ("textual", "rich"):
+            raise
+        raise run.Failure("textual is not installed; in the checkout: pip install '.[tui]'",
+                          run.UNAVAILABLE) from None
+    app = Top(path, config)
+    code = app.run()
+    if app.reader.error is not None:
+        raise run.Failure(str(app.reader.error), app.reader.error.code)
+    return app.return_code or 0 if code is None else code
+
+
+main = run.entry(command)

@@ -1,0 +1,1 @@
+"""rh-top: the live view of a running rh-pipe, with keys."""

@@ -1,0 +1,336 @@
+"""The picture of rh-top as lines of styled text: pure functions of the model, the arrangement and the size."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rogue_hunter.report.record_text import clock
+from rogue_hunter.schema.field import Key
+from rogue_hunter.schema.sampling import METRICS
+from rogue_hunter.stream.tick import Row
+from rogue_hunter.text.format import clip, columns, duration, size, sparkline, visible
+from rogue_hunter.tui.columns import Column, fill, known, whole
+from rogue_hunter.tui.model import Entry, Model, Order
+
+Piece = tuple[str, str]
+"""Text without control characters, and the name of its style: a band, bold, dim, title, cursor, pause or key."""
+
+Line = tuple[Piece, ...]
+
+SCORE, PID = 6, 7
+COMMAND = 24
+"""The command never has fewer columns than this, unless the terminal has not that many."""
+
+GAUGE = 30
+
+KEYS = (("up down", "select a process (also PgUp PgDn Home End)"),
+        ("Enter", "show one process; fold or unfold a unit"),
+        ("left right", "other metrics"), ("/", "filter by name, arguments, user, unit or pid; Esc clears it"),
+        ("s S", "sort by the next or previous column"), ("r", "reverse the order"), ("t", "as a tree of units"),
+        ("a", "all processes, or only the rogues"), ("k", "terminate the selected process, after a question"),
+        ("space", "pause and continue"), ("?", "this help"), ("q", "quit"))
+FOOT = (("q", "quit"), ("?", "help"), ("Enter", "detail"), ("/", "filter"), ("s", "sort"), ("t", "tree"),
+        ("a", "rogues"), ("k", "terminate"), ("space", "pause"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Heights of the parts for a terminal; 0 for a part that has no room."""
+
+    head: int
+    table: int
+    panels: int
+    foot: int
+
+    @classmethod
+    def of(cls, height: int) -> Sizes:
+        """The parts of a terminal with so many lines: the table grows, the panels have a third at most."""
+        head = 3 if height >= 10 else 1
+        foot = 1 if height >= 8 else 0
+        panels = 0 if height < 18 else min(12, (height - head - foot) // 3)
+        return cls(head, max(1, height - head - foot - panels), panels, foot)
+
+
+# -- head --------------------------------------------------------------------------------------------------------------
+
+def head(model: Model, width: int, now: float, flags: Sequence[str] = ()) -> list[Line]:
+    """Three lines: the machine, the gauge of the highest score with the process that has it, the last scores."""
+    return [_machine(model, width, now, flags), _gauge(model, width), _scores(model, width)]
+
+
+def _machine(model: Model, width: int, now: float, flags: Sequence[str]) -> Line:
+    if not model.connected:
+        left = max(0.0, model.retry_at - now)
+        problem = model.problem or "connecting"
+        return ((fill(f"{problem}; trying again in {left:.1f}s (start it: rh-pipe, or rh-service install)", width),
+                 "critical"),)
+    tick = model.tick
+    if not tick:
+        return ((fill("waiting for the first tick", width), "dim"),)
+    parts: list[Piece] = [(flag, "pause") for flag in flags]
+    if tick.get("late_s", 0.0) >= 0.5:
+        parts.append((f"LATE {duration(tick['late_s'])}", "critical"))
+    if model.state.get("degraded"):
+        parts.append(("DEGRADED", "critical"))
+    if model.state.get("slowed", 1) > 1:
+        parts.append((f"slowed to 1/{model.state['slowed']}", "elevated"))
+    parts += [(clip(str(tick.get("host", "")), 20), "bold"), (clock(tick["ts"]), "")]
+    if "cpu_busy_cores" in tick:
+        parts.append((f"{tick['cpu_busy_cores']:.1f} of {tick.get('cpus', '?')} CPUs", ""))
+    if "memory_available_bytes" in tick:
+        parts.append((f"{size(tick['memory_available_bytes'])} available", ""))
+    parts.append((f"{tick.get('processes', '?')} processes", ""))
+    for resource, kind in (("cpu", "some"), ("memory", "full"), ("io", "full")):
+        value = tick.get(f"pressure_{resource}_{kind}_ms_per_s")
+        if value is not None:
+            parts.append((f"{resource} {value / 10:.0f}%", "elevated" if value >= 200 else "dim"))
+    if "self_cpu_percent" in tick:
+        parts.append((f"rh-pipe {tick['self_cpu_percent']:.1f}%", "dim"))
+    return _joined(parts, width)
+
+
+def _joined(parts: Sequence[Piece], width: int) -> Line:
+    """The parts with two blanks between them, as many as fit."""
+    line: list[Piece] = []
+    used = 0
+    for text, style in parts:
+        gap = 2 if line else 0
+        if used + gap + columns(text) > width:
+            break
+        if gap:
+            line.append(("  ", ""))
+        line.append((text, style))
+        used += gap + columns(text)
+    return (*line, (" " * (width - used), ""))
+
+
+def _gauge(model: Model, width: int) -> Line:
+    score = model.tick.get("max_score") if model.connected else None
+    top = max(model.rogues.values(), key=lambda row: row.get("score", 0), default=None)
+    band = str(top.get("band", "")) if top is not None and score is not None else ""
+    label = f"score {'-' if score is None else score:>3} {band:<9}"
+    room = min(GAUGE, max(0, width - len(label) - 2))
+    filled = round(room * min(100, score or 0) / 100)
+    name = f"  {_name(top)}  {_uses(top)}" if top is not None and score else ""
+    rest = max(0, width - len(label) - room)
+    return ((label, band or "dim"), ("█" * filled, band or "dim"), ("░" * (room - filled), "dim"),
+            (fill(name, rest), ""))
+
+
+def _uses(row: Row) -> str:
+    return str(row.get("dominant_resource") or row.get("dominant_category") or "")
+
+
+def _name(row: Row) -> str:
+    return f"{row.get('name') or row.get('command', '?')} [{row['pid']}]"
+
+
+def _scores(model: Model, width: int) -> Line:
+    label = "highest "
+    room = max(0, width - len(label))
+    values = list(model.scores)[-room:] if room else []
+    return ((label[:width], "dim"), (sparkline(values, 100.0).rjust(room), "" if model.connected else "dim"))
+
+
+# -- table -------------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns that fit between the pid and the command, and the width of the command. `more` counts the columns
+    that are further right."""
+
+    columns: tuple[Column, ...]
+    command: int
+    more: int
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], width: int, first: int) -> Layout:
+        """For a terminal of `width` columns, from the column with number `first` on; the command has a third."""
+        there = known(entry.row for entry in entries)
+        first = min(first, max(0, len(there) - 1))
+        room = width - SCORE - PID - 2 - max(COMMAND, width // 3)
+        shown: list[Column] = []
+        for column in there[first:]:
+            if column.width + 1 > room:
+                break
+            room -= column.width + 1
+            shown.append(column)
+        used = sum(column.width + 1 for column in shown)
+        return cls(tuple(shown), max(1, width - SCORE - PID - 2 - used), len(there) - first - len(shown))
+
+
+def header(layout: Layout, order: Order, width: int, shown: int, total: int) -> Line:
+    """The titles, the one that the table is sorted by marked; at the right what is shown of how many."""
+    mark = "▲" if order.ascending else "▼"
+
+    def title(text: str, field: str) -> str:
+        return text + (mark if order.sort == field else "")
+
+    cells = [title("SCORE", "score").rjust(SCORE)[-SCORE:], title("PID", "pid").rjust(PID)]
+    cells += [column.head(mark if order.sort == column.field else "") for column in layout.columns]
+    count = f"{shown} of {total}" if shown != total else f"{total}"
+    count = f" /{visible(order.filter)} {count}" if order.filter else f" {count}"
+    command = title("UNIT" if order.tree else "COMMAND", "name")
+    room = layout.command - columns(count)
+    cells.append(fill(command, room) + count if room >= len(command) else fill(command, layout.command))
+    return ((fill(" ".join(cells), width), "title"),)
+
+
+def row_line(entry: Entry, layout: Layout, width: int, cursor: bool, stale: bool, folded: bool) -> Line:
+    """One row. Its score has the colour of its band; a process that uses nothing is dim."""
+    row, band = entry.row, str(entry.row.get("band", ""))
+    score = f"{row['score']:>{SCORE}}" if row.get("score") else " " * (SCORE - 1) + "·"
+    pid = f"{row['pid']:>{PID}}" if "pid" in row else " " * PID
+    cells = " ".join((pid, *(column.cell(row) for column in layout.columns)))
+    if entry.members:
+        name = f"{'▸' if folded else '▾'} {row['unit']} ({entry.members})"
+    else:
+        name = "  " * entry.depth + command_text(row)
+    used = SCORE + 1 + columns(cells) + 1
+    text = fill(name, max(0, width - used))
+    if cursor:
+        return ((clip(f"{score} {cells} {text}", width), "cursor"),)
+    quiet = not row.get("score") and row.get("cpu_percent", 0.0) < 0.05
+    plain = "dim" if stale or row.get("own") or (quiet and not entry.members) else ""
+    strong = "dim" if stale else "bold" if entry.members else band if band in ("high", "critical") else plain
+    return ((score, "dim" if stale or not row.get("score") else band), (f" {cells} ", plain), (text, strong))
+
+
+def command_text(row: Row) -> str:
+    """The command line with the directory of the program left out; without one, the kernel's name in brackets. A
+    command of rogue-hunter has the name that people type."""
+    line, command = str(row.get("cmdline") or ""), str(row.get("command", "?"))
+    if not line:
+        return f"[{command}]"
+    if row.get("own") and str(row.get("name", "")).startswith("rh-"):
+        return f"{row['name']} {line.partition(' ' + row['name'][3:])[2].strip()}".rstrip()
+    program, blank, rest = line.partition(" ")
+    last = program.rpartition("/")[2]
+    known = last and (last[:15] == command or last == str(row.get("exe", "")).rpartition("/")[2])
+    return (last if known else program) + blank + rest
+
+
+# -- panels ------------------------------------------------------------------------------------------------------------
+
+def panels(model: Model, width: int, height: int, now: float) -> list[Line]:
+    """What happened, and beside it the open and the last ended events; the latter only where there is room."""
+    left = width if width < 64 else width * 11 // 20
+    log = _log(model, left, height)
+    if left == width:
+        return log
+    tracked = _tracked(model, width - left - 1, height, now)
+    return [(*a, ("│", "dim"), *b) for a, b in zip(log, tracked, strict=True)]
+
+
+def _log(model: Model, width: int, height: int) -> list[Line]:
+    lines: list[Line] = [((fill("ACTIVITY", width), "title"),)]
+    last = list(model.log)[-(height - 1):] if height > 1 else []
+    lines += [((fill(text, width), band),) for band, text in last]
+    return _padded(lines, width, height)
+
+
+def _tracked(model: Model, width: int, height: int, now: float) -> list[Line]:
+    opened = sorted(model.open.values(), key=lambda e: (-e.get("peak_score", 0), e.get("entered", 0.0)))
+    lines: list[Line] = [((fill(f"TRACKED {len(opened)}", width), "title"),)]
+    lines += [_event(event, width, now - event.get("entered", now)) for event in opened]
+    lines += [_event(event, width, None) for event in model.ended]
+    return _padded(lines[:height], width, height)
+
+
+def _event(event: Row, width: int, lasts_s: float | None) -> Line:
+    band = str(event.get("band") or event.get("peak_band", ""))
+    length = duration(max(0.0, lasts_s) if lasts_s is not None else event.get("duration_s"))
+    many = f" ({event['processes']} processes)" if event.get("processes", 1) > 1 else ""
+    who = event["unit"] if event.get("scope") == "unit" and "unit" in event else _name(event)
+    text = f"{event.get('peak_score', '?'):>3} {length:>7} {who}{many}"
+    return ((fill(text if lasts_s is not None else f"{text} ended", width), band if lasts_s is not None else "dim"),)
+
+
+def _padded(lines: list[Line], width: int, height: int) -> list[Line]:
+    return [*lines[:height], *[((" " * width, ""),)] * (height - len(lines))]
+
+
+def foot(width: int, message: str = "") -> Line:
+    """The keys, or a message."""
+    if message:
+        return ((fill(message, width), "bold"),)
+    line: list[Piece] = []
+    used = 0
+    for key, text in FOOT:
+        if used + len(key) + len(text) + 3 > width:
+            break
+        line += [(key, "key"), (f" {text}  ", "")]
+        used += len(key) + len(text) + 3
+    return (*line, (" " * (width - used), ""))
+
+
+# -- one process, help -------------------------------------------------------------------------------------------------
+
+_FACTS = ("user", "state", "unit", "exe", "cgroup", "ppid", "tty", "session", "orphan_of", "nice", "policy")
+
+_LINES = (("score", "SCORE", 100.0), ("cpu_percent", "CPU", None), ("memory_bytes", "MEMORY", None),
+          ("disk_bytes_per_s", "DISK", None))
+
+
+def detail(model: Model, key: Key, last: Row, width: int) -> list[Line]:
+    """One process: names, command line, history, every metric. `last` is its last row, shown when it is gone."""
+    row = model.find(key)
+    gone = row is None
+    row = last if row is None else row
+    band = str(row.get("band", ""))
+    title = f"{_name(row)}  score {row.get('score', '-')} {band}" + "  GONE: these are its last values" * gone
+    lines: list[Line] = [((fill(title, width), "dim" if gone else band or "bold"),), _blank(width)]
+    for text in textwrap.wrap(visible(str(row.get("cmdline") or f"[{row.get('command', '?')}]")), max(10, width))[:4]:
+        lines.append(((fill(text, width), ""),))
+    lines.append(_blank(width))
+    points = model.histories.get(key, ())
+    for name, label, top in _LINES:
+        lines.append(_history(label, name, [getattr(point, name) for point in points], top, width))
+    lines.append(_blank(width))
+    facts = [(name, whole(name, row[name])) for name in _FACTS if name in row]
+    if "start_time" in row and "ts" in model.tick:
+        facts.insert(1, ("age", duration(max(0.0, model.tick["ts"] - row["start_time"]))))
+    lines += [((f"{name:<12}", "dim"), (fill(text, max(0, width - 12)), "")) for name, text in facts]
+    lines.append(_blank(width))
+    return lines + _metrics(row, width)
+
+
+def _history(label: str, name: str, values: Sequence[float | None], top: float | None, width: int) -> Line:
+    last = values[-1] if values else None
+    text = clip(f"{label:<7} {whole(name, last) if last is not None else '-':>12}  ", width)
+    room = max(0, width - columns(text))
+    return ((text, "dim"), (fill(sparkline(list(values)[-room:] if room else [], top), room), ""))
+
+
+def _metrics(row: Row, width: int) -> list[Line]:
+    """Every metric that is known, in as many columns as fit."""
+    cells = [(f.name, whole(f.name, row[f.name])) for f in METRICS if f.name in row]
+    many = max(1, width // 42)
+    each = width // many
+    lines: list[Line] = []
+    for start in range(0, len(cells), many):
+        line: list[Piece] = []
+        for name, text in cells[start:start + many]:
+            line += [(fill(name, min(28, each)), "dim"), (fill(text, max(0, each - 28)), "")]
+        lines.append(tuple(line))
+    return lines
+
+
+def _blank(width: int) -> Line:
+    return ((" " * width, ""),)
+
+
+def help_lines(width: int) -> list[Line]:
+    """The keys."""
+    title = "rh-top: the processes that make this machine pause, as rh-pipe sees them"
+    lines: list[Line] = [((fill(title, width), "bold"),), _blank(width)]
+    lines += [((f"  {key:<12}", "key"), (fill(text, max(0, width - 14)), "")) for key, text in KEYS]
+    notes = ("SCORE is how far a process exceeds its fair share, 0 to 100. USES is the resource it takes.",
+             "DELAY is the time that it waited for a CPU, in ms a second. CHILD% is the CPU of children that ended.",
+             "TRACKED lists the events: processes at or above the tracking band, with their peak.",
+             "Other rogue-hunter commands are dim. Everything comes from rh-pipe; rh-report tells the past.")
+    lines += [_blank(width), *(((fill(text, width), "dim"),) for note in notes
+                               for text in textwrap.wrap(note, max(10, width)))]
+    return lines

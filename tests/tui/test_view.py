@@ -1,0 +1,99 @@
+"""The picture of rh-top: it fits any terminal, and a name that a process chose is only text."""
+
+from __future__ import annotations
+
+import pytest
+
+from rogue_hunter.text.format import columns
+from rogue_hunter.tui import view
+from rogue_hunter.tui.model import Model, Order
+from tests.tools.ticks import START
+from tests.tui.feed import HOSTILE, event, processes, running
+
+
+@pytest.fixture
+def model() -> Model:
+    """With an open event of the hostile process, and one that ended."""
+    made = Model(lambda: START + 1)
+    for batch in [*running(), event("enter", processes()[3]), event("enter", processes()[0], "e2"),
+                  event("exit", processes()[2], "e3", reason="below_threshold")]:
+        made.take(batch)
+    return made
+
+
+def picture(model: Model, width: int, height: int, **order: object) -> list[view.Line]:
+    """All parts, one below the other, and the views of one process and of help."""
+    sizes = view.Sizes.of(height)
+    arranged = Order(**order)  # type: ignore[arg-type]
+    entries = model.entries(arranged)
+    layout = view.Layout.of(entries, width, 0)
+    lines = [*view.head(model, width, START)[:sizes.head],
+             view.header(layout, arranged, width, len(entries), len(entries)),
+             *(view.row_line(entry, layout, width, n == 1, False, False) for n, entry in enumerate(entries)),
+             *(view.panels(model, width, sizes.panels, START) if sizes.panels else []), view.foot(width)]
+    return [*lines, *view.detail(model, (4004, 1000), {}, width), *view.help_lines(width)]
+
+
+def plain(line: view.Line) -> str:
+    return "".join(text for text, _ in line)
+
+
+@pytest.mark.parametrize("tree", [False, True])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50), (60, 20), (40, 10), (20, 5), (100, 30), (300, 90)])
+def test_every_line_has_the_width_of_the_terminal(model: Model, width: int, height: int, tree: bool) -> None:
+    for line in picture(model, width, height, tree=tree):
+        text = plain(line)
+        assert columns(text) <= width, text
+        assert not [c for c in text if ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or c == "\u202e"], text
+
+
+def test_the_parts_share_the_lines_of_the_terminal() -> None:
+    for height in range(1, 120):
+        sizes = view.Sizes.of(height)
+        assert sizes.head + sizes.table + sizes.panels + sizes.foot <= max(height, 2)
+        assert sizes.table >= 1
+
+
+def test_the_command_is_never_squeezed_out(model: Model) -> None:
+    """At 80 columns the name of the program is there, its directory is not."""
+    lines = [plain(line) for line in picture(model, 80, 24)]
+    (loop,) = (text for text in lines if " 4001 " in text and "99.5" in text)
+    assert loop.startswith("    72    4001") and "python3 backup.py --all" in loop
+    assert any(text.rstrip().endswith("[idle]") for text in lines)
+
+
+def test_the_head_says_what_the_machine_does(model: Model) -> None:
+    first, gauge, scores = (plain(line) for line in view.head(model, 100, START, ["PAUSED"]))
+    assert first.startswith("PAUSED  testhost") and "0.1 of 8 CPUs" in first and "200 processes" in first
+    assert gauge.startswith("score  72 high     ██████████████████████░░░░░░░░  backup.py [4001]  cpu")
+    assert scores.startswith("highest ") and scores.rstrip().endswith("▆▆▆")
+    model.disconnected("rh-pipe is not running", 1.5)
+    assert "trying again in 1.5s" in plain(view.head(model, 100, START + 1)[0])
+
+
+def test_a_hostile_name_is_shown_and_does_nothing(model: Model) -> None:
+    """Escapes are visible, and brackets, which are markup elsewhere, stay brackets."""
+    text = "\n".join(map(plain, picture(model, 200, 50)))
+    assert "\\x1b[2J[red]x[/red]\\u202eevil\\nline[b" in text and HOSTILE not in text
+
+
+def test_more_metrics_are_further_right(model: Model) -> None:
+    entries = model.entries(Order())
+    first, later = view.Layout.of(entries, 80, 0), view.Layout.of(entries, 80, 5)
+    assert first.columns[0].title == "CPU%" and first.more > 0 and first.command >= view.COMMAND
+    assert later.columns[0] not in first.columns[:5] and view.Layout.of(entries, 80, 99).columns
+
+
+def test_the_view_of_one_process_has_every_metric_and_survives_its_end(model: Model) -> None:
+    loop = processes()[0]
+    text = "\n".join(map(plain, view.detail(model, (4001, 1000), loop, 100)))
+    assert "backup.py [4001]  score 72 high" in text and "/usr/bin/python3 backup.py --all" in text
+    assert "cpu_percent" in text and "99.5 %" in text and "make[4000]" in text
+    model.take([b'{"type":"processes","v":1,"total":0,"rows":[]}\n'])
+    assert "GONE" in plain(view.detail(model, (4001, 1000), loop, 100)[0])
+
+
+def test_tracked_events_and_what_ended(model: Model) -> None:
+    text = "\n".join(map(plain, view.panels(model, 120, 8, START)))
+    assert "TRACKED 2" in text and " 72  1m 00s backup.py [4001]" in text and "ended" in text
+    assert "dd (pid 4003) calmed down after 1m 00s, peak 50" in text
