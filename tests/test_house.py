@@ -20,7 +20,7 @@ FILES = sorted(file for file in PACKAGE.rglob("*.py") if "data" not in file.rela
 
 ROOMS = (
     "text", "schema", "config", "stream", "host", "sampling", "scoring", "tracking", "rules", "reaper", "capture",
-    "store", "verdict", "report", "daemon", "service", "tui", "cli",
+    "recorder", "store", "verdict", "report", "daemon", "service", "tui", "cli",
 )
 """The rooms, lowest first. A room imports from itself and from lower ones."""
 TOP = {"__init__": -1, "paths": 0, "files": 0, "worker": 0, "metrics": ROOMS.index("rules"), "bench": ROOMS.index("daemon"), "__main__": len(ROOMS)}

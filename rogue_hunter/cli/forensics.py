@@ -38,6 +38,7 @@ Examples:
   rh-forensics parse spindump.txt | jq 'select(.cpu_seconds > 1)'
   rh-forensics capture 4711                  capture a process now
   rh-forensics capture 4711 --ndjson | rh-forensics blame -
+  rh-forensics profile --pid 4711 --for 5s   where in its code a process spends its time
 """, invoke_without_command=True)
 @click.option("--tee", is_flag=True, help="Also print all of the input, not only the captures.")
 @click.option("--band", type=click.Choice(BANDS[1:]),
@@ -220,6 +221,47 @@ def capture(pids: tuple[int, ...], form: str | None, config: Config) -> int:
         return run.UNAVAILABLE
     return run.print_answer(Answer(records, lambda look: capture_text(records[0], records[1:], look),
                                    code=run.UNAVAILABLE if missing else run.OK), form)
+
+
+# -- profile -----------------------------------------------------------------------------------------------------------
+
+LONGEST_S = 300.0
+
+
+@command.command("profile")
+@click.option("--pid", type=click.IntRange(1), required=True, metavar="PID", help="The process.")
+@click.option("--for", "seconds", type=options.Seconds(), default="5s", show_default=True, metavar="TIME",
+              help="How long, at most 5m.")
+@click.option("--flame", "form", flag_value="flame", help="Collapsed stacks, for a flame graph.")
+@click.option("--speedscope", "form", flag_value="speedscope", help="A file for https://www.speedscope.app.")
+@_forms
+def profile(pid: int, seconds: float, form: str | None) -> int:
+    """Record where a process spends its CPU time, 99 times a second, on Linux: stacks with function names.
+
+    A process of Python is recorded by py-spy if that is installed, so that the frames are its functions. Exit 69 if the
+    process does not exist or must not be recorded, 1 if it used no CPU time.
+    """
+    from rogue_hunter.recorder.profile import profile as make
+    from rogue_hunter.report.flame import collapsed_text, speedscope, top_text
+    from rogue_hunter.report.render import Answer
+
+    if seconds > LONGEST_S:
+        raise run.Failure(f"--for: at most {LONGEST_S:g}s", run.USAGE)
+    shown = form if form in ("flame", "speedscope") else run.output_form(form, FORMS)
+    records = make(pid, seconds)
+    if not records:
+        run.say(f"{pid}: used no CPU time")
+    if shown == "speedscope":
+        data = wire.dumps_pretty(speedscope(records, f"process {pid}")) + b"\n"
+    elif shown == "flame":
+        data = collapsed_text(records).encode("utf-8", "backslashreplace")
+    else:
+        return run.print_answer(Answer(records, lambda look: top_text(records, look, 20) if records else "",
+                                       code=run.OK if records else run.FOUND), shown)
+    out = run.output()
+    out.write(data)
+    out.flush()
+    return run.OK if records else run.FOUND
 
 
 main = run.entry(command)

@@ -105,6 +105,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     from rogue_hunter.daemon.socket.address import socket_path
     from rogue_hunter.host.platform import here
     from rogue_hunter.reaper.platform import here as machine
+    from rogue_hunter.recorder.stage import FlightRecorder
     from rogue_hunter.sampling.limits import Limits
     from rogue_hunter.store.database import DatabaseError
 
@@ -149,7 +150,9 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
             pipe.run(config, host, database, hz=hz, seconds=seconds,
                      write=run.write_output if tee else None, sleep=sleep,
                      warn=lambda message: say("warning", message),
-                     evidence=(Limits(), Waits()) if here_and_now else (), captures=captures, rules=rules,
+                     evidence=(Limits(), Waits()) if here_and_now else (), captures=captures,
+                     recorder=FlightRecorder(config.recorder, lambda message: say("info", message))
+                     if here_and_now and sys.platform == "linux" else None, rules=rules,
                      start=background(config, loop, setting, say, log, notifier))
     except Exception as error:
         # Refused because another rh-pipe runs: the log is that one's.

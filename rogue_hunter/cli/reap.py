@@ -37,7 +37,7 @@ TOGETHER_S = 0.2
 """The matches of a tick are written at once; when nothing follows for so long, there are no more of them."""
 
 
-@run.command("rh-reap", """
+@run.group("rh-reap", """
 Examples:
   rh-sample -n 2 | rh-match | rh-reap --dry-run   what would be terminated
   rh-sample -n 2 | rh-match | rh-reap             asks on the terminal first
@@ -46,7 +46,8 @@ Examples:
   rh-reap --command firefox                       choose among those of a name
   rh-reap --pick --remedy stop                    choose, and stop for 30 s
   rh-reap --verify                                was the audit file changed?
-""")
+  rh-reap prove --pid 4711 --victim 812           does 812 recover meanwhile?
+""", invoke_without_command=True)
 @click.option("--dry-run", is_flag=True, help="Send no signal; print what would be done.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. All protections stay in force.")
 @click.option("--pid", "pids", type=options.Whole(1, PID_MAX), multiple=True, metavar="PID",
@@ -132,6 +133,48 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], text: str | None, p
     elif counted is not None and not quiet:
         counted.report(matcher.undecided if matcher is not None else 0)
     return interrupts.code or finish() or exit_code(actions)
+
+
+@command.command("prove")
+@click.option("--pid", "suspect", type=options.Whole(1, PID_MAX), required=True, metavar="PID",
+              help="The suspect: it is stopped for 0.2 s in each trial.")
+@click.option("--victim", type=options.Whole(1, PID_MAX), required=True, metavar="PID",
+              help="The process that waits: only looked at.")
+@click.option("--trials", type=options.Whole(8, 100), default=10, show_default=True, metavar="N",
+              help="How often the suspect is stopped.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask. All protections stay in force.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors on standard error.")
+@options.rules_options
+def prove_(suspect: int, victim: int, trials: int, yes: bool, quiet: bool, config: Config, rules: RuleSet) -> int:
+    """Prove by experiment whether a process makes another one wait, and print a proof record.
+
+    The suspect is stopped for 0.2 s several times, in random order with stretches in which it runs; a permutation test
+    decides: proven, refuted, or not_proven. Every protection of rh-reap applies to the suspect; each experiment is in
+    the audit file, at most 5 an hour. Another process continues the suspect whatever happens to this command. Exit 1
+    unless it is proven.
+    """
+    from rogue_hunter.reaper.audit import audit_log
+    from rogue_hunter.reaper.confirm import confirm_on_tty, proof_question
+    from rogue_hunter.reaper.platform import here
+    from rogue_hunter.reaper.prove.experiment import Experiment, prove
+    from rogue_hunter.reaper.run import Setup
+    from rogue_hunter.stream import wire
+
+    interrupts = Interrupts()
+
+    def ask(candidates: Sequence[Candidate]) -> bool:
+        return confirm_on_tty(candidates, words=proof_question)
+
+    setup = Setup(rules, here(), audit_log(config.reap, rules.settings), paths.state_dir(), host=platform.node(),
+                  confirm=None if yes else interrupts.asking(ask))
+    with interrupts.handled(setup.stop.set):
+        proof = prove(suspect, victim, setup, Experiment(trials=trials))
+    out = run.output()
+    out.write(wire.dumps(proof) + b"\n")
+    out.flush()
+    if not quiet:
+        run.say(f"{proof['verdict'].replace('_', ' ')}: {proof['detail']}")
+    return interrupts.code or (run.OK if proof["verdict"] == "proven" else run.FOUND)
 
 
 class Interrupts:

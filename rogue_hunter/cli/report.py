@@ -36,6 +36,11 @@ _ABOUT = (
     click.option("--event", "event_id", metavar="ID", help="The time of this event (see `rh-report events`)."),
     click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
                  help="Write to this file, which only you can read, instead of standard output."))
+_FLAME = (click.option("--pause", "pause_id", metavar="ID", help="The stacks of this pause (see `rh-report pauses`)."),
+          click.option("--capture", "capture_id", metavar="ID",
+                       help="The stacks of this capture (see `rh-report captures`)."),
+          click.option("--speedscope", "part", flag_value="speedscope",
+                       help="A file for the viewer speedscope instead of collapsed stacks."))
 _EXIT_CODE = click.option("--exit-code", is_flag=True, help="Exit 1 unless rh-pipe is running and writes.")
 
 
@@ -48,7 +53,8 @@ class View:
     `place` is `module:function` in rogue_hunter.report.views; the function takes a Source and an Asked and returns an
     Answer. `names` are its arguments. `period`: used, ignored (accepted, so that a script can give all views the same
     options) or refused. `database`: needed, optional or unused. `usual` is the default limit in a table; a view without
-    one accepts and ignores -n. `more` are options of this view only.
+    one accepts and ignores -n. `form` is the usual form, also in a pipe; None is that of all commands. `more` are
+    options of this view only.
     """
 
     place: str
@@ -57,6 +63,7 @@ class View:
     period: str = "used"
     database: str = "needed"
     usual: int | None = None
+    form: str | None = None
     more: tuple[Callable[[Any], Any], ...] = ()
     file: str = ""
 
@@ -77,6 +84,8 @@ VIEWS: dict[str, View] = {
     "captures": View("captures:captures", "captured evidence of bad moments, newest first", usual=20),
     "capture": View("captures:capture", "one capture: who blocked whom, threads, log", ("ID",), "refused", usual=0,
                     more=_PARTS),
+    "flame": View("flame:flame", "collapsed stacks of a pause or a capture, for a flame graph", (), "refused",
+                  form="table", more=_FLAME),
     "top": View("events:top", "commands by their time at or above the tracking band", usual=20, more=(_BY,)),
     "actions": View("actions:actions", "what the reaper did or refused, and why, newest first", usual=20),
     "matches": View("actions:matches", "processes that matched a rule (in observe mode: what armed mode would have "
@@ -233,7 +242,7 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
            pause_id: str | None = None, event_id: str | None = None, output: Path | None = None,
            since: float | None = None, until: float | None = None,
            at: float | None = None, text: str | None = None, by: str = "command", part: str | None = None,
-           exit_code: bool = False, **_names: str) -> int:
+           exit_code: bool = False, capture_id: str | None = None, **_names: str) -> int:
     from functools import partial
 
     from rogue_hunter.daemon.socket.client import live_slices
@@ -255,10 +264,11 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
     if period.since > period.until:
         raise run.Failure(f"--since ({moment(period.since, 0)}) is later than --until ({moment(period.until, 0)})",
                           run.USAGE)
-    form = run.output_form(form or ("table" if part == "oneline" or view.file else None))
+    form = run.output_form(form or ("table" if part == "oneline" or view.file else view.form))
     database = options.database_path(db, config, make=False)
     asked = Asked(period, limit, which, form == "table" and template is None, at, by, part or "", exit_code,
-                  live=partial(live_slices, database, config), pause=pause_id or "", event=event_id or "")
+                  live=partial(live_slices, database, config), pause=pause_id or "", event=event_id or "",
+                  capture=capture_id or "")
     try:
         answer = _answer(view, asked, database, now, config)
         if output is not None:
@@ -296,6 +306,7 @@ Examples:
   rh-report pauses --since 7d
   rh-report offenders --since 30d --by unit
   rh-report usage --by disk --since 00:00 --until 06:00
+  rh-report flame --pause 12 | flamegraph.pl > pause.svg
   rh-report events --since 2d --command chrome
   rh-report events --csv --columns entry_time,command,peak_score > events.csv
   rh-report --since 10m --format '{peak_score} {command} (pid {pid})'

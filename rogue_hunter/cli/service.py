@@ -6,9 +6,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,8 +21,16 @@ if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
     from rogue_hunter.service.manager import Manager
 
-_manager_option = click.option(
-    "--manager", type=click.Choice(["systemd", "launchd"]), help="Service manager (default: that of this machine).")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _manager_option(function: _F) -> _F:
+    """--manager and --system: the manager reaches the command as `manager`."""
+    function = click.option("--manager", type=click.Choice(["systemd", "launchd"]),
+                            help="Service manager (default: that of this machine).")(function)
+    return click.option("--system", "manager", flag_value="system",
+                        help="Linux: one service for all processes, under a user of its own; for root.")(function)
+
 
 
 @run.group("rh-service", """
@@ -31,6 +39,7 @@ Examples:
   rh-service install --print    only print the unit file or property list
   rh-service status && rh-service logs -n 20
   rh-service uninstall          keeps the history
+  sudo rh-service install --system    one service for all processes and users
 """)
 def command() -> None:
     """Run rh-pipe as a service of this user: systemd on Linux, launchd on macOS."""
@@ -64,7 +73,9 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
     _say(service.install())
     if tailspin:
         _say(_sudoers(config).install())
-    if service.kind == "systemd":
+    if service.kind == "systemd" and manager == "system":
+        run.say("its history is in /var/lib/rogue-hunter: sudo rh-report --db /var/lib/rogue-hunter/rogue-hunter.db")
+    elif service.kind == "systemd":
         run.say("it stops at logout; to keep it: loginctl enable-linger")
     return run.OK
 
@@ -191,11 +202,12 @@ def _service(manager: str | None, words: Sequence[str] | None = None) -> Manager
     from rogue_hunter.service.manager import program
     from rogue_hunter.service.platform import here
 
-    platform = {"systemd": "linux", "launchd": "darwin", None: sys.platform}[manager]
+    platform = {"systemd": "linux", "launchd": "darwin"}.get(manager or "", sys.platform)
     errors = paths.state_dir() / "rh-pipe.err"
+    system = manager == "system"
     if words is None:
-        words = here(program(), errors, platform=platform).arguments()
-    return here(program(words), errors, platform=platform)
+        words = here(program(), errors, platform=platform, system=system).arguments()
+    return here(program(words), errors, platform=platform, system=system)
 
 
 def _sudoers(config: Config) -> Any:

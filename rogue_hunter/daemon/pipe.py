@@ -15,6 +15,7 @@ from rogue_hunter.daemon.rules_stage import RuleStages
 from rogue_hunter.daemon.services import Running, Services, Start
 from rogue_hunter.daemon.socket.server import line_of
 from rogue_hunter.host.protocol import Host
+from rogue_hunter.recorder.stage import FlightRecorder
 from rogue_hunter.report.live_verdict import pause_culprits
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import beats_of, sample
@@ -105,7 +106,8 @@ class Tee:
 
 
 def stages(config: Config, writer: Writer, restored: Iterable[Open], history: History, evidence: Iterable[Stage],
-           captures: Stage | None, rules: RuleStages, services: Services, tee: Stage | None) -> Pipeline:
+           captures: Stage | None, recorder: Stage | None, rules: RuleStages, services: Services,
+           tee: Stage | None) -> Pipeline:
     """The stages of rh-pipe in their order, behind `sample`."""
     order: list[Stage | None] = [
         Lineage(),
@@ -115,9 +117,11 @@ def stages(config: Config, writer: Writer, restored: Iterable[Open], history: Hi
         Pauses(config.pause),
         history,
         captures,
+        recorder,
         rules.match,
         rules.reap,
         rules.others,
+        rules.prove,
         rules.tell,
         rules.metrics,
         Store(writer),
@@ -133,7 +137,8 @@ def stages(config: Config, writer: Writer, restored: Iterable[Open], history: Hi
 def run(config: Config, host: Host, database: Path, *, hz: float | None = None, seconds: float | None = None,
         write: Callable[[bytes], object] | None = None, sleep: Callable[[float], bool] | None = None,
         clock: Clock | None = None, warn: Callable[[str], None], evidence: Iterable[Stage] = (),
-        captures: Stage | None = None, rules: RuleStages | None = None, start: Start | None = None) -> int:
+        captures: Stage | None = None, recorder: FlightRecorder | None = None, rules: RuleStages | None = None,
+        start: Start | None = None) -> int:
     """Sample, score, track and store until `seconds` have passed or `sleep` says stop; returns the number of ticks.
 
     `evidence` are stages that read more of this machine than the host does: limits that bind, waits without use.
@@ -141,6 +146,8 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
     entered when the database is ours. Raises DatabaseError, HostError, what `start` raises.
     """
     rate = Rate(hz or config.system.hz)
+    if recorder is not None:
+        recorder.rate = rate
     clock = clock or getattr(host, "clock", None)
     now = clock.wall if clock else time.time
     lock = Lock(database)
@@ -156,7 +163,7 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
             history = History(config, judge=pause_culprits)
             running = Running(writer, opener.now, rate, configure, history.slicer.recent)
             with start(running) if start else nullcontext(Services()) as services:
-                pipeline = stages(config, writer, writer.open_events(), history, evidence, captures,
+                pipeline = stages(config, writer, writer.open_events(), history, evidence, captures, recorder,
                                   rules or RuleStages(), services, Tee(write, warn) if write is not None else None)
                 facts = {"pid": os.getpid(), "started_at": now(), "stopped_at": None, **services.facts}
 

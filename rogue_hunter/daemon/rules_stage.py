@@ -23,7 +23,7 @@ from rogue_hunter.reaper.notify import Notifier, sentence
 from rogue_hunter.reaper.process import Machine
 from rogue_hunter.reaper.run import Setup
 from rogue_hunter.reaper.signals import Stop
-from rogue_hunter.reaper.stage import BackgroundReap
+from rogue_hunter.reaper.stage import BackgroundProve, BackgroundReap
 from rogue_hunter.rules.load import user_rules
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import LOG_LEVELS, REMEDIES, RuleError, RuleSet, Settings
@@ -90,6 +90,7 @@ class RuleStages:
     match: Stage | None = None
     reap: Stage | None = None
     others: Stage | None = None
+    prove: Stage | None = None
     tell: Stage | None = None
     metrics: Stage | None = None
 
@@ -121,18 +122,22 @@ class _Rules:
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
-    def reaping(self) -> tuple[Stage | None, Stage | None]:
-        """The stages of the reaper and of other reapers' actions; none without a machine to act on."""
+    def reaping(self) -> tuple[Stage | None, Stage | None, Stage | None]:
+        """The stages of the reaper, of other reapers' actions and of proofs; none without a machine to act on."""
         machine = self._machine
         if machine is None:
-            return None, None
+            return None, None, None
         first = self._made(machine, self.rules.now, self.reap, Patterns())
 
         def path() -> Path:
             setup = self._setup
             return setup.audit.path if setup is not None else _path(self.reap, self.rules.now)
 
-        return (BackgroundReap(first, wait_s=END_S, current=lambda: self._setup), FollowAudit(path, self._run))
+        def proving() -> Setup | None:
+            return self._made(machine, self.rules.now, self.reap, Patterns()) if self.reap.prove else None
+
+        return (BackgroundReap(first, wait_s=END_S, current=lambda: self._setup), FollowAudit(path, self._run),
+                BackgroundProve(proving))
 
     def tell(self, tick: Tick) -> Tick:
         """Log matches and actions, and show them on the desktop if the rule asks for it."""

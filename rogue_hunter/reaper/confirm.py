@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rogue_hunter.reaper.candidate import Candidate
 from rogue_hunter.rules.model import PRIORITIES
@@ -46,6 +46,14 @@ def question(candidates: Sequence[Candidate]) -> str:
     return "\n".join(lines) + "\nProceed? [y/N] "
 
 
+def proof_question(candidates: Sequence[Candidate]) -> str:
+    """What is about to be stopped for an experiment."""
+    lines = ["About to stop and continue this process several times, for 0.2 s each:"]
+    for c in candidates:
+        lines += [f"  {c.match['pid']:>7}  {clip(_command(c), 100)}", f"           {_facts(c)}"]
+    return "\n".join(lines) + "\nProceed? [y/N] "
+
+
 def _command(c: Candidate) -> str:
     """The command line, after the short name where that is another."""
     row = c.match if c.live is None else c.live.row
@@ -73,9 +81,11 @@ def _facts(c: Candidate) -> str:
     return ", ".join(parts)
 
 
-def confirm_on_tty(candidates: Sequence[Candidate], path: str = "/dev/tty") -> bool:
-    """Ask on the terminal, not on standard input, which carries records. Raises NoTerminal."""
-    return _asked(question(candidates), path).lower() in ("y", "yes")
+def confirm_on_tty(candidates: Sequence[Candidate], path: str = "/dev/tty",
+                   words: Callable[[Sequence[Candidate]], str] = question) -> bool:
+    """Ask on the terminal, not on standard input, which carries records. `words` makes the question. Raises
+    NoTerminal."""
+    return _asked(words(candidates), path).lower() in ("y", "yes")
 
 
 def pick_on_tty(rows: Sequence[Row], path: str = "/dev/tty") -> list[Row]:

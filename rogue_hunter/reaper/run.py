@@ -91,7 +91,7 @@ def _steady(setup: Setup) -> Callable[[], float]:
 
 
 def _judge_and_act(candidates: Sequence[Candidate], judge: Judge, setup: Setup, now: Callable[[], float]) -> None:
-    _refuse_all(candidates, _unauditable(setup))
+    _refuse_all(candidates, unauditable(setup))
     if setup.confirm is None and (why := disarmed(setup.state_dir)) is not None:
         _refuse_all(candidates, Refusal("disarmed", f"disarmed: {why}"))
     dry = [candidate for candidate in _open(candidates) if _dry(candidate, setup)]
@@ -124,7 +124,8 @@ def _refuse_all(candidates: Sequence[Candidate], reason: Refusal | None) -> None
             candidate.refuse(reason)
 
 
-def _unauditable(setup: Setup) -> Refusal | None:
+def unauditable(setup: Setup) -> Refusal | None:
+    """The refusal of everything if the audit file cannot be written; None if it can."""
     try:
         setup.audit.check()
     except AuditError as error:
@@ -133,7 +134,7 @@ def _unauditable(setup: Setup) -> Refusal | None:
 
 
 @contextlib.contextmanager
-def _alone(setup: Setup) -> Iterator[bool]:
+def alone(setup: Setup) -> Iterator[bool]:
     """While no other reaper acts; False if another one does not finish in time."""
     try:
         private_dir(setup.state_dir)
@@ -161,8 +162,8 @@ def _budget(candidates: Sequence[Candidate], setup: Setup) -> None:
 
 
 def _act(candidates: Sequence[Candidate], judge: Judge, setup: Setup, now: Callable[[], float]) -> None:
-    with _alone(setup) as alone:
-        if not alone:
+    with alone(setup) as free:
+        if not free:
             _refuse_all(candidates, None if setup.stop else Refusal("busy", "another rh-reap or rh-pipe is acting"))
             return
         _budget(candidates, setup)
@@ -229,7 +230,7 @@ def _guard(candidate: Candidate, judge: Judge, setup: Setup, now: Callable[[], f
             outcome, text = candidate.outcome, candidate.text
             candidate.outcome = ""
             raise Gone if outcome in ("already_gone", "zombie") and number == KILL else Veto(outcome, text)
-        entry = _entry(candidate, setup, kind="escalate" if number == KILL else "intent",
+        entry = entry_of(candidate, setup, kind="escalate" if number == KILL else "intent",
                        **({"signal": signal.Signals(number).name} if number else {}))
         try:
             candidate.audit_seq = setup.audit.append(**entry)
@@ -267,7 +268,7 @@ def _conclude(candidate: Candidate, victim: Victim, setup: Setup, now: Callable[
                 candidate.cpu_recovered = max(0.0, round(candidate.cpu_before - 100 * (last - first) / passed, 2))
 
 
-def _entry(candidate: Candidate, setup: Setup, **more: object) -> Record:
+def entry_of(candidate: Candidate, setup: Setup, **more: object) -> Record:
     """A line of the audit file. The fields of the specification's log come first."""
     action = _record(candidate, setup)
     match = candidate.match
@@ -282,7 +283,7 @@ def _entry(candidate: Candidate, setup: Setup, **more: object) -> Record:
 def _recorded(candidate: Candidate, setup: Setup) -> Record:
     """The action record of a decided candidate, after its line in the audit file."""
     try:
-        candidate.audit_seq = setup.audit.append(**_entry(candidate, setup, kind="outcome"))
+        candidate.audit_seq = setup.audit.append(**entry_of(candidate, setup, kind="outcome"))
     except AuditError as error:
         if not any(reason.code == "no_audit" for reason in candidate.refusals):
             candidate.text = f"{candidate.text}; not in the audit file: {error}".lstrip("; ")

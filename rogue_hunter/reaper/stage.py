@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from rogue_hunter.reaper.candidate import check_match
 from rogue_hunter.reaper.guards import GUARDS
+from rogue_hunter.reaper.prove.experiment import prove
 from rogue_hunter.reaper.run import Setup, reap_batch
 from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.worker import Worker
@@ -14,6 +15,8 @@ SETTLED = (frozenset(GUARDS) - {"unreadable"}) | {"not_a_kill"}
 """Reasons of refusals that do not pass with time."""
 
 STAGE = "rh-reap"
+KTHREADD = 2
+"""The parent of all kernel threads, which are no victims."""
 
 
 class Inbox:
@@ -112,3 +115,49 @@ class BackgroundReap:
             self._inbox.settle(action)
         return found + [record("error", stage=STAGE, message=f"{type(error).__name__}: {error}")
                         for _, error in self._worker.failures()]
+
+
+class BackgroundProve:
+    """The stage of rh-pipe that proves by experiment who makes others wait: at a pause for want of a CPU, the first
+    culprit is the suspect, and the process that waited most for a CPU the victim. One experiment at a time, in a
+    thread; its `proof` record comes with a later tick. `current` gives the setup, None while this is not wanted."""
+
+    def __init__(self, current: Callable[[], Setup | None],
+                 experiment: Callable[[int, int, Setup], Record] = prove) -> None:
+        self._current, self._experiment = current, experiment
+        self._worker: Worker[tuple[int, int], Record | None] = Worker("prove", self._work, limit=1)
+
+    def _work(self, pids: tuple[int, int]) -> Record | None:
+        setup = self._current()
+        return self._experiment(*pids, setup) if setup is not None else None
+
+    def __call__(self, tick: Tick) -> Tick:
+        """The tick with the proofs that are done."""
+        pids = _suspicion(tick) if self._current() is not None else None
+        if pids is not None and not self._worker.pending:
+            self._worker.submit(pids)
+        return self._told(tick)
+
+    def close(self) -> list[Record]:
+        """Wait for the end of an experiment: it ends after the trial that it is in, when the setup's stop is set."""
+        self._worker.close(1.0)
+        return self._told(Tick()).records
+
+    def _told(self, tick: Tick) -> Tick:
+        tick.records += [proof for proof in self._worker.collect() if proof is not None]
+        tick.records += [record("error", stage=STAGE, message=f"proof: {type(error).__name__}: {error}")
+                         for _, error in self._worker.failures()]
+        return tick
+
+
+def _suspicion(tick: Tick) -> tuple[int, int] | None:
+    """Suspect and victim of a pause that ended with this tick; None without both."""
+    for each in tick.records:
+        if each["type"] == "pause" and each.get("cause") == "cpu" and each.get("culprits"):
+            suspect = each["culprits"][0]
+            key = suspect["pid"], suspect["start_ticks"]
+            waiting = [(row.get("run_delay_ms_per_s", 0.0), other) for other, row in tick.processes.items()
+                       if other != key and not row.get("own") and row.get("ppid") != KTHREADD]
+            if key in tick.processes and waiting and max(waiting)[0] > 0:
+                return key[0], max(waiting)[1][0]
+    return None

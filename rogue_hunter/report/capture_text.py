@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rogue_hunter.capture.blame import blame
 from rogue_hunter.capture.wait_graph import Blame, Root
+from rogue_hunter.report.flame import top_text
 from rogue_hunter.report.render import Style, pairs, table
 from rogue_hunter.report.sentences import measure, moment
 from rogue_hunter.stream.tick import Record
@@ -104,6 +105,10 @@ def capture_text(own: Record, children: Sequence[Record], look: Style) -> str:
     for context in of(children, "buffer_context"):
         lines += ["", _before(context, look)]
     lines += ["", blame_text(children).rstrip("\n")]
+    stacks = of(children, "stack")
+    if stacks:
+        lines += ["", "On the CPUs while it was made, and in the second before:" if "capture" in stacks[0] and
+                  "pause" not in stacks[0] else "On the CPUs during the pause:", top_text(stacks, look).rstrip("\n")]
     processes = of(children, "spindump_process")
     if processes:
         lines += ["", _processes(processes, of(children, "spindump_thread"), look).rstrip("\n")]

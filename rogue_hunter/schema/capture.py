@@ -9,6 +9,8 @@ can list the same pid twice (exec), and each thread and each blocker has that nu
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rogue_hunter.schema.field import Field
 
 THREAD_STATES = ("running", "runnable", "sleeping", "blocked", "suspended", "uninterruptible", "stopped", "defunct",
@@ -245,6 +247,41 @@ BUFFER_CONTEXT = (
     _f("culprits", list, "", "the processes with the highest scores before the capture, highest first"),
 )
 
+_RECORDED = tuple(replace(f, stage="pipe", platforms="linux") for f in (
+    _f("pid", int, "", "process id; 0 is the idle task of the CPU"),
+    _f("start_ticks", int, "host ticks", "when the process started"),
+    _f("command", str, "", "its name; of an interpreter the script"),
+    _f("cpu", int, "", "number of the CPU"),
+    _f("pause", str, "", "key of the pause"),
+))
+_BY_NAME = {f.name: f for f in _RECORDED}
+
+CPU_SHARE = tuple(replace(f, stage="pipe", platforms="linux") for f in (
+    *(replace(_BY_NAME[name], required=True) for name in ("pause", "cpu")),
+    _f("rank", int, "", "1 for the process that had the CPU longest", required=True),
+    *(replace(_BY_NAME[name], required=name == "pid") for name in ("pid", "start_ticks", "command")),
+    _f("parent_pid", int, "", "its parent, of a process that was made shortly before"),
+    _f("cpu_seconds", float, "s", "time that it had the CPU", required=True),
+    _f("share", float, "1", "part of the pause", required=True),
+    _f("source", str, "", "how most of the time of this CPU was measured: by context switches, or by 49 samples a "
+       "second", choices=("switches", "samples")),
+    _f("for_pid", int, "", "of a kernel thread: the process that it probably worked for"),
+    _f("for_command", str, "", "its name"),
+    _f("for_reason", str, "", "why it is thought so"),
+))
+
+STACK = (
+    *(_BY_NAME[name] for name in ("pause", "pid", "start_ticks", "command", "cpu")),
+    *(replace(f, stage="pipe", platforms="linux") for f in (
+        replace(_CAPTURE, doc="key of the capture"),
+        _f("samples", int, "", "samples with this stack", required=True),
+        _f("share", float, "1", "part of all samples of the pause, capture or profile"),
+        _f("stack", str, "", "its frames, outermost first, joined by ;: the process, then functions; _[k] marks "
+           "those of the kernel", required=True),
+        _f("note", str, "", "where frames come from, if not from the samples"),
+    )),
+)
+
 BLAME = (
     _CAPTURE,
     _f("rank", int, "", "1 holds up most", required=True),
@@ -272,6 +309,8 @@ RECORDS: dict[str, tuple[Field, ...]] = {
     "log_entry": LOG_ENTRY,
     "buffer_context": BUFFER_CONTEXT,
     "blame": BLAME,
+    "cpu_share": CPU_SHARE,
+    "stack": STACK,
 }
 
 SUMMARY: dict[str, str] = {
@@ -283,4 +322,6 @@ SUMMARY: dict[str, str] = {
     "log_entry": "one entry of a log",
     "buffer_context": "the ring before a capture",
     "blame": "one root of the wait graph: a process that blocks others",
+    "cpu_share": "a process that had a CPU during a pause, and for how long",
+    "stack": "a stack in which a process was seen on a CPU, and how often",
 }

@@ -196,11 +196,17 @@ REPORT_STATUS = (
     _f("sqlite_version", str, "", "version of the SQLite library", required=True),
     _f("python_version", str, "", "version of Python", required=True),
     _f("config_file", str, "", "the user's configuration file; left out if there is none"),
+    _f("recorder", str, "", "what the flight recorder records: all processes, those of this user, nothing; left out "
+       "where there is none", choices=("system", "own", "off")),
+    _f("recorder_why", str, "", "why it records no more"),
+    _f("recorder_bytes", int, "bytes", "memory of its rings"),
 )
 
 REPORT_PAUSE = (
     _f("id", int, "", "number of the pause in the database", required=True),
     *(_f(f.name, f.type, f.unit, f.doc, required=f.required, choices=f.choices) for f in PAUSE if f.name != "ts"),
+    _f("cpu_shares", list, "", "view pause: who had each CPU during it, as records cpu_share"),
+    _f("stacks", list, "", "view pause: the stacks seen on the CPUs during it, as records stack"),
 )
 
 REPORT_OFFENDER = (

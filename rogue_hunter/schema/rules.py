@@ -29,7 +29,7 @@ signalled. declined: the person who was asked declined."""
 
 REFUSALS = ("not_my_uid", "root", "low_pid", "self", "ancestor", "session_leader", "rogue_hunter", "kernel_thread",
             "thread", "whitelist", "no_audit", "no_pidfd", "unreadable", "too_young", "stale", "no_rule", "not_a_kill",
-            "over_budget", "disarmed", "busy", "rules_file")
+            "over_budget", "disarmed", "busy", "rules_file", "stopped", "foreground")
 """Why a process was not signalled; see rogue_hunter.reaper.guards for each."""
 
 METHODS = ("pidfd", "audittoken", "kill")
@@ -150,6 +150,33 @@ AUDIT_CHECK = (
     _f("damages", list, "", "where it does not: file, line, text", "reap"),
 )
 
+VERDICTS = ("proven", "not_proven", "refuted", "refused")
+
+PROOF = (
+    _f("ts", float, "s", "epoch seconds of the verdict", "reap", required=True),
+    _f("boot_id", str, "", "identity of the boot", "reap", required=True),
+    *(replace(f, required=f.name == "pid", doc=f"{f.doc}, of the suspect")
+      for f in _of_process("pid", "start_ticks", "command")),
+    _f("victim_pid", int, "", "process id of the victim", "reap", required=True),
+    _f("victim_start_ticks", int, "host ticks", "when the victim started", "reap"),
+    _f("victim_command", str, "", "its name", "reap"),
+    _f("verdict", str, "", "proven: the victim waited less while the suspect was stopped; refuted: it did not; "
+       "not_proven: it cannot be told", "reap", required=True, choices=VERDICTS),
+    _f("detail", str, "", "the verdict in words, with its numbers, or why there is none", "reap"),
+    _f("refusals", list, "", "with verdict refused: the code of each reason", "reap"),
+    _f("metric", str, "", "what was measured of the victim", "reap", choices=("run_delay_ms_per_s", "pageins_per_s")),
+    _f("running", float, "", "its mean while the suspect ran", "reap"),
+    _f("stopped", float, "", "its mean while the suspect was stopped", "reap"),
+    _f("effect", float, "1", "part of the victim's waiting that ended while the suspect was stopped", "reap"),
+    _f("p_value", float, "1", "probability of such a difference if the suspect has no effect (permutation test)",
+       "reap"),
+    _f("p_refute", float, "1", "probability of so small a difference if it has an effect of a quarter", "reap"),
+    _f("trials", list, "", "each trial: the metric while the suspect ran, and while it was stopped", "reap"),
+    _f("stop_s", float, "s", "length of each stop", "reap"),
+    _f("run", str, "", "identity of the run of the reaper", "reap"),
+    _f("audit_seq", int, "", "number of the line about it in the audit file", "reap"),
+)
+
 _REPORTED = tuple(replace(f, stage="report") for f in ACTION)
 
 REPORT_ACTION = (_f("id", int, "", "number of the action", "report", required=True), *_REPORTED)
@@ -163,12 +190,13 @@ REPORT_MATCH = (
       and not f.name.startswith("rules_")),
 )
 
-RECORDS = {"match": MATCH, "action": ACTION, "rule": RULE, "firing": FIRING, "backtest": BACKTEST,
+RECORDS = {"match": MATCH, "action": ACTION, "proof": PROOF, "rule": RULE, "firing": FIRING, "backtest": BACKTEST,
            "audit_check": AUDIT_CHECK, "report_action": REPORT_ACTION, "report_match": REPORT_MATCH}
 
 SUMMARY = {
     "match": "a process that matches a rule: printed when the match begins, and once a minute while it lasts",
     "action": "what rh-reap did with a process, or why it refused",
+    "proof": "whether a process makes another one wait, found by stopping it for moments",
     "rule": "a rule in force, as `rh-match rules` lists it",
     "firing": "a process of the past that a rule would have matched, as `rh-match backtest` finds it",
     "backtest": "all firings of one rule",

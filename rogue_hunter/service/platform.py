@@ -7,11 +7,17 @@ from pathlib import Path
 
 from rogue_hunter.service.launchd import Launchd
 from rogue_hunter.service.manager import Manager, Program, Run, ServiceError, run_command
-from rogue_hunter.service.systemd import Systemd
+from rogue_hunter.service.systemd import Systemd, SystemSystemd
 
 
-def here(program: Program, log: Path, run: Run = run_command, platform: str = sys.platform) -> Manager:
-    """This machine's service manager. `log`: the file for standard error, for a manager without a journal."""
+def here(program: Program, log: Path, run: Run = run_command, platform: str = sys.platform, *,
+         system: bool = False) -> Manager:
+    """This machine's service manager. `log`: the file for standard error, for a manager without a journal. `system`:
+    that of the whole system. Raises ServiceError where there is none."""
+    if system:
+        if platform != "linux":
+            raise ServiceError("--system is for systemd on Linux", 1)
+        return SystemSystemd(program, run)
     if platform == "darwin":
         return Launchd(program, log, run)
     if platform == "linux":

@@ -74,13 +74,118 @@ WantedBy=default.target
 """
 
 
+_SYSTEM_TEXT = """\
+{mark}; rh-service install --system overwrites it.
+# Arguments: {arguments}
+[Unit]
+Description=rogue-hunter: find the process that makes the machine pause (whole system)
+Documentation=man:rh-pipe(1) man:rh-service(1)
+StartLimitIntervalSec=60
+StartLimitBurst=5
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+RestartSec=2
+WatchdogSec=10
+TimeoutStopSec=10
+KillMode=mixed
+
+# A user of its own: see {sysusers}.
+User={user}
+Group={user}
+# Read from and written to, as XDG directories: /etc/rogue-hunter, /var/lib/rogue-hunter (the database),
+# /var/log/rogue-hunter (log and audit file), /run/rogue-hunter (socket).
+Environment=XDG_CONFIG_HOME=/etc XDG_DATA_HOME=/var/lib XDG_STATE_HOME=/var/log XDG_RUNTIME_DIR=/run
+Environment=PYTHONDONTWRITEBYTECODE=1
+ConfigurationDirectory=rogue-hunter
+StateDirectory=rogue-hunter
+LogsDirectory=rogue-hunter
+RuntimeDirectory=rogue-hunter
+StateDirectoryMode=0700
+LogsDirectoryMode=0700
+RuntimeDirectoryMode=0700
+UMask=0077
+
+# Four capabilities, all of them for reading. There is no CAP_KILL: this service can end or stop no process.
+# CAP_PERFMON: perf events of all processes, for the flight recorder: who ran during a pause, with stacks.
+# CAP_SYS_PTRACE: I/O counters, programs, memory maps and wait channels of processes of other users in /proc.
+# CAP_DAC_READ_SEARCH: open those files and the programs themselves, for the names of functions; nothing is written.
+# CAP_SYSLOG: addresses of kernel functions (/proc/kallsyms) and the kernel log, for stacks and captures.
+AmbientCapabilities={capabilities}
+CapabilityBoundingSet={capabilities}
+NoNewPrivileges=yes
+
+# A sampler has to run exactly when nothing else can: no Nice, no CPUQuota. It limits its own CPU use.
+MemoryMax=256M
+OOMPolicy=continue
+TasksMax=64
+# Programs below /home are read for the names of their functions.
+ProtectHome=read-only
+ProtectSystem=strict
+PrivateTmp=yes
+# /dev/kmsg is the kernel log; the rest of the list is what every program has.
+DevicePolicy=closed
+DeviceAllow=/dev/kmsg r
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictNamespaces=yes
+RemoveIPC=yes
+KeyringMode=private
+SystemCallArchitectures=native
+# What a service needs, and perf_event_open; without calls that need capabilities this unit does not have.
+SystemCallFilter=@system-service perf_event_open
+SystemCallFilter=~@privileged @resources
+SystemCallFilter=setpriority sched_setaffinity sched_setscheduler sched_setattr ioprio_set prlimit64 setrlimit
+SystemCallErrorNumber=EPERM
+# Netlink: counts of started and exited processes. The metrics page is on 127.0.0.1.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+IPAddressDeny=any
+IPAddressAllow=localhost
+
+[Install]
+WantedBy=multi-user.target
+"""
+# Not set: ProtectProc and ProcSubset (it reads all of /proc), PrivateUsers (capabilities would not hold),
+# ProtectKernelLogs (it takes CAP_SYSLOG), MemoryDenyWriteExecute (ctypes may need executable memory),
+# PrivateNetwork (the host's netlink).
+
+CAPABILITIES = ("CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYSLOG")
+USER = "rogue-hunter"
+_SYSUSERS = b"""\
+# Written by rh-service; rh-service install --system overwrites it.
+u rogue-hunter - "rogue-hunter, the process monitor" /var/lib/rogue-hunter
+"""
+
+
+def system_unit(program: Program, sysusers: Path) -> bytes:
+    """The unit of the whole system. Raises ServiceError for a path that a unit cannot contain."""
+    return _SYSTEM_TEXT.format(
+        mark=MARK.decode(), command=" ".join(quoted(word, dollar=True) for word in program.argv), user=USER,
+        arguments=wire.dumps(_chosen(program)).decode(), capabilities=" ".join(CAPABILITIES),
+        sysusers=sysusers).encode()
+
+
+def _chosen(program: Program) -> list[str]:
+    """The arguments that were chosen at the installation."""
+    return list(program.argv[program.argv.index(QUIET) + 1:]) if QUIET in program.argv else []
+
+
 def unit(program: Program) -> bytes:
     """The unit that runs `program`. Raises ServiceError for a path that a unit cannot contain."""
     lines = "".join(f"Environment={quoted(f'{name}={value}')}\n" for name, value in program.environment)
     command = " ".join(quoted(word, dollar=True) for word in program.argv)
-    chosen = program.argv[program.argv.index(QUIET) + 1:] if QUIET in program.argv else ()
     return _TEXT.format(mark=MARK.decode(), command=command, environment=lines, manual=_manual(),
-                        arguments=wire.dumps(list(chosen)).decode()).encode()
+                        arguments=wire.dumps(_chosen(program)).decode()).encode()
 
 
 def _manual() -> str:
@@ -115,6 +220,8 @@ class Systemd:
 
     kind = "systemd"
     name = UNIT
+    _scope: tuple[str, ...] = ("--user",)
+    _whose = "user manager"
 
     def __init__(self, program: Program, run: Run = run_command, environment: Mapping[str, str] = os.environ) -> None:
         self._program = program
@@ -139,7 +246,7 @@ class Systemd:
     def install(self) -> list[str]:
         """Write, enable and start the unit; a running unit is restarted if it changed."""
         if self._ask("is-system-running", fine=range(256)).out.strip() == "offline":
-            raise NoManager(f"there is no systemd user manager here; {INSTEAD}", 69)
+            raise NoManager(f"there is no systemd {self._whose} here; {INSTEAD}", 69)
         said = [f"wrote {self.file}"] if write_file(self.file, self.text(), MARK) else []
         self._ask("daemon-reload")
         self._ask("enable", UNIT)
@@ -207,9 +314,59 @@ class Systemd:
 
     def _ask(self, *words: str, fine: range = range(1)) -> Done:
         """Run systemctl. Raises ServiceError for an exit status not in `fine`, NoManager without a manager."""
-        done = self._run(["systemctl", "--user", "--no-pager", *words])
+        done = self._run(["systemctl", *self._scope, "--no-pager", *words])
         if done.code == 127 or "connect to bus" in done.error.lower():
-            raise NoManager(f"there is no systemd user manager here ({done.words}); {INSTEAD}", 69)
+            raise NoManager(f"there is no systemd {self._whose} here ({done.words}); {INSTEAD}", 69)
         if done.code not in fine:
             raise ServiceError(f"systemctl {' '.join(words)}: {done.words}", 69)
         return done
+
+
+class SystemSystemd(Systemd):
+    """The manager of the whole system: one rh-pipe for all processes, under a user of its own."""
+
+    _scope = ("--system",)
+    _whose = "system manager"
+
+    def __init__(self, program: Program, run: Run = run_command, root: Path = Path("/"),
+                 uid: int | None = None) -> None:
+        super().__init__(program, run)
+        self._root, self._uid = root, os.geteuid() if uid is None else uid
+        self.file = root / "etc/systemd/system" / UNIT
+        self._users = root / "etc/sysusers.d/rogue-hunter.conf"
+
+    def text(self) -> bytes:
+        """The unit."""
+        return system_unit(self._program, self._users)
+
+    def install(self) -> list[str]:
+        """Make the user, then as for a user's service. Raises ServiceError if the program is where the user of the
+        service cannot read it."""
+        if self._uid != 0:
+            raise ServiceError("--system is for root: sudo rh-service install --system", 1)
+        if (closed := unreadable(Path(self._program.argv[0]))) is not None:
+            raise ServiceError(f"{closed}: other users cannot read it, and the service has a user of its own; install "
+                               "rogue-hunter in a place for all, for example: python3 -m venv /opt/rogue-hunter", 1)
+        said = [f"wrote {self._users}"] if write_file(self._users, _SYSUSERS, MARK) else []
+        done = self._run(["systemd-sysusers", str(self._users)])
+        if done.code:
+            raise ServiceError(f"systemd-sysusers: {done.words}", 69)
+        return [*said, *super().install()]
+
+    def uninstall(self) -> list[str]:
+        """Stop, disable, remove. The user stays: it owns the history."""
+        said = super().uninstall()
+        return [*said, f"removed {self._users}"] if remove_file(self._users, MARK) else said
+
+
+def unreadable(program: Path) -> Path | None:
+    """The first part of a path that is closed to other users; None if they can run it. /home and /root are read-only
+    or closed in the service, whatever their modes are."""
+    for part in (*reversed(program.parents), program):
+        try:
+            mode = part.stat().st_mode
+        except OSError:
+            return part
+        if not mode & 0o001 or (part == program and not mode & 0o004):
+            return part
+    return None

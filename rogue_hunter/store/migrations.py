@@ -25,6 +25,7 @@ from rogue_hunter.store.tables import (
     PROCESS_EVENTS,
     PROCESS_SNAPSHOTS,
     REAP,
+    RECORDED,
     ROLLED,
     SLICES,
     TABLES,
@@ -33,7 +34,7 @@ from rogue_hunter.store.tables import (
     quoted,
 )
 
-VERSION = 9
+VERSION = 10
 """Number of steps: the user_version of a file that has them all."""
 
 
@@ -136,6 +137,10 @@ def _steps() -> Any:
         _complete(db, *TABLES)
         _views(db)
         roll_all(db.conn)
+
+    @steps()
+    def m010_recorded(db: Any) -> None:
+        _create(db, *RECORDED)
 
     return steps
 

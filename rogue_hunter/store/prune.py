@@ -68,14 +68,16 @@ class History:
 
 HISTORY = (
     # Before the events: a capture is older than the end of the event that asked for it, and goes with it or earlier.
-    History("forensic_captures", "captured_at", tuple((part.name, "capture_id") for part in CAPTURE_PARTS.values()),
-            50),
+    History("forensic_captures", "captured_at", (*((part.name, "capture_id") for part in CAPTURE_PARTS.values()),
+                                                  ("stacks", "capture_id")), 50),
     History("process_events", "exit_time", (("process_snapshots", "event_id"),)),
-    History("pauses", "end_time", (("pause_culprits", "pause_id"),)),
+    History("pauses", "end_time", (("pause_culprits", "pause_id"), ("cpu_shares", "pause_id"), ("stacks", "pause_id")),
+            15),
     History("machine_minutes", "minute"),
     History("command_minutes", "minute"),
     History("matches", "last_seen"),
     History("actions", "ts", by_size=False),
+    History("proofs", "ts", by_size=False),
     History("machine_slices", "slice", weight=0.2, fine=True),
     History("process_slices", "slice", weight=0.2, fine=True),
     History("group_slices", "slice", weight=0.2, fine=True),
@@ -306,7 +308,8 @@ def _remove(connection: sqlite3.Connection, kept: list[History], until: float, b
             # The children first, although the tables would see to it: so they are counted.
             for child, column in history.children:
                 sql = f"DELETE FROM {child} WHERE {column} IN (SELECT id FROM {table} WHERE {chosen})"
-                rows[child] = connection.execute(sql, values).rowcount
+                # A table may belong to more than one: stacks are of captures or of pauses.
+                rows[child] = rows.get(child, 0) + connection.execute(sql, values).rowcount
             gone = connection.execute(f"DELETE FROM {table} WHERE {chosen} AND {history.only}", values).rowcount
             rows[table] = rows.get(table, 0) + gone
         connection.execute("COMMIT")

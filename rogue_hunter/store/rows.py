@@ -13,6 +13,7 @@ from rogue_hunter.store.tables import (
     ACTIONS,
     CAPTURE_PARTS,
     COMMAND_MINUTES,
+    CPU_SHARES,
     FORENSIC_CAPTURES,
     GROUP_SLICES,
     LIMITS,
@@ -24,8 +25,10 @@ from rogue_hunter.store.tables import (
     PROCESS_EVENTS,
     PROCESS_SLICES,
     PROCESS_SNAPSHOTS,
+    PROOFS,
     SLICE_PROCESSES,
     SLICE_UNITS,
+    STACKS,
     WAITS,
     Table,
 )
@@ -152,6 +155,31 @@ def _write_named(statement: str, names: tuple[str, ...], connection: sqlite3.Con
     connection.execute(statement, _bound({name: each.get(name) for name in names}))
 
 
+def _write_stack(connection: sqlite3.Connection, each: Record) -> None:
+    """A stack of a pause or a capture. One whose pause was not stored, as in a file that replaced a corrupt one, is
+    dropped."""
+    row = {name: each.get(name) for name in _STACK_NAMES}
+    row["pause_id"] = _id_of(connection, "pauses", "pause", each)
+    row["capture_id"] = _id_of(connection, "forensic_captures", "capture", each)
+    if row["pause_id"] is not None or row["capture_id"] is not None:
+        connection.execute(STACKS.insert(), row)
+
+
+def _write_cpu_share(connection: sqlite3.Connection, each: Record) -> None:
+    """Who had a CPU during a pause."""
+    pause_id = _id_of(connection, "pauses", "pause", each)
+    if pause_id is not None:
+        connection.execute(CPU_SHARES.insert().replace("INSERT", "INSERT OR IGNORE", 1),
+                           {**{c.name: each.get(c.name) for c in CPU_SHARES.columns}, "pause_id": pause_id})
+
+
+def _id_of(connection: sqlite3.Connection, table: str, key: str, each: Record) -> int | None:
+    row = connection.execute(f"SELECT id FROM {table} WHERE {key} = ?", (each.get(key),)).fetchone()
+    return row[0] if row else None
+
+
+_STACK_NAMES = tuple(c.name for c in STACKS.columns if c.name != "id")
+
 _ACTION = ACTIONS.insert().replace("INSERT", "INSERT OR IGNORE", 1)
 """A line of the audit file is one row, however often it is read."""
 _ACTION_NAMES = tuple(c.name for c in ACTIONS.columns if c.name != "id")
@@ -242,8 +270,12 @@ WRITES: dict[str, Callable[[sqlite3.Connection, Record], None]] = {
     "event": _write_event, "pause": _write_pause, "machine_minute": _write_machine_minute,
     "command_minute": _write_command_minute, "match": _write_match,
     "action": partial(_write_named, _ACTION, _ACTION_NAMES),
+    "proof": partial(_write_named, PROOFS.insert().replace("INSERT", "INSERT OR IGNORE", 1),
+                     tuple(c.name for c in PROOFS.columns if c.name != "id")),
     "capture": partial(_write_named, _CAPTURE, _CAPTURE_VALUES),
     **{kind: partial(_write_named, *made) for kind, made in _PARTS.items()},
+    "cpu_share": _write_cpu_share,
+    "stack": _write_stack,
     "machine_slice": _write_machine_slice,
     "process_slice": partial(_write_use, PROCESS_SLICES, SLICE_PROCESSES, "process"),
     "group_slice": partial(_write_use, GROUP_SLICES, SLICE_UNITS, "unit"),

@@ -210,6 +210,33 @@ CAPTURE_PARTS: dict[str, Table] = {
 }
 """Record type of a part of a capture -> its table. All parts are removed with their capture."""
 
+_RECORDED = ("pause", "capture")
+
+STACKS = Table(
+    "stacks",
+    (column("id", int, "", "number of the row"), column("pause_id", int, "", "the pause"),
+     column("capture_id", int, "", "the capture"), *(f for f in RECORDS["stack"] if f.name not in _RECORDED)),
+    "the stacks seen on the CPUs during a pause, or before a capture",
+    ("FOREIGN KEY (pause_id) REFERENCES pauses (id) ON DELETE CASCADE",
+     "FOREIGN KEY (capture_id) REFERENCES forensic_captures (id) ON DELETE CASCADE"),
+    ("CREATE INDEX stacks_pause ON stacks (pause_id)", "CREATE INDEX stacks_capture ON stacks (capture_id)"),
+)
+
+CPU_SHARES = Table(
+    "cpu_shares",
+    (column("pause_id", int, "", "the pause", True), *(f for f in RECORDS["cpu_share"] if f.name not in _RECORDED)),
+    "who had each CPU during a pause",
+    ("PRIMARY KEY (pause_id, cpu, rank)", "FOREIGN KEY (pause_id) REFERENCES pauses (id) ON DELETE CASCADE"),
+    (),
+    " WITHOUT ROWID",
+)
+
+PROOFS = Table("proofs", (column("id", int, "", "number of the proof"), *RECORDS["proof"]),
+               "whether a process makes another one wait, found by experiment", ("UNIQUE (run, audit_seq)",),
+               ("CREATE INDEX proofs_ts ON proofs (ts)",))
+
+RECORDED = (STACKS, CPU_SHARES, PROOFS)
+
 FORENSICS = (FORENSIC_CAPTURES, *CAPTURE_PARTS.values())
 
 _MATCH = {f.name: f for f in RECORDS["match"]}
@@ -329,7 +356,7 @@ LIMITS = Table(
 SLICES = (SLICE_BOOTS, SLICE_PROCESSES, SLICE_UNITS, MACHINE_SLICES, PROCESS_SLICES, GROUP_SLICES, WAITS, LIMITS)
 
 TABLES = (DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES,
-          *FORENSICS, *REAP, *SLICES, *ROLLED)
+          *FORENSICS, *REAP, *SLICES, *ROLLED, *RECORDED)
 
 def _declared(table: Table, fields: tuple[Field, ...], subject: Table | None, own: tuple[str, ...]) -> str:
     """The query that gives the rows of a slice table with the fields that the record has."""

@@ -252,7 +252,8 @@ def test_all_histories_go_by_one_clock(tmp_path: Path) -> None:
             for child, column in history.children:
                 for rank in range(3):
                     extra = {"rank": rank} if "rank" in {c.name for c in tables[child].columns} else {}
-                    insert(connection, tables[child], rnd, **{column: n + 1, **extra})
+                    others = {c.name: None for c in tables[child].columns if c.name in ("pause_id", "capture_id")}
+                    insert(connection, tables[child], rnd, **{**others, column: n + 1, **extra})
     connection.execute("COMMIT")
     size = pages_size(connection)
     list(prune(connection, 0.0, size // 2))

@@ -11,6 +11,7 @@ from rogue_hunter.report.database import Source
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import moment
+from rogue_hunter.report.views.flame import stacks_of
 from rogue_hunter.report.views.view import Asked, columns, more, nothing
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.store.database import DatabaseError
@@ -50,6 +51,7 @@ def read(connection: sqlite3.Connection, which: str) -> tuple[Record, list[Recor
     for kind, declared in CAPTURE_PARTS.items():
         rows = connection.execute(f"SELECT * FROM {declared.name} WHERE capture_id = ? ORDER BY id", (own["id"],))
         children += [record(kind, capture=own["capture"], **_fields(kind, each)) for each in rows]
+    children += stacks_of(connection, "capture", own["id"])
     return own, children
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from rogue_hunter.report import history
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import over
+from rogue_hunter.report.flame import top_text
 from rogue_hunter.report.queries import Period, events
 from rogue_hunter.report.record_text import culprit_name, culprit_words, pause_words
 from rogue_hunter.report.render import Answer, Style, pairs, table
 from rogue_hunter.report.sentences import command_line, measure, moment, name, percent, period_words
 from rogue_hunter.report.verdict_text import cause_words, cleared_words, count
+from rogue_hunter.report.views.flame import cpu_shares_of, stacks_of
 from rogue_hunter.report.views.view import SLOTS, Asked, columns, more, nothing, spark
 from rogue_hunter.schema.sampling import TICK
 from rogue_hunter.store.database import DatabaseError
@@ -66,6 +68,9 @@ def pause(source: Source, asked: Asked) -> Answer:
     if found is None:
         raise DatabaseError(f"{which}: no such pause; `rh-report pauses` lists them", 65)
     open_then = events(source.reader, Period(found["start"], found["end"]), source.watched, 10)
+    found = {**found, "cpu_shares": cpu_shares_of(source.reader, found["id"]) or None,
+             "stacks": stacks_of(source.reader, "pause", found["id"]) or None}
+    found = {name: value for name, value in found.items() if value is not None}
     judged = verdict(over(source, found["start"], found["end"]).window)
     return Answer([found], lambda look: _text(found, judged, open_then, look), single=True,
                   csv_rows=[{"rank": rank, **c} for rank, c in enumerate(found["culprits"], 1)],
@@ -90,6 +95,7 @@ def _text(p: Record, judged: Verdict, open_then: list[Record], look: Style) -> s
         lines += ["", f"No process is named: {_without(p['cause'])}."]
     if "unexplained_share" in p:
         lines.append(f"{percent(p['unexplained_share'])} of it is not attributed to any process.")
+    lines += recorded_lines(p, look)
     found = {p["cause"], *(one.cause for one in judged.causes)}
     out = [(f"not {_IO.get(cause, cause)}", cleared_words(cause, numbers, {}))
            for cause, numbers in judged.cleared.items() if cause not in found and cause != "pause"]
@@ -103,6 +109,23 @@ def _text(p: Record, judged: Verdict, open_then: list[Record], look: Style) -> s
         lines += ["", "Evidence:", pairs([(f"  {k}", measure(v, _UNITS.get(k, ""))) for k, v in evidence.items()
                                          if isinstance(v, (int, float))], look).rstrip("\n")]
     return "\n".join(lines) + "\n"
+
+
+def recorded_lines(p: Record, look: Style) -> list[str]:
+    """Who had each CPU during the pause and where in its code, by the flight recorder."""
+    lines = []
+    if p.get("cpu_shares"):
+        rows = [[str(s["cpu"]), percent(s["share"]), duration(s["cpu_seconds"]), str(s["pid"]),
+                 visible(str(s.get("command", "?"))), f"for {s['for_command']} (pid {s['for_pid']}): {s['for_reason']}"
+                 if "for_pid" in s else ""] for s in p["cpu_shares"]]
+        if not any(row[-1] for row in rows):
+            rows = [row[:-1] for row in rows]
+        heads = ["CPU", "SHARE", "TIME", "PID", "PROCESS", "WORKED"][: len(rows[0])]
+        lines += ["", "Who had each CPU during the pause:",
+                  table(heads, rows, look, right="CPU SHARE TIME PID", drop="TIME PID").rstrip("\n")]
+    if p.get("stacks"):
+        lines += ["", "Where, by samples:", top_text(p["stacks"], look).rstrip("\n")]
+    return lines
 
 
 def _amount(culprit: Record) -> str:

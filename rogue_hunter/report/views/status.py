@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rogue_hunter import __version__, paths
 from rogue_hunter.report import history, queries
@@ -52,7 +53,7 @@ def status(source: Source, asked: Asked) -> Answer:
         database_bytes=files_size(source.path), degraded=degraded, dropped=(source.live or state).get("dropped"),
         answers=bool(source.live) if running else None, version=__version__, writer_version=state.get("version"),
         schema_version=_schema(source), sqlite_version=sqlite3.sqlite_version,
-        python_version=platform.python_version(), config_file=_config_file())
+        python_version=platform.python_version(), config_file=_config_file(), **_recorder(state if running else {}))
     recent = history.pauses(source.connection, Period(source.now - PAUSED_S, source.now), 1) \
         if asked.part and source.connection else []
     return Answer([found], lambda look: f"{oneline(found, recent, look.now)}\n" if asked.part else _text(found, look),
@@ -77,6 +78,21 @@ def oneline(found: Record, pauses: Sequence[Record], now: float) -> str:
     much = amount(worst) or percent(worst.get(f"{cause(worst)}_share"))
     who = f"{worst.get('band', '')} {worst.get('command', '?')} {cause(worst)} {much}"
     return clip(f"rh: {worst['score']} {who}".rstrip(), ONELINE)
+
+
+def _recorder(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The flight recorder of the running rh-pipe."""
+    told = state.get("recorder") or {}
+    if not told:
+        return {}
+    why = str(told.get("why") or "")
+    if why.startswith("no permission"):
+        level = told.get("paranoid")
+        setting = "" if level is None else f" (kernel.perf_event_paranoid is {level})"
+        why += f"{setting}; for all processes: sudo rh-service install --system, or kernel.perf_event_paranoid=0"
+        if told.get("mode") == "off":
+            why += "; for your own: 2"
+    return {"recorder": told.get("mode"), "recorder_why": why or None, "recorder_bytes": told.get("bytes") or None}
 
 
 def _healthy(found: Record) -> bool:
@@ -146,6 +162,10 @@ def _text(s: Record, look: Style) -> str:
         fact("events", f"{s['open_events']} open, {s['events_today']} today, {s['events_total']} in all{oldest}")
     fact("database", visible(s["database"])
          + (f", {size(s['database_bytes'])}" if "database_bytes" in s else ": none yet"))
+    if "recorder" in s:
+        words = {"system": "records all processes", "own": "records processes of this user"}.get(s["recorder"], "off")
+        more = [size(s["recorder_bytes"])] if "recorder_bytes" in s else []
+        fact("recorder", ", ".join([words, *more]) + (f": {visible(s['recorder_why'])}" if "recorder_why" in s else ""))
     fact("degraded", visible(s.get("degraded", "no")))
     if s.get("dropped"):
         fact("dropped", f"{s['dropped']} records were lost")

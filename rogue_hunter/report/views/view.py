@@ -24,7 +24,8 @@ class Asked:
 
     `which` are the arguments after the view's name, `at` a point of time (epoch seconds), `by` command, unit or a
     resource, `part` the part of a capture or of the status, `exit_code` whether a bad status sets the exit code. `live`
-    asks a running rh-pipe for its slices. `pause` and `event` are the number or the key of the subject of a page.
+    asks a running rh-pipe for its slices. `pause`, `event` and `capture` are the number or the key of what is asked
+    about.
     """
 
     period: Period
@@ -38,6 +39,7 @@ class Asked:
     live: Live | None = None
     pause: str = ""
     event: str = ""
+    capture: str = ""
 
     def rows(self, usual: int) -> int:
         """How many rows to give at most, 0 for all."""

@@ -1,0 +1,1 @@
+"""Proof by experiment: does a process make another one wait?"""

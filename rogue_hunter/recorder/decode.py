@@ -1,0 +1,263 @@
+"""From copied rings to records: who had each CPU, and the stacks. Runs in a helper process of its own.
+
+The helper has nice 19. It reads one job from standard input, a line of JSON and the bytes of the rings, writes a record
+a line, and exits; whoever started it kills it after a deadline. Reading the names of kernel functions takes a tenth of
+a second, so none of this is done in rh-pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from rogue_hunter.recorder.occupancy import IDLE, Occupancy, occupancy
+from rogue_hunter.recorder.perf import Copy
+from rogue_hunter.recorder.python import python_frames
+from rogue_hunter.recorder.ring import UNKNOWN_PID, Fork, Name, Sample, addresses, entries
+from rogue_hunter.recorder.symbols import EXITED, NO_MAPS, NOWHERE, Address, Symbols
+from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record, record
+from rogue_hunter.text.format import visible
+
+STACKS_MAX = 60
+"""Stacks of one pause or capture that are kept; the samples of the rest are added up in one."""
+STACK_CHARS = 4000
+FRAME_CHARS = 200
+SAMPLES_MAX = 20_000
+CPUS_MAX, TENANTS_MAX = 64, 5
+"""CPUs with shares, and processes of each."""
+SHARE_MIN = 0.01
+"""A process with a smaller part of the time of a CPU is not listed."""
+DUMPS_MAX = 2
+"""Processes of Python whose frames are asked for."""
+DUMP_SHARE = 0.2
+REST = "[other stacks]"
+
+Known = tuple[int, str, str]
+"""What is known of a process: when it started, its name, its program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be decoded. `key` is {"pause": key} or {"capture": key}; times in ns of CLOCK_MONOTONIC; `processes`
+    by pid; `work` names, by resource, the process that kernel threads probably worked for, and why."""
+
+    key: dict[str, str]
+    begin_ns: int
+    end_ns: int
+    hz: int
+    rings: tuple[Copy, ...]
+    processes: Mapping[int, Known]
+    work: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    shares: bool = True
+
+
+def dump(job: Job) -> bytes:
+    """A job as the helper reads it."""
+    head = {name: getattr(job, name) for name in ("key", "begin_ns", "end_ns", "hz", "work", "shares")}
+    head |= {"rings": [[ring.cpu, ring.chains, len(ring.data)] for ring in job.rings],
+             "processes": [[pid, *known] for pid, known in job.processes.items()]}
+    return b"".join([wire.dumps(head), b"\n", *(ring.data for ring in job.rings)])
+
+
+def load(source: BinaryIO) -> Job:
+    """The job that `dump` wrote. Raises ValueError, KeyError or TypeError for other bytes."""
+    head = wire.loads(source.readline())
+    rings = tuple(Copy(cpu, chains, source.read(size)) for cpu, chains, size in head.pop("rings"))
+    processes = {pid: (start, name, exe) for pid, start, name, exe in head.pop("processes")}
+    work = {resource: (pid, why) for resource, (pid, why) in head.pop("work").items()}
+    return Job(rings=rings, processes=processes, work=work, **head)
+
+
+@dataclass(slots=True)
+class Scene:
+    """What the rings hold of the stretch of a job, oldest first."""
+
+    job: Job
+    samples: dict[int, list[Sample]] = field(default_factory=dict)
+    switches: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    parents: dict[int, int] = field(default_factory=dict)
+    executed: dict[int, int] = field(default_factory=dict)
+
+    def name(self, pid: int) -> str:
+        """The name of a process; of one that no tick has seen, the one that the kernel gave when it began."""
+        if pid == IDLE:
+            return "idle"
+        known = self.job.processes.get(pid)
+        return known[1] if known else self.names.get(pid, "?")
+
+    def start(self, pid: int) -> int | None:
+        """When it started, if that is known."""
+        known = self.job.processes.get(pid)
+        return known[0] if known else None
+
+
+def read(job: Job) -> Scene:
+    """Parse the rings."""
+    scene = Scene(job)
+    seen: set[tuple[int, int, int]] = set()
+    for ring in job.rings:
+        for each in entries(ring.data, chains=ring.chains):
+            if isinstance(each, Sample) and each.pid != UNKNOWN_PID:
+                if not ring.chains:
+                    scene.switches.setdefault(ring.cpu, []).append((each.ns, each.pid))
+                elif job.begin_ns <= each.ns <= job.end_ns and (once := (ring.cpu, each.tid, each.ns)) not in seen:
+                    seen.add(once)  # a ring may be copied more than once
+                    scene.samples.setdefault(ring.cpu, []).append(each)
+            elif isinstance(each, Name):
+                scene.names.setdefault(each.pid, each.name.decode("utf-8", "backslashreplace"))
+                if each.executed:
+                    scene.executed.setdefault(each.pid, each.ns)
+            elif isinstance(each, Fork):
+                scene.parents.setdefault(each.pid, each.ppid)
+    for kept in scene.switches.values():
+        kept.sort()
+    for pid, parent in scene.parents.items():
+        if pid not in scene.names:  # a child that executed nothing has its parent's name
+            scene.names[pid] = scene.name(parent)
+    return scene
+
+
+def occupancies(scene: Scene) -> list[Occupancy]:
+    """Who had each CPU of which something is known."""
+    job = scene.job
+    return [occupancy(cpu, job.begin_ns, job.end_ns, scene.switches.get(cpu, ()),
+                      [(s.ns, s.pid) for s in scene.samples.get(cpu, ())], 1 / job.hz)
+            for cpu in sorted({ring.cpu for ring in job.rings})[:CPUS_MAX]]
+
+
+def share_records(scene: Scene, stacks: Iterable[Record]) -> list[Record]:
+    """The `cpu_share` records: of each CPU, the processes with the largest parts of the time."""
+    made: list[Record] = []
+    frames: dict[int, str] = {}
+    for each in stacks:
+        frames[each["pid"]] = f"{frames.get(each['pid'], '')};{each['stack']}"
+    for found in occupancies(scene):
+        ranked = sorted(found.by_pid.items(), key=lambda pair: (-pair[1], pair[0]))
+        shown = [pair for pair in ranked if pair[1] >= SHARE_MIN * found.seconds][:TENANTS_MAX]
+        for rank, (pid, seconds) in enumerate(shown, 1):
+            name = scene.name(pid)
+            work = works_for(name, frames.get(pid, ""), scene.job.work) if pid != IDLE else None
+            made.append(record(
+                "cpu_share", **scene.job.key, cpu=found.cpu, rank=rank, pid=pid, start_ticks=scene.start(pid),
+                command=name, parent_pid=scene.parents.get(pid), cpu_seconds=round(seconds, 4),
+                share=round(min(1.0, seconds / found.seconds), 4) if found.seconds else 0.0, source=found.source,
+                for_pid=work[0] if work else None, for_command=scene.name(work[0]) if work else None,
+                for_reason=work[1] if work else None))
+    return made
+
+
+_WORK = (
+    ("disk", re.compile(r"^(?:kworker/.*(?:flush|writeback|loop|kcryptd|dio)|jbd2|loop\d|kcryptd|dmcrypt)|"
+                        r";(?:wb_workfn|wb_writeback|do_writepages|jbd2_\w+|loop_\w+|kcryptd_\w+)_\[k\]")),
+    ("memory", re.compile(r"^(?:kswapd|kcompactd)|;(?:balance_pgdat|shrink_node|shrink_lruvec|compact_zone)_\[k\]")),
+)
+"""Resource -> the names and functions of kernel threads that work for the processes that use it."""
+
+
+def works_for(name: str, stack: str, work: Mapping[str, tuple[int, str]]) -> tuple[int, str] | None:
+    """The process that a kernel thread works for, and why; None if neither its name nor its stack tells."""
+    if stack and "_[k]" not in stack:
+        return None
+    for resource, pattern in _WORK:
+        if pattern.search(f"{name};{stack}") and resource in work:
+            return work[resource]
+    return None
+
+
+Folded = Counter[tuple[int, int, tuple[Address, ...]]]
+"""Samples by pid, CPU and addresses, innermost first."""
+
+
+def fold(samples: Mapping[int, Sequence[Sample]]) -> Folded:
+    """Count samples by stack: of a CPU with very many, evenly spread ones."""
+    found: Folded = Counter()
+    limit = max(1, SAMPLES_MAX // max(1, len(samples)))
+    for cpu, taken in samples.items():
+        step = -(-len(taken) // limit) if taken else 1
+        for sample in taken[::step]:
+            found[sample.pid, cpu, tuple(addresses(sample.chain))] += step
+    return found
+
+
+def stack_records(scene: Scene, symbols: Symbols, *, dumps: bool = True) -> list[Record]:
+    """The `stack` records, the most frequent first."""
+    folded = fold(scene.samples)
+    wanted: dict[int, set[Address]] = {}
+    by_pid: Counter[int] = Counter()
+    for (pid, _, chain), count in folded.items():
+        wanted.setdefault(pid, set()).update(chain)
+        by_pid[pid] += count
+    named = {pid: symbols.names(pid, scene.start(pid), chain) for pid, chain in wanted.items()}
+    total = by_pid.total()
+    python: dict[int, list[str]] = {}
+    for pid, count in by_pid.most_common(DUMPS_MAX) if dumps else ():
+        exe = scene.job.processes.get(pid, (0, "", ""))[2]
+        if count >= DUMP_SHARE * total and (frames := python_frames(pid, exe)):
+            python[pid] = frames
+    counts: Counter[tuple[int, int, str]] = Counter()
+    for (pid, cpu, chain), count in folded.items():
+        frames = walked([named[pid][address] for address in chain])
+        if pid in python:
+            frames = _woven(frames, python[pid])
+        counts[pid, cpu, collapsed([scene.name(pid), *frames])] += count
+    made = []
+    for (pid, cpu, stack), count in counts.most_common(STACKS_MAX):
+        made.append(record(
+            "stack", **scene.job.key, pid=pid, start_ticks=scene.start(pid), command=scene.name(pid), cpu=cpu,
+            samples=count, share=round(count / total, 4), stack=stack,
+            note="its Python frames are of one later look" if pid in python else None))
+    rest = total - sum(each["samples"] for each in made)
+    if rest:
+        made.append(record("stack", **scene.job.key, samples=rest, share=round(rest / total, 4), stack=REST))
+    return made
+
+
+def walked(names: Sequence[str]) -> list[str]:
+    """Frames, outermost first, of names, innermost first. Code without frame pointers makes the kernel follow values
+    that are no return addresses: from the first one that lies in no code, nothing is kept. What cannot be named because
+    the process is gone is one frame."""
+    kept: list[str] = []
+    for i, name in enumerate(names):
+        if name == NOWHERE and i:
+            break
+        if not (kept and name == kept[-1] and name in (EXITED, NO_MAPS)):
+            kept.append(name)
+    return kept[::-1]
+
+
+def _woven(frames: list[str], python: Sequence[str]) -> list[str]:
+    """The Python frames instead of the interpreter's: what is outside of its loop, then Python's, then what it calls.
+    A stack outside of the interpreter's loop stays."""
+    places = [i for i, name in enumerate(frames) if "PyEval_EvalFrame" in name]
+    return [*frames[: places[0]], *python, *frames[places[-1] + 1:]] if places else frames
+
+
+def collapsed(frames: Iterable[str]) -> str:
+    """Frames, outermost first, as one line of collapsed stacks has them. Names are made safe for a terminal; a `;` in
+    a name becomes `:`."""
+    words = [visible(frame[:FRAME_CHARS]).replace(";", ":").strip() or "?" for frame in frames]
+    while len(words) > 2 and sum(map(len, words)) + len(words) > STACK_CHARS:
+        del words[1]  # the outermost say least
+    return ";".join(words)
+
+
+def decode(job: Job, symbols: Symbols | None = None, *, dumps: bool = True) -> list[Record]:
+    """The records of a job: `cpu_share`, then `stack`."""
+    scene = read(job)
+    stacks = stack_records(scene, symbols or Symbols(), dumps=dumps)
+    return [*(share_records(scene, stacks) if job.shares else ()), *stacks]
+
+
+if __name__ == "__main__":
+    os.nice(19)
+    Path("/proc/self/comm").write_text("rh-stacks")
+    for each in decode(load(sys.stdin.buffer)):
+        sys.stdout.buffer.write(wire.dumps(each) + b"\n")

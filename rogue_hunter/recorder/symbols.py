@@ -1,0 +1,232 @@
+"""Names for the addresses of call chains: the kernel, files of a process, code that was compiled while it ran.
+
+For a helper process: reading the tables takes a tenth of a second and more. A process is read only while it is the one
+that was recorded; what cannot be named is its module and offset.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from rogue_hunter.host.linux.parse import parse_stat
+from rogue_hunter.recorder import elf
+
+KERNEL_BYTES = 64 << 20
+MAPS_BYTES = 8 << 20
+JIT_BYTES = 32 << 20
+READ_BYTES = 64 << 20
+"""Limits of what is read of kallsyms, maps, perf-PID.map, and of one table of a program."""
+DEBUG = Path("/usr/lib/debug/.build-id")
+_MAP = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)")
+
+EXITED, NO_MAPS, NOWHERE = "[exited]", "[no permission to read its maps]", "[no code]"
+"""Names where there is none: the process is gone, its maps cannot be read, the address is in no code."""
+
+Address = tuple[int, bool]
+"""An address, and whether it is the kernel's."""
+
+
+class Area(NamedTuple):
+    """One executable mapping of a process."""
+
+    start: int
+    end: int
+    offset: int
+    device: int
+    inode: int
+    path: str
+
+
+def parse_maps(data: bytes) -> list[Area]:
+    """The executable mappings of /proc/PID/maps, in the order of addresses."""
+    found = []
+    for line in data.split(b"\n"):
+        match = _MAP.fullmatch(line)
+        if match is not None and match[3][2:3] == b"x":
+            start, end, offset, major, minor = (int(match[i], 16) for i in (1, 2, 4, 5, 6))
+            found.append(Area(start, end, offset, os.makedev(major, minor), int(match[7]),
+                                  match[8].decode("utf-8", "backslashreplace")))
+    return found
+
+
+class Table(NamedTuple):
+    """Names by address, sorted; sizes are 0 where they are not known."""
+
+    starts: list[int]
+    sizes: list[int]
+    names: list[str]
+
+    def name(self, address: int) -> str | None:
+        """The name at an address."""
+        at = bisect_right(self.starts, address) - 1
+        if at < 0 or (self.sizes[at] and address >= self.starts[at] + self.sizes[at]):
+            return None
+        return self.names[at]
+
+
+def parse_kallsyms(data: bytes) -> Table | None:
+    """The functions of /proc/kallsyms; None if the kernel hides their addresses."""
+    found = []
+    for line in data.split(b"\n"):
+        address, _, rest = line.partition(b" ")
+        if rest[:1] in (b"t", b"T", b"w", b"W"):
+            with suppress(ValueError):
+                found.append((int(address, 16), rest[2:].split(b"\t", 1)[0].decode("utf-8", "backslashreplace")))
+    found.sort()
+    if not found or found[-1][0] == 0:
+        return None
+    return Table([a for a, _ in found], [0] * len(found), [n for _, n in found])
+
+
+def parse_jit(data: bytes) -> Table:
+    """The functions of a perf-PID.map: lines of start, size and name."""
+    found = []
+    for line in data.split(b"\n"):
+        parts = line.split(b" ", 2)
+        if len(parts) == 3:
+            with suppress(ValueError):
+                found.append((int(parts[0], 16), int(parts[1], 16), parts[2].decode("utf-8", "backslashreplace")))
+    found.sort()
+    return Table([f[0] for f in found], [f[1] for f in found], [f[2][: elf.NAME_MAX] for f in found])
+
+
+@dataclass(slots=True)
+class Symbols:
+    """Resolves addresses. `root` is /proc. Files are read once, also when several processes map them."""
+
+    root: Path = Path("/proc")
+    debug: Path = DEBUG
+    _kernel: Table | None = None
+    _files: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def names(self, pid: int, start_ticks: int | None, wanted: Iterable[Address]) -> dict[Address, str]:
+        """Address -> name, for all of `wanted`. With `start_ticks`, of this process only: of another process that has
+        its pid now, nothing is read."""
+        found: dict[Address, str] = {}
+        kernel = [each for each in wanted if each[1]]
+        user = sorted({address for address, is_kernel in wanted if not is_kernel})
+        if kernel:
+            if self._kernel is None:
+                self._kernel = parse_kallsyms(_read(self.root / "kallsyms", KERNEL_BYTES)) or Table([], [], [])
+            for each in kernel:
+                found[each] = f"{self._kernel.name(each[0]) or '[kernel]'}_[k]"
+        if user:
+            found.update({(address, False): name for address, name in self._user(pid, start_ticks, user).items()})
+        return found
+
+    def _user(self, pid: int, start_ticks: int | None, wanted: list[int]) -> dict[int, str]:
+        folder = self.root / str(pid)
+        maps = parse_maps(_read(folder / "maps", MAPS_BYTES))
+        try:
+            start = parse_stat(_read(folder / "stat", 4096)).start
+        except ValueError:
+            return dict.fromkeys(wanted, EXITED)
+        if start_ticks not in (None, start):
+            return dict.fromkeys(wanted, EXITED)
+        if not maps:
+            return dict.fromkeys(wanted, NO_MAPS)
+        found: dict[int, str] = {}
+        starts = [each.start for each in maps]
+        jit: Table | None = None
+        inside: dict[Area, list[int]] = {}
+        for address in wanted:
+            at = bisect_right(starts, address) - 1
+            if at < 0 or address >= maps[at].end:
+                found[address] = NOWHERE
+            elif maps[at].path.startswith("/") and maps[at].inode:
+                inside.setdefault(maps[at], []).append(address)
+            else:
+                if jit is None:
+                    jit = self._jit(pid)
+                found[address] = jit.name(address) or maps[at].path or "[anonymous memory]"
+        for each, addresses in inside.items():
+            found.update(self._file(folder, each, addresses))
+        return found
+
+    def _file(self, folder: Path, area: Area, wanted: list[int]) -> dict[int, str]:
+        """Names of addresses in one file."""
+        module = area.path.removesuffix(" (deleted)").rpartition("/")[2] or area.path
+        found = {address: f"{module}+{address - area.start + area.offset:#x}" for address in wanted}
+        with suppress(OSError, ValueError), _opened(folder / f"root{area.path}", area) as read:
+            headers = elf.parse(read)
+            own = {address: headers.address(address - area.start + area.offset) for address in wanted}
+            build = elf.build_id(read, headers) or f"{area.device}:{area.inode}"
+            left = sorted({at for at in own.values() if at is not None and (build, at) not in self._files})
+            names = elf.functions(read, headers, left)
+            if any(names.get(at, "0x").startswith("0x") for at in left) and ":" not in build:
+                names.update(self._debug(build, left))
+            self._files.update({(build, at): name for at, name in names.items()})
+            for address, at in own.items():
+                name = self._files.get((build, at)) if at is not None else None
+                if name is not None:
+                    found[address] = f"{module}+{name}" if name.startswith("0x") else name
+        return found
+
+    def _debug(self, build: str, wanted: list[int]) -> dict[int, str]:
+        """Names from the separate file of debugging symbols, where it is installed."""
+        with suppress(OSError, ValueError), _opened(self.debug / build[:2] / f"{build[2:]}.debug", None) as read:
+            names = elf.functions(read, elf.parse(read), wanted)
+            return {at: name for at, name in names.items() if not name.startswith("0x")}
+        return {}
+
+    def _jit(self, pid: int) -> Table:
+        """What a virtual machine wrote about the code that it made (perf-PID.map in /tmp, as the process sees it). The
+        file must be the process's own: anyone may write to /tmp."""
+        folder = self.root / str(pid)
+        status = _read(folder / "status", 4096)
+        inner = _last_word(status, b"NSpid:") or str(pid)
+        data = b""
+        with suppress(OSError):
+            path = folder / "root/tmp" / f"perf-{inner}.map"
+            if os.lstat(path).st_uid in (0, os.stat(folder).st_uid):
+                data = _read(path, JIT_BYTES)
+        return parse_jit(data)
+
+
+def _last_word(status: bytes, key: bytes) -> str | None:
+    for line in status.split(b"\n"):
+        if line.startswith(key):
+            words = line.split()
+            return words[-1].decode("ascii", "replace") if len(words) > 1 else None
+    return None
+
+
+def _read(path: Path, size: int) -> bytes:
+    """The first `size` bytes of a file; none if it cannot be read."""
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            parts: list[bytes] = []
+            while size > 0 and (part := os.read(fd, min(size, 1 << 20))):
+                parts.append(part)
+                size -= len(part)
+            return b"".join(parts)
+        finally:
+            os.close(fd)
+    return b""
+
+
+@contextmanager
+def _opened(path: Path, area: Area | None) -> Iterator[elf.Read]:
+    """A reader of a regular file; with `area` it must be the one that is mapped there. Raises OSError, ValueError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        info = os.fstat(fd)
+        # Overlay file systems show another device in maps than stat does: the inode decides.
+        if not stat.S_ISREG(info.st_mode) or (area is not None and info.st_ino != area.inode):
+            raise ValueError("not the program that is mapped")
+
+        def read(offset: int, size: int) -> bytes:
+            return os.pread(fd, min(size, READ_BYTES), offset) if 0 <= offset < info.st_size else b""
+
+        yield read
+    finally:
+        os.close(fd)
