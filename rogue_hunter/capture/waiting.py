@@ -106,6 +106,8 @@ class Waits:
         lasting: dict[Wait, tuple[int, int]] = {}
         records = []
         for one in found:
+            if not any(pid in rows for pid in (one.holder, *one.waiters)):
+                continue        # all of them have ended since
             wait = (one.kind, one.object, one.holder) if one.holder or one.object else (one.kind, None, -one.waiters[0])
             first, said = self._lasting.get(wait, (now, 0))
             if one.kind == "uninterruptible":

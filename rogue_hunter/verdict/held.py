@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rogue_hunter.verdict.model import Cause, Key, Row, Taker, Victim, Window, total
 from rogue_hunter.verdict.takers import OWN_FIELDS, Ledger, in_group, key_of, name_of
@@ -116,19 +116,19 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
     for wait in window.waits:
         if wait.get("holder_pid") not in own:
             by.setdefault((wait.get("kind"), wait.get("object"), wait.get("holder_pid")), []).append(wait)
-    waiting = {at: {(int(w.get("pid") or 0), int(w.get("start_ticks") or 0)): w
-                    for one in these for w in one.get("waiters") or () if w.get("pid") not in own}
-               for at, these in by.items()}
+    waiting = {at: _waiters(these, own) for at, these in by.items()}
+    lasted = {at: max(total(one, "since_s") for one in these) for at, these in by.items()}
     for at in list(by):
-        if any(total(one, "since_s") >= WAIT_S for one in by[at]):
-            root = _root(at, waiting)
-            if root != at:
-                waiting[root] = {**waiting[at], **waiting[root]}
-                del by[at]
+        root = _root(at, waiting)
+        if root != at and lasted[at] >= WAIT_S:
+            waiting[root] = {**waiting[at], **waiting[root]}
+            lasted[root] = max(lasted[root], lasted[at])
+            del by[at]
     found = []
     for at, these in by.items():
-        longest = max(these, key=lambda one: total(one, "since_s"))
-        since, kind = total(longest, "since_s"), str(at[0])
+        # A record made after the holder has ended has no name for it.
+        longest = max(these, key=lambda one: (one.get("holder_start_ticks") is not None, total(one, "since_s")))
+        since, kind = lasted[at], str(at[0])
         alone = kind in EVEN_IF_ALONE and not any(one.get("waiters") for one in these)
         if since < WAIT_S or not (waiting[at] or alone):
             continue
@@ -155,6 +155,14 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
                            "inferred" if longest.get("certainty") == "guessed" else "measured",
                            {"waiters": len(waiting[at]), "since_s": round(since, 3)}, {"wait": kind, **details}))
     return found
+
+
+def _waiters(these: Sequence[Row], own: Collection[int]) -> dict[tuple[int, int], Row]:
+    """The processes of some records of one wait, by pid and start; without a start only where none is known."""
+    found = {(int(w.get("pid") or 0), int(w.get("start_ticks") or 0)): w
+             for one in these for w in one.get("waiters") or () if w.get("pid") not in own}
+    known = {pid for pid, start in found if start}
+    return {(pid, start): w for (pid, start), w in found.items() if start or pid not in known}
 
 
 def _root(at: _Wait, waiting: Mapping[_Wait, Mapping[tuple[int, int], Row]]) -> _Wait:

@@ -558,6 +558,22 @@ def test_the_last_holder_of_a_chain_is_named() -> None:
     assert {victim.name for victim in first(found).victims} == {"p2", "p3", "p4"}
 
 
+def test_a_chain_lasts_as_long_as_its_longest_wait() -> None:
+    """The search for the holder at its end took a while."""
+    waits = [waiting("pipe", 2, 3, object="pipe:[1]"), {**waiting("pipe", 1, 2, object="pipe:[2]"), "since_s": 1.2}]
+    cause = first(verdict(window(*repeat(3, [SHELL]), waits=waits)))
+    assert (cause.who.name if cause.who else "", cause.seconds) == ("p1", 6.0)
+
+
+def test_a_record_made_after_the_end_takes_no_name_away() -> None:
+    """The newest look found both of them gone."""
+    late = {**waiting("traced", 1), "ts": START + 14, "since_s": 8.0, "waiters": [{"pid": 2}]}
+    for name in ("holder", "holder_start_ticks"):
+        del late[name]
+    cause = first(verdict(window(*repeat(3, [SHELL]), waits=[waiting("traced", 1, 2), late])))
+    assert (cause.who.name if cause.who else "", [v.name for v in cause.victims]) == ("p1", ["p2"])
+
+
 def test_processes_that_wait_for_each_other() -> None:
     """A chain that closes has no last holder: each of them is named."""
     waits = [waiting("file_lock", 1, 2, object="/a"), waiting("file_lock", 2, 1, object="/b")]

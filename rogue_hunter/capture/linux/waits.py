@@ -17,9 +17,9 @@ MAX_CANDIDATES = 8
 MEMORY_S = 1.0
 """Seconds for reading a futex word out of another process's memory."""
 
-FREEZERS = frozenset(("__refrigerator", "refrigerator", "do_freezer_trap"))
+FREEZERS = frozenset(("__refrigerator", "refrigerator", "do_freezer_trap", "get_signal"))
 """Wait channels of a thread whose control group was frozen: the first two of version 1 (and of a machine that goes to
-sleep), the last of version 2."""
+sleep), the others of version 2, where the compiler puts one function into the other."""
 
 _ACCESS = 0o3
 _LOCK_WORDS = ("lock", "flock", "posix", "fcntl")
