@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @run.command("rh-top", """
 Examples:
-  rh-top                        the processes now, the worst first; ? shows the keys
+  rh-top                        the worst first; ? shows the keys
   rh-top --socket /run/x.sock   of an rh-pipe that serves another socket
 """)
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="The socket (default: the user's).")

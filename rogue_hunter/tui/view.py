@@ -330,7 +330,7 @@ def help_lines(width: int) -> list[Line]:
     notes = ("SCORE is how far a process exceeds its fair share, 0 to 100. USES is the resource it takes.",
              "DELAY is the time that it waited for a CPU, in ms a second. CHILD% is the CPU of children that ended.",
              "TRACKED lists the events: processes at or above the tracking band, with their peak.",
-             "Other rogue-hunter commands are dim. Everything comes from rh-pipe; rh-report tells the past.")
+             "Other rogue-hunter commands are dim. Everything comes from rh-pipe; for the past there is rh-report.")
     lines += [_blank(width), *(((fill(text, width), "dim"),) for note in notes
                                for text in textwrap.wrap(note, max(10, width)))]
     return lines

@@ -31,7 +31,7 @@ def rule(action: str) -> Rule:
 
 
 class Ran:
-    """Hooks with a clock that is set, and what they said."""
+    """Hooks with a clock that is set, and what they logged."""
 
     def __init__(self, **more: Any) -> None:
         self.now = 0.0

@@ -98,7 +98,7 @@ def test_what_is_no_record_is_ignored(model: Model) -> None:
     assert pids(model) == before
 
 
-def test_disconnected_says_so_once_and_keeps_the_table(model: Model) -> None:
+def test_a_lost_connection_is_noted_once_and_the_table_stays(model: Model) -> None:
     for _ in range(3):
         model.disconnected("rh-pipe is not running", 1.5)
     assert not model.connected and model.retry_at == START + 1.5 and len(model.rows) == 5
