@@ -44,7 +44,6 @@ from rogue_hunter.capture.wait_graph import (
     seen,
     strongly_connected,
     take,
-    topological,
 )
 from rogue_hunter.stream.tick import Record, record
 
@@ -119,7 +118,7 @@ def _graph(edges: tuple[Edge, ...]) -> _Graph:
     successors = {n: [e.holder for e in graph.out.get(n, ())] for n in nodes}
     graph.components = strongly_connected(successors)
     graph.home = {n: i for i, members in enumerate(graph.components) for n in members}
-    graph.order = topological(graph.components, graph.home, successors)
+    graph.order = list(reversed(range(len(graph.components))))   # Tarjan finds holders before their waiters
     return graph
 
 

@@ -222,27 +222,6 @@ def strongly_connected(successors: Mapping[N, Sequence[N]]) -> list[list[N]]:
     return found
 
 
-def topological(components: Sequence[Sequence[N]], home: Mapping[N, int],
-                successors: Mapping[N, Sequence[N]]) -> list[int]:
-    """Indices of `components` so that every waiter comes before its holders."""
-    waiting = [0] * len(components)
-    after: list[set[int]] = [set() for _ in components]
-    for i, members in enumerate(components):
-        for node in members:
-            for holder in successors.get(node, ()):
-                j = home[holder]
-                if j != i and j not in after[i]:
-                    after[i].add(j)
-                    waiting[j] += 1
-    ready = [i for i, n in enumerate(waiting) if n == 0]
-    for i in ready:
-        for j in after[i]:
-            waiting[j] -= 1
-            if waiting[j] == 0:
-                ready.append(j)
-    return ready
-
-
 def reach_back(targets: Iterable[N], predecessors: Mapping[N, Sequence[N]]) -> set[N]:
     """Every node from which one of `targets` is reached by at least one step."""
     seen: set[N] = set()

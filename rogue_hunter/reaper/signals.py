@@ -14,7 +14,7 @@ import select
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -121,16 +121,6 @@ class Stop:
     def fileno(self) -> int:
         """A descriptor that is readable once it is set."""
         return self._read
-
-    @contextlib.contextmanager
-    def on_signals(self, *numbers: int) -> Iterator[Stop]:
-        """Set it on SIGINT and SIGTERM (or `numbers`) while the body runs; only on the main thread."""
-        before = {n: signal.signal(n, lambda *_: self.set()) for n in numbers or (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def close(self) -> None:
         """Give back the descriptors."""

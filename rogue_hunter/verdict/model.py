@@ -77,8 +77,6 @@ KINDS = ("shortage", "limit", "wait", "device", "machine", "own", "use")
 processes waited for another one that used nothing. device: a disk answers slowly by itself. machine: the hypervisor,
 sleep, a stop of rh-pipe, or a delay without evidence. own: rogue-hunter itself. use: nothing waited; this used most."""
 
-CONFIDENCE = ("measured", "inferred", "unknown")
-
 
 @dataclass(frozen=True, slots=True)
 class Member:

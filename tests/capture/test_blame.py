@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.capture.blame import blame, blame_records
-from rogue_hunter.capture.wait_graph import strongly_connected, topological
+from rogue_hunter.capture.wait_graph import strongly_connected
 from rogue_hunter.report.capture_text import blame_lines
 from rogue_hunter.stream.tick import Record, record
 from tests.tools.spindump import check, fixture, of, parsed, samples
@@ -170,10 +170,9 @@ def test_the_same_records_give_the_same_answer() -> None:
 
 
 def test_components_and_order() -> None:
-    """Tarjan's components on a known graph, and an order in which waiters come first."""
+    """Tarjan's components on a known graph, holders before their waiters."""
     graph = {1: [2], 2: [3], 3: [1, 4], 4: [5], 5: [4], 6: [6]}
     found = strongly_connected(graph)
     assert sorted(sorted(c) for c in found) == [[1, 2, 3], [4, 5], [6]]
     home = {n: i for i, c in enumerate(found) for n in c}
-    order = topological(found, home, graph)
-    assert order.index(home[1]) < order.index(home[4]) and sorted(order) == [0, 1, 2]
+    assert home[1] > home[4]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rogue_hunter.cli.reap import Interrupts
 from rogue_hunter.host.linux.host import LinuxHost
 from rogue_hunter.reaper.audit import AuditLog
 from rogue_hunter.reaper.candidate import manual
@@ -277,7 +278,7 @@ def interrupted(arena: Arena) -> Any:
     def work() -> list[Record]:
         stop = Stop()
         timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
-        with stop.on_signals():
+        with Interrupts().handled(stop.set):
             timer.start()
             return reap_batch([judged(victim)], setup(arena, stop=stop))
 

@@ -125,11 +125,3 @@ def test_ctrl_c_is_a_stop() -> None:
     stop = Stop()
     escalate(both, stop)
     assert [v.outcome for v in both] == ["interrupted"] * 2 and stop
-
-
-def test_a_stop_by_signal_restores_the_handlers() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    stop = Stop()
-    with stop.on_signals():
-        signal.raise_signal(signal.SIGINT)
-    assert stop and signal.getsignal(signal.SIGINT) is before

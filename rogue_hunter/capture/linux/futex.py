@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from rogue_hunter.capture.linux.read import Late, bounded, read_or
+from rogue_hunter.capture.linux.read import Late, bounded, numbers, read_or
 from rogue_hunter.capture.linux.threads import Call, parse_syscall
 from rogue_hunter.host.linux.parse import PF_KTHREAD, Stat
 
@@ -110,7 +110,7 @@ def mutex_waits(root: Path, stats: Iterable[tuple[int, Stat]], machine: str,
                 return
             if stat.flags & PF_KTHREAD or stat.state not in (b"S", b"D"):
                 continue
-            tids = _tids(root, pid) if stat.threads > 1 else [pid]
+            tids = numbers(root / str(pid) / "task") if stat.threads > 1 else [pid]
             for tid in tids[:MAX_THREADS]:
                 owner = _owner(root, pid, tid, machine)
                 if owner is not None and owner not in tids and _namespace(root, pid) == namespace:
@@ -137,13 +137,6 @@ def _owner(root: Path, pid: int, tid: int, machine: str) -> int | None:
     except OSError:
         return None
     return found.tid if found is not None and found.shared and found.tid != tid else None
-
-
-def _tids(root: Path, pid: int) -> list[int]:
-    try:
-        return sorted(int(name) for name in os.listdir(root / str(pid) / "task") if name.isdigit())
-    except OSError:
-        return []
 
 
 def _namespace(root: Path, pid: int | str) -> str | None:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rogue_hunter.capture.linux.read import Gone, pinned, read_or
+from rogue_hunter.capture.linux.read import Gone, numbers, pinned, read_or
 from rogue_hunter.host.linux.parse import Stat
 
 _NETLINK_SOCK_DIAG = 4
@@ -215,19 +215,13 @@ class Index:
         """The stat of every process, read at the first call."""
         if self._stats is None:
             self._stats = {}
-            for pid in self._pids():
+            for pid in numbers(self.root):
                 try:
                     with pinned(self.root, pid) as (_, stat):
                         self._stats[pid] = stat
                 except Gone:
                     continue
         return self._stats
-
-    def _pids(self) -> list[int]:
-        try:
-            return sorted(int(entry.name) for entry in self.root.iterdir() if entry.name.isdigit())
-        except OSError:
-            return []
 
     def children(self, pid: int) -> list[int]:
         """Processes whose parent is `pid`, oldest first."""

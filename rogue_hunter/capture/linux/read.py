@@ -41,6 +41,14 @@ def read_or(at: int | None, name: str | Path, size: int = 65536) -> tuple[bytes,
         return b"", "failed"
 
 
+def numbers(directory: Path) -> list[int]:
+    """The names in a directory that are numbers (pids, thread ids), sorted; none if it cannot be read."""
+    try:
+        return sorted(int(name) for name in os.listdir(directory) if name.isdigit())
+    except OSError:
+        return []
+
+
 class Gone(Exception):
     """The process has exited, or another one has its pid."""
 

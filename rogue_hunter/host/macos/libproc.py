@@ -211,24 +211,6 @@ def set_thread_qos(library: Library, qos: int) -> bool:
     return library.pthread_set_qos_class_self_np(qos, 0) == 0
 
 
-def signal_exact(library: Library, pid: int, id_version: int, number: int) -> int | None:
-    """Send a signal to the process that has this pid in this version (p_idversion), and to no other.
-
-    The kernel looks it up by both: a pid that was given to another, and a process that called exec since, are ESRCH.
-
-    Gives 0 or the errno; None where the system cannot do it. The kernel reads two of an audit token's eight words, the
-    pid and its version (xnu, proc_find_audit_token), so the token need not be asked of the process.
-    """
-    if library.proc_signal_with_audittoken is None:
-        return None
-    token = (c_uint32 * 8)()
-    token[5], token[7] = pid, id_version & 0xFFFFFFFF
-    ctypes.set_errno(0)
-    result = library.proc_signal_with_audittoken(ctypes.addressof(token), number)
-    # It returns the errno itself; -1 is what the call beneath it would give.
-    return result if result >= 0 else ctypes.get_errno()
-
-
 def last_errno() -> int:
     """The errno of this thread's last call that failed."""
     return ctypes.get_errno()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rogue_hunter.host.macos.abi import EPERM, ESRCH
 from rogue_hunter.host.macos.host import DarwinHost
-from rogue_hunter.host.macos.libproc import signal_exact
 from tests.macos.fake import Fake
 from tests.macos.machine import Machine, row, scripted, settle
 
@@ -193,21 +191,6 @@ def test_vanished_between_list_and_read(machine: Machine) -> None:
     assert [key[0] for key in shot.processes] == [10] and shot.errors == 0 and shot.started == 1
     fake.advance(0.3)
     assert host.snapshot().exited == ()
-
-
-def test_signals_reach_only_who_was_meant(machine: Machine) -> None:
-    """A signal by pid and version: not to the next process of the pid, not after an exec, not to another user's."""
-    fake, _ = machine("process p pid=10 idversion=70 ignores=1\nprocess other pid=11 idversion=71 denied=1\n"
-                      "at 1 p idversion=72\n")
-    lib = fake.library
-    assert signal_exact(lib, 10, 70, 15) == 0 and signal_exact(lib, 11, 71, 15) == EPERM
-    assert signal_exact(lib, 10, 69, 9) == signal_exact(lib, 12, 70, 9) == ESRCH
-    fake.advance(1.5)
-    assert signal_exact(lib, 10, 70, 9) == ESRCH and fake.signals("p") == [15]
-    assert signal_exact(lib, 10, 72, 9) == 0 and signal_exact(lib, 10, 72, 9) == ESRCH
-    assert fake.signals("p") == [15, 9] and fake.signals("other") == []
-    lib.proc_signal_with_audittoken = None
-    assert signal_exact(lib, 10, 72, 15) is None
 
 
 def test_a_clock_that_is_set_leaves_ages_right() -> None:
