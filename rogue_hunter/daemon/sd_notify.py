@@ -69,7 +69,7 @@ def _watchdog(environment: Mapping[str, str]) -> float | None:
 
 
 class Notify:
-    """The stage: the first tick sends READY, every tick feeds the watchdog, and the status tells what is wrong.
+    """The stage: the first tick sends READY, every tick feeds the watchdog, and the status shows what is wrong.
 
     `words` gives that, at a time in epoch seconds, as the verdict sees it; it is asked only when a score is at or above
     `enter`. This is the last stage, so READY means that a tick went through all others: the events that the last run
