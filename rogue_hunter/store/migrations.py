@@ -153,7 +153,7 @@ def _views(db: Any) -> None:
 
 
 def _complete(db: Any, *tables: Table) -> None:
-    """Add the declared columns that a file of an earlier version lacks. Tables of later steps are not there yet."""
+    """Add the declared columns that a file of an earlier version lacks. Tables of later steps do not exist yet."""
     for table in tables:
         known = {row[1] for row in db.conn.execute(f"PRAGMA table_info({table.name})")}
         for column in table.columns:

@@ -88,7 +88,7 @@ HISTORY = (
     History("machine_hours", "minute"),
     History("process_hours", "slice"),
     History("group_hours", "slice"),
-    # What slices and minutes are about: gone once none of them can name it any more.
+    # The subjects of slices and minutes: removed once none of them can name it any more.
     *(History(table, "last_seen", by_size=False, fine=fine, only=f"kept IS {'' if fine else 'NOT '}NULL",
               slack_s=SEEN_S) for table in ("slice_processes", "slice_units") for fine in (True, False)),
 )

@@ -65,7 +65,7 @@ def roll_minute(connection: sqlite3.Connection, minute: int) -> None:
 
 
 def roll_all(connection: sqlite3.Connection) -> None:
-    """Make the minutes and hours of everything that is there. Raises sqlite3.Error."""
+    """Make the minutes and hours of all slices. Raises sqlite3.Error."""
     _minutes(connection, 0, 1 << 40)
     _hours(connection, 0, 1 << 40)
 

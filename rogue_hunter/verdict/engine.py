@@ -89,7 +89,7 @@ def verdict(window: Window) -> Verdict:
 
 
 def culprits(window: Window, resource: str) -> tuple[Cause | None, float | None]:
-    """What the verdict says about a pause: the cause that is about `resource` (cpu, memory or io), with its takers, and
+    """What the verdict says about a pause: the cause for `resource` (cpu, memory or io), with its takers, and
     the share that no process explains; None where it is not known, as that of memory."""
     found = next((one for one in verdict(window).causes
                   if one.cause == resource and one.kind in ("shortage", "limit", "device")), None)
