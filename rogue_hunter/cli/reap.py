@@ -46,7 +46,7 @@ Examples:
   rh-reap --command firefox                       choose among those of a name
   rh-reap --pick --remedy stop                    choose, and stop for 30 s
   rh-reap --verify                                was the audit file changed?
-  rh-reap prove --pid 4711 --victim 812           does 812 recover meanwhile?
+  rh-reap prove --pid 4711 --victim 812           does stopping it help 812?
 """, invoke_without_command=True)
 @click.option("--dry-run", is_flag=True, help="Send no signal; print what would be done.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask. All protections stay in force.")
@@ -150,7 +150,7 @@ def prove_(suspect: int, victim: int, trials: int, yes: bool, quiet: bool, confi
 
     The suspect is stopped for 0.2 s several times, in random order with stretches in which it runs; a permutation test
     decides: proven, refuted, or not_proven. Every protection of rh-reap applies to the suspect; each experiment is in
-    the audit file, at most 5 an hour. Another process continues the suspect whatever happens to this command. Exit 1
+    the audit file, at most 5 an hour. Another process continues the suspect even if this command is killed. Exit 1
     unless it is proven.
     """
     from rogue_hunter.reaper.audit import audit_log

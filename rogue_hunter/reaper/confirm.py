@@ -47,7 +47,7 @@ def question(candidates: Sequence[Candidate]) -> str:
 
 
 def proof_question(candidates: Sequence[Candidate]) -> str:
-    """What is about to be stopped for an experiment."""
+    """What will be stopped for an experiment."""
     lines = ["About to stop and continue this process several times, for 0.2 s each:"]
     for c in candidates:
         lines += [f"  {c.match['pid']:>7}  {clip(_command(c), 100)}", f"           {_facts(c)}"]

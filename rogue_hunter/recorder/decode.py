@@ -1,7 +1,7 @@
 """From copied rings to records: who had each CPU, and the stacks. Runs in a helper process of its own.
 
 The helper has nice 19. It reads one job from standard input, a line of JSON and the bytes of the rings, writes a record
-a line, and exits; whoever started it kills it after a deadline. Reading the names of kernel functions takes a tenth of
+a line, and exits; its parent kills it after a deadline. Reading the names of kernel functions takes a tenth of
 a second, so none of this is done in rh-pipe.
 """
 
@@ -163,7 +163,7 @@ _WORK = (
 
 
 def works_for(name: str, stack: str, work: Mapping[str, tuple[int, str]]) -> tuple[int, str] | None:
-    """The process that a kernel thread works for, and why; None if neither its name nor its stack tells."""
+    """The process that a kernel thread works for, and why; None if neither its name nor its stack shows it."""
     if stack and "_[k]" not in stack:
         return None
     for resource, pattern in _WORK:

@@ -110,7 +110,7 @@ class FlightRecorder:
             self._keep_open(tick)
             if self._rings is not None:
                 self._look_after(tick, self._rings)
-        # Copied before anything else: the rings go on.
+        # Copied before anything else: the rings are overwritten.
         for each in tick.records:
             if self._rings is not None and each["type"] in ("pause", "capture"):
                 self._request(each, tick, self._rings)
@@ -255,7 +255,7 @@ def _known(*rows: Mapping[Key, Row]) -> dict[int, Known]:
 def _work(before: Mapping[Key, Row], after: Mapping[Key, Row]) -> dict[str, tuple[int, str]]:
     """Resource -> the process that wrote most, or whose memory grew most, if it did more than all others together."""
     found: dict[str, tuple[int, str]] = {}
-    for resource, field, words in (("disk", "disk_write_bytes_total", "it wrote {:.0f} MB meanwhile, {:.0%} of all"),
+    for resource, field, words in (("disk", "disk_write_bytes_total", "it wrote {:.0f} MB in that time, {:.0%} of all"),
                                    ("memory", "memory_bytes", "its memory grew by {:.0f} MB, {:.0%} of all growth")):
         grown = {key: row[field] - before.get(key, {}).get(field, 0) for key, row in after.items()
                  if field in row and before.get(key) is not row}

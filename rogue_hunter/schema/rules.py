@@ -161,7 +161,7 @@ PROOF = (
     _f("victim_start_ticks", int, "host ticks", "when the victim started", "reap"),
     _f("victim_command", str, "", "its name", "reap"),
     _f("verdict", str, "", "proven: the victim waited less while the suspect was stopped; refuted: it did not; "
-       "not_proven: it cannot be told", "reap", required=True, choices=VERDICTS),
+       "not_proven: the trials do not decide it", "reap", required=True, choices=VERDICTS),
     _f("detail", str, "", "the verdict in words, with its numbers, or why there is none", "reap"),
     _f("refusals", list, "", "with verdict refused: the code of each reason", "reap"),
     _f("metric", str, "", "what was measured of the victim", "reap", choices=("run_delay_ms_per_s", "pageins_per_s")),

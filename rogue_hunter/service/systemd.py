@@ -361,7 +361,7 @@ class SystemSystemd(Systemd):
 
 def unreadable(program: Path) -> Path | None:
     """The first part of a path that is closed to other users; None if they can run it. /home and /root are read-only
-    or closed in the service, whatever their modes are."""
+    or closed in the service, with any mode."""
     for part in (*reversed(program.parents), program):
         try:
             mode = part.stat().st_mode

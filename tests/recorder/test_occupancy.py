@@ -18,7 +18,7 @@ def test_switches_alone() -> None:
 
 
 def test_a_hog_that_still_runs() -> None:
-    """It has not left the CPU, so no switch tells of it: the samples since the last switch do."""
+    """It has not left the CPU, so no switch shows it: the samples since the last switch do."""
     samples = [(S + i * S // 50, 7) for i in range(1, 150)]
     found = occupancy(1, 0, 4 * S, [(0, 1), (S // 2, 8), (S, 0)], samples, 1 / 50)
     assert found.by_pid[7] == pytest.approx(2.98) and found.by_pid[8] == 0.5 and found.source == "samples"

@@ -75,7 +75,7 @@ def test_a_pause_and_a_capture_are_decoded() -> None:
     assert bench.fake.clean()
 
 
-def test_without_permission_it_is_said_once_and_nothing_else_changes() -> None:
+def test_without_permission_there_is_one_message_and_nothing_else_changes() -> None:
     """The ticks are the same, one line is logged, and the state says why."""
     bench = Bench(fails=True)
     asked = [tick(9 + i / 3, *([PAUSE] if i == 3 else [])) for i in range(20)]
@@ -164,8 +164,8 @@ def test_a_cpu_that_switches_too_often_is_given_a_rest(monkeypatch: pytest.Monke
     assert [cpu for cpu, _ in requests] == [1, 1] and requests[0] != requests[1]
 
 
-def test_a_helper_that_fails_is_said() -> None:
-    """An error of the helper is a line for people, and the beat goes on."""
+def test_a_helper_that_fails_is_reported() -> None:
+    """An error of the helper is a line for people, and the beat continues."""
     bench = Bench()
     bench.stage._worker._work = lambda job: (_ for _ in ()).throw(OSError("no stacks within 20 s"))
     bench.run(tick(10, PAUSE), tick(11))
@@ -208,7 +208,7 @@ def test_shares_stacks_and_whom_a_kernel_thread_works_for() -> None:
     ("kworker/events", ";k;process_one_work_[k];wb_workfn_[k];do_writepages_[k]", 1),
     ("hog", ";hog;main", None), ("kworker/events", ";k;cfg_work_[k]", None)])
 def test_whom_kernel_threads_work_for(name: str, stack: str, expected: int | None) -> None:
-    """By name or by stack; other kernel work leads to nobody."""
+    """By name or by stack; other kernel work leads to no process."""
     found = works_for(name, stack, {"disk": (1, "wrote"), "memory": (2, "grew")})
     assert (found[0] if found else None) == expected
     assert works_for(name, stack, {}) is None

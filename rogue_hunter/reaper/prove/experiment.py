@@ -2,7 +2,7 @@
 
 The suspect passes every guard of the reaper, before the experiment and again before each stop. The experiment is in the
 audit file before the first signal, and counts against the hourly budget of the reaper. Another process sends the
-signals and continues the suspect whatever happens to this one (rogue_hunter.reaper.prove.keeper).
+signals and continues the suspect even if this one is killed (rogue_hunter.reaper.prove.keeper).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process that stops a suspect for a moment and continues it, whatever happens to the command that asked.
+"""The process that stops a suspect for a moment and continues it, even if the command that asked is killed.
 
 It holds a pidfd of the suspect. On its standard input it reads single bytes: `s` stops the suspect, `c` continues it.
 It answers each with the same byte once it is done. The suspect is continued after a limit even if no `c` comes, and at
@@ -37,7 +37,7 @@ def keep(send: Callable[[int], object], source: int, sink: int, limit_s: float) 
             send(signal.SIGSTOP if asked == b"s" else signal.SIGCONT)
             stopped = asked == b"s"
             os.write(sink, asked)
-    except OSError:  # the suspect is gone, or nobody reads the answers
+    except OSError:  # the suspect exited, or the answers have no reader
         return
     finally:
         if stopped:
