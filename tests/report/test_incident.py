@@ -35,7 +35,7 @@ from tests.tools.captures import capture, parts
 from tests.tools.history import CONFIG, GIB, MIB, Case, Proc, during, play, stages
 
 HOSTILE = "</title><script>alert(1)</script>'\"><img src=x onerror=alert(1)>\x1b[2J\u202e{{}}"
-START = 1_800_000_000.0
+START = 1_790_000_040.0
 VOID = {"meta", "img", "br", "link"}
 LIMIT = 300_000
 """Bytes of a page."""
@@ -160,12 +160,12 @@ def test_the_verdict_comes_first_and_is_that_of_why(report: Report) -> None:
     (why,) = map(json.loads, report("why", *PERIOD, "--ndjson").splitlines())
     seen = Seen(page)
     heads = [text for inside, text in seen.texts if inside in ("h1", "h2")]
-    assert heads[0] == why["headline"] and "ffmpeg" in heads[0]
+    assert heads[0] == why["headline"].replace("2026-09-21 ", "") and "ffmpeg" in heads[0]
     assert heads[1:] == ["Timeline", "Likely causes", *(["Processes that waited"] if why["victims"] else []), "Not the cause",
                          "Pauses", "Events", "Captures: which process blocks which", "The machine"]
     said = " ".join(text for _, text in seen.texts)
     for cause in why["causes"][:3]:
-        assert cause["words"][1:] in said
+        assert cause["words"].replace("2026-09-21 ", "") in said
     assert "blocks" in said and "rh-report html --since" in said
 
 

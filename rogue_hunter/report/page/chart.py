@@ -13,11 +13,11 @@ from rogue_hunter.text.format import clip
 Points = Sequence[tuple[float, float, float]]
 """Steps of a line: begin, end (epoch seconds) and value; a time without a step is a gap."""
 
-LEFT, RIGHT, HEIGHT, HEAD, AXIS = 46, 10, 58, 20, 22
+LEFT, RIGHT, HEIGHT, HEAD, AXIS = 66, 10, 58, 32, 22
 """Pixels: margins, height of a panel, of the line above it, and of the time axis."""
 ROW = 24
 """Height of an event with its label."""
-CHARACTER = 6.4
+CHARACTER = 6.8
 """Width of a character of a label, on average."""
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
 
@@ -84,7 +84,7 @@ def timeline(made: Timeline, width: int, prefix: str, title: str, description: s
         y += HEAD + HEIGHT
     y += 14
     if made.bars:
-        parts.append(tag("text", "Events: processes at or above the tracking band", class_="head", x=LEFT, y=y + 12))
+        parts.append(tag("text", "Events", class_="head", x=LEFT, y=y + 12))
         y += HEAD
     for bar in made.bars:
         parts += _bar(bar, x, y, width)
@@ -105,19 +105,19 @@ def _panel(panel: Panel, x: Callable[[float], float], top: float, width: int) ->
     def y(value: float) -> float:
         return base - min(max(value, 0.0), high) / high * (HEIGHT - 4)
 
-    parts = [tag("text", panel.title, class_="head", x=LEFT, y=top + 14),
+    parts = [tag("text", panel.title, class_="head", x=LEFT, y=top + 24),
              tag("line", class_="base", x1=LEFT, x2=width - RIGHT, y1=base, y2=base),
-             tag("text", panel.words(high), class_="tick", x=LEFT - 5, y=top + HEAD + 12, text_anchor="end"),
+             tag("text", panel.words(high), class_="tick", x=LEFT - 5, y=top + HEAD + 10, text_anchor="end"),
              tag("text", "0", class_="tick", x=LEFT - 5, y=base, text_anchor="end")]
     at = LEFT + (len(panel.title) + 2) * CHARACTER
     if len(panel.lines) > 1:
         for line in panel.lines:
-            parts += [tag("line", class_=f"line {line.style}", x1=at, x2=at + 16, y1=top + 10, y2=top + 10),
-                      tag("text", line.name, class_="tick", x=at + 20, y=top + 14)]
-            at += 28 + len(line.name) * CHARACTER
+            parts += [tag("line", class_=f"line {line.style}", x1=at, x2=at + 18, y1=top + 20, y2=top + 20),
+                      tag("text", line.name, class_="tick", x=at + 23, y=top + 24)]
+            at += 40 + len(line.name) * CHARACTER
     highest = max((value for line in panel.lines for _, _, value in line.points), default=None)
     if highest is not None and at + 100 < width:
-        parts.append(tag("text", f"highest {panel.words(highest)}", class_="tick", x=width - RIGHT, y=top + 14,
+        parts.append(tag("text", f"highest {panel.words(highest)}", class_="tick", x=width - RIGHT, y=top + 24,
                          text_anchor="end"))
     for nth, line in enumerate(panel.lines):
         drawn = stairs(line.points, x, y)
@@ -133,7 +133,7 @@ def stairs(points: Points, x: Callable[[float], float], y: Callable[[float], flo
     made: list[str] = []
     before = -math.inf
     for begin, end, value in points:
-        made.append(f"V{y(value):.1f}H{x(end):.1f}" if begin - before < 0.5 + 0.2 * (end - begin) else
+        made.append(f"V{y(value):.1f}H{x(end):.1f}" if begin - before <= max(2.0, end - begin) else
                     f"M{x(begin):.1f} {y(value):.1f}H{x(end):.1f}")
         before = end
     return "".join(made)

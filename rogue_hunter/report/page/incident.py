@@ -10,14 +10,14 @@ from typing import Any
 from rogue_hunter import __version__
 from rogue_hunter.report.evidence import Evidence
 from rogue_hunter.report.page.chart import Bar, Line, Panel, Points, Timeline, spark, timeline
-from rogue_hunter.report.page.markup import Markup, document, tag
+from rogue_hunter.report.page.markup import Markup, document, escaped, tag
 from rogue_hunter.report.record_text import culprit_words, pause_words
 from rogue_hunter.report.sentences import cause as cause_of
 from rogue_hunter.report.sentences import command_line, moment, name, number, percent
 from rogue_hunter.report.verdict_text import amount_words, cause_words, cleared_words, count, taker_name, title
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size
-from rogue_hunter.verdict.model import Cause, Row, Taker, Verdict
+from rogue_hunter.verdict.model import Cause, Row, Slice, Taker, Verdict
 from rogue_hunter.verdict.takers import belongs, uses
 
 WIDE, NARROW = 1000, 360
@@ -33,15 +33,18 @@ TABLE = 60
 @dataclass(frozen=True, slots=True)
 class Incident:
     """What the page shows. `rows` are slices or minutes of the machine (records, with `slice` or `minute`) from `since`
-    to `until`, epoch seconds; `captures` are their records with the lines of who blocked whom."""
+    to `until`, epoch seconds; `slices` are those of that time with their processes, and `captures` records with the
+    lines of who blocked whom. A time of the day of `day` (epoch seconds) is shown without its date."""
 
     headline: str
     since: float
     until: float
     now: float
+    day: float
     evidence: Evidence
     judged: Verdict
     rows: Sequence[Row] = ()
+    slices: Sequence[Slice] = ()
     events: Sequence[Record] = ()
     pauses: Sequence[Record] = ()
     captures: Sequence[tuple[Record, Sequence[str]]] = ()
@@ -83,7 +86,7 @@ def _facts(incident: Incident) -> Markup | None:
              ("Period", duration(window.until - window.since)),
              ("Pauses", f"{len(incident.pauses)}, {duration(sum(p['duration_s'] for p in incident.pauses))} in all"
               if incident.pauses else "none"),
-             ("Resolution", f"{len(window.slices)} x {duration(judged.resolution_s)}")]
+             ("Resolution", f"{count(len(window.slices), 'slice')} of {duration(judged.resolution_s)}")]
     return tag("dl", [tag("div", tag("dt", label), tag("dd", words)) for label, words in shown if words],
                class_="facts")
 
@@ -167,7 +170,7 @@ def _described(incident: Incident, rows: Sequence[dict[str, Any]]) -> str:
     """The timeline in a sentence, for who does not see it."""
     def high(key: str, words: Callable[[float], str]) -> str | None:
         best = max((row for row in rows if key in row), key=lambda row: float(row[key]), default=None)
-        return f"{words(best[key])} at {moment(best['start'], incident.now)}" if best is not None else None
+        return f"{words(best[key])} at {moment(best['start'], incident.day)}" if best is not None else None
 
     parts = [(label, high(key, words)) for label, key, words in (
         ("CPU usage was highest with", "cpu", lambda v: f"{number(round(v, 2))} cores"),
@@ -189,14 +192,15 @@ def _as_table(rows: Sequence[dict[str, Any]]) -> Markup:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> Markup:
-    """A table; `numbers` are the indices of columns that are aligned to the right. On a narrow screen each row is a
-    block in which every cell has its column's name."""
+    """A table without its empty columns; `numbers` are the indices of columns that are aligned to the right. On a
+    narrow screen each row is a block in which every cell has its column's name."""
     right = set(numbers)
+    cells = [[escaped(cell) for cell in row] for row in rows]
+    shown = [n for n in range(len(heads)) if any(row[n] for row in cells)]
     kind = ["number" if n in right else None for n in range(len(heads))]
-    return tag("table", tag("thead", tag("tr", [tag("th", head, scope="col", class_=kind[n])
-                                                for n, head in enumerate(heads)])),
-               tag("tbody", [tag("tr", [tag("td", cell, class_=kind[n], data_name=heads[n])
-                                        for n, cell in enumerate(row)]) for row in rows]))
+    return tag("table", tag("thead", tag("tr", [tag("th", heads[n], scope="col", class_=kind[n]) for n in shown])),
+               tag("tbody", [tag("tr", [tag("td", tag("div", row[n]), class_=kind[n], data_name=heads[n])
+                                        for n in shown]) for row in cells]))
 
 
 # -- causes ------------------------------------------------------------------------------------------------------------
@@ -212,16 +216,12 @@ def _causes(incident: Incident) -> Markup | None:
 def _cause(one: Cause, incident: Incident) -> Markup:
     takers = one.takers or ((one.who,) if one.who is not None else ())
     rows = [[taker_name(taker), percent(taker.share) if taker.share > 0 else "",
-             amount_words(one, taker, incident.now), _course(one, taker, incident),
+             amount_words(one, taker, incident.day), _course(one, taker, incident),
              _line(taker.cmdline)] for taker in takers[:TAKERS]]
     points = tag("span", f"{one.points:.0f}", class_="points", title="points, 0 to 100")
     return tag("article", tag("h3", points, title(one), tag("span", one.confidence, class_="quiet")),
-               tag("p", f"{_sentence(cause_words(one, incident.now))}"),
+               tag("p", f"{cause_words(one, incident.day)}."),
                table(["Process", "Share", "What it did", "When", "Command line"], rows, (1,)) if rows else None)
-
-
-def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _line(cmdline: str) -> Markup | None:
@@ -230,7 +230,7 @@ def _line(cmdline: str) -> Markup | None:
 
 def _course(one: Cause, taker: Taker, incident: Incident) -> Markup | None:
     """What a taker used in each slice, as a small chart."""
-    slices = [each for each in incident.evidence.window.slices if each.processes]
+    slices = [each for each in incident.slices or incident.evidence.window.slices if each.processes]
     memory = one.cause == "memory" or one.resource not in ("cpu", "disk", "gpu", "wakeups")
     values: list[float | None] = []
     for each in slices:
@@ -275,7 +275,7 @@ def pairs(facts: Iterable[tuple[str, str]]) -> Markup:
 def _pauses(incident: Incident) -> Markup | None:
     if not incident.pauses:
         return None
-    rows = [[moment(p["start"], incident.now), duration(p["duration_s"]), f"Paused {duration(p['duration_s'])}"
+    rows = [[moment(p["start"], incident.day), duration(p["duration_s"]), f"Paused {duration(p['duration_s'])}"
              f"{pause_words(p)}.", [tag("div", culprit_words(c)) for c in p["culprits"][:3]]]
             for p in incident.pauses[:PAUSES]]
     more = len(incident.pauses) - PAUSES
@@ -286,7 +286,7 @@ def _pauses(incident: Incident) -> Markup | None:
 def _events(incident: Incident) -> Markup | None:
     if not incident.events:
         return None
-    rows = [[moment(e["entry_time"], incident.now), duration(e["duration_s"]),
+    rows = [[moment(e["entry_time"], incident.day), duration(e["duration_s"]),
              tag("span", f"{e['peak_score']} {e.get('peak_band', '')}", class_=str(e.get("peak_band", ""))),
              cause_of(e), name(e), tag("span", clip(command_line(e), LINE), class_="line")]
             for e in incident.events[:EVENTS]]
@@ -300,7 +300,7 @@ def _captures(incident: Incident) -> Markup | None:
     if not incident.captures:
         return None
     return tag("section", tag("h2", "Captures: which process blocks which"), [
-        tag("article", tag("h3", f"Capture {own.get('id', '')}, {moment(own['ts'], incident.now)}"
+        tag("article", tag("h3", f"Capture {own.get('id', '')}, {moment(own['ts'], incident.day)}"
                                  + (f", of {name(own)}" if "pid" in own else "")),
             tag("ul", [tag("li", words.strip()) for words in lines])) for own, lines in incident.captures])
 

@@ -10,7 +10,7 @@ from rogue_hunter.capture.blame import blame
 from rogue_hunter.report import history, queries, slices
 from rogue_hunter.report.capture_text import blame_lines
 from rogue_hunter.report.database import Source
-from rogue_hunter.report.evidence import Evidence
+from rogue_hunter.report.evidence import WHOLE_S, Evidence, over
 from rogue_hunter.report.page.incident import Incident, page
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer
@@ -43,9 +43,13 @@ def html(source: Source, asked: Asked) -> Answer:
     judged = verdict(found.window)
     around = _around(source, found)
     inside = Period(found.window.since, found.window.until)
+    day = found.window.since
+    slices = over(source, around.since, around.until, asked.live).window.slices \
+        if around.until - around.since <= WHOLE_S else ()
     made = Incident(
-        headline(source, found, judged), around.since, around.until, source.now, found, judged,
-        machine_rows(source, around, asked), queries.events(source.reader, around, source.watched, EVENTS),
+        headline(source if found.window.recent or found.absent else replace(source, now=day), found, judged),
+        around.since, around.until, source.now, day, found, judged, machine_rows(source, around, asked), slices,
+        queries.events(source.reader, around, source.watched, EVENTS),
         history.pauses(source.reader, around), _blamed(source, inside), _facts(source, found, judged.own_cores, inside))
     return Answer([], lambda _: page(made), raw=True)
 
@@ -118,5 +122,5 @@ def _facts(source: Source, found: Evidence, own_cores: float | None, period: Per
         ("CPUs", machine.get("cpus") or last.get("cpus")),
         ("Memory", size(machine.get("memory_total_bytes") or last.get("memory_total_bytes"))),
         ("rogue-hunter", None if own_cores is None else f"{number(round(100 * own_cores, 1))} % of a core"),
-        ("Time zone", time.strftime("%Z (UTC%z)", time.localtime(found.window.since))), ("Made by", shlex.join(again))]
+        ("Time zone", time.strftime("%Z (UTC%z)", time.localtime(found.window.since))), ("Command", shlex.join(again))]
     return [(label, str(words)) for label, words in facts if words not in (None, "")]
