@@ -16,13 +16,18 @@ TIMES = {"ts", "minute", "slice", "entry_time", "exit_time", "start_time", "end_
 @hookimpl
 def render_cell(value, column, table, database, datasette):
     """The cell as HTML; None for one that Datasette shows as it is. JSON and CSV are not changed."""
+    if column == "at" and isinstance(value, str):
+        return Markup('<span style="white-space: nowrap">{}</span>').format(value)
+    if column == "evidence" and isinstance(value, str):     # JSON without a space would not wrap
+        return Markup("{}").format(value.replace(',"', ', "'))
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if column in LINKS and table not in LINKS.values():
         path = datasette.urls.row(database, LINKS[column], str(int(value)))
         return Markup('<a href="{}">{}</a>').format(path, int(value))
     words = _words(column, value)
-    return None if words is None else Markup('<span title="{}">{}</span>').format(value, escape(words))
+    return None if words is None else Markup('<span title="{}" style="white-space: nowrap">{}</span>').format(
+        value, escape(words))
 
 
 def _words(column, value):

@@ -166,9 +166,10 @@ def axis(since: float, until: float, pixels: float) -> list[tuple[float, str]]:
             if (at - since) / (until - since) * pixels > 24 and (until - at) / (until - since) * pixels > 20]
 
 
-def spark(values: Sequence[float | None], style: str, words: str, width: int = 120, height: int = 22) -> Markup:
-    """A small chart of values that follow each other; None is a gap. `words` say what it shows."""
-    high = max((value for value in values if value is not None), default=0.0) or 1.0
+def spark(values: Sequence[float | None], top: float, style: str, words: str, width: int = 120,
+          height: int = 22) -> Markup:
+    """A small chart of values that follow each other, from 0 to `top`; None is a gap. `words` say what it shows."""
+    high = top or 1.0
     step = width / max(len(values), 1)
     points = [(float(n), n + 1.0, value) for n, value in enumerate(values) if value is not None]
     path = _closed(points, lambda at: at * step, lambda value: height - 1 - value / high * (height - 3), height - 1.0)

@@ -215,9 +215,10 @@ def _causes(incident: Incident) -> Markup | None:
 
 def _cause(one: Cause, incident: Incident) -> Markup:
     takers = one.takers or ((one.who,) if one.who is not None else ())
-    rows = [[taker_name(taker), percent(taker.share) if taker.share > 0 else "",
-             amount_words(one, taker, incident.day), _course(one, taker, incident),
-             _line(taker.cmdline)] for taker in takers[:TAKERS]]
+    courses = [_course(one, taker, incident) for taker in takers[:TAKERS]]
+    top = max((value for course in courses for value in course if value is not None), default=0.0)
+    rows = [[taker_name(taker), percent(taker.share) if taker.share > 0 else "", amount_words(one, taker, incident.day),
+             _spark(one, course, top), _line(taker.cmdline)] for taker, course in zip(takers, courses, strict=False)]
     points = tag("span", f"{one.points:.0f}", class_="points", title="points, 0 to 100")
     return tag("article", tag("h3", points, title(one), tag("span", one.confidence, class_="quiet")),
                tag("p", f"{cause_words(one, incident.day)}."),
@@ -228,15 +229,24 @@ def _line(cmdline: str) -> Markup | None:
     return tag("span", clip(cmdline, LINE), class_="line") if cmdline else None
 
 
-def _course(one: Cause, taker: Taker, incident: Incident) -> Markup | None:
-    """What a taker used in each slice, as a small chart."""
+def _course(one: Cause, taker: Taker, incident: Incident) -> list[float | None]:
+    """What a taker used in each slice: bytes of memory, else the amount per second; None where it is not listed."""
     slices = [each for each in incident.slices or incident.evidence.window.slices if each.processes]
-    memory = one.cause == "memory" or one.resource not in ("cpu", "disk", "gpu", "wakeups")
+    memory = _by_memory(one)
     values: list[float | None] = []
     for each in slices:
         rows = [row for row in each.processes if belongs(row, taker)]
         values.append(sum(float(row.get("memory_bytes") or 0) if memory else sum(uses(row, one.resource))
                           for row in rows) / (1.0 if memory else max(each.seconds, 1e-3)) if rows else None)
+    return values
+
+
+def _by_memory(one: Cause) -> bool:
+    return one.cause == "memory" or one.resource not in ("cpu", "disk", "gpu", "wakeups")
+
+
+def _spark(one: Cause, values: Sequence[float | None], top: float) -> Markup | None:
+    """The course of a taker as a small chart; those of one cause have one scale, up to `top`."""
     known = [value for value in values if value is not None]
     if len(values) < 2 or not known:
         return None
@@ -244,8 +254,8 @@ def _course(one: Cause, taker: Taker, incident: Incident) -> Markup | None:
     high = [max((v for v in values[n:n + step] if v is not None), default=None) for n in range(0, len(values), step)]
     words: dict[str, Callable[[float], str]] = {
         "memory": size, "cpu": lambda v: f"{number(round(v, 2))} cores", "disk": lambda v: f"{size(v)}/s"}
-    kind = "memory" if memory else one.resource
-    return spark(high, kind if kind in words else "cpu", f"highest {words.get(kind, number)(max(known))}")
+    kind = "memory" if _by_memory(one) else one.resource
+    return spark(high, top, kind if kind in words else "cpu", f"highest {words.get(kind, number)(max(known))}")
 
 
 def _victims(incident: Incident) -> Markup | None:

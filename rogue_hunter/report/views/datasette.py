@@ -36,13 +36,13 @@ _SHOWN: dict[str, dict[str, Any]] = {
 
 
 def tables() -> dict[str, dict[str, Any]]:
-    """The tables as the packaged metadata describes them: each column with its unit, from the declarations."""
+    """The tables as the packaged metadata describes them, from the declarations. Columns are described in the manual:
+    Datasette would print all of that above the rows."""
     made: dict[str, dict[str, Any]] = {name: {"hidden": True} for name in _HIDDEN}
     for table in TABLES:
         if table.name not in made:
-            units = {c.name: f" ({c.unit})" if c.unit else "" for c in table.columns}
-            made[table.name] = {"description": f"{table.doc[0].upper()}{table.doc[1:]}.", **_SHOWN.get(table.name, {}),
-                                "columns": {c.name: f"{c.doc}{units[c.name]}" for c in table.columns}}
+            made[table.name] = {"description": f"{table.doc[0].upper()}{table.doc[1:]}. Columns: man 5 rogue-hunter.",
+                                **_SHOWN.get(table.name, {})}
     return made
 
 
