@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from rogue_hunter.report.record_text import clock, machine
 from rogue_hunter.report.record_text import line as record_line
-from rogue_hunter.report.sentences import cause, command_line
+from rogue_hunter.report.sentences import cause, command_line, program_first
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream import wire
 from rogue_hunter.text.format import clip, columns, size, sparkline
@@ -132,15 +132,9 @@ def _row(row: dict[str, Any], trend: Sequence[float | None], shown: Sequence[str
              "USES": cause(row), "CPU%": f"{row['cpu_percent']:.1f}" if "cpu_percent" in row else "",
              "MEMORY": size(row.get("memory_bytes")), "DISK/S": size(row.get("disk_bytes_per_s")),
              "PID": str(row["pid"]), "USER": str(row.get("user", row.get("uid", "")))}
-    text = clip(" ".join([*(_aligned(name, cells[name]) for name in shown), _program_first(command_line(row))]), width)
+    text = clip(" ".join([*(_aligned(name, cells[name]) for name in shown), program_first(command_line(row))]), width)
     mark = _COLOURS.get(band, "") if colour else ""
     return f"{mark}{text}{_OFF}" if mark else text
-
-
-def _program_first(line: str) -> str:
-    """A command line without the directory of its program, which would fill a narrow column."""
-    program, space, rest = line.partition(" ")
-    return (program.rsplit("/", 1)[-1] or program) + space + rest
 
 
 def _aligned(name: str, text: str) -> str:

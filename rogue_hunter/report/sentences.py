@@ -102,6 +102,12 @@ def command_line(row: Fields) -> str:
     return line if program.startswith(command[:15]) else f"{command}: {line}"
 
 
+def program_first(line: str) -> str:
+    """A command line without the directory of its program, which would fill a narrow column."""
+    program, space, rest = line.partition(" ")
+    return (program.rsplit("/", 1)[-1] or program) + space + rest
+
+
 def name(row: Fields) -> str:
     """`sh (pid 12174)`, safe for a terminal."""
     return f"{clip(str(row.get('command') or '?'), 40)} (pid {row['pid']})"

@@ -13,7 +13,7 @@ from rogue_hunter.report.page.chart import Bar, Line, Panel, Points, Timeline, s
 from rogue_hunter.report.page.markup import Markup, document, escaped, tag
 from rogue_hunter.report.record_text import culprit_words, pause_words
 from rogue_hunter.report.sentences import cause as cause_of
-from rogue_hunter.report.sentences import command_line, moment, name, number, percent
+from rogue_hunter.report.sentences import command_line, moment, name, number, percent, program_first
 from rogue_hunter.report.verdict_text import amount_words, cause_words, cleared_words, count, taker_name, title
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size
@@ -99,7 +99,8 @@ def _timeline(incident: Incident) -> Markup | None:
         return None
     window = incident.evidence.window
     bars = [Bar(e["entry_time"], e.get("exit_time") or max(e["entry_time"] + e["duration_s"], e.get("last_seen", 0.0)),
-                f"{clip(str(e.get('command', '?')), 40)} (pid {e['pid']}), {e['peak_score']} {e.get('peak_band', '')}",
+                f"{clip(program_first(command_line(e)), 36)} (pid {e['pid']}), {e['peak_score']} "
+                f"{e.get('peak_band', '')}",
                 str(e.get("peak_band", ""))) for e in sorted(incident.events, key=lambda e: -e["peak_score"])[:BARS]]
     made = Timeline(incident.since, incident.until, (window.since, window.until),
                     [(p["start"], p["end"]) for p in incident.pauses], _panels(rows),
@@ -217,7 +218,8 @@ def _cause(one: Cause, incident: Incident) -> Markup:
     takers = one.takers or ((one.who,) if one.who is not None else ())
     courses = [_course(one, taker, incident) for taker in takers[:TAKERS]]
     top = max((value for course in courses for value in course if value is not None), default=0.0)
-    rows = [[taker_name(taker), percent(taker.share) if taker.share > 0 else "", amount_words(one, taker, incident.day),
+    rows = [[taker_name(taker), percent(taker.share) if taker.share > 0 else "",
+             amount_words(one, taker, incident.day) if taker.amount > 0 else "",
              _spark(one, course, top), _line(taker.cmdline)] for taker, course in zip(takers, courses, strict=False)]
     points = tag("span", f"{one.points:.0f}", class_="points", title="points, 0 to 100")
     return tag("article", tag("h3", points, title(one), tag("span", one.confidence, class_="quiet")),
@@ -230,7 +232,10 @@ def _line(cmdline: str) -> Markup | None:
 
 
 def _course(one: Cause, taker: Taker, incident: Incident) -> list[float | None]:
-    """What a taker used in each slice: bytes of memory, else the amount per second; None where it is not listed."""
+    """What a taker used in each slice: bytes of memory, else the amount per second; None where it is not listed.
+    Nothing for a cause without use, such as a wait."""
+    if taker.amount <= 0:
+        return []
     slices = [each for each in incident.slices or incident.evidence.window.slices if each.processes]
     memory = _by_memory(one)
     values: list[float | None] = []
