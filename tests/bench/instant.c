@@ -131,6 +131,7 @@ int sysctlbyname(const char *name, void *old, uint64_t *size, void *new, uint64_
 	if (!strcmp(name, "hw.ncpu")) value = 8;
 	if (!strcmp(name, "hw.memsize")) value = 16ull << 30;
 	if (!strcmp(name, "hw.pagesize")) value = 16384;
+	if (!strncmp(name, "vm.page_", 8)) value = 100000;
 	if (!strcmp(name, "hw.tbfrequency")) value = 24000000;
 	if (!value) {
 		errno = ENOENT;
@@ -154,22 +155,25 @@ uint64_t mach_absolute_time(void) { calls[OTHER]++; return 0; }
 uint64_t mach_continuous_time(void) { calls[OTHER]++; return 0; }
 uint32_t mach_host_self(void) { return 1; }
 
-int host_statistics(uint32_t host, int flavor, void *out, uint32_t *words)
+uint32_t mach_task_self_ = 2;
+
+int host_processor_info(uint32_t host, int flavor, uint32_t *cpus, void **info, uint32_t *words)
 {
-	static uint32_t ticks;
-	(void)host, (void)flavor, (void)words;
+	static uint32_t ticks[8 * 4];
+	(void)host, (void)flavor;
 	calls[OTHER]++;
-	ticks += 33;
-	memset(out, 0, 16);
-	memcpy(out, &ticks, sizeof ticks);
+	for (int i = 0; i < 8; i++)
+		ticks[4 * i] += 33;
+	*cpus = 8;
+	*info = ticks;
+	*words = 8 * 4;
 	return 0;
 }
 
-int host_statistics64(uint32_t host, int flavor, void *out, uint32_t *words)
+int vm_deallocate(uint32_t task, uint64_t address, uint64_t size)
 {
-	(void)host, (void)flavor;
+	(void)task, (void)address, (void)size;
 	calls[OTHER]++;
-	memset(out, 0, *words * 4);
 	return 0;
 }
 

@@ -164,8 +164,7 @@ def _decoders(data: bytes) -> None:
     for version in range(len(abi.RUSAGE)):
         _or_short(lambda raw, version=version: darwin.decode_rusage(raw, version), data)
     for decode in (darwin.decode_bsdinfo, darwin.decode_taskallinfo, darwin.decode_shortinfo, darwin.decode_kinfo,
-                   darwin.decode_uniqidentifier, darwin.decode_timeval, darwin.decode_arguments,
-                   darwin.decode_cpu_load, darwin.decode_available_pages):
+                   darwin.decode_uniqidentifier, darwin.decode_timeval, darwin.decode_arguments):
         _or_short(decode, data)
 
 

@@ -95,7 +95,7 @@ def plist(bench: Bench) -> str:
 @case("names in sudo's rules", "two lines, one exact command without a wildcard, the user by number where the name is none; or "
       "refused in a line")
 def rules_of_sudo(bench: Bench) -> str:
-    exact = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]*|#1000) ALL=\(root\) NOPASSWD: (/[A-Za-z0-9/_.-]+ save -o /[A-Za-z0-9/_.-]+)")
+    exact = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]*|#1000) ALL=\(root\) NOPASSWD: (/[A-Za-z0-9/_.-]+ save -l 30 /[A-Za-z0-9/_.-]+)")
     taken = refused = 0
     for name in PATHS:
         for user, file in ((name, Config().forensics.tailspin_file), ("me", name), ("me", f"/var/db/{name}"), (name, f"/{name}")):

@@ -14,6 +14,8 @@ SCALARS: dict[str, Any] = {
     "int": ctypes.c_int, "u_int": ctypes.c_uint, "uint32_t": ctypes.c_uint32, "uint64_t": ctypes.c_uint64,
     "size_t": ctypes.c_size_t, "kern_return_t": ctypes.c_int, "mach_port_t": ctypes.c_uint32,
     "host_t": ctypes.c_uint32, "host_flavor_t": ctypes.c_int, "qos_class_t": ctypes.c_uint32,
+    "processor_flavor_t": ctypes.c_int, "vm_map_t": ctypes.c_uint32, "vm_address_t": ctypes.c_size_t,
+    "vm_size_t": ctypes.c_size_t,
     "dev_t": ctypes.c_int32, "mode_t": ctypes.c_uint16,
 }
 POINTERS = ("mach_timebase_info_t", "host_info_t", "host_info64_t")

@@ -44,8 +44,8 @@ def assertions() -> list[str]:
     for name, (_, note) in TABLE.consts.items():
         if note != "private":
             lines.append(f'_Static_assert(({name}) == {getattr(abi, name)}, "{name}");')
-    words = abi.HOST_VM_INFO64_REV1_COUNT
-    lines.append(f'_Static_assert({words} * sizeof(natural_t) == {ctypes.sizeof(abi.VmStatistics64)}, "words");')
+    lines.append('_Static_assert(sizeof(natural_t) == 4 && sizeof(*(processor_info_array_t)0) == 4, "words");')
+    lines.append('_Static_assert(__builtin_types_compatible_p(__typeof__(mach_task_self_), mach_port_t), "task");')
     lines.append('_Static_assert(sizeof(audit_token_t) == 8 * sizeof(uint32_t), "audit_token_t");')
     for c_type, declared_type in facts.SCALARS.items():
         lines.append(f'_Static_assert(sizeof({c_type}) == {ctypes.sizeof(declared_type)}, "{c_type}");')

@@ -31,10 +31,9 @@ TH_STATE_RUNNING, TH_STATE_STOPPED, TH_STATE_WAITING, TH_STATE_UNINTERRUPTIBLE, 
 # sysctl names by number (sys/sysctl.h)
 CTL_KERN, KERN_PROC, KERN_PROC_PID, KERN_PROCARGS2 = 1, 14, 1, 49
 
-# host_statistics flavors (mach/host_info.h) and how many 32-bit words each fills
-HOST_CPU_LOAD_INFO, HOST_CPU_LOAD_INFO_COUNT = 3, 4
-HOST_VM_INFO64, HOST_VM_INFO64_REV1_COUNT = 4, 38
-CPU_STATE_USER, CPU_STATE_SYSTEM, CPU_STATE_IDLE, CPU_STATE_NICE = 0, 1, 2, 3
+# host_processor_info (mach/processor_info.h, mach/machine.h): the ticks of each CPU by state
+PROCESSOR_CPU_LOAD_INFO = 2
+CPU_STATE_USER, CPU_STATE_SYSTEM, CPU_STATE_IDLE, CPU_STATE_NICE, CPU_STATE_MAX = 0, 1, 2, 3, 4
 
 # quality of service classes (sys/qos.h)
 QOS_CLASS_USER_INITIATED = 0x19
@@ -208,25 +207,3 @@ class KinfoProc(Structure):
         ("_pad4", c_uint8 * 24), ("cr_uid", c_uint32), ("_pad5", c_uint8 * 136), ("e_ppid", c_int32),
         ("_pad6", c_uint8 * 8), ("e_tdev", c_int32), ("_pad7", c_uint8 * 72),
     )
-
-
-class VmStatistics64(Structure):
-    """struct vm_statistics64 as of its revision 1 (HOST_VM_INFO64_REV1_COUNT words), which every supported kernel
-    fills. In pages; `free_count` includes the speculative pages."""
-
-    _fields_ = (
-        *((name, c_uint32) for name in ("free_count", "active_count", "inactive_count", "wire_count")),
-        *_u64("zero_fill_count", "reactivations", "pageins", "pageouts", "faults", "cow_faults", "lookups", "hits",
-              "purges"),
-        ("purgeable_count", c_uint32), ("speculative_count", c_uint32),
-        *_u64("decompressions", "compressions", "swapins", "swapouts"),
-        *((name, c_uint32) for name in ("compressor_page_count", "throttled_count", "external_page_count",
-                                        "internal_page_count")),
-        *_u64("total_uncompressed_pages_in_compressor"),
-    )
-
-
-class HostCpuLoadInfo(Structure):
-    """struct host_cpu_load_info: 10 ms ticks of all CPUs by state, each wrapping at 2**32."""
-
-    _fields_ = (("cpu_ticks", c_uint32 * 4),)

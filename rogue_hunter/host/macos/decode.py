@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rogue_hunter.host.macos.abi import (
+    CPU_STATE_MAX,
     INT32_MAX,
     RUSAGE,
     SIDL,
@@ -21,14 +23,12 @@ from rogue_hunter.host.macos.abi import (
     TH_STATE_STOPPED,
     TH_STATE_UNINTERRUPTIBLE,
     TH_STATE_WAITING,
-    HostCpuLoadInfo,
     KinfoProc,
     ProcBsdInfo,
     ProcBsdShortInfo,
     ProcTaskAllInfo,
     ProcUniqIdentifierInfo,
     Timeval,
-    VmStatistics64,
 )
 
 MAX_COMMAND_LINE = 4096
@@ -195,20 +195,24 @@ def decode_arguments(raw: bytes) -> list[str]:
     return [text(part) for part in parts]
 
 
-def decode_cpu_load(raw: bytes) -> tuple[int, int]:
-    """A raw HostCpuLoadInfo: 10 ms ticks (busy, idle), each modulo 2**32 as the kernel keeps them apart."""
-    user, system, idle, nice = HostCpuLoadInfo.from_buffer_copy(raw).cpu_ticks
-    return user + system + nice, idle
+def decode_cpu_load(words: Sequence[int]) -> list[tuple[int, int]]:
+    """The words of PROCESSOR_CPU_LOAD_INFO: for each CPU its 10 ms ticks (busy, idle). The kernel keeps each state in
+    32 bits that wrap after 497 days."""
+    starts = range(0, len(words) - 3, CPU_STATE_MAX)
+    return [(words[at] + words[at + 1] + words[at + 3], words[at + 2]) for at in starts]
 
 
-def decode_available_pages(raw: bytes) -> int:
-    """Pages that can be had without compressing or swapping: free, file-backed and purgeable ones.
-
-    The complement of what Activity Monitor calls memory used (app memory, wired, compressed). Speculative pages are
-    both free and file-backed and are counted once.
-    """
-    v = VmStatistics64.from_buffer_copy(raw)
-    return int(max(0, v.free_count - v.speculative_count) + v.external_page_count + v.purgeable_count)
+def busy_cores(now: Sequence[tuple[int, int]], before: Sequence[tuple[int, int]]) -> float | None:
+    """The number of CPUs that were busy between two readings: of each CPU the busy part of its ticks. None if no CPU
+    counted a tick, or if there are more or fewer CPUs than before."""
+    if len(now) != len(before):
+        return None
+    parts = []
+    for (busy, idle), (busy_before, idle_before) in zip(now, before, strict=True):
+        ran, rested = (busy - busy_before) % 2**32, (idle - idle_before) % 2**32
+        if ran + rested:
+            parts.append(ran / (ran + rested))
+    return round(sum(parts), 3) if parts else None
 
 
 YOUNGEST_S = 0.01
@@ -227,7 +231,7 @@ def state_of(status: int, task: Task | None, threads: str | None = None) -> str 
     if status == SSTOP:
         return "stopped"
     if status == SIDL:
-        return "idle"
+        return None  # being created: it has no state yet
     if task is not None:
         return "running" if task.running > 0 else threads or "sleeping"
     return "sleeping" if status == SSLEEP else None

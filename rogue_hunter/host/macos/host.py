@@ -70,12 +70,12 @@ class DarwinHost:
         self._offset_s, self._mono_offset_s = self._clock_offset(), self._wall() - self._mono() / 1e9
         self._tick_s = seconds_per_tick(self._library)
         self._facts = read_facts(self._library)
-        self._machine = Machine(self._library)
+        self._machine = Machine(self._library, self._mono)
         self._list = PidLister(self._library)
         self._looker = Looker(self._library)
         self._own, self._denied = Gate(self._looker.rusage, self._mono), Gate(self._looker.unique, self._mono)
         self._listed: list[int] = []
-        self._slow = Slow(self._library, self._mono, gpu)
+        self._slow = Slow(self._library, self._mono, gpu, self._machine.refresh)
         self._refresh_ns = int(refresh_s * 1e9)
         self._first_wait_s = first_wait_s
         self._by_pid: dict[int, Process] = {}
@@ -103,7 +103,7 @@ class DarwinHost:
         first = self._before_ns is None
         r = _Scan(self._rows.copy())
         self._slow.failed = 0
-        machine = self._machine.read()
+        machine = self._machine.read(now)
         self._pick_up(r)
         self._visit_all(r)
         for process in self._by_pid.values() if r.dead_pids else ():

@@ -19,8 +19,10 @@ import subprocess
 from collections.abc import Callable, Iterator
 from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_uint32, c_ulong, c_void_p
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from xml.parsers.expat import ExpatError
+
+T = TypeVar("T")
 
 GpuReader = Callable[[], dict[int, int] | None]
 """Gives pid -> GPU time in nanoseconds, or None when it cannot be read."""
@@ -124,6 +126,8 @@ _IOKIT_TYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "IOIteratorNext": (c_uint32, (c_uint32,)),
     "IORegistryEntryGetChildIterator": (c_int, (c_uint32, c_char_p, POINTER(c_uint32))),
     "IORegistryEntryCreateCFProperty": (c_void_p, (c_uint32, c_void_p, c_void_p, c_uint32)),
+    "IOIteratorIsValid": (c_int, (c_uint32,)),
+    "IOIteratorReset": (None, (c_uint32,)),
     "IOObjectRelease": (c_int, (c_uint32,)),
 }
 _CF_TYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -147,28 +151,38 @@ class Registry:
         self._keys = {key: self._cf["CFStringCreateWithCString"](None, key.encode(), _UTF8) for key in _KEYS}
 
     def read(self) -> dict[int, int] | None:
-        """pid -> GPU nanoseconds; None when there is no accelerator."""
+        """pid -> GPU nanoseconds; None without an accelerator, or when clients came and went while it was read."""
         accelerators = c_uint32()
         # The matching dictionary is consumed by the call; port 0 is the default main port.
         if self._io["IOServiceGetMatchingServices"](0, self._io["IOServiceMatching"](b"IOAccelerator"),
                                                     byref(accelerators)) != 0 or not accelerators.value:
             return None
-        found = False
-        clients: list[dict[str, Any]] = []
-        for accelerator in self._each(accelerators.value):
-            found = True
-            children = c_uint32()
-            if self._io["IORegistryEntryGetChildIterator"](accelerator, _PLANE, byref(children)) == 0:
-                clients += [self._properties(child) for child in self._each(children.value)]
-        return sum_clients(iter(clients)) if found else None
+        found = self._all(accelerators.value, self._clients)
+        if not found or any(clients is None for clients in found):
+            return None
+        return sum_clients(client for clients in found for client in clients or ())
 
-    def _each(self, iterator: int) -> Iterator[int]:
+    def _clients(self, accelerator: int) -> list[dict[str, Any]] | None:
+        children = c_uint32()
+        if self._io["IORegistryEntryGetChildIterator"](accelerator, _PLANE, byref(children)) != 0:
+            return []
+        return self._all(children.value, self._properties)
+
+    def _all(self, iterator: int, take: Callable[[int], T]) -> list[T] | None:
+        """`take` of each entry. An iterator ends early, without an error, when the registry changes: it is then read
+        once more; None if it changes again."""
         try:
-            while entry := self._io["IOIteratorNext"](iterator):
-                try:
-                    yield entry
-                finally:
-                    self._io["IOObjectRelease"](entry)
+            for _ in range(2):
+                found = []
+                while entry := self._io["IOIteratorNext"](iterator):
+                    try:
+                        found.append(take(entry))
+                    finally:
+                        self._io["IOObjectRelease"](entry)
+                if self._io["IOIteratorIsValid"](iterator):
+                    return found
+                self._io["IOIteratorReset"](iterator)
+            return None
         finally:
             self._io["IOObjectRelease"](iterator)
 

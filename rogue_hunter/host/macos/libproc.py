@@ -49,8 +49,8 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "mach_absolute_time": (c_uint64, ()),
     "mach_continuous_time": (c_uint64, ()),
     "mach_host_self": (c_uint32, ()),
-    "host_statistics": (c_int, (c_uint32, c_int, c_void_p, POINTER(c_uint32))),
-    "host_statistics64": (c_int, (c_uint32, c_int, c_void_p, POINTER(c_uint32))),
+    "host_processor_info": (c_int, (c_uint32, c_int, POINTER(c_uint32), POINTER(c_void_p), POINTER(c_uint32))),
+    "vm_deallocate": (c_int, (c_uint32, c_size_t, c_size_t)),
     "pthread_set_qos_class_self_np": (c_int, (c_uint32, c_int)),
     "devname_r": (c_char_p, (c_int32, ctypes.c_uint16, c_void_p, c_int)),
 }
@@ -76,8 +76,8 @@ class Library:
     mach_absolute_time: Callable[..., int]
     mach_continuous_time: Callable[..., int]
     mach_host_self: Callable[..., int]
-    host_statistics: Callable[..., int]
-    host_statistics64: Callable[..., int]
+    host_processor_info: Callable[..., int]
+    vm_deallocate: Callable[..., int]
     pthread_set_qos_class_self_np: Callable[..., int]
     devname_r: Callable[..., bytes | None]
     proc_signal_with_audittoken: Callable[..., int] | None
@@ -97,6 +97,10 @@ class Library:
             except AttributeError:
                 raise HostError(f"{self.path} lacks {name}") from None
             self._bind(name, function, result, arguments)
+        try:
+            self.task = int(c_uint32.in_dll(self.handle, "mach_task_self_").value)
+        except ValueError:
+            raise HostError(f"{self.path} lacks mach_task_self_") from None
         for name, (result, arguments) in OPTIONAL.items():
             function = getattr(self.handle, name, None)
             self._bind(name, function, result, arguments)

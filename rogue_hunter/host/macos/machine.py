@@ -8,15 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rogue_hunter.host.macos.abi import (
-    HOST_CPU_LOAD_INFO,
-    HOST_CPU_LOAD_INFO_COUNT,
-    HOST_VM_INFO64,
-    HOST_VM_INFO64_REV1_COUNT,
-    HostCpuLoadInfo,
-    VmStatistics64,
-)
-from rogue_hunter.host.macos.decode import decode_available_pages, decode_cpu_load, decode_timeval
+from rogue_hunter.host.macos.abi import PROCESSOR_CPU_LOAD_INFO
+from rogue_hunter.host.macos.decode import busy_cores, decode_cpu_load, decode_timeval
 from rogue_hunter.host.macos.libproc import Library, sysctl_bytes, sysctl_int, sysctl_text, timebase
 from rogue_hunter.host.protocol import Facts, HostError
 from rogue_hunter.stream.clock import Clock
@@ -29,7 +22,7 @@ def read_facts(library: Library) -> Facts:
         raise HostError(f"{library.path} gives no hw.ncpu or hw.memsize")
     boot_id = sysctl_text(library, "kern.bootsessionuuid")
     if not boot_id:
-        # macOS before 10.15 has none. The boot time moves when the clock is set, so only its minute is taken.
+        # macOS before 10.14 has none. The boot time moves when the clock is set, so only its minute is taken.
         boot_id = f"boot-{int(boot_time(library) or 0) // 60}"
     host = sysctl_text(library, "kern.hostname") or socket.gethostname()
     return Facts("macos", host, boot_id, cpus, memory)
@@ -66,49 +59,63 @@ def _scaled_clock(read: Callable[[], int], numer: int, denom: int) -> Callable[[
     return lambda: read() * numer // denom
 
 
-class Machine:
-    """The machine's fields of the closing row; flows are differences between two calls."""
+_FREE_PAGES = ("vm.page_free_count", "vm.page_pageable_external_count", "vm.page_purgeable_count")
+"""Pages that can be had without compressing or swapping: free, file-backed (the speculative ones included) and
+purgeable ones; the complement of what Activity Monitor calls memory used."""
+STALE_NS = 5_000_000_000
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+
+class Machine:
+    """The machine's fields of the closing row; flows are differences between two calls.
+
+    host_statistics and host_statistics64 are not used: since macOS 10.14 the kernel answers all programs together only
+    2 to 10 times a second, and gives everyone else a cached answer without an error (xnu, rate_limit_host_statistics).
+    host_processor_info and sysctl have no such limit.
+    """
+
+    def __init__(self, library: Library, mono: Callable[[], int]) -> None:
+        self._library, self._mono = library, mono
         # Each mach_host_self adds a reference to a port name: once is enough for the life of the process.
         self._port = library.mach_host_self()
         self._page = sysctl_int(library, "hw.pagesize") or 4096
         self._memory = sysctl_int(library, "hw.memsize") or 0
-        self._before: tuple[int, int] | None = None
-        self._cpus = sysctl_int(library, "hw.ncpu") or 1
+        self._before: list[tuple[int, int]] | None = None
+        self._cpus, self._info, self._words = ctypes.c_uint32(), ctypes.c_void_p(), ctypes.c_uint32()
+        self._available: int | None = None
+        self._read_ns = 0
+        self.refresh()
 
-    def read(self) -> dict[str, Any]:
-        """cpu_busy_cores and memory_available_bytes; what cannot be known is left out."""
+    def read(self, now: int) -> dict[str, Any]:
+        """cpu_busy_cores and memory_available_bytes; what cannot be known is left out. `now` is the clock of the beat,
+        nanoseconds."""
         fields: dict[str, Any] = {}
         if (busy := self._busy_cores()) is not None:
             fields["cpu_busy_cores"] = busy
-        raw = self._statistics(self._library.host_statistics64, HOST_VM_INFO64, HOST_VM_INFO64_REV1_COUNT,
-                               VmStatistics64)
-        if raw is not None:
-            fields["memory_available_bytes"] = min(self._memory, decode_available_pages(raw) * self._page)
+        if now - self._read_ns > STALE_NS:
+            self.refresh()  # the worker hangs, or the beat paused
+        if self._available is not None:
+            fields["memory_available_bytes"] = self._available
         return fields
 
-    def _statistics(self, call: Callable[..., int], flavor: int, words: int,
-                    structure: type[ctypes.Structure]) -> bytes | None:
-        buffer = ctypes.create_string_buffer(ctypes.sizeof(structure))
-        count = ctypes.c_uint32(words)
-        return buffer.raw if call(self._port, flavor, buffer, ctypes.byref(count)) == 0 else None
+    def refresh(self) -> None:
+        """Read the available memory: once a second, in the worker."""
+        pages = [sysctl_int(self._library, name) for name in _FREE_PAGES]
+        known = [count for count in pages if count is not None]
+        self._available = min(self._memory, sum(known) * self._page) if len(known) == len(pages) else None
+        self._read_ns = self._mono()
 
     def _busy_cores(self) -> float | None:
-        """Busy CPUs as the busy part of all ticks counted since the last call: the kernel's ticks of 10 ms need no
-        clock of ours, and a CPU that was off line counted none."""
-        raw = self._statistics(self._library.host_statistics, HOST_CPU_LOAD_INFO, HOST_CPU_LOAD_INFO_COUNT,
-                               HostCpuLoadInfo)
-        if raw is None:
+        """The kernel's ticks of 10 ms need no clock of ours. The array is ours to release."""
+        if self._library.host_processor_info(self._port, PROCESSOR_CPU_LOAD_INFO, ctypes.byref(self._cpus),
+                                             ctypes.byref(self._info), ctypes.byref(self._words)) != 0:
             return None
-        now, before = decode_cpu_load(raw), self._before
-        self._before = now
-        if before is None:
-            return None
-        # Modulo: each state's 32 bits wrap after 497 days of one CPU.
-        busy, idle = (now[0] - before[0]) % 2**32, (now[1] - before[1]) % 2**32
-        return round(self._cpus * busy / (busy + idle), 3) if busy + idle else None
+        address, count = self._info.value or 0, self._words.value
+        try:
+            now = decode_cpu_load((ctypes.c_uint32 * count).from_address(address)[:])
+        finally:
+            self._library.vm_deallocate(self._library.task, address, 4 * count)
+        before, self._before = self._before, now
+        return None if before is None else busy_cores(now, before)
 
 
 __all__ = ["Machine", "boot_time", "darwin_clock", "monotonic_ns", "read_facts"]

@@ -57,16 +57,19 @@ _TCP = re.compile(r"\s*:?\s*TCPKeepAlive=\w+")
 def parse_pmset_log(data: bytes) -> list[SleepWakeEvent]:
     """The events of `pmset -g log`, in the log's order, which is the order in which they happened: where the clock was
     set back, `at` falls."""
-    events = []
-    for line in data.decode("utf-8", "backslashreplace").splitlines():
-        if (found := _LINE.match(line)) is None:
-            continue
-        try:
-            at = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S %z").timestamp()
-        except ValueError:
-            continue    # a month 13 is no date; the line is damaged
-        events.append(_event(_DOMAINS[found[2]], at, found[3].rstrip()))
-    return events
+    lines = data.decode("utf-8", "backslashreplace").splitlines()
+    return [event for line in lines if (event := event_of(line)) is not None]
+
+
+def event_of(line: str) -> SleepWakeEvent | None:
+    """The event of one line; None for a line of another kind, and for a damaged one."""
+    if (found := _LINE.match(line)) is None:
+        return None
+    try:
+        at = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S %z").timestamp()
+    except (ValueError, OverflowError):
+        return None     # a month 13 is no date
+    return _event(_DOMAINS[found[2]], at, found[3].rstrip())
 
 
 def _event(kind: SleepWakeType, at: float, message: str) -> SleepWakeEvent:

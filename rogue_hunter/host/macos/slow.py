@@ -1,4 +1,4 @@
-"""What is read off the beat: command lines, terminal names, thread states, GPU time.
+"""What is read off the beat: command lines, terminal names, thread states, available memory, GPU time.
 
 Any of these can hang for seconds: a command line copies a process's memory, the GPU walks a registry. The beat never
 waits for them, except once, bounded, for the first snapshot.
@@ -117,8 +117,9 @@ def default_gpu_reader(library: Library) -> GpuReader | None:
 class Slow:
     """The beat's side: submits jobs and takes their answers. `failed` counts jobs that failed or were refused."""
 
-    def __init__(self, library: Library, mono: Callable[[], int], gpu: GpuReader | None) -> None:
-        self._mono = mono
+    def __init__(self, library: Library, mono: Callable[[], int], gpu: GpuReader | None,
+                 memory: Callable[[], None]) -> None:
+        self._mono, self._memory = mono, memory
         self._reader = SlowReader(library)
         self._worker: Worker[Job, Done] = Worker("slow", _run, limit=JOBS_MAX, on_start=self._reader.start)
         self._users = Users(mono)
@@ -170,11 +171,14 @@ class Slow:
             self._interest[process.key] = max(busy, self._interest.get(process.key, 0.0))
 
     def ask(self, now: int, by_pid: dict[int, Process]) -> None:
-        """Once a second: GPU time, and the threads of processes that were busy and no longer run. A process whose
-        threads wait for the disk uses nothing, so by its counters it looks like one that sleeps."""
+        """Once a second: available memory, GPU time, and the threads of processes that were busy and no longer run. A
+        process whose threads wait for the disk uses nothing, so by its counters it looks like one that sleeps."""
         if now < self._due_ns:
             return
         self._due_ns = now + EVERY_NS
+        if "memory" not in self._in_progress:
+            self._in_progress.add("memory")
+            self._submit("memory", None, lambda _: self._memory())
         if self._gpu is not None and "gpu" not in self._in_progress:
             self._in_progress.add("gpu")
             gpu = self._gpu
@@ -206,6 +210,8 @@ class Slow:
                 stale |= {p.key: p for p in by_pid.values() if p.who.tty_device == done.subject}
             elif done.kind == "threads-end":
                 self._in_progress.discard("threads")
+            elif done.kind == "memory":
+                self._in_progress.discard("memory")
             elif done.kind == "gpu":
                 self._in_progress.discard("gpu")
                 if done.value is not None:

@@ -120,8 +120,13 @@ def test_thread_states(states: list[int], word: str | None) -> None:
     assert decode.threads_state(states) == word
 
 
-def test_available_pages() -> None:
-    """Speculative pages, which are free and file-backed, count once; nonsense does not go below zero."""
-    v = abi.VmStatistics64(free_count=100, speculative_count=30, external_page_count=50, purgeable_count=5)
-    assert decode.decode_available_pages(bytes(v)) == 125
-    assert decode.decode_available_pages(bytes(abi.VmStatistics64(free_count=1, speculative_count=9))) == 0
+@pytest.mark.parametrize(("before", "now", "busy"), [
+    ([10, 5, 100, 0, 0, 0, 0, 0], [20, 5, 110, 0, 10, 0, 0, 10], 1.5),      # half of one CPU, all of another
+    ([2**32 - 5, 0, 0, 0], [5, 0, 10, 0], 0.5),                             # one state wraps
+    ([1, 2, 3, 4], [1, 2, 3, 4], None),                                     # no time has passed
+    ([1, 2, 3, 4], [1, 2, 3, 4, 9, 9, 9, 9], None),                         # another number of CPUs
+    ([0, 0, 0, 0, 7, 7, 7, 7], [0, 0, 50, 0, 7, 7, 7, 7], 0.0),             # one idle, one without ticks
+])
+def test_busy_cores(before: list[int], now: list[int], busy: float | None) -> None:
+    """The busy part of each CPU's ticks, added up."""
+    assert decode.busy_cores(decode.decode_cpu_load(now), decode.decode_cpu_load(before)) == busy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 
 from rogue_hunter.host.macos.host import darwin_clock
@@ -66,6 +68,29 @@ def test_machine_row(machine: Machine) -> None:
     facts = host.facts()
     assert (facts.os, facts.cpus, facts.memory_total_bytes, facts.host) == ("macos", 8, 16 * GB, "fake.local")
     assert facts.boot_id == "6F1C3A52-0000-4000-8000-0123456789AB"
+
+
+def test_busy_beside_another_client(machine: Machine) -> None:
+    """A second monitor uses up the requests that macOS answers: host_statistics then repeats itself, and busy cores and
+    available memory are known in every tick all the same, with two calls for the machine on the beat."""
+    fake, host = machine("machine ncpu=8 others=12 busy=+4.98/s free=1000 external=500\nat 20 machine free=100\n"
+                         "process p pid=10\n")
+    host.snapshot()
+    repeated, last = 0, b""
+    for beat in range(90):
+        fake.advance(1 / 3)
+        buffer, words = ctypes.create_string_buffer(16), ctypes.c_uint32(4)
+        assert fake.handle.host_statistics(4711, 3, buffer, ctypes.byref(words)) == 0
+        repeated, last = repeated + (buffer.raw == last), buffer.raw
+        fake.reset_calls()
+        shot = host.snapshot()
+        settle(host)
+        assert shot.machine["cpu_busy_cores"] == pytest.approx(4.98, abs=0.1), beat
+        assert shot.machine["memory_available_bytes"] in (1500 * 16384, 600 * 16384)
+        assert fake.calls("host_processor_info") == fake.calls("vm_deallocate") == 1
+        assert fake.calls("sysctlbyname") == fake.calls("host_statistics") == 0
+    assert shot.machine["memory_available_bytes"] == 600 * 16384
+    assert repeated > 20 and fake.handle.fake_allocated() == 0
 
 
 def test_no_boot_session_uuid(machine: Machine) -> None:

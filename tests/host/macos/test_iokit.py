@@ -107,6 +107,19 @@ def test_frameworks() -> None:
     assert counts.fake_iokit_bad() == 0
 
 
+def test_an_iterator_that_ends_early_is_read_again() -> None:
+    """When a client comes or goes, the walk ends without an error: it is repeated, and given up after the second."""
+    path = str(build())
+    registry, fake = iokit.Registry(path, path), ctypes.CDLL(path)
+    for cuts, wanted in ((1, {533: 1_233_367_630, 900: 7000}), (2, None)):
+        kept = fake.fake_iokit_alive()
+        fake.fake_iokit_cut(cuts)
+        assert registry.read() == wanted
+        fake.fake_iokit_cut(0)
+        assert fake.fake_iokit_alive() == kept and fake.fake_iokit_bad() == 0
+    assert registry.read() is not None
+
+
 def test_missing_frameworks() -> None:
     """A missing framework or function is an OSError, which the caller answers with ioreg."""
     with pytest.raises(OSError, match="no/such"):

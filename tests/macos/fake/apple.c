@@ -325,6 +325,9 @@ int sysctlbyname(const char *name, void *old, size_t *oldlen, void *new, size_t 
 	if (!strcmp(name, "hw.ncpu")) return give_int(m->ncpu, old, oldlen);
 	if (!strcmp(name, "hw.memsize")) return give_u64(m->memsize, old, oldlen);
 	if (!strcmp(name, "hw.pagesize")) return give_u64(m->pagesize, old, oldlen);
+	if (!strcmp(name, "vm.page_free_count")) return give_int((int)(m->free - m->speculative), old, oldlen);
+	if (!strcmp(name, "vm.page_pageable_external_count")) return give_int((int)m->external, old, oldlen);
+	if (!strcmp(name, "vm.page_purgeable_count")) return give_int((int)m->purgeable, old, oldlen);
 	if (!strcmp(name, "kern.argmax")) return give_int(262144, old, oldlen);
 	if (!strcmp(name, "kern.memorystatus_vm_pressure_level")) return give_int(1, old, oldlen);
 	if (!strcmp(name, "kern.hostname")) return give(m->hostname, strlen(m->hostname) + 1, old, oldlen);
@@ -436,38 +439,61 @@ mach_port_t mach_host_self(void)
 	return 4711;
 }
 
-kern_return_t host_statistics(host_t host, host_flavor_t flavor, host_info_t out, mach_msg_type_number_t *count)
-{
-	ENTER("host_statistics", 0);
-	struct machine *m = fake_machine();
-	struct host_cpu_load_info load;
-	double busy = fake_busy_seconds();
+mach_port_t mach_task_self_ = 4712;
 
-	if (host != 4711 || flavor != HOST_CPU_LOAD_INFO || *count < HOST_CPU_LOAD_INFO_COUNT)
+/* All CPUs are equally busy; their ticks come one after the other. Those of the first state wrap soon. */
+static void cpu_ticks(natural_t *ticks, int cpu, double time)
+{
+	struct machine *m = fake_machine();
+	double busy = fake_busy_at(time) / m->ncpu, phase = (double)cpu / m->ncpu;
+
+	ticks[CPU_STATE_USER] = (natural_t)(uint64_t)(100 * busy * 0.7 + 4294967000.0 + phase);
+	ticks[CPU_STATE_SYSTEM] = (natural_t)(uint64_t)(100 * busy * 0.3 + phase);
+	ticks[CPU_STATE_IDLE] = (natural_t)(uint64_t)(100 * (time + m->uptime - busy) + phase);
+	ticks[CPU_STATE_NICE] = 0;
+}
+
+kern_return_t host_processor_info(host_t host, processor_flavor_t flavor, natural_t *cpus, processor_info_array_t *info,
+                                  mach_msg_type_number_t *words)
+{
+	ENTER("host_processor_info", 0);
+	struct machine *m = fake_machine();
+	natural_t *ticks;
+
+	if (host != 4711 || flavor != PROCESSOR_CPU_LOAD_INFO)
 		return KERN_INVALID_ARGUMENT;
-	load.cpu_ticks[CPU_STATE_USER] = (natural_t)(uint64_t)(100 * busy * 0.7 + 4294967000.0);     /* wraps soon */
-	load.cpu_ticks[CPU_STATE_SYSTEM] = (natural_t)(100 * busy * 0.3);
-	load.cpu_ticks[CPU_STATE_IDLE] = (natural_t)(100 * (m->ncpu * (fake_time() + m->uptime) - busy));
-	load.cpu_ticks[CPU_STATE_NICE] = 0;
-	memcpy(out, &load, sizeof load);
-	*count = HOST_CPU_LOAD_INFO_COUNT;
+	ticks = fake_allocate((unsigned long)m->ncpu * CPU_STATE_MAX * sizeof *ticks);
+	for (int i = 0; i < m->ncpu; i++)
+		cpu_ticks(ticks + i * CPU_STATE_MAX, i, fake_time());
+	*cpus = (natural_t)m->ncpu;
+	*info = (processor_info_array_t)ticks;
+	*words = (mach_msg_type_number_t)(m->ncpu * CPU_STATE_MAX);
 	return KERN_SUCCESS;
 }
 
-kern_return_t host_statistics64(host_t host, host_flavor_t flavor, host_info64_t out, mach_msg_type_number_t *count)
+kern_return_t vm_deallocate(vm_map_t task, vm_address_t address, vm_size_t size)
 {
-	ENTER("host_statistics64", 0);
-	struct machine *m = fake_machine();
-	struct vm_statistics64 v;
+	ENTER("vm_deallocate", 0);
+	return task == mach_task_self_ && fake_release((void *)address, size) ? KERN_SUCCESS : KERN_INVALID_ADDRESS;
+}
 
-	if (host != 4711 || flavor != HOST_VM_INFO64 || *count < HOST_VM_INFO64_REV1_COUNT)
+/* The two calls below are rate limited: all programs together get 2 to 10 answers a second and flavor, and from then on
+ * the last answer again, with success (xnu, rate_limit_host_statistics). rogue-hunter does not use them; a test shows why. */
+kern_return_t host_statistics(host_t host, host_flavor_t flavor, host_info_t out, mach_msg_type_number_t *count)
+{
+	ENTER("host_statistics", 0);
+	natural_t ticks[CPU_STATE_MAX], sum[CPU_STATE_MAX] = { 0 };
+	double when = fake_fresh(0);
+
+	if (host != 4711 || flavor != HOST_CPU_LOAD_INFO || *count < HOST_CPU_LOAD_INFO_COUNT)
 		return KERN_INVALID_ARGUMENT;
-	memset(&v, 0, sizeof v);
-	v.free_count = m->free;
-	v.speculative_count = m->speculative;
-	v.external_page_count = m->external;
-	v.purgeable_count = m->purgeable;
-	memcpy(out, &v, *count * sizeof(natural_t) < sizeof v ? *count * sizeof(natural_t) : sizeof v);
+	for (int i = 0; i < fake_machine()->ncpu; i++) {
+		cpu_ticks(ticks, i, when);
+		for (int k = 0; k < CPU_STATE_MAX; k++)
+			sum[k] += ticks[k];
+	}
+	memcpy(out, sum, sizeof sum);
+	*count = HOST_CPU_LOAD_INFO_COUNT;
 	return KERN_SUCCESS;
 }
 

@@ -7,7 +7,7 @@
 
 #define MAX_OBJECTS 4096
 
-struct object { int kind, at, parent, references; const char *text; };
+struct object { int kind, at, parent, references, cut; const char *text; };
 enum { NONE, ITERATOR, ENTRY, STRING, VALUE, DATA };
 
 static struct object objects[MAX_OBJECTS];
@@ -30,7 +30,7 @@ static int make(int kind, int parent, const char *text)
 {
 	for (int i = 1; i < MAX_OBJECTS; i++)
 		if (objects[i].references == 0 && i >= 1) {
-			objects[i] = (struct object){ kind, 0, parent, 1, text };
+			objects[i] = (struct object){ kind, 0, parent, 1, 0, text };
 			if (i >= used)
 				used = i + 1;
 			return i;
@@ -57,6 +57,15 @@ int fake_iokit_alive(void)
 }
 
 int fake_iokit_bad(void) { return bad; }
+
+static int cuts;
+
+/* The next `count` walks over clients end before the last one, as when a client comes or goes. */
+void fake_iokit_cut(int count) { cuts = count; }
+
+int IOIteratorIsValid(unsigned number) { return !objects[number].cut; }
+
+void IOIteratorReset(unsigned number) { objects[number].at = objects[number].cut = 0; }
 
 void *IOServiceMatching(const char *name) { return strcmp(name, "IOAccelerator") ? 0 : (void *)(long)make(VALUE, 0, 0); }
 
@@ -88,6 +97,11 @@ unsigned IOIteratorNext(unsigned number)
 		child = make(ENTRY, -1, 0);
 		objects[child].at = iterator->at++;
 		return (unsigned)child;
+	}
+	if (cuts > 0 && iterator->at > 0) {
+		cuts--;
+		iterator->cut = 1;
+		iterator->at = client_count;
 	}
 	for (; iterator->at < client_count; iterator->at++)
 		if (clients[iterator->at].accelerator == iterator->parent) {

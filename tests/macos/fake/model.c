@@ -143,6 +143,7 @@ static void set_machine(const char *key, const char *value, double t)
 	else if (!strcmp(key, "external")) machine.external = (unsigned)atol(value);
 	else if (!strcmp(key, "purgeable")) machine.purgeable = (unsigned)atol(value);
 	else if (!strcmp(key, "speculative")) machine.speculative = (unsigned)atol(value);
+	else if (!strcmp(key, "others")) machine.others = atof(value);
 	else if (!strcmp(key, "busy")) set_slope(&machine.busy, value, t);
 	else if (!strcmp(key, "clock")) real_clock = !strcmp(value, "real");
 	else snprintf(problem, sizeof problem, "no such word of the machine: %s", key);
@@ -405,7 +406,64 @@ struct machine *fake_machine(void) { return &machine; }
 double fake_time(void) { return clock_now(); }
 double fake_wall_seconds(void) { return machine.wall + clock_now() + machine.asleep; }
 double fake_value(const struct process *p, enum counter c) { return slope_at(&p->counters[c], clock_now()); }
-double fake_busy_seconds(void) { return slope_at(&machine.busy, clock_now()); }
+double fake_busy_at(double time) { return slope_at(&machine.busy, time); }
+
+/* In each second the first `quota` requests of all programs get a fresh answer; later ones that of the last of them. */
+double fake_fresh(int kind)
+{
+	static struct { long second; int ours; double last; } seen[2];
+	double t = clock_now(), begin = (double)(long)t;
+	int quota = 2 + (int)((unsigned long)(long)t * 2654435761u % 9);
+
+	if (seen[kind].second != (long)t || seen[kind].last > t) {
+		seen[kind].second = (long)t;
+		seen[kind].ours = 0;
+		seen[kind].last = begin;
+	}
+	seen[kind].ours++;
+	if (seen[kind].ours + (int)((t - begin) * machine.others) <= quota)
+		return seen[kind].last = t;
+	/* The others' share of the quota is used up at this time of the second. */
+	if (machine.others > 0 && begin + (quota - seen[kind].ours) / machine.others > seen[kind].last)
+		seen[kind].last = begin + (quota - seen[kind].ours) / machine.others;
+	return seen[kind].last < t ? seen[kind].last : t;
+}
+
+static struct { void *address; unsigned long size; } blocks[64];
+
+void *fake_allocate(unsigned long size)
+{
+	for (int i = 0; i < 64; i++)
+		if (blocks[i].address == NULL) {
+			blocks[i].size = size;
+			return blocks[i].address = calloc(1, size);
+		}
+	snprintf(problem, sizeof problem, "64 arrays of host_processor_info were never released");
+	return calloc(1, size);
+}
+
+int fake_release(void *address, unsigned long size)
+{
+	for (int i = 0; i < 64; i++)
+		if (blocks[i].address == address && address != NULL) {
+			if (blocks[i].size != size)
+				snprintf(problem, sizeof problem, "released %lu of %lu bytes", size, blocks[i].size);
+			free(address);
+			blocks[i].address = NULL;
+			return 1;
+		}
+	snprintf(problem, sizeof problem, "released what was not allocated");
+	return 0;
+}
+
+int fake_allocated(void)
+{
+	int count = 0;
+
+	for (int i = 0; i < 64; i++)
+		count += blocks[i].address != NULL;
+	return count;
+}
 
 int fake_listing(void)
 {

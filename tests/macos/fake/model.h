@@ -40,6 +40,7 @@ struct machine {
 	double wall, uptime, asleep, counter_frequency;
 	char bootuuid[64], hostname[64];
 	unsigned free, external, purgeable, speculative;
+	double others;                  /* requests a second of other programs for the machine's statistics */
 	struct slope busy;
 };
 
@@ -52,7 +53,10 @@ struct machine *fake_machine(void);
 struct process *fake_find(int pid);                         /* alive or zombie */
 int fake_pids(int *pids, int capacity);                     /* how many there are; writes at most capacity */
 double fake_value(const struct process *p, enum counter c);
-double fake_busy_seconds(void);
+double fake_busy_at(double time);
+double fake_fresh(int kind);                                /* the time of the answer that host_statistics gives now */
+void *fake_allocate(unsigned long size);
+int fake_release(void *address, unsigned long size);        /* 0: it was not allocated, or with another size */
 double fake_time(void);                                     /* seconds since the script's time 0, asleep not counted */
 double fake_wall_seconds(void);
 void fake_real_cpu(double *user, double *system);
