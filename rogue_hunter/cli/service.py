@@ -48,7 +48,8 @@ def command() -> None:
 @command.command("install")
 @click.option("--print", "print_only", is_flag=True, help="Write the file to standard output and change nothing.")
 @click.option("--tailspin", is_flag=True,
-              help="macOS: let rh-pipe save the kernel's trace at a pause. Asks for your password for sudo.")
+              help="macOS: record the kernel's trace (tailspin) and let rh-pipe save it at a pause. Asks for your "
+                   "password for sudo.")
 @options.hz_option
 @options.db_option()
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="Serve this socket.")
@@ -73,6 +74,7 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
     _say(service.install())
     if tailspin:
         _say(_sudoers(config).install())
+        _say(_tailspin().install())
     if service.kind == "systemd" and manager == "system":
         run.say("its history is in /var/lib/rogue-hunter: sudo rh-report --db /var/lib/rogue-hunter/rogue-hunter.db")
     elif service.kind == "systemd":
@@ -95,6 +97,7 @@ def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> in
     _say(service.uninstall())
     if service.kind == "launchd":
         _say(_sudoers(config).uninstall())
+        _say(_tailspin().uninstall())
     if purge:
         _purge()
     return run.OK
@@ -139,13 +142,16 @@ def status(form: str | None, config: Config, manager: str | None) -> int:
     fields: dict[str, Any] = {
         "manager": service.kind, "name": service.name, "file": str(service.file), "installed": state.installed,
         "current": state.current, "enabled": state.enabled, "state": state.state, "pid": state.pid,
-        "exit_code": state.exit_code, "says": state.says, "sudoers": rule}
+        "exit_code": state.exit_code, "signal": state.signal, "exit_reason": state.exit_reason, "runs": state.runs,
+        "says": state.says, "sudoers": rule, "tailspin": _tailspin().enabled() if rule is not None else None}
     answer = Answer([record("service", **fields)], lambda look: pairs(
         [(name, {True: "yes", False: "no"}.get(value, str(value))) for name, value in fields.items()
          if value is not None], look), single=True, code=run.OK if state.state == "running" else run.UNAVAILABLE)
     form = run.stream_form(form)
     if form == "table" and state.current is False:
         run.say("the file is outdated: rh-service install updates it")
+    if form == "table" and rule and fields["tailspin"] is False:
+        run.say("macOS records no trace, so captures have none: rh-service install --tailspin enables it")
     return run.print_answer(answer, form)
 
 
@@ -223,6 +229,13 @@ def _sudoers(config: Config) -> Any:
     except KeyError:
         user = ""
     return Sudoers(user, uid, config.forensics.tailspin_file)
+
+
+def _tailspin() -> Any:
+    from rogue_hunter.service.sudoers import root_prefix
+    from rogue_hunter.service.tailspin import Tailspin
+
+    return Tailspin(paths.state_dir() / "tailspin.before", root_prefix())
 
 
 def _purge() -> None:

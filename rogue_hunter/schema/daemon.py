@@ -85,8 +85,12 @@ SERVICE = (
     _f("state", str, "", "state by the manager", required=True, choices=STATES),
     _f("pid", int, "", "its process"),
     _f("exit_code", int, "", "the last exit code, if it is not running"),
+    _f("signal", str, "", "macOS: the signal that ended it last, for example Killed: 9"),
+    _f("exit_reason", str, "", "macOS: why launchd or the kernel ended it, for example JETSAM_REASON_MEMORY_HIGHWATER"),
+    _f("runs", int, "", "macOS: how often it was started since it was loaded"),
     _f("says", str, "", "the status line of rh-pipe, or the state in the words of the manager"),
     _f("sudoers", bool, "", "macOS: true if the rule for tailspin is installed"),
+    _f("tailspin", bool, "", "macOS: true if the system records the trace that captures save; it is off by default"),
 )
 
 RECORDS: dict[str, tuple[Field, ...]] = {

@@ -136,7 +136,11 @@ STEP_S = 0.2
 NOT_THERE = (3, 113)
 """launchctl's codes for a service that is not loaded: ESRCH, and "Could not find service"."""
 
-IO_ERROR = 5
+ALREADY = (5, 17, 37)
+"""launchctl's codes for a job that is loaded already: EIO (also: no session, or disabled), EEXIST, EALREADY."""
+
+PROTECTED = ("Documents", "Desktop", "Downloads", "Library/Mobile Documents")
+"""Folders of the user that macOS protects (TCC) from programs that were not approved; sh under launchd is not."""
 
 
 class Launchd:
@@ -187,7 +191,7 @@ class Launchd:
                 return [f"{LABEL} is installed and loaded already"]
             self._bootout()
         self._bootstrap()
-        return [*said, f"loaded {LABEL} into {self._domain}"]
+        return [*said, f"loaded {LABEL} into {self._domain}", *self._protected()]
 
     def uninstall(self) -> list[str]:
         """Unload the job, wait until it has exited, remove the file."""
@@ -236,11 +240,24 @@ class Launchd:
         if done.code != 0:
             return State(there is not None, "stopped", current, False if there is None else None, says="not loaded")
         word = _said(done.out, "state")
-        pid, code = _said(done.out, "pid"), _said(done.out, "last exit code")
-        code = code.split(":")[0]
-        state = "running" if pid.isdecimal() else "failed" if code.isdecimal() and int(code) else "stopped"
+        pid, code = _said(done.out, "pid"), _said(done.out, "last exit code").split(":")[0]
+        # A job that was killed has the line of the signal in the place of the one of its exit code.
+        signal, runs = _said(done.out, "last terminating signal"), _said(done.out, "runs")
+        failed = bool(signal) or (code.isdecimal() and int(code) != 0) or word == "spawn scheduled"
+        state = "running" if pid.isdecimal() else "failed" if failed else "stopped"
         return State(there is not None, state, current, True, int(pid) if pid.isdecimal() else None,
-                     int(code) if code.isdecimal() and not pid.isdecimal() else None, word or None)
+                     int(code) if code.isdecimal() and not pid.isdecimal() else None,
+                     f"{word}: launchd waits before it starts it again" if word == "spawn scheduled" else word or None,
+                     signal or None, _said(done.out, "last exit reason") or None,
+                     int(runs) if runs.isdecimal() and len(runs) < 18 else None)
+
+    def _protected(self) -> list[str]:
+        """A warning about a program in a folder that macOS lets only approved applications read."""
+        home = self.file.parents[2]
+        inside = [name for name in PROTECTED if any(Path(word).is_relative_to(home / name) for word in
+                                                    self._program.argv if word.startswith("/"))]
+        return [f"warning: it lies in ~/{inside[0]}, which macOS protects (TCC): launchd gets `Operation not "
+                "permitted` there. Move it to another folder and install it again"] if inside else []
 
     # -- launchctl ---------------------------------------------------------------------------------------------------
 
@@ -253,14 +270,15 @@ class Launchd:
         self._until(lambda: not self._loaded(), "does not exit")
 
     def _bootstrap(self) -> None:
-        """Load the job. Error 5 may be temporary, until the previous job has drained: retry once."""
-        done = self._ask("bootstrap", self._domain, str(self.file), fine=(0, IO_ERROR))
-        if done.code == IO_ERROR and not self._loaded():
+        """Load the job. The errors may be temporary, until the previous job has drained: retry once."""
+        done = self._ask("bootstrap", self._domain, str(self.file), fine=(0, *ALREADY))
+        if done.code in ALREADY and not self._loaded():
             self._sleep(2.0)
-            done = self._ask("bootstrap", self._domain, str(self.file), fine=(0, IO_ERROR))
-        if done.code == IO_ERROR and not self._loaded():
-            raise ServiceError(f"launchctl bootstrap {self._domain}: {done.words} (no graphical session of this "
-                               "user, or run by sudo)", 69)
+            done = self._ask("bootstrap", self._domain, str(self.file), fine=(0, *ALREADY))
+        if done.code in ALREADY and not self._loaded():
+            raise ServiceError(f"launchctl bootstrap {self._domain}: {done.words} (no graphical session of this user, "
+                               "or run by sudo; since macOS 13 also: switched off in System Settings, General, Login "
+                               "Items, where it may be listed as `sh` or as of an unidentified developer)", 69)
 
     def _until(self, reached: Callable[[], bool], otherwise: str) -> None:
         deadline = self._clock() + DRAIN_S

@@ -103,6 +103,9 @@ class State:
     pid: int | None = None
     exit_code: int | None = None
     says: str | None = None
+    signal: str | None = None
+    exit_reason: str | None = None
+    runs: int | None = None
 
 
 class Manager(Protocol):

@@ -56,6 +56,11 @@ def owned_by_root(directory: str) -> None:
             raise ServiceError(f"{directory}: users other than root can change {each}; root must not write there", 1)
 
 
+def root_prefix() -> list[str]:
+    """What to put before a command that needs root."""
+    return [] if os.geteuid() == 0 else ["/usr/bin/sudo"]
+
+
 class Sudoers:
     """Installs and removes the rule. Only programs of the system run as root, never this one."""
 
@@ -66,7 +71,7 @@ class Sudoers:
         self._directory = str(PurePosixPath(tailspin_file).parent)
         self._run = run
         self._file = file
-        self._root = list(as_root) if as_root is not None else [] if os.geteuid() == 0 else ["/usr/bin/sudo"]
+        self._root = list(as_root) if as_root is not None else root_prefix()
         self._visudo = visudo
         self._check_directory = check
         self._trace = tailspin_file

@@ -22,7 +22,7 @@ def test_print_writes_and_changes_nothing(rh: Callable[..., subprocess.Completed
     done = rh("service", "install", "--print", "--manager", "launchd", **home)
     assert plistlib.loads(done.stdout)["Label"] == LABEL
     done = rh("service", "install", "--print", "--tailspin", "--manager", "launchd", **home)
-    assert b"NOPASSWD: /usr/bin/tailspin save -o " in done.stdout
+    assert b"NOPASSWD: /usr/bin/tailspin save -l 30 " in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -31,7 +31,7 @@ def test_the_rule_is_one_exact_command(user: str) -> None:
     """What the forensics run, without a wildcard; a name that could mean something else is written as a number."""
     (comment, rule) = text(user, 501, FILE).decode().splitlines()
     who = user if user in ("ann", "ann.b-c_1") else "#501"
-    assert rule == f"{who} ALL=(root) NOPASSWD: /usr/bin/tailspin save -o {FILE}"
+    assert rule == f"{who} ALL=(root) NOPASSWD: /usr/bin/tailspin save -l 30 {FILE}"
     assert rule.split("NOPASSWD: ")[1].split(" ") == save_argv(Tools(), FILE)[2:]
     assert comment.startswith("# ") and not set("*?[]!\\,:=") & set(rule.split("NOPASSWD: ")[1])
 
@@ -70,7 +70,7 @@ def test_the_rule_is_checked_before_it_is_in_place(tmp_path: Path) -> None:
     def run(argv: Sequence[str]) -> Done:
         calls.append(argv)
         if argv[0] == "visudo":
-            assert Path(argv[-1]).read_bytes().endswith(b"tailspin save -o " + str(
+            assert Path(argv[-1]).read_bytes().endswith(b"tailspin save -l 30 " + str(
                 tmp_path / "rogue-hunter" / "capture.tailspin").encode() + b"\n")
             return Done(0, "parsed OK", "")
         return run_command(argv)
