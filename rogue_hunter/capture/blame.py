@@ -65,7 +65,7 @@ def blame(records: Iterable[Record]) -> Blame:
     follow_processes(got)
     edges = tuple(got.edges.values())
     roots = _roots(got, edges) if edges else ()
-    return Blame(roots, edges, got.unnamed, got.steps)
+    return Blame(roots, edges, got.unnamed, got.steps, got.observed)
 
 
 def blame_records(answer: Blame, capture: str | None = None) -> Iterator[Record]:

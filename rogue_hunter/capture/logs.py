@@ -46,11 +46,36 @@ def _int(value: object) -> int | None:
     return value if isinstance(value, int) and -_I64 <= value < _I64 else None
 
 
-def _message(value: object) -> str | None:
+def message_text(value: object) -> str | None:
+    """A message with its secrets masked, cut to MESSAGE_LIMIT characters; None for anything but text."""
     return redact([value[: 2 * MESSAGE_LIMIT]])[:MESSAGE_LIMIT] if isinstance(value, str) else None
 
 
-class _Errors:
+_KERNEL_FACTS = tuple((kind, re.compile(pattern)) for kind, pattern in (
+    ("limit_hit", r"process (?P<name>.{0,256}?)\[(?P<pid>[0-9]{1,10})\] (?:thread [0-9]{1,20} )?caught "
+                  r"(?:waking the CPU|burning CPU|causing excessive)"),
+    ("jetsam_kill", r"memorystatus: killing.{0,64}? pid (?P<pid>[0-9]{1,10}) \[(?P<name>[^\]]{0,256})\]"),
+    ("jetsam_kill", r"memorystatus: killing.{0,64}? process (?P<pid>[0-9]{1,10}) \[(?P<name>[^\]]{0,256})\]"),
+    ("jetsam_kill", r"memorystatus: killing.{0,64}? process (?P<name>.{1,256}?) \[(?P<pid>[0-9]{1,10})\]")))
+"""What the kernel logs about a process over one of its limits, and about one that it kills for memory (xnu: task.c,
+thread.c, kern_memorystatus.c)."""
+
+
+def tagged(entry: Record) -> Record:
+    """The entry; one in which the kernel reports a limit or a kill also has its kind and the process concerned. Only
+    the kernel's own entries count: any program can log such words."""
+    message = entry.get("message")
+    if message and (entry.get("pid") == 0 or "pid" not in entry) and entry.get("command") in ("kernel", "kernel_task"):
+        for kind, pattern in _KERNEL_FACTS:
+            if found := pattern.search(message):
+                entry["kind"], entry["about_pid"] = kind, int(found["pid"])
+                if found["name"].strip():
+                    entry["about_command"] = found["name"].strip()
+                break
+    return entry
+
+
+class Errors:
     """The first MAX_ERRORS error records; `rest` reports how many more there were."""
 
     def __init__(self) -> None:
@@ -69,7 +94,7 @@ class _Errors:
 
 def unified(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Record]:
     """Entries of `log show --style ndjson`, `--style json` or `log stream --style ndjson`."""
-    errors = _Errors()
+    errors = Errors()
     entries = 0
     finished: int | None = None
     for number, data in _objects(lines):
@@ -88,7 +113,7 @@ def unified(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Reco
             yield from errors.add(number, "JSON, but not a log entry")
         else:
             entries += 1
-            yield _unified_entry(value, capture)
+            yield tagged(_unified_entry(value, capture))
     yield from errors.rest()
     if finished is not None and finished != entries + errors.count:
         yield record("error", stage="forensics",
@@ -139,13 +164,13 @@ def _unified_entry(value: dict[str, Any], capture: str | None) -> Record:
         uid=_int(value.get("userID")), command=path.rsplit("/", 1)[-1][:NAME_LIMIT] if path else None, path=path,
         sender=sender.rsplit("/", 1)[-1] if sender else None, subsystem=_text(value.get("subsystem"), NAME_LIMIT),
         category=_text(value.get("category"), NAME_LIMIT), mach_ticks=_int(value.get("machTimestamp")),
-        message=_message(value.get("eventMessage")),
+        message=message_text(value.get("eventMessage")),
     )
 
 
 def journal(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Record]:
     """Entries of `journalctl -o json`. A message that is not UTF-8 is an array of numbers."""
-    errors = _Errors()
+    errors = Errors()
     for number, line in enumerate(lines, 1):
         bare = line.strip()
         if not bare or bare.startswith(b"-- "):
@@ -175,7 +200,7 @@ def _journal_entry(value: dict[str, Any], capture: str | None) -> Record:
         level=PRIORITIES[priority] if priority is not None and 0 <= priority < 8 else None,
         pid=_int(value.get("_PID")), uid=_int(value.get("_UID")), command=_text(value.get("_COMM"), NAME_LIMIT),
         path=_text(value.get("_EXE")), sender=_text(value.get("_SYSTEMD_UNIT") or value.get("SYSLOG_IDENTIFIER")),
-        message=_message(message),
+        message=message_text(message),
     )
 
 
@@ -185,7 +210,7 @@ def kernel(lines: Iterable[bytes], boot_ts: float | None, capture: str | None = 
     `boot_ts` is the epoch second at which the kernel's clock was 0. Lines that begin with a space have key=value
     pairs of the entry before and are skipped.
     """
-    errors = _Errors()
+    errors = Errors()
     for number, line in enumerate(lines, 1):
         if line.startswith(b" ") or not line.strip():
             continue
@@ -198,7 +223,7 @@ def kernel(lines: Iterable[bytes], boot_ts: float | None, capture: str | None = 
         yield record(
             "log_entry", capture=capture, ts=None if boot_ts is None else round(boot_ts + seconds, 6),
             source="kernel", level=PRIORITIES[level], sender=None if facility == 0 else f"facility {facility}",
-            message=_message(_unescape(found.group(4))),
+            message=message_text(_unescape(found.group(4))),
         )
     yield from errors.rest()
 

@@ -1,6 +1,6 @@
 """One capture on macOS: the kernel's trace saved by tailspin and decoded by spindump, and the log, side by side.
 
-Only `tailspin save` needs root. It is run as `sudo -n /usr/bin/tailspin save -o FILE` with exactly the file that the
+Only `tailspin save` needs root. It is run as `sudo -n /usr/bin/tailspin save -l 30 FILE` with exactly the file that the
 sudoers rule names; the file is in a directory of root's, so that no user can replace it by a link. What tailspin holds
 is what happened before: about 20 seconds, the freeze included, while a live spindump would show what came after it.
 
@@ -14,12 +14,13 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rogue_hunter.capture import logs
 from rogue_hunter.capture.command import Command, Outcome, RunCommand, default_runner, first_words, part_status
+from rogue_hunter.capture.reports import collect
 from rogue_hunter.capture.request import Parts, Request, Sleep, capture_record
 from rogue_hunter.capture.spindump import parser as spindump
 from rogue_hunter.capture.spindump.detect import tail
@@ -30,6 +31,8 @@ from rogue_hunter.stream.tick import Record
 SETTLE_S = 5.0
 """Seconds after tailspin's end in which its file may still grow."""
 SETTLE_STEP_S = 0.25
+RECORDED_S = 600.0
+"""Resource reports written so many seconds before a capture belong to it."""
 REPORT_LIMIT_BYTES = 1 << 28
 """Bytes of decoded text; a real one of 3.4 s and 1,000 processes has 9 MB."""
 LOG_LIMIT_BYTES = 1 << 27
@@ -48,17 +51,25 @@ class Tools:
     log: str = "/usr/bin/log"
 
 
+SAVE_SECONDS = 30
+"""How far back the saved trace goes; tailspin's buffer holds about 20 s."""
+
+
 def save_argv(tools: Tools, file: str) -> list[str]:
-    """The command that the sudoers rule allows, word for word (after `sudo -n`)."""
-    return [tools.sudo, "-n", tools.tailspin, "save", "-o", file]
+    """The command that the sudoers rule allows, word for word (after `sudo -n`). The path comes last and has no option
+    before it: the usage of tailspin lists -o as a flag without a value."""
+    return [tools.sudo, "-n", tools.tailspin, "save", "-l", str(SAVE_SECONDS), file]
 
 
 def capture_macos(request: Request, cancel: threading.Event | None = None, *, settings: Forensics | None = None,
                   tools: Tools | None = None, make: RunCommand | None = None, sleep: Sleep = time.sleep,
-                  clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> list[Record]:
-    """Save, decode, read the log. Each part has its own status; if one fails, the others still run.
+                  clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
+                  places: Sequence[Path] | None = None) -> list[Record]:
+    """Save, decode, read the log and macOS's resource reports. Each part has its own status; if one fails, the others
+    still run.
 
-    Returns the capture record, the report with its processes, threads and waits, log entries. `make` starts commands.
+    Returns the capture record, the report with its processes, threads and waits, resource reports, log entries. `make`
+    starts commands. `places` are directories of diagnostic reports, by default this system's.
     """
     settings, tools = settings or Forensics(), tools or Tools()
     make, cancel = make or default_runner(), cancel or threading.Event()
@@ -71,20 +82,34 @@ def capture_macos(request: Request, cancel: threading.Event | None = None, *, se
     reader.start()
     report: list[Record] = []
     raw: dict[str, object] = {}
-    if _save(settings, tools, make, cancel, parts, deadline, sleep, clock, wall):
+    saved = _save(settings, tools, make, cancel, parts, deadline, sleep, clock, wall)
+    if saved and not os.access(settings.tailspin_file, os.R_OK):
+        parts.done("spindump", "denied", f"{settings.tailspin_file}: root wrote it so that this user cannot read it")
+    elif saved:
         report = _decode(request, settings, tools, make, cancel, parts, max(1.0, deadline - clock()))
         if settings.keep_raw:
             raw = keep_raw(Path(settings.tailspin_file), request.capture, settings, parts)
     else:
         parts.done("spindump", "skipped")
+    limits = _recorded(request, places, parts)
     reader.join(max(1.0, deadline - clock()))
     if reader.is_alive():
         parts.done("logs", "timeout", f"log show: no answer within {settings.timeout_s:g} s")
         logged = []
-    everything = [*report, *logged]
+    everything = [*report, *limits, *logged]
     own = capture_record(request, parts, "macos", clock() - start, everything, **raw,
                          targets=_targets(request, everything), log_entries_left_out=sum(left) or None)
     return [own, *everything]
+
+
+def _recorded(request: Request, places: Sequence[Path] | None, parts: Parts) -> list[Record]:
+    """The resource reports that macOS wrote in the last minutes, of any process."""
+    found, problems = collect.reports_between(request.ts - RECORDED_S, request.ts + RECORDED_S, places)
+    some = collect.directories() if places is None else places
+    parts.done("reports", "unavailable" if not some else "denied" if problems and not found else "ok",
+               problems[0] if problems else None)
+    return [{**each, "capture": request.capture} for each in found
+            if each["type"] in ("resource_report", "resource_process")]
 
 
 def _targets(request: Request, records: Iterable[Record]) -> list[dict[str, object]] | None:

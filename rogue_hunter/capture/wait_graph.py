@@ -17,6 +17,10 @@ Node = tuple[int, str]
 """(pid, thread id); thread id "": the process as a whole; pid -1: unknown."""
 
 SOFT = frozenset(("pipe read", "socket read"))
+OBSERVERS = frozenset(("spindump", "spindump_agent", "sysdiagnose", "sysdiagnosed", "sysdiagnose_agent", "tailspind",
+                       "tailspin", "ReportCrash", "sample", "stackshot"))
+"""Programs of macOS that make reports. Waits for them, and theirs, are of the report and not of the machine."""
+_SYSTEM_PATHS = ("/usr/", "/System/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,14 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """`roots`, the one that blocks most first; `edges` and `unnamed`: waits with and without a process at their end."""
+    """`roots`, the one that blocks most first; `edges` and `unnamed`: waits with and without a process at their end.
+    `observers`: waits that were left out because a program that makes reports is at one end."""
 
     roots: tuple[Root, ...]
     edges: tuple[Edge, ...]
     unnamed: int
     steps: int | None
+    observers: int = 0
 
 
 @dataclass(slots=True)
@@ -81,6 +87,8 @@ class Gathered:
     unnamed: int = 0
     steps: int | None = None
     deadlocked: set[Node] = field(default_factory=set)
+    observers: set[int] = field(default_factory=set)
+    observed: int = 0
 
 
 def gather(records: Iterable[Record]) -> Gathered:
@@ -91,6 +99,10 @@ def gather(records: Iterable[Record]) -> Gathered:
         pid = each.get("pid")
         if kind == "spindump_process" and pid is not None:
             got.names[pid] = each.get("command") or "?"
+            # A process of Linux has a start time; there a program of this name is one like any other.
+            if got.names[pid] in OBSERVERS and "start_ticks" not in each and \
+                    str(each.get("path") or "/usr/").startswith(_SYSTEM_PATHS):
+                got.observers.add(pid)
         elif kind == "spindump_thread":
             for one in each["thread_id"].split(","):
                 got.owner.setdefault(one, -1 if pid is None else pid)
@@ -117,6 +129,9 @@ def take(got: Gathered, each: Record) -> None:
     if on is None and thread is not None:
         # `waiting for thread 0x1`: thread ids of macOS are unique, and one that the report lists has an owner.
         on = got.owner.get(thread, waiter[0])
+    if pid in got.observers or on in got.observers:
+        got.observed += 1
+        return
     if on is None:
         got.unnamed += 1
         got.waits_for[waiter] = f"{each.get('blocked_by', '?')}: {each['on_what']}" if each.get("on_what") \

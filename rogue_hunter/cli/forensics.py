@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -28,7 +29,7 @@ _OWN = frozenset({*RECORDS, "error"})
 """Records of captures, and errors of input lines."""
 FORMS = ("table", "json", "ndjson")
 _forms = options.form_options(*FORMS, table="Text for people (default on a terminal).")
-_files = click.argument("files", nargs=-1, required=True, metavar="FILE|- ...")
+_files = click.argument("files", nargs=-1, required=True, metavar="FILE|DIRECTORY|- ...")
 
 
 @run.group("rh-forensics", """
@@ -83,38 +84,65 @@ def command(context: click.Context, tee: bool, band: str | None, form: str | Non
 @_forms
 @_files
 def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> int:
-    """Turn reports into records: spindump as text, the log of macOS, a journal, a kernel log.
+    """Turn reports into records: spindump and sample as text, resource limits, memory kills, crashes, panics, resets,
+    the sleep log and the log of macOS, a journal, a kernel log. Of a directory every report is read, newest first.
 
     Exit 65 for another format or a truncated file; the readable part is printed.
     """
+    from rogue_hunter.capture.reports.collect import timeline
+    from rogue_hunter.report.capture_text import report_text, timeline_text
+    from rogue_hunter.report.render import Answer
+
     form = run.output_form(form, FORMS)
     code, out = run.OK, run.output()
     comma = b"[\n"
-    for file in files:
+    named, several = _named(files), len(files) > 1 or any(map(os.path.isdir, files))
+    lines: list[Record] = []
+    for file in named:
         kept: list[Record] = []
-        for each in _read(file, frozenset(pids)):
-            if each["type"] == "error":
-                code = run.BAD_INPUT
-            if form == "ndjson":
-                out.write(wire.dumps(each) + b"\n")
-            elif form == "json":
-                out.write(comma + wire.dumps(each))
-                comma = b",\n"
-            else:
-                kept.append(each)
-        if form == "table":
-            from rogue_hunter.report.capture_text import report_text
-            from rogue_hunter.report.render import Answer
-
+        try:
+            for each in _read(file, frozenset(pids)):
+                if each["type"] == "error":
+                    code = code or run.BAD_INPUT
+                if form == "ndjson":
+                    out.write(wire.dumps(each) + b"\n")
+                elif form == "json":
+                    out.write(comma + wire.dumps(each))
+                    comma = b",\n"
+                else:
+                    kept.append(each)
+        except PermissionError as error:
+            if file in files:
+                raise
+            run.say(f"{file}: {error.strerror}")  # the other reports of the directory are read
+            code = run.IO_ERROR
+        if form == "table" and several:
+            lines += timeline(kept)
+        elif form == "table":
             run.print_answer(Answer(kept, partial(report_text, kept)), form)
+    if form == "table" and several:
+        lines.sort(key=lambda line: -float(line["ts"]))
+        run.print_answer(Answer(lines, partial(timeline_text, lines)), form)
     if form == "json":
         out.write(b"\n]\n" if comma == b",\n" else b"[]\n")
     out.flush()
     return code
 
 
+def _named(files: Iterable[str]) -> Iterator[str]:
+    """The files; in the place of a directory those in it, newest first."""
+    from rogue_hunter.capture.reports.collect import newest_first
+
+    for file in files:
+        if file != "-" and os.path.isdir(file):
+            yield from (str(path) for _, path in newest_first(Path(file)))
+        else:
+            yield file
+
+
 def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
     """The records of one file. Errors are also printed on standard error."""
+    from rogue_hunter.capture.reports.collect import WHOLE
     from rogue_hunter.capture.spindump.detect import read
 
     name = "standard input" if file == "-" else file
@@ -123,7 +151,7 @@ def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
             if each["type"] == "error":
                 where = f", line {each['line']}" if "line" in each else ""
                 run.say(f"{name}{where}: {each['message']}")
-            elif each["type"] == "spindump_report" and file != "-":
+            elif each["type"] in WHOLE and file != "-":
                 each.setdefault("file", os.fsencode(file).decode("utf-8", "backslashreplace"))
             yield each
 
@@ -160,29 +188,31 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
     from rogue_hunter.capture.blame import blame as judge
     from rogue_hunter.capture.blame import blame_records
     from rogue_hunter.capture.spindump.detect import reports
+    from rogue_hunter.capture.suspects import suspects
     from rogue_hunter.report.capture_text import blame_lines
     from rogue_hunter.text.format import visible
 
     form = run.output_form(form, FORMS)
     code, out = run.OK, run.output()
     found: list[Record] = []
-    for file in files:
+    for file in _named(files):
         kinds: set[str] = set()
         for capture, records in reports(_noting(_read(file), kinds)):
             if not any(each["type"].startswith("spindump_") for each in records):
                 continue
-            answer = judge(records)
+            answer, pointed = judge(records), list(suspects(records, capture))
             if form == "table":
                 name = capture or next((str(each["file"]) for each in records if "file" in each), file)
                 title = [visible(f"{name}:")] if name != file or len(files) > 1 else []
-                out.write("\n".join([*title, *blame_lines(answer, limit), ""]).encode("utf-8", "backslashreplace"))
+                made = "\n".join([*title, *blame_lines(answer, limit, pointed), ""])
+                out.write(made.encode("utf-8", "backslashreplace"))
             elif form == "ndjson":
-                out.writelines(wire.dumps(each) + b"\n" for each in blame_records(answer, capture))
+                out.writelines(wire.dumps(each) + b"\n" for each in (*blame_records(answer, capture), *pointed))
             else:
-                found += blame_records(answer, capture)
-        if "error" in kinds:
+                found += [*blame_records(answer, capture), *pointed]
+        if "error" in kinds and (file in files or any(kind.startswith("spindump_") for kind in kinds)):
             code = run.BAD_INPUT
-        elif not any(kind.startswith("spindump_") for kind in kinds):
+        elif not any(kind.startswith("spindump_") for kind in kinds) and file in files:
             run.say(f"{'standard input' if file == '-' else file}: has no stacks, so no waits")
             code = run.BAD_INPUT
     if form == "json":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
     from rogue_hunter.report.render import Answer
     from rogue_hunter.report.views.view import Asked
+    from rogue_hunter.stream.tick import Record
 
 USUAL_PERIOD = "1d"
 
@@ -41,6 +42,8 @@ _FLAME = (click.option("--pause", "pause_id", metavar="ID", help="The stacks of 
                        help="The stacks of this capture (see `rh-report captures`)."),
           click.option("--speedscope", "part", flag_value="speedscope",
                        help="A file for the viewer speedscope instead of collapsed stacks."))
+_REPORTS = click.option("--reports", type=click.Path(path_type=Path, file_okay=False), multiple=True, metavar="DIR",
+                        help="Directory of diagnostic reports of macOS; repeatable (default: those of this Mac).")
 _EXIT_CODE = click.option("--exit-code", is_flag=True, help="Exit 1 unless rh-pipe is running and writes.")
 
 
@@ -71,15 +74,16 @@ class View:
 VIEWS: dict[str, View] = {
     "summary": View("summary:summary_view", "which process hogs the machine, the worst first", usual=5),
     "why": View("why:why_view", "why was it slow --at TIME (default: now)? causes, and what was ruled out", usual=0,
-                more=(_AT,)),
+                more=(_AT, _REPORTS)),
     "pauses": View("pauses:pauses", "stalls of the machine, with resource and culprit", usual=20),
     "pause": View("pauses:pause", "one pause with all culprits and the evidence", ("ID",), "refused"),
     "offenders": View("timeline:offenders", "minutes of pause that each command caused", usual=20, more=(_BY,)),
-    "timeline": View("timeline:timeline", "pauses, events and sleep, newest first", usual=40),
+    "timeline": View("timeline:timeline", "pauses, events, sleep, and what macOS recorded, newest first", usual=40,
+                     more=(_REPORTS,)),
     "minutes": View("timeline:minutes", "the machine minute by minute, newest first", usual=20),
     "usage": View("timeline:usage", "what each command used, by CPU, disk, memory, GPU or wakeups", usual=20,
                   more=(_USED,)),
-    "events": View("events:events", "events of rogue processes, newest first", usual=20),
+    "events": View("events:events", "events of rogue processes, newest first", usual=20, more=(_REPORTS,)),
     "event": View("events:event", "one event with its snapshots and the range of each metric", ("ID",), "refused"),
     "captures": View("captures:captures", "captured evidence of bad moments, newest first", usual=20),
     "capture": View("captures:capture", "one capture: who blocked whom, threads, log", ("ID",), "refused", usual=0,
@@ -242,7 +246,8 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
            pause_id: str | None = None, event_id: str | None = None, output: Path | None = None,
            since: float | None = None, until: float | None = None,
            at: float | None = None, text: str | None = None, by: str = "command", part: str | None = None,
-           exit_code: bool = False, capture_id: str | None = None, **_names: str) -> int:
+           exit_code: bool = False, capture_id: str | None = None, reports: tuple[Path, ...] = (),
+           **_names: str) -> int:
     from functools import partial
 
     from rogue_hunter.daemon.socket.client import live_slices
@@ -268,7 +273,7 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
     database = options.database_path(db, config, make=False)
     asked = Asked(period, limit, which, form == "table" and template is None, at, by, part or "", exit_code,
                   live=partial(live_slices, database, config), pause=pause_id or "", event=event_id or "",
-                  capture=capture_id or "")
+                  capture=capture_id or "", recorded=partial(_recorded, reports))
     try:
         answer = _answer(view, asked, database, now, config)
         if output is not None:
@@ -277,6 +282,16 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
                                 template=template)
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise _damaged(database, error) from error
+
+
+def _recorded(reports: tuple[Path, ...], since: float, until: float) -> list[Record]:
+    """What macOS recorded between two times; what could not be read is printed on standard error."""
+    from rogue_hunter.capture.reports.collect import recorded
+
+    found, problems = recorded(since, until, reports or None)
+    for problem in problems:
+        run.say(problem)
+    return found
 
 
 def _damaged(database: Path, error: Exception) -> Exception:

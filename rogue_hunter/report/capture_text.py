@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from rogue_hunter.capture.blame import blame
+from rogue_hunter.capture.suspects import suspects
 from rogue_hunter.capture.wait_graph import Blame, Root
 from rogue_hunter.report.flame import top_text
 from rogue_hunter.report.render import Style, pairs, table
@@ -13,10 +14,12 @@ from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size, visible
 
 
-def blame_lines(answer: Blame, limit: int = 10) -> Iterator[str]:
-    """The result for people: one to three lines for each of the first `limit` roots; control characters are escaped."""
+def blame_lines(answer: Blame, limit: int = 10, suspects: Sequence[Record] = ()) -> Iterator[str]:
+    """The result for people: one to three lines for each of the first `limit` roots, one for each suspect; control
+    characters are escaped."""
     if not answer.roots:
         yield "no blocker found"
+    yield from (visible(_suspect_line(each)) for each in suspects)
     for rank, root in enumerate(answer.roots[:limit], 1):
         yield from map(visible, _root_lines(rank, root))
     if answer.roots:
@@ -26,9 +29,31 @@ def blame_lines(answer: Blame, limit: int = 10) -> Iterator[str]:
     if len(answer.roots) > limit:
         yield f"{len(answer.roots) - limit} more"
     if answer.unnamed:
-        yield f"{_count(answer.unnamed, 'wait')} without a known process"
+        yield f"{count(answer.unnamed, 'wait')} without a known process"
+    if answer.observers:
+        yield f"left out: {count(answer.observers, 'wait')} of programs that make such reports"
     if answer.roots and answer.steps:
         yield f"samples are added up over threads; the report has {answer.steps} steps"
+
+
+_STATES = {"running": "running in", "runnable": "waiting for a CPU in", "uninterruptible": "stuck in"}
+
+
+def _suspect_line(each: Record) -> str:
+    """`Editor [501] did not respond for 3.0s: its main thread was waiting in f (lib) for 990 of 1000 samples; ...`"""
+    words = []
+    if "leaf" in each:
+        words.append(f"its main thread was {_STATES.get(each.get('state', ''), 'waiting in')} {each['leaf']}"
+                     + (f" for {each['samples']} of {each['of_samples']} samples" if "samples" in each else ""))
+    if each.get("cpu_seconds") and each.get("sampled_s"):
+        words.append(f"CPU time {each['cpu_seconds']:.3g} s of {each['sampled_s']:.3g} s sampled")
+    if each.get("memory_bytes"):
+        of = f" on a machine of {size(each['memory_total_bytes'])}" if each.get("memory_total_bytes") else ""
+        words.append(f"memory {size(each['memory_bytes'])}{of}")
+    lasted = f" for {duration(each['unresponsive_s'])}" if "unresponsive_s" in each else ""
+    why = {"unresponsive": f"did not respond{lasted}", "target": "is what the report is about",
+           "cpu": "used most CPU time", "memory": "holds most memory"}[each["reason"]]
+    return f"{each['command']} [{each.get('pid', '?')}] {why}" + (f": {'; '.join(words)}" if words else "")
 
 
 def _root_lines(rank: int, root: Root) -> Iterator[str]:
@@ -36,16 +61,16 @@ def _root_lines(rank: int, root: Root) -> Iterator[str]:
     if root.cycle:
         word = "deadlock" if root.certain else "possible deadlock"
         yield f"{rank}. {word}: {' -> '.join([*root.cycle, root.cycle[0]])}"
-        yield f"   {_count(root.waiters, 'thread')} in it or blocked by it"
+        yield f"   {count(root.waiters, 'thread')} in it or blocked by it"
     else:
         threads = f" thread {', '.join(root.threads[:3])}" if root.threads else ""
         more = f" and {len(root.threads) - 3} more" if len(root.threads) > 3 else ""
         own = f", {root.samples:.6g} with its own" if root.samples > root.foreign_samples else ""
-        yield (f"{rank}. {_process(root)}{threads}{more} blocks {_count(root.waiters, 'thread')} of "
-               f"{_count(root.processes, 'other process')}: {root.foreign_samples:.6g} samples{own}")
+        yield (f"{rank}. {_process(root)}{threads}{more} blocks {count(root.waiters, 'thread')} of "
+               f"{count(root.processes, 'other process')}: {root.foreign_samples:.6g} samples{own}")
     if root.chain and not (root.cycle and root.hops < len(root.cycle)):
         guess = ", guessed in part" if root.guessed else ""
-        yield f"   longest chain, {_count(root.hops, 'hop')}{guess}: {' -> '.join(root.chain)}"
+        yield f"   longest chain, {count(root.hops, 'hop')}{guess}: {' -> '.join(root.chain)}"
     if root.waits_for:
         yield f"   itself waiting in {root.waits_for}"
 
@@ -54,7 +79,7 @@ def _process(root: Root) -> str:
     return f"{root.command} [{root.node[0] if root.node[0] >= 0 else '?'}]"
 
 
-def _count(number: int, thing: str) -> str:
+def count(number: int, thing: str) -> str:
     """`1 thread`, `2 threads`, `2 other processes`."""
     return f"{number} {thing}" + ("" if number == 1 else "es" if thing.endswith("s") else "s")
 
@@ -152,8 +177,9 @@ def _before(context: Record, look: Style) -> str:
 
 
 def blame_text(records: Iterable[Record]) -> str:
-    """Which process blocks which, the one that blocks most first."""
-    return "\n".join(blame_lines(blame(records))) + "\n"
+    """Which process blocks which, the one that blocks most first, and the processes that the report points at."""
+    held = list(records)
+    return "\n".join(blame_lines(blame(held), suspects=list(suspects(held)))) + "\n"
 
 
 def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Style) -> str:
@@ -166,7 +192,9 @@ def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Sty
                                              -(p.get("cpu_seconds") or 0.0)))
     rows = [[str(p.get("pid", "")), str(p.get("role", "")), _state_words(states.get(p["process"], {})),
              str(p.get("threads", p.get("threads_listed", ""))), measure(p.get("cpu_seconds"), "s"),
-             size(p.get("memory_bytes")), str(p.get("open_files", "")), str(p["command"])] for p in order[:_PROCESSES]]
+             size(p.get("memory_bytes")), str(p.get("open_files", "")),
+             str(p["command"]) + (" (not responding)" if p.get("unresponsive") is True else "")]
+            for p in order[:_PROCESSES]]
     heads = ["PID", "ROLE", "THREADS SEEN", "THREADS", "CPU-TIME", "MEMORY", "FILES", "COMMAND"]
     keep = [i for i, h in enumerate(heads) if h not in ("ROLE", "FILES") or any(row[i] for row in rows)]
     made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look,
@@ -235,7 +263,7 @@ def report_text(records: Sequence[Record], look: Style) -> str:
     processes = of(records, "spindump_process")
     if processes:
         parts.append(_processes(processes, of(records, "spindump_thread"), look))
-    if of(records, "spindump_blocker"):
+    if of(records, "spindump_blocker") or list(suspects(records)):
         parts.append(blame_text(records))
     entries = of(records, "log_entry")
     if entries:
@@ -254,8 +282,18 @@ def _report(report: Record, look: Style) -> str:
             ("sampled", ", ".join(w for w in (
                 duration(report.get("duration_s")), f"{report['steps']} steps" if "steps" in report else "",
                 f"CPU time {duration(report['cpu_seconds'])}" if "cpu_seconds" in report else "") if w)),
-            ("holds", f"{report['processes']} processes, {report['threads']} threads, {report['blockers']} waits, "
-                      f"{report['edges']} of them name the process waited for"),
+            ("holds", ", ".join(count(report[k], w) for k, w in (
+                ("processes", "process"), ("threads", "thread"), ("blockers", "wait"))) + (
+                f", {report['edges']} of them naming the process waited for" if report["blockers"] else "")),
             ("not whole" if report.get("complete") is False else "note",
              "; ".join(map(str, report.get("problems", ()))))]
     return _pairs([(name, words) for name, words in made if words], look)
+
+
+def timeline_text(lines: Sequence[Record], look: Style) -> str:
+    """What several reports tell, as one table in the order of time, the newest first."""
+    if not lines:
+        return "No report with a time.\n"
+    rows = [[moment(t["ts"], look.now), t["what"], str(t.get("pid", "")), str(t.get("command", "")),
+             str(t.get("detail", "")), clip(str(t.get("file", "")).rsplit("/", 1)[-1], 40)] for t in lines]
+    return _table(["TIME", "WHAT", "PID", "COMMAND", "DETAIL", "FILE"], rows, look, right="PID", drop="FILE PID")

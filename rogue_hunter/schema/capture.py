@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rogue_hunter.schema import diagnostics
 from rogue_hunter.schema.field import Field
 
 THREAD_STATES = ("running", "runnable", "sleeping", "blocked", "suspended", "uninterruptible", "stopped", "defunct",
@@ -21,7 +22,7 @@ CAPTURE_STATUSES = ("ok", "partial", "failed", "skipped")
 PART_STATUSES = ("ok", "partial", "denied", "unavailable", "timeout", "failed", "skipped")
 """Status of one part of a capture. denied: no permission; unavailable: this machine has no such source."""
 
-REPORT_FORMATS = ("heavy", "timeline", "snapshot", "microstackshots")
+REPORT_FORMATS = ("heavy", "timeline", "snapshot", "sample", "stackshot")
 CERTAINTIES = ("proven", "guessed")
 """proven: reported by the kernel. guessed: from the memory layout of a library, or the only candidate left."""
 
@@ -34,6 +35,12 @@ def _f(name: str, kind: type, unit: str, doc: str, *, platforms: str = "linux ma
     return Field(name, kind, unit, doc, "forensics", platforms, required=required, choices=choices)
 
 
+def _who(prefix: str, whose: str) -> tuple[Field, ...]:
+    return (_f(f"{prefix}_pid", int, "", f"process id of {whose}", platforms="macos"),
+            _f(f"{prefix}_command", str, "", f"name of {whose}", platforms="macos"))
+
+
+_COUNTS = diagnostics.COUNTS
 _CAPTURE = _f("capture", str, "", "key of the capture that this belongs to; absent for a report parsed from a file")
 _PROCESS = _f("process", int, "", "number of the process in its report, from 1; 0 when the report names none",
               required=True)
@@ -68,6 +75,8 @@ CAPTURE = (
     _f("tailspin_status", str, "", "saving the kernel's trace", platforms="macos", choices=PART_STATUSES),
     _f("spindump_status", str, "", "decoding it", platforms="macos", choices=PART_STATUSES),
     _f("logs_status", str, "", "the unified log", platforms="macos", choices=PART_STATUSES),
+    _f("reports_status", str, "", "macOS's resource reports of the last minutes", platforms="macos",
+       choices=PART_STATUSES),
     _f("problems", list, "", "errors, as text"),
     _f("raw_path", str, "", "the kept raw file", platforms="macos"),
     _f("raw_bytes", int, "bytes", "its size", platforms="macos"),
@@ -102,11 +111,23 @@ SPINDUMP_REPORT = (
     _f("unresponsive_s", float, "s", "time for which the target had been unresponsive"),
     _f("steps", int, "", "samples taken"),
     _f("interval_ms", float, "ms", "time between samples"),
+    _f("sampled_s", float, "s", "the part of it in which samples were taken, if it is another"),
     _f("cpu_seconds", float, "s", "CPU time of all processes while sampling"),
+    *_COUNTS,
+    _f("idle_seconds", float, "s", "idle time of all CPUs while sampling, from the kernel's idle threads",
+       platforms="macos"),
+    _f("cpu_busy_cores", float, "cores", "average number of busy CPUs while sampling, from idle_seconds",
+       platforms="macos"),
+    _f("identifier", str, "", "bundle identifier of the process that the report is about", platforms="macos"),
+    _f("team_id", str, "", "team that signed it", platforms="macos"),
+    *_who("parent", "its parent"), *_who("responsible", "the application on whose behalf it runs"),
+    *diagnostics.MACHINE,
+    _f("top", list, "", "sample: the innermost frames seen most often: {frame, samples}", platforms="macos"),
     _f("awake_s", float, "s", "time awake since boot"),
     _f("since_wake_s", float, "s", "time since wake"),
     _f("frames", list, "", "heaviest stack of the target's main thread, innermost first"),
     _f("header", dict, "", "header lines without a field"),
+    _f("binary", bool, "", "true if the report also has its binary form, which is not read", platforms="macos"),
     _f("processes", int, "", "`Process:` lines", required=True),
     _f("threads", int, "", "thread lines", required=True),
     _f("threads_aggregated", int, "", "of these, lines for several threads each (`<multiple>`, `0xa,0xb`)",
@@ -140,7 +161,16 @@ SPINDUMP_PROCESS = (
     _f("uid", int, "", "user id"),
     _f("cgroup", str, "", "control group path", platforms="linux"),
     _f("state", str, "", "state of the main thread", choices=THREAD_STATES),
+    _f("codesigning_id", str, "", "identifier in its code signature", platforms="macos"),
+    _f("team_id", str, "", "team that signed it", platforms="macos"),
+    _f("first_party", bool, "", "true for a program of Apple", platforms="macos"),
+    _f("sudden_termination", str, "", "whether macOS may kill it without notice: Tracked, Dirty", platforms="macos"),
     _f("suspended", bool, "", "its threads are suspended", platforms="macos"),
+    _f("suspended_samples", int, "", "samples in which they were", platforms="macos"),
+    _f("unresponsive", bool, "", "true if the report says that it did not respond", platforms="macos"),
+    _f("unresponsive_s", float, "s", "time for which it had not responded before sampling", platforms="macos"),
+    _f("idle_threads_omitted", int, "", "idle threads of its work queue that the report leaves out",
+       platforms="macos"),
     _f("defunct", bool, "", "it has exited and was not waited for yet"),
     _f("memory_bytes", int, "bytes", "memory held: physical footprint (macOS), resident set (Linux)"),
     _f("memory_before_bytes", int, "bytes", "the same at the first sample, if it changed", platforms="macos"),
@@ -155,6 +185,8 @@ SPINDUMP_PROCESS = (
     _f("open_files", int, "", "open file descriptors", platforms="linux"),
     _f("pageins_total", int, "", "page-ins", platforms="macos"),
     _f("cpu_seconds", float, "s", "CPU time used while sampling (macOS), so far (Linux)"),
+    *_COUNTS,
+    _f("faults_total", int, "", "page faults, of a stackshot", platforms="macos"),
     _f("age_s", float, "s", "time since it was forked"),
     _f("start_ts", float, "s", "epoch seconds of its first sample"),
     _f("end_ts", float, "s", "epoch seconds of its last sample"),
@@ -190,11 +222,12 @@ SPINDUMP_THREAD = (
     _f("priority_high", int, "", "highest seen, if it changed", platforms="macos"),
     _f("base_priority", int, "", "priority before boosts", platforms="macos"),
     _f("cpu_seconds", float, "s", "CPU time used while sampling (macOS), so far (Linux)"),
+    *_COUNTS,
     _f("idle_seconds", float, "s", "idle time, of the kernel's idle threads", platforms="macos"),
     _f("last_ran_s", float, "s", "time since it ran last, before the report", platforms="macos"),
     _f("qos", str, "", "quality of service and flags, of the first stretch", platforms="macos"),
     _f("blocked_by", str, "", "what it waited for longest, as text"),
-    _f("wchan", str, "", "kernel function it sleeps in", platforms="linux"),
+    _f("wchan", str, "", "kernel function it sleeps in (Linux), address of the event it waits for (stackshots)"),
     _f("syscall", str, "", "system call it is in, with its arguments", platforms="linux"),
     _f("frames", list, "", "heaviest stack, innermost first; of the main threads of processes that matter"),
     _f("leaf", str, "", "innermost frame of the heaviest stack"),
@@ -225,7 +258,10 @@ LOG_ENTRY = (
     _f("ts", float, "s", "epoch seconds"),
     _f("source", str, "", "which log", required=True, choices=LOG_SOURCES),
     _f("level", str, "", "default, info, debug, error, fault (unified); emerg to debug (journal, kernel)"),
-    _f("kind", str, "", "kind of the entry if it is not a message: activity, signpost", platforms="macos"),
+    _f("kind", str, "", "kind of the entry if it is not a message: activity, signpost; limit_hit, jetsam_kill: the "
+       "kernel reports a process over one of its limits, or one that it killed for memory", platforms="macos"),
+    _f("about_pid", int, "", "of limit_hit and jetsam_kill: that process", platforms="macos"),
+    _f("about_command", str, "", "its name", platforms="macos"),
     _f("pid", int, "", "process that logged"),
     _f("thread_id", str, "", "thread that logged"),
     _f("uid", int, "", "its user"),
@@ -311,6 +347,7 @@ RECORDS: dict[str, tuple[Field, ...]] = {
     "blame": BLAME,
     "cpu_share": CPU_SHARE,
     "stack": STACK,
+    **diagnostics.RECORDS,
 }
 
 SUMMARY: dict[str, str] = {
@@ -324,4 +361,5 @@ SUMMARY: dict[str, str] = {
     "blame": "one root of the wait graph: a process that blocks others",
     "cpu_share": "a process that had a CPU during a pause, and for how long",
     "stack": "a stack in which a process was seen on a CPU, and how often",
+    **diagnostics.SUMMARY,
 }

@@ -241,18 +241,25 @@ REPORT_USAGE = (
     _f("pid", int, "", "one of its processes in that minute"),
 )
 
-TIMELINE = ("pause", "enter", "exit", "asleep", "action")
+RECORDED = ("limit", "jetsam", "crash", "hang", "panic", "reset", "sleep", "wake", "report")
+"""What macOS itself recorded: a process over a limit, a kill for memory, a crash, a hang, a panic, a reset by the power
+button or a watchdog, sleep and wake, another report."""
+TIMELINE = ("pause", "enter", "exit", "asleep", "action", *RECORDED)
 """The kind of a line of the timeline."""
 
 REPORT_TIMELINE = (
     _f("ts", float, "s", "epoch seconds", required=True),
+    _f("end_ts", float, "s", "epoch seconds of its end, of what macOS recorded"),
     _f("what", str, "", "a pause began; a process entered or left the tracking band; the machine slept; "
-       "the reaper signalled a process",
+       "the reaper signalled a process; or what macOS recorded: a process over a limit, a kill for memory (jetsam), a "
+       "crash, a hang, a panic, a reset, sleep, wake, another report",
        required=True, choices=TIMELINE),
     _f("detail", str, "", "in a few words"),
     _f("command", str, "", "the first culprit, or the process"),
     _f("score", int, "0-100", "at the beginning of an event; at its end the peak"),
     _f("id", int, "", "number of the pause, the event or the action"),
+    _f("pid", int, "", "process id, of what macOS recorded"),
+    _f("file", str, "", "the report of macOS"),
 )
 
 REPORT_WHY = (
@@ -263,6 +270,7 @@ REPORT_WHY = (
     _f("pauses", list, "", "pauses in the period, as records report_pause", required=True),
     _f("minutes", int, "", "minutes of history in the period", required=True),
     _f("watched_s", float, "s", "time that their ticks cover", required=True),
+    _f("recorded", list, "", "what macOS itself recorded in that time, as records report_timeline"),
     _f("usual_minutes", int, "", "how many other minutes the usual is the median of", required=True),
 )
 

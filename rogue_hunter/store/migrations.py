@@ -34,7 +34,7 @@ from rogue_hunter.store.tables import (
     quoted,
 )
 
-VERSION = 10
+VERSION = 11
 """Number of steps: the user_version of a file that has them all."""
 
 
@@ -141,6 +141,12 @@ def _steps() -> Any:
     @steps()
     def m010_recorded(db: Any) -> None:
         _create(db, *RECORDED)
+
+    @steps()
+    def m011_reports(db: Any) -> None:
+        known = {row[0] for row in db.conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        _create(db, *(table for table in FORENSICS if table.name not in known))
+        _complete(db, *FORENSICS)
 
     return steps
 

@@ -206,6 +206,10 @@ CAPTURE_PARTS: dict[str, Table] = {
     "spindump_blocker": _of_capture("spindump_blockers", "spindump_blocker", "which thread waited for whom",
                                     ", process"),
     "log_entry": _of_capture("log_entries", "log_entry", "what was logged before a capture", ", ts"),
+    "resource_report": _of_capture("resource_reports", "resource_report",
+                                   "processes over a limit, as macOS recorded them before a capture", ", ts"),
+    "resource_process": _of_capture("resource_processes", "resource_process", "the processes of these reports",
+                                    ", process"),
     "buffer_context": _of_capture("buffer_context", "buffer_context", "what the ring held before a capture"),
 }
 """Record type of a part of a capture -> its table. All parts are removed with their capture."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.capture.blame import blame, blame_records
-from rogue_hunter.capture.wait_graph import strongly_connected
+from rogue_hunter.capture.suspects import suspects
+from rogue_hunter.capture.wait_graph import OBSERVERS, strongly_connected
 from rogue_hunter.report.capture_text import blame_lines
 from rogue_hunter.stream.tick import Record, record
 from tests.tools.spindump import check, fixture, of, parsed, samples
@@ -47,9 +48,33 @@ def test_every_named_wait_ends_somewhere(path: Path) -> None:
     """No sample of waiting is lost on the way to the roots, and none is made up."""
     records = parsed(path.read_bytes())
     answer = blame(records)
-    named = sum(b["samples"] for b in of(records, "spindump_blocker") if "on_pid" in b)
+    waits = [b for b in of(records, "spindump_blocker") if not {b["command"], b.get("on_command")} & OBSERVERS]
+    named = sum(b["samples"] for b in waits if "on_pid" in b)
     assert sum(root.samples for root in answer.roots) == pytest.approx(named)
-    assert answer.unnamed == sum("on_pid" not in b for b in of(records, "spindump_blocker"))
+    assert answer.unnamed == sum("on_pid" not in b for b in waits)
+    assert answer.observers == len(of(records, "spindump_blocker")) - len(waits)
+
+
+def test_the_programs_that_made_the_report_are_left_out() -> None:
+    """launchd waits for the spindump that it started to write the report: that is not what held the machine up. A
+    program of Linux with such a name is one like any other."""
+    head = b"Report Version: 60\nDuration: 1.00s\nMemory size: 16 GB\n\n"
+    observed = b"Process: launchd [1]\nPath: /sbin/launchd\n\n  Thread 0x1  9 samples (1-9)\n" \
+        b"  *9  wait4 + 1 (kernel + 5) [0xf] (blocked by wait4 on spindump [7])\n\n" \
+        b"Process: spindump [7]\nPath: /usr/sbin/spindump\n\n  Thread 0x2  9 samples (1-9)\n\n"
+    busy = b"Process: mediaanalysisd [9]\nCPU Time: 1.100s\nFootprint: 60.25 GB\nNote: Unresponsive for 2 seconds before " \
+        b"sampling\n\n  Thread 0x3  9 samples (1-9)\n  9  main + 1 (media + 5) [0xf] (running)\n"
+    records = parsed(head + observed + busy)
+    answer = blame(records)
+    assert (answer.roots, answer.observers) == ((), 1)
+    lines = list(blame_lines(answer, suspects=list(suspects(records))))
+    assert lines == [
+        "no blocker found",
+        "mediaanalysisd [9] did not respond for 2.0s: its main thread was running in main (media) for 9 of 9 samples; "
+        "CPU time 1.1 s of 1 s sampled; memory 60.2 GiB on a machine of 16.0 GiB",
+        "left out: 1 wait of programs that make such reports"]
+    mine = parsed((head + observed).replace(b"/usr/sbin/spindump", b"/home/me/spindump"))
+    assert [root.command for root in blame(mine).roots] == ["spindump"]
 
 
 def test_a_deadlock_is_named() -> None:

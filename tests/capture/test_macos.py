@@ -16,7 +16,7 @@ from rogue_hunter.capture.request import Request, Target
 from rogue_hunter.config.options import Forensics
 from tests.tools.spindump import FIXTURES, Record, check, fixture, of
 
-WRITES = 'shift; shift; printf trace > "$1"'
+WRITES = 'shift; shift; shift; printf trace > "$1"'
 DECODES = f"cat {FIXTURES / 'heavy.txt'}"
 LOGS = f"cat {FIXTURES / 'unified.ndjson'}"
 TS = 1893549850.0
@@ -89,11 +89,11 @@ def test_all_goes_well(mac: Mac) -> None:
     assert (own["processes"], own["blockers"], own["log_entries"]) == (4, 3, 3)
     assert blame(records).roots[0].command == "worker"
     calls = (mac.folder / "calls").read_text()
-    assert f"{mac.tools.tailspin} save -o {mac.file}\n" in calls
+    assert f"{mac.tools.tailspin} save -l 30 {mac.file}\n" in calls
     assert f"{mac.tools.spindump} -i {mac.file} -stdout -noBinary\n" in calls
     assert f"{mac.tools.log} show --style ndjson --last 1m\n" in calls
     assert save_argv(Tools(), "/var/db/rogue-hunter/capture.tailspin") == [
-        "/usr/bin/sudo", "-n", "/usr/bin/tailspin", "save", "-o", "/var/db/rogue-hunter/capture.tailspin"]
+        "/usr/bin/sudo", "-n", "/usr/bin/tailspin", "save", "-l", "30", "/var/db/rogue-hunter/capture.tailspin"]
 
 
 def test_frames_of_the_target_and_no_idle_threads(mac: Mac) -> None:
@@ -134,7 +134,7 @@ def test_tailspin_takes_too_long(mac: Mac) -> None:
 @pytest.mark.slow
 def test_tailspin_writes_late(mac: Mac) -> None:
     """The file comes and grows after the command has ended; it is decoded when it is whole."""
-    mac.script("tailspin", '(sleep 0.4; printf half > "$3"; sleep 0.2; printf whole >> "$3") >/dev/null 2>&1 &')
+    mac.script("tailspin", '(sleep 0.4; printf half > "$4"; sleep 0.2; printf whole >> "$4") >/dev/null 2>&1 &')
     mac.script("spindump", f'grep -q halfwhole "$2" && {DECODES}')
     assert status(mac.capture())[:3] == ("ok", "ok", "ok")
 

@@ -26,6 +26,10 @@ _SIZE = re.compile(rb"\s*([+-]?[0-9]{1,15}(?:\.[0-9]{1,6})?)\s*(bytes|pages|[KMG
 _UNITS = {b"B": 1, b"bytes": 1, b"K": 1 << 10, b"M": 1 << 20, b"G": 1 << 30, b"T": 1 << 40}
 _TIME = re.compile(rb"\s*([0-9]{4})-([0-9]{2})-([0-9]{2})[ T]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:[.,]([0-9]{1,9}))?"
                    rb"\s*(Z|[+-][0-9]{2}:?[0-9]{2})?")
+_COUNTS = re.compile(rb"\(([0-9]{1,15}(?:\.[0-9]{1,6})?)([KMGT]?) cycles"
+                     rb"(?:, ([0-9]{1,15}(?:\.[0-9]{1,6})?)([KMGT]?) instructions"
+                     rb"(?:, ([0-9]{1,9}(?:\.[0-9]{1,6})?)c/i)?)?")
+_THOUSANDS = {b"": 1, b"K": 10**3, b"M": 10**6, b"G": 10**9, b"T": 10**12}
 _PID = re.compile(rb"\s*\[([0-9]{1,10})\]$")
 _UNIQUE = re.compile(rb"\s*\[unique pid ([0-9]{1,18})\]$")
 _FLAG = re.compile(rb"\s*\((suspended|zombie|translated|exited|terminated|frozen)\)$")
@@ -56,6 +60,17 @@ def size(data: bytes, page_bytes: int = 4096) -> int | None:
     unit = found.group(2)
     factor = page_bytes if unit == b"pages" else _UNITS.get(unit) or _UNITS[unit[:1]]
     return _bounded(float(found.group(1)) * factor)
+
+
+def counts(data: bytes) -> dict[str, int | float | None]:
+    """cycles, instructions and cycles_per_instruction of `(3.2G cycles, 15.4G instructions, 0.21c/i)`; the prefixes are
+    powers of 1000. Empty without such a bracket."""
+    found = _COUNTS.search(data)
+    if found is None:
+        return {}
+    cycles, instructions = (_bounded(float(found[i]) * _THOUSANDS[found[i + 1]]) if found[i] else None for i in (1, 3))
+    return {"cycles": cycles, "instructions": instructions,
+            "cycles_per_instruction": float(found[5]) if found[5] else None}
 
 
 def _bounded(value: float) -> int | None:

@@ -1,4 +1,4 @@
-"""Detect what a file is (a report, a log, records of captures), normalise it (gzip, mail quote marks), and read it."""
+"""Detect what a file is (a report, a log, or records of captures) and read it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,245 @@ import io
 import re
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from rogue_hunter.capture import logs
+from rogue_hunter.capture.reports import ips, logshow, sample, sleep, text
 from rogue_hunter.capture.spindump import parser
 from rogue_hunter.capture.spindump.parser import FramesOf
 from rogue_hunter.schema.capture import RECORDS
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+MAX_LINE = 1 << 16
+"""Bytes of one line of a report that are parsed; the longest real line has 3,400 (a Swift symbol)."""
+MAX_LOG_LINE = 1 << 20
+HEAD_LINES = 400
+"""Lines that are read to detect what a file is. A report may come after a page of other output."""
+
+_MAGIC = (
+    (b"\x1f\x8b", "compressed with gzip once more: uncompress it first"),
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"\xfd7zXZ", "compressed with xz: uncompress it first"),
+    (b"BZh", "compressed with bzip2: uncompress it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd: uncompress it first"),
+    (b"bplist", "a binary property list"),
+    (b"SQLite format 3", "a database"),
+    (b"\xff\xfe", "text in UTF-16: convert it to UTF-8 first"),
+    (b"\xfe\xff", "text in UTF-16: convert it to UTF-8 first"),
+)
+_KMSG = re.compile(rb"[0-9]{1,9},[0-9]{1,18},[0-9]{1,18},")
+_HINT_LINES = 64
+"""Lines after the first hint of a report in which a line may name the kind. The keys of a crash or sample report begin
+like those of a spindump."""
+
+_NAMED = re.compile(
+    rb"\s{0,16}(?:\xef\xbb\xbf)?(?:"
+    rb"(?P<sample>Analysis of sampling |Analysis Tool: *\S*/sample\s)"
+    rb"|(?P<crash>Exception Type: |Crashed Thread: |Triggered by Thread: |Exception Codes: )"
+    rb"|(?P<reset>Boot faults:|Boot failure count:)"
+    rb"|(?P<report>Report Version: *(?:1[6-9]|[2-9][0-9])|Data Source: |Powerstats for:|Thread 0x[0-9a-f]+ "
+    rb"|End time: |Steps: |Event: )"
+    rb"|(?P<heap>Analysis Tool: *\S*/(?:heap|leaks|vmmap|malloc_history|stringdups)\s)"
+    rb"|(?P<pmset>PM ASL data store:|Time stamp +Domain +Message|[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} "
+    rb"[+-][0-9]{4} (?:Sleep|Wake|DarkWake|Assertions|PM Client Acks|Wake Requests|Start|Notification)[\s])"
+    rb"|(?P<binary>Spindump binary format|Use spindump -i to generate textual report))")
+"""A line that names the kind of the file it is in."""
+_HINT = re.compile(rb"\s{0,16}(?:\xef\xbb\xbf)?(?:Report Version:|Date/Time: |Process:  )")
+_UNREAD = {
+    "heap": "a report of heap, leaks or vmmap: it holds memory of one process, no stacks and no waits",
+    "binary": "a spindump in binary form only: `spindump -i FILE -stdout` prints its text",
+}
+"""Kind that is recognised and not read -> the words that refuse it."""
+
+
+def bounded_lines(stream: BinaryIO, limit: int = MAX_LINE) -> Iterator[bytes]:
+    """Lines of `stream`, each at most `limit` bytes; the rest of a longer line is dropped."""
+    readline = stream.readline
+    while line := readline(limit):
+        yield line
+        while len(line) == limit and not line.endswith(b"\n"):
+            line = readline(limit)
+
+
+def parse_file(stream: BinaryIO, *, frames_of: FramesOf | None = None, capture: str | None = None) -> Iterator[Record]:
+    """Records of a report of macOS, a log of macOS, a journal or a kernel log, detected from the content of `stream`.
+
+    Memory does not grow with the file (a report in JSON is bounded). Lines that cannot be read, an unknown format and a
+    file that was cut off become `error` records; a command that saw one exits 65. Raises only what reading raises.
+    """
+    yield from _detected(bounded_lines(stream, MAX_LOG_LINE), stream, frames_of, capture)
+
+
+def _detected(lines: Iterator[bytes], stream: BinaryIO | None, frames_of: FramesOf | None,
+              capture: str | None) -> Iterator[Record]:
+    """The records of `lines`; a report in JSON is read from `stream`, as its lines have no bound."""
+    head: list[bytes] = []
+    kind, quote, size, hint = "", b"", 0, -1
+    first: ips.Json | None = None
+    while (line := next(lines, None)) is not None:
+        if stream is not None and first is None and (first := ips.header_of(line)) is not None:
+            while (line := stream.readline(MAX_LOG_LINE)) and not line.strip():
+                pass
+            if line.lstrip()[:1] == b"{":
+                yield from ips.parse(first, chain([line], iter(lambda: stream.read(1 << 16), b"")), capture)
+                return
+        head.append(line)
+        size += len(line)
+        kind, quote = _kind_of_one(line), b"" if stream is None else quote_of(line)
+        if hint < 0 and _HINT.match(line):
+            hint = len(head)
+        if kind or quote or size >= 1 << 20 or len(head) >= (HEAD_LINES if hint < 0 else hint + _HINT_LINES):
+            break
+    kind = kind or ("report" if hint >= 0 else "ips" if _bare_ips(head) else "")
+    whole = chain(head, lines)
+    if quote:  # the lines before it are the answer to the e-mail
+        yield from _detected(unquoted(chain(head[-1:], lines), quote), None, frames_of, capture)
+    elif kind in _READERS:
+        yield from _READERS[kind](whole, frames_of, capture, ips.common(first) if first else {})
+    else:
+        yield record("error", stage="forensics",
+                     message=f"not read: {_UNREAD[kind]}" if kind in _UNREAD else _refusal(head))
+
+
+_READERS: dict[str, Callable[[Iterable[bytes], FramesOf | None, str | None, dict[str, Any]], Iterator[Record]]] = {
+    "report": lambda lines, frames_of, capture, _: _whole(
+        parser.parse(lines, capture=capture, **({} if frames_of is None else {"frames_of": frames_of}))),
+    "sample": lambda lines, frames_of, capture, _: _whole(sample.parse(lines, frames_of=frames_of, capture=capture)),
+    "crash": lambda lines, _, capture, known: text.crash(lines, capture, known),
+    "reset": lambda lines, _, capture, known: text.reset(lines, capture, known),
+    "ips": lambda lines, _, capture, known: ips.parse(known, lines, capture),
+    "pmset": lambda lines, _, capture, known: sleep.parse(lines, capture),
+    "show": lambda lines, _, capture, known: logshow.parse(lines, capture),
+    "unified": lambda lines, _, capture, known: logs.unified(lines, capture),
+    "journal": lambda lines, _, capture, known: logs.journal(lines, capture),
+    "kernel": lambda lines, _, capture, known: logs.kernel(lines, None, capture),
+}
+"""Kind of a file -> its parser, given the lines, `frames_of`, the capture's key, and what a first line in JSON has."""
+
+
+def _bare_ips(head: list[bytes]) -> bool:
+    """The JSON of an .ips file whose first line was lost."""
+    start = b"".join(head)[:65536]
+    return start.lstrip()[:1] == b"{" and any(key in start for key in (
+        b'"crashReporterKey"', b'"procName"', b'"largestProcess"', b'"processByPid"', b'"panicString"'))
+
+
+def _kind_of_one(line: bytes) -> str:
+    if found := _NAMED.match(line):
+        return str(found.lastgroup)
+    if _KMSG.match(line):
+        return "kernel"
+    if line.startswith((b"{", b"[{")):
+        if b'"__REALTIME_TIMESTAMP"' in line or b'"__CURSOR"' in line:
+            return "journal"
+        if b'"eventMessage"' in line or b'"machTimestamp"' in line or b'"finished"' in line:
+            return "unified"
+    if b'"traceID" :' in line or b'"eventMessage" :' in line:
+        return "unified"
+    return "show" if logshow.is_entry(line) else ""
+
+
+def _whole(records: Iterable[Record]) -> Iterator[Record]:
+    """The records; an `error` record after a report that is incomplete."""
+    for each in records:
+        yield each
+        if each["type"] == "spindump_report" and each.get("complete") is False:
+            said = "; ".join(each.get("problems", ()))
+            yield record("error", stage="forensics", line=each["lines"],
+                         message=f"the report is incomplete: {said}; {each['processes']} processes and "
+                                 f"{each['threads']} threads could be read")
+
+
+def _refusal(head: list[bytes]) -> str:
+    """The reason why this file cannot be read, in one line."""
+    if not head:
+        return "the input is empty"
+    first = head[0]
+    for magic, words in _MAGIC:
+        if first.startswith(magic):
+            return f"not a report: {words}"
+    start = b"".join(head)[:65536]
+    strange = sum(b < 9 or 13 < b < 32 for b in start)
+    if b"\0" in start or strange > len(start) // 10:
+        return "not a report but binary data: a tailspin or stackshot file is decoded by `spindump -i FILE -stdout`"
+    if any(b'"bug_type"' in line for line in head):
+        return "a diagnostic report (.ips) of a kind that is not read, or only its first line"
+    return "not a spindump report and not a log: no line begins with `Report Version:`, `Process:` or a log entry"
+
+
+def tail(records: Iterable[Record], limit: int) -> tuple[list[Record], int]:
+    """The last `limit` records, and how many were left out. Warnings and worse are kept before anything else."""
+    grave: deque[tuple[int, Record]] = deque(maxlen=limit)
+    other: deque[tuple[int, Record]] = deque(maxlen=limit)
+    count = 0
+    for count, each in enumerate(records, 1):
+        (grave if each.get("level") in _GRAVE else other).append((count, each))
+    room = max(0, limit - len(grave))
+    kept = sorted([*grave, *islice(other, max(0, len(other) - room), None)], key=lambda pair: pair[0])
+    return [each for _, each in kept], count - len(kept)
+
+
+_GRAVE = frozenset(("error", "fault", "emerg", "alert", "crit", "err", "warning"))
+
+
+def read(stream: io.BufferedReader, *, frames_of: FramesOf | None = None) -> Iterator[Record]:
+    """The records of a report or a log, or of a stream of records of captures.
+
+    A compressed file is unpacked. Lines that cannot be used become `error` records.
+    """
+    stream, problem = plain(stream)
+    if stream.peek(64).lstrip().startswith(b'{"type":'):
+        yield from _checked(stream)
+    else:
+        yield from parse_file(stream, frames_of=frames_of)
+    if problem.text:
+        yield record("error", stage="forensics", message=problem.text)
+
+
+def _checked(stream: io.BufferedReader) -> Iterator[Record]:
+    """The valid records of captures; other record types are ignored."""
+    reader = wire.Reader(stream, "forensics")
+    for tick in reader.ticks():
+        for each in tick.records:
+            if each["type"] == "error":
+                yield each
+            elif each["type"] in RECORDS:
+                try:
+                    wire.check(each["type"], each)
+                except ValueError as error:
+                    yield record("error", stage="forensics", message=f"not a record of a capture: {error}")
+                else:
+                    yield each
+    if reader.truncated:
+        yield record("error", stage="forensics", message=f"cut short: {reader.truncated}")
+
+
+def reports(records: Iterable[Record]) -> Iterator[tuple[str | None, list[Record]]]:
+    """The records of each report or capture together, with the capture's key; `error` records are left out."""
+    held: list[Record] = []
+    key: str | None = None
+    for each in records:
+        kind, capture = each["type"], each.get("capture")
+        if kind == "error":
+            continue
+        if capture != key and held:
+            yield key, held
+            held = []
+        key = capture
+        held.append(each)
+        # In a file the report's own record comes last; a capture ends where its key ends.
+        if capture is None and (kind == "spindump_report" or (kind.endswith("_report") and not any(
+                one["type"] == "spindump_process" for one in held))):
+            yield None, held
+            held = []
+    if held:
+        yield key, held
+
+
+# -- the input as lines of text ----------------------------------------------------------------------------------------
 
 MAX_UNPACKED = 1 << 30
 """Bytes that are unpacked from a compressed file. The largest real report has 40 MB; a gzip file can unpack to a
@@ -132,182 +358,3 @@ def unquoted(lines: Iterable[bytes], quote: bytes) -> Iterator[bytes]:
             yield b"\n"
         else:
             yield line
-
-
-MAX_LINE = 1 << 16
-"""Bytes of one line of a report that are parsed; the longest real line has 3,400 (a Swift symbol)."""
-MAX_LOG_LINE = 1 << 20
-HEAD_LINES = 400
-"""Lines that are read to detect what a file is. A report may come after a page of other output."""
-
-_MAGIC = (
-    (b"\x1f\x8b", "compressed with gzip once more: uncompress it first"),
-    (b"PK\x03\x04", "a zip archive: unpack it first"),
-    (b"\xfd7zXZ", "compressed with xz: uncompress it first"),
-    (b"BZh", "compressed with bzip2: uncompress it first"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd: uncompress it first"),
-    (b"bplist", "a binary property list"),
-    (b"SQLite format 3", "a database"),
-    (b"\xff\xfe", "text in UTF-16: convert it to UTF-8 first"),
-    (b"\xfe\xff", "text in UTF-16: convert it to UTF-8 first"),
-)
-_REPORT = re.compile(rb"\s{0,16}(?:\xef\xbb\xbf)?(?:Report Version:|Date/Time: |Process:  |Data Source: "
-                     rb"|Powerstats for:|Thread 0x[0-9a-f]+ )")
-_KMSG = re.compile(rb"[0-9]{1,9},[0-9]{1,18},[0-9]{1,18},")
-
-
-def bounded_lines(stream: BinaryIO, limit: int = MAX_LINE) -> Iterator[bytes]:
-    """Lines of `stream`, each at most `limit` bytes; the rest of a longer line is dropped."""
-    readline = stream.readline
-    while line := readline(limit):
-        yield line
-        while len(line) == limit and not line.endswith(b"\n"):
-            line = readline(limit)
-
-
-def parse_file(stream: BinaryIO, *, frames_of: FramesOf | None = None, capture: str | None = None) -> Iterator[Record]:
-    """Records of a spindump report, a log of macOS, a journal or a kernel log, detected from the content of `stream`.
-
-    Memory does not grow with the file. Lines that cannot be read, an unknown format and a file that was cut off become
-    `error` records; a command that saw one exits 65. Raises only what reading raises.
-    """
-    lines = bounded_lines(stream, MAX_LOG_LINE)
-    head = list(islice(lines, 1))
-    kind = _kind_of_one(head[0]) if head else ""
-    quote = quote_of(head[0]) if head else b""
-    size = sum(map(len, head))
-    while not kind and not quote and head and len(head) < HEAD_LINES and size < 1 << 20:
-        more = next(lines, None)
-        if more is None:
-            break
-        head.append(more)
-        size += len(more)
-        kind, quote = _kind_of_one(more), quote_of(more)
-    whole: Iterable[bytes] = chain(head, lines)
-    if quote:  # the lines before it are the answer to the e-mail
-        yield from _report(unquoted(chain(head[-1:], lines), quote), frames_of, capture)
-    elif kind == "report":
-        yield from _report(whole, frames_of, capture)
-    elif kind == "unified":
-        yield from logs.unified(whole, capture)
-    elif kind == "journal":
-        yield from logs.journal(whole, capture)
-    elif kind == "kernel":
-        yield from logs.kernel(whole, None, capture)
-    else:
-        yield record("error", stage="forensics", message=_refusal(head))
-
-
-def _kind_of_one(line: bytes) -> str:
-    if _REPORT.match(line):
-        return "report"
-    if line.startswith(b"Filtering the log data using"):
-        return "unified"
-    if _KMSG.match(line):
-        return "kernel"
-    if line.startswith((b"{", b"[{")):
-        if b'"__REALTIME_TIMESTAMP"' in line or b'"__CURSOR"' in line:
-            return "journal"
-        if b'"eventMessage"' in line or b'"machTimestamp"' in line or b'"finished"' in line:
-            return "unified"
-    if b'"traceID" :' in line or b'"eventMessage" :' in line:
-        return "unified"
-    return ""
-
-
-def _report(lines: Iterable[bytes], frames_of: FramesOf | None, capture: str | None) -> Iterator[Record]:
-    more = {} if frames_of is None else {"frames_of": frames_of}
-    for each in parser.parse(lines, capture=capture, **more):
-        yield each
-        if each["type"] == "spindump_report" and each.get("complete") is False:
-            said = "; ".join(each.get("problems", ()))
-            yield record("error", stage="forensics", line=each["lines"],
-                         message=f"the report is incomplete: {said}; {each['processes']} processes and "
-                                 f"{each['threads']} threads could be read")
-
-
-def _refusal(head: list[bytes]) -> str:
-    """The reason why this file cannot be read, in one line."""
-    if not head:
-        return "the input is empty"
-    first = head[0]
-    for magic, words in _MAGIC:
-        if first.startswith(magic):
-            return f"not a report: {words}"
-    sample = b"".join(head)[:65536]
-    strange = sum(b < 9 or 13 < b < 32 for b in sample)
-    if b"\0" in sample or strange > len(sample) // 10:
-        return "not a report but binary data: a tailspin or stackshot file is decoded by `spindump -i FILE -stdout`"
-    if any(line.startswith(b"Analysis of sampling") for line in head):
-        return "not a spindump but a report of `sample`: it has no waits and no other processes"
-    if any(b'"bug_type"' in line for line in head):
-        return "not a spindump: a diagnostic report (.ips) without text of stacks"
-    return "not a spindump report and not a log: no line begins with `Report Version:`, `Process:` or a log entry"
-
-
-def tail(records: Iterable[Record], limit: int) -> tuple[list[Record], int]:
-    """The last `limit` records, and how many were left out. Warnings and worse are kept before anything else."""
-    grave: deque[tuple[int, Record]] = deque(maxlen=limit)
-    other: deque[tuple[int, Record]] = deque(maxlen=limit)
-    count = 0
-    for count, each in enumerate(records, 1):
-        (grave if each.get("level") in _GRAVE else other).append((count, each))
-    room = max(0, limit - len(grave))
-    kept = sorted([*grave, *islice(other, max(0, len(other) - room), None)], key=lambda pair: pair[0])
-    return [each for _, each in kept], count - len(kept)
-
-
-_GRAVE = frozenset(("error", "fault", "emerg", "alert", "crit", "err", "warning"))
-
-
-def read(stream: io.BufferedReader, *, frames_of: FramesOf | None = None) -> Iterator[Record]:
-    """The records of a report or a log, or of a stream of records of captures.
-
-    A compressed file is unpacked. Lines that cannot be used become `error` records.
-    """
-    stream, problem = plain(stream)
-    if stream.peek(64).lstrip().startswith(b'{"type":'):
-        yield from _checked(stream)
-    else:
-        yield from parse_file(stream, frames_of=frames_of)
-    if problem.text:
-        yield record("error", stage="forensics", message=problem.text)
-
-
-def _checked(stream: io.BufferedReader) -> Iterator[Record]:
-    """The valid records of captures; other record types are ignored."""
-    reader = wire.Reader(stream, "forensics")
-    for tick in reader.ticks():
-        for each in tick.records:
-            if each["type"] == "error":
-                yield each
-            elif each["type"] in RECORDS:
-                try:
-                    wire.check(each["type"], each)
-                except ValueError as error:
-                    yield record("error", stage="forensics", message=f"not a record of a capture: {error}")
-                else:
-                    yield each
-    if reader.truncated:
-        yield record("error", stage="forensics", message=f"cut short: {reader.truncated}")
-
-
-def reports(records: Iterable[Record]) -> Iterator[tuple[str | None, list[Record]]]:
-    """The records of each report or capture together, with the capture's key; `error` records are left out."""
-    held: list[Record] = []
-    key: str | None = None
-    for each in records:
-        kind, capture = each["type"], each.get("capture")
-        if kind == "error":
-            continue
-        if capture != key and held:
-            yield key, held
-            held = []
-        key = capture
-        held.append(each)
-        # In a file the report's own record comes last; a capture ends where its key ends.
-        if kind == "spindump_report" and capture is None:
-            yield None, held
-            held = []
-    if held:
-        yield key, held

@@ -14,16 +14,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from rogue_hunter.capture.spindump import lines
 from rogue_hunter.capture.spindump.decode import MAX_FRAMES, Stack, frame_text, named, text
-from rogue_hunter.capture.spindump.lines import State, ThreadLine, Wait, is_thread_line, state_of, thread_line
+from rogue_hunter.capture.spindump.lines import (
+    State,
+    ThreadLine,
+    Wait,
+    begins_section,
+    is_thread_line,
+    process_line,
+    report_line,
+    state_of,
+    thread_line,
+)
+from rogue_hunter.schema.capture import RECORDS
 from rogue_hunter.stream.tick import Record, record
 
 MAX_PENDING = 20_000
 """Records of one process that are held back until it ends. The largest real process (kernel_task) has under 1,000."""
 MAX_LISTED = 32
 """Entries of a list in one record: notes, problems, sections."""
-
+_OWN_OF_RESOURCE = frozenset(f.name for f in RECORDS["resource_report"])
+_OWN_OF_SPINDUMP = frozenset(f.name for f in RECORDS["spindump_report"])
 
 
 @dataclass(slots=True)
@@ -32,6 +43,7 @@ class Thread:
     main: bool
     stack: Stack
     qos: str | None = None
+    idle: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     blocked_by: str | None = None
     blocked_most: int = 0
@@ -47,6 +59,8 @@ class Process:
     images: bool = False
     flushed: bool = False
     after_blank: bool = False
+    stack: Stack | None = None
+    """The stack of a section `Powerstats for:`, which has no threads."""
 
 
 @dataclass(slots=True)
@@ -54,6 +68,7 @@ class Report:
     fields: dict[str, object] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
     heaviest: list[bytes] | None = None
+    in_heaviest: bool = False
     seen_key: bool = False
     processes: int = 0
     threads: int = 0
@@ -63,6 +78,10 @@ class Report:
     with_images: int = 0
     last_images: bool = True
     powerstats: int = 0
+    idle_seconds: float = 0.0
+    idle_threads: int = 0
+    in_section: bool = False
+    binary: bool = False
     lines: int = 0
     page_bytes: int = 4096
     sections: list[str] = field(default_factory=list)
@@ -79,21 +98,35 @@ def open_process(report: Report, line: bytes, frames_wanted: Callable[[int | Non
     return Process(report.processes, fields, frames_wanted(who.pid))
 
 
+def open_powerstats(report: Report, line: bytes) -> Process:
+    """A section `Powerstats for: NAME (DISPLAY) [PID]` of a microstackshots report."""
+    report.powerstats += 1
+    who = named(line[len(b"Powerstats for:") :])
+    fields: dict[str, object] = {"pid": who.pid, "command": who.command, "display_name": who.display}
+    return Process(report.powerstats, fields, True, stack=Stack(True))
+
+
 def open_thread(report: Report, process: Process, line: bytes) -> Thread:
     parts = thread_line(line)
     report.threads += 1
     report.aggregated += parts.aggregated
     process.listed += 1
     main = process.listed == 1
-    return Thread(parts, main, Stack(main and process.frames_wanted))
+    kernel = process.fields.get("pid") == 0
+    idle = kernel and (parts.idle_seconds is not None or (parts.name or "").startswith("idle #"))
+    if idle:
+        report.idle_threads += 1
+        report.idle_seconds += parts.idle_seconds or 0.0
+    return Thread(parts, main, Stack(main and process.frames_wanted), idle=idle)
 
 
 def note_state(report: Report, process: Process, thread: Thread, state: State, bare: bytes,
                 capture: str | None) -> None:
     weight = _leading_count(bare)
     counts = thread.counts
+    # The idle thread of a CPU counts as running, and means that nothing else ran.
     for word, key in ((b"running", "running"), (b"runnable", "runnable"), (b"suspended", "suspended")):
-        if word in state.words:
+        if word in state.words and not thread.idle:
             counts[key] = counts.get(key, 0) + weight
     wait = state.wait
     if wait is None:
@@ -144,12 +177,13 @@ def close_thread(report: Report, process: Process | None, thread: Thread | None,
     process.pending.insert(at, record(
         "spindump_thread", capture=capture, process=process.number, pid=process.fields.get("pid"),
         command=process.fields["command"], thread_id=line.thread_id, main=thread.main or None, thread_name=line.name,
-        queue=line.queue, state=_dominant(counts, samples), samples=samples, sample_first=line.first,
+        queue=line.queue,
+        state="idle" if thread.idle else _dominant(counts, samples), samples=samples, sample_first=line.first,
         sample_last=line.last, running_samples=counts.get("running"), runnable_samples=counts.get("runnable"),
         blocked_samples=counts.get("blocked"), suspended_samples=counts.get("suspended"),
         priority=line.priority, priority_high=line.priority_high, base_priority=line.base_priority,
         cpu_seconds=line.cpu_seconds, idle_seconds=line.idle_seconds, last_ran_s=line.last_ran_s, qos=thread.qos,
-        blocked_by=thread.blocked_by, frames=frames or None, leaf=leaf,
+        blocked_by=thread.blocked_by, frames=frames or None, leaf=leaf, **line.counts,
     ))
     if len(process.pending) >= MAX_PENDING:
         yield from _flush(process, capture)
@@ -166,6 +200,7 @@ def _dominant(counts: dict[str, int], samples: int | None) -> str:
 def _flush(process: Process, capture: str | None) -> Iterator[Record]:
     if not process.flushed:
         process.flushed = True
+        _suspended(process.fields)
         if process.number:
             yield record("spindump_process", capture=capture, process=process.number, **process.fields,
                          threads_listed=process.listed)
@@ -173,8 +208,20 @@ def _flush(process: Process, capture: str | None) -> Iterator[Record]:
     process.pending.clear()
 
 
+def _suspended(fields: dict[str, object]) -> None:
+    """`Note: Suspended for N samples`: it was suspended if that is all of them."""
+    some, samples = fields.get("suspended_samples"), fields.get("samples")
+    if isinstance(some, int) and isinstance(samples, int) and some >= samples:
+        fields["suspended"] = True
+
+
 def close_process(report: Report, process: Process | None, capture: str | None) -> Iterator[Record]:
     if process is None:
+        return
+    if process.stack is not None:
+        frames, leaf = process.stack.heaviest()
+        yield record("resource_process", capture=capture, process=process.number, **process.fields,
+                     frames=frames or None, leaf=leaf)
         return
     report.with_images += process.images
     # A process that exited before the first sample has no threads and no images.
@@ -190,26 +237,44 @@ def problem(report: Report, words: str) -> None:
         report.problems.append(words)
 
 
-def finish(report: Report, capture: str | None, *, ended: bool) -> Record:
+def finish(report: Report, capture: str | None, *, ended: bool) -> Iterator[Record]:
+    """The record of the report as a whole: a resource_report, a spindump_report, or both."""
     complete: bool | None = True
     if not report.last_images:
         # Every process of a complete report ends with its binary images; an excerpt may omit all of them.
         complete = None if ended and not report.with_images else False
         problem(report, "ends inside of a process")
-    if report.powerstats:
-        report.fields["format"] = "microstackshots"
-        problem(report, f"a microstackshots report: {report.powerstats} sections `Powerstats for`, no threads")
-    elif not report.processes:
-        complete = False
-        problem(report, "no line `Process:`")
     if report.heaviest:
         report.fields["frames"] = [frame_text(f) for f in reversed(report.heaviest[-MAX_FRAMES:])]
-    return record(
-        "spindump_report", capture=capture, **report.fields, header=report.extra or None, processes=report.processes,
+    if report.powerstats or report.fields.get("data_source") == "Microstackshots" or "over_s" in report.fields:
+        yield record(
+            "resource_report", capture=capture, processes=report.powerstats, lines=report.lines,
+            header=report.extra or None,
+            **{name: value for name, value in report.fields.items() if name in _OWN_OF_RESOURCE})
+        if not report.processes:
+            return
+    if not report.processes:
+        complete = False
+        problem(report, "it has its binary form only: `spindump -i FILE -stdout` prints the text" if report.binary
+                else "no line `Process:`")
+    cpus, sampled = report.fields.get("cpus"), report.fields.get("sampled_s") or report.fields.get("duration_s")
+    if report.idle_seconds and isinstance(cpus, int) and report.idle_threads >= cpus and isinstance(sampled, float):
+        report.fields["idle_seconds"] = round(report.idle_seconds, 3)
+        if sampled > 0:
+            report.fields["cpu_busy_cores"] = round(max(0.0, cpus - report.idle_seconds / sampled), 3)
+    yield record(
+        "spindump_report", capture=capture, binary=report.binary or None,
+        **{name: value for name, value in report.fields.items() if name in _OWN_OF_SPINDUMP},
+        header=report.extra or None, processes=report.processes,
         threads=report.threads, threads_aggregated=report.aggregated, blockers=report.blockers, edges=report.edges,
         sections=report.sections or None, lines=report.lines, complete=complete, problems=report.problems or None,
     )
 
+
+BINARY_FORMAT = b"Spindump binary format"
+"""The line after which the text has ended: what follows is base64."""
+_SECOND_LINE = {b"Process:": b"UUID:", b"Date/Tim": b"End time:"}
+"""The line that follows the first one of a process and of a report; the output of heap(1) and vmmap(1) has others."""
 
 FramesOf = Callable[[int | None], bool]
 
@@ -243,13 +308,36 @@ class _Parser:
         self.thread: Thread | None = None
         self.indent = b""
         """Indentation of the whole report, as in a block of code that someone pasted."""
+        self.held = b""
+        """A line of a section that opens a process or a report if the next line is that of one."""
 
     def line(self, line: bytes) -> Iterator[Record]:
         """The records that are complete with this line."""
         self.report.lines += 1
         if self.indent and line.startswith(self.indent):
             line = line[len(self.indent):]
+        if self.report.in_section or self.report.binary:
+            held, self.held = self.held, b""
+            if held and line.startswith(_SECOND_LINE[held[:8]]):
+                self.report.in_section = False
+                yield from self._next_report(held) if held[:1] == b"D" else self._take(held)
+            elif line.startswith(BINARY_FORMAT):
+                self.report.binary = True
+                return
+            elif line[:8] in _SECOND_LINE and (line[:1] == b"D" or not self.report.binary):
+                self.held = line
+                return
+            else:
+                if not self.report.binary:
+                    self._section(line)
+                return
+        yield from self._take(line)
+
+    def _take(self, line: bytes) -> Iterator[Record]:
+        report = self.report
         lead = line[:1]
+        if report.in_heaviest and (lead not in (b" ", b"\t") or not line.strip()):
+            report.in_heaviest = not report.heaviest and not line.strip()
         if lead in (b" ", b"\t"):
             yield from self._indented(line, line.lstrip(b" \t"))
         elif lead in (b"\n", b"\r", b""):
@@ -257,10 +345,16 @@ class _Parser:
                 self.process.after_blank = True
         elif line.startswith(b"Process:"):
             yield from self._close()
-            self.process = open_process(self.report, line, self.frames_of)
+            self.process = open_process(report, line, self.frames_of)
+        elif line.startswith(b"Powerstats for:"):
+            yield from self._close()
+            self.process = open_powerstats(report, line)
+        elif line.startswith(BINARY_FORMAT):
+            yield from self._close()
+            report.binary = report.last_images = True
         elif self.process is not None:
             yield from self._inside(line, self.process)
-        elif line.startswith(b"Date/Time:") and self.report.processes:
+        elif line.startswith(b"Date/Time:") and (report.processes or report.powerstats):
             yield from self._next_report(line)
         else:
             self._outside(line)
@@ -269,17 +363,21 @@ class _Parser:
         """The records that are open at the end of the input; `last` is its last line."""
         yield from self._close()
         report = self.report
-        ended = last.endswith(b"\n") or not last.strip()
+        ended = last.endswith(b"\n") or not last.strip() or report.binary
         if report.last_images and not report.sections and not ended and report.processes and not _whole_image(last):
             report.last_images = False  # cut off inside of the last list of images
-        yield finish(report, self.capture, ended=ended)
+        yield from finish(report, self.capture, ended=ended)
 
     # -- kinds of lines ------------------------------------------------------------------------------------------------
 
     def _indented(self, line: bytes, bare: bytes) -> Iterator[Record]:
         """A thread, a frame, the quality of service of a thread, or the list of images. `bare`: without indentation."""
         report, process, thread = self.report, self.process, self.thread
-        if is_thread_line(bare) and (process is None or not process.images):
+        if process is not None and process.stack is not None:
+            if not process.images and (bare[:1].isdigit() or bare[:1] == b"*"):
+                process.stack.add(len(line) - len(bare), bare)
+            process.images = process.images or bare.startswith(b"Binary Images")
+        elif is_thread_line(bare) and (process is None or not process.images):
             self.process = process or Process(0, {"command": ""}, self.frames_of(None))
             yield from self._open_thread(self.process, bare)
         elif thread is not None and process is not None:
@@ -296,8 +394,9 @@ class _Parser:
                 self.thread, process.images = None, True
         elif process is not None and bare.startswith(b"Binary Images"):
             process.images = True
-        elif report.heaviest is not None and not report.processes and (bare[:1].isdigit() or bare[:1] == b"*"):
-            report.heaviest.append(bare)  # a list without a tree: the last line is the innermost frame
+        elif report.in_heaviest and (bare[:1].isdigit() or bare[:1] == b"*"):
+            # A list without a tree, until a blank line: the last line is the innermost frame.
+            report.heaviest = [*(report.heaviest or [])[-MAX_FRAMES:], bare]
         elif not report.seen_key and not self.indent and bare.startswith((b"Date/Time:", b"Process:")):
             self.indent = line[: len(line) - len(bare)]
             report.seen_key = True
@@ -306,11 +405,16 @@ class _Parser:
     def _inside(self, line: bytes, process: Process) -> Iterator[Record]:
         """A line at the left margin after `Process:`."""
         report, thread = self.report, self.thread
-        if is_thread_line(line) and not process.images:
+        if process.stack is not None:
+            if line.startswith(b"Date/Time:"):
+                yield from self._next_report(line)
+            else:
+                process_line(line, process.fields, report.page_bytes, powerstats=True)
+        elif is_thread_line(line) and not process.images:
             yield from self._open_thread(process, line)
         elif thread is None and not process.images and process.listed == 0 and \
-                not (process.after_blank and lines.begins_section(line)):
-            lines.process_line(line, process.fields, report.page_bytes)
+                not (process.after_blank and begins_section(line)):
+            process_line(line, process.fields, report.page_bytes)
         elif line.startswith(b"Date/Time:") and report.processes:
             yield from self._next_report(line)
         elif thread is not None and (line[:1].isdigit() or line[:1] in (b"*", b"<")):
@@ -328,10 +432,8 @@ class _Parser:
         elif report.processes:
             self._section(line)
         elif line.startswith(b"Heaviest stack"):
-            report.heaviest = []
-        elif line.startswith(b"Powerstats for:"):
-            report.powerstats += 1
-        elif not report.powerstats and lines.report_line(line, report.fields, report.extra):
+            report.in_heaviest = True
+        elif report_line(line, report.fields, report.extra):
             report.seen_key = True
             page = report.fields.get("page_bytes")
             if isinstance(page, int) and page > 0:
@@ -357,21 +459,22 @@ class _Parser:
 
     def _next_report(self, line: bytes) -> Iterator[Record]:
         yield from self._close()
-        yield finish(self.report, self.capture, ended=True)
+        yield from finish(self.report, self.capture, ended=True)
         self.report = Report(lines=1)
-        lines.report_line(line, self.report.fields, self.report.extra)
+        report_line(line, self.report.fields, self.report.extra)
         self.report.seen_key = True
 
     def _section(self, line: bytes) -> None:
-        """A section about the machine, after the processes."""
+        """A section about the machine, after the processes: its title is `Name:` alone on a line.
+
+        A section may hold the output of another tool, with lines like those of a report.
+        """
         report = self.report
-        if line.startswith(b"Powerstats for:"):
-            report.powerstats += 1
-            return
-        name, colon, _ = line.rstrip().partition(b":")
-        if colon and len(report.sections) < MAX_LISTED and name[:1].isalpha() and len(name) <= 64:
+        name, colon, value = line.rstrip().partition(b":")
+        if colon and not value and name[:1].isalpha() and len(name) <= 64:
+            report.in_section = report.in_section or report.last_images
             label = text(name, 64)
-            if label not in report.sections:
+            if label not in report.sections and len(report.sections) < MAX_LISTED:
                 report.sections.append(label)
 
 

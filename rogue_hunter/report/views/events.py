@@ -8,7 +8,7 @@ from rogue_hunter.report import queries
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import cause, command_line, measure, moment, name, percent, share
-from rogue_hunter.report.views.view import Asked, columns, more, nothing
+from rogue_hunter.report.views.view import Asked, columns, more, nothing, recorded_lines
 from rogue_hunter.schema.sampling import PROCESS
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream.tick import Record
@@ -21,20 +21,23 @@ def events(source: Source, asked: Asked) -> Answer:
     """The events of the period, the newest first."""
     found = queries.events(source.reader, asked.period, source.watched, asked.rows(20))
     total = queries.count(source.reader, asked.period, source.watched)["events"]
+    recorded = [each for each in asked.recorded_in(asked.period.since, asked.period.until) if each["what"] != "report"]
     empty = "" if found else nothing(source, asked)
 
     def text(look: Style) -> str:
+        said = "".join(f"{line}\n" for line in recorded_lines(recorded[:10], look.now)) + more(
+            min(10, len(recorded)), len(recorded)).replace("-n 0 shows all", "rh-report timeline")
         if not found:
-            return empty
+            return empty + said
         rows = [[str(e["id"]), moment(e["entry_time"], look.now), duration(e["duration_s"]),
                  "open" if e["open"] else str(e.get("reason", "")), str(e["peak_score"]),
                  look.band(e.get("peak_band"), e.get("peak_band")), cause(e), percent(e.get("share")), str(e["pid"]),
                  visible(str(e.get("user", ""))), command_line(e)] for e in found]
         heads = ["ID", "ENTERED", "FOR", "END", "PEAK", "BAND", "CAUSE", "SHARE", "PID", "USER", "COMMAND"]
         made = table(heads, rows, look, right="ID FOR PEAK SHARE PID", drop="USER BAND END SHARE PID CAUSE ID")
-        return made + more(len(found), total)
+        return made + more(len(found), total) + ("\n" + said if said else "")
 
-    return Answer(found, text, columns=columns("report_event", "snapshots", "ranges"))
+    return Answer([*found, *recorded], text, csv_rows=found, columns=columns("report_event", "snapshots", "ranges"))
 
 
 def event(source: Source, asked: Asked) -> Answer:

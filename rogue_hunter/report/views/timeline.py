@@ -17,8 +17,10 @@ OWED_SLOTS = 24
 
 def timeline(source: Source, asked: Asked) -> Answer:
     """What happened in the period, the newest first."""
-    found = history.timeline(source.reader, asked.period, asked.rows(40))
-    total = history.timeline_count(source.reader, asked.period) if asked.people else 0
+    limit, recorded = asked.rows(40), asked.recorded_in(asked.period.since, asked.period.until)
+    found = sorted([*history.timeline(source.reader, asked.period, limit), *recorded], key=lambda t: -float(t["ts"]))
+    found = found[:limit] if limit else found
+    total = history.timeline_count(source.reader, asked.period) + len(recorded) if asked.people else 0
     empty = "" if found else nothing(source, asked)
 
     def text(look: Style) -> str:

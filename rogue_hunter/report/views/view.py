@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rogue_hunter.report import queries
@@ -11,6 +11,7 @@ from rogue_hunter.report.evidence import Live
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.sentences import ago, moment
 from rogue_hunter.schema import RECORDS
+from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import sparkline, visible
 
 SLOTS = 60
@@ -23,9 +24,9 @@ class Asked:
     other forms (`people` is True for a table).
 
     `which` are the arguments after the view's name, `at` a point of time (epoch seconds), `by` command, unit or a
-    resource, `part` the part of a capture or of the status, `exit_code` whether a bad status sets the exit code. `live`
-    asks a running rh-pipe for its slices. `pause`, `event` and `capture` are the number or the key of what is asked
-    about.
+    resource, `part` the part of a capture or of the status, `exit_code` whether a bad status sets the exit code.
+    `live` asks a running rh-pipe for its slices, `recorded` gives what macOS recorded between two times. `pause`,
+    `event` and `capture` are the number or the key of what is asked about.
     """
 
     period: Period
@@ -40,6 +41,12 @@ class Asked:
     pause: str = ""
     event: str = ""
     capture: str = ""
+    recorded: Callable[[float, float], Sequence[Record]] = lambda since, until: ()
+
+    def recorded_in(self, since: float, until: float) -> list[Record]:
+        """What macOS recorded between two times, epoch seconds, about commands that contain the text asked for."""
+        text = self.period.text.lower()
+        return [each for each in self.recorded(since, until) if text in str(each.get("command", "")).lower()]
 
     def rows(self, usual: int) -> int:
         """How many rows to give at most, 0 for all."""
@@ -85,3 +92,16 @@ def spark(period: Period, points: Iterable[tuple[float, float]], slots: int = SL
     high = max(held)
     # A little is not nothing: what would round to an empty block gets the lowest one.
     return sparkline([max(v, high / 8) if v > 0 else 0.0 for v in held]) if high else ""
+
+
+def recorded_lines(found: Sequence[Record], now: float) -> list[str]:
+    """`macOS recorded: X, 2,450 wakeups/s, limit 150 (pid 5, 14:32 to 14:36)`, a line for each."""
+    lines = []
+    for each in found:
+        who = [visible(str(each["command"]))] if each.get("command") else []
+        span = moment(each["ts"], now) + (f" to {moment(each['end_ts'], now)}" if "end_ts" in each else "")
+        pid = f"pid {each['pid']}, " if "pid" in each else ""
+        what = [] if each["what"] == "limit" else [each["what"]]
+        lines.append(f"macOS recorded: {', '.join([*who, *what, *filter(None, [visible(each.get('detail', ''))])])} "
+                     f"({pid}{span})")
+    return lines

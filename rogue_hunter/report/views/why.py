@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
 
@@ -13,7 +13,7 @@ from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer, Style
 from rogue_hunter.report.sentences import moment, percent
 from rogue_hunter.report.verdict_text import cause_fields, cause_words, cleared_words, taker_name, title, victim_fields
-from rogue_hunter.report.views.view import Asked
+from rogue_hunter.report.views.view import Asked, recorded_lines
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import clip, duration, sparkline
 from rogue_hunter.verdict.engine import verdict
@@ -31,20 +31,22 @@ _LABEL = {"io": "disk", "asleep": "sleep"}
 
 def why_view(source: Source, asked: Asked) -> Answer:
     """The answer to why the machine was slow, as a view of rh-report."""
-    return why(source, asked.period, asked.at, asked.limit, asked.live)
+    return why(source, asked.period, asked.at, asked.limit, asked.live, asked.recorded_in)
 
 
 def why(source: Source, period: Period, at: float | None, limit: int | None = None,
-        live: Live | None = None) -> Answer:
+        live: Live | None = None, recorded_in: Callable[[float, float], Sequence[Record]] | None = None) -> Answer:
     """The answer, of one record report_why. `at` is the point of time that was asked for, else the period counts.
 
-    `live` asks a running rh-pipe for the slices that it has in memory.
+    `live` asks a running rh-pipe for the slices that it has in memory, `recorded_in` gives what macOS recorded between
+    two times.
     """
     found = evidence_of(source, period, at, live)
     judged = verdict(found.window)
     causes = judged.causes[:limit] if limit else judged.causes
     first = causes[0] if causes else None
     now, window = source.now, found.window
+    recorded = list(recorded_in(window.since, window.until)) if recorded_in is not None else []
     out = [{"cause": cause, "words": cleared_words(cause, numbers, window.usual), **numbers}
            for cause, numbers in judged.cleared.items()]
     fields = [cause_fields(one, now) for one in causes]
@@ -52,10 +54,10 @@ def why(source: Source, period: Period, at: float | None, limit: int | None = No
         if first is not None and first.who is not None else {}
     made = record(
         "report_why", since=round(window.since, 3), until=round(window.until, 3), at=at, verdict=judged.state,
-        headline=headline(source, found, judged), cause=first.cause if first else None,
+        headline=headline(source, found, judged, recorded), cause=first.cause if first else None,
         kind=first.kind if first else None, confidence=first.confidence if first else None, **head,
         causes=fields, not_causes=out, victims=victim_fields(first.victims) if first else [],
-        pauses=list(found.pauses), minutes=found.minutes, watched_s=round(window.seconds, 1),
+        pauses=list(found.pauses), recorded=recorded or None, minutes=found.minutes, watched_s=round(window.seconds, 1),
         resolution_s=None if found.absent else window.resolution_s, usual_minutes=found.usual_of,
         own_cpu_percent=None if judged.own_cores is None else round(100 * judged.own_cores, 2))
     lines = _sparks(source, found)
@@ -84,12 +86,13 @@ def _when(source: Source, found: Evidence) -> str:
     return f"from {moment(window.since, now)} to {moment(window.until, now)}"
 
 
-def headline(source: Source, found: Evidence, judged: Verdict) -> str:
-    """The verdict as a sentence, safe for a terminal."""
+def headline(source: Source, found: Evidence, judged: Verdict, recorded: Sequence[Record] = ()) -> str:
+    """The verdict as a sentence, safe for a terminal; without evidence also the first of what macOS recorded."""
     when = _when(source, found)
     begin = f"{when[0].upper()}{when[1:]}"
     if found.absent or judged.state == "no_evidence":
-        return f"No data: {found.absent or 'nothing was recorded'}."
+        known = f" {recorded_lines(recorded[:1], source.now)[0]}." if recorded else ""
+        return f"No data: {found.absent or 'nothing was recorded'}.{known}"
     first = judged.first
     if first is None:
         return f"{begin}: nothing was short, and no process stood out."
@@ -104,6 +107,8 @@ def _text(made: Record, found: Evidence, judged: Verdict, sparks: Sequence[str],
     lines = _wrapped(made["headline"], look.width, 0)
     if found.note:
         lines.append(f"Note: {found.note}.")
+    for line in recorded_lines((made.get("recorded") or [])[:10], look.now):
+        lines += _wrapped(line, look.width, 2)
     causes = judged.causes[:limit] if limit else judged.causes
     if causes:
         lines += ["", "Likely causes, 0 to 100 points:" if judged.state == "found" else

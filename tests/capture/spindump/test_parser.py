@@ -46,14 +46,6 @@ def test_a_truncated_real_report_is_reported_and_read_up_to_its_end(path: Path) 
         assert [p.get("pid") for p in of(records, "spindump_process")] == whole[: at + 1]
 
 
-@pytest.mark.parametrize("path", samples("misc/*microstackshots*"))
-def test_another_kind_of_report_is_named(path: Path) -> None:
-    """A report of microstackshots has no processes; the record says what it is."""
-    (report,) = parsed(path.read_bytes())
-    assert report["format"] == "microstackshots" and report["processes"] == 0
-    assert "Powerstats" in report["problems"][0]
-
-
 def test_header() -> None:
     """Keys of the header become fields with their units; others are kept as they stand."""
     (report,) = of(parsed(fixture("heavy.txt")), "spindump_report")
@@ -284,7 +276,7 @@ def test_the_same_pid_twice_and_threads_without_a_process() -> None:
 
 @pytest.mark.parametrize(("data", "words"), [
     (b"", "empty"), (b"\x1f\x8b\x08aaaa", "gzip"), (b"\0\1\2\3" * 100, "binary"), (b"hello\nworld\n", "not a spindump"),
-    (b"\xff\xfeD\0a\0t\0e\0", "UTF-16"), (b"Analysis of sampling Editor (pid 5) every 1 millisecond\n", "sample"),
+    (b"\xff\xfeD\0a\0t\0e\0", "UTF-16"),
     (b'{"bug_type":"210"}\n{}\n', ".ips"), (b"bplist00", "property list"),
 ])
 def test_what_is_no_report_is_refused_in_one_line(data: bytes, words: str) -> None:
@@ -329,3 +321,109 @@ def spindump_pending() -> int:
     from rogue_hunter.capture.spindump.parser import MAX_PENDING
 
     return MAX_PENDING
+
+
+SECTION = b"""
+Custom Output:
+Process:         tool [5]
+Path:            /usr/bin/tool
+Load Address:    0x1
+Code Type:       ARM64
+Parent Process:  launchd [1]
+
+Date/Time:       2030-01-02 03:04:05.250 +0100
+Launch Time:     2030-01-02 03:04:00.250 +0100
+Report Version:  7
+Analysis Tool:   /usr/bin/heap
+Invalid connection: com.apple.coresymbolicationd
+  Thread 0x9    3 samples (1-3)
+    All zones: 3 nodes
+"""
+
+
+def test_what_another_tool_printed_into_a_section() -> None:
+    """A section may hold the output of heap(1), with lines of a process and of a date: they open nothing. A report
+    after it is read."""
+    whole = fixture("deadlock.spin").rstrip() + b"\n"
+    for data, reports in ((whole + SECTION, 1), (whole + SECTION + fixture("heavy.txt"), 2)):
+        records = parsed(data)
+        assert not of(records, "error")
+        first = of(records, "spindump_report")[0]
+        assert (first["processes"], first["complete"], first["sections"]) == (3, True, ["Custom Output"])
+        assert len(of(records, "spindump_report")) == reports
+        assert len(of(records, "spindump_process")) == 3 + 4 * (reports - 1)
+
+
+@pytest.mark.parametrize("tail", [b"Spindump binary format\n" + b"YnBsaXN0MDDU" * 900, b"Spindump binary format",
+                                  b"Spindump binary format\nProcess:\n  Thread 0x1\nUUID:\n"])
+def test_a_report_that_ends_in_its_binary_form_is_whole(tail: bytes) -> None:
+    """The marker ends the text, also without tables before it and without a last line feed; the blob is not read."""
+    for data, processes in ((fixture("deadlock.spin").rstrip() + b"\n\n", 3), (fixture("heavy.txt"), 4)):
+        records = parsed(data + tail)
+        (report,) = of(records, "spindump_report")
+        assert (report["complete"], report["binary"], report["processes"]) == (True, True, processes)
+        assert not of(records, "error")
+    assert [r["processes"] for r in of(parsed(fixture("heavy.txt") + tail + b"\n" + fixture("deadlock.spin")),
+                                       "spindump_report")] == [4, 3]
+    header = fixture("deadlock.spin").split(b"Process:")[0]
+    (report, error) = parsed(header + tail)
+    assert report["complete"] is False and "binary form" in error["message"]
+
+
+@pytest.mark.parametrize(("line", "cpu", "idle", "cycles"), [
+    (b"cpu time <0.001", 0.001, None, None), (b"cpu time 0.091s (163.6M cycles, 121.9M instructions, 1.34c/i)", 0.091,
+                                              None, 163_600_000),
+    (b"cpu time 0.5", 0.5, None, None), (b"idle time 4.750s (952.7M cycles)", None, 4.75, 952_700_000),
+    (b"idle time <0.001", None, 0.001, None), (b"cpu time <0.001 (407.1K cycles, 91.3K instructions, 4.46c/i)", 0.001,
+                                               None, 407_100),
+])
+def test_times_of_a_thread(line: bytes, cpu: float | None, idle: float | None, cycles: int | None) -> None:
+    """Reports of version 25 print `<0.001` without a unit."""
+    made = thread_line(b"Thread 0x1    9 samples (1-9)    priority 31 (base 31)    " + line)
+    assert (made.cpu_seconds, made.idle_seconds, made.counts.get("cycles")) == (cpu, idle, cycles)
+
+
+def test_idle_threads_of_the_kernel() -> None:
+    """The idle thread of a CPU is idle although the report says running; together they say how busy the machine was."""
+    idle = b"".join(b"  Thread 0x%d    Thread name \"idle #%d\"    10 samples (1-10)    priority 0 (base 0)    idle time "
+                    b"%ds\n  *10  x + 1 (kernel + 1) [0x1] (running)\n\n" % (n, n, 8 + n) for n in range(2))
+    data = b"Report Version: 60\nDuration: 10.00s\nSteps: 10\nActive cpus: 2\n\nProcess: kernel_task [0]\n\n" + idle + \
+        b"  Binary Images:\n    0x1 - 0x2 a\n"
+    records = parsed(data)
+    assert [t["state"] for t in of(records, "spindump_thread")] == ["idle", "idle"]
+    assert all("running_samples" not in t for t in of(records, "spindump_thread"))
+    (report,) = of(records, "spindump_report")
+    assert (report["idle_seconds"], report["cpu_busy_cores"]) == (17.0, 0.3)
+    (some,) = of(parsed(data.replace(b"cpus: 2", b"cpus: 4")), "spindump_report")
+    assert "cpu_busy_cores" not in some
+
+
+def test_notes() -> None:
+    """Suspended for one sample of ten is not suspended; a process that did not respond, and threads left out."""
+    def process(note: bytes) -> dict[str, object]:
+        data = b"Report Version: 60\nProcess: a [1]\nNum samples: 10 (1-10)\nNote: " + note + b"\n\n  Thread 0x1  10 samples (1-10)\n"
+        return of(parsed(data), "spindump_process")[0]
+
+    once, always = process(b"Suspended for 1 sample"), process(b"Suspended for 10 samples")
+    assert ("suspended" not in once, once["suspended_samples"], always["suspended"]) == (True, 1, True)
+    assert process(b"Unresponsive for 2 seconds before sampling")["unresponsive_s"] == 2.0
+    assert process(b"Unresponsive")["unresponsive"] is True
+    assert process(b"16 idle work queue threads omitted")["idle_threads_omitted"] == 16
+
+
+def test_what_hunters_want_of_the_header() -> None:
+    """Counters, thermal pressure, vnodes and disk space are fields; so are the identity and state of a process."""
+    head = b"Report Version: 60\nDuration: 10.00s\nDuration Sampled: 9.50s\nTotal CPU Time: 10.444s (18.6G cycles, " \
+        b"47.8G instructions, 0.39c/i)\nAdvisory levels: Battery -> 2, ThermalPressure -> 1\n" \
+        b"Free disk space: 1.00 GB/2.00 GB, low\nVnodes Available: 80.18% (1/2)\n\nProcess: a [1]\n" \
+        b"Codesigning ID: com.a\nTeam ID: T\nIs First Party: Yes\nSudden Term: Tracked (allows idle exit)\n" \
+        b"CPU Time: 0.159s (280.9M cycles, 169.1M instructions, 1.66c/i)\n\n  Thread 0x1  1 sample (1)\n"
+    records = parsed(head)
+    report, process = of(records, "spindump_report")[0], of(records, "spindump_process")[0]
+    wanted = {"sampled_s": 9.5, "cycles": 18_600_000_000, "instructions": 47_800_000_000,
+              "cycles_per_instruction": 0.39, "thermal_pressure": 1, "disk_free_bytes": 1 << 30,
+              "disk_total_bytes": 2 << 30, "vnodes_available_percent": 80.18}
+    assert {name: report.get(name) for name in wanted} == wanted
+    own = {"codesigning_id": "com.a", "team_id": "T", "first_party": True, "cycles": 280_900_000,
+           "sudden_termination": "Tracked (allows idle exit)", "cycles_per_instruction": 1.66}
+    assert {name: process.get(name) for name in own} == own

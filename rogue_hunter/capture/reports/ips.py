@@ -1,0 +1,304 @@
+"""Diagnostic reports in JSON (.ips): crashes, memory kills (JetsamEvent), panics and stackshots.
+
+The first line is one JSON object about the file, the rest another one. What a report is follows from the keys of the
+second, not from the number `bug_type` or the file's name. A panic's stackshot holds every process, its threads, and
+what each waits for (`waitInfo`): these become the records of a spindump, so the wait graph reads them.
+
+The text is read as a whole: 4 MB is a large one, and no more than MAX_BYTES are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from rogue_hunter.capture.reports.text import faults
+from rogue_hunter.capture.spindump.decode import NAME_LIMIT, TEXT_LIMIT, timestamp
+from rogue_hunter.stream.tick import Record, record
+
+MAX_BYTES = 1 << 25
+MAX_FRAMES = 40
+MAX_WAITS = 20_000
+
+_I64 = 1 << 63
+_WAIT = re.compile(r"thread ([0-9]{1,20}): (.{1,1024})$", re.DOTALL)
+_HEX = re.compile(r"\s*\b(?:0x)?[0-9a-f]{7,16}\b", re.IGNORECASE)
+_BY_THREAD = re.compile(r"(?:owned by|held by|blocked on|thread) (?:thread )?(?:0x)?([0-9]{1,20})\b")
+_BY_PID = re.compile(r"\bpid ([0-9]{1,10})\b")
+_OWNER = re.compile(r"\(owner ([0-9]{1,20})\b")
+_HOPS = re.compile(r"\bhops: ?([0-9]{1,6})")
+_OWNED = re.compile(r",? (?:owned by|held by|with unknown owner|owner|blocked on).*$")
+_STATES = (("TH_IDLE", "idle"), ("TH_UNINT", "uninterruptible"), ("TH_SUSP", "suspended"), ("TH_WAIT", "sleeping"),
+           ("TH_RUN", "running"))
+
+Json = Mapping[str, Any]
+
+
+def loads(data: bytes) -> Any:
+    """JSON of any kind. Raises ValueError or RecursionError."""
+    from rogue_hunter.stream.wire import loads as read
+
+    return read(data)
+
+
+def _text(value: object, limit: int = TEXT_LIMIT) -> str | None:
+    return value[:limit] if isinstance(value, str) and value else None
+
+
+def _int(value: object) -> int | None:
+    if isinstance(value, str):
+        value = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and -_I64 <= value < _I64 else None
+
+
+def _number(value: object) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e18
+    return float(value) if known else None  # type: ignore[arg-type]
+
+
+def _dict(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _time(value: object) -> float | None:
+    return timestamp(value.encode("utf-8", "replace")) if isinstance(value, str) else None
+
+
+def _pages(value: object, page: int) -> int | None:
+    count = _int(value)
+    return count * page if count is not None and 0 <= count < _I64 // max(page, 1) else None
+
+
+def header_of(line: bytes) -> Json | None:
+    """The object of the first line of an .ips file, None for any other line."""
+    if not line.startswith(b"{") or b'"bug_type"' not in line:
+        return None
+    try:
+        return _dict(loads(line)) or None
+    except (ValueError, RecursionError):
+        return None
+
+
+def common(head: Json) -> dict[str, Any]:
+    """What the first line tells that text after it may lack."""
+    return {name: value for name, value in (
+        ("ts", _time(head.get("timestamp"))), ("os_version", _text(head.get("os_version"))),
+        ("command", _text(head.get("app_name") or head.get("name"), NAME_LIMIT))) if value is not None}
+
+
+def parse(head: Json, lines: Iterable[bytes], capture: str | None = None) -> Iterator[Record]:
+    """The records of the report after the first line. A report that cannot be read is an `error` record that names
+    its kind."""
+    data = bytearray()
+    for line in lines:
+        data += line
+        if len(data) > MAX_BYTES:
+            yield _error(head, f"more than {MAX_BYTES >> 20} MB of JSON")
+            return
+    try:
+        body = loads(bytes(data))
+    except (ValueError, RecursionError) as error:
+        yield _error(head, f"cut short or damaged JSON ({str(error)[:100]})")
+        return
+    body = _dict(body)
+    if "processByPid" in body or "panicString" in body or "macOSPanicString" in body:
+        yield from _stackshot(head, body, capture)
+    elif isinstance(body.get("processes"), list):
+        yield from _jetsam(head, body, capture)
+    elif "exception" in body or "termination" in body or ("procName" in body and "threads" in body):
+        yield _crash(head, body, capture)
+    elif "boot_faults" in body or "bootFaults" in body:
+        words = faults(str(body.get("boot_faults") or body.get("bootFaults")))
+        yield record("reset_report", capture=capture, ts=common(head).get("ts"), boot_faults=words)
+    else:
+        yield _error(head, "none of the kinds that are read: crash, memory kill, panic, stackshot, resource limit")
+
+
+def _error(head: Json, words: str) -> Record:
+    kind = _text(head.get("bug_type"), 16)
+    return record("error", stage="forensics",
+                  message=f"a diagnostic report (.ips{f', bug_type {kind}' if kind else ''}): {words}")
+
+
+# -- memory kills ------------------------------------------------------------------------------------------------------
+
+_MEMORY = {"free": "free", "active": "active", "inactive": "inactive", "wired": "wired", "anonymous": "anonymous",
+           "file_backed": "fileBacked", "purgeable": "purgeable"}
+
+
+def _jetsam(head: Json, body: Json, capture: str | None) -> Iterator[Record]:
+    memory = _dict(body.get("memoryStatus"))
+    page = _int(memory.get("pageSize")) or _int(body.get("pageSize")) or 16384
+    victims: list[dict[str, Any]] = []
+    made = 0
+    for each in _list(body["processes"]):
+        if not isinstance(each, dict):
+            continue
+        made += 1
+        fields = {"pid": _int(each.get("pid")), "command": _text(each.get("name"), NAME_LIMIT),
+                  "memory_bytes": _pages(each.get("rpages"), page), "reason": _text(each.get("reason"), 256)}
+        if fields["reason"] and len(victims) < 64:
+            victims.append({k: v for k, v in fields.items() if v is not None})
+        yield record("jetsam_process", capture=capture, process=made, **fields,
+                     memory_peak_bytes=_pages(each.get("lifetimeMax"), page), cpu_seconds=_number(each.get("cpuTime")),
+                     states=[s for s in map(_text, _list(each.get("states"))[:16]) if s] or None,
+                     coalition=_int(each.get("coalition")), uuid=_text(each.get("uuid"), 64))
+    counts = _dict(memory.get("memoryPages"))
+    yield record(
+        "jetsam_report", capture=capture, ts=_time(body.get("date")) or common(head).get("ts"),
+        reason=victims[0]["reason"] if victims else _text(body.get("reason"), 256), victims=victims or None,
+        largest_process=_text(body.get("largestProcess"), NAME_LIMIT), page_bytes=page,
+        **{f"{name}_bytes": _pages(counts.get(key), page) for name, key in _MEMORY.items()},
+        compressor_bytes=_pages(memory.get("compressorSize"), page), os_version=_system(head, body),
+        hardware=_text(body.get("product")), processes=made)
+
+
+def _system(head: Json, body: Json) -> str | None:
+    known = body.get("osVersion")
+    if isinstance(known, dict):
+        parts = [_text(known.get("train")), f"({known['build']})"[:64] if _text(known.get("build")) else None]
+        return " ".join(p for p in parts if p) or None
+    return _text(known) or _text(body.get("build")) or _text(head.get("os_version"))
+
+
+# -- crashes -----------------------------------------------------------------------------------------------------------
+
+def _crash(head: Json, body: Json, capture: str | None) -> Record:
+    exception, end, bundle = (_dict(body.get(name)) for name in ("exception", "termination", "bundleInfo"))
+    at = _int(body.get("faultingThread"))
+    threads = _list(body.get("threads"))
+    thread = _dict(threads[at]) if at is not None and 0 <= at < len(threads) else \
+        next((each for each in threads if isinstance(each, dict) and each.get("triggered") is True), {})
+    images = [_text(_dict(each).get("name"), 128) for each in _list(body.get("usedImages"))[:10_000]]
+    why = [_text(end.get("namespace"), 64), f"code {end['code']}"[:64] if isinstance(end.get("code"), int) else None,
+           _text(end.get("indicator"), 256), *(_text(r, 256) for r in _list(end.get("reasons"))[:4]),
+           *(_text(r, 256) for r in _list(end.get("details"))[:4])]
+    return record(
+        "crash_report", capture=capture, ts=_time(body.get("captureTime")) or common(head).get("ts"),
+        pid=_int(body.get("pid")),
+        command=_text(body.get("procName") or head.get("app_name") or head.get("name"), NAME_LIMIT),
+        path=_text(body.get("procPath")), identifier=_text(bundle.get("CFBundleIdentifier") or head.get("bundleID")),
+        version=_text(bundle.get("CFBundleShortVersionString") or head.get("app_version")),
+        parent_pid=_int(body.get("parentPid")), parent_command=_text(body.get("parentProc"), NAME_LIMIT),
+        responsible_pid=_int(body.get("responsiblePid")),
+        responsible_command=_text(body.get("responsibleProc"), NAME_LIMIT),
+        uid=_int(body.get("userID")), start_ts=_time(body.get("procLaunch")),
+        exception=_text(exception.get("type"), 128), signal=_text(exception.get("signal"), 64),
+        termination=", ".join(w for w in why if w)[:TEXT_LIMIT] or None, thread=at,
+        thread_name=_text(thread.get("name") or thread.get("queue"), NAME_LIMIT),
+        frames=[_frame(_dict(f), images) for f in _list(thread.get("frames"))[:MAX_FRAMES]] or None,
+        os_version=_system(head, body), hardware=_text(body.get("modelCode")))
+
+
+def _frame(frame: Json, images: list[str | None]) -> str:
+    at = _int(frame.get("imageIndex"))
+    image = images[at] if at is not None and 0 <= at < len(images) else None
+    return f"{_text(frame.get('symbol'), 120) or '???'} ({image or '???'})"
+
+
+# -- panics and stackshots ---------------------------------------------------------------------------------------------
+
+def _stackshot(head: Json, body: Json, capture: str | None) -> Iterator[Record]:
+    by_pid = _dict(body.get("processByPid"))
+    owners: dict[str, int] = {}
+    names: dict[int, str] = {}
+    for key, each in by_pid.items():
+        pid = _int(_dict(each).get("pid"))
+        pid = _int(key) if pid is None else pid
+        if pid is not None:
+            names[pid] = _text(_dict(each).get("procname"), NAME_LIMIT) or "?"
+            owners.update((thread, pid) for thread in _dict(_dict(each).get("threadById")))
+    threads = waits = edges = 0
+    for number, (key, value) in enumerate(by_pid.items(), 1):
+        each = _dict(value)
+        pid = _int(each.get("pid"))
+        pid = _int(key) if pid is None else pid
+        name = names.get(pid, "?") if pid is not None else "?"
+        yield _task(number, pid, name, each, capture)
+        own = dict(islice(_waits(each), MAX_WAITS))
+        for thread_id, thread in _dict(each.get("threadById")).items():
+            threads += 1
+            yield _thread(number, pid, name, thread_id, _dict(thread), own.get(thread_id), capture)
+        for thread_id, words in own.items():
+            waits += 1
+            made = _blocker(number, pid, name, thread_id, words, owners, names, capture)
+            edges += "on_pid" in made
+            yield made
+    panic = _text(body.get("panicString") or body.get("macOSPanicString"), 8192)
+    first = panic.strip().splitlines()[0][:TEXT_LIMIT] if panic and panic.strip() else None
+    yield record(
+        "spindump_report", capture=capture, format="stackshot", data_source="stackshot",
+        event="panic" if panic else "stackshot", ts=_time(body.get("date")) or common(head).get("ts"),
+        reason=first or _text(body.get("reason")), os_version=_system(head, body),
+        hardware=_text(body.get("product")), steps=1 if by_pid else None, processes=len(by_pid), threads=threads,
+        threads_aggregated=0, blockers=waits, edges=edges, lines=1, complete=True if by_pid else None,
+        problems=None if by_pid else ["no list of processes: the stackshot is in binary form only"])
+
+
+def _task(number: int, pid: int | None, name: str, each: Json, capture: str | None) -> Record:
+    cpu = [n for n in (_number(each.get("userTimeTask")), _number(each.get("systemTimeTask"))) if n is not None]
+    flags = _list(each.get("flags"))
+    return record(
+        "spindump_process", capture=capture, process=number, pid=pid, command=name,
+        memory_bytes=_int(each.get("residentMemoryBytes")), cpu_seconds=round(sum(cpu), 6) if cpu else None,
+        pageins_total=_int(each.get("pageIns")), faults_total=_int(each.get("pageFaults")),
+        threads_listed=len(_dict(each.get("threadById"))), suspended=True if "suspended" in flags else None,
+        defunct=True if "zombie" in flags else None, sudden_termination="Dirty" if "dirty" in flags else None)
+
+
+def _thread(number: int, pid: int | None, name: str, thread_id: str, thread: Json, wait: str | None,
+            capture: str | None) -> Record:
+    states = [s for s in _list(thread.get("state")) if isinstance(s, str)]
+    cpu = [n for n in (_number(thread.get("userTime")), _number(thread.get("systemTime"))) if n is not None]
+    event = _list(thread.get("waitEvent"))
+    state = next((word for flag, word in _STATES if flag in states), None)
+    return record(
+        "spindump_thread", capture=capture, process=number, pid=pid, command=name, thread_id=thread_id[:64],
+        thread_name=_text(thread.get("name"), NAME_LIMIT),
+        queue=_text(thread.get("dispatch_queue_label"), NAME_LIMIT),
+        state="blocked" if wait and state == "sleeping" and _holder(wait) else state,
+        samples=1, priority=_int(thread.get("schedPriority")), base_priority=_int(thread.get("basePriority")),
+        cpu_seconds=round(sum(cpu), 6) if cpu else None, qos=_text(thread.get("qosEffective"), 64),
+        blocked_by=wait, wchan=hex(event[1]) if len(event) == 2 and isinstance(event[1], int) and event[1] else None)
+
+
+def _waits(each: Json) -> Iterator[tuple[str, str]]:
+    for name in ("turnstileInfo", "waitInfo"):  # the second is the more exact, and replaces the first
+        for line in _list(each.get(name)):
+            if isinstance(line, str) and (found := _WAIT.match(line)) and not found[2].startswith("none"):
+                yield found[1], found[2]
+
+
+def _holder(words: str) -> re.Match[str] | None:
+    return _BY_PID.search(words) or _BY_THREAD.search(words) or _OWNER.search(words)
+
+
+def _blocker(number: int, pid: int | None, name: str, thread_id: str, words: str, owners: Mapping[str, int],
+             names: Mapping[int, str], capture: str | None) -> Record:
+    """One `waitInfo`: `semaphore port 0x.. owned by pid 6`, `unknown type 17 (owner 6, ..)`."""
+    by_pid, by_thread, owner = _BY_PID.search(words), _BY_THREAD.search(words), _OWNER.search(words)
+    on_pid = _int(by_pid[1]) if by_pid else None
+    on_thread = by_thread[1] if by_thread and by_thread[1] in owners else None
+    if owner and on_pid is None and on_thread is None and int(owner[1]):
+        # The number is a thread's or a process's; the stackshot lists all of both.
+        on_thread = owner[1] if owner[1] in owners else None
+        on_pid = None if on_thread or int(owner[1]) not in names else int(owner[1])
+    if on_pid is None and on_thread is not None:
+        on_pid = owners[on_thread]
+    hops = _HOPS.search(words)
+    kind = _HEX.sub("", _OWNED.sub("", words.split(" (", 1)[0])).strip(" ,")
+    if words.startswith(("blocked on", "turnstile")):
+        kind = "turnstile"
+    named = {"on_pid": on_pid, "on_command": names.get(on_pid, "?"), "on_thread_id": on_thread} \
+        if on_pid is not None else {"on_what": words[:NAME_LIMIT]}
+    return record(
+        "spindump_blocker", capture=capture, process=number, pid=pid, command=name, thread_id=thread_id[:64],
+        blocked_by=kind[:NAME_LIMIT] or "unknown", **named,
+        on_self=True if on_thread == thread_id else None, hops=max(1, int(hops[1])) if hops else 1, samples=1,
+        certainty="proven", detail=words[:TEXT_LIMIT])

@@ -1,0 +1,46 @@
+"""Tables of `Key: value` lines, shared by the parsers of text reports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from rogue_hunter.capture.spindump.decode import named, text
+
+Fields = dict[str, Any]
+Keys = dict[bytes, Callable[[bytes], Fields]]
+"""Key of a line -> the fields that its value gives."""
+
+KEY = re.compile(rb"([A-Za-z][A-Za-z0-9/ ._()-]{0,39}):[ \t]*(.*)$")
+
+
+def plain(data: bytes) -> str | None:
+    """The value as text; None for an empty one."""
+    return text(data.strip()) or None
+
+
+def one(name: str, convert: Callable[[bytes], Any]) -> Callable[[bytes], Fields]:
+    """A value that is one field."""
+    return lambda data: {name: convert(data)}
+
+
+def named_as(prefix: str) -> Callable[[bytes], Fields]:
+    """`NAME [pid]` as two fields."""
+    def take(value: bytes) -> Fields:
+        who = named(value)
+        return {f"{prefix}_pid": who.pid, f"{prefix}_command": who.command or None}
+
+    return take
+
+
+def keyed(line: bytes, keys: Keys, fields: Fields) -> bool:
+    """Add what one line says to `fields`, unless it is known already; False if the line has no key of the table."""
+    found = KEY.match(line[:16384].rstrip())
+    take = keys.get(found[1]) if found else None
+    if found is None or take is None:
+        return False
+    for name, value in take(found[2]).items():
+        if value is not None:
+            fields.setdefault(name, value)
+    return True
