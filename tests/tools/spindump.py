@@ -28,9 +28,10 @@ def declared() -> dict[str, tuple[Field, ...]]:
     return {**capture.RECORDS, "error": ERROR}
 
 
-def check(records: Iterable[Record]) -> list[Record]:
-    """The records, each with only declared fields of the declared type and choice, and fit for the wire."""
-    kinds = declared()
+def check(records: Iterable[Record], **more: tuple[Field, ...]) -> list[Record]:
+    """The records, each with only declared fields of the declared type and choice, and fit for the wire. `more` are
+    declarations of other rooms."""
+    kinds = {**declared(), **more}
     held = list(records)
     for each in held:
         fields = {f.name: f for f in kinds[each["type"]]}
