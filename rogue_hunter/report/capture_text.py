@@ -294,6 +294,7 @@ def timeline_text(lines: Sequence[Record], look: Style) -> str:
     """What several reports tell, as one table in the order of time, the newest first."""
     if not lines:
         return "No report with a time.\n"
-    rows = [[moment(t["ts"], look.now), t["what"], str(t.get("pid", "")), str(t.get("command", "")),
-             str(t.get("detail", "")), clip(str(t.get("file", "")).rsplit("/", 1)[-1], 40)] for t in lines]
-    return _table(["TIME", "WHAT", "PID", "COMMAND", "DETAIL", "FILE"], rows, look, right="PID", drop="FILE PID")
+    rows = [[moment(t["ts"], look.now), t["what"], str(t.get("pid", "")),
+             clip(str(t.get("file", "")).rsplit("/", 1)[-1], 32), str(t.get("command", "")), str(t.get("detail", ""))]
+            for t in lines]
+    return _table(["TIME", "WHAT", "PID", "FILE", "COMMAND", "DETAIL"], rows, look, right="PID", drop="FILE PID")

@@ -137,8 +137,10 @@ def timeline(records: Iterable[Record]) -> Iterator[Record]:
         line = made(each)
         if line is not None:
             what, detail = line
+            # Of a kill for memory the process is the victim, not the largest one.
+            who = (each.get("victims") or [each])[0]
             yield record("report_timeline", ts=each["ts"], end_ts=each.get("end_ts"), what=what, detail=detail[:512],
-                         command=each.get("command") or each.get("largest_process"), pid=each.get("pid"),
+                         command=who.get("command"), pid=who.get("pid"),
                          file=each.get("file"))
 
 
@@ -162,11 +164,12 @@ def _limit(each: Record) -> tuple[str, str] | None:
 
 def _jetsam(each: Record) -> tuple[str, str]:
     victims = each.get("victims") or ()
-    names = ", ".join(f"{v.get('command', '?')} [{v.get('pid', '?')}]" for v in victims[:3])
-    more = f" and {len(victims) - 3} more" if len(victims) > 3 else ""
-    free = f"; {size(each['free_bytes'])} free" if "free_bytes" in each else ""
-    return "jetsam", (f"killed for memory: {names}{more}" if names else "memory was short") + (
-        f" ({each['reason']})" if "reason" in each else "") + free
+    more = f", with {len(victims) - 1} more" if len(victims) > 1 else ""
+    facts = [f"largest is {each['largest_process']}" if "largest_process" in each else "",
+             f"{size(each['free_bytes'])} free" if "free_bytes" in each else ""]
+    why = f" ({each['reason']})" if "reason" in each else ""
+    return "jetsam", "; ".join([f"{'killed for memory' if victims else 'memory was short'}{why}{more}",
+                                *filter(None, facts)])
 
 
 def _crash(each: Record) -> tuple[str, str]:
