@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from rogue_hunter.capture.blame import blame
 from rogue_hunter.capture.reports.collect import timeline
 from rogue_hunter.capture.spindump.detect import parse_file
-from rogue_hunter.capture.waitgraph.blame import blame
-from rogue_hunter.capture.waitgraph.suspects import suspects
-from rogue_hunter.report.blame_text import blame_lines
+from rogue_hunter.capture.suspects import suspects
+from rogue_hunter.report.capture_text import blame_lines
 from rogue_hunter.schema.report import REPORT_TIMELINE
 from tests.capture.reports.test_kinds import MAC
 from tests.capture.test_fuzz import mutate

@@ -6,10 +6,10 @@ import io
 from pathlib import Path
 
 import pytest
-from rogue_hunter.capture.blame import blame
-from rogue_hunter.capture.suspects import suspects
 
+from rogue_hunter.capture.blame import blame
 from rogue_hunter.capture.spindump.detect import read, reports
+from rogue_hunter.capture.suspects import suspects
 from tests.tools.spindump import FIXTURES, Record, check, of, parsed, samples
 
 MAC = FIXTURES / "mac"
