@@ -31,6 +31,7 @@ from rogue_hunter.store.tables import (
     STACKS,
     WAITS,
     Table,
+    quoted,
 )
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record
@@ -137,7 +138,7 @@ def _insert_capture() -> str:
 
 def _insert_part(table: Table) -> str:
     names = _part_names(table)
-    return (f"INSERT INTO {table.name} (capture_id, {', '.join(names)}) SELECT id, "
+    return (f"INSERT INTO {table.name} (capture_id, {', '.join(map(quoted, names))}) SELECT id, "
             f"{', '.join(':' + name for name in names)} FROM forensic_captures WHERE capture = :capture")
 
 

@@ -123,15 +123,17 @@ def test_what_cannot_be_a_row_is_left_out(db: Path, bad: Record) -> None:
 def test_a_capture_goes_with_everything_that_is_its_own(db: Path) -> None:
     """By age: counted row by row, as it was estimated; the younger one stays whole."""
     stack = record("stack", pid=1, samples=2, stack="a;b")
-    write(db, [capture("old", START - 1000), *parts("old"), {**stack, "capture": "old"}, {**stack, "capture": "none"}],
-          [capture("new", START), *parts("new"), {**stack, "capture": "new"}])
+    write(db, *([capture(key, at), *parts(key), {**stack, "capture": key}, {**stack, "capture": "none"},
+                 *parsed("mac/Crawler_2030-01-02-143600_test.diag", key)]
+                for key, at in (("old", START - 1000), ("new", START))))
     with open_reader(db) as connection:
         guess = estimate(connection, START - 500, 10**9).rows
     connection, _ = open_writer(db)
     done = list(prune(connection, START - 500, 10**9))[-1]
     connection.close()
     whole = {"forensic_captures": 1, "buffer_context": 1, "spindump_reports": 1, "spindump_processes": 3,
-             "spindump_threads": 3, "spindump_blockers": 2, "log_entries": 2, "stacks": 1}
+             "spindump_threads": 3, "spindump_blockers": 2, "log_entries": 2, "resource_reports": 1,
+             "resource_processes": 2, "stacks": 1}
     assert done.rows == whole == guess
     assert counts(db) == {name: count for name, count in whole.items() if name != "stacks"}
 
