@@ -100,6 +100,8 @@ def amount_words(cause: Cause, who: Taker, now: float, *, present: bool = False)
     if who.children >= 0.5 * who.amount and who.seconds > 0:
         many = f"{who.started} short-lived" if who.started > 1 else "short-lived"
         words += f", {cores(min(rate, who.children / who.seconds))} of them by {many} children"
+    if who.served > 0 and who.seconds > 0:
+        words += f", {cores(min(rate, who.served / who.seconds))} of them by {clip(who.server, 20)} on its behalf"
     return words
 
 
@@ -255,7 +257,7 @@ def _wait(cause: Cause, now: float, present: bool) -> str:
             words += {"stopped": ", which is stopped (SIGSTOP)", "uninterruptible": ", which waits for a device itself",
                       "defunct": ", which has ended"}[state]
     if cause.confidence == "inferred":
-        words += " (the only holder that is left)" if cause.who is not None else ""
+        words += " (inferred)" if cause.who is not None else ""
     return words
 
 

@@ -93,8 +93,9 @@ class Taker:
     """A process, a family of processes or a unit of work, with what it used in the window.
 
     `amount` is in CPU seconds, bytes, GPU seconds or a count, and includes `children`: the part of children that
-    ended. `rate` is `amount` over `seconds`, the time in which it was used, from `start` (epoch seconds). `share` is of
-    the machine's total, 0 to 1. `key` is set only if one identity owns the amount.
+    ended, and `served`: the part that `server` used on its behalf. `rate` is `amount` over `seconds`, the time in which
+    it was used, from `start` (epoch seconds). `share` is of the machine's total, 0 to 1. `key` is set only if one
+    identity owns the amount.
     """
 
     kind: str
@@ -119,6 +120,8 @@ class Taker:
     score: int = 0
     rogue_s: float = 0.0
     members: tuple[Member, ...] = ()
+    served: float = 0.0
+    server: str = ""
 
     @property
     def rate(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rogue_hunter.sampling.units import is_apart, starts_jobs
 from rogue_hunter.verdict.model import Key, Member, Row, Slice, Taker, total
@@ -32,6 +32,8 @@ ACTIVE = 0.25
 """Part of its highest rate from which a taker counts as active in a slice."""
 FORWARDED = 0.25
 """What the use of a process counts that works for others: it is first only if no other process comes near."""
+SERVED = 0.02
+"""What a program below a server uses at least, as a part of the server's use, to be the one that it works for."""
 BYTES_PER_CPU_SECOND = 20e9
 """No process moves more per second of its own CPU time (a direct write of 1 MiB takes some 60 us): such bytes were
 credited to a parent that waited for the child that moved them."""
@@ -85,6 +87,9 @@ class _Node:
     row: Row
     own: dict[int, float] = field(default_factory=dict)
     children: dict[int, float] = field(default_factory=dict)
+    served: dict[int, float] = field(default_factory=dict)
+    """What a server used on its behalf."""
+    server: str = ""
     active: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Of slices that are sums: the beginning and the seconds of the time in which it was listed."""
     score: int = 0
@@ -93,16 +98,16 @@ class _Node:
     started: int = 0
 
     def at(self, index: int) -> float:
-        return self.own.get(index, 0.0) + self.children.get(index, 0.0)
+        return self.own.get(index, 0.0) + self.children.get(index, 0.0) + self.served.get(index, 0.0)
 
     def amount(self, held: bool) -> float:
-        parts = (sum(self.own.values()), sum(self.children.values()))
+        parts = (sum(self.own.values()), sum(self.children.values()), sum(self.served.values()))
         return max(self.own.values(), default=0.0) if held else sum(parts)
 
     def points(self, weights: Sequence[float], held: bool) -> float:
         if held:
             return self.amount(True)
-        return sum(weights[index] * self.at(index) for index in self.own)
+        return sum(weights[index] * self.at(index) for index in self.own.keys() | self.served.keys())
 
 
 @dataclass(slots=True)
@@ -157,6 +162,8 @@ class Ledger:
         if resource == "disk":
             self._without_doubles()
             self._carry()
+        elif resource == "cpu":
+            self._serve()
 
     def _of_first_parent(self, row: Row) -> Row:
         """The row with the parent that it was seen with first: a process whose parent has ended is still its work."""
@@ -195,6 +202,32 @@ class Ledger:
                 taken = min(left, node.children[index])
                 node.children[index] -= taken
                 left -= taken
+
+    def _serve(self) -> None:
+        """What a terminal multiplexer or another server used goes to the program below it that used most of all of
+        them: it prints what the server has to draw or to send."""
+        for server in [node for node in self._nodes.values() if node.row.get("command") in SERVERS]:
+            at = str(server.row.get("boot_id", "")), int(server.row.get("pid") or 0)
+            below = [node for node in self._nodes.values() if node is not server and self._is_below(node.row, at)]
+            first = max(below, key=lambda node: node.amount(False), default=None)
+            if first is not None and first.amount(False) >= max(DOMINANT * sum(node.amount(False) for node in below),
+                                                                SERVED * server.amount(False)) > 0:
+                for index, much in server.own.items():
+                    first.served[index] = first.served.get(index, 0.0) + much
+                server.own = dict.fromkeys(server.own, 0.0)
+                first.server = str(server.row.get("command"))
+
+    def _is_below(self, row: Row, at: tuple[str, int]) -> bool:
+        """True for a descendant of a process, as far as the processes between them are known."""
+        for _ in range(8):
+            parent = str(row.get("boot_id", "")), int(row.get("ppid") or 0)
+            if parent == at:
+                return True
+            above = self._known.get(parent)
+            if above is None:
+                return False
+            row = above
+        return False
 
     def _carry(self) -> None:
         """What a disk did in a slice beyond what processes moved then goes to those that wrote shortly before."""
@@ -315,7 +348,9 @@ class Ledger:
         root = self._known.get(group.root) if group.root else None
         called = name_of(root) if root is not None else _bare(group.unit)
         alike = self._alike(members, points, summed, root)
-        if alike and not (called and name_of(self._nodes[alike[0]].row).startswith(called)):
+        # Workers that are called as their parent is are named by it; the oldest of a container is no parent.
+        parent = root is None or any(self._nodes[one].row.get("ppid") == root.get("pid") for one in alike)
+        if alike and not (parent and called and name_of(self._nodes[alike[0]].row).startswith(called)):
             own, children = _summed([self._nodes[one] for one in alike])
             row = self._nodes[alike[0]].row
             return sum(points[one] for one in alike), self._made(
@@ -348,7 +383,8 @@ class Ledger:
         """A few members of one name that have most of the group's use and last, or are started by an idle root itself
         and have nearly all of it; empty if there are none."""
         idle = 0.0 if root is None else points.get(key_of(root) or "", 0.0)
-        if idle >= 0.2 * summed:
+        if idle >= 0.2 * summed and root is not None and any(
+                self._nodes[one].row.get("ppid") == root.get("pid") for one in members):
             return []
         by_name: dict[str, list[_Id]] = {}
         for one in members:
@@ -369,10 +405,12 @@ class Ledger:
 
     def _taker(self, key: _Id, whole: float) -> Taker:
         node = self._nodes[key]
-        return self._made("process" if isinstance(key, tuple) else "command", name_of(node.row),
-                          str(node.row.get("command") or "?"), node.own, node.children, whole, row=node.row,
+        own = {index: node.own.get(index, 0.0) + node.served.get(index, 0.0) for index in node.own | node.served}
+        made = self._made("process" if isinstance(key, tuple) else "command", name_of(node.row),
+                          str(node.row.get("command") or "?"), own, node.children, whole, row=node.row,
                           key=key if isinstance(key, tuple) else None, processes=node.processes, nodes=[node],
                           unit=str(node.row.get("unit") or ""))
+        return replace(made, served=sum(node.served.values()), server=node.server) if node.server else made
 
     def _made(self, kind: str, name: str, command: str, own: Mapping[int, float], children: Mapping[int, float],
               whole: float, *, row: Row, key: Key | None, processes: int, nodes: Sequence[_Node], unit: str,

@@ -703,6 +703,25 @@ def test_a_few_short_children_of_one_name_are_named_themselves() -> None:
     assert named(found)[2] == "burst"
 
 
+def test_what_a_terminal_draws_is_the_work_of_the_program_in_it() -> None:
+    """`yes` in a multiplexer: the server uses a core, the program a tenth of one."""
+    rows = [process(5, "tmux: server", ppid=1, cores=0.95), process(6, "bash", ppid=5, cmdline="-bash", cores=0.001),
+            process(7, "yes", ppid=6, cores=0.08)]
+    found = verdict(window(*repeat(3, rows)))
+    who = first(found).who
+    assert named(found)[:3] == ("use", "cpu", "yes") and who is not None
+    assert (who.amount, who.served, who.server) == (pytest.approx(15.45), pytest.approx(14.25), "tmux: server")
+    assert not [c for c in found.causes if c.who and c.who.name.startswith("tmux")]
+
+
+def test_two_programs_of_a_container_are_peers() -> None:
+    """The oldest of the unit is not the parent of the other."""
+    rows = [process(7 + n, "exporter", ppid=5, cores=0.95, unit="container:ab12") for n in range(2)]
+    unit = {"unit": "container:ab12", "name": "exporter", "pid": 7, "start_ticks": 1007, "processes": 2, "cpu_seconds": 9.5}
+    who = first(verdict(window(*(one(n, rows, [unit]) for n in range(3))))).who
+    assert who is not None and (who.name, who.processes, who.root) == ("exporter", 2, None)
+
+
 def test_a_burst_on_all_cpus_is_no_idle_machine() -> None:
     """The average of the slice is low, but one tick was full: no affinity and no quota explains the waiting."""
     rows = [process(7, "burst", cores=0.5), process(50, "player", cores=0.1, delay=0.4)]

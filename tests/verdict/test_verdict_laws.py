@@ -80,7 +80,7 @@ def test_numbers_belong_to_one_identity(judged: Window) -> None:
                 row = known[taker.key]
                 assert taker.command == row["command"] and not row["own"]
                 if cause.resource == "cpu":
-                    assert taker.amount <= row["cpu"] + 1e-6
+                    assert taker.amount - taker.served <= row["cpu"] + 1e-6
             assert 0 <= taker.share <= 1 and taker.children <= taker.amount + 1e-6
             assert taker.seconds <= judged.seconds + 1e-6
         # A member of a group is not listed beside it.
