@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rogue_hunter.verdict import shortage
 from rogue_hunter.verdict.model import Cause, Row, Slice, Taker, Victim, Window, number, total
+from rogue_hunter.verdict.rows import KTHREADD, belongs, in_group, key_of, name_of
 from rogue_hunter.verdict.shortage import Shortage
-from rogue_hunter.verdict.takers import FORWARDED, KTHREADD, Ledger, belongs, in_group, key_of, name_of
+from rogue_hunter.verdict.takers import FORWARDED, Ledger
 
 NAMED = 0.2
 """A taker with less than this share of what was used is not named as the cause, unless it stands far above the next."""

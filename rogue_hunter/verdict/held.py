@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from rogue_hunter.verdict.model import Cause, Key, Row, Taker, Victim, Window, total
-from rogue_hunter.verdict.takers import OWN_FIELDS, Ledger, in_group, key_of, name_of
+from rogue_hunter.verdict.rows import OWN_FIELDS, in_group, key_of, name_of
+from rogue_hunter.verdict.takers import Ledger
 
 HELD_BACK = 0.05
 """Part of the window that a limit held something back, from which that is a cause."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rogue_hunter.verdict.model import Row, Slice, number, total
-from rogue_hunter.verdict.takers import Ledger, belongs, in_group, uses
+from rogue_hunter.verdict.rows import belongs, in_group, uses
+from rogue_hunter.verdict.takers import Ledger
 
 DELAY = 0.05
 """Seconds per second that processes other than the largest consumer waited for a CPU, from which that counts. An idle

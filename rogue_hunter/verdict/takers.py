@@ -12,12 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from rogue_hunter.sampling.units import is_apart, starts_jobs
 from rogue_hunter.verdict.model import Key, Member, Row, Slice, Taker, total
-
-OWN_FIELDS = {"cpu": "cpu_seconds", "disk": "disk_bytes", "gpu": "gpu_seconds", "wakeups": "wakeups",
-              "pageins": "pageins", "memory": "memory_bytes", "growth": "memory_growth_bytes",
-              "waiting": "uninterruptible_s"}
-"""Resource -> field of its own use. Memory held is the highest value of the window, all others are sums."""
-CHILDREN_FIELDS = {"cpu": "children_cpu_seconds", "disk": "children_disk_bytes"}
+from rogue_hunter.verdict.rows import KTHREADD, SERVERS, is_forwarder, key_of, name_of, uses
 
 DOMINANT = 0.6
 """One identity with this part of a group's use is named instead of the group."""
@@ -34,48 +29,8 @@ FORWARDED = 0.25
 """What the use of a process counts that works for others: it is first only if no other process comes near."""
 SERVED = 0.02
 """What a program below a server uses at least, as a part of the server's use, to be the one that it works for."""
-BYTES_PER_CPU_SECOND = 20e9
-"""No process moves more per second of its own CPU time (a direct write of 1 MiB takes some 60 us): such bytes were
-credited to a parent that waited for the child that moved them."""
 CARRIED_SLICES = 12
 """Written data reaches the disk up to a minute later: dirty_expire_centisecs is 30 s, dirty_writeback 5 s."""
-
-KTHREADD = 2
-"""The parent of all kernel threads."""
-
-_KERNEL = re.compile(r"^(?:ksoftirqd/|kworker/|kswapd|jbd2/|loop\d|kcryptd|dmcrypt|flush-|md\d+_|kcompactd|ksmd|"
-                     r"khugepaged|writeback|xfsaild|btrfs-|z_wr|txg_sync|irq/|migration/|rcu|nvme-)")
-SERVERS = frozenset({"tmux: server", "screen", "sshd", "sshd-session", "dockerd", "containerd", "containerd-shim",
-                     "conmon", "systemd-journal", "journald", "rsyslogd", "syslog-ng", "dbus-daemon", "Xorg",
-                     "gnome-terminal-", "konsole", "xterm"})
-"""Programs that use resources mostly on behalf of others."""
-
-
-def is_forwarder(row: Row) -> bool:
-    """True for a kernel thread or server that works for others. A program that only calls itself like a kernel thread
-    has a command line or a parent other than kthreadd (pid 2)."""
-    command = str(row.get("command") or "")
-    if command in SERVERS:
-        return True
-    return bool(_KERNEL.match(command)) and not row.get("cmdline") and row.get("ppid") in (0, 2, None)
-
-
-def name_of(row: Row) -> str:
-    """What people call the process: its script or module, else its program."""
-    return str(row.get("name") or row.get("command") or "?")
-
-
-def key_of(row: Row) -> Key | None:
-    """The identity of a row; None for a row that stands for all processes of a command."""
-    pid, start = row.get("pid"), row.get("start_ticks")
-    return None if pid is None or start is None else (str(row.get("boot_id", "")), int(pid), int(start))
-
-
-def in_group(row: Row, group: str) -> bool:
-    """True for a process in a control group or below it."""
-    cgroup = str(row.get("cgroup") or "")
-    return cgroup == group or cgroup.startswith(group.rstrip("/") + "/")
-
 
 _Id = Key | str
 
@@ -118,15 +73,6 @@ class _Group:
     root: tuple[str, int] | None = None
     unit: str = ""
     node: _Node | None = None
-
-
-def uses(row: Row, resource: str) -> tuple[float, float]:
-    """Own use of a resource and that of ended children."""
-    own = max(0.0, total(row, OWN_FIELDS[resource]))
-    children = max(0.0, total(row, CHILDREN_FIELDS[resource])) if resource in CHILDREN_FIELDS else 0.0
-    if resource == "disk" and own > BYTES_PER_CPU_SECOND * max(0.001, total(row, "cpu_seconds")):
-        return 0.0, own + children
-    return own, children
 
 
 class Ledger:
@@ -470,17 +416,6 @@ class Ledger:
         if self.resource == "cpu" and rate >= 0.7 * busy and highest > busy > 0:
             return one.seconds * max(0.1, busy / highest)
         return one.seconds
-
-
-def belongs(row: Row, taker: Taker | None) -> bool:
-    """True for the row of a process that is the taker or a part of it."""
-    if taker is None:
-        return False
-    whole = taker.kind != "process" and taker.root is not None
-    unit = whole and bool(taker.unit) and row.get("unit") == taker.unit
-    family = whole and taker.root is not None and row.get("ppid") == taker.root[1]
-    return unit or family or key_of(row) in taker.keys or (taker.kind == "command"
-                                                          and row.get("command") == taker.command)
 
 
 def _root_of(row: Row) -> tuple[str, int] | None:

@@ -18,7 +18,7 @@ from rogue_hunter.report.verdict_text import amount_words, cause_words, cleared_
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size
 from rogue_hunter.verdict.model import Cause, Row, Slice, Taker, Verdict
-from rogue_hunter.verdict.takers import belongs, uses
+from rogue_hunter.verdict.rows import belongs, uses
 
 WIDE, NARROW = 1000, 360
 """Pixels of the two drawings of the timeline: one for a desk, one for a telephone."""
