@@ -9,21 +9,173 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from rogue_hunter.recorder.occupancy import IDLE, Occupancy, occupancy
 from rogue_hunter.recorder.perf import Copy
 from rogue_hunter.recorder.python import python_frames
-from rogue_hunter.recorder.ring import UNKNOWN_PID, Fork, Name, Sample, addresses, entries
 from rogue_hunter.recorder.symbols import EXITED, NO_MAPS, NOWHERE, Address, Symbols
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import visible
+
+SAMPLE, COMM, FORK = 9, 3, 7
+"""Types of records (enum perf_event_type, include/uapi/linux/perf_event.h)."""
+COMM_EXEC = 1 << 13
+"""Flag of a COMM record: the name changed because another program was executed."""
+CONTEXT_MIN = (1 << 64) - 4095
+"""From this value on an entry of a call chain is no address but a mark (PERF_CONTEXT_MAX)."""
+CONTEXT_KERNEL, CONTEXT_USER = (1 << 64) - 128, (1 << 64) - 512
+CHAIN_MAX = 127
+"""Entries of a call chain that are read: kernel.perf_event_max_stack is 127."""
+UNKNOWN_PID = (1 << 32) - 1
+"""The pid of a task that has exited."""
+
+_HEADER = struct.Struct("=IHH")
+_WHO = struct.Struct("=IIQ")
+_COUNT = struct.Struct("=Q")
+
+
+class Sample(NamedTuple):
+    """A task on a CPU: `ns` of CLOCK_MONOTONIC; `chain`: addresses and marks, innermost first, empty in a ring of
+    context switches, where the task left the CPU at `ns`."""
+
+    ns: int
+    pid: int
+    tid: int
+    chain: tuple[int, ...] = ()
+
+
+class Name(NamedTuple):
+    """A task got a name; `executed`: by executing a program."""
+
+    ns: int
+    pid: int
+    name: bytes
+    executed: bool
+
+
+class Fork(NamedTuple):
+    """A process was made by another one."""
+
+    ns: int
+    pid: int
+    ppid: int
+
+
+Entry = Sample | Name | Fork
+
+
+def entries(data: bytes, *, chains: bool) -> Iterator[Entry]:
+    """The records of a ring that is written backwards, newest first; `data` begins at its head.
+
+    Ends at the first record that cannot be one: the oldest is overwritten in part. `chains`: samples carry a call
+    chain. Records of other types and of threads that were made are skipped.
+    """
+    at, end = 0, len(data)
+    while at + 8 <= end:
+        kind, misc, size = _HEADER.unpack_from(data, at)
+        if size < 8 or size % 8 or at + size > end:
+            return
+        made = _entry(kind, misc, data[at + 8: at + size], chains)
+        if made is not None:
+            yield made
+        at += size
+
+
+def _entry(kind: int, misc: int, body: bytes, chains: bool) -> Entry | None:
+    if kind == SAMPLE and len(body) >= 16:
+        pid, tid, ns = _WHO.unpack_from(body)
+        if not chains:
+            return Sample(ns, pid, tid)
+        if len(body) < 24:
+            return None
+        count = min(_COUNT.unpack_from(body, 16)[0], CHAIN_MAX, (len(body) - 24) // 8)
+        return Sample(ns, pid, tid, struct.unpack_from(f"={count}Q", body, 24))
+    if kind == COMM and len(body) >= 32:  # pid, tid, the name, then pid, tid and time of the record itself
+        pid, tid = struct.unpack_from("=II", body)
+        if pid != tid:
+            return None
+        return Name(_WHO.unpack_from(body, len(body) - 16)[2], pid, body[8:-16].split(b"\0", 1)[0],
+                    bool(misc & COMM_EXEC))
+    if kind == FORK and len(body) >= 24:
+        pid, ppid, tid, _, ns = struct.unpack_from("=IIIIQ", body)
+        return Fork(ns, pid, ppid) if pid == tid and pid != ppid else None
+    return None
+
+
+def addresses(chain: tuple[int, ...]) -> Iterator[tuple[int, bool]]:
+    """The addresses of a call chain, innermost first, each with whether it is the kernel's. Return addresses are moved
+    back by one, into the call."""
+    kernel, first = False, True
+    for value in chain:
+        if value >= CONTEXT_MIN:
+            kernel, first = value == CONTEXT_KERNEL, True
+        else:
+            yield value if first or value == 0 else value - 1, kernel
+            first = False
+
+
+IDLE = 0
+"""The pid of a CPU's idle task."""
+
+
+@dataclass(slots=True)
+class Occupancy:
+    """One CPU in a stretch of `seconds`: CPU seconds by pid (IDLE included), and how many seconds of it context
+    switches covered; the rest was estimated from samples."""
+
+    cpu: int
+    seconds: float
+    by_pid: dict[int, float] = field(default_factory=dict)
+    switched_s: float = 0.0
+
+    @property
+    def source(self) -> str:
+        """What most of it was measured by."""
+        return "switches" if self.switched_s >= self.seconds / 2 else "samples"
+
+
+def occupancy(cpu: int, begin_ns: int, end_ns: int, switches: Sequence[tuple[int, int]],
+              samples: Iterable[tuple[int, int]], period_s: float) -> Occupancy:
+    """Occupancy between two times of CLOCK_MONOTONIC, ns.
+
+    `switches` are (time, pid that left the CPU), oldest first: that task had the CPU since the switch before. `samples`
+    are (time, pid), one each `period_s` seconds in which the CPU was not idle; they fill what switches do not cover:
+    the time before the first switch that is left, and since the last one.
+    """
+    found = Occupancy(cpu, max(0.0, (end_ns - begin_ns) / 1e9))
+    covered_from = covered_to = end_ns
+    used: Counter[int] = Counter()
+    if len(switches) > 1:
+        covered_from, covered_to = max(begin_ns, switches[0][0]), min(end_ns, switches[-1][0])
+        for (start, _), (end, pid) in pairwise(switches):
+            start, end = max(start, begin_ns), min(end, end_ns)
+            if end > start:
+                used[pid] += end - start
+    covered_ns = max(0, covered_to - covered_from)
+    found.switched_s = covered_ns / 1e9
+    by_pid: dict[int, float] = {pid: ns / 1e9 for pid, ns in used.items()}
+    left = found.seconds - found.switched_s
+    rest: Counter[int] = Counter()
+    for at, pid in samples:
+        if begin_ns <= at <= end_ns and not (covered_ns and covered_from <= at <= covered_to):
+            rest[pid] += 1
+    scale = period_s * min(1.0, left / (rest.total() * period_s)) if rest else 0.0
+    for pid, count in rest.items():
+        by_pid[pid] = by_pid.get(pid, 0.0) + count * scale
+    idle = left - rest.total() * scale
+    if idle > 0:
+        by_pid[IDLE] = by_pid.get(IDLE, 0.0) + idle
+    found.by_pid = by_pid
+    return found
+
 
 STACKS_MAX = 60
 """Stacks of one pause or capture that are kept; the samples of the rest are added up in one."""

@@ -3,6 +3,11 @@
 A shell that runs `ls` in a loop uses little CPU itself; its children, each gone before a reading, use a core: that is
 credited to the shell. An orphan's parent is process 1 after the fact; its real parent was in the tick before. And a
 person does not think in processes but in the thing that was started: a service, a container, an app, a command.
+
+The resident sets of ten database backends hold the same buffers ten times; their sum may exceed the machine. Only
+/proc/PID/smaps shows which pages are shared. It takes milliseconds a gigabyte, in which the process cannot change its
+memory map. So processes of one unit with one command are taken to share what they may share: the largest shared part
+among them counts once, divided in proportion to the parts.
 """
 
 from __future__ import annotations
@@ -11,11 +16,53 @@ from collections.abc import Iterable, Mapping
 
 from rogue_hunter.sampling.ledger import CPU, DISK, OWN, PAGEINS, READ, Amounts, Ledger, Settlement
 from rogue_hunter.sampling.naming import looks_own, name_of
-from rogue_hunter.sampling.shared_memory import SharedMemory
 from rogue_hunter.sampling.units import MANAGERS, SHELLS, Units, unit_of
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.rowmap import RowMap
 from rogue_hunter.stream.tick import Row, Tick, lived
+
+Group = tuple[str, str]
+"""Unit and command."""
+
+
+class SharedMemory:
+    """The processes that may share memory. `moved` are those whose part changed since it was asked for."""
+
+    def __init__(self) -> None:
+        self.moved: set[Key] = set()
+        self._groups: dict[Group, dict[Key, int]] = {}
+        self._of: dict[Key, Group] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._of
+
+    def held(self, key: Key, group: Group, memory: int, shared: int) -> int:
+        """What a process holds of `memory`, of which `shared` may be other processes' as well."""
+        shared = min(shared, memory)
+        if self._of.get(key, group) != group or not shared:
+            self.forget(key)
+        if not shared:
+            return memory
+        members = self._groups.setdefault(group, {})
+        if members.get(key) != shared:
+            members[key] = shared
+            self._of[key] = group
+            self.moved |= members.keys() - {key}
+        self.moved.discard(key)
+        return memory - shared + shared * max(members.values()) // sum(members.values())
+
+    def forget(self, key: Key) -> None:
+        """The process is gone, or shares nothing any more."""
+        self.moved.discard(key)
+        group = self._of.pop(key, None)
+        if group is None:
+            return
+        members = self._groups[group]
+        del members[key]
+        self.moved |= members.keys()
+        if not members:
+            del self._groups[group]
+
 
 _KEPT_AT_END = ("cpu_percent", "cpu_seconds_total", "disk_bytes_per_s", "disk_read_bytes_total",
                 "disk_write_bytes_total")

@@ -15,7 +15,7 @@ from rogue_hunter.daemon.socket.address import Place, SocketError
 from rogue_hunter.paths import PathError, private_dir
 from rogue_hunter.reaper.audit import AuditError, AuditLog
 from rogue_hunter.reaper.guards import disarm, disarmed
-from rogue_hunter.reaper.run import _alone
+from rogue_hunter.reaper.run import alone
 from rogue_hunter.store.database import DatabaseError, Lock, open_writer
 from tests.reaper.fakes import FakeMachine, setup
 
@@ -60,8 +60,8 @@ def _audit(path: Path) -> bool:
 
 
 def _reap_lock(path: Path) -> bool:
-    with _alone(setup(path.parent.parent, FakeMachine())) as alone:
-        return alone
+    with alone(setup(path.parent.parent, FakeMachine())) as free:
+        return free
 
 
 def _disarmed(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from rogue_hunter.recorder.ring import COMM, COMM_EXEC, CONTEXT_KERNEL, CONTEXT_USER, FORK, SAMPLE
+from rogue_hunter.recorder.decode import COMM, COMM_EXEC, CONTEXT_KERNEL, CONTEXT_USER, FORK, SAMPLE
 
 
 def head(kind: int, body: bytes, misc: int = 0) -> bytes:

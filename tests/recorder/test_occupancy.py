@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rogue_hunter.recorder.occupancy import IDLE, occupancy
+from rogue_hunter.recorder.decode import IDLE, occupancy
 
 S = 1_000_000_000
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from rogue_hunter.recorder import perf
+from rogue_hunter.recorder.decode import entries
 from rogue_hunter.recorder.perf import PAGE, Kernel, Rings, open_rings, parse_cpus, ring_bytes
-from rogue_hunter.recorder.ring import entries
 
 
 class Fake:

@@ -5,9 +5,19 @@ from __future__ import annotations
 import os
 import random
 
-from rogue_hunter.recorder.decode import Job, read, share_records, stack_records
+from rogue_hunter.recorder.decode import (
+    CONTEXT_USER,
+    Fork,
+    Job,
+    Name,
+    Sample,
+    addresses,
+    entries,
+    read,
+    share_records,
+    stack_records,
+)
 from rogue_hunter.recorder.perf import Copy
-from rogue_hunter.recorder.ring import CONTEXT_USER, Fork, Name, Sample, addresses, entries
 from rogue_hunter.recorder.symbols import Symbols
 from tests.recorder.rings import comm, fork, head, newest_first, sample, switch
 

@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from rogue_hunter.sampling.lineage import Lineage
-from rogue_hunter.sampling.shared_memory import SharedMemory
+from rogue_hunter.sampling.lineage import Lineage, SharedMemory
 from tests.tools.ticks import row, stream
 
 GIB = 1 << 30

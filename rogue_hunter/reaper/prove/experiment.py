@@ -8,13 +8,14 @@ signals and continues the suspect even if this one is killed (rogue_hunter.reape
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -24,10 +25,66 @@ from rogue_hunter.reaper.audit import AuditError
 from rogue_hunter.reaper.candidate import Candidate, Judge, manual
 from rogue_hunter.reaper.guards import HOUR_S, Budget, Refusal, disarmed
 from rogue_hunter.reaper.process import Unreadable
-from rogue_hunter.reaper.prove.trials import Finding, Trial, find
 from rogue_hunter.reaper.run import Setup, alone, entry_of, unauditable
 from rogue_hunter.reaper.signals import CONT, Gone, Handle
 from rogue_hunter.stream.tick import Record, record
+
+ALPHA = 0.02
+"""Probability of a difference as large as the one that was seen, if the suspect had no effect, below which an effect is
+proven: with 8 trials the smallest possible one is 1/256."""
+EFFECT = 0.25
+"""The victim must lose at least this part of its waiting while the suspect is stopped. If it is shown to lose less, the
+suspicion is refuted."""
+EXACT_MAX = 14
+"""Trials up to which all changes of sign are tried, 16,384; with more, RANDOM random ones."""
+RANDOM = 20_000
+
+
+class Trial(NamedTuple):
+    """How the victim fared in two short stretches: while the suspect ran and while it was stopped. Higher is worse."""
+
+    running: float
+    stopped: float
+
+
+class Finding(NamedTuple):
+    """The verdict, the part of the waiting that ended, the probabilities by which proof and refutation were decided."""
+
+    verdict: str
+    effect: float | None
+    p_value: float
+    p_refute: float
+
+
+def sign_test(differences: Sequence[float], chosen: Callable[[], random.Random] = random.Random) -> float:
+    """The probability of a mean as high as that of `differences` if each could as well have had the other sign."""
+    observed = sum(differences) - 1e-12
+    if len(differences) <= EXACT_MAX:
+        signs = itertools.product((1, -1), repeat=len(differences))
+        hits = sum(sum(s * d for s, d in zip(each, differences, strict=True)) >= observed for each in signs)
+        return float(hits / 2 ** len(differences))
+    rng = chosen()
+    hits = sum(sum(d if rng.random() < 0.5 else -d for d in differences) >= observed for _ in range(RANDOM))
+    return (hits + 1) / (RANDOM + 1)
+
+
+def find(trials: Sequence[Trial], least: float) -> Finding:
+    """The verdict of trials. `least`: the mean while the suspect runs below which the victim does not wait at all."""
+    mean = sum(each.running for each in trials) / len(trials) if trials else 0.0
+    if not trials or mean < least:
+        return Finding("not_proven", None, 1.0, 1.0)
+    differences = [each.running - each.stopped for each in trials]
+    effect = sum(differences) / len(differences) / mean
+    p_value = sign_test(differences)
+    p_refute = sign_test([EFFECT * each.running - d for each, d in zip(trials, differences, strict=True)])
+    if p_value <= ALPHA and effect >= EFFECT:
+        verdict = "proven"
+    elif p_refute <= ALPHA and effect < EFFECT:
+        verdict = "refuted"
+    else:
+        verdict = "not_proven"
+    return Finding(verdict, effect, p_value, p_refute)
+
 
 RULE = "prove"
 """The rule in the audit file, by which the budget of an hour is counted."""

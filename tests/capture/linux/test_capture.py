@@ -18,7 +18,7 @@ from rogue_hunter.capture.blame import blame
 from rogue_hunter.capture.linux import futex
 from rogue_hunter.capture.linux.capture import capture_linux
 from rogue_hunter.capture.linux.futex import mutex_waits
-from rogue_hunter.capture.linux.lookups import Index, holds, inode_of, parse_locks, parse_tcp, parse_unix_diag
+from rogue_hunter.capture.linux.lookups import Index, held_files, inode_of, parse_locks, parse_tcp, parse_unix_diag
 from rogue_hunter.capture.linux.read import Late, bounded, is_native, parse_pressure_avg10
 from rogue_hunter.capture.linux.threads import Call, parse_memory, parse_stack, parse_syscall, parse_wchan
 from rogue_hunter.capture.platform import capturer, new_capture_key
@@ -410,8 +410,8 @@ def test_locks() -> None:
     assert [(w.kind, w.mode, w.waiter, w.holder, w.file) for w in parse_locks(data)] == [
         ("flock", "write", 21, 20, "00:1b:77"), ("flock", "read", 22, 20, "00:1b:77"),
         ("posix lock", "write", 31, None, "08:01:9")]
-    assert holds(b"pos:\t0\nlock:\t1: OFDLCK ADVISORY  WRITE -1 08:01:9 0 EOF\n", "08:01:9")
-    assert not holds(b"lock:\t1: -> OFDLCK ADVISORY  WRITE -1 08:01:9 0 EOF\n", "08:01:9")
+    assert held_files(b"pos:\t0\nlock:\t1: OFDLCK ADVISORY  WRITE -1 08:01:9 0 EOF\n") == {b"08:01:9"}
+    assert held_files(b"lock:\t1: -> OFDLCK ADVISORY  WRITE -1 08:01:9 0 EOF\n") == set()
 
 
 @pytest.mark.parametrize(("data", "words"), [
