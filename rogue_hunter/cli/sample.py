@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,6 +105,10 @@ def _self_check(libproc: str | None) -> int:
     from rogue_hunter.text.format import visible
 
     found = self_check(libproc)
+    if sys.platform == "darwin" and libproc is None:
+        from rogue_hunter.service.macos_check import findings
+
+        found = found.with_(findings())
     click.echo("\n".join(visible(line) for line in found.lines()))
     return run.UNAVAILABLE if found.verdict == "broken" else run.OK
 

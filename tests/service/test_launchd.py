@@ -10,6 +10,7 @@ import pytest
 
 from rogue_hunter.service.launchd import LABEL, Launchd, problems
 from rogue_hunter.service.manager import Done, Program, ServiceError, State
+from rogue_hunter.service.tailspin import Tailspin, enabled_by
 
 
 class Launchctl:
@@ -23,6 +24,7 @@ class Launchctl:
         self.disabled = False
         self.calls: list[str] = []
         self.drain, self.late, self.gui = drain, late, gui
+        self.last = "\tlast exit code = 0\n"
 
     def __call__(self, argv: Sequence[str]) -> Done:
         assert argv[0] == "/bin/launchctl"
@@ -52,7 +54,7 @@ class Launchctl:
             return Done(0, f"{target} = {{\n\tactive count = 1\n\tpath = {self.loaded}\n"
                            f"\tstate = {'running' if self.running else 'not running'}\n\n\tprogram = /x\n"
                            "\tendpoints = {\n\t\tpid = 99\n\t}\n"
-                           + ("\tpid = 4242\n" if self.running else "\tlast exit code = 0\n") + "}\n", "")
+                           + ("\tpid = 4242\n" if self.running else self.last) + "}\n", "")
         if verb == "bootout":
             self.draining = self.drain
         elif verb == "kill":
@@ -137,3 +139,77 @@ def test_a_relative_program_is_refused(tmp_path: Path) -> None:
     """launchd has no PATH."""
     with pytest.raises(ServiceError, match="relative"):
         agent(tmp_path, Launchctl(), ["rh-pipe", "--quiet"]).text()
+
+
+@pytest.mark.parametrize(("last", "word", "state"), [
+    ("\truns = 12\n\tlast terminating signal = Killed: 9\n\tlast exit reason = JETSAM_REASON_MEMORY_HIGHWATER\n",
+     "not running", State(True, "failed", True, True, None, None, "not running", "Killed: 9",
+                          "JETSAM_REASON_MEMORY_HIGHWATER", 12)),
+    ("\truns = 3\n\tlast exit code = 78: EX_CONFIG\n", "not running",
+     State(True, "failed", True, True, None, 78, "not running", None, None, 3)),
+    ("\truns = 40\n\tlast exit code = 0\n", "spawn scheduled",
+     State(True, "failed", True, True, None, 0, "spawn scheduled: launchd waits before it starts it again", None, None,
+           40)),
+    ("\tlast exit code = (never exited)\n", "not running", State(True, "stopped", True, True, None, None, "not running")),
+])
+def test_a_killed_job_and_one_in_a_crash_loop(tmp_path: Path, last: str, word: str, state: State) -> None:
+    """The line of a signal takes the place of the exit code; a job that launchd holds back has failed."""
+    fake = Launchctl()
+    service = agent(tmp_path, fake)
+    service.install()
+    fake.running, fake.last = False, last
+    ask = fake.__call__
+
+    def run(argv: Sequence[str]) -> Done:
+        done = ask(argv)
+        return Done(done.code, done.out.replace("state = not running", f"state = {word}"), done.error)
+
+    assert Launchd(Program(("/opt/bin/rh-pipe", "--quiet")), tmp_path / "state" / "rh-pipe.err", run, 501,
+                   tmp_path).state() == state
+
+
+@pytest.mark.parametrize("code", [5, 17, 37])
+def test_codes_of_a_loaded_job(tmp_path: Path, code: int) -> None:
+    """bootstrap of a job that is loaded already fails with one of three codes: no error, and no second load."""
+    fake = Launchctl()
+
+    def run(argv: Sequence[str]) -> Done:
+        done = fake(argv)
+        return Done(code, "", "already loaded") if argv[1] == "bootstrap" else done
+
+    Launchd(Program(("/opt/bin/rh-pipe", "--quiet")), tmp_path / "state" / "e", run, 501, tmp_path).install()
+    assert fake.running and fake.calls.count("bootstrap") == 1
+
+
+@pytest.mark.parametrize(("place", "warned"), [("Documents/x", True), ("Desktop", True), ("src", False)])
+def test_a_protected_folder_is_warned_of(tmp_path: Path, place: str, warned: bool) -> None:
+    """launchd may not read what lies in these folders of the user."""
+    program = str(tmp_path / place / "bin" / "rh-pipe")
+    said = agent(tmp_path, Launchctl(), [program, "--quiet"]).install()
+    assert any("TCC" in line and place.split("/", maxsplit=1)[0] in line for line in said) == warned
+
+
+def test_tailspin(tmp_path: Path) -> None:
+    """It is enabled once, and disabled by uninstall only if it was disabled before; what it says of itself is read."""
+    on = [False]
+    calls: list[list[str]] = []
+
+    def run(argv: Sequence[str]) -> Done:
+        calls.append(list(argv))
+        if argv[-1] in ("enable", "disable"):
+            on[0] = argv[-1] == "enable"
+        return Done(0, "" if on[0] is None else "tailspin is enabled\n" if on[0] else
+                    "tailspin has been disabled (default behavior)\n", "")
+
+    def tailspin() -> Tailspin:
+        return Tailspin(tmp_path / "tailspin.before", ["/usr/bin/sudo"], run)
+
+    assert tailspin().enabled() is False and tailspin().uninstall() == []
+    assert tailspin().install()[0].startswith("enabled tailspin") and tailspin().enabled() is True
+    assert ["/usr/bin/sudo", "/usr/bin/tailspin", "enable"] in calls
+    assert tailspin().install() == ["tailspin is enabled already"]
+    assert tailspin().uninstall() == ["disabled tailspin, as it was before"] and on == [False]
+    on[0] = True
+    tailspin().install()
+    assert tailspin().uninstall() == [] and on == [True]
+    assert enabled_by("usage: tailspin ...") is None

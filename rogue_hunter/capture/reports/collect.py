@@ -91,7 +91,8 @@ def reports_between(since: float, until: float, places: Sequence[Path] | None) -
                 break
             try:
                 if at <= until:
-                    found += ({**each, "file": path.name} if each["type"] in WHOLE else each for each in _records(path))
+                    found += ({**each, "file": path.name} if each["type"] in WHOLE else each
+                              for each in records_of(path))
             except PermissionError:
                 denied += 1
             except OSError as error:
@@ -120,7 +121,8 @@ def recorded(since: float, until: float, places: Sequence[Path] | None = None,
     return sorted(inside.values(), key=lambda each: -float(each["ts"])), problems
 
 
-def _records(path: Path) -> Iterator[Record]:
+def records_of(path: Path) -> Iterator[Record]:
+    """The records of one report; of a text of more than TEXT_BYTES those of its beginning. Raises OSError."""
     with path.open("rb") as file:
         start = file.read(TEXT_BYTES)
         if start[:1] == b"{":

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+import re
 import resource
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from rogue_hunter.host.macos.abi import (
     ESRCH,
@@ -51,6 +55,7 @@ from rogue_hunter.host.macos.libproc import (
     process_path,
     seconds_per_tick,
     sysctl_int,
+    sysctl_text,
 )
 from rogue_hunter.host.macos.machine import boot_time, darwin_clock, monotonic_ns
 from rogue_hunter.host.macos.slow import default_gpu_reader
@@ -84,10 +89,27 @@ class SelfCheck:
         statuses = {finding.status for finding in self.findings}
         return "broken" if "fail" in statuses else "degraded" if "warn" in statuses else "sound"
 
+    def with_(self, more: Iterable[Finding]) -> SelfCheck:
+        """These findings and others."""
+        return SelfCheck((*self.findings, *more))
+
     def lines(self) -> list[str]:
-        """For people: a line a finding, then the verdict."""
+        """For people: a line a finding, then the verdict. It can be shared: home directory, user, host and identifiers
+        are replaced by words."""
         width = max(len(finding.name) for finding in self.findings)
-        return [f"{f.status:4}  {f.name:{width}}  {f.detail}" for f in self.findings] + [f"verdict: {self.verdict}"]
+        return [f"{f.status:4}  {f.name:{width}}  {shareable(f.detail)}" for f in self.findings] + [
+            f"verdict: {self.verdict}"]
+
+
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
+def shareable(text: str) -> str:
+    """The text without the home directory, the name of the user and of the host, and identifiers of this machine."""
+    for private, word in ((str(Path.home()), "~"), (Path.home().name, "USER"), (socket.gethostname(), "HOST")):
+        if len(private) > 1:
+            text = text.replace(private, word)
+    return _UUID.sub("UUID", text)
 
 
 def self_check(library: str | Library | None = None, *, burn: Callable[[], None] | None = None) -> SelfCheck:
@@ -95,7 +117,8 @@ def self_check(library: str | Library | None = None, *, burn: Callable[[], None]
     finding. `burn` uses BURN_S of CPU time."""
     try:
         lib = library if isinstance(library, Library) else load(library)
-        checks = (_listing, _counters, _unit, _descriptions, _threads, _denials, _clocks, _whole, _gpu, _defunct)
+        checks = (_system, _listing, _counters, _unit, _descriptions, _threads, _denials, _clocks, _whole, _gpu,
+                  _defunct)
         findings = [Finding("ok", "library", f"{lib.path}: every function is there")]
     except HostError as error:
         return SelfCheck((Finding("fail", "library", str(error)),))
@@ -126,6 +149,12 @@ def _burn() -> None:
     end = time.process_time() + BURN_S
     while time.process_time() < end:
         sum(range(1000))
+
+
+def _system(lib: Library, burn: Callable[[], None]) -> _Findings:
+    known = [sysctl_text(lib, name) or "?" for name in ("kern.osproductversion", "kern.osrelease", "hw.model")]
+    yield Finding("info", "system", f"macOS {known[0]}, Darwin {known[1]}, {known[2]}, {platform.machine()}, Python "
+                  f"{platform.python_version()}")
 
 
 def _listing(lib: Library, burn: Callable[[], None]) -> _Findings:
@@ -183,7 +212,7 @@ def _descriptions(lib: Library, burn: Callable[[], None]) -> _Findings:
     ids = decode_uniqidentifier(unique) if unique is not None else (0, 0)
     yield _verdict(ids[0] > 0, "unique id", f"{ids[0]}, version {ids[1]}" if unique else f"errno {errno}", "warn")
     path = process_path(lib, pid) or b""
-    yield _verdict(path.startswith(b"/"), "path", path.decode("utf-8", "backslashreplace") or "none", "warn")
+    yield _verdict(path.startswith(b"/"), "path", f"absolute, {len(path)} bytes" if path else "none", "warn")
     buffer = ctypes.create_string_buffer(sysctl_int(lib, "kern.argmax") or 1 << 20)
     arguments, errno = process_arguments(lib, pid, buffer)
     argv = decode_arguments(arguments) if arguments is not None else []
@@ -241,7 +270,7 @@ def _whole(lib: Library, burn: Callable[[], None]) -> _Findings:
     right = busy is not None and 0 <= busy <= facts.cpus and available is not None and available > 0
     yield _verdict(right, "the machine", f"{facts.cpus} CPUs, {busy} busy, "
                    f"{(available or 0) / 2**30:.1f} of {(facts.memory_total_bytes or 0) / 2**30:.1f} GiB available")
-    yield Finding("info", "boot", facts.boot_id)
+    yield Finding("info", "boot", "by its identifier" if _UUID.fullmatch(facts.boot_id) else "by its time")
 
 
 def _gpu(lib: Library, burn: Callable[[], None]) -> _Findings:

@@ -72,8 +72,8 @@ def test_a_directory_gives_one_timeline(reports: Path) -> None:
 def test_only_the_span_asked_for(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report belongs to a time that its samples overlap; older files are not opened."""
     opened: list[Path] = []
-    read = collect._records
-    monkeypatch.setattr(collect, "_records", lambda path: [opened.append(path), *read(path)][1:])
+    read = collect.records_of
+    monkeypatch.setattr(collect, "records_of", lambda path: [opened.append(path), *read(path)][1:])
     found, _ = recorded(AT, AT + 1, [reports])
     assert {each.get("command") for each in found} == {"Crawler", "Writer"}
     opened.clear()
@@ -84,14 +84,14 @@ def test_what_cannot_be_read_is_said(reports: Path, monkeypatch: pytest.MonkeyPa
     """A protected directory (TCC), reports of other users, a missing directory: each in words; the rest is read."""
     found, problems = recorded(DAY, DAY + 86400, [reports / "missing", reports])
     assert problems == [f"{reports / 'missing'}: no such directory"] and found
-    read = collect._records
+    read = collect.records_of
 
     def denied(path: Path) -> Any:
         if "Crawler" in path.name:
             raise PermissionError(13, "Permission denied")
         return read(path)
 
-    monkeypatch.setattr(collect, "_records", denied)
+    monkeypatch.setattr(collect, "records_of", denied)
     found, problems = recorded(DAY, DAY + 86400, [reports])
     assert "Crawler" not in {each.get("command") for each in found} and len(found) > 5
     assert re.search(r": \d reports of other users cannot be read \(use an administrator\)$", problems[0])

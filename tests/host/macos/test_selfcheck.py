@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from rogue_hunter.host.macos.selfcheck import SelfCheck, self_check
+from rogue_hunter.service.macos_check import findings
+from rogue_hunter.service.manager import Done
+from tests.capture.reports.test_kinds import MAC
 from tests.macos.fake import Fake
 
 ME = (f"process me pid=self ppid={os.getppid()} uid=self cpu=real running=1 footprint=30000000 path=/usr/bin/python3 "
@@ -69,3 +75,41 @@ def test_no_library() -> None:
     """A library that does not load is the one finding."""
     result = self_check("/no/such.dylib")
     assert result.verdict == "broken" and len(result.findings) == 1
+
+
+def test_it_can_be_shared(tmp_path: Path) -> None:
+    """No name of the user or the host, no path of theirs, no identifier; and the services and reports are covered."""
+    place = tmp_path / "DiagnosticReports"
+    place.mkdir()
+    for i, file in enumerate(sorted(MAC.iterdir())):
+        (place / f"{i}-{Path.home().name}-{file.name}").write_bytes(file.read_bytes())
+    (place / "other.txt").write_text("hello\n")
+
+    def run(argv: Sequence[str]) -> Done:
+        answers = {"info": "tailspin has been disabled (default behavior)\n", "log": (
+            "2030-01-02 22:59:44 +0100 Sleep               \tEntering Sleep state due to 'x' 14 secs\n")}
+        return Done(0, answers.get(argv[-1], "\truns = 2\n\tlast terminating signal = Killed: 9\n"), "")
+
+    result = check().with_(findings(run, [place, tmp_path / "missing"], str(tmp_path / "none"), 501))
+    text = "\n".join(result.lines())
+    for private in (str(Path.home()), socket.gethostname(), str(tmp_path), "6F1C3A52"):
+        assert private not in text
+    assert "tailspin" in told(result, "warn") and "disabled, the default" in text
+    assert "runs = 2; last terminating signal = Killed: 9" in text and "1 lines, 1 sleep" in text
+    files = len(list(MAC.iterdir()))
+    assert f"{files + 1} files; of {files + 1}: 2 crash, 1 jetsam" in text and "1 of a kind not read" in text
+    assert "no such directory" in text and result.lines()[-1] == "verdict: degraded"
+
+
+def test_refusals_are_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that macOS protects, commands that are missing, a check that fails: each is a line."""
+    monkeypatch.setattr(Path, "iterdir", lambda self: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
+    found = {f.name: f for f in findings(lambda argv: Done(127, "", f"{argv[0]}: not found"), [tmp_path])}
+    assert found["reports 1"].status == "warn" and "Full Disk Access" in found["reports 1"].detail
+    assert found["tailspin"].detail == "not known: exit 127, /usr/bin/tailspin: not found"
+    assert found["sleep log"].status == "warn" and found["agent"].detail == "not loaded (exit 127)"
+
+    def broken(argv: Sequence[str]) -> Done:
+        raise ValueError("boom")
+
+    assert [f.status for f in findings(broken, [])] == ["fail", "fail", "fail"]
