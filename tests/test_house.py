@@ -38,10 +38,11 @@ HOMES: dict[str, Callable[[str], bool]] = {
     "prometheus_client": lambda path: path == "metrics.py",
     "textual": lambda path: path == "tui/app.py",
     "rich": lambda path: path == "tui/app.py",
+    "mcp": lambda path: path == "report/agent.py",
     "pynvml": lambda path: path.startswith("host/"),
 }
 """Third-party package -> its one home."""
-COSTLY = {"sqlite_utils", "tabulate", "watchdog", "prometheus_client", "pynvml", "textual", "rich"}
+COSTLY = {"sqlite_utils", "tabulate", "watchdog", "prometheus_client", "pynvml", "textual", "rich", "mcp"}
 """65 to 200 ms each: imported in the function that needs them. Widgets are subclasses of Textual's: their module is
 imported in the function that needs it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SHARED = ("options", "run", "version")
+SHARED = ("options", "run")
 """Modules of this folder that are not commands."""
 
 

@@ -71,7 +71,7 @@ def version_option(name: str, *, facts: bool = False) -> Callable[[Callable[...,
             return
         click.echo(f"{name}, version {__version__}")
         if facts:
-            from rogue_hunter.cli.version import facts as lines
+            from rogue_hunter.host.facts import facts as lines
             from rogue_hunter.text.format import visible
 
             for line in lines():

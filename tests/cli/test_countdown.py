@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.cli.pipe import Countdown
-from rogue_hunter.cli.version import facts
+from rogue_hunter.host.facts import facts
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 

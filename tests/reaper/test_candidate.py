@@ -113,7 +113,7 @@ class TestByTheMatchAlone:
 
     @pytest.mark.parametrize(("rule", "refusal"), [
         ("unheard", Refusal("no_rule", "no enabled rule is named 'unheard'")),
-        ("watch", Refusal("not_a_kill", "the action of rule watch is notify, not kill")),
+        ("watch", Refusal("not_a_kill", "the action of rule watch is notify, which leaves the process alone")),
     ])
     def test_the_rule_is_known_and_wants_an_end(self, rule: str, refusal: Refusal) -> None:
         found, _ = assess(FakeProcess(2000), rule=rule)

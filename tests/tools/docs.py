@@ -43,7 +43,7 @@ HOW = "python -m tests.tools.docs"
 GROUPS: dict[str, tuple[str, ...]] = {
     "Filters": ("sample", "score", "track", "match", "reap", "forensics"),
     "The whole": ("pipe",),
-    "Readers": ("report", "top", "tail", "metrics"),
+    "Readers": ("report", "top", "tail", "metrics", "mcp"),
     "Keepers": ("prune", "config", "service"),
     "Measuring": ("bench",),
 }
