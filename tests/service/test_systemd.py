@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from rogue_hunter.service.manager import Done, Program, ServiceError, State, program
-from rogue_hunter.service.systemd import UNIT, Systemd, quoted, unit
+from rogue_hunter.service.systemd import UNIT, Systemd, SystemSystemd, quoted, system_unit, unit, unreadable
 from tests.tools.docs import json_schema
 
 ARGV = ("/opt/a b/100%/$x/bin/rh-pipe", "--quiet", "--db", '/d/"quoted"\\ä.db')
@@ -243,3 +243,67 @@ def test_under_a_real_user_manager(clean_env: Mapping[str, str], tmp_path: Path)
     assert (stopped["state"], stopped["exit_code"], "pid" in stopped) == ("stopped", 0, False)
     assert (found["RC"], found["EVENTS"]) == ("69", "0")
     assert service("UNINSTALLED")["installed"] is False
+
+
+# -- the whole system ------------------------------------------------------------------------------------------------
+
+SYSTEM = Program(("/opt/rogue-hunter/bin/rh-pipe", "--quiet"))
+
+
+def test_the_unit_of_the_system_is_hardened(tmp_path: Path) -> None:
+    """systemd finds nothing wrong with it and gives it an exposure below 3, of 10 for a unit without any protection;
+    each capability has its reason above it, and none of them is for writing or signals."""
+    text = system_unit(SYSTEM, Path("/etc/sysusers.d/rogue-hunter.conf")).decode()
+    (capabilities,) = re.findall(r"(?m)^AmbientCapabilities=(.*)$", text)
+    assert capabilities.split() == ["CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYSLOG"]
+    assert all(f"# {name}: " in text for name in capabilities.split())
+    assert f"CapabilityBoundingSet={capabilities}\n" in text and "User=rogue-hunter\n" in text
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed: the exposure of the unit was not computed")
+    (tmp_path / UNIT).write_text(text.replace("/opt/rogue-hunter/bin/rh-pipe", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=30", "--no-pager",
+                           str(tmp_path / UNIT)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    print(done.stdout.strip().splitlines()[-1])
+    # A key that this version does not know, a call that no group has: all of that is a warning.
+    wrong = [line for line in done.stderr.splitlines() if UNIT in line]
+    assert wrong == []
+
+
+def test_only_root_installs_for_the_system(tmp_path: Path) -> None:
+    """The user and the unit are written and the user made before the unit is started; uninstall removes both files."""
+    (tmp_path / "opt").mkdir()
+    program = tmp_path / "opt/rh-pipe"
+    program.write_text("")
+    program.chmod(0o755)
+    calls: list[str] = []
+
+    def run(argv: Sequence[str]) -> Done:
+        calls.append(" ".join(argv[:4]))
+        return Done(0, "ActiveState=inactive\nUnitFileState=disabled\nMainPID=0\n" if "show" in argv else "running", "")
+
+    service = SystemSystemd(Program((str(program), "--quiet", "--hz", "2")), run, tmp_path, 0)
+    with pytest.raises(ServiceError, match="for root"):
+        SystemSystemd(SYSTEM, run, tmp_path, 1000).install()
+    open_to_all = all(part.stat().st_mode & 1 for part in program.parents)
+    if not open_to_all:  # pytest's own directory is closed to others
+        with pytest.raises(ServiceError, match="other users cannot read it"):
+            service.install()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rogue_hunter.service.systemd.unreadable", lambda program: None)
+        said = service.install()
+    assert said[0].startswith("wrote ") and (tmp_path / "etc/sysusers.d/rogue-hunter.conf").exists()
+    assert calls[0].startswith("systemd-sysusers ") and all("--user" not in call for call in calls)
+    assert service.file == tmp_path / "etc/systemd/system" / UNIT and service.arguments() == ["--hz", "2"]
+    assert len(service.uninstall()) == 3 and not service.file.exists()
+    assert not (tmp_path / "etc/sysusers.d/rogue-hunter.conf").exists()
+
+
+def test_a_program_that_others_cannot_read(tmp_path: Path) -> None:
+    """The first directory that is closed is named."""
+    assert unreadable(Path("/bin/sh")) is None
+    assert unreadable(Path("/nonexistent/rh-pipe")) == Path("/nonexistent")
+    closed = tmp_path / "closed"
+    closed.mkdir(0o700)
+    (closed / "rh-pipe").write_text("")
+    assert unreadable(closed / "rh-pipe") in (closed, *closed.parents)
