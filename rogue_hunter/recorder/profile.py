@@ -75,7 +75,7 @@ def _by_py_spy(output: bytes, pid: int, start: int, name: str) -> list[Record]:
     found = []
     for line in output.decode("utf-8", "backslashreplace").splitlines():
         stack, _, count = line.rpartition(" ")
-        if stack and count.isascii() and count.isdecimal():
+        if stack and count.isascii() and count.isdecimal() and not stack.startswith("py-spy>"):
             found.append((int(count), stack.split(";")))
     total = sum(count for count, _ in found)
     return [record("stack", pid=pid, start_ticks=start, command=name, samples=count, share=round(count / total, 4),
