@@ -8,6 +8,7 @@ signals and continues the suspect even if this one is killed (rogue_hunter.reape
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import random
@@ -25,6 +26,7 @@ from rogue_hunter.reaper.audit import AuditError
 from rogue_hunter.reaper.candidate import Candidate, Judge, manual
 from rogue_hunter.reaper.guards import HOUR_S, Budget, Refusal, disarmed
 from rogue_hunter.reaper.process import Unreadable
+from rogue_hunter.reaper.prove.keeper import READY
 from rogue_hunter.reaper.run import Setup, alone, entry_of, unauditable
 from rogue_hunter.reaper.signals import CONT, Gone, Handle
 from rogue_hunter.stream.tick import Record, record
@@ -95,7 +97,8 @@ REST_S = 0.1
 """Between two stretches, so that what had piled up is worked off."""
 GRACE_S = 0.15
 """Added to the length of a stop: after that the keeper continues the suspect by itself."""
-ANSWER_S = 2.0
+START_S, ANSWER_S = 20.0, 2.0
+"""How long the keeper may take to start, and to answer."""
 BASE_S = 0.5
 """How long the victim is watched first, to see what it waits for."""
 
@@ -125,16 +128,21 @@ class Keeper(Protocol):
 
 
 class KeeperProcess:
-    """A keeper in a process of its own, for the process behind `handle`. Raises OSError."""
+    """A keeper in a process of its own, run by `python`, for the process behind `handle`. Raises OSError."""
 
-    def __init__(self, handle: Handle, limit_s: float) -> None:
+    def __init__(self, handle: Handle, limit_s: float, python: str = sys.executable) -> None:
         self._handle = handle
         home = str(Path(rogue_hunter.__file__).resolve().parent.parent)
         path = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "rogue_hunter.reaper.prove.keeper", str(handle.fileno()), f"{limit_s:g}"],
+            [python, "-P", "-m", "rogue_hunter.reaper.prove.keeper", str(handle.fileno()), f"{limit_s:g}"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
             pass_fds=[handle.fileno()], env={**os.environ, "PYTHONPATH": path}, bufsize=0)
+        assert self._child.stdout is not None  # noqa: S101 - made with pipes
+        # Its interpreter may take seconds to start on the machine that this is about.
+        if not select.select([self._child.stdout], [], [], START_S)[0] or self._child.stdout.read(1) != READY:
+            self.close()
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
     @property
     def pid(self) -> int:
