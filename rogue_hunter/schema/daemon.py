@@ -32,8 +32,8 @@ INITIAL_STATE = (
     _f("os", str, "", "linux or macos"),
     _f("cpus", int, "", "CPUs online"),
     _f("memory_total_bytes", int, "bytes", "memory of the machine"),
-    _f("events", list, "", "open events: event, identity, command, user, entered, peak_score, peak_band, band",
-       required=True),
+    _f("events", list, "", "open events: event, identity, command, name, unit, scope, processes, user, entered, "
+       "peak_score, peak_band, band", required=True),
     _f("history", list, "", "the last ticks, oldest first: ts, max_score", required=True),
 )
 

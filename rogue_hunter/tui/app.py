@@ -42,7 +42,7 @@ MESSAGE_S = 4.0
 STYLES = {
     "": Style(), "low": Style(), "medium": Style(color="cyan"), "elevated": Style(color="yellow"),
     "high": Style(color="red"), "critical": Style(color="red", bold=True), "bold": Style(bold=True),
-    "dim": Style(dim=True), "title": Style(reverse=True), "cursor": Style(reverse=True, bold=True),
+    "dim": Style(dim=True), "title": Style(color="white", bgcolor="blue"), "cursor": Style(reverse=True, bold=True),
     "pause": Style(color="magenta", bold=True), "key": Style(color="cyan", bold=True),
 }
 
@@ -104,9 +104,12 @@ class Detail(ModalScreen[None]):
 
     def paint(self) -> None:
         """Show them as they are now."""
-        lines = self._make(self.size.width)
-        self._top = max(0, min(self._top, len(lines) - self.size.height + 1))
-        self.query_one(Lines).show(lines[self._top:self._top + self.size.height])
+        lines, room = self._make(self.size.width), max(1, self.size.height - 1)
+        self._top = max(0, min(self._top, len(lines) - room))
+        shown = lines[self._top:self._top + room]
+        blank = [((" " * self.size.width, ""),)] * (room - len(shown))
+        more = f"  {len(lines) - self._top - room} more lines" if len(lines) > self._top + room else ""
+        self.query_one(Lines).show([*shown, *blank, view.back(self.size.width, more)])
 
     def action_leave(self) -> None:
         """Back to the table."""

@@ -200,6 +200,8 @@ def _band(kind: str, found: Row) -> str:
 
 def _branch(total: Row, members: list[Row], order: Order) -> list[Entry]:
     unit = total["unit"]
+    if len(members) == 1:
+        return [Entry(key_of(members[0]), members[0])]
     head = Entry(unit, total, 0, len(members))
     if unit in order.folded:
         return [head]

@@ -216,7 +216,7 @@ def command_text(row: Row) -> str:
 
 def panels(model: Model, width: int, height: int, now: float) -> list[Line]:
     """What happened, and beside it the open and the last ended events; the latter only where there is room."""
-    left = width if width < 64 else width * 11 // 20
+    left = width if width < 64 else width - max(28, width // 3)
     log = _log(model, left, height)
     if left == width:
         return log
@@ -264,6 +264,11 @@ def foot(width: int, message: str = "") -> Line:
         line += [(key, "key"), (f" {text}  ", "")]
         used += len(key) + len(text) + 3
     return (*line, (" " * (width - used), ""))
+
+
+def back(width: int, more: str) -> Line:
+    """The keys of a screen above the table, and how many lines are further down."""
+    return (("Esc", "key"), (fill(f" back{'  up down: scroll' if more else ''}{more}", max(0, width - 3)), ""))
 
 
 # -- one process, help -------------------------------------------------------------------------------------------------

@@ -247,3 +247,26 @@ def test_a_project_can_quieten_a_hook_and_not_change_it() -> None:
     assert (quiet.type, quiet.command) == ("log", ())
     with pytest.raises(RuleError, match="cannot change what exec runs"):
         narrow(mine, {"rules": [{"name": "r", "action": {"type": "exec", "command": ["/bin/y"]}}]}, "p")
+
+
+@pytest.mark.slow
+def test_rh_pipe_runs_a_hook_once_for_a_process_and_touches_nothing(
+        spawn: Callable[..., Any], clean_env: dict[str, str], burn: Callable[[], int], tmp_path: Path) -> None:
+    """In observe mode: the hook is the user's own program. The match is repeated each minute; the hook is not."""
+    pid, out = burn(), tmp_path / "out"
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ncat >> {out}\n")
+    hook.chmod(0o755)
+    config = tmp_path / "rules.toml"
+    config.write_text('[[rules]]\nname = "loop"\nconditions = { cpu_percent_min = 5, cmdline_patterns = ["kill -0 .PPID"] }\n'
+                      f'action = {{ type = "exec", command = ["{hook}"] }}\n')
+    pipe = spawn([sys.executable, "-P", "-m", "rogue_hunter", "pipe", "-q", "-c", config, "--db", tmp_path / "x.db",
+                  "--no-socket"], env=clean_env)
+    deadline = time.monotonic() + 60
+    while not (out.exists() and any(json.loads(line)["pid"] == pid for line in out.read_text().splitlines())):
+        assert time.monotonic() < deadline and pipe.poll() is None
+        time.sleep(0.1)
+    time.sleep(1.5)     # four more ticks, in which it still matches
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sum(each["pid"] == pid for each in found) == 1 and found[0]["rule"] == "loop"
+    assert Path(f"/proc/{pid}").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -237,3 +239,28 @@ def test_those_of_a_name() -> None:
     tick = Tick(processes={key(each): each for each in rows})
     assert [each["pid"] for each in named(iter([tick]), "FIREFOX", 1000)] == [4002, 4001]
     assert [each["pid"] for each in named(iter([tick]), "", 1000)] == [4002, 4001, 4005]
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize(("answers", "words"), [(b"1\ny\n", b"root's" if os.geteuid() == 0 else b"terminated by SIGTERM"),
+                                                (b"\n", b"Which?"), (b"x\n", b"Which?")])
+def test_a_process_is_chosen_from_a_list_and_then_asked_about(
+        spawn: Callable[..., subprocess.Popen[bytes]], clean_env: dict[str, str], tmp_path: Path, answers: bytes,
+        words: bytes) -> None:
+    """rh-reap --command TEXT on a terminal of its own; the guards decide last."""
+    child = spawn(["sleep", "86399"])
+    time.sleep(2.1)     # a younger one is refused
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [sys.executable, "-P", "-m", "rogue_hunter", "reap", "--command", "86399"],
+                  {**clean_env, "HOME": str(tmp_path)})
+    os.write(master, answers)
+    shown = b""
+    with contextlib.suppress(OSError):      # the other end is closed
+        while more := os.read(master, 65536):
+            shown += more
+    os.waitpid(pid, 0)
+    os.close(master)
+    assert str(child.pid).encode() in shown and b"Which?" in shown and words in shown, shown
+    assert (child.poll() is None) is (b"terminated" not in words)

@@ -66,7 +66,7 @@ def test_a_rule_set_by_hand_has_the_same() -> None:
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (PRIORITIES, "critical high medium low"), (SIGNALS, "SIGTERM SIGKILL"), (ACTIONS, "kill notify log"),
+    (PRIORITIES, "critical high medium low"), (SIGNALS, "SIGTERM SIGKILL"), (ACTIONS, "kill renice stop freeze notify log exec webhook"),
     (LOG_LEVELS, "debug info warning error"), (URGENCIES, "low normal critical")])
 def test_the_words_and_their_order(words: tuple[str, ...], expected: str) -> None:
     assert words == tuple(expected.split())
@@ -74,7 +74,6 @@ def test_the_words_and_their_order(words: tuple[str, ...], expected: str) -> Non
 
 @pytest.mark.parametrize(("line", "words", "read"), [
     ('priority = "{}"', PRIORITIES, lambda rule: rule.priority),
-    ('action = {{ type = "{}" }}', ACTIONS, lambda rule: rule.action.type),
     ('action = {{ signal = "{}" }}', SIGNALS, lambda rule: rule.action.signal),
     ('action = {{ log_level = "{}" }}', LOG_LEVELS, lambda rule: rule.action.log_level),
 ])
@@ -83,6 +82,15 @@ def test_each_word_is_taken_as_it_is_written(line: str, words: tuple[str, ...], 
     for wrong in ("", words[0].swapcase(), words[0] + " ", "x"):
         with pytest.raises(RuleError, match=f"must be one of {', '.join(words)}, not "):
             one(line.format(wrong))
+
+
+def test_each_type_of_action_is_taken_as_it_is_written() -> None:
+    """A hook needs what it runs."""
+    more = {"exec": ', command = ["/x"]', "webhook": ', url = "https://x/"'}
+    for kind in ACTIONS:
+        assert one(f'action = {{ type = "{kind}"{more.get(kind, "")} }}').action.type == kind
+    with pytest.raises(RuleError, match=f"must be one of {', '.join(ACTIONS)}, not "):
+        one('action = { type = "KILL" }')
 
 
 def test_a_file_that_cannot_be_used_is_exit_78() -> None:

@@ -102,6 +102,7 @@ def test_a_tree_that_folds() -> None:
     async def steps(top: Top, pilot: Any) -> None:
         await pilot.press("t")
         assert table(top)[0].rstrip().endswith("▾ make[4000] (2)") and "python3 backup.py" in table(top)[1]
+        assert "dd if=/dev/sda" in table(top)[3]       # a unit of one process is that process
         await pilot.press("home", "enter")
         assert table(top)[0].rstrip().endswith("▸ make[4000] (2)") and "backup" not in table(top)[1]
         await pilot.press("k")

@@ -58,7 +58,7 @@ def test_a_tree_has_the_sums_of_each_unit_and_its_processes_below(model: Model) 
     assert first.row["cpu_percent"] == 144.5 and first.row["score"] == 72 and first.row["band"] == "high"
     assert [(entry.row["pid"], entry.depth) for entry in below] == [(4001, 1), (4002, 1)]
     folded = model.entries(Order(tree=True, folded={"make[4000]"}))
-    assert len(folded) == len(entries) - 2 and folded[1].key == "cron.service"
+    assert len(folded) == len(entries) - 2 and folded[1].key == (4003, 1000)
 
 
 def test_only_the_rogues(model: Model) -> None:

@@ -32,7 +32,8 @@ BULKY = frozenset({"spindump_report", "spindump_process", "spindump_thread", "sp
                    "buffer_context"})
 """Records of a capture that are not sent: thousands of lines, which are in the database."""
 
-_SENT = ("event", "boot_id", "pid", "start_ticks", "command", "user", "entered", "peak_score", "peak_band", "band")
+_SENT = ("event", "boot_id", "pid", "start_ticks", "command", "name", "unit", "scope", "processes", "user", "entered",
+         "peak_score", "peak_band", "band")
 
 
 class Clients(Protocol):
