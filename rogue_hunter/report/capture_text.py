@@ -51,7 +51,7 @@ def _suspect_line(each: Record) -> str:
         of = f" on a machine of {size(each['memory_total_bytes'])}" if each.get("memory_total_bytes") else ""
         words.append(f"memory {size(each['memory_bytes'])}{of}")
     lasted = f" for {duration(each['unresponsive_s'])}" if "unresponsive_s" in each else ""
-    why = {"unresponsive": f"did not respond{lasted}", "target": "is what the report is about",
+    why = {"unresponsive": f"did not respond{lasted}", "target": "is the subject of the report",
            "cpu": "used most CPU time", "memory": "holds most memory"}[each["reason"]]
     return f"{each['command']} [{each.get('pid', '?')}] {why}" + (f": {'; '.join(words)}" if words else "")
 

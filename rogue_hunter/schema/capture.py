@@ -118,7 +118,7 @@ SPINDUMP_REPORT = (
        platforms="macos"),
     _f("cpu_busy_cores", float, "cores", "average number of busy CPUs while sampling, from idle_seconds",
        platforms="macos"),
-    _f("identifier", str, "", "bundle identifier of the process that the report is about", platforms="macos"),
+    _f("identifier", str, "", "bundle identifier of the process that the report examines", platforms="macos"),
     _f("team_id", str, "", "team that signed it", platforms="macos"),
     *_who("parent", "its parent"), *_who("responsible", "the application on whose behalf it runs"),
     *diagnostics.MACHINE,

@@ -8,7 +8,7 @@ RESOURCE_UNITS = ("cpu_seconds", "wakeups", "bytes")
 """What `amount` counts. `average` and `limit` are in percent of a core, wakeups a second, bytes a second."""
 SLEEP_KINDS = ("sleep", "wake", "dark_wake")
 SUSPECT_REASONS = ("unresponsive", "target", "cpu", "memory")
-"""unresponsive: the report says that it did not respond. target: the report is about it. cpu: it used most of the CPU
+"""unresponsive: it did not respond, by the report. target: the subject of the report. cpu: it used most of the CPU
 time. memory: it held most of the memory."""
 
 
@@ -92,7 +92,7 @@ RESOURCE_PROCESS = (
     _f("team_id", str, "", "team that signed it"),
     _f("architecture", str, "", "architecture of the program"),
     *_RELATED,
-    _f("thread_id", str, "", "the thread, if the section is about one"),
+    _f("thread_id", str, "", "the thread, if the section describes one"),
     _f("memory_bytes", int, "bytes", "physical footprint at the end"),
     _f("memory_before_bytes", int, "bytes", "the same at the beginning, if it changed"),
     _f("memory_peak_bytes", int, "bytes", "the highest in between"),

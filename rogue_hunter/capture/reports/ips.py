@@ -86,7 +86,7 @@ def header_of(line: bytes) -> Json | None:
 
 
 def common(head: Json) -> dict[str, Any]:
-    """What the first line tells that text after it may lack."""
+    """Fields of the first line that the text after it may lack."""
     return {name: value for name, value in (
         ("ts", _time(head.get("timestamp"))), ("os_version", _text(head.get("os_version"))),
         ("command", _text(head.get("app_name") or head.get("name"), NAME_LIMIT))) if value is not None}

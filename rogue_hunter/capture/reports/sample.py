@@ -140,7 +140,7 @@ def _frame(rest: bytes) -> str:
 def parse(lines: Iterable[bytes], *, frames_of: FramesOf | None = None, capture: str | None = None) -> Iterator[Record]:
     """The process, its threads, and a spindump_report of the format `sample`; of several reports one after the other.
 
-    Never raises because of the content. A thread has no state: sample does not print it, the leaf tells it.
+    Never raises because of the content. A thread has no state: sample does not print it, the leaf shows it.
     """
     parser = _Parser(frames_of, capture)
     for line in lines:

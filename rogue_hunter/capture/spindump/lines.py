@@ -62,7 +62,7 @@ class ThreadLine(NamedTuple):
 
     @property
     def aggregated(self) -> bool:
-        """True when the line is about several threads."""
+        """True when the line describes several threads."""
         return self.thread_id.startswith("<") or "," in self.thread_id
 
 

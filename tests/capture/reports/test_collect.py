@@ -80,7 +80,7 @@ def test_only_the_span_asked_for(reports: Path, monkeypatch: pytest.MonkeyPatch)
     assert recorded(DAY + 86400 * 9, DAY + 86400 * 10, [reports]) == ([], []) and opened == []
 
 
-def test_what_cannot_be_read_is_said(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_reported(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A protected directory (TCC), reports of other users, a missing directory: each in words; the rest is read."""
     found, problems = recorded(DAY, DAY + 86400, [reports / "missing", reports])
     assert problems == [f"{reports / 'missing'}: no such directory"] and found
@@ -100,7 +100,7 @@ def test_what_cannot_be_read_is_said(reports: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_sleep_log() -> None:
-    """What pmset tells is in the timeline; None where it cannot be asked."""
+    """The output of pmset is in the timeline; None where it cannot be run."""
     events = [SleepWakeEvent(SleepWakeType.SLEEP, AT, "Software Sleep"), SleepWakeEvent(SleepWakeType.DARK_WAKE, AT + 9, "rtc")]
     found, _ = recorded(AT - 10, AT + 10, [], lambda within: events)
     assert found == [] or [each["what"] for each in found] == ["wake", "sleep"]

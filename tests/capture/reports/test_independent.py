@@ -54,7 +54,7 @@ def test_spindumps(path: Path) -> None:
 
 @pytest.mark.parametrize("path", samples("spindump/macos-*"))
 def test_keys_of_spindumps(path: Path) -> None:
-    """Every value of a key of a process that stands in the report is in its records, as often."""
+    """Every value of a key of a process in the report is in its records, as often."""
     text = path.read_text("utf-8", "backslashreplace")
     processes = of(parsed(path.read_bytes()), "spindump_process")
     for key, field in (("UUID", "uuid"), ("Codesigning ID", "codesigning_id"), ("Sudden Term", "sudden_termination"),

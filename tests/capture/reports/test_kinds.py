@@ -141,7 +141,7 @@ def test_a_real_sample(path: Path) -> None:
 
 
 def test_a_sample_that_was_cut() -> None:
-    """It is said, and what could be read is there."""
+    """It is reported, and the readable part is kept."""
     data = (MAC / "Editor_2030-01-02-170000_test.sample.txt").read_bytes()
     records = parsed(data[: data.index(b"Total number")])
     assert [e["message"][:24] for e in of(records, "error")] == ["the report is incomplete"]
