@@ -8,12 +8,15 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import HealthCheck, settings
 
+from rogue_hunter.cli import run as cli_run
 from tests.tools.processes import dies_with_us
 
 REPO = Path(__file__).resolve().parent.parent
@@ -183,3 +186,30 @@ def rh(clean_env: Mapping[str, str]) -> Callable[..., subprocess.CompletedProces
         )
 
     return run
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+               ) -> Iterator[Callable[[click.Command], Callable[..., subprocess.CompletedProcess[bytes]]]]:
+    """A command as a function that runs it here, in UTC, without a configuration: a start of Python for each run would
+    take long. Keyword arguments are variables of its environment."""
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    time.tzset()
+    mask = os.umask(0o077)
+
+    def made(command: click.Command) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+        def run(*args: str | Path, **env: str) -> subprocess.CompletedProcess[bytes]:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in env.items():
+                    patch.setenv(name, value)
+                code = cli_run.run(command, [str(arg) for arg in args])
+            printed = capfdbinary.readouterr()
+            return subprocess.CompletedProcess(args, code, printed.out, printed.err)
+        return run
+
+    yield made
+    os.umask(mask)
+    monkeypatch.undo()
+    time.tzset()

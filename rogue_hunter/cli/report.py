@@ -153,7 +153,8 @@ class _ViewCommand(click.Command):
             if not having or len(having) > 5:
                 raise
             verb = "have" if len(having) > 1 else "has"
-            message = f"{name} has no option {error.option_name}; {' and '.join(having)} {verb}"
+            which = " and ".join(filter(None, (", ".join(having[:-1]), having[-1])))
+            message = f"{name} has no option {error.option_name}; {which} {verb}"
             raise click.UsageError(message, ctx) from None
         except click.MissingParameter as error:
             missing = error.param.make_metavar(ctx) if error.param is not None else ""

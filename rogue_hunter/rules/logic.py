@@ -33,10 +33,22 @@ NS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class AllOf:
+class _Several:
+    nodes: tuple[Node, ...]
+
+    def walk(self) -> Iterator[Node]:
+        yield self  # type: ignore[misc]
+        for node in self.nodes:
+            yield from node.walk()
+
+    def unknown(self, s: Subject) -> str:
+        return next((node.unknown(s) for node in self.nodes if node.verdict(s)[0] is None), "")
+
+
+class AllOf(_Several):
     """Every one of these holds."""
 
-    nodes: tuple[Node, ...]
+    __slots__ = ()
 
     def verdict(self, s: Subject) -> Verdict:
         answer: bool | None = True
@@ -50,24 +62,15 @@ class AllOf:
             due = min(due, when)
         return answer, due
 
-    def walk(self) -> Iterator[Node]:
-        yield self
-        for node in self.nodes:
-            yield from node.walk()
-
-    def unknown(self, s: Subject) -> str:
-        return _first_unknown(self.nodes, s)
-
     def explain(self, s: Subject) -> Iterator[Term]:
         for node in self.nodes:
             yield from node.explain(s)
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(_Several):
     """At least one of these holds."""
 
-    nodes: tuple[Node, ...]
+    __slots__ = ()
 
     def verdict(self, s: Subject) -> Verdict:
         answer: bool | None = False
@@ -80,14 +83,6 @@ class AnyOf:
                 answer = None
             due = min(due, when)
         return answer, due
-
-    def walk(self) -> Iterator[Node]:
-        yield self
-        for node in self.nodes:
-            yield from node.walk()
-
-    def unknown(self, s: Subject) -> str:
-        return _first_unknown(self.nodes, s)
 
     def explain(self, s: Subject) -> Iterator[Term]:
         for node in self.nodes:
@@ -115,10 +110,6 @@ class NoneOf:
 
     def explain(self, s: Subject) -> Iterator[Term]:
         return iter(())
-
-
-def _first_unknown(nodes: Iterable[Node], s: Subject) -> str:
-    return next((node.unknown(s) for node in nodes if node.verdict(s)[0] is None), "")
 
 
 def cost(node: Node) -> int:

@@ -12,14 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.report import command
 from rogue_hunter.report.database import source
 from rogue_hunter.report.queries import Period
@@ -51,26 +50,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> Iterator[Run]:
-    """Run rh-report in this process, in UTC, without a configuration: a start of Python for each would take long."""
-    monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
-    monkeypatch.delenv("COLUMNS", raising=False)
-    time.tzset()
-    mask = os.umask(0o077)
-
-    def run(*args: str | Path, **env: str) -> subprocess.CompletedProcess[bytes]:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in env.items():
-                patch.setenv(name, value)
-            code = cli_run.run(command, [str(arg) for arg in args])
-        printed = capfdbinary.readouterr()
-        return subprocess.CompletedProcess(args, code, printed.out, printed.err)
-
-    yield run
-    os.umask(mask)
-    monkeypatch.undo()
-    time.tzset()
+def call(in_process: Callable[..., Run]) -> Run:
+    """rh-report in this process."""
+    return in_process(command)
 
 
 @pytest.fixture
@@ -380,8 +362,8 @@ def test_status_while_the_lock_is_held(call: Run, tmp_path: Path, age: float, wa
     (("diff", "a"), 2, "diff: missing B"),
     (("sql", "SELECT 1", "SELECT 2"), 2, "unexpected extra argument (SELECT 2)"),
     (("sql", "SELECT 1", "--since", "1h"), 2, "No such option '--since'"),
-    (("top", "--at", "14:32"), 2, "top has no option --at; why has"),
-    (("events", "--by", "unit"), 2, "events has no option --by; offenders and top have"),
+    (("top", "--at", "14:32"), 2, "top has no option --at; why, html and trace have"),
+    (("events", "--by", "unit"), 2, "events has no option --by; offenders, usage and top have"),
     (("why", "--at", "1h", "--since", "2h"), 2, "--at is a moment"),
     (("pause", "99"), 65, "99: no such pause"),
     (("top", "--exit-code"), 2, "top has no option --exit-code; status has"),

@@ -5,18 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import random
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.report import VIEWS, command
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.views.view import spark
@@ -56,23 +53,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> Iterator[Run]:
-    """Run rh-report in this process, in UTC, without a configuration."""
-    monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
+def call(in_process: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """rh-report in this process, on 120 columns."""
     monkeypatch.setenv("COLUMNS", "120")
-    time.tzset()
-    mask = os.umask(0o077)
-
-    def run(*args: str | Path) -> subprocess.CompletedProcess[bytes]:
-        code = cli_run.run(command, [str(arg) for arg in args])
-        printed = capfdbinary.readouterr()
-        return subprocess.CompletedProcess(args, code, printed.out, printed.err)
-
-    yield run
-    os.umask(mask)
-    monkeypatch.undo()
-    time.tzset()
+    return in_process(command)
 
 
 @pytest.fixture
@@ -276,7 +260,7 @@ def test_a_hostile_name_never_reaches_a_terminal(report: Run, view: str) -> None
 def test_one_loop_over_all_views_with_the_same_options(report: Run) -> None:
     """A script gives every view without an argument the same period: it is used, or ignored where it means nothing."""
     for name, view in VIEWS.items():
-        if not view.names:
+        if not view.names and view.period != "refused":
             assert report(name, *PERIOD, "--command", "hog").returncode == 0, name
 
 

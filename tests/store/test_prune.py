@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing as closed
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.prune import command
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.schema.field import Field
@@ -326,19 +325,10 @@ def test_any_text_is_a_size_or_an_error(text: str) -> None:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> Iterator[Run]:
-    """Run rh-prune in this process, without a configuration."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
+def call(in_process: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """rh-prune in this process, at a fixed time."""
     monkeypatch.setattr("time.time", lambda: NOW)
-    mask = os.umask(0o077)
-
-    def run(*args: str | Path) -> subprocess.CompletedProcess[bytes]:
-        code = cli_run.run(command, [str(arg) for arg in args])
-        printed = capfdbinary.readouterr()
-        return subprocess.CompletedProcess(args, code, printed.out, printed.err)
-
-    yield run
-    os.umask(mask)
+    return in_process(command)
 
 
 def said(done: subprocess.CompletedProcess[bytes], code: int = 0) -> dict[str, Any]:
