@@ -38,7 +38,7 @@ def test_the_sign_test() -> None:
 
 
 def test_verdicts() -> None:
-    """A victim that recovers, one that does not, one that does not wait, and one of which nothing can be told."""
+    """A victim that recovers, one that does not, one that does not wait, and one without enough data."""
     rng = random.Random(2)
     guilty = [Trial(500 + rng.gauss(0, 40), 60 + rng.gauss(0, 40)) for _ in range(8)]
     innocent = [Trial(500 + rng.gauss(0, 20), 500 + rng.gauss(0, 20)) for _ in range(10)]
@@ -91,7 +91,7 @@ def kept(suspect: Suspect, data: bytes, limit_s: float = 5.0) -> bytes:
 
 
 @pytest.mark.parametrize("data", [b"", b"s", b"sc", b"ss", b"scs", b"x", b"sx", b"c", b"scscsc" * 20])
-def test_whatever_a_keeper_reads_the_suspect_runs_at_the_end(data: bytes) -> None:
+def test_after_any_input_of_the_keeper_the_suspect_runs_at_the_end(data: bytes) -> None:
     """And when a signal fails, because the suspect is gone."""
     suspect = Suspect()
     answer = kept(suspect, data)

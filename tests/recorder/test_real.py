@@ -184,7 +184,7 @@ print(rings is None, why)
 
 @pytest.mark.parametrize("number, words", [(1, "no permission"), (38, "no perf_event_open"), (13, "no permission")])
 def test_a_sandbox_that_refuses(number: int, words: str) -> None:
-    """seccomp with EPERM, as containers have it, with ENOSYS, and with EACCES: nothing is recorded, and it is said why."""
+    """seccomp with EPERM, as containers have it, with ENOSYS, and with EACCES: nothing is recorded, and the reason is logged."""
     done = subprocess.run([sys.executable, "-c", REFUSED, str(number), str(REPO)], capture_output=True, text=True,
                           check=False)
     assert done.returncode == 0, done.stderr

@@ -139,7 +139,7 @@ class KeeperProcess:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
             pass_fds=[handle.fileno()], env={**os.environ, "PYTHONPATH": path}, bufsize=0)
         assert self._child.stdout is not None  # noqa: S101 - made with pipes
-        # Its interpreter may take seconds to start on the machine that this is about.
+        # Its interpreter may take seconds to start on a machine that is slow.
         if not select.select([self._child.stdout], [], [], START_S)[0] or self._child.stdout.read(1) != READY:
             self.close()
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
