@@ -256,7 +256,7 @@ def test_the_same_numbers_as_rh_report_while_rh_pipe_writes(live: tuple[Path, st
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="rh-pipe's live run here is of Linux")
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: the pages were not looked at in a browser")
-@pytest.mark.parametrize("page", ["", "offenders", "recent_pauses", "timeline"])
+@pytest.mark.parametrize("page", ["", "offenders", "recent_pauses", "timeline", "pauses/1", "dashboard"])
 def test_a_real_browser_shows_it(live: tuple[Path, str], tmp_path: Path, page: str) -> None:
     """Headless Chromium draws the page: the rows are in it, and the picture is not blank."""
     db, address = live
@@ -264,13 +264,21 @@ def test_a_real_browser_shows_it(live: tuple[Path, str], tmp_path: Path, page: s
              "--disable-background-networking", "--disable-component-update", "--disable-sync",
              f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,900"]
     url = f"{address}/{USUAL}/{page}" if page else f"{address}/{USUAL}"
+    if page == "dashboard":
+        flags.append("--virtual-time-budget=5000")      # the charts are fetched and drawn
+        url = f"{address}/-/dashboards/{USUAL}"
     picture = tmp_path / "page.png"
     browser = [str(CHROMIUM), *flags]
     subprocess.run([*browser, f"--screenshot={picture}", url], capture_output=True, timeout=120, check=True)
     drawn = subprocess.run([*browser, "--dump-dom", url], capture_output=True, timeout=120, check=True).stdout.decode()
     queries = metadata()["databases"][USUAL]["queries"]
-    if page:
-        assert queries[page]["title"] in drawn
+    if page == "dashboard":
+        titles = [chart["title"] for chart in metadata()["plugins"]["datasette-dashboards"][USUAL]["charts"].values()]
+        assert all(title in drawn for title in titles) and drawn.count("vega-embed") >= 6
+    elif page == "pauses/1":
+        assert "pause_culprits" in drawn and re.search(r">\d{4}-\d\d-\d\d \d\d:\d\d:\d\d<", drawn)
+    elif page:
+        assert queries[page]["title"] in drawn and (page != "recent_pauses" or f'href="/{USUAL}/pauses/1"' in drawn)
         (name,) = rows(db, "SELECT command FROM process_events LIMIT 1")[0]
         assert (">stopped<" in drawn) if page == "recent_pauses" else (f">{name}<" in drawn)
     else:
@@ -278,4 +286,4 @@ def test_a_real_browser_shows_it(live: tuple[Path, str], tmp_path: Path, page: s
     data = picture.read_bytes()
     assert data.startswith(b"\x89PNG") and len(data) > 15_000
     if place := os.environ.get("RH_SCREENSHOTS"):
-        shutil.copy(picture, Path(place) / f"datasette-{page or 'index'}.png")
+        shutil.copy(picture, Path(place) / f"datasette-{page.replace('/', '-') or 'index'}.png")
