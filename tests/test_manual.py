@@ -25,7 +25,8 @@ from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
 from tests.test_house import PACKAGE, ROOMS
 from tests.tools.docs import subcommands
-from tests.tools.ticks import closing, key, row
+from tests.tools.reports import hog
+from tests.tools.ticks import closing, key, lines, row, stream
 
 REPO = Path(__file__).resolve().parent.parent
 PAGES = sorted((REPO / "man").glob("*.[1-9]"))
@@ -215,6 +216,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, clean_env: Mapping[str, str]
     shutil.copy(RECORDED, at / "recorded.ndjson")
     (at / "other.toml").write_text('[bands]\ntracking = "medium"\n')
     (at / "my.toml").write_text("")
+    for name in ("before", "after"):
+        (at / f"{name}.ndjson").write_bytes(lines(list(stream([[hog(7, 76)]] * 2))))
     (at / "bin").mkdir()
     ends = {"rh-sample": "-n 2 --hz 10", "rh-pipe": "--for 1s --hz 5"}
     for name in COMMANDS:
@@ -279,8 +282,8 @@ def test_the_worked_examples_of_the_overview_are_true(
     rows = {key(made): made for made in hogs + idle}
     machine = closing(0, len(rows), cpus=cores, cpu_busy_cores=count * percent / 100)
     (scored,) = chain([Tick(machine, rows, set(rows))], Score(Config()))
-    for hog in hogs:
-        made = scored.processes[key(hog)]
+    for one in hogs:
+        made = scored.processes[key(one)]
         assert (made["score"], made["band"]) == (points, band)
         assert made["disproportionality"] == pytest.approx(times, rel=0.01)
 

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.test_house import FILES
 from tests.tools.launchers import REPO, need_registry
 
 PROJECT: dict[str, Any] = tomllib.loads((REPO / "pyproject.toml").read_text())
@@ -121,7 +122,7 @@ def test_only_declared_libraries_are_imported() -> None:
     named = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
     modules = {canonicalize_name(Requirement(each).name).replace("-", "_") for each in named}
     modules = (modules - {"nvidia_ml_py"}) | {"pynvml", "rogue_hunter"}
-    for path in sorted((REPO / "rogue_hunter").rglob("*.py")):
+    for path in FILES:
         for node in ast.walk(ast.parse(path.read_bytes())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:

@@ -152,10 +152,7 @@ def test_a_runaway_process(run: Run, home: tuple[Path, dict[str, str], int]) -> 
     assert action["pid"] == home[2] and action["outcome"] in ("dry_run", "refused")
 
 
-def test_what_woke_the_disk(run: Run, home: tuple[Path, dict[str, str], int]) -> None:
-    """The minute is written when it is over: here only the form of the answer is looked at, at any time of day."""
-    at, env, _ = home
-    done = subprocess.run(["rh-report", "usage", "--by", "disk", "--table"], env=env, cwd=at, capture_output=True, text=True,
-                          check=False, timeout=60, executable=at / "bin" / "rh-report")
-    assert done.returncode == 0 and ("COMMAND" in done.stdout or "No usage of disk" in done.stdout), done.stderr
-    assert recipes()["rh-report usage"] == "rh-report usage --by disk --since 00:00 --until 06:00"
+def test_what_woke_the_disk(run: Run) -> None:
+    """A minute is written when it is over, so there may be none yet."""
+    found = [wire.loads(line.encode()) for line in run("rh-report usage").splitlines()]
+    assert all(each["type"] == "report_usage" and each["disk_bytes"] > 0 for each in found)

@@ -321,7 +321,7 @@ Examples:
   rh-report why --at 14:32   why was it slow then?
   rh-report pauses --since 7d
   rh-report offenders --since 30d --by unit
-  rh-report usage --by disk --since 00:00 --until 06:00
+  rh-report usage --by disk --since 8h
   rh-report flame --pause 12 | flamegraph.pl > pause.svg
   rh-report events --since 2d --command chrome
   rh-report events --csv --columns entry_time,command,peak_score > events.csv

@@ -337,3 +337,18 @@ def test_the_trace_is_of_chrome_trace_events(report: Report) -> None:
     assert pause["name"] == "pause: cpu" and pause["args"]["culprits"][0].startswith("ffmpeg (pid 7)")
     assert [e["s"] for e in events if e["ph"] == "i"] == ["g"]
     assert {e["name"] for e in events if e["ph"] == "C" and e["pid"] == 1} >= {"busy cores", "disk, MiB/s", "available memory, MiB"}
+
+
+# -- usage ---------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("by", "command"), [("cpu", "ffmpeg"), ("disk", "rsync"), ("memory", HOSTILE), ("wakeups", None)])
+def test_usage_is_ranked_by_the_resource_that_was_asked_for(report: Report, by: str, command: str | None) -> None:
+    """Sums of the minutes, the highest minute of memory, and the minute in which a command used most."""
+    rows = [json.loads(line) for line in report("usage", "--by", by, *PERIOD, "--ndjson").splitlines()]
+    column = {"cpu": "cpu_seconds", "memory": "memory_bytes", "disk": "disk_bytes", "wakeups": "wakeups"}[by]
+    amounts = [row[column] for row in rows]
+    assert amounts == sorted(amounts, reverse=True) and amounts[-1] > 0
+    assert command is None or "".join(c for c in rows[0]["command"] if c.isprintable())[:12] == "".join(
+        c for c in command if c.isprintable())[:12]
+    assert all(row["peak_minute"] % 60 == 0 and START - 120 <= row["peak_minute"] <= START + 180 for row in rows)
+    assert report("usage", "--by", by, *PERIOD, "--table", "-n", "1").count("\n") == 3
