@@ -36,7 +36,7 @@ LIVE_S = 130.0
 """How far back the slices in the memory of a running rh-pipe can reach: two minutes and the running slice."""
 WHOLE_S = 1800.0
 """Up to this length all slices of a period are judged; of a longer one those that can have been short, and sums."""
-SHORT_MOST = 240
+SHORT_MOST = 120
 """Slices or minutes of a long period that are judged one by one: those that were worst."""
 OLD_MOST = 20
 STRETCHES = 180

@@ -159,6 +159,17 @@ def machine(connection: sqlite3.Connection, since: float, until: float) -> list[
         f"SELECT {_COLUMNS} FROM machine_minutes WHERE minute >= ? AND minute < ? ORDER BY minute", (since, until))]
 
 
+def highest_minutes(connection: sqlite3.Connection, since: float, until: float, step: int) -> dict[int, Minute]:
+    """For each stretch of `step` seconds, by its number: how many minutes, and the highest of them: cpu and memory as
+    parts, disk in ms/s of full pressure, pauses in seconds."""
+    return {row["stretch"]: known(row) for row in connection.execute(
+        "SELECT CAST((minute - :since) / :step AS INTEGER) AS stretch, count(*) AS minutes, "
+        "max(coalesce(cpu_busy_cores, 0) / max(coalesce(cpus, 1), 1)) AS cpu, "
+        "max(1 - 1.0 * memory_available_bytes / memory_total_bytes) AS memory, max(pressure_io_full_ms_per_s) AS disk, "
+        "max(coalesce(pause_s, 0)) AS pauses FROM machine_minutes WHERE minute >= :since AND minute < :until "
+        "GROUP BY stretch", {"since": since, "until": until, "step": float(step)})}
+
+
 def neighbours(connection: sqlite3.Connection, since: float, until: float) -> tuple[Minute | None, Minute | None]:
     """The last minute before `since` and the first one from `until` on."""
     before = connection.execute(f"SELECT {_COLUMNS} FROM machine_minutes WHERE minute < ? ORDER BY minute DESC LIMIT 1",

@@ -11,7 +11,7 @@ from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import Evidence, Live, at_moment, of_now, over
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer, Style
-from rogue_hunter.report.sentences import moment, percent
+from rogue_hunter.report.sentences import moment, percent, period_words
 from rogue_hunter.report.verdict_text import cause_fields, cause_words, cleared_words, taker_name, title, victim_fields
 from rogue_hunter.report.views.view import Asked, recorded_lines
 from rogue_hunter.stream.tick import Record, record
@@ -83,7 +83,7 @@ def _when(source: Source, found: Evidence) -> str:
         return f"in the last {duration(now - window.since)}"
     if found.at is not None:
         return f"at {moment(found.at, now)}"
-    return f"from {moment(window.since, now)} to {moment(window.until, now)}"
+    return period_words(window.since, window.until, now)
 
 
 def headline(source: Source, found: Evidence, judged: Verdict, recorded: Sequence[Record] = ()) -> str:
@@ -156,28 +156,13 @@ def _sparks(source: Source, found: Evidence) -> list[str]:
     middle = found.at if found.at is not None else (window.since + window.until) / 2
     reach = max(60.0 * SPARK_MINUTES, (window.until - window.since) / 2)
     low = (middle - reach) // 60 * 60
-    minutes = history.machine(source.reader, low, middle + reach)
-    if len(minutes) < 2 or found.absent:
-        return []
     step = max(1, ceil(2 * reach / 60 / SPARK_BLOCKS)) * 60
     slots = int(2 * reach // step) + 1
-
-    def line(value: object, top: float) -> str:
-        held: list[float | None] = [None] * slots
-        for m in minutes:
-            made = value(m)  # type: ignore[operator]
-            at = int((m["minute"] - low) // step)
-            if made is not None and at < slots:
-                held[at] = max(held[at] or 0.0, made)
-        return sparkline(held, top)
-
-    rows = [
-        ("cpu", line(lambda m: m.get("cpu_busy_cores", 0.0) / (m.get("cpus") or 1), 1.0)),
-        ("memory", line(lambda m: 1 - m["memory_available_bytes"] / m["memory_total_bytes"]
-                        if m.get("memory_total_bytes") and "memory_available_bytes" in m else None, 1.0)),
-        ("disk", line(lambda m: m.get("pressure_io_full_ms_per_s"), 1000.0)),
-        ("pauses", line(lambda m: m.get("pause_s", 0.0), 0.0)),
-    ]
-    made = [f"{label:<8}{blocks.rstrip()}" for label, blocks in rows if blocks.strip()]
+    highest = history.highest_minutes(source.reader, low, middle + reach, step) if not found.absent else {}
+    if sum(row["minutes"] for row in highest.values()) < 2:
+        return []
+    lines = [(label, sparkline([highest[at].get(label) if at in highest else None for at in range(slots)], top))
+             for label, top in (("cpu", 1.0), ("memory", 1.0), ("disk", 1000.0), ("pauses", 0.0))]
+    made = [f"{label:<8}{blocks.rstrip()}" for label, blocks in lines if blocks.strip()]
     return [*made, f"{'':<8}{moment(low, source.now)} to {moment(low + slots * step, source.now)}, "
             f"{'a minute' if step == 60 else duration(step)} each"]
