@@ -244,7 +244,7 @@ def _summed(source: Source, step: int, since: float, until: float, width: float,
                    slices.sums(source.reader, step, what, since, until, width).items()}
             for what in ("process", "group")}
     for one in alone:
-        number = int((one.start - since) // width)
+        number = int((one.start // step * step - since) // width)    # that of its minute or hour
         if number not in machine or not since <= one.start < until:
             continue
         whole, seconds = machine[number], float(machine[number]["seconds"])

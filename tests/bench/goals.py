@@ -96,6 +96,7 @@ def verdicts(made: Document) -> Iterator[Verdict]:
     yield Verdict("memory: under 0.1 MB for 100,000 ticks", slope and slope["mb_per_100k_ticks"] < 0.1,
                   f"{slope['mb_per_100k_ticks']:+.3f} MB" if slope else "-")
     for name, goal, limit in (("rh-report why", "rh-report why on a month: under 300 ms", 300),
+                              ("rh-report of a busy day", "rh-report of a busy day: under 300 ms", 300),
                               ("rh-sample --help", "rh-sample --help: under 80 ms", 80)):
         found = made["start_up"].get(name)
         yield _judged(goal, Spread.from_document(found["wall_ms"]) if found else None,

@@ -1,7 +1,8 @@
 """How long the commands take from their start to their end: the median of several runs, in turns.
 
 Wall time is what a user waits, so the goals use it; a machine that does other things makes it longer, which the
-CPU time beside it shows. `rh-report why` is asked about a trouble in a month's database (tests/tools/history.py).
+CPU time beside it shows. `rh-report why` is asked about a trouble in a month's database (tests/tools/history.py), and
+the summary about a busy day (tests/tools/slices.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench.build import REPO
+from tests.tools.slices import DAY, FIRST
 
 BIN = REPO / "bin"
 RUN_TIMEOUT_S = 30.0
@@ -28,7 +30,9 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from tests.tools.history import CASES, build_month, planted
+from tests.tools.slices import build_busy_day
 build_month(Path(sys.argv[2]))
+build_busy_day(Path(sys.argv[2]).with_name("day.db"))
 print(round(planted(0) + CASES[0].at))
 """
 
@@ -53,6 +57,8 @@ def commands(month: Path | None, at: str) -> dict[str, list[str]]:
     if month is not None:
         made["rh-report"] = [str(BIN / "rh-report"), "--since", f"@{int(at) - 86_400}", "--until", f"@{at}", "--db",
                              str(month)]
+        made["rh-report of a busy day"] = [str(BIN / "rh-report"), "--since", f"@{FIRST:.0f}", "--until",
+                                           f"@{FIRST + 5 * DAY:.0f}", "--db", str(month.with_name("day.db"))]
         made["rh-report why"] = [str(BIN / "rh-report"), "why", "--at", f"@{at}", "--db", str(month)]
     return made
 
@@ -100,8 +106,9 @@ def measured(place: Path, runs: int, until: float = float("inf")) -> list[StartU
             if once and number:          # the first run fills the page cache, and makes the environment where it is new
                 times[name].append(once)
     if month is not None:
-        with suppress(OSError):
-            month.unlink()
+        for file in (month, month.with_name("day.db")):
+            with suppress(OSError):
+                file.unlink()
     return [StartUp(name, tuple(w for w, _ in kept), tuple(c for _, c in kept)) for name, kept in times.items() if kept]
 
 

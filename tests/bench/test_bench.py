@@ -326,6 +326,7 @@ def test_every_goal_has_a_verdict_with_its_figure() -> None:
         "memory for each idle process from 1,000 to 5,000: under 1 KB": ("reached", "0 KB"),
         "memory: under 0.1 MB for 100,000 ticks": ("reached", "+0.050 MB"),
         "rh-report why on a month: under 300 ms": ("reached", "250 ms (200 to 900)"),
+        "rh-report of a busy day: under 300 ms": ("not measured", "-"),
         "rh-sample --help: under 80 ms": ("NOT REACHED", "90.0 ms (90.0 to 90.0)"),
     }
     assert {v.reached for v in goals.verdicts(made())} == {True, False, None}

@@ -13,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rogue_hunter.report.database import Source, source
+from rogue_hunter.report.evidence import SHORT_MOST, STRETCHES, over
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Style
 from rogue_hunter.report.views.summary import summary
 from rogue_hunter.report.views.why import why
-from rogue_hunter.store.database import Lock
+from rogue_hunter.store.database import Lock, open_writer
+from rogue_hunter.store.rows import WRITES
 from rogue_hunter.store.writer import Store, Writer
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import chain
@@ -25,6 +27,7 @@ from rogue_hunter.stream.tick import Record, Tick
 from rogue_hunter.tracking.events import Track
 from rogue_hunter.tracking.minutes import History
 from tests.tools.reports import CONFIG, connect, hog, record_run, seconds, ticks_of
+from tests.tools.slices import FIRST, build_busy_day, machine, minute, process
 from tests.tools.ticks import BOOT, START, Machine, row, stream
 
 EVER = Period(0, 2 * START)
@@ -220,3 +223,42 @@ def test_identities_of_another_boot_are_others(tmp_path: Path) -> None:
     with source(tmp_path / "x.db", START + 200, CONFIG) as found:
         causes: list[dict[str, Any]] = why(found, Period(START, START + 200), None).records[0]["causes"]
     assert sorted(c["command"] for c in causes) == ["one", "two"]
+
+
+def test_a_long_period_is_a_small_window(tmp_path: Path) -> None:
+    """Of a day with a shortage in most slices: the worst ones, sums of the rest, and nothing twice."""
+    hours = 3
+    path = tmp_path / "x.db"
+    build_busy_day(path, 720 * hours)
+    with source(path, FIRST + 3600 * hours, CONFIG) as found:
+        window = over(found, FIRST, FIRST + 3600 * hours).window
+        sums = [one for one in window.slices if one.machine.get("summed")]
+        whole = dict(found.reader.execute("SELECT p.pid, sum(s.cpu_ms) / 1000.0 FROM process_slices s JOIN "
+                                          "slice_processes p ON p.id = s.process WHERE p.pid < 105 GROUP BY 1").fetchall())
+    assert len(window.slices) - len(sums) == SHORT_MOST and STRETCHES / 2 < len(sums) <= STRETCHES
+    assert window.seconds == pytest.approx(3600 * hours, rel=0.001)
+    for pid, cpu in whole.items():
+        seen = sum(row.get("cpu_seconds", 0) for one in window.slices for row in one.processes if row["pid"] == pid)
+        assert 0.3 * cpu < seen <= cpu + 0.1     # a minute has the highest of its processes only
+
+
+@pytest.mark.parametrize("days", [1, 4, 40])
+def test_hours_minutes_and_slices_cover_a_period_once(tmp_path: Path, days: int) -> None:
+    """At any ends: hours for several days, minutes beside them, slices at the ends."""
+    path = tmp_path / "x.db"
+    connection, _ = open_writer(path)
+    connection.execute("BEGIN")
+    for n in range(24 * 60 * days):
+        if n % (1 if days == 1 else 10) == 0:
+            at = FIRST + 60 * n
+            for each in (machine(at), process(at, 7, cpu_seconds=3.0), minute(at, seconds=5.0)):
+                WRITES[each["type"]](connection, each)
+    connection.execute("COMMIT")
+    connection.close()
+    since, until = FIRST + 7213.0, FIRST + 86400.0 * days - 1111.0
+    with source(path, until + 10, CONFIG) as found:
+        window = over(found, since, until).window
+        (count,) = found.reader.execute("SELECT count(*) FROM machine_slices WHERE slice > ? AND slice < ?",
+                                        (since - 5, until)).fetchone()
+    seen = sum(row.get("cpu_seconds", 0) for one in window.slices for row in one.processes)
+    assert seen == pytest.approx(3.0 * count, abs=7) and window.seconds == pytest.approx(5.0 * count, abs=15)

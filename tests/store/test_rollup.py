@@ -16,15 +16,10 @@ from rogue_hunter.store.rollup import MOST, roll_all, roll_minute
 from rogue_hunter.store.rows import WRITES
 from rogue_hunter.store.tables import ROLLED, SLICES, TABLES, VIEWS
 from rogue_hunter.store.writer import SliceBudget
-from rogue_hunter.stream.tick import Record, record
-from tests.store.test_slices import BOOT, FIRST, busy_day, group, machine, process, usual_day, write
+from tests.store.test_slices import write
+from tests.tools.slices import FIRST, busy_day, group, machine, minute, process, usual_day
 
 HOUR = FIRST // 3600 * 3600 + 3600
-
-
-def minute(at: float, **more: Any) -> Record:
-    return record("machine_minute", **{"minute": int(at), "boot_id": BOOT, "ticks": 180, "seconds": 60.0, "cpus": 8,
-                                       "cpu_busy_cores": 2.0, "late_s": 0.01, "pauses": 0, **more})
 
 
 def read(path: Path, view: str) -> list[dict[str, Any]]:

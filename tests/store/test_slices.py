@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +16,10 @@ from rogue_hunter.store.writer import BURST_BYTES, SliceBudget, Writer
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.tracking.minutes import History
+from tests.tools.slices import FIRST, busy_day, group, idle_day, machine, process, usual_day
 from tests.tools.ticks import BOOT, START, Machine
 
 CONFIG = Config()
-FIRST = START // 60 * 60
-
-
-def machine(at: float, **more: Any) -> Record:
-    """A slice of a busy machine of 8 CPUs."""
-    usual = {"slice": at, "boot_id": BOOT, "seconds": 5.0, "ticks": 15, "cpus": 8, "cpu_busy_cores": 7.912,
-             "cpu_busy_cores_max": 8.0, "unattributed_cpu_cores": 0.213, "run_delay_ms_per_s": 812.44,
-             "memory_total_bytes": 1 << 34, "memory_available_bytes": 9_123_456_789, "pressure_cpu_some_ms_per_s": 412.5,
-             "pressure_memory_some_ms_per_s": 0.0, "pressure_memory_full_ms_per_s": 0.0,
-             "pressure_io_some_ms_per_s": 91.25, "pressure_io_full_ms_per_s": 12.125, "disk_bytes": 123_456_789,
-             "late_s": 0.012, "self_cpu_percent": 1.03, "self_run_delay_ms": 13.52, "processes": 512, "started": 44,
-             "exited": 43, "unreadable": 0, "uninterruptible": 1, "max_score": 71}
-    return record("machine_slice", **{**usual, **more})
-
-
-def process(at: float, pid: int, start: int = 1, **more: Any) -> Record:
-    usual = {"slice": at, "boot_id": BOOT, "seconds": 5.0, "pid": pid, "start_ticks": start, "ppid": 1, "uid": 1000,
-             "user": "someone", "command": "cc1plus", "cmdline": "/usr/libexec/gcc/cc1plus -quiet -I . " + "x" * 300,
-             "cgroup": "/user.slice/user-1000.slice/session-2.scope", "unit": f"make[{pid // 64}]", "nice": 0,
-             "state": "running", "cpu_seconds": 1.234, "children_cpu_seconds": 0.0, "disk_bytes": 234_567,
-             "memory_bytes": 345_678_901, "memory_growth_bytes": 45_678_901, "wakeups": 456, "pageins": 3,
-             "run_delay_s": 0.321, "uninterruptible_s": 0.33, "stopped_s": 0.0, "max_score": 47, "rogue_s": 3.33}
-    return record("process_slice", **{**usual, **more})
-
-
-def group(at: float, unit: str, **more: Any) -> Record:
-    usual = {"slice": at, "boot_id": BOOT, "seconds": 5.0, "unit": unit, "name": "cc1plus", "pid": 77, "start_ticks": 5,
-             "processes": 40, "started": 38, "cpu_seconds": 9.5, "children_cpu_seconds": 1.25, "disk_bytes": 2_345_678,
-             "memory_bytes": 3_456_789_012, "memory_growth_bytes": 1_234_567, "wakeups": 4567, "pageins": 33,
-             "run_delay_s": 4.321, "uninterruptible_s": 0.0, "stopped_s": 0.0, "max_score": 47, "rogue_s": 5.0}
-    return record("group_slice", **{**usual, **more})
-
-
 def write(path: Path, batches: Iterable[list[Record]]) -> list[str]:
     said: list[str] = []
     writer = Writer(path, CONFIG.store, lambda: START, said.append)
@@ -120,36 +88,6 @@ def test_quiet_slices_of_a_minute_are_one_row(tmp_path: Path) -> None:
     rows = read(tmp_path / "x.db", "machine_slice")
     assert [(r["slice"] - FIRST, r["seconds"], r["ticks"]) for r in rows] == [(0, 30, 90), (30, 5, 15), (35, 25, 75)]
     assert rows[0]["cpu_busy_cores"] == pytest.approx(0.25) and rows[0]["self_run_delay_ms"] == pytest.approx(6)
-
-
-def idle_day() -> Iterator[list[Record]]:
-    """A day on which a timer runs every ten minutes and a person types now and then."""
-    calm = {"pressure_cpu_some_ms_per_s": 2.0, "pressure_io_some_ms_per_s": 0.5, "uninterruptible": 0,
-            "cpu_busy_cores": 0.04}
-    for n in range(17280):
-        at = FIRST + 5 * n
-        batch = [machine(at, **calm)]
-        if n % 12 == 0:  # who holds memory, once a minute
-            batch += [process(at, pid, cpu_seconds=0.01) for pid in range(100, 106)]
-        if n % 120 == 7 or n % 50 == 3:
-            batch += [process(at, 1000 + n, n), process(at, 100, children_cpu_seconds=0.5), group(at, "cron.service")]
-        yield batch
-
-
-def busy_day(slices: int) -> Iterator[list[Record]]:
-    """The worst: in each slice other processes lead, each with a long command line, in other units."""
-    for n in range(slices):
-        at = FIRST + 5 * n
-        yield [machine(at), *(process(at, 1000 + (64 * n + i) % 60000, n) for i in range(40)),
-               *(group(at, f"make[{(8 * n + i) % 60000}]") for i in range(8))]
-
-
-def usual_day(slices: int) -> Iterator[list[Record]]:
-    """A busy one: 25 processes lead, two of them new in each slice."""
-    for n in range(slices):
-        at = FIRST + 5 * n
-        yield [machine(at), *(process(at, 100 + i) for i in range(23)), *(process(at, 5000 + n, n + i) for i in range(2)),
-               *(group(at, f"u{i}") for i in range(6))]
 
 
 @pytest.mark.slow
