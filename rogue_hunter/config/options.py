@@ -151,7 +151,8 @@ class Tracking:
                                  "starting a program pegs a core for a moment", 0, 3600)
     enter_critical_s: float = option(1.0, "the same for the critical band", 0, 3600)
     exit_margin: int = option(5, "an event ends when the score is this much below the tracking band", 0, 100)
-    exit_ticks: int = option(15, "and stays there for this many ticks in a row: 5 s", 1, 100_000)
+    exit_ticks: int = option(15, "and stays there for this many ticks in a row: 5 s; "
+                                "and for as long as it had lasted, a minute at most", 1, 100_000)
     checkpoint_s: float = option(30.0, "time between snapshots while an event lasts", 0.1, 86_400)
 
 

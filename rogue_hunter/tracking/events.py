@@ -72,6 +72,10 @@ def ranges(rows: Iterable[Row]) -> dict[str, Any]:
     return found
 
 
+REST_S = 60.0
+"""Seconds below the band after which an event of a minute and more has ended; one of five seconds ends after five."""
+ROUNDING_S = 1e-3
+
 _SNAPSHOT = tuple(f.name for f in SNAPSHOT)
 
 
@@ -298,8 +302,11 @@ class Tracker:
         records = []
         if score < self._leave:
             event.below += 1
-            if event.below >= self._set.exit_ticks:
+            if event.below >= self._set.exit_ticks and self._rested(event):
                 return [self._exit(event, ts, "below_threshold")]
+            if event.below == self._set.exit_ticks:
+                event.checkpoint = self._clock
+                return [self._record("checkpoint", event, ts)]
         else:
             event.below = 0
         if self._moved_band(event, score):
@@ -311,6 +318,12 @@ class Tracker:
             event.checkpoint = self._clock
             records.append(self._record("checkpoint", event, ts))
         return records
+
+    def _rested(self, event: Open) -> bool:
+        """Whether it has been below for as long as it had lasted, a minute at most: the event of a test suite that
+        waits for a moment continues."""
+        lasted = event.above - event.begun if event.begun is not None else event.lasted
+        return self._clock - event.above >= min(REST_S, lasted) - ROUNDING_S
 
     def _moved_band(self, event: Open, score: int) -> bool:
         """A higher band counts at once; a lower one as an exit would: by the margin, for so many ticks."""

@@ -13,6 +13,7 @@ from rogue_hunter.config.options import Bands, Tracking
 from rogue_hunter.schema.field import Key
 from rogue_hunter.scoring.share import points
 from rogue_hunter.stream.tick import Row, Tick
+from rogue_hunter.tracking.pauses import KTHREADD
 
 DIP_S = 1.0
 """Seconds below the band that do not end a stay: between two processes of a test suite nothing runs for a moment."""
@@ -105,7 +106,8 @@ class Stays:
             if row["score"] >= self._enter:
                 now[key] = row["score"], resource
             unit = row.get("unit")
-            if unit is not None and "disproportionality" in row:
+            # Kernel threads work for others, and have nothing in common.
+            if unit is not None and "disproportionality" in row and KTHREADD not in (key[0], row.get("ppid")):
                 units.setdefault(unit, Together()).add(key, row)
         for unit, together in units.items():
             score = together.score

@@ -14,7 +14,7 @@ from rogue_hunter.store.migrations import VERSION
 from rogue_hunter.store.prune import files_size
 from rogue_hunter.store.rollup import MOST, roll_all, roll_minute
 from rogue_hunter.store.rows import WRITES
-from rogue_hunter.store.tables import ROLLED, SLICES, TABLES, VIEWS
+from rogue_hunter.store.tables import RECORDED, ROLLED, SLICES, TABLES, VIEWS
 from rogue_hunter.store.writer import SliceBudget
 from tests.store.test_slices import write
 from tests.tools.slices import FIRST, busy_day, group, machine, minute, process, usual_day
@@ -115,7 +115,7 @@ def older(path: Path, version: int) -> None:
     with sqlite3.connect(path) as connection:
         for view in VIEWS:
             connection.execute(f"DROP VIEW {view}")
-        for table in reversed(ROLLED if version >= 6 else (*SLICES, *ROLLED)):
+        for table in reversed((*ROLLED, *RECORDED) if version >= 6 else (*SLICES, *ROLLED, *RECORDED)):
             connection.execute(f"DROP TABLE {table.name}")
         if version < 9 and version >= 6:
             connection.execute("ALTER TABLE slice_processes DROP COLUMN kept")

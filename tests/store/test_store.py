@@ -55,7 +55,7 @@ def db(tmp_path: Path) -> Path:
     return tmp_path / "x.db"
 
 
-def events(burn: int = 20, rest: int = 20, **more: Any) -> Iterator[Tick]:
+def events(burn: int = 20, rest: int = 40, **more: Any) -> Iterator[Tick]:
     """A process that burns a core for `burn` ticks and rests for `rest`, tracked."""
     ticks = [[row(7, command="hog", cpu_percent=100.0, cpu_seconds_total=i / 3)] for i in range(burn)]
     ticks += [[row(7, command="hog", cpu_percent=0.0)]] * rest
@@ -222,7 +222,7 @@ def test_a_file_that_is_deleted_or_replaced_is_opened_again(tmp_path: Path, cloc
     lock = Lock(db)
     opener = Opener(lock)
     writer = Writer(db, CONFIG.store, clock, said.append, opener, clock=clock)
-    for place, tick in enumerate(events(60, 60)):
+    for place, tick in enumerate(events(60, 90)):
         if place == 30:
             if deed == "directory":
                 db.parent.rename(tmp_path / "away")

@@ -237,13 +237,31 @@ ROOT = row(7, 7, unit="make[7]", command="make", score=0, band="low", disproport
 def test_many_short_processes_are_one_event_of_their_unit() -> None:
     """A build whose processes live for 1 s each: one event, with the identity of its root and the sums of all."""
     rows = [[ROOT, *(member(100 + 10 * (n // 3) + i, 25.0) for i in range(4))] for n in range(60)]
-    found = events(ticks([*rows, *[[ROOT]] * 20]), CONFIG)
-    assert [r["kind"] for r in found] == ["enter", "exit"]
-    enter, last = found
+    found = events(ticks([*rows, *[[ROOT]] * 70]), CONFIG)
+    assert [r["kind"] for r in found] == ["enter", "checkpoint", "exit"]
+    enter, calm, last = found
+    assert calm["score"] == 0
     assert (enter["pid"], enter["command"], enter["scope"], enter["processes"]) == (7, "make", "unit", 4)
     assert enter["score"] == 66 and enter["cpu_percent"] == pytest.approx(100)
     assert last["reason"] == "below_threshold" and last["duration_s"] == pytest.approx(59 / 3, abs=0.1)
     wire.check("event", {name: value for name, value in enter.items() if name not in ("type", "v")})
+
+
+def test_a_suite_that_waits_now_and_then_is_one_event() -> None:
+    """Twenty seconds of work, eight of waiting, again and again; two minutes of rest end it."""
+    work, wait = [[ROOT, *(member(100 + i, 25.0) for i in range(4))]] * 60, [[ROOT]] * 24
+    found = events(ticks([*(work + wait) * 5, *[[ROOT]] * 360, *work, *wait]), CONFIG)
+    assert [r["kind"] for r in found if r["kind"] in ("enter", "exit")] == ["enter", "exit", "enter", "exit"]
+    first = next(r for r in found if r["kind"] == "exit")
+    assert first["duration_s"] == pytest.approx(4 * 28 + 20, abs=1)
+
+
+def test_kernel_threads_are_no_unit() -> None:
+    """Ten of them that are busy are no event of kthreadd."""
+    rows = [row(2, 1, unit="kthreadd[2]", command="kthreadd", score=0, disproportionality=0.0),
+            *(rated(30, 20 + n, 1, unit="kthreadd[2]", ppid=2, disproportionality=8.0, dominant_resource="cpu")
+              for n in range(10))]
+    assert events(ticks([rows] * 60), CONFIG) == []
 
 
 def test_one_that_leads_its_unit_is_the_event() -> None:
