@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from rogue_hunter.store import migrations
 from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.migrations import VERSION
 from rogue_hunter.store.prune import files_size
 from rogue_hunter.store.rollup import MOST, roll_all, roll_minute
 from rogue_hunter.store.rows import WRITES
-from rogue_hunter.store.tables import RECORDED, ROLLED, SLICES, TABLES, VIEWS
+from rogue_hunter.store.tables import SLICES, VIEWS
 from rogue_hunter.store.writer import SliceBudget
 from tests.store.test_slices import write
 from tests.tools.slices import FIRST, busy_day, group, machine, minute, process, usual_day
@@ -109,34 +110,37 @@ def test_a_day_of_minutes_is_small(tmp_path: Path, day: Any, capsys: pytest.Capt
     assert most <= MOST and grown <= 6e6
 
 
+STEPS = {2: "m003_forensics", 5: "m006_slices", 6: "m007_durations", 7: "m008_sessions", 8: "m009_minutes_by_identity"}
+"""Version -> the step that it lacks first."""
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
 def older(path: Path, version: int) -> None:
-    """Make a file of today look like one of an earlier version."""
-    steps = {2: "m003", 5: "m006", 6: "m007", 7: "m008", 8: "m009"}
-    with sqlite3.connect(path) as connection:
+    """Make a file of today look like one of an earlier version: without the tables of later steps, and some columns."""
+    from sqlite_utils import Database
+
+    with closing(sqlite3.connect(path.with_name("then.db"), isolation_level=None)) as then:
+        migrations._steps().apply(Database(then), stop_before=STEPS[version])
+    gone = {"machine_minutes": ("run_delay_ms_per_s", "device_bytes", "oom_kills"), "slice_processes": ("kept",),
+            "slice_units": ("kept",), "pause_culprits": ("name", "processes"),
+            "process_events": ("duration_s",) if version < 7 else ()}
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for view in VIEWS:
             connection.execute(f"DROP VIEW {view}")
-        for table in reversed((*ROLLED, *RECORDED) if version >= 6 else (*SLICES, *ROLLED, *RECORDED)):
-            connection.execute(f"DROP TABLE {table.name}")
-        if version < 9 and version >= 6:
-            connection.execute("ALTER TABLE slice_processes DROP COLUMN kept")
-            connection.execute("ALTER TABLE slice_units DROP COLUMN kept")
-        for name in ("run_delay_ms_per_s", "device_bytes", "oom_kills"):
-            connection.execute(f"ALTER TABLE machine_minutes DROP COLUMN {name}")
-        if version < 8:
-            connection.execute("ALTER TABLE pause_culprits DROP COLUMN name")
-            connection.execute("ALTER TABLE pause_culprits DROP COLUMN processes")
-        if version < 7:
-            connection.execute("ALTER TABLE process_events DROP COLUMN duration_s")
-        if version < 3:
-            for table in reversed(TABLES):
-                if table.name.startswith(("spindump", "log_", "buffer", "forensic", "actions", "matches")):
-                    connection.execute(f"DROP TABLE {table.name}")
-        connection.execute("DELETE FROM _sqlite_migrations WHERE name >= ?", (steps[version],))
+        for table in tables(path) - tables(path.with_name("then.db")):
+            connection.execute(f"DROP TABLE {table}")
+        for table, columns in gone.items():
+            for column in columns if table in tables(path) else ():
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name >= ?", (STEPS[version],))
         connection.execute(f"PRAGMA user_version = {version}")
-    connection.close()
 
 
-@pytest.mark.parametrize("version", [2, 5, 6, 7, 8])
+@pytest.mark.parametrize("version", sorted(STEPS))
 def test_every_older_version_becomes_todays(tmp_path: Path, version: int) -> None:
     """The same tables, columns and views as a new file; what it had is kept, and slices that it had become minutes."""
     fresh, old = tmp_path / "fresh.db", tmp_path / "old.db"
