@@ -88,7 +88,7 @@ VIEWS: dict[str, View] = {
     "captures": View("captures:captures", "captured evidence of bad moments, newest first", usual=20),
     "capture": View("captures:capture", "one capture: who blocked whom, threads, log", ("ID",), "refused", usual=0,
                     more=_PARTS),
-    "flame": View("flame:flame", "collapsed stacks of a pause or a capture, for a flame graph", (), "refused",
+    "flame": View("flame:flame", "collapsed stacks of a pause or a capture (default: the last one), for a flame graph",
                   form="table", more=_FLAME),
     "top": View("events:top", "commands by their time at or above the tracking band", usual=20, more=(_BY,)),
     "actions": View("actions:actions", "what the reaper did or refused, and why, newest first", usual=20),

@@ -48,7 +48,8 @@ def top_text(stacks: Sequence[Record], look: Style, limit: int = 5) -> str:
         counts[each.get("pid"), _safe(each["stack"])] += each["samples"]
     total = counts.total()
     rows = []
-    for (pid, stack), samples in counts.most_common(limit):
+    # What was not kept apart comes last, however much it is.
+    for (pid, stack), samples in sorted(counts.items(), key=lambda one: (one[0][0] is None, -one[1]))[:limit]:
         root, *frames = stack.split(";")
         inner = frames[::-1]
         words = " < ".join(inner[:FRAMES]) + (" < ..." if len(inner) > FRAMES else "")

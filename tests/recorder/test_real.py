@@ -161,7 +161,8 @@ def test_a_pause_names_the_loop_with_its_stack(watched: Path, spawn: Spawn, rh: 
     assert "Who had each CPU during the pause:" in text and "spin_in_hog < main" in text
     status = json.loads(rh("report", "status", "--json", "--db", watched).stdout)
     assert status["recorder"] == "system" and 0 < status["recorder_bytes"] <= 3 << 20
-    assert rh("report", "flame", "--db", watched).returncode == 2
+    assert rh("report", "flame", "--command", "rthog", "--db", watched).stdout.decode().splitlines() == flame
+    assert rh("report", "flame", "--pause", "1", "--capture", "1", "--db", watched).returncode == 2
     assert rh("report", "flame", "--pause", "999999", "--db", watched).returncode == 65
 
 

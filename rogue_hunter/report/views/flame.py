@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.flame import collapsed_text, speedscope
-from rogue_hunter.report.queries import known
+from rogue_hunter.report.queries import Period, known
 from rogue_hunter.report.render import Answer
 from rogue_hunter.report.views.view import Asked, columns
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
-from rogue_hunter.text.errors import FOUND, USAGE, RogueHunterError
+from rogue_hunter.text.errors import USAGE, RogueHunterError
 
-_TABLES = {"pause": "pauses", "capture": "forensic_captures"}
+_TABLES = {"pause": ("pauses", "end_time"), "capture": ("forensic_captures", "captured_at")}
 
 
 def stacks_of(connection: sqlite3.Connection, kind: str, number: int) -> list[Record]:
@@ -43,19 +44,39 @@ def _row(kind: str, row: sqlite3.Row, *without: str) -> Record:
 
 
 def flame(source: Source, asked: Asked) -> Answer:
-    """The collapsed stacks of one pause or capture, or a file of speedscope."""
-    if bool(asked.pause) == bool(asked.capture):
-        raise RogueHunterError("flame needs --pause ID or --capture ID, and not both", USAGE)
-    kind, which = ("pause", asked.pause) if asked.pause else ("capture", asked.capture)
-    number = int(which) if which.isdecimal() and len(which) < 19 else -1
-    row = source.reader.execute(f"SELECT id, {kind} FROM {_TABLES[kind]} WHERE id = ? OR {kind} = ?",
-                                (number, which)).fetchone()
-    if row is None:
-        raise DatabaseError(f"{which}: no such {kind}; `rh-report {kind}s` lists them", 65)
-    found = stacks_of(source.reader, kind, row[0])
-    if asked.part == "speedscope":
+    """The collapsed stacks of one pause or capture, by default of the last one of the period, or a file of
+    speedscope."""
+    if asked.pause and asked.capture:
+        raise RogueHunterError("--pause and --capture exclude each other", USAGE)
+    if asked.pause or asked.capture:
+        kind, which = ("pause", asked.pause) if asked.pause else ("capture", asked.capture)
+        number = int(which) if which.isdecimal() and len(which) < 19 else -1
+        row = source.reader.execute(f"SELECT id, {kind} FROM {_TABLES[kind][0]} WHERE id = ? OR {kind} = ?",
+                                    (number, which)).fetchone()
+        if row is None:
+            raise DatabaseError(f"{which}: no such {kind}; `rh-report {kind}s` lists them", 65)
+        notes = f"{kind} {which} has no stacks"
+    else:
+        kind, row = _last(source.reader, asked.period)
+        notes = "no pause or capture with stacks in this period"
+    found = stacks_of(source.reader, kind, row[0]) if row else []
+    if asked.part == "speedscope" and row:
         made = wire.dumps_pretty(speedscope(found, f"{kind} {row[1]}")).decode() + "\n"
     else:
         made = collapsed_text(found)
-    notes = () if found else (f"{kind} {which} has no stacks; rh-report status shows whether the flight recorder runs",)
-    return Answer(found, lambda look: made, columns=columns("stack"), notes=notes, code=0 if found else FOUND, raw=True)
+    return Answer(found, lambda look: made, columns=columns("stack"), raw=True,
+                  notes=() if found else (f"{notes}; rh-report status shows whether the flight recorder runs",))
+
+
+def _last(connection: sqlite3.Connection, period: Period) -> tuple[str, sqlite3.Row | None]:
+    """The last pause or capture of the period that has stacks of its own; its kind, number and key."""
+    asked = {"since": period.since, "until": period.until, "text": period.text.lower()}
+    best: tuple[float, str, sqlite3.Row | None] = (-math.inf, "pause", None)
+    for kind, (table, at) in _TABLES.items():
+        row = connection.execute(
+            f"SELECT id, {kind}, {at} FROM {table} o WHERE {at} >= :since AND {at} < :until AND EXISTS (SELECT 1 FROM "
+            f"stacks s WHERE s.{kind}_id = o.id AND (:text = '' OR instr(lower(coalesce(s.command, '')), :text))) "
+            f"ORDER BY {at} DESC LIMIT 1", asked).fetchone()
+        if row is not None and row[2] > best[0]:
+            best = row[2], kind, row
+    return best[1:]
