@@ -31,10 +31,8 @@ HZ = 49
 """Samples a second of a busy CPU: not a divisor of the rates at which programs work."""
 CHECK_NS = 10_000_000_000
 """Between two looks at the rate of context switches: reading a counter interrupts the other CPU."""
-SWITCHES_PER_S = 8_000
-"""A CPU that switches more often is not asked for its switches for REST_NS: a record costs 0.15 us, and 8,000 of them
-0.12 % of the CPU."""
 REST_NS = 60_000_000_000
+"""For how long a CPU that switches too often is not asked for its switches."""
 BEFORE_S, AFTER_S = 1.0, 10.0
 """Seconds before a capture and while it was made, of which stacks are shown, at most."""
 ATTACHED_MAX, THREADS_MAX = 12, 16
@@ -193,7 +191,7 @@ class FlightRecorder:
                 count = ring.count()
                 before = self._counts.get(ring.cpu)
                 self._counts[ring.cpu] = count
-                if before is not None and count - before > SWITCHES_PER_S * CHECK_NS / 1e9:
+                if before is not None and count - before > self._set.switches_per_s * CHECK_NS / 1e9:
                     ring.control(DISABLE)
                     self._resting[ring.cpu] = now + REST_NS
             except OSError:  # its CPU is offline: all are opened again when the number of CPUs is known

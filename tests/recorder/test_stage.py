@@ -13,7 +13,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.config.options import Recorder as Settings
 from rogue_hunter.recorder.decode import Job, decode, dump, load, works_for
 from rogue_hunter.recorder.perf import Copy, Rings, open_rings
-from rogue_hunter.recorder.stage import CHECK_NS, REST_NS, SWITCHES_PER_S, FlightRecorder, decode_apart
+from rogue_hunter.recorder.stage import CHECK_NS, REST_NS, FlightRecorder, decode_apart
 from rogue_hunter.recorder.symbols import Symbols
 from rogue_hunter.stream.clock import Rate
 from rogue_hunter.stream.tick import Record, Row, Tick, record
@@ -152,11 +152,11 @@ def test_a_cpu_that_switches_too_often_is_given_a_rest(monkeypatch: pytest.Monke
     monkeypatch.setattr("rogue_hunter.recorder.perf.Ring.count", lambda self: counts[self.cpu])
     for _ in range(3):
         bench.now += CHECK_NS
-        counts[0] += SWITCHES_PER_S * 10 - 5
+        counts[0] += Settings().switches_per_s * 10 - 5
         bench.run(tick(2))
     assert requests == []
     bench.now += CHECK_NS
-    counts[1] += SWITCHES_PER_S * 10 + 1
+    counts[1] += Settings().switches_per_s * 10 + 1
     bench.run(tick(3))
     assert [cpu for cpu, _ in requests] == [1]
     bench.now += REST_NS
