@@ -122,7 +122,6 @@ Each = TypeVar("Each")
 
 def _taken(found: deque[Each]) -> list[Each]:
     taken = []
-    with suppress(IndexError):
-        while True:
-            taken.append(found.popleft())
+    while found:    # there is one reader
+        taken.append(found.popleft())
     return taken

@@ -57,6 +57,8 @@ class Waits:
         """When each process ran last, of those that ran within RECENT_S."""
         self._asked: dict[Key, int] = {}
         self._turn: list[Key] = []
+        self._still: dict[Key, None] = {}
+        """Processes in an uninterruptible wait, and stopped ones."""
         self._then_ns = 0
         self._lasting: dict[Wait, tuple[int, int]] = {}
         """Each wait: when it was seen first, and when it was reported last (0: not yet), on the monotonic clock."""
@@ -69,8 +71,16 @@ class Waits:
             return tick
         now: int = tick.row["mono_ns"]
         for key in tick.changed:
-            if (row := tick.processes.get(key)) is not None and (row.get("cpu_percent") or 0.0) > 0:
+            if (row := tick.processes.get(key)) is None:
+                continue
+            if (row.get("cpu_percent") or 0.0) > 0:
                 self._ran_ns[key] = now
+            if row.get("state") in ("uninterruptible", "stopped"):
+                self._still[key] = None
+            else:
+                self._still.pop(key, None)
+        for key in tick.exited:
+            self._still.pop(key, None)
         for found in self._worker.collect():
             tick.records += self._report(found, tick, tick.row, now)
         if now - self._then_ns >= EVERY_S * 1e9 and not self._worker.pending:
@@ -97,8 +107,7 @@ class Waits:
         if not self._turn:
             self._turn = [key for key, row in tick.processes.items() if row.get("cmdline")]
         others, self._turn = self._turn[:OTHERS], self._turn[OTHERS:]
-        waiting = [key for key, row in tick.processes.items()
-                   if row.get("state") in ("uninterruptible", "stopped")][:RECENT]
+        waiting = [key for key in self._still if key in tick.processes][:RECENT]
         return tuple(dict.fromkeys((*self._waiters, *chosen, *waiting, *others)))
 
     def _report(self, found: list[Seen], tick: Tick, machine: Row, now: int) -> list[Record]:

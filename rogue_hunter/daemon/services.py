@@ -232,6 +232,7 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
             pruner = Pruner(loop, running.connection, setting.database, say, setting.now,
                             lambda: (reloader.config if reloader else config).retention)
             loop.hurry(loop.every(PRUNE_S, pruner.routine), 60.0)
+            loop.hurry(loop.every(TRIM_S, trim_memory), TRIM_FIRST_S)
             server, feed = _serving(config, loop, setting, say, log, running, reloader, budget, pruner)
             if server is not None:
                 stack.callback(server.close)
@@ -253,6 +254,18 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
                 say("info", "stopped")
 
     return start
+
+
+TRIM_S, TRIM_FIRST_S = 3600.0, 8.0
+"""How often freed memory is given back, and when first: reading and describing all processes leaves 1.1 MB unused."""
+
+
+def trim_memory() -> None:
+    """Give freed memory back to the system (malloc_trim(3)); without effect where the C library has no such call."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def announce(loop: Loop, tell: Notifier, rate: Rate, stack: ExitStack) -> None:
