@@ -256,7 +256,7 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
     return start
 
 
-TRIM_S, TRIM_FIRST_S = 3600.0, 8.0
+TRIM_S, TRIM_FIRST_S = 600.0, 4.0
 """How often freed memory is given back, and when first: reading and describing all processes leaves 1.1 MB unused."""
 
 

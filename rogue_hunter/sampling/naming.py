@@ -11,29 +11,42 @@ from collections.abc import Iterable, Mapping
 
 from rogue_hunter.stream.tick import Row
 
-# Interpreter -> the options that take the next word as their value. What follows an option in _CODE is code, not a
+# Interpreter -> the options that take the next word as their value. What follows an option of _CODE is code, not a
 # file. (`-m`, `-jar`, `-f` need no entry: the word after them is the program's name.)
 _VALUED: Mapping[str, frozenset[str]] = {
     "python": frozenset({"-W", "-X", "--check-hash-based-pycs"}), "perl": frozenset({"-I"}),
     "ruby": frozenset({"-I", "-r", "-C", "-E"}),
-    "node": frozenset({"-r", "--require", "--import", "--loader", "-C", "--conditions", "--env-file"}),
-    "php": frozenset({"-c", "-d", "-z"}), "lua": frozenset({"-l"}), "sh": frozenset({"--rcfile", "--init-file"}),
-    "tcl": frozenset({"-encoding"}), "java": frozenset({"-cp", "-classpath", "--class-path", "-p", "--module-path"}),
+    "node": frozenset({"-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions",
+                       "--env-file"}),
+    "php": frozenset({"-c", "-d", "-z", "-S", "-t"}), "lua": frozenset({"-l"}),
+    "sh": frozenset({"--rcfile", "--init-file"}), "tcl": frozenset({"-encoding"}),
+    "java": frozenset({"-cp", "-classpath", "--class-path", "-p", "--module-path", "--add-opens", "--add-exports",
+                       "--add-reads", "--add-modules", "--limit-modules", "--upgrade-module-path", "--patch-module"}),
     "osascript": frozenset({"-l", "-s"}), "deno": frozenset({"-c", "--config"}),
+    "julia": frozenset({"-t", "--threads", "-p", "--procs", "-L", "--load", "-C", "-J"}),
+    "pwsh": frozenset({"-ExecutionPolicy", "-ep", "-WorkingDirectory", "-wd", "-OutputFormat", "-InputFormat"}),
+    "loader": frozenset({"--library-path", "--preload", "--argv0", "--inhibit-rpath", "--audit", "-L", "-cpu", "-E",
+                         "-U", "-g", "-s", "-0"}),
 }
-_CODE: Mapping[str, frozenset[str]] = {
-    "python": frozenset({"-c"}), "perl": frozenset({"-e", "-E"}), "ruby": frozenset({"-e"}),
-    "node": frozenset({"-e", "--eval", "-p", "--print"}), "php": frozenset({"-r"}), "lua": frozenset({"-e"}),
-    "osascript": frozenset({"-e"}),
+# Flags are bundled (-lc, -we): what follows the one for code is code. After -o and +O of a shell: an option's name.
+_CODE: Mapping[str, re.Pattern[str]] = {
+    "python": re.compile(r"-[bBdEhiIOPqsSuvx]*c.*"), "perl": re.compile(r"-(?![MmI])[a-zA-Z0-9]*[eE]"),
+    "ruby": re.compile(r"-(?![rIKEFCTW])[a-z0-9]*e"), "node": re.compile(r"-[pe]{1,2}|--eval|--print"),
+    "php": re.compile(r"-r"), "lua": re.compile(r"-e"), "osascript": re.compile(r"-e"),
+    "sh": re.compile(r"-[a-zA-Z]*c[a-zA-Z]*"), "julia": re.compile(r"-[eE]|--eval|--print"),
+    "pwsh": re.compile(r"(?i)-(?:c|command|e|enc|encodedcommand)"),
 }
-# A shell's flags are bundled: with c in it (-c, -lc) code follows, with o at its end (-o, -euo, +O) an option's name.
-_SHELL_CODE = re.compile(r"-[a-zA-Z]*c[a-zA-Z]*")
 _SHELL_VALUED = re.compile(r"[-+][a-zA-Z]*[oO]")
-_SUBCOMMANDS: Mapping[str, frozenset[str]] = {"deno": frozenset({"run", "test"}), "node": frozenset({"run"})}
+_SUBCOMMANDS: Mapping[str, frozenset[str]] = {
+    "deno": frozenset({"run", "test", "serve", "bench", "task"}), "node": frozenset({"run"}),
+    "dotnet": frozenset({"exec"})}
+"""Words before the name of the file."""
 _FAMILY = re.compile(
     r"^(?:(?P<python>python|pypy|pythonw)|(?P<perl>perl)|(?P<ruby>ruby|jruby|truffleruby)|(?P<node>node|nodejs|bun)"
     r"|(?P<php>php)|(?P<lua>lua|luajit)|(?P<sh>sh|bash|dash|zsh|ksh|mksh|ash|fish|busybox)|(?P<tcl>tclsh|wish|expect)"
-    r"|(?P<java>java)|(?P<osascript>osascript)|(?P<deno>deno)|(?P<r>Rscript))[0-9.]*[a-z]?$"
+    r"|(?P<java>java)|(?P<osascript>osascript)|(?P<deno>deno)|(?P<r>Rscript|R)|(?P<julia>julia)|(?P<pwsh>pwsh)"
+    r"|(?P<dotnet>dotnet)|(?P<mono>mono|mono-sgen))[0-9.]*[a-z]?$"
+    r"|^(?P<loader>ld-(?:linux|musl)[^/]*|qemu-(?:aarch64|arm|i386|mips\w*|ppc\w*|riscv\w*|s390x|x86_64)(?:-static)?)$"
 )
 
 
@@ -43,16 +56,24 @@ def script_of(interpreter: str, arguments: Iterable[str]) -> str | None:
     if found is None:
         return None
     family = found.lastgroup or ""
+    code, valued = _CODE.get(family), _VALUED.get(family, frozenset())
     words = iter(arguments)
     for word in words:
-        if word in _CODE.get(family, ()) or (family == "sh" and _SHELL_CODE.fullmatch(word)):
+        if code is not None and code.fullmatch(word):
             return None
         if word == "--":
             return next(words, None)
-        if word in _VALUED.get(family, ()) or (family == "sh" and _SHELL_VALUED.fullmatch(word)):
+        if word in valued or (family == "sh" and _SHELL_VALUED.fullmatch(word)):
             next(words, None)
+        elif family == "python" and len(word) > 2 and word.startswith("-m"):
+            return word[2:]
+        elif family == "r" and word.startswith("--file="):
+            return word[7:] or None
         elif not word.startswith(("-", "+")) and word not in _SUBCOMMANDS.get(family, ()):
-            return word or None
+            if interpreter == "R" or (family == "dotnet" and "." not in word):
+                return None
+            if family != "java" or not word.startswith("@"):
+                return word or None
     return None
 
 
@@ -68,8 +89,10 @@ _KWORKER = re.compile(r"kworker/(?:R|[u\d][^-+]*)(?:[-+](.+))?")
 _OWN = re.compile(r"(?:^|\s)-m rogue_hunter(?:\.\S+)?(?:\s|$)")
 
 
-_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+_DESCRIPTORS = re.compile(r"/dev/(?:fd/|stdin)|/proc/(?:self|thread-self|[0-9]+)(?:/task/[0-9]+)?/fd/")
 """A script that comes through a descriptor has no name."""
+_WINE = re.compile(r"(?i)([^\\/]+\.exe)(?=\s|$)")
+"""A program of Windows, in the arguments of wine."""
 
 
 def name_of(row: Row) -> str:
@@ -95,8 +118,14 @@ def _name(command: str, exe: str, cmdline: str) -> str:
     first, rest = _split(exe, cmdline)
     words = rest.split(" ")
     program, called = _last(exe), _last(first).rstrip(":")
-    script = script_of(program, words) or script_of(called, words)
-    if script is not None and not script.startswith(_DESCRIPTORS):
+    if program.startswith("wine") and (found := _WINE.search(cmdline)):
+        return found[1]
+    interprets = bool(_FAMILY.match(program.casefold()))
+    if interprets and called and not _FAMILY.match(called.casefold()) and "ld-" not in program:
+        return called   # a title written over the arguments ("gunicorn: worker"), or a name given on purpose
+    # What a program says that it is counts only where the kernel does not say what it is.
+    script = script_of(program, words) or (script_of(called, words) if interprets or not program else None)
+    if script is not None and not _DESCRIPTORS.match(script):
         return (_own_command(words) if script == "rogue_hunter" else None) or _last(script) or script
     if program.startswith("memfd:"):
         program = called or program.removeprefix("memfd:")
