@@ -24,12 +24,12 @@ import pytest
 
 from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.report import command
-from rogue_hunter.report.page.chart import Timeline, axis, stairs, timeline
+from rogue_hunter.report.page.chart import Timeline, axis, flame, stairs, timeline
 from rogue_hunter.report.page.incident import merged
 from rogue_hunter.report.page.markup import Markup, tag
 from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream.pipeline import chain
-from rogue_hunter.stream.tick import Tick
+from rogue_hunter.stream.tick import Tick, record
 from tests.report.test_datasette import CHROMIUM
 from tests.tools.captures import capture, parts
 from tests.tools.history import CONFIG, GIB, MIB, Case, Proc, during, play, stages
@@ -67,7 +67,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer = Writer(path, CONFIG.store, lambda: end, lambda _: None)
     for tick in chain(play(CASE, START, random.Random(5)), *stages(writer)):
         end = tick.row["ts"] if tick.row else end
-    writer.take(Tick(records=[capture("k1", START + 26, command=HOSTILE), *parts("k1", START + 26)]))
+    stacks = [record("stack", capture="k1", pid=7, cpu=0, samples=n, stack=stack) for n, stack in (
+        (60, "ffmpeg;main;decode_frame;idct"), (25, "ffmpeg;main;write_[k];copy_[k]"), (9, f"{HOSTILE};run"), (1, "[other stacks]"))]
+    writer.take(Tick(records=[capture("k1", START + 26, command=HOSTILE), *parts("k1", START + 26), *stacks]))
     writer.close()
     return path
 
@@ -162,7 +164,7 @@ def test_the_verdict_comes_first_and_is_that_of_why(report: Report) -> None:
     heads = [text for inside, text in seen.texts if inside in ("h1", "h2")]
     assert heads[0] == why["headline"].replace("2026-09-21 ", "") and "ffmpeg" in heads[0]
     assert heads[1:] == ["Timeline", "Likely causes", *(["Processes that waited"] if why["victims"] else []), "Not the cause",
-                         "Pauses", "Events", "Captures: which process blocks which", "The machine"]
+                         "Pauses", "On the CPUs", "Events", "Captures: which process blocks which", "The machine"]
     said = " ".join(text for _, text in seen.texts)
     for cause in why["causes"][:3]:
         assert cause["words"].replace("2026-09-21 ", "") in said
@@ -174,7 +176,7 @@ def test_it_is_accessible(report: Report) -> None:
     seen = Seen(report("html", *PERIOD))
     assert seen.of("html")[0]["lang"] == "en" and next(text for inside, text in seen.texts if inside == "title").startswith("Incident ")
     ids = [attrs["id"] for _, attrs in seen.tags if "id" in attrs]
-    assert len(ids) == len(set(ids)) == 4
+    assert len(ids) == len(set(ids)) == 6
     for attrs in seen.of("svg"):
         if attrs.get("role") == "img":
             assert attrs.get("aria-label") or set((attrs["aria-labelledby"] or "").split()) <= set(ids)
@@ -182,7 +184,7 @@ def test_it_is_accessible(report: Report) -> None:
             assert attrs["aria-hidden"] == "true"
     described = [text for inside, text in seen.texts if inside == "desc"]
     assert described and "CPU usage was highest with" in described[0] and "1 pause of the machine" in described[0]
-    assert all(attrs["scope"] == "col" for attrs in seen.of("th")) and len(seen.of("details")) == 1
+    assert all(attrs["scope"] == "col" for attrs in seen.of("th")) and len(seen.of("details")) == 2
     assert sum(name == "h1" for name, _ in seen.tags) == 1
 
 
@@ -254,6 +256,16 @@ def test_gaps_are_gaps_and_times_are_round() -> None:
         assert len(ticks) <= 4 and all(later - sooner >= length / 5 for (sooner, _), (later, _) in itertools.pairwise(ticks))
     drawn = timeline(Timeline(START, START + 60, (START, START + 60), [(START + 5, START + 8)]), 360, "p", "t", "d")
     assert drawn.count("<rect") == 1 and 'class="paused"' in drawn
+
+
+def test_a_flame_graph_is_as_wide_as_its_samples() -> None:
+    """Children lie within their parent, next to each other; what is narrower than two pixels is left out."""
+    drawn = flame([("a;b;c", 60), ("a;b", 20), ("a;d_[k]", 19), ("z", 1)], 102, "p", "t")
+    rects = [(title, float(x), float(y), float(wide)) for title, x, y, wide in re.findall(
+        r"<title>(\S+): [^<]*</title><rect class=\"[a-z ]+\" x=\"([0-9.]+)\" y=\"([0-9.]+)\" width=\"([0-9.]+)\"", drawn)]
+    assert [(name, x, y) for name, x, y, _ in rects] == [("a", 1.0, 0.0), ("b", 1.0, 17.0), ("d_[k]", 81.0, 17.0), ("c", 1.0, 34.0)]
+    assert [wide for *_, wide in rects] == [98.5, 79.5, 18.5, 59.5] and drawn.count("kernel") == 1
+    assert "&lt;b&gt;: 5 samples" in flame([("<b>", 5)], 100, "p", "t") and "<svg" in flame([], 100, "p", "t")
 
 
 # -- in a browser --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rogue_hunter.report.page.markup import Markup, tag
@@ -19,6 +19,8 @@ ROW = 24
 """Height of an event with its label."""
 CHARACTER = 6.8
 """Width of a character of a label, on average."""
+FRAME, DEPTH = 17, 60
+"""Height of a frame of a flame graph, and frames that are shown of a stack."""
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
 
 
@@ -152,6 +154,40 @@ def _bar(bar: Bar, x: Callable[[float], float], top: float, width: int) -> list[
     at = max(float(LEFT), min(begin, width - RIGHT - len(label) * CHARACTER))
     return [tag("text", label, class_="tick", x=at, y=top + 12),
             tag("rect", class_=f"bar {bar.band}", x=begin, y=top + 16, width=max(3.0, end - begin), height=5, rx=2)]
+
+
+def flame(stacks: Iterable[tuple[str, int]], width: int, prefix: str, title: str) -> Markup:
+    """A flame graph with its root above: `stacks` are frames joined by ;, the outermost first, and samples. A frame is
+    as wide as its share; those narrower than two pixels are left out."""
+    rects: list[Markup] = []
+    total = 0
+    level: dict[tuple[str, ...], int] = {}      # path -> samples, the paths of one depth next to each other
+    for stack, samples in stacks:
+        total += samples
+        frames = stack.split(";")[:DEPTH]
+        for depth in range(1, len(frames) + 1):
+            path = tuple(frames[:depth])
+            level[path] = level.get(path, 0) + samples
+    scale, deepest = (width - 2) / max(total, 1), 0
+    begins: dict[tuple[str, ...], float] = {(): 1.0}
+    for path in sorted(level, key=lambda one: (len(one), one[:-1], -level[one], one)):
+        at, wide = begins.get(path[:-1]), level[path] * scale
+        if at is None:
+            continue
+        begins[path[:-1]] = at + wide
+        if wide < 2:
+            continue
+        begins[path] = at
+        deepest = max(deepest, len(path))
+        y = (len(path) - 1) * FRAME
+        label = clip(path[-1], int((wide - 6) / CHARACTER)) if wide > 40 else None
+        rects.append(tag("g", tag("title", f"{path[-1]}: {level[path]} samples, {100 * level[path] / total:.0f} %"),
+                         tag("rect", class_="frame kernel" if path[-1].endswith("_[k]") else "frame", x=at, y=float(y),
+                             width=wide - 0.5, height=FRAME - 1),
+                         tag("text", label, x=at + 3, y=float(y + 12)) if label else None))
+    height = max(deepest, 1) * FRAME
+    return tag("svg", tag("title", title, id=f"flame-{prefix}"), rects, class_=f"flame {prefix}", width=width,
+               height=height, viewBox=f"0 0 {width} {height}", role="img", aria_labelledby=f"flame-{prefix}")
 
 
 def axis(since: float, until: float, pixels: float) -> list[tuple[float, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rogue_hunter import __version__
 from rogue_hunter.report.evidence import Evidence
-from rogue_hunter.report.page.chart import Bar, Line, Panel, Points, Timeline, spark, timeline
+from rogue_hunter.report.page.chart import Bar, Line, Panel, Points, Timeline, flame, spark, timeline
 from rogue_hunter.report.page.markup import Markup, document, escaped, tag
 from rogue_hunter.report.record_text import culprit_words, pause_words
 from rogue_hunter.report.sentences import cause as cause_of
@@ -34,7 +34,8 @@ TABLE = 60
 class Incident:
     """What the page shows. `rows` are slices or minutes of the machine (records, with `slice` or `minute`) from `since`
     to `until`, epoch seconds; `slices` are those of that time with their processes, and `captures` records with the
-    lines of who blocked whom. A time of the day of `day` (epoch seconds) is shown without its date."""
+    lines of who blocked whom. `stacks` are records of one pause or capture. A time of the day of `day` (epoch seconds)
+    is shown without its date."""
 
     headline: str
     since: float
@@ -48,6 +49,7 @@ class Incident:
     events: Sequence[Record] = ()
     pauses: Sequence[Record] = ()
     captures: Sequence[tuple[Record, Sequence[str]]] = ()
+    stacks: Sequence[Record] = ()
     facts: Sequence[tuple[str, str]] = field(default=())
 
 
@@ -60,7 +62,7 @@ def page(incident: Incident) -> str:
         tag("header", tag("p", f"rogue-hunter incident report, {when}", class_="over"),
             tag("h1", incident.headline), _note(incident), _facts(incident)),
         tag("main", _timeline(incident), _causes(incident), _victims(incident), _cleared(incident),
-            _pauses(incident), _events(incident), _captures(incident), _machine(incident)),
+            _pauses(incident), _stacks(incident), _events(incident), _captures(incident), _machine(incident)),
         tag("footer", f"Made by rogue-hunter {__version__} at {moment(incident.now, 0)}. This file holds names and "
                       "command lines of processes; secrets in them are masked as far as they were recognized.")]
     return document(f"Incident {when}", style, body)
@@ -296,6 +298,21 @@ def _pauses(incident: Incident) -> Markup | None:
     more = len(incident.pauses) - PAUSES
     return tag("section", tag("h2", "Pauses"), table(["Time", "Length", "What was short", "Culprits"], rows, (1,)),
                tag("p", f"and {more} more", class_="quiet") if more > 0 else None)
+
+
+def _stacks(incident: Incident) -> Markup | None:
+    if not incident.stacks:
+        return None
+    found = [(str(each["stack"]), int(each["samples"])) for each in incident.stacks]
+    total = sum(samples for _, samples in found)
+    label = f"Flame graph: what the processes did that had a CPU, {count(total, 'sample')}"
+    rows = [[percent(samples / total), stack.split(";")[0], tag("span", clip(" < ".join(stack.split(";")[:0:-1]), LINE),
+                                                                class_="line")] for stack, samples in found[:20]]
+    return tag("section", tag("h2", "On the CPUs"),
+               tag("figure", [flame(found, width, prefix, label)
+                              for width, prefix in ((WIDE, "wide"), (NARROW, "narrow"))]),
+               tag("details", tag("summary", "The most frequent stacks as a table"),
+                   table(["Share", "Process", "Stack, innermost first"], rows, (0,))))
 
 
 def _events(incident: Incident) -> Markup | None:

@@ -17,11 +17,13 @@ from rogue_hunter.report.render import Answer
 from rogue_hunter.report.sentences import number
 from rogue_hunter.report.trace import trace_events
 from rogue_hunter.report.views import captures
+from rogue_hunter.report.views.flame import stacks_of
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.report.views.why import evidence_of, headline
 from rogue_hunter.schema.slices import SLICE_S
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream import wire
+from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import size
 from rogue_hunter.verdict.engine import verdict
 from rogue_hunter.verdict.model import Row
@@ -44,13 +46,14 @@ def html(source: Source, asked: Asked) -> Answer:
     around = _around(source, found)
     inside = Period(found.window.since, found.window.until)
     day = found.window.since
-    slices = over(source, around.since, around.until, asked.live).window.slices \
+    courses = over(source, around.since, around.until, asked.live).window.slices \
         if around.until - around.since <= WHOLE_S else ()
     made = Incident(
         headline(source if found.window.recent or found.absent else replace(source, now=day), found, judged),
-        around.since, around.until, source.now, day, found, judged, machine_rows(source, around, asked), slices,
+        around.since, around.until, source.now, day, found, judged, machine_rows(source, around, asked), courses,
         queries.events(source.reader, around, source.watched, EVENTS),
-        history.pauses(source.reader, around), _blamed(source, inside), _facts(source, found, judged.own_cores, inside))
+        history.pauses(source.reader, around), _blamed(source, inside), _stacks(source, inside),
+        _facts(source, found, judged.own_cores, inside))
     return Answer([], lambda _: page(made), raw=True)
 
 
@@ -110,6 +113,14 @@ def _blamed(source: Source, period: Period) -> list[tuple[dict[str, object], lis
         if found is not None and len(made) < CAPTURES:
             made.append((found[0], list(blame_lines(blame(found[1]), 5))))
     return made
+
+
+def _stacks(source: Source, period: Period) -> list[Record]:
+    """The stacks of the longest pause of a time that has some, else of a capture."""
+    longest = sorted(history.pauses(source.reader, period), key=lambda one: -float(one["duration_s"]))
+    those = [("pause", one["id"]) for one in longest] + [("capture", one["id"]) for one in captures.find(
+        source.reader, period) if one["status"] != "skipped"]
+    return next((found for kind, number in those[:20] if (found := stacks_of(source.reader, kind, number))), [])
 
 
 def _facts(source: Source, found: Evidence, own_cores: float | None, period: Period) -> list[tuple[str, str]]:
