@@ -122,6 +122,7 @@ def stages(config: Config, writer: Writer, restored: Iterable[Open], history: Hi
         rules.reap,
         rules.others,
         rules.prove,
+        rules.recorded,
         rules.tell,
         rules.metrics,
         Store(writer),

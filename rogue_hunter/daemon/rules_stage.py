@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from rogue_hunter.config.options import Config, Reap
 from rogue_hunter.config.toml import ConfigError, load
 from rogue_hunter.daemon.hooks import Hooks
+from rogue_hunter.daemon.recorded import Recorded
 from rogue_hunter.daemon.reload import SETTLE_S, stamp
 from rogue_hunter.paths import config_file, rules_file, state_dir
 from rogue_hunter.reaper.audit import FollowAudit, audit_log, audit_path
@@ -93,6 +95,7 @@ class RuleStages:
     prove: Stage | None = None
     tell: Stage | None = None
     metrics: Stage | None = None
+    recorded: Stage | None = None
 
 
 @contextmanager
@@ -104,7 +107,8 @@ def ruling(config: Config, file: Path | None, say: Say, machine: Callable[[], Ma
         made = _Rules(config, Rules(file, say), say, machine)
         stack.callback(made.teller.close)
         stack.callback(made.hooks.close)
-        yield RuleStages(made.match, *made.reaping(), made.tell, _metrics(made.rules.now.settings, say, stack))
+        yield RuleStages(made.match, *made.reaping(), made.tell, _metrics(made.rules.now.settings, say, stack),
+                         Recorded() if sys.platform == "darwin" else None)
 
 
 class _Rules:

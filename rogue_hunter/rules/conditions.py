@@ -184,6 +184,33 @@ class Level(_Leaf):
 
 
 @dataclass(frozen=True, slots=True)
+class Written(_Leaf):
+    """Megabytes written a day of its life, of which at least one day counts: so macOS limits the writes of 24 hours."""
+
+    limit: float
+
+    def value(self, s: Subject) -> float | None:
+        """The number, in the unit of the limit."""
+        total = s.row.get("disk_write_bytes_total")
+        return None if total is None or s.age_s is None else total / 1e6 / max(1.0, s.age_s / 86400)
+
+    def verdict(self, s: Subject) -> Verdict:
+        value = self.value(s)
+        if value is None or value < self.limit:
+            return (None if value is None else False), NEVER
+        # The average of a process that writes nothing falls with its age.
+        return True, max(0.0, s.row["disk_write_bytes_total"] / 1e6 / self.limit * 86400 - (s.age_s or 0.0))
+
+    def _subject(self) -> str:
+        return "disk use"
+
+    def explain(self, s: Subject) -> Iterator[Term]:
+        value = self.value(s)
+        yield {"condition": "written_mb_per_day_min", "limit": self.limit,
+               "value": None if value is None else round(value, 2), "evidence": "reading"}
+
+
+@dataclass(frozen=True, slots=True)
 class Band(_Leaf):
     """The score's band is this one or a higher."""
 

@@ -20,6 +20,7 @@ from rogue_hunter.rules.conditions import (
     Term,
     User,
     Verdict,
+    Written,
 )
 from rogue_hunter.rules.program import described, whitelisted
 from rogue_hunter.text.format import duration
@@ -114,7 +115,7 @@ class NoneOf:
 
 def cost(node: Node) -> int:
     """Order of evaluation: conditions that are cheap and often false first, patterns last."""
-    kinds: tuple[type, ...] = (Level, State, Band, Age, User, Orphan, Held, AnyOf, NoneOf, AllOf, Called)
+    kinds: tuple[type, ...] = (Level, Written, State, Band, Age, User, Orphan, Held, AnyOf, NoneOf, AllOf, Called)
     return kinds.index(type(node))
 
 
@@ -254,8 +255,9 @@ def reason(terms: list[Term], age_s: float | None) -> str:
 
 
 _UNITS = {"cpu_percent_min": ("cpu", " %"), "cpu_percent_max": ("cpu only", " %"), "memory_mb_min": ("memory", " MB"),
-          "disk_mb_per_s_min": ("disk", " MB/s"), "gpu_percent_min": ("gpu", " %"),
-          "wakeups_per_s_min": ("wakeups", "/s"), "score_min": ("score", ""), "band_min": ("band", "")}
+          "disk_mb_per_s_min": ("disk", " MB/s"), "written_mb_per_day_min": ("written", " MB a day"),
+          "gpu_percent_min": ("gpu", " %"), "wakeups_per_s_min": ("wakeups", "/s"), "score_min": ("score", ""),
+          "band_min": ("band", "")}
 
 
 def _phrase(term: Term) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rogue_hunter.config.toml import Place, choice, flag, known_keys, number, tables, text, whole
 from rogue_hunter.config.toml import table as table_of
-from rogue_hunter.rules.conditions import Age, Band, Called, Held, Level, Node, Orphan, State, User
+from rogue_hunter.rules.conditions import Age, Band, Called, Held, Level, Node, Orphan, State, User, Written
 from rogue_hunter.rules.logic import AllOf, AnyOf, NoneOf, cost
 from rogue_hunter.rules.model import (
     ACTIONS,
@@ -62,7 +62,8 @@ _LEVELS: Mapping[str, Callable[[str, float], Level]] = {
 _AGES = {"age_hours": 3600.0, "age_seconds": 1.0}
 _PATTERNS = ("command_patterns", "cmdline_patterns", "exclude_patterns")
 _NESTED = ("any", "all", "not")
-KEYS = (*_LEVELS, *_AGES, "duration_seconds", "band_min", "orphan", "state", "user", *_PATTERNS, *_NESTED)
+KEYS = (*_LEVELS, *_AGES, "written_mb_per_day_min", "duration_seconds", "band_min", "orphan", "state", "user",
+        *_PATTERNS, *_NESTED)
 """Every condition there is."""
 
 _ROW_TYPES = {f.name: f.type for f in PROCESS}
@@ -122,6 +123,8 @@ def _conditions(table: Any, place: Place, depth: int) -> AllOf:
     measured += _nested(table, place, depth)
     now: list[Node] = [Age(number(table[key], place.at(key), 0) * unit, key, unit)
                        for key, unit in _AGES.items() if key in table]
+    if "written_mb_per_day_min" in table:
+        now.append(Written(number(table["written_mb_per_day_min"], place.at("written_mb_per_day_min"), 1)))
     if "user" in table:
         now.append(User(_listed(table["user"], place.at("user"))))
     if "orphan" in table:
@@ -248,7 +251,7 @@ def _listed(value: Any, place: Place) -> tuple[str, ...]:
 
 
 _LEAST = ("cpu_percent_min", "duration_seconds", "age_seconds", "memory_mb_min", "disk_mb_per_s_min",
-          "gpu_percent_min", "wakeups_per_s_min", "score_min")
+          "gpu_percent_min", "wakeups_per_s_min", "score_min", "written_mb_per_day_min")
 """Limits that narrow a rule when they rise."""
 
 

@@ -94,7 +94,8 @@ def test_the_whitelist_exclusions_and_other_rules_count_as_they_do_live() -> Non
     h.process(2000, busy, command="vim")
     h.process(2001, busy, command="rustc")
     h.process(2002, busy, command="test_ch04_debug", exe="/tmp/test_ch04_debug", age_s=4000.0)
-    assert [(f.pid, f.rule) for f in h.firings(builtin())] == [(2002, "zombie_test_binary"), (2002, "infinite_loop")]
+    assert [(f.pid, f.rule) for f in h.firings(builtin())] == [
+        (2002, "zombie_test_binary"), (2001, "macos_cpu_limit"), (2002, "macos_cpu_limit"), (2002, "infinite_loop")]
 
 
 def test_a_slow_pattern_ends_the_rule_and_not_the_backtest() -> None:

@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.rules.conditions import NEVER, Age, Band, Called, Level, Node, Orphan, State, Subject, User, Verdict
+from rogue_hunter.rules.conditions import (
+    NEVER,
+    Age,
+    Band,
+    Called,
+    Level,
+    Node,
+    Orphan,
+    State,
+    Subject,
+    User,
+    Verdict,
+    Written,
+)
 from rogue_hunter.rules.patterns import Patterns, PatternSet, Probe, compile_pattern
 from rogue_hunter.schema.field import BANDS
 
@@ -259,3 +272,14 @@ class TestCalled:
             {"condition": "command_patterns", "limit": "^vic", "value": "victim -x", "evidence": "reading"}]
         assert told(self.node("^vic", "cmdline_patterns"), command="victim")[0]["condition"] == "cmdline_patterns"
         assert told(self.node("x", "exclude_patterns", excluded=True), command="victim") == []
+
+
+@pytest.mark.parametrize(("total", "age_s", "held", "valid_s"), [
+    (3e9, 3600.0, True, 3000 / 2147 * 86400 - 3600), (2.1e9, 3600.0, False, NEVER), (3e9, 172_800.0, False, NEVER),
+    (None, 3600.0, None, NEVER), (3e9, None, None, NEVER),
+])
+def test_written_a_day(total: float | None, age_s: float | None, held: bool | None, valid_s: float) -> None:
+    """The average a day of its life, of one day at least; it falls with age while nothing is written."""
+    row = {} if total is None else {"disk_write_bytes_total": int(total)}
+    subject = Subject(row, age_s, Patterns(), lambda node, s: (None, NEVER))
+    assert Written(2147.0).verdict(subject) == (held, pytest.approx(valid_s))
