@@ -22,9 +22,9 @@ Examples:
   rh-bench --json | jq '.[] | select(.part == "tick") | .core_percent'
 """)
 @click.option("--seconds", type=options.Number(1, 600), default=10.0, show_default=True, metavar="N",
-              help="Measure for about so long.")
+              help="Time to measure, seconds.")
 @click.option("--iterations", type=options.Whole(1, 1_000_000), default=1000, show_default=True,
-              metavar="N", help="Runs of one part at most, within that time.")
+              metavar="N", help="Runs of one part within that time, at most.")
 @options.form_options()
 @options.host_options
 @options.config_option

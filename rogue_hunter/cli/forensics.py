@@ -39,7 +39,7 @@ Examples:
   rh-forensics parse spindump.txt | jq 'select(.cpu_seconds > 1)'
   rh-forensics capture 4711                  capture a process now
   rh-forensics capture 4711 --ndjson | rh-forensics blame -
-  rh-forensics profile --pid 4711 --for 5s   where in its code a process spends its time
+  rh-forensics profile --pid 4711 --for 5s   where a process spends its time
 """, invoke_without_command=True)
 @click.option("--tee", is_flag=True, help="Also print all of the input, not only the captures.")
 @click.option("--band", type=click.Choice(BANDS[1:]),
@@ -85,7 +85,7 @@ def command(context: click.Context, tee: bool, band: str | None, form: str | Non
 @_files
 def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> int:
     """Turn reports into records: spindump and sample as text, resource limits, memory kills, crashes, panics, resets,
-    the sleep log and the log of macOS, a journal, a kernel log. Of a directory every report is read, newest first.
+    the sleep log and the log of macOS, a journal, a kernel log. Of a directory, every report is read, newest first.
 
     Exit 65 for another format or a truncated file; the readable part is printed.
     """
@@ -130,7 +130,7 @@ def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> in
 
 
 def _named(files: Iterable[str]) -> Iterator[str]:
-    """The files; in the place of a directory those in it, newest first."""
+    """The files; for a directory the files in it, newest first."""
     from rogue_hunter.capture.reports.collect import newest_first
 
     for file in files:

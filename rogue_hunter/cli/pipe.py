@@ -90,10 +90,10 @@ Examples:
 def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool, report: bool, quiet: bool,
             socket: Path | None, no_socket: bool, proc_root: Path, libproc: str | None,
             config_file: Path | None) -> int:
-    """Sample, score and track every process at 3 Hz, ask the rules, and write what happens to the database.
+    """Sample, score and track every process at 3 Hz, evaluate the rules, and write what happens to the database.
 
-    Ends no process, unless the configuration says [reap] mode = "armed". Runs in the foreground until SIGTERM, SIGINT
-    or --for. One rh-pipe at a time writes to a database.
+    No process is killed unless the configuration has [reap] mode = "armed". Runs in the foreground until SIGTERM,
+    SIGINT or --for. One rh-pipe at a time writes to a database.
     """
     from rogue_hunter.capture.waiting import Waits
     from rogue_hunter.config.toml import load

@@ -60,8 +60,18 @@ def command(name: str, epilog: str, *, facts: bool = False) -> Callable[[Callabl
 
 
 def group(name: str, epilog: str, **more: Any) -> Callable[[Callable[..., Any]], click.Group]:
-    """The same for a command with subcommands; `more` is handed to click."""
-    return lambda function: click.group(**_settings(name, epilog), **more)(version_option(name)(function))
+    """The same for a command with subcommands; `more` is passed to click."""
+    return lambda function: click.group(**{"cls": _Group, **_settings(name, epilog), **more})(
+        version_option(name)(function))
+
+
+class _Group(click.Group):
+    """A command whose --help has the whole first sentence of each subcommand; click would cut it."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        made = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(1000)) for name, each in made if each is not None])
 
 
 def version_option(name: str, *, facts: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

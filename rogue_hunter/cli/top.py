@@ -19,13 +19,14 @@ Examples:
   rh-top                        the worst first; ? shows the keys
   rh-top --socket /run/x.sock   of an rh-pipe that serves another socket
 """)
-@click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="The socket (default: the user's).")
+@click.option("--socket", type=click.Path(path_type=Path), metavar="FILE",
+              help="Connect to this socket (default: the user's).")
 @options.config_option
 def command(socket: Path | None, config: Config) -> int:
-    """Show what a running rh-pipe sees: the processes with all metrics, what happens, what is tracked.
+    """Show live what a running rh-pipe measures: processes with all metrics, recent events, tracked processes.
 
-    Sorts, filters, groups by unit, shows one process with its history, and terminates a process after the question and
-    under the guards of rh-reap. Waits while rh-pipe is not running.
+    Sorts, filters, groups by unit, shows one process with its history, and terminates a process after confirmation,
+    with all protections of rh-reap. Waits while rh-pipe is not running.
     """
     from rogue_hunter.daemon.socket.address import check_length, socket_path
 

@@ -30,7 +30,7 @@ def _boottime() -> float:
 
 
 class LinuxMachine:
-    """Reads `root`; signals go to the running kernel. `boottime` gives the seconds since boot: start times count from
+    """Reads `root`; signals go to the running kernel. `boottime` returns the seconds since boot: start times count from
     there."""
 
     def __init__(self, root: Path = Path("/proc"), boottime: Callable[[], float] = _boottime) -> None:

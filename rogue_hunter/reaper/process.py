@@ -23,7 +23,7 @@ class Unreadable(Exception):
 class Live:
     """One process now.
 
-    `row` holds the fields of a process record that one reading gives (no rates). `uids` are real, effective, saved
+    `row` holds the fields of a process record that need one reading (no rates). `uids` are real, effective, saved
     and file system user. `leader` is the process that the pid's thread belongs to; the pid itself unless it is a
     thread's. `session` is the pid of the session's leader, 0 if that is outside of the pid namespace, None if unknown.
     `age_s` is measured on the clock that start times count on, so setting the wall clock does not change it.

@@ -40,7 +40,7 @@ class Setup:
 
     `confirm` gets the candidates that may be signalled and returns whether to go ahead; without it there is no
     question (--yes, rh-pipe), and nothing is done after a failure. `report` gets each action record when it is decided.
-    `samples` gives the last readings of an identity. `state_dir` holds the lock. With `rules_fixed` all matches are
+    `samples` returns the last readings of an identity. `state_dir` holds the lock. With `rules_fixed` all matches are
     judged by `rules`, even if they name another file.
     """
 
@@ -63,7 +63,7 @@ class Setup:
 
 
 def reap_batch(matches: Sequence[Record], setup: Setup) -> list[Record]:
-    """Judge, and unless it is a dry run, end the processes of `matches`. Gives one action record for each process, in
+    """Judge, and unless it is a dry run, end the processes of `matches`. Returns one action record for each process, in
     their order. Never raises for one process; a broken audit file refuses all. Matches must have passed
     `check_match`."""
     if not matches:

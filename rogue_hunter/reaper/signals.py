@@ -39,7 +39,7 @@ class Handle(Protocol):
     method: str
 
     def send(self, number: int) -> float | None:
-        """Send a signal. Gives the seconds between the last look at the process and the signal where the two are not
+        """Send a signal. Returns the seconds between the last look at the process and the signal where the two are not
         tied together, else None. Raises Gone, PermissionError."""
         ...
 

@@ -77,7 +77,7 @@ class BackgroundReap:
 
     Patterns cannot be searched on a thread, only known results are used there: a process that became another program
     is refused; give `setup.patterns` the object that the matcher uses. At the end the worker is stopped: a process that
-    has had SIGTERM is `interrupted`. `wait_s` bounds that. `current`, called from both threads, gives the setup in
+    has had SIGTERM is `interrupted`. `wait_s` bounds that. `current`, called from both threads, returns the setup in
     force, with the stop of `setup`; None while nothing may be ended: what waits then is dropped.
     """
 
@@ -120,7 +120,7 @@ class BackgroundReap:
 class BackgroundProve:
     """The stage of rh-pipe that proves by experiment who makes others wait: at a pause for want of a CPU, the first
     culprit is the suspect, and the process that waited most for a CPU the victim. One experiment at a time, in a
-    thread; its `proof` record comes with a later tick. `current` gives the setup, None while this is not wanted."""
+    thread; its `proof` record comes with a later tick. `current` returns the setup, None while this is not wanted."""
 
     def __init__(self, current: Callable[[], Setup | None],
                  experiment: Callable[[int, int, Setup], Record] = prove) -> None:

@@ -79,7 +79,7 @@ def _map(fd: int, size: int) -> mmap.mmap:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The calls that a recorder makes. Each raises OSError. `open(attributes, pid, cpu)` gives a descriptor."""
+    """The calls that a recorder makes. Each raises OSError. `open(attributes, pid, cpu)` returns a descriptor."""
 
     open: Callable[[bytes, int, int], int] = _open
     map: Callable[[int, int], mmap.mmap] = _map

@@ -1,6 +1,6 @@
 """The stage of the flight recorder: keeps the rings open, and copies them at a pause or a capture.
 
-On the beat it copies the rings, half a millisecond, and only then. A background thread gives the copy to a helper
+On the beat it copies the rings, half a millisecond, and only then. A background thread passes the copy to a helper
 process with nice 19 (rogue_hunter.recorder.decode) and waits for its records, which leave with a later tick.
 """
 

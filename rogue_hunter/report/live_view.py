@@ -145,7 +145,7 @@ def _aligned(name: str, text: str) -> str:
 
 @contextmanager
 def screen(terminal: bool, out: BinaryIO, keys: int | None = None) -> Iterator[Callable[[list[str]], None]]:
-    """Gives the function that prints one picture: over the last one, on the alternate screen of the terminal, or below
+    """Yields the function that prints one picture: over the last one, on the alternate screen of the terminal, or below
     it if there is no `terminal`. Keys that are pressed on the terminal `keys` are not shown and need no Enter."""
     def put(text: str) -> None:
         out.write(text.encode(sys.stdout.encoding or "utf-8", "replace"))

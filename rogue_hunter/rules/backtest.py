@@ -192,7 +192,7 @@ def _wanted(example: Example) -> str:
 
 def matches(rules: RuleSet, rule: Rule, example: Example, patterns: Patterns) -> bool:
     """Would `rule` match the process of `example`? The whitelist counts too. Names and arguments that the
-    example does not give are empty, not unknown: an example gives what matters."""
+    example does not give are empty, not unknown: an example contains what matters."""
     patterns.new_tick()
     row = {"command": "", "exe": "", "cmdline": "", **example.row}
     age_s = row.pop("age_s", math.inf)

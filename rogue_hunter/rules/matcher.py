@@ -97,7 +97,7 @@ class Matcher:
         return tick
 
     def tick(self, tick: Tick) -> list[Record]:
-        """The records that this tick gives rise to, the highest priority first."""
+        """The records of this tick, the highest priority first."""
         if tick.row is None:
             return []
         self._clock(tick.row)

@@ -1,7 +1,7 @@
 """What reaped children used: the growth of their parents' counters, minus what was already seen of the children.
 
 When a process waits for a child, the kernel adds all that the child used to the parent's counters: CPU time and page
-faults to counters of their own (cutime, cmajflt of proc_pid_stat(5)), disk I/O to the very counters of the parent
+faults to separate counters (cutime, cmajflt of proc_pid_stat(5)), disk I/O to the counters of the parent itself
 (kernel/exit.c, wait_task_zombie: task_io_accounting_add). The child's counters hold what its own reaped children used
 in the same way. Most of it was seen in the child's rows before; counted again, the waiting shell would look like the
 hog. So each amount is credited once:
@@ -72,7 +72,7 @@ class Account:
     """The part of `grown` that was seen of children."""
 
     def take(self, needed: Amounts) -> Amounts:
-        """Find `needed` in the growth; gives what is missing."""
+        """Find `needed` in the growth; returns what is missing."""
         missing = list(needed)
         for i, need in enumerate(needed):
             if i in DISK and self.reaped is False:
@@ -96,8 +96,8 @@ class Settlement:
 
 
 class Ledger:
-    """Keeps what the counters of living processes are owed. `shared_disk`: a parent's disk counters grow by those of
-    a reaped child, and counters of children that are missing in a row are 0 (Linux)."""
+    """Keeps the use of ended children that the counters of living processes do not show yet. `shared_disk`: a parent's
+    disk counters grow by those of a reaped child, and counters of children that are missing in a row are 0 (Linux)."""
 
     def __init__(self, shared_disk: bool = True) -> None:
         self._shared_disk = shared_disk
@@ -226,7 +226,7 @@ class Ledger:
             made.children[key] = rest
 
     def _to_ended(self, claims: Iterable[Claim], i: int, rest: float, made: Settlement) -> float:
-        """Credit ended processes with what they would have used at their last rate, as far as there is so much; gives
+        """Credit ended processes with what they would have used at their last rate, as far as there is so much; returns
         the sum. A process that had lived for less than an interval is left out: of a loop of short-lived children one
         is seen now and then, and the rest was used by the others. So is one whose pid is in use again: a pid occurs
         once in a tick."""

@@ -81,7 +81,7 @@ class _State:
 class Limits:
     """A stage: adds a `limit` record for each limit that held processes back since the last check.
 
-    `affinity` gives the CPUs that a pid may run on; `root` is the /proc for limits of open files.
+    `affinity` returns the CPUs that a pid may run on; `root` is the /proc for limits of open files.
     """
 
     def __init__(self, cgroups: Cgroups | None = None, root: Path = Path("/proc"),

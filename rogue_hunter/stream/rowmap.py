@@ -10,7 +10,7 @@ from rogue_hunter.stream.tick import Row
 
 
 class RowMap:
-    """The rows that a stage gives out, in the order of the host.
+    """The rows of a stage's output, in the order of the host.
 
     `rows` is never changed once it was handed out: an update that changes anything makes a copy (0.05 ms for 1,000
     processes), and a row that is made again and is equal stays the same object.

@@ -36,7 +36,7 @@ WHOLE = ("spindump_report", "resource_report", "jetsam_report", "crash_report", 
 _DATE = re.compile(r"[_-](\d{4}-\d{2}-\d{2}-\d{6})")
 
 SleepLog = Callable[[float], "list[SleepWakeEvent] | None"]
-"""Gives the sleeps and wakes of the last so many seconds, None where they cannot be read."""
+"""Returns the sleeps and wakes of the last so many seconds, None where they cannot be read."""
 
 
 def directories() -> tuple[Path, ...]:
@@ -107,7 +107,7 @@ def recorded(since: float, until: float, places: Sequence[Path] | None = None,
     """The lines of the timeline (report_timeline records, newest first) of what macOS recorded between two times, epoch
     seconds; and what could not be read, in words.
 
-    `places` are directories of reports, by default those of this system. `sleep_log` gives sleeps and wakes, by default
+    `places` are directories of reports, by default those of this system. `sleep_log` returns sleeps, by default
     by pmset on macOS.
     """
     found, problems = reports_between(since, math.inf, places)

@@ -192,7 +192,7 @@ def _processes(tick: Tick | None, limit: int) -> Record:
 
 
 class Pruner:
-    """Prunes in pieces between the beats, one request after the other. `connection` gives the writing connection, None
+    """Prunes in pieces between the beats, one request after the other. `connection` is the writing connection, None
     while there is none; `retention` the configuration in force."""
 
     def __init__(self, loop: Loop, connection: Callable[[], sqlite3.Connection | None], database: Path,

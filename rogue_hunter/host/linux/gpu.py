@@ -82,7 +82,7 @@ class _Held:
 
 @dataclass
 class Gpu:
-    """Readings between calls. `nvml` gives pid -> GPU ms a second, `mono` is a clock in seconds."""
+    """Readings between calls. `nvml` returns pid -> GPU ms a second, `mono` is a clock in seconds."""
 
     root: Path
     nvml: Callable[[], dict[int, float]] | None = None

@@ -25,7 +25,7 @@ from xml.parsers.expat import ExpatError
 T = TypeVar("T")
 
 GpuReader = Callable[[], dict[int, int] | None]
-"""Gives pid -> GPU time in nanoseconds, or None when it cannot be read."""
+"""Returns pid -> GPU time in nanoseconds, or None when it cannot be read."""
 
 IOREG = ("/usr/sbin/ioreg", "-a", "-l", "-r", "-c", "IOAccelerator")
 IOREG_TIMEOUT_S = 10.0
@@ -92,7 +92,7 @@ def _walk(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def ioreg_reader(run: Callable[[], bytes] | None = None) -> GpuReader:
-    """A reader by way of ioreg(8). `run` gives its output and may raise OSError."""
+    """A reader that runs ioreg(8). `run` returns its output and may raise OSError."""
     def read() -> dict[int, int] | None:
         try:
             return parse_ioreg((run or _run_ioreg)())

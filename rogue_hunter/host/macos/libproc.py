@@ -149,7 +149,7 @@ def process_kinfo(library: Library, pid: int) -> Answer:
 
 
 def process_arguments(library: Library, pid: int, buffer: ctypes.Array[ctypes.c_char]) -> Answer:
-    """What KERN_PROCARGS2 gives, read into `buffer` (kern.argmax bytes). The dearest call of all: once per identity,
+    """What KERN_PROCARGS2 gives, read into `buffer` (kern.argmax bytes). The most expensive call: once per identity,
     never on the beat. EINVAL and EIO also mean defunct, in exec, or another user's."""
     name = (c_int * 3)(CTL_KERN, KERN_PROCARGS2, pid)
     size = c_size_t(len(buffer))

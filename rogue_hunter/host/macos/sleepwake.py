@@ -1,9 +1,9 @@
-"""When the Mac slept: history out of `pmset -g log`.
+"""When the Mac slept and woke, from the output of `pmset -g log`.
 
-The beat itself sees a sleep by two clocks that drift apart (darwin_clock). This is for what lies before the sampler
-began: was the machine just awake again, so that a pause now is caused by the wake and by no process?
+The sampler detects a sleep by two clocks that drift apart. The log also covers the time before the sampler started: a
+pause just after a wake is caused by the wake, not by a process.
 
-The log is made for people. Seen in real ones (macOS 10.14 to 15): columns padded with blanks or tabs, `Using BATT`,
+The log is made for people. Real ones contain (macOS 10.14 to 15): columns padded with blanks or tabs, `Using BATT`,
 `Using Batt` and `Using AC(Charge: 0)` beside `Using AC (Charge:10%)`, a header that comes again in the middle, a zone
 offset that changes with travel, a clock that steps backwards, bytes that are not UTF-8. A line that is not an event is
 skipped.
@@ -122,7 +122,7 @@ _BOOTTIME = re.compile(r"\{\s*sec\s*=\s*(\d{1,12}),\s*usec\s*=\s*(\d{1,6})\s*\}"
 
 
 def parse_boottime(text: str) -> float | None:
-    """The epoch seconds in what `sysctl kern.boottime` prints: `{ sec = 1592836479, usec = 918881 } Mon Jun ...`.
+    """The epoch seconds in the output of `sysctl kern.boottime`: `{ sec = 1592836479, usec = 918881 } Mon Jun ...`.
 
     A Mac whose clock was not yet set when it booted reports 2000 or 2001; the caller sees that by comparing."""
     found = _BOOTTIME.search(text)

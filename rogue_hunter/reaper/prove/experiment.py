@@ -185,7 +185,7 @@ class KeeperProcess:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """How it is done. `read` gives the counters of a pid and raises OSError when it is gone."""
+    """How it is done. `read` returns the counters of a pid and raises OSError when it is gone."""
 
     trials: int = TRIALS
     stop_s: float = STOP_S

@@ -114,7 +114,7 @@ def _recording(name: str, opener: Opener) -> Recording:
 
 
 def read(reader: wire.Reader) -> Recording:
-    """Everything that `reader` gives, tick by tick: a recording may be larger than memory."""
+    """All processes and ticks of `reader`, one tick at a time: a recording may be larger than memory."""
     commands: dict[str, Seen] = {}
     ticks = 0
     for tick in reader.ticks():

@@ -34,7 +34,7 @@ from rogue_hunter.verdict.engine import stands_out, verdict
 from rogue_hunter.verdict.model import Cause, Verdict
 
 PRESENT_S = 20.0
-"""A process that was active so shortly before the end of the period, while rh-pipe runs, is reported in the present."""
+"""A process that was active within this time before the end of the period is reported in the present tense."""
 FURTHER = 3
 """Causes after the first that are listed."""
 
