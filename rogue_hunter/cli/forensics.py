@@ -259,7 +259,7 @@ LONGEST_S = 300.0
 
 
 @command.command("profile")
-@click.option("--pid", type=click.IntRange(1), required=True, metavar="PID", help="The process.")
+@click.option("--pid", type=options.Whole(1), required=True, metavar="PID", help="The process.")
 @click.option("--for", "seconds", type=options.Seconds(), default="5s", show_default=True, metavar="TIME",
               help="How long, at most 5m.")
 @click.option("--flame", "form", flag_value="flame", help="Collapsed stacks, for a flame graph.")
