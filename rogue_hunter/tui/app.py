@@ -248,7 +248,7 @@ class Top(App[int]):
         layout = view.Layout.of(self._entries, width, self._column)
         stale = not self.model.connected
         lines = [view.header(layout, self.order, width, sum(not entry.members for entry in self._entries),
-                             len(self.model.rows))]
+                             max(len(self.model.rows), self.model.tick.get("processes", 0)))]
         lines += [view.row_line(entry, layout, width, self._first + y == self._index, stale,
                                 entry.key in self.order.folded) for y, entry in enumerate(shown)]
         if not shown and self.model.tick:
