@@ -244,7 +244,7 @@ def test_all_histories_go_by_one_clock(tmp_path: Path) -> None:
     for n in range(600):
         for history in used:
             unique = {c.name: f"{n}" for c in tables[history.table].columns if c.name in ("event", "pause", "capture", "unit")}
-            row = {"pid": n, "start_ticks": n, "boot_id": "b", "command": f"c{n}", **unique,
+            row = {"pid": n, "start_ticks": n, "audit_seq": n, "boot_id": "b", "command": f"c{n}", **unique,
                    history.ended: NOW + 60 * n}
             known = {c.name for c in tables[history.table].columns}
             insert(connection, tables[history.table], rnd, **{k: v for k, v in row.items() if k in known})
