@@ -328,26 +328,34 @@ Folded = Counter[tuple[int, int, tuple[Address, ...]]]
 """Samples by pid, CPU and addresses, innermost first."""
 
 
-def fold(samples: Mapping[int, Sequence[Sample]]) -> Folded:
-    """Count samples by stack: of a CPU with very many, evenly spread ones."""
+_OLD_CODE: Address = (0, False)
+"""Stands for the code of the program that a process ran before it executed another one: its map is gone."""
+
+
+def fold(samples: Mapping[int, Sequence[Sample]], executed: Mapping[int, int]) -> Folded:
+    """Count samples by stack: of a CPU with very many, evenly spread ones. `executed`: when a process executed the
+    program that it runs now."""
     found: Folded = Counter()
     limit = max(1, SAMPLES_MAX // max(1, len(samples)))
     for cpu, taken in samples.items():
         step = -(-len(taken) // limit) if taken else 1
         for sample in taken[::step]:
-            found[sample.pid, cpu, tuple(addresses(sample.chain))] += step
+            chain = tuple(addresses(sample.chain))
+            if sample.ns < executed.get(sample.pid, 0):
+                chain = (*(each for each in chain if each[1]), _OLD_CODE)
+            found[sample.pid, cpu, chain] += step
     return found
 
 
 def stack_records(scene: Scene, symbols: Symbols, *, dumps: bool = True) -> list[Record]:
     """The `stack` records, the most frequent first."""
-    folded = fold(scene.samples)
+    folded = fold(scene.samples, scene.executed)
     wanted: dict[int, set[Address]] = {}
     by_pid: Counter[int] = Counter()
     for (pid, _, chain), count in folded.items():
         wanted.setdefault(pid, set()).update(chain)
         by_pid[pid] += count
-    named = {pid: symbols.names(pid, scene.start(pid), chain) for pid, chain in wanted.items()}
+    named = {pid: {**symbols.names(pid, scene.start(pid), chain), _OLD_CODE: EXITED} for pid, chain in wanted.items()}
     total = by_pid.total()
     python: dict[int, list[str]] = {}
     for pid, count in by_pid.most_common(DUMPS_MAX) if dumps else ():

@@ -29,6 +29,10 @@ from rogue_hunter.host.macos.sleepwake import get_recent_sleep_events, parse_boo
 from rogue_hunter.reaper.audit import AuditError, AuditLog
 from rogue_hunter.reaper.candidate import check_match
 from rogue_hunter.reaper.guards import Budget
+from rogue_hunter.recorder import elf
+from rogue_hunter.recorder.decode import entries
+from rogue_hunter.recorder.python import parse_dump
+from rogue_hunter.recorder.symbols import parse_jit, parse_kallsyms, parse_maps
 from rogue_hunter.rules.load import _toml, builtin
 from rogue_hunter.rules.load import parse as parse_rules
 from rogue_hunter.rules.matcher import Matcher
@@ -46,6 +50,7 @@ from rogue_hunter.text.timespec import parse_duration, parse_time
 from rogue_hunter.tracking.events import Track
 from rogue_hunter.tracking.minutes import History
 from rogue_hunter.tracking.pauses import Pauses
+from tests.recorder.rings import comm, fork, newest_first, sample, switch
 from tests.tools import ticks as ticktools
 from tests.tools.processes import io_text, stat_line, status_text
 
@@ -65,6 +70,16 @@ class Target:
     allowed: tuple[type[Exception], ...] = (ValueError,)
     words: tuple[bytes, ...] = ()
     share: float = 1.0
+
+
+def _elf(data: bytes) -> None:
+    """The functions of a file at some addresses."""
+    def read(offset: int, size: int) -> bytes:
+        return data[offset: offset + min(size, 1 << 20)] if 0 <= offset < len(data) else b""
+
+    headers = elf.parse(read)
+    elf.build_id(read, headers)
+    elf.functions(read, headers, list(range(0, 1 << 16, 1 << 12)))
 
 
 def _samples(pattern: str, size: int = 1500) -> tuple[bytes, ...]:
@@ -253,6 +268,14 @@ TARGETS: dict[str, Target] = {
     "sizes": Target(_text(parse_size), (b"500MB", b"1.5GiB", b"1000")),
     "match records": Target(_match, (b'{"type":"match","v":1,"ts":1.0,"pid":1234,"start_ticks":5,"boot_id":"b",'
                                      b'"rule":"r","age_s":3.5,"evidence_terms":[]}',)),
+    "perf rings": Target(lambda data: [list(entries(data, chains=chains)) for chains in (True, False)],
+                         (newest_first(sample(5, 7, (1, 2), (3,)), comm(6, 7, b"a"), fork(7, 8, 7), size=256),
+                          newest_first(switch(5, 7), switch(6, 0), size=128)), ()),
+    "memory maps": Target(parse_maps, (b"55d0c000-55d0d000 r-xp 00001000 fe:01 1234   /usr/bin/x y\n",), ()),
+    "kernel symbols": Target(parse_kallsyms, (b"ffffffff81000000 T _text\t[m]\nffffffff81000100 t f\n",), ()),
+    "perf-PID.map": Target(parse_jit, (b"7f00 10 name with spaces\n7f10 20 b\n",), ()),
+    "ELF": Target(_elf, (Path("/bin/true").read_bytes()[:6000],), share=0.1),
+    "py-spy": Target(parse_dump, (b'[{"active":true,"frames":[{"name":"f","short_filename":"a.py","line":3}]}]',), ()),
     "audit lines": Target(_audit, (_audit_seed(),), (AuditError,), (b'"seq":', b'"ts":"x"', b'"hash":"',
                                                                    b'"prev":1'), 0.05),
 }

@@ -11,8 +11,9 @@ import pytest
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.options import Recorder as Settings
-from rogue_hunter.recorder.decode import Job, decode, dump, load, works_for
+from rogue_hunter.recorder.decode import Job, _woven, collapsed, decode, dump, load, walked, works_for
 from rogue_hunter.recorder.perf import Copy, Rings, open_rings
+from rogue_hunter.recorder.python import parse_dump, python_frames
 from rogue_hunter.recorder.stage import CHECK_NS, REST_NS, FlightRecorder, decode_apart
 from rogue_hunter.recorder.symbols import Symbols
 from rogue_hunter.stream.clock import Rate
@@ -227,3 +228,39 @@ def test_the_helper_is_a_process_of_its_own() -> None:
 
 
 Run = Callable[..., object]
+
+
+def test_code_of_before_an_exec_is_not_named_by_the_program_of_now() -> None:
+    """Its map is gone: the kernel's frames stay, and nothing is invented for the rest."""
+    made = job(rings=(Copy(0, True, newest_first(sample(8 * S, 7, (0x10,), (0xffffffff81000000,)), sample(9 * S, 7, (0x10,)))),
+                      Copy(0, False, newest_first(comm(8 * S + 5, 7, b"new")))))
+
+    class Named(Symbols):
+        def names(self, pid: int, start_ticks: int | None, wanted: Any) -> dict[Any, str]:
+            return {each: "k_[k]" if each[1] else "now" for each in wanted}
+
+    stacks = {each["stack"] for each in decode(made, Named(), dumps=False) if each["type"] == "stack"}
+    assert stacks == {"hog.py;[exited];k_[k]", "hog.py;now"}
+
+
+def test_frames_of_python() -> None:
+    """What py-spy says of the busiest thread takes the place of the interpreter's loop."""
+    dump_ = (b'[{"active":false,"frames":[]},{"active":true,"frames":[{"name":"inner","short_filename":"x/a.py","line":3},'
+             b'{"name":"main","filename":"a.py","line":9}]}]')
+    assert parse_dump(dump_) == ["main (a.py:9)", "inner (a.py:3)"]
+    assert parse_dump(b"") == parse_dump(b"{}") == parse_dump(b"[]") == parse_dump(b'[{"frames":[5]}]') == []
+    assert python_frames(1, "/usr/bin/python3.11", lambda argv, s: dump_, "py-spy")[0] == "main (a.py:9)"
+    assert python_frames(1, "/usr/bin/perl", lambda argv, s: dump_, "py-spy") == []
+    eval_ = "_PyEval_EvalFrameDefault"
+    assert _woven(["_start", eval_, "call", eval_, "long_add"], ["main", "inner"]) == ["_start", "main", "inner", "long_add"]
+    assert _woven(["gc_collect"], ["main"]) == ["gc_collect"]
+
+
+def test_frames_without_frame_pointers() -> None:
+    """From the first value that is no code nothing is kept; what cannot be named is one frame; names cannot break a
+    line."""
+    assert walked(["leaf", "caller", "[no code]", "junk"]) == ["caller", "leaf"]
+    assert walked(["[no code]", "caller"]) == ["caller", "[no code]"]
+    assert walked(["k_[k]", "[exited]", "[exited]"]) == ["[exited]", "k_[k]"]
+    assert collapsed(["a;b", "c\nd", ""]) == "a:b;c\\nd;?"
+    assert len(collapsed(["f" * 300] * 100)) <= 4200
