@@ -25,7 +25,8 @@ JIT_BYTES = 32 << 20
 READ_BYTES = 64 << 20
 """Limits of what is read of kallsyms, maps, perf-PID.map, and of one table of a program."""
 DEBUG = Path("/usr/lib/debug/.build-id")
-_MAP = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)")
+_MAP = re.compile(rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) (\S{4}) ([0-9a-f]{1,16}) ([0-9a-f]{1,8}):([0-9a-f]{1,8}) "
+                  rb"(\d{1,20}) *(.*)")
 
 EXITED, NO_MAPS, NOWHERE = "[exited]", "[no permission to read its maps]", "[no code]"
 """Names where there is none: the process is gone, its maps cannot be read, the address is in no code."""
