@@ -38,10 +38,11 @@ def limits(window: Window, found: Sequence[Cause]) -> list[Cause]:
     kinds = {"cpu_quota", "io", "oom_kill", "rlimit", "disk_full"}
     if not any(one.resource == "cpu" for one in found):
         kinds.add("affinity")
+    own = {row.get("pid") for one in window.slices for row in one.processes if row.get("own")}
     by: dict[tuple[str, str, int], list[Row]] = {}
     for limit in window.limits:
         kind = str(limit.get("kind"))
-        if kind in kinds:
+        if kind in kinds and limit.get("pid") not in own:
             place = str(limit.get("cgroup") or limit.get("object") or "")
             # Workers of one program that are bound to the same CPUs are one taker; so are those killed in turn.
             one = place or kind in ("affinity", "oom_kill")

@@ -652,6 +652,16 @@ def test_an_affinity_is_no_limit_while_others_want_the_same_cpu() -> None:
     assert named(verdict(window(*repeat(3, rows, **PSI), limits=limits)))[1:3] == ("cpu", "spin")
 
 
+def test_a_quota_of_rh_pipe_names_no_process() -> None:
+    """F-F: its own group is limited, and it is the busiest in it."""
+    rows = [process(5, "rh-pipe", own=True, cores=0.01, cgroup="/hb"), process(7, "leaky", cores=0.1, ppid=1)]
+    limits = [{"ts": START + n, "boot_id": BOOT, "kind": "cpu_quota", "cgroup": "/hb", "pid": 5, "start_ticks": 1005,
+               "name": "rh-pipe", "limit": 0.01, "held_back_s": 0.9} for n in range(1, 14)]
+    found = verdict(window(*repeat(3, rows, self_throttled_ms=4000.0, late_s=1.0), limits=limits))
+    assert [(c.details.get("limit"), c.who) for c in found.causes if c.kind == "limit"] == [("self", None)]
+    assert first(found).details["limit"] == "self"
+
+
 def test_kills_of_one_group_are_one_cause() -> None:
     """Each kill has another pid."""
     limits = [{"ts": START + n, "boot_id": BOOT, "kind": "oom_kill", "cgroup": "/r", "name": "resizer", "pid": 100 + n,
