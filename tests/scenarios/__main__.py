@@ -62,7 +62,7 @@ class Pipe:
         return self._process.pid
 
     def stop(self) -> None:
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(20)
@@ -99,10 +99,17 @@ def _summary(scenario: Scenario, answer: list[Record]) -> Mark:
 def play(scenario: Scenario, directory: Path, pipe: Pipe | None = None) -> tuple[dict[str, Mark], float]:
     """One scenario from start to end: an answer for each of ASKED, what other tools show, and the events a minute.
     Raises Missing."""
-    own = pipe is None
-    pipe = pipe or Pipe(directory)
+    if pipe is not None:
+        return _played(scenario, directory, pipe, own=False)
+    pipe = Pipe(directory)
+    try:
+        return _played(scenario, directory, pipe, own=True)
+    finally:
+        pipe.stop()
+
+
+def _played(scenario: Scenario, directory: Path, pipe: Pipe, *, own: bool) -> tuple[dict[str, Mark], float]:
     stage = Stage(directory)
-    peers = None
     try:
         if own:
             (directory / "pipe.pid").write_text(str(pipe.start()))

@@ -25,7 +25,7 @@ SLOW_DISK = 60.0
 """Percent of the time in which a disk was in use, from which atop marks it."""
 
 _TOP = re.compile(r"^\s*([0-9]+) .* ([0-9]+[.,][0-9]) +[0-9.,]+ +[0-9:.]+ (.*)$")
-_WA = re.compile(r"([0-9.,]+)\s*wa")
+_WA = re.compile(r"([0-9]+[.,][0-9]+)\s*wa")
 
 
 @dataclass(slots=True)

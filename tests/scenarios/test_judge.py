@@ -78,7 +78,7 @@ def test_other_tools_are_read_as_an_operator_reads_them() -> None:
     assert atop_reading(ATOP.format(busy=2900), set()) == Reading(["dd dd if=x"], "io")
     disk = pidstat_reading(PIDSTAT, set())
     assert disk == Reading(["dd if=x", "python3 indexer.py"], "io")
-    screen = "%Cpu(s): 10.0 us, 5.0 sy, 0.0 ni, 40.0 id, {wa} wa\n  PID USER      PR\n" \
+    screen = "%Cpu(s): 10.0 us, 5.0 sy, 0.0 ni, 40.0 id, {wa} wa\nx /usr/bin/sleep. wa\n  PID USER      PR\n" \
              "    7 root      20   0    1    1    1 R  98.0   0.1   0:01.00 python3 indexer.py\n"
     assert expert(screen.format(wa="45.0"), {"pidstat": disk}, "", set()).commands[0] == "dd if=x"
     assert expert(screen.format(wa="1.0"), {"pidstat": disk}, "", set()) == Reading(["python3 indexer.py"], "cpu")
