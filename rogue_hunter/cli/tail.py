@@ -82,13 +82,15 @@ def _print(batches: Iterator[Batch], count: int | None, out: BinaryIO, types: fr
            before: Sequence[Record], people: bool) -> int:
     from rogue_hunter.daemon.socket.client import identity, kind_of
     from rogue_hunter.report import record_text
+    from rogue_hunter.report.render import wrapped
     from rogue_hunter.stream import wire
 
     def written(line: bytes) -> bytes:
         if not people:
             return line
         words = record_text.line(wire.loads(line))
-        return f"{words}\n".encode("utf-8", "backslashreplace") if words else b""
+        made = wrapped(words, shutil.get_terminal_size((100, 24)).columns)
+        return f"{made}\n".encode("utf-8", "backslashreplace") if words else b""
 
     for each in before:
         if not types or each["type"] in types:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rogue_hunter.reaper.notify import sentence
 from rogue_hunter.report.render import Style, table, wrapped
-from rogue_hunter.report.sentences import amount, cause, command_line, moment, name, number, percent
+from rogue_hunter.report.sentences import amount, cause, command_line, moment, name, number, percent, program_first
 from rogue_hunter.report.verdict_text import count
 from rogue_hunter.sampling.naming import called
 from rogue_hunter.stream.tick import Record, Row, Tick
@@ -182,7 +182,8 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("CPU%", lambda row: f"{row['cpu_percent']:.1f}" if "cpu_percent" in row else ""),
     ("MEMORY", lambda row: size(row.get("memory_bytes"))),
     ("DISK/S", lambda row: size(row.get("disk_bytes_per_s") or None)), ("PID", lambda row: str(row["pid"])),
-    ("USER", lambda row: clip(str(row.get("user", row.get("uid", ""))), 16)), ("COMMAND", command_line))
+    ("USER", lambda row: clip(str(row.get("user", row.get("uid", ""))), 16)),
+    ("COMMAND", lambda row: program_first(command_line(row))))
 
 
 def _terms(terms: Iterable[Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,9 @@ _UNITS: dict[str, Callable[[float], str]] = {
     "bytes": size, "bytes/s": lambda v: f"{size(v)}/s", "%": lambda v: f"{number(v)} %", "s": duration,
     "1/s": lambda v: f"{number(v)}/s", "ms/s": lambda v: f"{number(v)} ms/s", "W": lambda v: f"{number(v)} W",
 }
+
+_DIRECTORY = re.compile(r"^((?:\S+: )?)/(?:[^/\s]+/)*(?=[^/\s])")
+"""The directory of the program of a command line, which may have a name before it."""
 
 
 def number(value: float) -> str:
@@ -104,8 +108,7 @@ def command_line(row: Fields) -> str:
 
 def program_first(line: str) -> str:
     """A command line without the directory of its program, which would fill a narrow column."""
-    program, space, rest = line.partition(" ")
-    return (program.rsplit("/", 1)[-1] or program) + space + rest
+    return _DIRECTORY.sub(r"\1", line, count=1)
 
 
 def name(row: Fields) -> str:

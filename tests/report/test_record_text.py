@@ -10,6 +10,7 @@ import pytest
 
 from rogue_hunter.report.record_text import block, line, prune_words, texts
 from rogue_hunter.report.render import Style
+from rogue_hunter.report.sentences import program_first
 from rogue_hunter.report.views.status import oneline
 from rogue_hunter.stream.tick import Tick, record
 from rogue_hunter.text.format import columns
@@ -106,3 +107,11 @@ def test_what_was_pruned_is_a_sentence() -> None:
 def test_the_state_in_one_line(found: dict[str, Any], pauses: list[dict[str, Any]], words: str) -> None:
     assert oneline(found, pauses, START) == words
     assert json.dumps(words)
+
+
+@pytest.mark.parametrize(("line_", "short"), [
+    ("/usr/bin/python3 backup.py /a/b", "python3 backup.py /a/b"), ("[kworker/0:1H-kblockd]", "[kworker/0:1H-kblockd]"),
+    ("worker: /opt/x/bin/serve --all", "worker: serve --all"), ("sh -c /a/b", "sh -c /a/b"), ("/", "/"), ("//", "//"), ("a/b c", "a/b c"),
+    ("", "")])
+def test_the_program_comes_without_its_directory(line_: str, short: str) -> None:
+    assert program_first(line_) == short
