@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,13 @@ class Mac:
         path.write_text(f"#!/bin/sh\n{marks}\n{body}\n")
         path.chmod(0o755)
 
-    def capture(self, **settings: object) -> list[Record]:
-        """A capture with these tools, checked."""
+    def capture(self, places: Sequence[Path] | None = None, **settings: object) -> list[Record]:
+        """A capture with these tools and directories of reports, checked."""
         chosen: dict[str, object] = {"timeout_s": 20.0, "tailspin_file": str(self.file), **settings}
         target = Target((501, 77), "Editor")
         request = Request("c1", TS, "event", (target,), event="e1", boot_id="b")
-        return check(capture_macos(request, settings=Forensics(**chosen), tools=self.tools))  # type: ignore[arg-type]
+        return check(capture_macos(request, settings=Forensics(**chosen), tools=self.tools,  # type: ignore[arg-type]
+                                   places=places))
 
     def pid(self, name: str) -> int:
         """The process that ran as `name` last."""
@@ -253,3 +255,27 @@ def test_a_command_is_bounded() -> None:
 def test_a_fixture_is_a_report() -> None:
     """What the stand-in prints is what the parser's tests read."""
     assert fixture("heavy.txt").startswith(b"Date/Time:")
+
+
+def test_resource_reports_of_the_last_minutes(mac: Mac, tmp_path: Path) -> None:
+    """What macOS recorded shortly before belongs to the capture; an older report does not; a protected directory is
+    reported."""
+    place = tmp_path / "reports"
+    place.mkdir()
+    for name, age in (("new.diag", 60.0), ("old.diag", 5000.0)):
+        (place / name).write_bytes((FIXTURES / "mac" / "Crawler_2030-01-02-143600_test.diag").read_bytes())
+        os.utime(place / name, (TS - age, TS - age))
+    records = mac.capture([place])
+    (report,) = of(records, "resource_report")
+    assert (report["file"], report["capture"], report["average"]) == ("new.diag", "c1", 2450.0)
+    assert len(of(records, "resource_process")) == 2 and records[0]["reports_status"] == "ok"
+    records = mac.capture([tmp_path / "missing"])
+    assert records[0]["reports_status"] == "denied" and "missing" in " ".join(records[0]["problems"])
+    assert mac.capture()[0]["reports_status"] == ("ok" if sys.platform == "darwin" else "unavailable")
+
+
+def test_a_trace_that_only_root_can_read(mac: Mac, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tailspin runs as root: a file of mode 0600 is reported in words, not as a failed decoder."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    own = mac.capture()[0]
+    assert own["spindump_status"] == "denied" and "this user cannot read it" in " ".join(own["problems"])

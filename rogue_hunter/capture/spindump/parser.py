@@ -316,22 +316,21 @@ class _Parser:
         self.report.lines += 1
         if self.indent and line.startswith(self.indent):
             line = line[len(self.indent):]
-        if self.report.in_section or self.report.binary:
-            held, self.held = self.held, b""
-            if held and line.startswith(_SECOND_LINE[held[:8]]):
-                self.report.in_section = False
-                yield from self._next_report(held) if held[:1] == b"D" else self._take(held)
-            elif line.startswith(BINARY_FORMAT):
-                self.report.binary = True
-                return
-            elif line[:8] in _SECOND_LINE and (line[:1] == b"D" or not self.report.binary):
-                self.held = line
-                return
-            else:
-                if not self.report.binary:
-                    self._section(line)
-                return
-        yield from self._take(line)
+        return self._after_text(line) if self.report.in_section or self.report.binary else self._take(line)
+
+    def _after_text(self, line: bytes) -> Iterator[Record]:
+        """A line of a section or of the binary form."""
+        held, self.held = self.held, b""
+        if held and line.startswith(_SECOND_LINE[held[:8]]):
+            self.report.in_section = False
+            yield from self._next_report(held) if held[:1] == b"D" else self._take(held)
+            yield from self._take(line)
+        elif line.startswith(BINARY_FORMAT):
+            self.report.binary = True
+        elif line[:8] in _SECOND_LINE and (line[:1] == b"D" or not self.report.binary):
+            self.held = line
+        elif not self.report.binary:
+            self._section(line)
 
     def _take(self, line: bytes) -> Iterator[Record]:
         report = self.report

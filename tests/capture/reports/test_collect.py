@@ -167,3 +167,18 @@ def test_from_the_command_line(reports: Path, rh: Rh) -> None:
     assert done.stdout.count(b"\n") > 60
     done = rh("forensics", "blame", reports, "--table")
     assert done.returncode == 0 and b"diskd [7]" in done.stdout
+
+
+def test_rh_report_reads_the_directory(reports: Path, rh: Rh, tmp_path: Path) -> None:
+    """why --at inside of a resource report's span names it; timeline and events list what was recorded."""
+    db = tmp_path / "h.db"
+    record_run(db, ticks_of(30, seconds(5, 25, hog(7, 80))))
+    done = rh("report", "why", "--at", f"@{AT}", "--reports", reports, "--db", db, "--table")
+    assert done.returncode == 0 and done.stderr == b""
+    assert b"macOS recorded: Crawler, 2,450 wakeups/s, limit 150 (pid 4711, " in done.stdout
+    span = ("--since", f"@{DAY}", "--until", f"@{DAY + 86400}", "--reports", reports, "--db", db, "--table")
+    for view in ("events", "timeline"):
+        done = rh("report", view, *span, COLUMNS="160")
+        assert done.returncode == 0 and b"2,450 wakeups/s, limit 150" in done.stdout, view
+    done = rh("report", "why", "--at", f"@{AT}", "--reports", tmp_path / "none", "--db", db)
+    assert b"no such directory" in done.stderr
