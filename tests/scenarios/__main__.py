@@ -57,8 +57,9 @@ class Pipe:
         return [sys.executable, "-P", "-m", "rogue_hunter", *words]
 
     def start(self) -> int:
-        self._process = subprocess.Popen(self.argv("pipe", "--quiet", "--db", str(self.db)), env=self._env, cwd=self.home,
-                                         stdin=subprocess.DEVNULL, stderr=(self.home / "pipe.log").open("wb"))
+        with (self.home / "pipe.log").open("wb") as log:
+            self._process = subprocess.Popen(self.argv("pipe", "--quiet", "--db", str(self.db)), env=self._env,
+                                             cwd=self.home, stdin=subprocess.DEVNULL, stderr=log)
         return self._process.pid
 
     def stop(self) -> None:

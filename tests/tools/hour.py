@@ -45,7 +45,7 @@ def run(seconds: float, directory: Path, work: str) -> dict[str, Any]:
     pipe = Pipe(directory)
     pid = pipe.start()
     job: subprocess.Popen[bytes] | None = None
-    sizes: list[tuple[float, int]] = []
+    begun: int | None = None
     began = time.monotonic()
     memory = 0
     try:
@@ -53,8 +53,8 @@ def run(seconds: float, directory: Path, work: str) -> dict[str, Any]:
             if work and (job is None or job.poll() is not None):
                 job = subprocess.Popen(shlex.split(work), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL, preexec_fn=dies_with_us)  # noqa: PLW1509
-            if pipe.db.exists():
-                sizes.append((spent, files_size(pipe.db)))
+            if begun is None and pipe.db.exists():
+                begun = files_size(pipe.db)
             memory = max(memory, highest_kib(pid))
             time.sleep(min(STEP_S, max(0.0, seconds - spent)))
         own = cpu_s(pid)
@@ -66,19 +66,23 @@ def run(seconds: float, directory: Path, work: str) -> dict[str, Any]:
         pipe.stop()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     with_helpers = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {**measured(pipe.db, seconds, sizes), "own_cpu_percent": 100 * own / seconds,
+    return {**measured(pipe.db, seconds, begun or 0), "own_cpu_percent": 100 * own / seconds,
             "own_cpu_percent_with_captures": 100 * with_helpers / seconds, "memory_mib": memory / 1024,
             "load": os.getloadavg()[2]}
 
 
-def measured(db: Path, seconds: float, sizes: list[tuple[float, int]]) -> dict[str, Any]:
-    """The figures of the database: events by scope, the commands that had most of them, captures, growth."""
+def measured(db: Path, seconds: float, begun: int) -> dict[str, Any]:
+    """The figures of the database: events by scope and length, the commands that had most of them, captures, growth
+    since it had `begun` bytes. It is closed, so that its log is in the file."""
     hours = seconds / 3600
     with closing(sqlite3.connect(db)) as connection:
         def ask(query: str) -> list[Any]:
             return connection.execute(query).fetchall()
 
         events = ask("SELECT coalesce(scope, '?'), count(*) FROM process_events GROUP BY 1")
+        lengths = ask("SELECT CASE WHEN duration_s < 3 THEN '< 3 s' WHEN duration_s < 10 THEN '3 to 10 s' WHEN "
+                      "duration_s < 30 THEN '10 to 30 s' ELSE '>= 30 s' END, count(*), count(DISTINCT unit) FROM "
+                      "process_events GROUP BY 1")
         most = ask("SELECT coalesce(unit, '-'), command, coalesce(scope, '?'), count(*), round(sum(duration_s), 1), "
                    "max(peak_score) FROM process_events GROUP BY 1, 2, 3 ORDER BY 4 DESC LIMIT 15")
         captures = ask("SELECT status, coalesce(reason, ''), sum(coalesce(skipped, 1)) FROM forensic_captures GROUP BY 1, 2")
@@ -86,9 +90,8 @@ def measured(db: Path, seconds: float, sizes: list[tuple[float, int]]) -> dict[s
         machine = ask("SELECT avg(cpu_busy_cores / cpus), avg(self_cpu_percent), max(self_cpu_percent), sum(started), "
                       "max(processes), max(late_s) FROM machine_slices")[0]
         pauses = ask("SELECT cause, count(*), round(sum(duration_s), 1) FROM pauses GROUP BY 1")
-    growth = (sizes[-1][1] - sizes[0][1]) if sizes else 0
     return {"seconds": seconds, "events": dict(events), "events_per_hour": sum(n for _, n in events) / hours,
-            "most": most, "captures": captures, "pauses": pauses, "bytes_per_hour": growth / hours,
+            "lengths": lengths, "most": most, "captures": captures, "pauses": pauses, "bytes_per_hour": (files_size(db) - begun) / hours,
             "tables": parts, "busy": machine[0], "self_cpu_percent": machine[1], "self_cpu_percent_max": machine[2],
             "started_per_s": (machine[3] or 0) / seconds, "processes": machine[4], "late_s": machine[5]}
 

@@ -1,0 +1,88 @@
+"""Five of the scenarios, played in every run of the suite: loops, a held lock, a full pipe, a storm, and a benign one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios import catalogue
+from tests.scenarios.__main__ import Pipe, Record
+from tests.scenarios.judge import mark
+from tests.scenarios.scenario import Scenario, find
+from tests.scenarios.stage import Missing, Stage
+
+assert catalogue.__doc__     # it fills the list of scenarios
+pytestmark = [pytest.mark.slow, pytest.mark.serial,
+              pytest.mark.skipif(sys.platform != "linux", reason="the scenarios are of Linux")]
+
+PLAYED = ("cpu-two-pythons", "lock-flock", "lock-pipe", "storm-true", "ok-video")
+SETTLE_S, SECONDS = 3.0, 6.0
+CALM = 0.25
+"""Part of the CPUs that other work may use: beside more, that work is a right answer too."""
+
+
+@contextmanager
+def playing(directory: Path) -> Iterator[tuple[Pipe, Stage]]:
+    """An rh-pipe and a stage, both taken down at the end."""
+    pipe, stage = Pipe(directory), Stage(directory)
+    pipe.start()
+    try:
+        yield pipe, stage
+    finally:
+        stage.close()
+        pipe.stop()
+
+
+def busy(seconds: float) -> float:
+    """Part of the CPUs in use."""
+    def read() -> tuple[int, int]:
+        words = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return sum(words), words[3] + words[4]
+
+    before = read()
+    time.sleep(seconds)
+    after = read()
+    return 1 - (after[1] - before[1]) / max(1, after[0] - before[0])
+
+
+def answers(scenario: Scenario, directory: Path) -> tuple[dict[str, Record], bool]:
+    """What `why` about the time and the summary say, and whether the machine was calm before and after."""
+    directory.mkdir()
+    directory.chmod(0o755)
+    with playing(directory) as (pipe, stage):
+        before = busy(SETTLE_S)
+        begin = time.time()
+        try:
+            scenario.play(stage)
+        except Missing as error:
+            pytest.skip(str(error))
+        time.sleep(SECONDS)
+        end = time.time()
+        stage.close()
+        after = busy(0.5)
+        pipe.stop()
+        at = datetime.fromtimestamp((begin + end) / 2).strftime("%Y-%m-%dT%H:%M:%S")
+        since = datetime.fromtimestamp(begin).strftime("%Y-%m-%dT%H:%M:%S")
+        said = {"why": pipe.ask("why", "--at", at)[0], "summary": pipe.ask("--since", since)[0]}
+    return said, max(before, after) <= CALM
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_the_culprit_is_named(tmp_path: Path, name: str) -> None:
+    """The culprit is among the first three names, and no process is blamed beside a player; if other work has the CPUs, it is
+    tried once more."""
+    (scenario,) = find([name])
+    for attempt in range(2):
+        said, calm = answers(scenario, tmp_path / str(attempt))
+        marks = {way: mark(scenario, one.get("verdict"), one.get("causes") or [], one.get("victims") or [],
+                           str(one.get("headline"))) for way, one in said.items()}
+        if all(not each.blamed if scenario.kind == "benign" else each.third for each in marks.values()):
+            return
+        assert not calm, {way: (each.cell(), each.said) for way, each in marks.items()}
+    pytest.skip("other work has the CPUs")
