@@ -136,6 +136,8 @@ def _none(made: Record, found: Source, period: Period) -> str:
     seen = found.watched.seen
     if seen < period.since:
         return f"Nothing was recorded {when}: the last tick was {ago(seen, found.now)}."
+    if made["worst"] and made["verdict"] == "nothing" and not period.text:
+        return f"Nothing was short {when}, and no process stood out; the events of that time were short."
     if made["worst"]:
         first = made["worst"][0]
         line = command_line(first)
