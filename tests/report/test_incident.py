@@ -231,6 +231,14 @@ def test_missing_parts(report: Report, tmp_path: Path) -> None:
     assert "No data: nothing was recorded yet." in report("html", db=empty)
 
 
+def test_the_timeline_is_of_the_time_that_is_recorded(report: Report) -> None:
+    """Of a day of which four minutes are known, the minutes are drawn; around a pause both sides are."""
+    for args in (("--since", f"@{START - 40000:.0f}", "--until", f"@{START + 40000:.0f}"), ("--pause", "1")):
+        named = next(text for inside, text in Seen(report("html", *args)).texts if inside == "title" and text.startswith("Timeline"))
+        since, until = re.findall(r"\d\d:\d\d:\d\d", named)
+        assert ("14:12:00" if args[0] == "--pause" else "14:11:00") <= since <= "14:12:40" and "14:16:00" <= until <= "14:17:10", named
+
+
 def test_into_a_file_that_others_cannot_read(report: Report, tmp_path: Path) -> None:
     file = tmp_path / "incident.html"
     assert report("html", *PERIOD, "-o", str(file)) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rogue_hunter.capture.blame import blame
@@ -45,12 +46,14 @@ def html(source: Source, asked: Asked) -> Answer:
     judged = verdict(found.window)
     around = _around(source, found)
     inside = Period(found.window.since, found.window.until)
+    rows = machine_rows(source, around, asked)
+    around = _recorded(around, rows)
     day = found.window.since
     courses = over(source, around.since, around.until, asked.live).window.slices \
         if around.until - around.since <= WHOLE_S else ()
     made = Incident(
         headline(source if found.window.recent or found.absent else replace(source, now=day), found, judged),
-        around.since, around.until, source.now, day, found, judged, machine_rows(source, around, asked), courses,
+        around.since, around.until, source.now, day, found, judged, rows, courses,
         queries.events(source.reader, around, source.watched, EVENTS),
         history.pauses(source.reader, around), _blamed(source, inside), _stacks(source, inside),
         _facts(source, found, judged.own_cores, inside))
@@ -92,6 +95,16 @@ def _around(source: Source, found: Evidence) -> Period:
     length = window.until - window.since
     margin = 0.0 if length > 2 * AROUND_S[1] else min(AROUND_S[1], max(AROUND_S[0], length))
     return Period(window.since - margin, max(window.until, min(source.now, window.until + margin)))
+
+
+def _recorded(period: Period, rows: Sequence[Row]) -> Period:
+    """The part of a period from which something is recorded: a day of which an hour is known is drawn as an hour."""
+    if not rows:
+        return period
+    first, last = (float(row["slice"] if "slice" in row else row["minute"]) for row in (rows[0], rows[-1]))
+    margin = max(5.0, 0.02 * (last - first))
+    return replace(period, since=max(period.since, first - margin),
+                   until=min(period.until, last + float(rows[-1].get("seconds") or 60.0) + margin))
 
 
 def machine_rows(source: Source, period: Period, asked: Asked) -> list[Row]:
