@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.store.database import Lock, open_reader, open_writer
+from rogue_hunter.store.database import Lock, open_writer
 from tests.tools.processes import HZ, Tree
+from tests.tools.reports import wait_for
 
 REPO = Path(__file__).resolve().parent.parent.parent
 Pipe = Callable[..., "subprocess.Popen[bytes]"]
@@ -39,28 +40,6 @@ def pipe(spawn: Spawn, clean_env: Mapping[str, str], tmp_path: Path) -> Pipe:
 def loop(burn: Callable[[], int]) -> int:
     """The pid of a shell that burns a core."""
     return burn()
-
-
-def wait_for(db: Path, sql: str, seconds: float = 20) -> list[tuple[object, ...]]:
-    """Ask the database until it answers with a row."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            connection = open_reader(db)
-        except Exception:
-            time.sleep(0.05)
-            continue
-        try:
-            connection.row_factory = None
-            found = connection.execute(sql).fetchall()
-        except sqlite3.Error:
-            found = []
-        finally:
-            connection.close()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"no answer to {sql}")
 
 
 @pytest.mark.slow

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rogue_hunter.store.database import DatabaseError, open_reader
+from tests.tools import reports
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="captures of living processes are tried on Linux")
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -51,25 +51,7 @@ def loop(burn: Burn) -> int:
     return burn()
 
 
-def wait_for(db: Path, sql: str, seconds: float = 40) -> list[dict[str, Any]]:
-    """Ask the database until it answers with a row."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            connection = open_reader(db)
-        except DatabaseError:
-            time.sleep(0.05)
-            continue
-        try:
-            found = [dict(row) for row in connection.execute(sql)]
-        except sqlite3.Error:
-            found = []
-        finally:
-            connection.close()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"no answer to {sql}")
+wait_for = partial(reports.wait_for, made=dict)
 
 
 def helpers(pid: int) -> list[Path]:

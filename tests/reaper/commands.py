@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from tests.reaper.arena import Arena, readable
-from tests.reaper.scenarios import lives, scene
+from tests.reaper.scenarios import INCIDENT_RULES, lives, scene
 
 RULES = """
 [safety]
@@ -32,24 +32,6 @@ priority = "low"
 conditions = { command_patterns = ["^idler", "^systemd$", "^rh-pipe$"], cpu_percent_max = 5 }
 """
 
-INCIDENT = """
-[[rules]]
-name = "infinite_loop"
-priority = "critical"
-conditions = { cpu_percent_min = 15, duration_seconds = 3, exclude_patterns = ["^chrome$", "^rustc$", "^cargo build"] }
-[[rules]]
-name = "zombie_test_binary"
-priority = "critical"
-conditions = { age_seconds = 3, command_patterns = ["^/tmp/test_", "^/tmp/.*_test$"] }
-[[rules]]
-name = "hung_test"
-priority = "high"
-conditions = { age_seconds = 3, cpu_percent_max = 5, command_patterns = ["cargo-nextest", ".*_test.*", "test_.*"] }
-[[rules]]
-name = "orphaned_monitor"
-priority = "low"
-conditions = { age_seconds = 3, cpu_percent_max = 1, orphan = true, command_patterns = ["^tail -f", "^watch "] }
-"""
 
 Run = dict[str, Any]
 
@@ -152,7 +134,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 30.0) -> bool:
 
 def incident(arena: Arena, strace: str) -> Any:
     """Sample, match and reap as a pipeline of three commands: first dry (under strace, where there is one), then not."""
-    place = Place(arena, INCIDENT)
+    place = Place(arena, INCIDENT_RULES)
     with scene(arena) as (rogue, people):
         names = {pid: name for name, pid in {**rogue, **people}.items()}
         old_enough()

@@ -397,7 +397,7 @@ def frozen(arena: Arena, folder: str) -> Any:
             "exit": exit_code(actions)}
 
 
-INCIDENT = parse(b"""
+INCIDENT_RULES = """
 [[rules]]
 name = "infinite_loop"
 priority = "critical"
@@ -414,7 +414,8 @@ conditions = { age_seconds = 3, cpu_percent_max = 5, command_patterns = ["cargo-
 name = "orphaned_monitor"
 priority = "low"
 conditions = { age_seconds = 3, cpu_percent_max = 1, orphan = true, command_patterns = ["^tail -f", "^watch "] }
-""")
+"""
+INCIDENT = parse(INCIDENT_RULES.encode())
 
 
 def _pause(seconds: float) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.schema.field import BANDS
-from rogue_hunter.store.database import Lock
+from rogue_hunter.store.database import DatabaseError, Lock, open_reader
 from rogue_hunter.store.writer import Store, Writer
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Row, Tick
@@ -90,3 +92,14 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path)
     connection.row_factory = sqlite3.Row
     return connection
+
+
+def wait_for(db: Path, sql: str, made: Callable[[sqlite3.Row], Any] = tuple, seconds: float = 40) -> list[Any]:
+    """Ask a database that rh-pipe writes until it answers with rows, each passed through `made`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(DatabaseError, sqlite3.Error), closing(open_reader(db)) as connection:
+            if found := [made(row) for row in connection.execute(sql)]:
+                return found
+        time.sleep(0.05)
+    raise AssertionError(f"no answer to {sql}")
