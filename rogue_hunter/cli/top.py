@@ -43,7 +43,7 @@ def command(socket: Path | None, config: Config) -> int:
         raise run.Failure("textual is not installed; in the checkout: pip install '.[tui]'",
                           run.UNAVAILABLE) from None
     app = Top(path, config)
-    code = app.run()
+    code = app.run(mouse=False)     # the terminal selects and copies text, as people expect of it
     if app.reader.error is not None:
         raise run.Failure(str(app.reader.error), app.reader.error.code)
     return app.return_code or 0 if code is None else code

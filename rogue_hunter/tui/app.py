@@ -159,7 +159,7 @@ class Top(App[int]):
         self.order = Order()
         self.held = False
         self._message = ("", 0.0)
-        self._typing = False
+        self._typing = self._unanswered = False
         self._config, self._now = config, now
         self._loop: asyncio.AbstractEventLoop | None = None
         self._painting = False
@@ -200,11 +200,13 @@ class Top(App[int]):
 
     def _beat(self) -> None:
         """Ask for the processes: the answer is painted when it comes. Without one, paint what is known."""
-        if not self.reader.ask():
+        if not self.reader.ask() or self._unanswered:
             self.paint()
+        self._unanswered = True
 
     def _paint_soon(self) -> None:
         """Called from the reader's thread."""
+        self._unanswered = False
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.paint)
 

@@ -24,6 +24,8 @@ SCORES = 400
 LOG = 500
 """Lines of what happened that are kept."""
 
+TIME = len("14:02:03 ")
+
 ENDED = 20
 """Ended events that the tracked panel keeps."""
 
@@ -77,7 +79,7 @@ class Model:
         self.ended: deque[Row] = deque(maxlen=ENDED)
         self.log: deque[tuple[str, str]] = deque(maxlen=LOG)
         self.connected = False
-        self.retry_at = 0.0
+        self.retry_at = self.tick_at = 0.0
         self.problem = ""
         self.answers_processes = True
 
@@ -104,7 +106,7 @@ class Model:
 
     def _tick(self, closing: Row, rows: Iterable[Row]) -> None:
         self.connected, self.problem = True, ""
-        self.tick = closing
+        self.tick, self.tick_at = closing, self._now()
         self.scores.append(closing.get("max_score"))
         self.rogues = {key_of(row): row for row in rows if not row.get("ended")}
         if not self.answers_processes:
@@ -131,7 +133,10 @@ class Model:
             self._event(found)
         band = _band(kind, found)
         # What people call a process by, where that is another name than the kernel's.
-        if band and (text := record_line({**found, "command": found["name"]} if found.get("name") else found)):
+        text = record_line({**found, "command": found["name"]} if found.get("name") else found) if band else ""
+        # rh-pipe reports from the audit file what rh-top itself did a moment before.
+        known = kind == "action" and any(text[TIME:] == told[TIME:] for _, told in list(self.log)[-10:])
+        if text and not known:
             self.log.append((band, text))
 
     def _begin(self, state: Row) -> None:

@@ -25,6 +25,9 @@ COMMAND = 24
 
 GAUGE = 30
 
+SILENT_S = 3.0
+"""Seconds without a tick after which rh-pipe, still connected, is shown as silent: stopped, or waiting for the disk."""
+
 KEYS = (("up down", "select a process (also PgUp PgDn Home End)"),
         ("Enter", "show one process; fold or unfold a unit"),
         ("left right", "other metrics"), ("/", "filter by name, arguments, user, unit or pid; Esc clears it"),
@@ -70,6 +73,9 @@ def _machine(model: Model, width: int, now: float, flags: Sequence[str]) -> Line
     if not tick:
         return ((fill("waiting for the first tick", width), "dim"),)
     parts: list[Piece] = [(flag, "pause") for flag in flags]
+    silent_s = now - model.tick_at
+    if silent_s > max(SILENT_S, 3 * tick.get("interval_s", 0.0)):
+        parts.append((f"no tick for {duration(silent_s)}", "critical"))
     if tick.get("late_s", 0.0) >= 0.5:
         parts.append((f"LATE {duration(tick['late_s'])}", "critical"))
     if model.state.get("degraded"):

@@ -65,7 +65,7 @@ class Feed:
         self.lock = threading.Lock()
         self.error: Any = None
         self.model, self.paint = model, paint
-        self.asked = 0
+        self.asked, self.answers = 0, False
         self.logged: list[str] = []
         self.running = False
 
@@ -77,7 +77,7 @@ class Feed:
 
     def ask(self, rows: int = 1000) -> bool:
         self.asked += 1
-        return False
+        return self.answers
 
     def log(self, level: str, message: str) -> None:
         self.logged.append(f"{level}: {message}")

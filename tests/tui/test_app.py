@@ -198,6 +198,18 @@ def test_disconnected_and_connected_again() -> None:
     drive(steps)
 
 
+def test_an_rh_pipe_that_does_not_answer_is_still_painted() -> None:
+    """It is connected and stopped: requests go out, nothing comes back."""
+    async def steps(top: Top, pilot: Any) -> None:
+        feed(top).answers = True
+        top._beat()
+        top.model.tick_at -= 10
+        top._beat()
+        assert "no tick for 10s" in part(top, "head")
+
+    drive(steps)
+
+
 def test_a_socket_of_another_user_ends_it() -> None:
     async def steps(top: Top, pilot: Any) -> None:
         feed(top).error = SocketError("/s: served by user 7", 74)

@@ -90,6 +90,17 @@ def test_events_are_tracked_until_they_end(model: Model) -> None:
     assert list(model.open) == ["e2"] and list(model.scores) == [40] * 4
 
 
+def test_what_rh_top_did_is_not_reported_twice(model: Model) -> None:
+    """rh-pipe sends the action too, which it read from the audit file."""
+    done = line("action", ts=START + 2, outcome="terminated", rule="manual", command="p", pid=7, signal="SIGTERM", wait_s=0.1)
+    model.note("high", "p [7] terminated by SIGTERM after 0.1 s (manual)")
+    before = len(model.log)
+    model.take([done])
+    assert len(model.log) == before
+    model.take([done.replace(b'"pid":7', b'"pid":8')])
+    assert len(model.log) == before + 1
+
+
 def test_what_is_no_record_is_ignored(model: Model) -> None:
     before = pids(model)
     for wrong in (b"no json\n", b"[]\n", b'{"v":1}\n', line("processes", rows=[{"pid": 1}], total=1), line("event"),

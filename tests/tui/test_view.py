@@ -66,6 +66,7 @@ def test_the_head_says_what_the_machine_does(model: Model) -> None:
     first, gauge, scores = (plain(line) for line in view.head(model, 100, START, ["PAUSED"]))
     assert first.startswith("PAUSED  testhost") and "0.1 of 8 CPUs" in first and "200 processes" in first
     assert gauge.startswith("score  72 high     ██████████████████████░░░░░░░░  backup.py [4001]  cpu")
+    assert "no tick for 4.0s" in plain(view.head(model, 100, START + 5)[0]) and "no tick" not in first
     assert scores.startswith("highest ") and scores.rstrip().endswith("▆▆▆")
     model.disconnected("rh-pipe is not running", 1.5)
     assert "trying again in 1.5s" in plain(view.head(model, 100, START + 1)[0])
