@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -25,12 +26,21 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _manager_option(function: _F) -> _F:
-    """--manager and --system: the manager reaches the command as `manager`."""
-    function = click.option("--manager", type=click.Choice(["systemd", "launchd"]),
-                            help="Service manager (default: that of this machine).")(function)
-    return click.option("--system", "manager", flag_value="system",
-                        help="Linux: one service for all processes, under a user of its own; for root.")(function)
+    """--manager and --system: they reach the command as `manager`: systemd, launchd, system, or None."""
+    @functools.wraps(function)
+    def chosen(*args: Any, manager: str | None, system: bool, **more: Any) -> Any:
+        if system and manager:
+            raise run.Failure("--system and --manager exclude each other", run.USAGE)
+        return function(*args, manager="system" if system else manager, **more)
 
+    for option in (
+        click.option("--manager", type=click.Choice(["systemd", "launchd"]),
+                     help="Service manager (default: that of this machine)."),
+        click.option("--system", is_flag=True,
+                     help="Linux: one service for all processes, under a user of its own; for root."),
+    ):
+        chosen = option(chosen)
+    return chosen  # type: ignore[return-value]
 
 
 @run.group("rh-service", """

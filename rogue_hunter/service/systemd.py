@@ -245,8 +245,7 @@ class Systemd:
 
     def install(self) -> list[str]:
         """Write, enable and start the unit; a running unit is restarted if it changed."""
-        if self._ask("is-system-running", fine=range(256)).out.strip() == "offline":
-            raise NoManager(f"there is no systemd {self._whose} here; {INSTEAD}", 69)
+        self._need_manager()
         said = [f"wrote {self.file}"] if write_file(self.file, self.text(), MARK) else []
         self._ask("daemon-reload")
         self._ask("enable", UNIT)
@@ -308,6 +307,10 @@ class Systemd:
                      int(status) if status.isdecimal() and not running and there is not None else None,
                      said.get("StatusText") or (result if result not in ("", "success") else None) or active or None)
 
+    def _need_manager(self) -> None:
+        if self._ask("is-system-running", fine=range(256)).out.strip() == "offline":
+            raise NoManager(f"there is no systemd {self._whose} here; {INSTEAD}", 69)
+
     def _need(self) -> None:
         if read(self.file) is None:
             raise ServiceError(f"{UNIT} is not installed: rh-service install", 69)
@@ -347,7 +350,12 @@ class SystemSystemd(Systemd):
         if (closed := unreadable(Path(self._program.argv[0]))) is not None:
             raise ServiceError(f"{closed}: other users cannot read it, and the service has a user of its own; install "
                                "rogue-hunter in a place for all, for example: python3 -m venv /opt/rogue-hunter", 1)
+        self._need_manager()
+        folder = self._users.parent
+        made = not folder.exists()
         said = [f"wrote {self._users}"] if write_file(self._users, _SYSUSERS, MARK) else []
+        if made:
+            folder.chmod(0o755)  # whatever the umask is: other programs read it too
         done = self._run(["systemd-sysusers", str(self._users)])
         if done.code:
             raise ServiceError(f"systemd-sysusers: {done.words}", 69)

@@ -23,6 +23,9 @@ def test_print_writes_and_changes_nothing(rh: Callable[..., subprocess.Completed
     assert plistlib.loads(done.stdout)["Label"] == LABEL
     done = rh("service", "install", "--print", "--tailspin", "--manager", "launchd", **home)
     assert b"NOPASSWD: /usr/bin/tailspin save -l 30 " in done.stdout
+    done = rh("service", "install", "--print", "--system", **home)
+    assert done.returncode == 0 and b"AmbientCapabilities=CAP_PERFMON" in done.stdout
+    assert rh("service", "status", "--system", "--manager", "systemd", **home).returncode == 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -283,6 +283,10 @@ def test_only_root_installs_for_the_system(tmp_path: Path) -> None:
         return Done(0, "ActiveState=inactive\nUnitFileState=disabled\nMainPID=0\n" if "show" in argv else "running", "")
 
     service = SystemSystemd(Program((str(program), "--quiet", "--hz", "2")), run, tmp_path, 0)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ServiceError, match="no systemd system manager"):
+        patch.setattr("rogue_hunter.service.systemd.unreadable", lambda program: None)
+        SystemSystemd(SYSTEM, lambda argv: Done(1, "offline\n", ""), tmp_path, 0).install()
+    assert not (tmp_path / "etc").exists()
     with pytest.raises(ServiceError, match="for root"):
         SystemSystemd(SYSTEM, run, tmp_path, 1000).install()
     open_to_all = all(part.stat().st_mode & 1 for part in program.parents)
@@ -293,7 +297,8 @@ def test_only_root_installs_for_the_system(tmp_path: Path) -> None:
         patch.setattr("rogue_hunter.service.systemd.unreadable", lambda program: None)
         said = service.install()
     assert said[0].startswith("wrote ") and (tmp_path / "etc/sysusers.d/rogue-hunter.conf").exists()
-    assert calls[0].startswith("systemd-sysusers ") and all("--user" not in call for call in calls)
+    assert (tmp_path / "etc/sysusers.d").stat().st_mode & 0o777 == 0o755
+    assert calls[1].startswith("systemd-sysusers ") and all("--user" not in call for call in calls)
     assert service.file == tmp_path / "etc/systemd/system" / UNIT and service.arguments() == ["--hz", "2"]
     assert len(service.uninstall()) == 3 and not service.file.exists()
     assert not (tmp_path / "etc/sysusers.d/rogue-hunter.conf").exists()
