@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rogue_hunter.report.queries import END, OVERLAPS, Period, Watched, bind, group_of, inside, known
+from rogue_hunter.sampling.naming import OWN_NAMES
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.schema.events import COMMAND_MINUTE, MACHINE_MINUTE
 from rogue_hunter.stream import wire
@@ -186,7 +187,7 @@ def commands_of(connection: sqlite3.Connection, at: Sequence[int]) -> dict[int, 
     names = ", ".join(name for name in _COMMAND if name != "pid")
     for row in connection.execute(f"SELECT minute, {names} FROM command_minutes WHERE minute IN "
                                   "(SELECT value FROM json_each(?))", (wire.dumps(list(at)).decode(),)):
-        held.setdefault(row["minute"], []).append({"own": row["command"].startswith("rh-"), **known(row)})
+        held.setdefault(row["minute"], []).append({"own": row["command"] in OWN_NAMES, **known(row)})
     return held
 
 

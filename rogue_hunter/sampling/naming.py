@@ -83,6 +83,7 @@ COMM_BYTES = 15
 COMMANDS = frozenset({"bench", "config", "forensics", "match", "mcp", "metrics", "pipe", "prune", "reap", "report",
                       "sample", "score", "service", "tail", "top", "track"})
 """What follows `rh-` in the name of a command of this package. rh-check is not listed: it starts the tests."""
+OWN_NAMES = frozenset(f"rh-{name}" for name in COMMANDS)
 
 # kworker/POOL:ID[H][-QUEUE|+QUEUE], kworker/R-QUEUE for a rescuer (kernel/workqueue.c, wq_worker_comm).
 _KWORKER = re.compile(r"kworker/(?:R|[u\d][^-+]*)(?:[-+](.+))?")

@@ -12,6 +12,7 @@ from heapq import nlargest
 from typing import Any
 
 from rogue_hunter.config.options import Config
+from rogue_hunter.sampling.naming import OWN_NAMES
 from rogue_hunter.schema.events import MACHINE_MINUTE
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 from rogue_hunter.tracking.slices import Slice, Slicer
@@ -26,6 +27,13 @@ Judge = Callable[[Record, Sequence[Record]], dict[str, Any]]
 `unexplained_share`, as far as they are known, out."""
 
 _FROM_MACHINE = tuple(f.name for f in MACHINE_MINUTE if f.name not in ("minute", "boot_id", "seconds", "ticks"))
+
+
+def _command(row: Row) -> str:
+    """The command that a minute counts a process with. Another program that is called as one of rogue-hunter's own is
+    told from those, which no answer names as a cause."""
+    name: str = row.get("command") or "?"
+    return f"{name} (other)" if name in OWN_NAMES and not row.get("own") else name
 
 
 @dataclass(slots=True)
@@ -53,7 +61,7 @@ class Minute:
         """Add a slice."""
         self._machine.merge(ended.machine)
         for use in ended.uses.values():
-            name = use.row.get("command") or "?"
+            name = _command(use.row)
             command = self._commands.get(name)
             if command is None:
                 command = self._commands[name] = Command(Use(use.row))
@@ -79,7 +87,7 @@ class Minute:
         largest: dict[str, Row] = {}
         most = self._machine.values.get("memory_total_bytes") or LARGEST
         for row in rows:
-            name = row.get("command") or "?"
+            name = _command(row)
             count[name] = count.get(name, 0) + 1
             held = row.get("memory_bytes", 0)
             memory[name] = min(memory.get(name, 0) + held, most)

@@ -51,6 +51,21 @@ def test_a_command_is_all_of_its_processes() -> None:
     assert worker["cpu_seconds"] == pytest.approx(1.45, abs=0.01)
 
 
+def test_a_foreign_program_with_a_name_of_ours_is_told_from_ours() -> None:
+    """What is called rh-pipe and is none counts by itself: minutes of rogue-hunter itself are never a cause."""
+    rows = [row(10, command="rh-pipe", cpu_percent=1.0, own=True), row(11, command="rh-pipe", cpu_percent=90.0)]
+    _, commands = run(stream([[{**r, "cpu_seconds_total": i} for r in rows] for i in range(30)]))
+    used = {c["command"]: c["cpu_seconds"] for c in commands}
+    assert used == {"rh-pipe (other)": pytest.approx(9.0, abs=0.1), "rh-pipe": pytest.approx(0.1, abs=0.01)}
+
+
+def test_memory_of_a_command_is_never_above_the_machines() -> None:
+    """Pages that parent and children share are in the sum of each."""
+    rows = [row(pid, command="worker", cpu_percent=1.0, memory_bytes=9 * GIB) for pid in range(10, 14)]
+    _, commands = run(stream([[{**r, "cpu_seconds_total": i} for r in rows] for i in range(3)]))
+    assert [c["memory_bytes"] for c in commands if c["command"] == "worker"] == [16 * GIB]
+
+
 def test_short_lived_children_count_for_their_parent() -> None:
     """children_cpu_percent is the command's CPU time too."""
     _, commands = run(stream([[row(7, command="sh", cpu_percent=10.0, children_cpu_percent=80.0, cpu_seconds_total=i)]

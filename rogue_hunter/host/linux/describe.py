@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import functools
 import os
+from contextlib import suppress
 from pathlib import Path
 from sys import intern
 
 from rogue_hunter.files import shut
 from rogue_hunter.host.linux.own import WORDS, is_marked
-from rogue_hunter.host.linux.parse import Stat, effective_uid, parse_stat, parse_status, split_cmdline, text
+from rogue_hunter.host.linux.parse import (
+    Stat,
+    effective_uid,
+    parse_shared,
+    parse_stat,
+    parse_status,
+    split_cmdline,
+    text,
+)
 from rogue_hunter.host.linux.threads import live_thread
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
@@ -28,6 +37,11 @@ QUEUE_MAX = 1 << 17
 
 DESCRIBED = ("exe", "cmdline", "cgroup", "own")
 """The fields that a description replaces as a whole."""
+
+LARGE_BYTES = 256 << 20
+"""Memory held from which a process is asked which part of it is shared: that takes some milliseconds a gigabyte."""
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 Description = tuple[Key, Row, bool]
 """Identity, fields, and whether something may not be read."""
@@ -62,7 +76,8 @@ class Describer:
 
 
 def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bool]:
-    """exe, cmdline, cgroup and own of one process, and whether something of it may not be read.
+    """exe, cmdline, cgroup and own of one process, and whether something of it may not be read; of a large one also
+    shared_bytes.
 
     An empty `cmdline` was read and is empty; a missing one is unknown. All is read below one descriptor of /proc/PID,
     which fails once that process is gone, even when its pid is in use again; the start time is compared first, because
@@ -88,6 +103,9 @@ def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bo
                 denied = _program(root, key[0], at, stat, fields) or denied
                 if "cmdline" not in fields and (stat.threads > 1 or stat.state not in (b"Z", b"X")):
                     fields["cmdline"] = ""
+            if stat.rss * _PAGE >= LARGE_BYTES:
+                with suppress(OSError, ValueError):
+                    fields["shared_bytes"] = parse_shared(_read(at, "smaps_rollup", 4096))
         cgroup = cgroup_path(_read(at, "cgroup", 4096))
         if cgroup:
             fields["cgroup"] = cgroup

@@ -118,6 +118,7 @@ class Process:
         "reaped",
         "row",
         "seen_ns",
+        "shared",
         "started_s",
         "static",
         "thread_sums",
@@ -143,6 +144,8 @@ class Process:
         self.described_ns = 0
         self.elsewhere = 0
         """Bytes held that are not in its resident set: swapped out, or huge pages."""
+        self.shared = 0
+        """Bytes that it shared with others when it was described; known of large processes."""
         self.uids = b""
         self.counters: Counters | None = None
         self.reaped = False
@@ -258,8 +261,9 @@ class Process:
         row["memory_bytes"] = stat.rss * PAGE + self.elsewhere
         if status.peak is not None:
             row["memory_peak_bytes"] = status.peak if not self.elsewhere else max(status.peak, row["memory_bytes"])
-            if status.shared is not None and status.shared + status.huge >= SHARED_LEAST:
-                row["shared_bytes"] = status.shared + status.huge
+            shared = max((status.shared or 0) + status.huge, self.shared)
+            if shared >= SHARED_LEAST:
+                row["shared_bytes"] = shared
             if status.swap:
                 row["swap_bytes"] = status.swap
         row["pageins_total"] = stat.majflt

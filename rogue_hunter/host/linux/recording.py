@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.host.linux.describe import CMDLINE_BYTES
+from rogue_hunter.host.linux.describe import CMDLINE_BYTES, LARGE_BYTES
 from rogue_hunter.host.linux.host import LinuxHost
 from rogue_hunter.host.linux.machine import ARCSTATS
 from rogue_hunter.host.linux.own import LINK, LOOKED_AT, WORDS
@@ -56,6 +56,9 @@ def _record_process(source: Path, target: Path, known: dict[str, bytes]) -> bool
     (target / "stat").write_bytes(stat)
     for name in PROCESS[1:]:
         _copy(source / name, target / name)
+    with contextlib.suppress(ValueError):
+        if parse_stat(stat).rss * os.sysconf("SC_PAGE_SIZE") >= LARGE_BYTES:
+            _copy(source / "smaps_rollup", target / "smaps_rollup")
     cmdline = _record_program(source, target)
     if any(word in cmdline for word in WORDS):
         _record_mark(source / "fd", target / "fd")

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
-from rogue_hunter.host.linux.describe import DESCRIBED, Describer
+from rogue_hunter.host.linux.describe import DESCRIBED, LARGE_BYTES, Describer
 from rogue_hunter.host.linux.files import Files, GateValue
 from rogue_hunter.host.linux.gate import GONE
 from rogue_hunter.host.linux.machine import Machine, own_namespace, shows_own_pids
@@ -27,7 +27,7 @@ from rogue_hunter.host.linux.parse import (
     parse_status,
     parse_touched,
 )
-from rogue_hunter.host.linux.process import PAGE, STAT_MAX, STATUS_MAX, Process, Reading
+from rogue_hunter.host.linux.process import PAGE, SHARED_LEAST, STAT_MAX, STATUS_MAX, Process, Reading
 from rogue_hunter.host.linux.threads import THREADS_CPU_PERCENT, THREADS_MAX, live_thread
 from rogue_hunter.host.protocol import HostError, Snapshot
 from rogue_hunter.host.users import Users
@@ -51,6 +51,9 @@ DESCRIBE_AGAIN_NS = 10_000_000_000
 DESCRIBE_AGAIN_CPU_PERCENT = 1.0
 """A process that uses so much CPU is described again after so long: it may have written a title over its arguments,
 moved to another control group, or (where another user's exec cannot be seen) become another program."""
+
+DESCRIBE_LARGE_NS = 60_000_000_000
+"""A large process that runs is described again after so long: pages that it shared become its own as it writes."""
 
 _DENIED = (errno.EACCES, errno.EPERM)
 
@@ -156,8 +159,10 @@ class Table:
         if 1 < stat.threads <= THREADS_MAX and percent >= THREADS_CPU_PERCENT:
             process.add_thread_sums(self._files.root, now)
         self._files.keep(process, stat, data)
-        if process.key in self.processes and (changed or (
-                percent >= DESCRIBE_AGAIN_CPU_PERCENT and now - process.described_ns >= DESCRIBE_AGAIN_NS)):
+        since_ns = now - process.described_ns
+        if process.key in self.processes and (
+                changed or (percent >= DESCRIBE_AGAIN_CPU_PERCENT and since_ns >= DESCRIBE_AGAIN_NS)
+                or (process.row["memory_bytes"] >= LARGE_BYTES and since_ns >= DESCRIBE_LARGE_NS)):
             self.describe(process)
         return cores
 
@@ -197,6 +202,10 @@ class Table:
             if process is None or not (fields or denied):
                 continue
             process.denied = denied
+            process.shared = fields.pop("shared_bytes", 0)
+            if process.shared >= SHARED_LEAST and process.row:
+                process.row = {**process.row,
+                               "shared_bytes": max(process.shared, process.row.get("shared_bytes", 0))}
             self._name_user(process)
             for name in DESCRIBED:
                 process.static.pop(name, None)

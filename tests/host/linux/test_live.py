@@ -24,8 +24,11 @@ from rogue_hunter.host.linux.host import LinuxHost
 from rogue_hunter.host.linux.process import Process
 from rogue_hunter.host.platform import here
 from rogue_hunter.host.protocol import Snapshot
+from rogue_hunter.sampling.lineage import Lineage
+from rogue_hunter.sampling.sample import sample
 from rogue_hunter.schema.sampling import PROCESS
 from rogue_hunter.stream import wire
+from rogue_hunter.stream.clock import Rate, beats
 from tests.tools.processes import PYTHON, REPO, by_pid, python, ready, state_of, unprivileged, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads a live /proc")
@@ -641,3 +644,31 @@ def test_here_picks_linux() -> None:
         assert facts.host == os.uname().nodename and facts.cpus == os.sysconf("SC_NPROCESSORS_ONLN")
     finally:
         host.close()
+
+
+def test_pages_shared_since_a_fork_count_once(spawn: Spawn) -> None:
+    """A parent holds 300 MiB that its four children have and do not write: together they hold it once."""
+    child = spawn(python("""
+import os, time
+held = os.urandom(1 << 20) * 300
+parent = os.getpid()
+for _ in range(4):
+    if not os.fork(): break
+else:
+    time.sleep(0.3)
+    print("ready", flush=True)
+while os.getpid() == parent or os.getppid() == parent: time.sleep(0.2)
+"""), stdout=subprocess.PIPE)
+    ready(child)
+
+    def rest(seconds: float) -> bool:
+        time.sleep(seconds)
+        return True
+
+    host = LinuxHost()
+    try:
+        ticks = list(map(Lineage(), sample(host, beats(Rate(3.0), rest, count=4))))
+    finally:
+        host.close()
+    held = [made["memory_bytes"] for made in ticks[-1].processes.values() if child.pid in (made["pid"], made["ppid"])]
+    assert len(held) == 5 and 300 << 20 <= sum(held) < 420 << 20
