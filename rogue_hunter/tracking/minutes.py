@@ -30,8 +30,8 @@ _FROM_MACHINE = tuple(f.name for f in MACHINE_MINUTE if f.name not in ("minute",
 
 
 def _command(row: Row) -> str:
-    """The command that a minute counts a process with. Another program that is called as one of rogue-hunter's own is
-    told from those, which no answer names as a cause."""
+    """The command that a minute counts a process with. Another program with the name of one of rogue-hunter's own
+    gets another one: no answer names rogue-hunter as a cause."""
     name: str = row.get("command") or "?"
     return f"{name} (other)" if name in OWN_NAMES and not row.get("own") else name
 

@@ -51,8 +51,8 @@ def test_a_command_is_all_of_its_processes() -> None:
     assert worker["cpu_seconds"] == pytest.approx(1.45, abs=0.01)
 
 
-def test_a_foreign_program_with_a_name_of_ours_is_told_from_ours() -> None:
-    """What is called rh-pipe and is none counts by itself: minutes of rogue-hunter itself are never a cause."""
+def test_a_foreign_program_with_a_name_of_ours_counts_by_itself() -> None:
+    """Minutes of rogue-hunter itself are never a cause; those of a program that is only called rh-pipe may be."""
     rows = [row(10, command="rh-pipe", cpu_percent=1.0, own=True), row(11, command="rh-pipe", cpu_percent=90.0)]
     _, commands = run(stream([[{**r, "cpu_seconds_total": i} for r in rows] for i in range(30)]))
     used = {c["command"]: c["cpu_seconds"] for c in commands}
