@@ -75,7 +75,8 @@ def _harmless(shown: bytes, what: str) -> None:
 
 
 VIEWS = (("summary",), ("why", "--at", "@1700001010"), ("pauses",), ("offenders",), ("timeline",), ("minutes",),
-         ("events",), ("event", "1"), ("captures",), ("top",), ("actions",), ("matches",), ("status",))
+         ("events",), ("event", "1"), ("captures",), ("top",), ("actions",), ("matches",), ("status",), ("usage",),
+         ("html",))
 
 
 @case("names on a terminal", "every view of rh-report, rh-tail and every message: nothing that a terminal obeys")
@@ -83,9 +84,10 @@ def terminal(bench: Bench) -> str:
     database = bench.tmp / "x.db"
     _history(database)
     shown = 0
-    for view, *more in VIEWS if bench.long else VIEWS[::3]:
+    for view, *more in VIEWS if bench.long else VIEWS[::3] + VIEWS[-2:]:
         period = [] if view in ("event", "status", "why") else ["--since", "@1699999000", "--until", "@1700009000"]
-        done = bench.rh("report", view, *more, *period, "--table", "--db", database)
+        form = [] if view == "html" else ["--table"]
+        done = bench.rh("report", view, *more, *period, *form, "--db", database)
         clean(done.stderr)
         assert done.returncode in (0, 1), (view, done)
         _harmless(done.stdout, view)
