@@ -219,7 +219,7 @@ def main() -> int:
             try:
                 results[one.name], many = play(one, directory, shared)
                 events.append(many)
-            except (Missing, subprocess.TimeoutExpired) as error:
+            except (Missing, OSError, subprocess.SubprocessError) as error:
                 skipped[one.name] = str(error)
                 print(f"{one.name:18} skipped: {error}", flush=True)
                 continue
