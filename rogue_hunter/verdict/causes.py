@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rogue_hunter.verdict import shortage
 from rogue_hunter.verdict.model import Cause, Row, Slice, Taker, Victim, Window, number, total
-from rogue_hunter.verdict.rows import KTHREADD, belongs, in_group, key_of, name_of
+from rogue_hunter.verdict.rows import KTHREADD, REALTIME, belongs, in_group, key_of, name_of
 from rogue_hunter.verdict.shortage import Shortage
 from rogue_hunter.verdict.takers import FORWARDED, Ledger
 
 NAMED = 0.2
 """A taker with less than this share of what was used is not named as the cause, unless it stands far above the next."""
+NAMED_REALTIME = 0.05
+"""The same of a real-time process, which holds up all others."""
 LOST_S = 0.5
 """Lost time below which a shortage is not reported: the scheduler and the disk always cost a little."""
 LOST_PART = 0.1
@@ -95,7 +97,8 @@ def nameable(takers: Sequence[Taker]) -> Taker | None:
         return None
     first = takers[0]
     next_share = takers[1].share if len(takers) > 1 else 0.0
-    return first if first.share >= NAMED or first.share >= max(0.1, 2 * next_share) else None
+    alone = first.policy in REALTIME and first.share >= NAMED_REALTIME
+    return first if alone or first.share >= NAMED or first.share >= max(0.1, 2 * next_share) else None
 
 
 def worst_row(window: Window, weights: Sequence[float]) -> Row:
@@ -141,7 +144,7 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
     idle = sum(weight for weight, one in zip(weights, judged, strict=True) if one.idle)
     if idle > 0.5 * sum(weights):
         bound = next((limit for limit in window.limits if limit.get("kind") == "affinity"), None)
-        if who is not None and who.policy in ("fifo", "rr", "deadline"):
+        if who is not None and who.policy in REALTIME:
             details["while_idle"] = "realtime"
         else:
             details["while_idle"] = "affinity" if bound is not None else "unknown"
@@ -413,9 +416,10 @@ def _held_back(slices: Sequence[Slice]) -> bool:
 # -- one cause for each taker ------------------------------------------------------------------------------------------
 
 def merge(found: Iterable[Cause]) -> list[Cause]:
-    """One cause for each taker, the one to which most time was lost; being held back by a limit comes before all."""
+    """One cause for each taker, the one to which most time was lost. Being held back by a limit, and threads that queue
+    for one lock, come before all: they are why it uses or waits."""
     kept: list[Cause] = []
-    for one in sorted(found, key=lambda one: (one.kind != "limit", -one.lost_s)):
+    for one in sorted(found, key=lambda one: (one.kind != "limit" and one.resource != "mutex", -one.lost_s)):
         if one.who is None or not any(_same(one.who, other.who) for other in kept if other.who is not None):
             kept.append(one)
     return kept

@@ -16,6 +16,8 @@ BYTES_PER_CPU_SECOND = 20e9
 """No process moves more per second of its own CPU time (a direct write of 1 MiB takes some 60 us): such bytes were
 credited to a parent that waited for the child that moved them."""
 
+REALTIME = frozenset({"fifo", "rr", "deadline"})
+"""Scheduling policies whose processes run before all others (sched(7))."""
 KTHREADD = 2
 """The parent of all kernel threads."""
 

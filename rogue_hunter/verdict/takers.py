@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from rogue_hunter.sampling.units import is_apart, starts_jobs
 from rogue_hunter.verdict.model import Key, Member, Row, Slice, Taker, total
-from rogue_hunter.verdict.rows import KTHREADD, SERVERS, is_forwarder, key_of, name_of, uses
+from rogue_hunter.verdict.rows import KTHREADD, REALTIME, SERVERS, is_forwarder, key_of, name_of, uses
 
 DOMINANT = 0.6
 """One identity with this part of a group's use is named instead of the group."""
@@ -27,6 +27,9 @@ ACTIVE = 0.25
 """Part of its highest rate from which a taker counts as active in a slice."""
 FORWARDED = 0.25
 """What the use of a process counts that works for others: it is first only if no other process comes near."""
+PREEMPTS = 3.0
+"""What the CPU use of a real-time process counts: nothing else runs where it runs, and the delays are longer than those
+that ordinary processes cause each other."""
 SERVED = 0.02
 """What a program below a server uses at least, as a part of the server's use, to be the one that it works for."""
 CARRIED_SLICES = 12
@@ -200,7 +203,9 @@ class Ledger:
     # -- groups --------------------------------------------------------------------------------------------------------
 
     def _points(self, node: _Node) -> float:
-        return node.points(self.weights, self._held) * (FORWARDED if is_forwarder(node.row) else 1.0)
+        preempts = self.resource == "cpu" and node.row.get("policy") in REALTIME
+        return node.points(self.weights, self._held) * (FORWARDED if is_forwarder(node.row) else
+                                                        PREEMPTS if preempts else 1.0)
 
     def _starts_jobs(self, at: tuple[str, int]) -> bool | None:
         """Whether the children of a process are its work: not those of an interactive shell or a service manager. None:

@@ -164,6 +164,16 @@ def test_a_short_burst_on_all_cpus(stall: float) -> None:
     assert named(found) == ("found", "cpu", "rtstorm", 7)
 
 
+def test_a_real_time_burst_beside_a_full_machine() -> None:
+    """The others use more, but they do not keep the beat from running for a second."""
+    others = [process(20 + n, f"job{n}", ppid=1, cores=0.28, delay=1.5) for n in range(5)]
+    rows = [process(7 + n, "rtstorm", policy="fifo", ppid=5, cpu_seconds=1.4) for n in range(2)]
+    busy = {**PSI, "cpu_busy_cores_max": 2.0}
+    found = verdict(window(one(0, others, **busy), one(1, [*others, *rows], late_s=0.95, self_run_delay_ms=900.0, **busy),
+                           one(2, others, **busy)))
+    assert named(found)[:3] == ("found", "cpu", "rtstorm")
+
+
 def test_much_pressure_without_anybody_late_is_use() -> None:
     """Forks: 88 % PSI, and no process waited for more than 2 ms."""
     rows = [process(7, "stress-ng-fork", cores=1.6, delay=0.05), process(50, "player", cores=0.2, delay=0.01)]
@@ -600,6 +610,9 @@ def test_threads_that_queue_for_one_lock() -> None:
     rows = [process(7, "convoy", cores=1.6)]
     cause = first(verdict(window(*repeat(3, rows), waits=[waiting("mutex", 7, 7)])))
     assert (cause.kind, cause.resource, cause.who.name if cause.who else "") == ("wait", "mutex", "p7")
+    rows.append(process(50, "player", ppid=1, cores=0.1, delay=0.5))
+    found = verdict(window(*repeat(3, rows, **PSI), waits=[waiting("mutex", 7, 7)]))
+    assert first(found).resource == "mutex" and not [c for c in found.causes if c.resource == "cpu"]
 
 
 def test_a_memory_limit_binds_on_a_fast_disk_too() -> None:
