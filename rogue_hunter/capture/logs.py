@@ -51,6 +51,8 @@ def message_text(value: object) -> str | None:
     return redact([value[: 2 * MESSAGE_LIMIT]])[:MESSAGE_LIMIT] if isinstance(value, str) else None
 
 
+KERNEL_FACTS = ("limit_hit", "jetsam_kill")
+"""Kinds of entries by which the kernel of macOS reports a process over a limit, and one that it killed for memory."""
 _KERNEL_FACTS = tuple((kind, re.compile(pattern)) for kind, pattern in (
     ("limit_hit", r"process (?P<name>.{0,256}?)\[(?P<pid>[0-9]{1,10})\] (?:thread [0-9]{1,20} )?caught "
                   r"(?:waking the CPU|burning CPU|causing excessive)"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from rogue_hunter.capture.blame import blame
+from rogue_hunter.capture.logs import KERNEL_FACTS
+from rogue_hunter.capture.reports.collect import timeline
 from rogue_hunter.capture.suspects import suspects
 from rogue_hunter.capture.wait_graph import Blame, Root
 from rogue_hunter.report.flame import top_text
@@ -88,7 +90,7 @@ GRAVE = frozenset({"error", "fault", "emerg", "alert", "crit", "err", "warning"}
 """Levels of log entries that are shown first."""
 
 _CALM = ("sleeping", "idle")
-_PROCESSES, _LOG = 12, 5
+_PROCESSES, _LOG, _FRAMES = 12, 5, 8
 """How many of each a summary shows."""
 
 
@@ -249,7 +251,7 @@ def logs_text(entries: Sequence[Record], look: Style, limit: int = 0) -> str:
 def _log_part(entries: Sequence[Record], look: Style) -> list[str]:
     if not entries:
         return []
-    grave = [e for e in entries if e.get("level") in GRAVE]
+    grave = [e for e in entries if e.get("level") in GRAVE or e.get("kind") in KERNEL_FACTS]
     head = f"{len(entries)} log entries, {len(grave)} of them warnings or worse" + (
         f"; the last {min(_LOG, len(grave))}:" if grave else "")
     return ["", head] + ([logs_text(grave[-_LOG:], look).rstrip("\n")] if grave else [])
@@ -258,6 +260,28 @@ def _log_part(entries: Sequence[Record], look: Style) -> list[str]:
 def report_text(records: Sequence[Record], look: Style) -> str:
     """A report that was read from a file, or a log, at a glance."""
     parts = []
+    told = list(timeline(each for each in records if each["type"] != "spindump_report"))
+    if told:
+        parts.append(timeline_text(told, look))
+    for each in (*of(records, "resource_report"), *of(records, "crash_report")):
+        if each.get("frames"):
+            title = "Heaviest stack" if each["type"] == "resource_report" else "Stack of the thread that crashed"
+            frames = [f"  {clip(str(frame), look.width - 2)}" for frame in each["frames"][:_FRAMES]]
+            parts.append("\n".join([f"{title}, innermost frame first:", *frames]) + "\n")
+    sampled, held = of(records, "resource_process"), of(records, "jetsam_process")
+    if sampled:
+        rows = [[str(p.get("pid", "")), str(p.get("samples", "")), measure(p.get("samples_percent"), "%"),
+                 measure(p.get("cpu_seconds"), "s"), size(p.get("memory_bytes")), clip(str(p.get("command", "")), 24),
+                 str(p.get("leaf", ""))] for p in sampled[:_PROCESSES]]
+        parts.append(_table(["PID", "SAMPLES", "SHARE", "CPU-TIME", "MEMORY", "COMMAND", "MOSTLY IN"], rows, look,
+                            right="PID SAMPLES SHARE CPU-TIME MEMORY", drop="CPU-TIME MEMORY SAMPLES"))
+    if held:
+        order = sorted(held, key=lambda p: (not p.get("reason"), -(p.get("memory_bytes") or 0)))
+        rows = [[str(p.get("pid", "")), size(p.get("memory_bytes")), size(p.get("memory_peak_bytes")),
+                 measure(p.get("cpu_seconds"), "s"), ", ".join(map(str, p.get("states", ()))), str(p.get("reason", "")),
+                 str(p.get("command", ""))] for p in order[:_PROCESSES]]
+        parts.append(_table(["PID", "MEMORY", "PEAK", "CPU-TIME", "STATES", "KILLED", "COMMAND"], rows, look,
+                            right="PID MEMORY PEAK CPU-TIME", drop="CPU-TIME PEAK STATES"))
     for report in of(records, "spindump_report"):
         parts.append(_report(report, look))
     processes = of(records, "spindump_process")

@@ -91,7 +91,7 @@ def reports_between(since: float, until: float, places: Sequence[Path] | None) -
                 break
             try:
                 if at <= until:
-                    found += ({**each, "file": path.name} if each["type"] in WHOLE else each
+                    found += ({**each, "file": path.name} if each["type"] in (*WHOLE, "log_entry") else each
                               for each in records_of(path))
             except PermissionError:
                 denied += 1
@@ -141,6 +141,8 @@ def timeline(records: Iterable[Record]) -> Iterator[Record]:
             what, detail = line
             # Of a kill for memory the process is the victim, not the largest one.
             who = (each.get("victims") or [each])[0]
+            if each["type"] == "log_entry":
+                who = {"command": each.get("about_command"), "pid": each.get("about_pid")}
             yield record("report_timeline", ts=each["ts"], end_ts=each.get("end_ts"), what=what, detail=detail[:512],
                          command=who.get("command"), pid=who.get("pid"),
                          file=each.get("file"))
@@ -194,10 +196,15 @@ def _report(each: Record) -> tuple[str, str] | None:
     return "report", str(event or "spindump")
 
 
+def _logged(each: Record) -> tuple[str, str] | None:
+    what = {"limit_hit": "limit", "jetsam_kill": "jetsam"}.get(str(each.get("kind")))
+    return (what, f"kernel log: {each.get('message', '')}") if what else None
+
+
 def _sleep(each: Record) -> tuple[str, str]:
     return ("sleep" if each["kind"] == "sleep" else "wake"), str(each.get("reason", ""))
 
 
 _LINES: dict[str, Callable[[Record], tuple[str, str] | None]] = {
     "resource_report": _limit, "jetsam_report": _jetsam, "crash_report": _crash, "reset_report": _reset,
-    "spindump_report": _report, "sleep_wake": _sleep}
+    "spindump_report": _report, "sleep_wake": _sleep, "log_entry": _logged}

@@ -181,7 +181,7 @@ def tail(records: Iterable[Record], limit: int) -> tuple[list[Record], int]:
     other: deque[tuple[int, Record]] = deque(maxlen=limit)
     count = 0
     for count, each in enumerate(records, 1):
-        (grave if each.get("level") in _GRAVE else other).append((count, each))
+        (grave if each.get("level") in _GRAVE or each.get("kind") in logs.KERNEL_FACTS else other).append((count, each))
     room = max(0, limit - len(grave))
     kept = sorted([*grave, *islice(other, max(0, len(other) - room), None)], key=lambda pair: pair[0])
     return [each for _, each in kept], count - len(kept)

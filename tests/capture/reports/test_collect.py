@@ -14,6 +14,7 @@ import pytest
 from rogue_hunter.capture.reports import collect
 from rogue_hunter.capture.reports.collect import recorded, timeline
 from rogue_hunter.host.macos.sleepwake import SleepWakeEvent, SleepWakeType
+from rogue_hunter.report.capture_text import report_text
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Style
@@ -22,7 +23,7 @@ from rogue_hunter.report.views.timeline import timeline as timeline_view
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.report.views.why import why_view
 from rogue_hunter.schema.report import REPORT_TIMELINE
-from tests.capture.reports.test_kinds import MAC
+from tests.capture.reports.test_kinds import MAC, mac
 from tests.tools.reports import CONFIG, connect, hog, record_run, seconds, ticks_of
 from tests.tools.spindump import check
 from tests.tools.ticks import START
@@ -65,6 +66,8 @@ def test_a_directory_gives_one_timeline(reports: Path) -> None:
     assert ("crash", "Crashy", "EXC_BAD_ACCESS, SIGSEGV, SIGNAL, code 11, Segmentation fault: 11") in first
     assert ("reset", None, "switched off by the power button (btn_rst, finger_reset, force_off)") in first
     assert {what for what, _, _ in first} == {"limit", "jetsam", "crash", "panic", "reset", "sleep", "wake", "report"}
+    assert any(what == "limit" and who == "Burner" and words.startswith("kernel log: process Burner[99] thread")
+               for what, who, words in first)
     assert ("jetsam", "suggestd", "killed for memory (vm-compressor-space-shortage); largest is node; 66.8 MiB free") \
         in first
 
@@ -93,7 +96,7 @@ def test_what_cannot_be_read_is_reported(reports: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(collect, "records_of", denied)
     found, problems = recorded(DAY, DAY + 86400, [reports])
-    assert "Crawler" not in {each.get("command") for each in found} and len(found) > 5
+    assert not any("Crawler" in each["file"] for each in found) and len(found) > 5
     assert re.search(r": \d reports of other users cannot be read \(use an administrator\)$", problems[0])
     monkeypatch.setattr(Path, "iterdir", lambda self: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
     assert "Operation not permitted (macOS: allow the terminal Full Disk Access" in recorded(0, 1, [reports])[1][0]
@@ -182,3 +185,19 @@ def test_rh_report_reads_the_directory(reports: Path, rh: Rh, tmp_path: Path) ->
         assert done.returncode == 0 and b"2,450 wakeups/s, limit 150" in done.stdout, view
     done = rh("report", "why", "--at", f"@{AT}", "--reports", tmp_path / "none", "--db", db)
     assert b"no such directory" in done.stderr
+
+
+@pytest.mark.parametrize(("start", "parts"), [
+    ("Crawler", ["2,450 wakeups/s, limit 150", "Heaviest stack, innermost frame first:\n  tick (Crawler)", "67.0 %"]),
+    ("JetsamEvent", ["killed for memory", "vm-compressor-space-shortage", "2.9 GiB"]),
+    ("Crashy", ["EXC_BAD_ACCESS", "Stack of the thread that crashed", "boom (Crashy)"]),
+    ("ResetCounter", ["switched off by the power button"]), ("pmset", ["Software Sleep"]),
+    ("panic-full", ["watchdog timeout", "diskd [7]", "5 processes, 8 threads, 5 waits"]),
+    ("Editor", ["is the subject of the report", "3 threads, 0 waits"]),
+    ("log-2030-01-02-220000", ["caught waking the CPU", "killing_specific_process"]),
+])
+def test_one_report_for_people(start: str, parts: list[str]) -> None:
+    """Each kind has text of its own: no report is an empty page."""
+    made = report_text(mac(start), Style(200, False, DAY))
+    for part in parts:
+        assert part in made, made
