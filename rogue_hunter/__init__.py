@@ -12,7 +12,7 @@ The rooms of the package. Each imports from itself and from those above it in th
     tracking    events, pauses, minutes, the ring of the last ticks
     rules       which processes are runaway, and what to do about each
     reaper      ending those processes, safely
-    capture     evidence: threads, waits, stacks, logs; spindump reports; the wait graph and who blocks whom
+    capture     evidence: threads, waits, stacks, logs; reports of macOS; the wait graph and who blocks whom
     recorder    the flight recorder of Linux: perf rings, symbols, stacks from before a pause
     store       the SQLite database: tables, migrations, the writer, pruning
     verdict     what was short, who used it, who waited

@@ -179,7 +179,7 @@ def test_rh_report_reads_the_directory(reports: Path, rh: Rh, tmp_path: Path) ->
     done = rh("report", "why", "--at", f"@{AT}", "--reports", reports, "--db", db, "--table")
     assert done.returncode == 0 and done.stderr == b""
     assert b"macOS recorded: Crawler, 2,450 wakeups/s, limit 150 (pid 4711, " in done.stdout
-    span = ("--since", f"@{DAY}", "--until", f"@{DAY + 86400}", "--reports", reports, "--db", db, "--table")
+    span = ("--since", f"@{AT - 60}", "--until", f"@{AT + 60}", "--reports", reports, "--db", db, "--table")
     for view in ("events", "timeline"):
         done = rh("report", view, *span, COLUMNS="160")
         assert done.returncode == 0 and b"2,450 wakeups/s, limit 150" in done.stdout, view
