@@ -355,7 +355,7 @@ class SystemSystemd(Systemd):
         made = not folder.exists()
         said = [f"wrote {self._users}"] if write_file(self._users, _SYSUSERS, MARK) else []
         if made:
-            folder.chmod(0o755)  # whatever the umask is: other programs read it too
+            folder.chmod(0o755)  # independent of the umask: other programs read it too
         done = self._run(["systemd-sysusers", str(self._users)])
         if done.code:
             raise ServiceError(f"systemd-sysusers: {done.words}", 69)
