@@ -25,7 +25,7 @@ from rogue_hunter.host.linux.gpu import parse_fdinfo
 from rogue_hunter.host.macos import abi
 from rogue_hunter.host.macos import decode as darwin
 from rogue_hunter.host.macos.iokit import parse_ioreg
-from rogue_hunter.host.macos.sleepwake import get_recent_sleep_events, parse_boottime, parse_pmset_log
+from rogue_hunter.host.macos.sleepwake import get_recent_sleep_events, parse_pmset_log
 from rogue_hunter.reaper.audit import AuditError, AuditLog
 from rogue_hunter.reaper.candidate import check_match
 from rogue_hunter.reaper.guards import Budget
@@ -256,7 +256,6 @@ TARGETS: dict[str, Target] = {
                    (b"6,1,22,-;hi\\x0athere\n SUB=x\n3,2,33,c;oops\n",), (), (), 0.2),
     "pmset": Target(_pmset, (b"2026-01-02 03:04:05 +0100 Sleep  \tEntering Sleep state due to 'Idle Sleep': Using BATT "
                              b"(Charge:10%) 33 secs\n", *_samples("pmset/*", 800)), (), (), 0.3),
-    "boot time": Target(_text(parse_boottime), (b"{ sec = 1592836479, usec = 918881 } Mon Jun",), ()),
     "ioreg": Target(parse_ioreg, (b'<?xml version="1.0"?><plist version="1.0"><array><dict><key>IOUserClientCreator'
                                   b'</key><string>pid 5, x</string><key>AppUsage</key><array><dict><key>accumulatedGPU'
                                   b'Time</key><integer>5</integer></dict></array></dict></array></plist>',),

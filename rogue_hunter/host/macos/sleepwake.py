@@ -108,22 +108,3 @@ def recent(events: list[SleepWakeEvent], within_s: float, now: float) -> list[Sl
         if event.at <= now:
             kept.append(event)
     return kept[::-1]
-
-
-def was_recently_asleep(events: list[SleepWakeEvent] | None, within_s: float, now: float) -> bool | None:
-    """Was the machine asleep at any moment of the last `within_s` seconds? None when that cannot be known.
-
-    A wake in that time counts, and so does a sleep. A dark wake is a wake: the machine slept before it.
-    """
-    return None if events is None else bool(recent(events, within_s, now))
-
-
-_BOOTTIME = re.compile(r"\{\s*sec\s*=\s*(\d{1,12}),\s*usec\s*=\s*(\d{1,6})\s*\}")
-
-
-def parse_boottime(text: str) -> float | None:
-    """The epoch seconds in the output of `sysctl kern.boottime`: `{ sec = 1592836479, usec = 918881 } Mon Jun ...`.
-
-    A Mac whose clock was not yet set when it booted reports 2000 or 2001; the caller sees that by comparing."""
-    found = _BOOTTIME.search(text)
-    return int(found[1]) + int(found[2]) / 1e6 if found else None

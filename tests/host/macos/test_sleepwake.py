@@ -16,10 +16,8 @@ from rogue_hunter.host.macos.sleepwake import (
     SleepWakeEvent,
     SleepWakeType,
     get_recent_sleep_events,
-    parse_boottime,
     parse_pmset_log,
     recent,
-    was_recently_asleep,
 )
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent.parent.parent / "shared" / "samples"
@@ -82,15 +80,6 @@ def test_recent_stops_at_the_clock_step() -> None:
     assert [e.at for e in recent(events, 2000, 1000)] == [100.0, 990.0, 995.0]
 
 
-def test_was_recently_asleep() -> None:
-    """Yes after a wake or a sleep in the window, no otherwise, unknown without a log."""
-    events = [SleepWakeEvent(SLEEP, 100.0, "x"), SleepWakeEvent(DARK, 400.0, "y")]
-    assert was_recently_asleep(events, 60, 430) is True
-    assert was_recently_asleep(events, 60, 500) is False
-    assert was_recently_asleep([], 60, 500) is False
-    assert was_recently_asleep(None, 60, 500) is None
-
-
 def test_asking() -> None:
     """pmset is asked by its absolute path; where it is missing, fails or hangs the answer is unknown."""
     asked: list[Sequence[str]] = []
@@ -114,17 +103,3 @@ def test_any_bytes(junk: bytes, line: bytes) -> None:
     """No bytes make the parser fail, and a damaged line does not take the whole one after it along."""
     events = parse_pmset_log(junk.replace(b"\r", b"") + b"\n" + LOG.splitlines()[4] + b"\n" + line[: len(junk)] + junk)
     assert any(e.at == 1738929605.0 for e in events)
-
-
-def test_boot_time() -> None:
-    """sysctl's text, and malformed text."""
-    line = "kern.boottime: { sec = 1592836479, usec = 918881 } Mon Jun 22 07:34:39 2020"
-    assert parse_boottime(line) == 1592836479.918881
-    assert parse_boottime("kern.boottime: unknown") is None
-
-
-@needs_samples
-def test_real_boot_times() -> None:
-    """Both real lines, one of a Mac whose clock was not set."""
-    lines = (SAMPLES / "misc" / "kern.boottime.txt").read_text().splitlines()
-    assert [parse_boottime(line) for line in lines] == [978307216.0, 1592836479.918881]
