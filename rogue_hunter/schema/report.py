@@ -199,6 +199,7 @@ REPORT_STATUS = (
     _f("recorder", str, "", "what the flight recorder records: all processes, those of this user, nothing; left out "
        "where there is none", choices=("system", "own", "off")),
     _f("recorder_why", str, "", "why it records no more"),
+    _f("recorder_more", str, "", "how to get more"),
     _f("recorder_bytes", int, "bytes", "memory of its rings"),
 )
 

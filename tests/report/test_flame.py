@@ -7,6 +7,7 @@ from typing import Any
 
 from rogue_hunter.report.flame import collapsed_text, speedscope, top_text
 from rogue_hunter.report.render import Style
+from rogue_hunter.report.views.status import _recorder
 from rogue_hunter.stream.tick import Record, record
 
 STACKS = [record("stack", pid=7, cpu=0, samples=30, stack="hog;main;spin"),
@@ -53,3 +54,16 @@ def test_the_most_frequent_as_text() -> None:
     assert "spin < main" in made.splitlines()[1] and "87 %" in made.splitlines()[1] and "\x1b" not in made
     many: list[Record] = [record("stack", pid=i, samples=100 - i, stack=";".join(f"f{n}" for n in range(20))) for i in range(9)]
     assert len(top_text(many, Style(100, False, 0.0)).splitlines()) == 6
+
+
+def test_status_says_what_is_recorded_and_how_to_get_more() -> None:
+    """All processes: nothing more to say. Less: the reason, the kernel's setting, and what helps."""
+    assert _recorder({}) == {} == {k: v for k, v in _recorder({"recorder": {}}).items() if v}
+    full = _recorder({"recorder": {"mode": "system", "why": "", "paranoid": 2, "bytes": 802816}})
+    assert full == {"recorder": "system", "recorder_why": None, "recorder_more": None, "recorder_bytes": 802816}
+    for mode, ending in (("own", "=0"), ("off", "own processes 2")):
+        found = _recorder({"recorder": {"mode": mode, "why": "no permission for perf_event_open", "paranoid": 4}})
+        assert "is 4" in found["recorder_why"] and "rh-service install --system" in found["recorder_more"]
+        assert found["recorder_more"].endswith(ending)
+    missing = _recorder({"recorder": {"mode": "off", "why": "this kernel or container has no perf_event_open"}})
+    assert missing["recorder_more"] is None

@@ -86,13 +86,15 @@ def _recorder(state: Mapping[str, Any]) -> dict[str, Any]:
     if not told:
         return {}
     why = str(told.get("why") or "")
+    more = None
     if why.startswith("no permission"):
-        level = told.get("paranoid")
-        setting = "" if level is None else f" (kernel.perf_event_paranoid is {level})"
-        why += f"{setting}; for all processes: sudo rh-service install --system, or kernel.perf_event_paranoid=0"
+        more = "sudo rh-service install --system, or kernel.perf_event_paranoid=0"
         if told.get("mode") == "off":
-            why += "; for your own: 2"
-    return {"recorder": told.get("mode"), "recorder_why": why or None, "recorder_bytes": told.get("bytes") or None}
+            more += "; for your own processes 2"
+        if told.get("paranoid") is not None:
+            why += f" (kernel.perf_event_paranoid is {told['paranoid']})"
+    return {"recorder": told.get("mode"), "recorder_why": why or None, "recorder_more": more,
+            "recorder_bytes": told.get("bytes") or None}
 
 
 def _healthy(found: Record) -> bool:
@@ -165,7 +167,9 @@ def _text(s: Record, look: Style) -> str:
     if "recorder" in s:
         words = {"system": "records all processes", "own": "records processes of this user"}.get(s["recorder"], "off")
         more = [size(s["recorder_bytes"])] if "recorder_bytes" in s else []
-        fact("recorder", ", ".join([words, *more]) + (f": {visible(s['recorder_why'])}" if "recorder_why" in s else ""))
+        fact("recorder", ", ".join([words, *more]))
+        fact("  limited by", visible(s.get("recorder_why", "")))
+        fact("  to get more", s.get("recorder_more", ""))
     fact("degraded", visible(s.get("degraded", "no")))
     if s.get("dropped"):
         fact("dropped", f"{s['dropped']} records were lost")
