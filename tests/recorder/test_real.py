@@ -142,6 +142,9 @@ def test_a_pause_names_the_loop_with_its_stack(watched: Path, spawn: Spawn, rh: 
     program = compiled(tmp_path, "rthog", HOG)
     hogs = [spawn([program, str(cpu)], stdin=subprocess.DEVNULL) for cpu in sorted(os.sched_getaffinity(0))]
     try:
+        time.sleep(0.5)
+        if any(hog.poll() == 3 for hog in hogs):
+            pytest.skip("REAL-TIME LOOP NOT TESTED: this container may not have real-time priorities")
         wait_for(lambda: ask(watched, "SELECT 1 FROM stacks WHERE stack LIKE 'rthog;%'"), 30)
     finally:
         for hog in hogs:
