@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,7 @@ Examples:
   rh-metrics --serve 127.0.0.1:9090   a page for Prometheus to scrape
   rh-sample | rh-score | rh-match --tee | rh-metrics --serve :9090
   rh-metrics --print-rules > rh.yml   alerts; --print-dashboard: for Grafana
-  * * * * *  /path/to/rh-metrics --textfile /var/lib/node_exporter/rh.prom
+  rh-metrics --textfile /var/lib/node_exporter/rh.prom --print-cron
 """)
 @click.option("--serve", "port", type=Address(), metavar="ADDRESS",
               help="Serve the page over HTTP on 127.0.0.1 (127.0.0.1:9090, :9090 or 9090).")
@@ -59,10 +60,12 @@ Examples:
               help="Print a Grafana dashboard of these metrics (JSON, to import) and exit.")
 @click.option("--print-rules", "data", flag_value="prometheus-rules.yml",
               help="Print alert and recording rules for Prometheus (YAML) and exit.")
+@click.option("--print-cron", is_flag=True,
+              help="Print a crontab line that writes --textfile each minute, with full paths, and exit.")
 @options.db_option("Read this database instead of standard input.")
 @options.config_option
-def command(port: int | None, path: str, textfile: Path | None, every: float, data: str | None, db: Path | None,
-            config: Config) -> int:
+def command(port: int | None, path: str, textfile: Path | None, every: float, data: str | None, print_cron: bool,
+            db: Path | None, config: Config) -> int:
     """Count ticks, matches and actions, and export the counts in the Prometheus text format.
 
     Reads standard input. With --db, or without piped input, it reads the database. Without --serve and --textfile the
@@ -74,6 +77,11 @@ def command(port: int | None, path: str, textfile: Path | None, every: float, da
         out = run.output()
         out.write(resources.files("rogue_hunter").joinpath("data", data).read_bytes())
         out.flush()
+        return run.OK
+    if print_cron:
+        if textfile is None:
+            raise run.Failure("--print-cron needs --textfile FILE", run.USAGE)
+        click.echo(options.cron_line("rh-metrics", "* * * * *", sys.argv[1:]))
         return run.OK
     if not path.startswith("/"):
         raise run.Failure(f"--path {path}: must begin with /", run.USAGE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -183,3 +183,19 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         except ValueError as error:
             self.fail(str(error), param, ctx)
         return seconds
+
+
+def cron_line(name: str, when: str, arguments: Sequence[str]) -> str:
+    """A crontab line that runs rh-NAME of this installation with these arguments, `when` in cron's five fields. Cron
+    has a PATH of its own and reads % as the end of the line. Raises Failure for what a line cannot hold."""
+    import os
+    import shlex
+
+    from rogue_hunter.service.manager import XDG, command_line
+
+    words = [*command_line(name), *(word for word in arguments if word != "--print-cron")]
+    places = [f"{each}={shlex.quote(os.environ[each])}" for each in XDG if os.environ.get(each, "").startswith("/")]
+    line = " ".join([f"{when} ", *places, shlex.join(words), ">/dev/null"])
+    if not line.isprintable():
+        raise Failure("a crontab line cannot hold control characters", USAGE)
+    return line.replace("%", "\\%")

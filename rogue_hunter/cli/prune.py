@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +61,7 @@ def command(older_than: float | None, max_size: int | None, yes: bool, dry_run: 
     from rogue_hunter.store import prune as pruning
 
     if print_cron:
-        click.echo(cron_line(sys.argv[1:]))
+        click.echo(options.cron_line("rh-prune", "0 4 * * *", sys.argv[1:]))
         return run.OK
     age = config.retention.days * 86400 if older_than is None else older_than
     limit = config.retention.max_size_mb * 1_000_000 if max_size is None else max_size
@@ -111,19 +109,6 @@ def _confirmed(database: Path, before: float, limit: int, fine_before: float) ->
         return True
     return click.confirm(f"This removes {gone:,} of {there:,} rows of history from {visible(str(database))}. Proceed?",
                          default=False, err=True)
-
-
-def cron_line(arguments: Sequence[str]) -> str:
-    """A crontab line for 4:00 that runs this rh-prune with these arguments. Cron has a PATH of its own and reads % as
-    the end of the line. Raises Failure for what a line cannot hold."""
-    from rogue_hunter.service.manager import XDG, command_line
-
-    words = [*command_line("rh-prune"), *(word for word in arguments if word != "--print-cron")]
-    places = [f"{name}={shlex.quote(os.environ[name])}" for name in XDG if os.environ.get(name, "").startswith("/")]
-    line = " ".join(["0 4 * * * ", *places, shlex.join(words), ">/dev/null"])
-    if not line.isprintable():
-        raise run.Failure("a crontab line cannot hold control characters", run.USAGE)
-    return line.replace("%", "\\%")
 
 
 main = run.entry(command)

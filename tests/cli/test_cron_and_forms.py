@@ -28,6 +28,18 @@ def test_the_line_runs_without_a_path(rh: Run, tmp_path: Path, clean_env: Mappin
     assert f"XDG_DATA_HOME='{tmp_path}/a b'" in script
 
 
+def test_the_file_of_metrics_is_written_by_the_printed_line(rh: Run, tmp_path: Path, clean_env: Mapping[str, str]) -> None:
+    done = rh("metrics", "--db", tmp_path / "x.db", "--textfile", tmp_path / "a b.prom", "--print-cron", HOME=str(tmp_path))
+    line = done.stdout.decode().rstrip("\n")
+    assert done.returncode == 0 and line.startswith("* * * * *  ") and line.endswith(">/dev/null"), done.stderr
+    rh("pipe", "-q", "--for", "1s", "--db", tmp_path / "x.db", "--no-socket")
+    ran = subprocess.run(["/bin/sh", "-c", line.removeprefix("* * * * *  ")], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+                         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert b"rogue_hunter_ticks_total" in (tmp_path / "a b.prom").read_bytes()
+    assert rh("metrics", "--print-cron").returncode == 2
+
+
 def test_what_a_line_cannot_hold_is_refused(rh: Run) -> None:
     done = rh("prune", "--db", "a\nb", "--print-cron")
     assert done.returncode == 2 and done.stdout == b""
