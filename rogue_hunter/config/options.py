@@ -181,7 +181,7 @@ class Retention:
 
     days: float = option(30.0, "history that ended longer ago is pruned", 0.01, 36_500)
     slice_hours: float = option(48.0, "slices of 5 s, waits and limits are kept this long, 20 MB a day at most; "
-                                      "the minutes made from them stay", 0.1, 100_000)
+                                      "the minutes and hours made from them stay, 1 to 6 MB a day", 0.1, 100_000)
     max_size_mb: int = option(500, "the oldest events are pruned until the file is this small", 1, 1_000_000)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import pytest
 
 from rogue_hunter.capture.linux import lookups, waiting
 from rogue_hunter.capture.linux.lookups import Index
-from rogue_hunter.capture.linux.waiting import LOCKS_MAX, PATHS_MAX, SEARCH_AGAIN_S, SEARCH_PART, Looker
+from rogue_hunter.capture.linux.waiting import LOCKS_MAX, PATHS_MAX, SEARCH_AGAIN_S, SEARCH_PART, Looker, Seen
+from rogue_hunter.capture.waiting import OTHERS, RECENT, Waits
+from rogue_hunter.schema.field import Key
+from rogue_hunter.stream.tick import Tick
 from tests.tools.processes import Tree
 
 PROCESSES, BLOCKED = 400, 100
@@ -93,3 +97,24 @@ def test_looks_have_a_budget(crowd: Path, files: Callable[[], int]) -> None:
     gaps = [b - a for a, b in pairwise(searches)]
     assert searches and min(gaps) >= PROCESSES * FILE_S / SEARCH_PART
     assert len(searches) <= 600 / SEARCH_AGAIN_S + 2
+
+
+def test_a_look_asks_few_of_very_many() -> None:
+    """Two thousand processes of which five hundred are blocked, and all ran a moment ago: each look asks 28 at most."""
+    asked: list[int] = []
+
+    def reads(candidates: Iterable[Key], busiest: Key | None) -> list[Seen]:
+        asked.append(len(list(candidates)))
+        return [Seen("uninterruptible", "x", None, tuple(range(1, 501)))]
+
+    stage = Waits(reads=reads)
+    processes = {(pid, 1): {"pid": pid, "start_ticks": 1, "cmdline": "x", "cpu_percent": 1.0, "threads": 1,
+                            "state": "uninterruptible" if pid <= 500 else "running"} for pid in range(1, 2001)}
+    for second in range(30):
+        row = {"ts": float(second), "mono_ns": second * 10**9 + 1, "boot_id": "b"}
+        stage(Tick(row, processes, set(processes) if second % 2 else set()))
+        deadline = time.monotonic() + 10
+        while stage._worker.pending and time.monotonic() < deadline:
+            time.sleep(0.001)
+    stage.close()
+    assert len(asked) >= 20 and max(asked) <= 2 * RECENT + RECENT + OTHERS
