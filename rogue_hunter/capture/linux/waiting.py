@@ -114,7 +114,7 @@ class Looker:
                 found.append(Seen("stopped", None, pid, waiters))
             if state not in ("S", "D"):
                 continue
-            channel = _text(root / str(pid) / "wchan")
+            channel = _text(f"{root}/{pid}/wchan")
             # From Linux 6.1 on a process frozen by version 1 shows state D and the wait channel that it was frozen in.
             if (state == "D" or channel in FREEZERS) and (frozen := self._frozen(pid)):
                 found.append(Seen("frozen", frozen, None, (pid,)))
@@ -148,7 +148,7 @@ class Looker:
         pipes and sockets."""
         stat = _stat(self._root, pid)
         parent = stat.ppid if stat is not None else 0
-        found = {parent} if parent > 1 and _text(self._root / str(parent) / "wchan") == "do_wait" else set()
+        found = {parent} if parent > 1 and _text(f"{self._root}/{parent}/wchan") == "do_wait" else set()
         known = self._peers.get(pid)
         now = self._clock()
         if (known is None or now - known[0] >= SEARCH_AGAIN_S) and self._index is not None:
@@ -156,7 +156,7 @@ class Looker:
             self._peers = {p: peers for p, peers in self._peers.items() if now - peers[0] < SEARCH_AGAIN_S}
             known = self._peers[pid] = now, _peers(self._index, pid)
         for other in known[1][:WAITERS_MAX] if known is not None else ():
-            if _state(self._root, other) in ("S", "D") and _text(self._root / str(other) / "wchan") in PEER_WAITS:
+            if _state(self._root, other) in ("S", "D") and _text(f"{self._root}/{other}/wchan") in PEER_WAITS:
                 found.add(other)
         return tuple(sorted(found))[:WAITERS_MAX]
 
@@ -235,7 +235,7 @@ def _awaits_input(root: Path, pid: int) -> bool:
     """True for a process with a terminal that waits for input."""
     stat = _stat(root, pid)
     return stat is not None and stat.tty != 0 and stat.state == b"S" and \
-        _text(root / str(pid) / "wchan") in TERMINAL_WAITS
+        _text(f"{root}/{pid}/wchan") in TERMINAL_WAITS
 
 
 def contended(root: Path, pid: int, machine: str) -> bool:
@@ -284,7 +284,7 @@ def path_of(root: Path, pid: int, file: str) -> str | None:
 
 def _full_pipe(root: Path, pid: int) -> int | None:
     """The pipe that a process writes to, by its system call where that may be read, else its only pipe for writing."""
-    call, _ = read_or(None, root / str(pid) / "syscall", 256)
+    call, _ = read_or(None, f"{root}/{pid}/syscall", 256)
     words = call.split()
     try:
         links = descriptors(root, pid)
@@ -314,7 +314,7 @@ def _mode(root: Path, pid: int, number: int) -> int | None:
 
 def _tracer(root: Path, pid: int) -> int | None:
     """The process that traces `pid`; None without one."""
-    data, _ = read_or(None, root / str(pid) / "status", 4096)
+    data, _ = read_or(None, f"{root}/{pid}/status", 4096)
     for line in data.splitlines():
         if line.startswith(b"TracerPid:"):
             number = line[10:].strip()
@@ -324,7 +324,7 @@ def _tracer(root: Path, pid: int) -> int | None:
 
 def _stat(root: Path, pid: int) -> Stat | None:
     """The stat of a process; None when it has ended or may not be read."""
-    data, how = read_or(None, root / str(pid) / "stat", 4096)
+    data, how = read_or(None, f"{root}/{pid}/stat", 4096)
     if how == "ok":
         with suppress(ValueError):
             return parse_stat(data)
@@ -366,6 +366,6 @@ def _permits(root: Path, pid: str, number: int) -> bool:
     return how != "ok" or not masks or any(int(mask, 16) & _PERMISSIONS for mask in masks)
 
 
-def _text(file: Path) -> str:
+def _text(file: str) -> str:
     data, _ = read_or(None, file, 256)
     return data.decode("ascii", "backslashreplace").strip()
