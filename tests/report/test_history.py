@@ -123,18 +123,18 @@ def test_numbers_behind_a_cause(opened: Source) -> None:
     assert hog["amount"] == first["amount"] == pytest.approx(3.6, abs=0.1)
     assert hog["share"] == pytest.approx(3.6 / first["cpu_busy_cores"], abs=0.03)
     assert hog["total"] == pytest.approx(hog["amount"] * hog["used_s"], rel=0.01)
-    assert second["command"] == "firefox" and "stress (pid 7) used 3.6 of 4 cores for 15s from " in first["words"]
+    assert second["command"] == "firefox" and "stress (pid 7) used 3.6 of 4 cores for 10s from " in first["words"]
     assert one["usual_minutes"] > 1000 and f"median of {one['usual_minutes']} other minutes" in answer.text(PLAIN)
 
 
 def test_as_usual_is_no_evidence(opened: Source) -> None:
-    """A quiet minute: nothing was short, with every number as proof."""
+    """A quiet minute: nothing was short, with every number as proof; what used most is use, of less than a tenth of the
+    machine."""
     one, answer = ask(opened, FIRST + 60 * 500)
-    assert (one["verdict"], one["causes"], one["minutes"]) == ("nothing", [], 1)
-    assert one["headline"].endswith(": nothing was short, and no process stood out.")
-    assert {c["cause"] for c in one["not_causes"]} == {"cpu", "memory", "io", "steal", "asleep", "rogue-hunter",
-                                                       "pause"} - ({"asleep"} - {c["cause"] for c in one["not_causes"]})
-    assert "Not the cause:\n     cpu " in answer.text(PLAIN)
+    assert (one["verdict"], one["minutes"], {c["kind"] for c in one["causes"]}) == ("use", 1, {"use"})
+    assert all(c["amount"] < 0.1 * CPUS for c in one["causes"]) and ": nothing was short and nothing waited." in one["headline"]
+    out = {c["cause"] for c in one["not_causes"]}
+    assert out >= {"memory", "io", "steal", "rogue-hunter", "pause"} and "Not the cause:\n     memory " in answer.text(PLAIN)
 
 
 @pytest.mark.parametrize(("at", "words"), [
@@ -151,7 +151,7 @@ def test_a_minute_beside_is_another_time(opened: Source) -> None:
     """N1: what happened a minute before or after is no answer."""
     index = next(i for i, case in enumerate(CASES) if case.name == "steal")
     assert ask(opened, planted(index) + 30)[0]["cause"] == "steal"
-    assert ask(opened, planted(index) + 150)[0]["verdict"] == "nothing"
+    assert ask(opened, planted(index) + 150)[0]["verdict"] == "use"
 
 
 def test_a_period(opened: Source) -> None:
