@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rogue_hunter.capture.reports.collect import limit_words, reports_between
 from rogue_hunter.schema.rules import MATCH
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 from rogue_hunter.worker import Worker
@@ -19,6 +18,8 @@ _WHO = tuple(f.name for f in MATCH if f.name in (
 
 
 def _new(since: float) -> list[Record]:
+    from rogue_hunter.capture.reports.collect import reports_between  # 13 modules that rh-pipe on Linux has no use for
+
     return [each for each in reports_between(since, time.time(), None)[0] if each["type"] == "resource_report"]
 
 
@@ -59,6 +60,8 @@ class Recorded:
         if what in self._seen or row is None or tick.row is None or not _same(row, report):
             return None
         self._seen.add(what)
+        from rogue_hunter.capture.reports.collect import limit_words
+
         return record(
             "match", ts=tick.row["ts"], seq=tick.row.get("seq"), boot_id=tick.row["boot_id"],
             **{name: row.get(name) for name in _WHO}, rule=RULE, priority="low", action="log", notify=False,
