@@ -28,6 +28,9 @@ GAUGE = 30
 SILENT_S = 3.0
 """Seconds without a tick after which rh-pipe, still connected, is shown as silent: stopped, or waiting for the disk."""
 
+OWN = " -m rogue_hunter "
+"""How the launchers start a command; what follows is its name and its arguments."""
+
 KEYS = (("up down", "select a process (also PgUp PgDn Home End)"),
         ("Enter", "show one process; fold or unfold a unit"),
         ("left right", "other metrics"), ("/", "filter by name, arguments, user, unit or pid; Esc clears it"),
@@ -210,8 +213,8 @@ def command_text(row: Row) -> str:
     line, command = str(row.get("cmdline") or ""), str(row.get("command", "?"))
     if not line:
         return f"[{command}]"
-    if row.get("own") and str(row.get("name", "")).startswith("rh-"):
-        return f"{row['name']} {line.partition(' ' + row['name'][3:])[2].strip()}".rstrip()
+    if command.startswith("rh-") and OWN in line:
+        return "rh-" + line.partition(OWN)[2]
     program, blank, rest = line.partition(" ")
     last = program.rpartition("/")[2]
     known = last and (last[:15] == command or last == str(row.get("exe", "")).rpartition("/")[2])

@@ -62,6 +62,15 @@ def test_the_command_is_never_squeezed_out(model: Model) -> None:
     assert any(text.rstrip().endswith("[idle]") for text in lines)
 
 
+def test_a_program_is_shown_by_its_name_and_a_command_of_ours_as_it_is_typed() -> None:
+    """The directory says little in a narrow column; one that is not the program's own is left."""
+    for line, command, exe, shown in (
+            ("/usr/lib/x/firefox -p", "firefox", "", "firefox -p"), ("./venv/bin/python a.py", "python", "", "python a.py"),
+            ("/opt/a/b c", "other", "/opt/a/b", "b c"), ("[x/y] z", "w", "", "[x/y] z"), ("", "kworker", "", "[kworker]"),
+            ("/v/bin/python -P -m rogue_hunter pipe -q", "rh-pipe", "/v/bin/python", "rh-pipe -q")):
+        assert view.command_text({"cmdline": line, "command": command, "exe": exe}) == shown
+
+
 def test_the_head_says_what_the_machine_does(model: Model) -> None:
     first, gauge, scores = (plain(line) for line in view.head(model, 100, START, ["PAUSED"]))
     assert first.startswith("PAUSED  testhost") and "0.1 of 8 CPUs" in first and "200 processes" in first
