@@ -118,7 +118,8 @@ def _limited(window: Window, kind: str) -> list[set[str]]:
     found: list[set[str]] = [set() for _ in window.slices]
     starts = [one.start for one in window.slices]
     for limit in window.limits:
-        if limit.get("kind") == kind and limit.get("cgroup") and (kind != "cpu_quota" or total(limit, "held_back_s") > 0):
+        binds = kind != "cpu_quota" or total(limit, "held_back_s") > 0
+        if limit.get("kind") == kind and limit.get("cgroup") and binds:
             ts = float(limit["ts"])
             index = bisect_right(starts, ts) - 1
             while index >= 0 and ts <= window.slices[index].end + window.resolution_s:
