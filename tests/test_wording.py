@@ -27,9 +27,9 @@ PHRASES = (
 continue; any process, another user, no process; a missing file."""
 
 ALLOWED = (
-    r"nobody \(65534\)", r"user nobody", r"`nobody`", r"\"nobody\"", r"`told`", r"\{\w+\}",
+    r"nobody \(65534\)", r"user nobody", r"`nobody`", r"\"nobody\"", r"`told`", r"\{[^{}]*\}",
 )
-"""Texts in which a phrase is right: names, and those of variables in f-strings."""
+"""Texts in which a phrase is right: names, and expressions in f-strings."""
 
 _PHRASE = re.compile(r"\b(?:" + "|".join(PHRASES) + r")\b", re.IGNORECASE)
 _ALLOWED = re.compile("|".join(ALLOWED))
