@@ -39,7 +39,7 @@ Examples:
   rh-forensics parse spindump.txt | jq 'select(.cpu_seconds > 1)'
   rh-forensics capture 4711                  capture a process now
   rh-forensics capture 4711 --ndjson | rh-forensics blame -
-  rh-forensics profile --pid 4711 --for 5s   where a process spends its time
+  rh-forensics profile --pid 4711 --for 5s   where its CPU time goes
 """, invoke_without_command=True)
 @click.option("--tee", is_flag=True, help="Also print all of the input, not only the captures.")
 @click.option("--band", type=click.Choice(BANDS[1:]),

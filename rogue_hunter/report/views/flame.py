@@ -58,14 +58,14 @@ def flame(source: Source, asked: Asked) -> Answer:
         notes = f"{kind} {which} has no stacks"
     else:
         kind, row = _last(source.reader, asked.period)
-        notes = "no pause or capture with stacks in this period"
+        notes = "no stacks in this period"
     found = stacks_of(source.reader, kind, row[0]) if row else []
     if asked.part == "speedscope" and row:
         made = wire.dumps_pretty(speedscope(found, f"{kind} {row[1]}")).decode() + "\n"
     else:
         made = collapsed_text(found)
     return Answer(found, lambda look: made, columns=columns("stack"), raw=True,
-                  notes=() if found else (f"{notes}; rh-report status shows whether the flight recorder runs",))
+                  notes=() if found else (f"{notes} (see rh-report status)",))
 
 
 def _last(connection: sqlite3.Connection, period: Period) -> tuple[str, sqlite3.Row | None]:
