@@ -82,19 +82,19 @@ def oneline(found: Record, pauses: Sequence[Record], now: float) -> str:
 
 def _recorder(state: Mapping[str, Any]) -> dict[str, Any]:
     """The flight recorder of the running rh-pipe."""
-    told = state.get("recorder") or {}
-    if not told:
+    known = state.get("recorder") or {}
+    if not known:
         return {}
-    why = str(told.get("why") or "")
+    why = str(known.get("why") or "")
     more = None
     if why.startswith("no permission"):
         more = "sudo rh-service install --system, or kernel.perf_event_paranoid=0"
-        if told.get("mode") == "off":
+        if known.get("mode") == "off":
             more += "; for your own processes 2"
-        if told.get("paranoid") is not None:
-            why += f" (kernel.perf_event_paranoid is {told['paranoid']})"
-    return {"recorder": told.get("mode"), "recorder_why": why or None, "recorder_more": more,
-            "recorder_bytes": told.get("bytes") or None}
+        if known.get("paranoid") is not None:
+            why += f" (kernel.perf_event_paranoid is {known['paranoid']})"
+    return {"recorder": known.get("mode"), "recorder_why": why or None, "recorder_more": more,
+            "recorder_bytes": known.get("bytes") or None}
 
 
 def _healthy(found: Record) -> bool:
