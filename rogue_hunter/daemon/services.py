@@ -232,7 +232,8 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
             pruner = Pruner(loop, running.connection, setting.database, say, setting.now,
                             lambda: (reloader.config if reloader else config).retention)
             loop.hurry(loop.every(PRUNE_S, pruner.routine), 60.0)
-            loop.hurry(loop.every(TRIM_S, trim_memory), TRIM_FIRST_S)
+            for first in TRIM_FIRST_S:
+                loop.hurry(loop.every(TRIM_S, trim_memory), first)
             server, feed = _serving(config, loop, setting, say, log, running, reloader, budget, pruner)
             if server is not None:
                 stack.callback(server.close)
@@ -256,7 +257,7 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
     return start
 
 
-TRIM_S, TRIM_FIRST_S = 600.0, 4.0
+TRIM_S, TRIM_FIRST_S = 3600.0, (5.0, 15.0)
 """How often freed memory is given back, and when first: reading and describing all processes leaves 1.1 MB unused."""
 
 
