@@ -105,7 +105,8 @@ def test_totals_agree_with_ps(host: LinuxHost, spawn: Spawn) -> None:
     assert (made["pid"], made["ppid"], made["threads"], made["nice"], made["uid"]) == tuple(
         map(int, (pid, ppid, threads, nice, uid))
     )
-    assert made["state_raw"] == state[0]
+    assert made.get("state_raw", {"running": "R", "sleeping": "S", "uninterruptible": "D", "stopped": "T", "defunct": "Z",
+                                      "idle": "I"}[made["state"]]) == state[0]
     assert int(cpu) <= made["cpu_seconds_total"] < int(cpu) + 1
     # The kernel keeps a part of these counts by CPU and adds it up now and then: within 64 pages of each.
     assert made["memory_bytes"] == pytest.approx(int(rss) * 1024, abs=(os.cpu_count() or 1) * 64 * 4096)
@@ -301,7 +302,7 @@ def test_children_that_ended(host: LinuxHost, spawn: Spawn) -> None:
     assert made["children_cpu_seconds_total"] == pytest.approx(
         times.children_user + times.children_system, abs=1.5 / HZ
     )
-    assert made["children_cpu_seconds_total"] - before[child.pid]["children_cpu_seconds_total"] > 0.05
+    assert made["children_cpu_seconds_total"] - before[child.pid].get("children_cpu_seconds_total", 0.0) > 0.05
     assert shot.errors == 0
 
 
