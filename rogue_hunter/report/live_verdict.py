@@ -24,14 +24,20 @@ def pause_culprits(pause: Record, records: Sequence[Record]) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     if cause is None or cause.who is None:
         return {"culprits": found, **rest}
+    resource = {"io": "disk"}.get(pause["cause"], pause["cause"])
+    if cause.details.get("measure") == "pageins":
+        resource = "pageins"
     for taker in cause.takers:
         fields = taker_fields(cause, taker)
-        if "pid" in fields:
-            resource = {"io": "disk"}.get(pause["cause"], pause["cause"])
-            if cause.details.get("measure") == "pageins":
-                resource = "pageins"
-            found.append({**{name: fields[name] for name in _NAMES if name in fields}, "resource": resource,
-                          "amount": fields["total"]})
+        row = {**{name: fields[name] for name in _NAMES if name in fields}, "resource": resource,
+               "amount": fields["total"]}
+        if "pid" in row:
+            found.append(row)
+            continue
+        for member in taker.members:    # several of one name, without a common root: each by itself
+            part = member.amount / taker.amount if taker.amount > 0 else 0.0
+            found.append({**row, "pid": member.key[1], "start_ticks": member.key[2], "name": member.name,
+                          "processes": 1, "amount": round(member.amount, 3), "share": round(taker.share * part, 4)})
     return {"culprits": found, **rest}
 
 

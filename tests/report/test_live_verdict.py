@@ -112,6 +112,20 @@ def test_memory_that_grew(tmp_path: Path) -> None:
     assert asked(tmp_path / "x.db", pause)["pid"] == 7
 
 
+def test_several_of_one_name_are_each_named(tmp_path: Path) -> None:
+    """Loops whose parent is not known: each is a culprit with its own amount, ahead of all others."""
+    loops = [row(pid, command="loop", cmdline="/bin/loop", ppid=50, unit="loops") for pid in (7, 8)]
+    calm = [*loops, hog(9)]
+    busy = [*({**each, "cpu_percent": 90.0, "run_delay_ms_per_s": 100.0} for each in loops),
+            hog(9, cpu_percent=5.0, run_delay_ms_per_s=900.0)]
+    (pause,), _ = played(tmp_path / "x.db", ticks_of([*before(8, *calm), busy, *before(9, *calm)], {8: {**LATE, **CPU}}))
+    assert [c["pid"] for c in pause["culprits"][:2]] in ([7, 8], [8, 7])
+    assert all(c["amount"] == pytest.approx(0.9 * 2.333, abs=0.01) and c["share"] == pytest.approx(0.9 / 1.9, abs=0.01)
+               and c["name"] == "loop" for c in pause["culprits"][:2])
+    one = asked(tmp_path / "x.db", pause)
+    assert one["command"] == "loop"
+
+
 @pytest.mark.parametrize("more", [
     {"continued": 1}, {"cpu_steal_cores": 1.0}, {"self_throttled_ms": 1900.0}, {"self_run_delay_ms": 1.0}])
 def test_a_pause_that_is_nobodys_fault(tmp_path: Path, more: dict[str, Any]) -> None:
