@@ -196,7 +196,8 @@ def test_the_real_watchdog_report_names_the_blocker(rh: Run) -> None:
     """WindowServer's watchdog fired: WindowServer is what the others wait for."""
     (path,) = (p for p in REAL if "wswatchdog" in p.name)
     done = rh("forensics", "blame", "--table", str(path))
-    assert done.returncode == 0 and done.stdout.startswith(b"1. WindowServer [176] thread 0x3e2 blocks 21 threads")
+    assert done.returncode == 0 and done.stdout.startswith(b"WindowServer [176] is the subject of the report")
+    assert b"\n1. WindowServer [176] thread 0x3e2 blocks 21 threads" in done.stdout
     first = lines(rh("forensics", "blame", str(path)))[0]
     assert (first["rank"], first["command"]) == (1, "WindowServer")
     assert first["chain"][-1] == "WindowServer [176] thread 0x3e2"
