@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from rogue_hunter.report.database import Source
@@ -34,21 +34,34 @@ def sql(source: Source, asked: Asked, clock: Callable[[], float] = time.monotoni
     limit = asked.rows(20)
     names, rows = run(source.reader, statement, limit + 1 if limit else 0, clock)
     shown = rows[:limit] if limit else rows
+    return rows_answer(names, shown, more=len(rows) > len(shown))
+
+
+def rows_answer(names: Sequence[str], rows: Sequence[Sequence[Any]], *, more: bool = False,
+                times: Collection[str] = ()) -> Answer:
+    """Rows of any query as records and as a table. `more`: not all are in it; `times`: columns that are shown as local
+    time."""
     records: list[Record] = [{"type": "report_row", "v": 1, **{n: v for n, v in zip(names, row, strict=True)
-                                                              if v is not None}} for row in shown]
+                                                              if v is not None}} for row in rows]
+
+    def word(name: str, value: Any) -> str:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if name in times and value is not None \
+            else _word(value)
 
     def text(look: Style) -> str:
-        if not shown:
+        if not rows:
             return "No rows.\n"
-        body = [[*(clip(_word(v), 60) for v in row[:-1]), _word(row[-1])] for row in shown]
-        numeric = [n for i, n in enumerate(names) if all(isinstance(row[i], (int, float, type(None))) for row in shown)]
+        cells = [[word(n, v) for n, v in zip(names, row, strict=True)] for row in rows]
+        body = [[*(clip(cell, 60) for cell in row[:-1]), row[-1]] for row in cells]
+        numeric = [n for i, n in enumerate(names) if n not in times
+                   and all(isinstance(row[i], (int, float, type(None))) for row in rows)]
         heads = [visible(n) for n in names]
         if len(names) * (CELL_MINIMUM + 2) > look.width:    # too many columns for a table: a block for each row
-            blocks = ([(name, visible(_word(value))) for name, value in zip(heads, row, strict=True)] for row in shown)
+            blocks = ([(name, visible(cell)) for name, cell in zip(heads, row, strict=True)] for row in cells)
             made = "\n".join(pairs(block, look) for block in blocks)
         else:
             made = table(heads, body, look, right=" ".join(n for n in numeric if " " not in n))
-        return made + ("... and more: -n 0 shows all\n" if len(rows) > len(shown) else "")
+        return made + ("... and more: -n 0 shows all\n" if more else "")
 
     return Answer(records, text, columns=names, raw=True)
 
