@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,15 +26,27 @@ if TYPE_CHECKING:
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+@dataclass(frozen=True, slots=True)
+class _Which:
+    """The service that is meant. `kind`: systemd, launchd, system, or None for that of this machine."""
+
+    kind: str | None
+    program: str
+
+
 def _manager_option(function: _F) -> _F:
-    """--manager and --system: they reach the command as `manager`: systemd, launchd, system, or None."""
+    """--manager, --system and --program: they reach the command as `manager`."""
     @functools.wraps(function)
-    def chosen(*args: Any, manager: str | None, system: bool, **more: Any) -> Any:
+    def chosen(*args: Any, manager: str | None, system: bool, program: str, **more: Any) -> Any:
         if system and manager:
             raise run.Failure("--system and --manager exclude each other", run.USAGE)
-        return function(*args, manager="system" if system else manager, **more)
+        if system and program != "rh-pipe":
+            raise run.Failure("--system is for rh-pipe", run.USAGE)
+        return function(*args, manager=_Which("system" if system else manager, program), **more)
 
     for option in (
+        click.option("--program", type=click.Choice(["rh-pipe", "rh-ship", "rh-hub"]), default="rh-pipe",
+                     show_default=True, help="The command that is the service."),
         click.option("--manager", type=click.Choice(["systemd", "launchd"]),
                      help="Service manager (default: that of this machine)."),
         click.option("--system", is_flag=True,
@@ -50,6 +63,7 @@ Examples:
   rh-service status && rh-service logs -n 20
   rh-service uninstall          keeps the history
   sudo rh-service install --system    one service for all processes and users
+  rh-service install --program rh-ship -- -s tls://nats.example:4222
 """)
 def command() -> None:
     """Run rh-pipe as a service of this user: systemd on Linux, launchd on macOS."""
@@ -65,11 +79,21 @@ def command() -> None:
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE", help="Serve this socket.")
 @options.config_file_option("Configuration file of the service (default: the user's).")
 @_manager_option
+@click.argument("arguments", nargs=-1)
 def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None, socket: Path | None,
-            config_file: Path | None, manager: str | None) -> int:
-    """Write the file of the service; start it now and at every login. Running it again updates the file."""
+            config_file: Path | None, manager: _Which, arguments: tuple[str, ...]) -> int:
+    """Write the file of the service; start it now and at every login. Running it again updates the file.
+
+    ARGUMENTS after -- are those of --program rh-ship or rh-hub.
+    """
     config = _config(config_file)
-    words: list[str] = []
+    if manager.program == "rh-pipe" and arguments:
+        raise run.Failure("rh-pipe takes the options of this command, and no arguments", run.USAGE)
+    if manager.program != "rh-pipe" and (hz or socket or tailspin):
+        raise run.Failure("--hz, --socket and --tailspin are for rh-pipe", run.USAGE)
+    if manager.program == "rh-hub" and config_file is not None:
+        raise run.Failure("rh-hub has no configuration file", run.USAGE)
+    words: list[str] = list(arguments)
     for flag, value in (("--config", config_file), ("--db", db), ("--socket", socket)):
         words += [flag, str(value.absolute())] if value is not None else []
     words += ["--hz", f"{hz:g}"] if hz else []
@@ -85,7 +109,7 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
     if tailspin:
         _say(_sudoers(config).install())
         _say(_tailspin().install())
-    if service.kind == "systemd" and manager == "system":
+    if service.kind == "systemd" and manager.kind == "system":
         run.say("its history is in /var/lib/rogue-hunter: sudo rh-report --db /var/lib/rogue-hunter/rogue-hunter.db")
     elif service.kind == "systemd":
         run.say("it stops at logout; to keep it: loginctl enable-linger")
@@ -97,7 +121,7 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
 @click.option("--yes", is_flag=True, help="With --purge: do not ask for confirmation.")
 @options.config_option
 @_manager_option
-def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> int:
+def uninstall(purge: bool, yes: bool, config: Config, manager: _Which) -> int:
     """Stop the service and remove its file. The history stays, unless --purge is given."""
     if purge and not yes:
         if not sys.stdin or not sys.stdin.isatty():
@@ -105,7 +129,7 @@ def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> in
         click.confirm(f"Delete {paths.data_dir()} and {paths.state_dir()}?", abort=True, err=True)
     service = _service(manager)
     _say(service.uninstall())
-    if service.kind == "launchd":
+    if service.kind == "launchd" and manager.program == "rh-pipe":
         _say(_sudoers(config).uninstall())
         _say(_tailspin().uninstall())
     if purge:
@@ -115,7 +139,7 @@ def uninstall(purge: bool, yes: bool, config: Config, manager: str | None) -> in
 
 @command.command("start")
 @_manager_option
-def start(manager: str | None) -> int:
+def start(manager: _Which) -> int:
     """Start the installed service."""
     _say(_service(manager).start())
     return run.OK
@@ -123,7 +147,7 @@ def start(manager: str | None) -> int:
 
 @command.command("stop")
 @_manager_option
-def stop(manager: str | None) -> int:
+def stop(manager: _Which) -> int:
     """Stop it until the next login, or until it is started."""
     _say(_service(manager).stop())
     return run.OK
@@ -131,7 +155,7 @@ def stop(manager: str | None) -> int:
 
 @command.command("restart")
 @_manager_option
-def restart(manager: str | None) -> int:
+def restart(manager: _Which) -> int:
     """Stop it and start it again."""
     _say(_service(manager).restart())
     return run.OK
@@ -142,13 +166,13 @@ def restart(manager: str | None) -> int:
 @click.option("--ndjson", "--json", "form", flag_value="ndjson", help="Print a record, also on a terminal.")
 @options.config_option
 @_manager_option
-def status(form: str | None, config: Config, manager: str | None) -> int:
+def status(form: str | None, config: Config, manager: _Which) -> int:
     """Print the state of the service. Exit 0 if it runs, 69 if not."""
     from rogue_hunter.report.render import Answer, pairs
 
     service = _service(manager)
     state = service.state()
-    rule = _sudoers(config).installed() if service.kind == "launchd" else None
+    rule = _sudoers(config).installed() if service.kind == "launchd" and manager.program == "rh-pipe" else None
     fields: dict[str, Any] = {
         "manager": service.kind, "name": service.name, "file": str(service.file), "installed": state.installed,
         "current": state.current, "enabled": state.enabled, "state": state.state, "pid": state.pid,
@@ -213,17 +237,18 @@ def _config(file: Path | None) -> Config:
     return load(file, paths.config_file())
 
 
-def _service(manager: str | None, words: Sequence[str] | None = None) -> Manager:
-    """The service manager, with these arguments of rh-pipe; without `words`, with those of the installed file."""
+def _service(manager: _Which, words: Sequence[str] | None = None) -> Manager:
+    """The service manager, with these arguments; without `words`, with those of the installed file."""
     from rogue_hunter.service.manager import program
     from rogue_hunter.service.platform import here
 
-    platform = {"systemd": "linux", "launchd": "darwin"}.get(manager or "", sys.platform)
-    errors = paths.state_dir() / "rh-pipe.err"
-    system = manager == "system"
+    platform = {"systemd": "linux", "launchd": "darwin"}.get(manager.kind or "", sys.platform)
+    errors = paths.state_dir() / f"{manager.program}.err"
+    system = manager.kind == "system"
     if words is None:
-        words = here(program(), errors, platform=platform, system=system).arguments()
-    return here(program(words), errors, platform=platform, system=system)
+        made = here(program(name=manager.program), errors, platform=platform, system=system)
+        words = made.arguments()
+    return here(program(words, name=manager.program), errors, platform=platform, system=system)
 
 
 def _sudoers(config: Config) -> Any:

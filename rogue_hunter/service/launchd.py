@@ -20,12 +20,12 @@ from xml.parsers.expat import ExpatError
 
 from rogue_hunter.paths import private_dir
 from rogue_hunter.service.manager import (
-    QUIET,
     Done,
     Program,
     Run,
     ServiceError,
     State,
+    chosen,
     read,
     remove_file,
     run_command,
@@ -147,24 +147,24 @@ class Launchd:
     """The agent in the user's graphical session."""
 
     kind = "launchd"
-    name = LABEL
 
     def __init__(self, program: Program, log: Path, run: Run = run_command, uid: int | None = None,
                  home: Path | None = None, sleep: Callable[[float], object] = time.sleep,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self._program = program
+        self.name = LABEL if program.name == "rh-pipe" else f"local.rogue-hunter.{program.short}"
         self._log = log
         self._run = run
         self._sleep = sleep
         self._clock = clock
         self._domain = f"gui/{os.getuid() if uid is None else uid}"
-        self._target = f"{self._domain}/{LABEL}"
-        self.file = (home or Path.home()) / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+        self._target = f"{self._domain}/{self.name}"
+        self.file = (home or Path.home()) / "Library" / "LaunchAgents" / f"{self.name}.plist"
 
     def text(self) -> bytes:
         """The property list. Raises ServiceError."""
         try:
-            made = render(agent(self._program.argv, str(self._log)))
+            made = render(agent(self._program.argv, str(self._log), self.name))
         except ValueError as error:
             raise ServiceError(str(error), 1) from None
         if wrong := problems(made):
@@ -172,39 +172,39 @@ class Launchd:
         return made
 
     def arguments(self) -> list[str]:
-        """The arguments of rh-pipe in the installed file, after --quiet."""
+        """The arguments in the installed file that were chosen at the installation."""
         try:
             words = plistlib.loads(read(self.file) or b"").get("ProgramArguments", [])
         except (plistlib.InvalidFileException, ExpatError, ValueError, AttributeError):
             return []
-        return [str(word) for word in words[words.index(QUIET) + 1:]] if QUIET in words else []
+        return [str(word) for word in chosen(words, self._program.name)] if words else []
 
     def install(self) -> list[str]:
         """Write the file and load it: RunAtLoad starts it. A changed file is loaded again."""
         private_dir(self._log.parent)
-        changed = write_file(self.file, self.text(), LABEL.encode())
+        changed = write_file(self.file, self.text(), self.name.encode())
         said = [f"wrote {self.file}"] if changed else []
         # A label that was once disabled stays disabled, and bootstrap then fails.
         self._ask("enable", self._target)
         if self._loaded():
             if not changed:
-                return [f"{LABEL} is installed and loaded already"]
+                return [f"{self.name} is installed and loaded already"]
             self._bootout()
         self._bootstrap()
-        return [*said, f"loaded {LABEL} into {self._domain}", *self._protected()]
+        return [*said, f"loaded {self.name} into {self._domain}", *self._protected()]
 
     def uninstall(self) -> list[str]:
         """Unload the job, wait until it has exited, remove the file."""
         before = read(self.file)
-        if before is not None and LABEL.encode() not in before:
+        if before is not None and self.name.encode() not in before:
             raise ServiceError(f"{self.file}: was not written by rh-service and is not removed", 1)
         said = []
         if self._loaded():
             self._bootout()
-            said.append(f"unloaded {LABEL}")
-        if remove_file(self.file, LABEL.encode()):
+            said.append(f"unloaded {self.name}")
+        if remove_file(self.file, self.name.encode()):
             said.append(f"removed {self.file}")
-        return said or [f"{LABEL} is not installed"]
+        return said or [f"{self.name} is not installed"]
 
     def start(self) -> list[str]:
         """Start the loaded job, or load it."""
@@ -214,7 +214,7 @@ class Launchd:
         else:
             self._ask("enable", self._target)
             self._bootstrap()
-        return [f"started {LABEL}"]
+        return [f"started {self.name}"]
 
     def stop(self) -> list[str]:
         """Stop it with SIGTERM and wait for its exit; launchd does not restart it after a clean stop."""
@@ -222,7 +222,7 @@ class Launchd:
         if self.state().pid is not None:
             self._ask("kill", "SIGTERM", self._target)
             self._until(lambda: self.state().pid is None, "does not exit")
-        return [f"stopped {LABEL}"]
+        return [f"stopped {self.name}"]
 
     def restart(self) -> list[str]:
         """Stop it and start it again."""
@@ -230,7 +230,7 @@ class Launchd:
         if not self._loaded():
             return self.start()
         self._ask("kickstart", "-k", self._target)
-        return [f"restarted {LABEL}"]
+        return [f"restarted {self.name}"]
 
     def state(self) -> State:
         """The state by `launchctl print`. Its output is for people, but these lines have not changed since 10.10."""
@@ -284,12 +284,12 @@ class Launchd:
         deadline = self._clock() + DRAIN_S
         while not reached():
             if self._clock() >= deadline:
-                raise ServiceError(f"{LABEL} {otherwise}", 69)
+                raise ServiceError(f"{self.name} {otherwise}", 69)
             self._sleep(STEP_S)
 
     def _need(self) -> None:
         if read(self.file) is None:
-            raise ServiceError(f"{LABEL} is not installed: rh-service install", 69)
+            raise ServiceError(f"{self.name} is not installed: rh-service install", 69)
 
     def _ask(self, *words: str, fine: tuple[int, ...] = (0,)) -> Done:
         done = self._run(["/bin/launchctl", *words])

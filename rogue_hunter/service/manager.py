@@ -24,20 +24,38 @@ QUIET = "--quiet"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """`argv` begins with an absolute path. `environment`: the variables that the manager sets."""
+    """`argv` begins with an absolute path. `environment`: the variables that the manager sets. `name`: the command."""
 
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
+    name: str = "rh-pipe"
+
+    @property
+    def short(self) -> str:
+        """The name without rh-."""
+        return self.name.removeprefix("rh-")
 
 
-def program(arguments: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Program:
-    """rh-pipe --quiet with these arguments.
+PROGRAMS = {"rh-pipe": [QUIET], "rh-ship": [], "rh-hub": ["run"]}
+"""The commands that can be a service -> their first arguments."""
+
+
+def chosen(words: Sequence[str], name: str) -> list[str]:
+    """The arguments in a command line of a service that were chosen at the installation."""
+    if name == "rh-pipe":
+        return list(words[words.index(QUIET) + 1:]) if QUIET in words else []
+    return list(words[(1 if Path(words[0]).name == name else 5) + len(PROGRAMS[name]):])
+
+
+def program(arguments: Sequence[str] = (), environment: Mapping[str, str] = os.environ,
+            name: str = "rh-pipe") -> Program:
+    """A command as a service, with these arguments: rh-pipe --quiet, rh-ship, rh-hub run.
 
     In a checkout it is started by the launcher in bin/ (which repairs its environment), otherwise by the script in the
     directory of the interpreter, otherwise by the interpreter itself.
     """
     places = tuple((name, environment[name]) for name in XDG if environment.get(name, "").startswith("/"))
-    return Program((*command_line("rh-pipe"), QUIET, *arguments), places)
+    return Program((*command_line(name), *PROGRAMS[name], *arguments), places, name)
 
 
 def command_line(name: str) -> list[str]:
@@ -120,7 +138,7 @@ class Manager(Protocol):
         ...
 
     def arguments(self) -> list[str]:
-        """The arguments of rh-pipe in the installed file, after --quiet."""
+        """The arguments in the installed file that were chosen at the installation."""
         ...
 
     def install(self) -> list[str]:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import rogue_hunter
 from rogue_hunter.service.manager import (
-    QUIET,
     Done,
     Program,
     Run,
     ServiceError,
     State,
+    chosen,
     read,
     remove_file,
     run_command,
@@ -60,6 +60,41 @@ KillMode=mixed
 UMask=0077
 # A sampler has to run exactly when nothing else can: no Nice, no CPUQuota. It limits its own CPU use.
 MemoryMax=256M
+OOMPolicy=continue
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictNamespaces=yes
+SystemCallArchitectures=native
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+
+[Install]
+WantedBy=default.target
+"""
+
+_FLEET_TEXT = """\
+{mark}; rh-service install overwrites it.
+# Arguments: {arguments}
+[Unit]
+Description=rogue-hunter: {name}
+Documentation={manual}
+# It never gives up: a server may be down for days.
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={command}
+{environment}# A hub waits for its server at the start.
+TimeoutStartSec=infinity
+Restart=on-failure
+RestartSec=30
+TimeoutStopSec=30
+KillMode=mixed
+UMask=0077
+# It can wait: others come first.
+Nice=10
 OOMPolicy=continue
 NoNewPrivileges=yes
 LockPersonality=yes
@@ -171,29 +206,25 @@ def system_unit(program: Program, sysusers: Path) -> bytes:
     """The unit of the whole system. Raises ServiceError for a path that a unit cannot contain."""
     return _SYSTEM_TEXT.format(
         mark=MARK.decode(), command=" ".join(quoted(word, dollar=True) for word in program.argv), user=USER,
-        arguments=wire.dumps(_chosen(program)).decode(), capabilities=" ".join(CAPABILITIES),
+        arguments=wire.dumps(chosen(program.argv, program.name)).decode(), capabilities=" ".join(CAPABILITIES),
         sysusers=sysusers).encode()
-
-
-def _chosen(program: Program) -> list[str]:
-    """The arguments that were chosen at the installation."""
-    return list(program.argv[program.argv.index(QUIET) + 1:]) if QUIET in program.argv else []
 
 
 def unit(program: Program) -> bytes:
     """The unit that runs `program`. Raises ServiceError for a path that a unit cannot contain."""
     lines = "".join(f"Environment={quoted(f'{name}={value}')}\n" for name, value in program.environment)
     command = " ".join(quoted(word, dollar=True) for word in program.argv)
-    return _TEXT.format(mark=MARK.decode(), command=command, environment=lines, manual=_manual(),
-                        arguments=wire.dumps(_chosen(program)).decode()).encode()
+    return (_TEXT if program.name == "rh-pipe" else _FLEET_TEXT).format(
+        mark=MARK.decode(), command=command, environment=lines, manual=_manual(program.name), name=program.name,
+        arguments=wire.dumps(chosen(program.argv, program.name)).decode()).encode()
 
 
-def _manual() -> str:
+def _manual(name: str) -> str:
     """URIs of the manual pages: files of this checkout or installation, else man: names, for a page in man's path."""
     for place in (Path(rogue_hunter.__file__).parents[1] / "man", Path(sys.prefix) / "share" / "man" / "man1"):
-        if (page := place / "rh-pipe.1").is_file():
+        if (page := place / f"{name}.1").is_file():
             return page.as_uri().replace("%", "%%")
-    return "man:rh-pipe(1)"
+    return f"man:{name}(1)"
 
 
 def quoted(word: str, dollar: bool = False) -> str:
@@ -219,23 +250,23 @@ class Systemd:
     """The user manager, through systemctl."""
 
     kind = "systemd"
-    name = UNIT
     _scope: tuple[str, ...] = ("--user",)
     _whose = "user manager"
 
     def __init__(self, program: Program, run: Run = run_command, environment: Mapping[str, str] = os.environ) -> None:
         self._program = program
         self._run = run
+        self.name = UNIT if program.name == "rh-pipe" else f"rogue-hunter-{program.short}.service"
         base = environment.get("XDG_CONFIG_HOME", "")
         home = Path(base) if base.startswith("/") else Path(environment.get("HOME") or Path.home()) / ".config"
-        self.file = home / "systemd" / "user" / UNIT
+        self.file = home / "systemd" / "user" / self.name
 
     def text(self) -> bytes:
         """The unit."""
         return unit(self._program)
 
     def arguments(self) -> list[str]:
-        """The arguments of rh-pipe in the installed file, after --quiet."""
+        """The arguments in the installed file that were chosen at the installation."""
         found = re.search(rb"(?m)^# Arguments: (.*)$", read(self.file) or b"")
         try:
             words = wire.loads(found.group(1)) if found else []
@@ -248,13 +279,13 @@ class Systemd:
         self._need_manager()
         said = [f"wrote {self.file}"] if write_file(self.file, self.text(), MARK) else []
         self._ask("daemon-reload")
-        self._ask("enable", UNIT)
-        self._ask("reset-failed", UNIT, fine=range(256))
+        self._ask("enable", self.name)
+        self._ask("reset-failed", self.name, fine=range(256))
         if self.state().state == "running" and said:
             return [*said, *self.restart()]
         if self.state().state != "running":
             return [*said, *self.start()]
-        return [*said, f"{UNIT} is installed and runs already"]
+        return [*said, f"{self.name} is installed and runs already"]
 
     def uninstall(self) -> list[str]:
         """Stop, disable, remove."""
@@ -262,41 +293,42 @@ class Systemd:
         if before is not None and MARK not in before:
             raise ServiceError(f"{self.file}: was not written by rh-service and is not removed", 1)
         if before is None:
-            return [f"{UNIT} is not installed"]
+            return [f"{self.name} is not installed"]
         try:
-            self._ask("disable", "--now", UNIT)
+            self._ask("disable", "--now", self.name)
         except NoManager:       # then nothing runs; the unit must be gone at the next login
-            for link in self.file.parent.glob(f"*.wants/{UNIT}"):
+            for link in self.file.parent.glob(f"*.wants/{self.name}"):
                 link.unlink(missing_ok=True)
             remove_file(self.file, MARK)
             return [f"removed {self.file}"]
         remove_file(self.file, MARK)
         self._ask("daemon-reload")
-        self._ask("reset-failed", UNIT, fine=range(256))
-        return [f"stopped {UNIT}", f"removed {self.file}"]
+        self._ask("reset-failed", self.name, fine=range(256))
+        return [f"stopped {self.name}", f"removed {self.file}"]
 
     def start(self) -> list[str]:
         """Start it; systemctl waits for READY=1."""
         self._need()
-        self._ask("start", UNIT)
-        return [f"started {UNIT}"]
+        self._ask("start", self.name)
+        return [f"started {self.name}"]
 
     def stop(self) -> list[str]:
         """Stop it; systemctl waits for its exit."""
         self._need()
-        self._ask("stop", UNIT)
-        return [f"stopped {UNIT}"]
+        self._ask("stop", self.name)
+        return [f"stopped {self.name}"]
 
     def restart(self) -> list[str]:
         """Stop and start."""
         self._need()
-        self._ask("restart", UNIT)
-        return [f"restarted {UNIT}"]
+        self._ask("restart", self.name)
+        return [f"restarted {self.name}"]
 
     def state(self) -> State:
         """The state by `systemctl show`."""
         there = read(self.file)
-        done = self._ask("show", UNIT, "--property=ActiveState,UnitFileState,MainPID,StatusText,ExecMainStatus,Result")
+        done = self._ask("show", self.name,
+                         "--property=ActiveState,UnitFileState,MainPID,StatusText,ExecMainStatus,Result")
         said = dict(line.split("=", 1) for line in done.out.splitlines() if "=" in line)
         active, pid = said.get("ActiveState", ""), said.get("MainPID", "0")
         running = pid.isdecimal() and int(pid) > 0
@@ -313,7 +345,7 @@ class Systemd:
 
     def _need(self) -> None:
         if read(self.file) is None:
-            raise ServiceError(f"{UNIT} is not installed: rh-service install", 69)
+            raise ServiceError(f"{self.name} is not installed: rh-service install", 69)
 
     def _ask(self, *words: str, fine: range = range(1)) -> Done:
         """Run systemctl. Raises ServiceError for an exit status not in `fine`, NoManager without a manager."""
@@ -335,7 +367,7 @@ class SystemSystemd(Systemd):
                  uid: int | None = None) -> None:
         super().__init__(program, run)
         self._root, self._uid = root, os.geteuid() if uid is None else uid
-        self.file = root / "etc/systemd/system" / UNIT
+        self.file = root / "etc/systemd/system" / self.name
         self._users = root / "etc/sysusers.d/rogue-hunter.conf"
 
     def text(self) -> bytes:
