@@ -19,6 +19,7 @@ The rooms of the package. Each imports from itself and from those above it in th
     report      queries, evidence, sentences and views of rh-report
     daemon      rh-pipe: its stages in order, its loop, its socket, its services
     service     rh-pipe under systemd and launchd
+    fleet       many machines: rh-ship and rh-hub, over NATS into DuckDB or ClickHouse
     tui         rh-top: the live view
     cli         one click command a module
 

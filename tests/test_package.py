@@ -101,7 +101,7 @@ def test_a_lock_file_satisfies_the_ranges(lock: Path) -> None:
     extras: Mapping[str, list[str]] = PROJECT["project"]["optional-dependencies"]
     wanted = [*PROJECT["project"]["dependencies"], *extras["metrics"], *extras["tui"]]
     if lock.parent.name == "tests":
-        wanted += extras["mcp"]
+        wanted += [*extras["mcp"], *extras["fleet"]]
         lines = (REPO / "tests" / "requirements.in").read_text().splitlines()
         wanted += [line for line in lines if line and not line.startswith("#")]
     held = pins(lock)
@@ -121,7 +121,7 @@ def test_only_declared_libraries_are_imported() -> None:
     project = PROJECT["project"]
     named = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
     modules = {canonicalize_name(Requirement(each).name).replace("-", "_") for each in named}
-    modules = (modules - {"nvidia_ml_py"}) | {"pynvml", "rogue_hunter"}
+    modules = (modules - {"nvidia_ml_py", "nats_py"}) | {"pynvml", "nats", "rogue_hunter"}
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_bytes())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

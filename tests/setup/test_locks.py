@@ -59,7 +59,7 @@ def roots(lock: Path) -> list[str]:
     extras = project["optional-dependencies"]
     wanted: list[str] = [*project["dependencies"], *extras["metrics"], *extras["tui"]]
     if lock == TESTS:
-        wanted += extras["mcp"]
+        wanted += [*extras["mcp"], *extras["fleet"]]
         lines = (REPO / "tests" / "requirements.in").read_text().splitlines()
         wanted += [line for line in lines if line and not line.startswith("#")]
     return wanted

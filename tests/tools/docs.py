@@ -1,6 +1,7 @@
 """Documents made from the declarations: `python -m tests.tools.docs` writes them, `--check` says which are stale.
 
     rogue_hunter/schemas/TYPE.json   a JSON Schema (2020-12) of each record type, from schema.RECORDS
+    rogue_hunter/data/fleet/clickhouse.sql
     man/rogue-hunter.5               the tables of records, configuration keys and database columns
     man/rogue-hunter.7, README.md    the list of commands, from the first lines of their manual pages
     man/rh-NAME.1                    the options, from the declarations of the command; what follows a line `.\\" more` in
@@ -28,6 +29,7 @@ import click
 from rogue_hunter.cli import names
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import Setting, settings
+from rogue_hunter.fleet.tables import clickhouse
 from rogue_hunter.report.views.datasette import USUAL, tables
 from rogue_hunter.schema import RECORDS, SUMMARY
 from rogue_hunter.schema.field import VERSION, Field
@@ -45,6 +47,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "The whole": ("pipe",),
     "Readers": ("report", "top", "tail", "metrics", "mcp"),
     "Keepers": ("prune", "config", "service"),
+    "Many machines": ("ship", "hub"),
     "Measuring": ("bench",),
 }
 """The commands in the order of the lists; one that has no page yet is left out, an unknown one comes last."""
@@ -331,6 +334,7 @@ def generated(repo: Path = REPO) -> dict[Path, str]:
     described = wire.loads(shipped.read_bytes())
     described["databases"][USUAL]["tables"] = tables()
     made[shipped] = wire.dumps_pretty(described).decode() + "\n"
+    made[repo / "rogue_hunter" / "data" / "fleet" / "clickhouse.sql"] = "\n".join(clickhouse()) + "\n"
     documents: tuple[tuple[str, str, dict[str, Callable[[str], Iterable[str]]]], ...] = (
         ("man/rogue-hunter.5", '.\\" {}', {"records": lambda _: record_tables(), "configuration": lambda _: config_tables(),
                                            "database": lambda _: column_tables()}),

@@ -1,0 +1,316 @@
+"""The connection to NATS: encryption, credentials, publishing, fetching, and errors as one line for people."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rogue_hunter.files import read_trusted
+from rogue_hunter.text.errors import CONFIG_ERROR, UNAVAILABLE, RogueHunterError
+
+STREAM = "ROGUE_HUNTER"
+ANSWER_S = 5.0
+"""Time that a server has to answer: with `sync_interval: always` an fsync of a busy disk takes some 100 ms."""
+ACK_S = 10.0
+"""A message that is not acknowledged within this time is sent again: a transaction of the hub takes about a second."""
+DUPLICATES_S = 600.0
+"""A message with the same Nats-Msg-Id within this time is stored once."""
+
+
+class BusError(RogueHunterError):
+    """The server cannot be reached, or does not do what it is asked for. `code`: 69, or 78 where trying again is
+    useless."""
+
+    code = UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the servers are, and who asks. Files: `creds` (JWT and seed), `nkey` (seed), `ca`, `cert` and `key`."""
+
+    servers: tuple[str, ...]
+    creds: Path | None = None
+    nkey: Path | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def encrypted(self) -> bool:
+        """True if TLS is wanted."""
+        return self.ca is not None or self.cert is not None or any(s.startswith("tls://") for s in self.servers)
+
+    def where(self) -> str:
+        """The servers without passwords."""
+        return ", ".join(f"{p.scheme}://{p.hostname}:{p.port or 4222}" for p in map(urlsplit, self.servers))
+
+
+# -- credentials -------------------------------------------------------------------------------------------------------
+
+_SEED = re.compile(r"\bS[A-Z2-7]{57}\b")
+_JWT = re.compile(r"-----BEGIN NATS USER JWT-----\s+(\S+)\s+-+END")
+_SEED_PREFIX, _USER_PREFIX = 18 << 3, 20 << 3
+"""First bytes of seeds and of public keys of users: their text begins with S and U (nats.io, nkeys)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An Ed25519 key of a user, and its JWT if it has one."""
+
+    public: str
+    sign: Callable[[bytes], bytes]
+    jwt: str | None = None
+
+
+def identity(path: Path, *, with_jwt: bool) -> Identity:
+    """The key in a credentials file or a seed file, which only its owner may write to. Raises FileError for the file,
+    BusError for its content; no message has a part of it."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    text = read_trusted(path, 1 << 16).decode("ascii", "replace")
+    jwt = _JWT.search(text)
+    found = _SEED.search(text)
+    if with_jwt and jwt is None:
+        raise BusError(f"{path}: has no user JWT; a file with only a seed is for --nkey", CONFIG_ERROR)
+    if found is None:
+        raise BusError(f"{path}: has no seed of a user (a word that begins with SU)", CONFIG_ERROR)
+    raw = base64.b32decode(found[0] + "=" * (-len(found[0]) % 8))
+    prefixes = raw[0] & 0xF8, (raw[0] & 7) << 5 | raw[1] >> 3
+    checksum = int.from_bytes(raw[34:36], "little")
+    if prefixes != (_SEED_PREFIX, _USER_PREFIX) or binascii.crc_hqx(raw[:34], 0) != checksum:
+        raise BusError(f"{path}: its seed is damaged or not that of a user", CONFIG_ERROR)
+    key = Ed25519PrivateKey.from_private_bytes(raw[2:34])
+    public = bytes([_USER_PREFIX]) + key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    public += binascii.crc_hqx(public, 0).to_bytes(2, "little")
+    return Identity(base64.b32encode(public).decode().rstrip("="), key.sign, jwt[1] if jwt and with_jwt else None)
+
+
+def tls(access: Access) -> ssl.SSLContext | None:
+    """The TLS settings: certificates are always verified. Raises BusError."""
+    if not access.encrypted():
+        return None
+    try:
+        context = ssl.create_default_context(cafile=access.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if access.cert is not None:
+            context.load_cert_chain(access.cert, access.key)
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(str(f) for f in (access.ca, access.cert, access.key) if f is not None)
+        raise BusError(f"{files}: {error.strerror or error}", CONFIG_ERROR) from None
+    return context
+
+
+# -- the connection ----------------------------------------------------------------------------------------------------
+
+def explain(error: BaseException | None) -> str:
+    """An error of the network, of TLS or of the server in words."""
+    text = str(error or "").removeprefix("nats: ").strip("'\"")
+    low = text.lower()
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate of the server is refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}"
+    if "authorization violation" in low or "authentication" in low:
+        return "the server refuses these credentials"
+    if "permissions violation" in low:
+        return f"not allowed: {text}"
+    if "maximum payload" in low:
+        return "the server takes smaller messages only: set its max_payload to 1MB"
+    if getattr(error, "err_code", None) in (10047, 10077) or "maximum" in low or "insufficient" in low:
+        reason = getattr(error, "description", None) or text
+        return f"the stream is full ({reason}); rows are kept on this host and sent later"
+    if isinstance(error, ConnectionRefusedError):
+        return "no server listens there"
+    if "no response from stream" in low or type(error).__name__ == "NoStreamResponseError":
+        return f"there is no stream {STREAM}; rh-hub makes it"
+    return text or type(error).__name__
+
+
+def _decisive(error: BaseException) -> bool:
+    """True for an error that another attempt does not mend."""
+    return "refuse" in explain(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of the stream. `stored`: epoch seconds by the clock of the server."""
+
+    subject: str
+    payload: bytes
+    stored: float
+    source: Any
+
+
+class Bus:
+    """One connection. Every method raises BusError; the next call connects again where that is needed."""
+
+    def __init__(self, access: Access, name: str, report: Callable[[str], object] = lambda text: None) -> None:
+        """`name` is that of the inbox: this user has to be allowed to subscribe to _INBOX.NAME.> for answers."""
+        self._access, self._name, self._report = access, name, report
+        self._client: Any = None
+        self._last: BaseException | None = None
+        self._listening: list[tuple[str, Callable[[bytes], Awaitable[None]]]] = []
+        self._pull: Any = None
+
+    async def connect(self) -> Any:
+        """The client, connected."""
+        if self._client is not None and not self._client.is_closed:
+            return self._client
+        try:
+            from nats.aio.client import Client
+        except ImportError as error:
+            if (error.name or "").split(".")[0] != "nats":
+                raise
+            raise BusError("nats-py is not installed; in the checkout: pip install '.[fleet]'") from None
+        client: Any = Client()
+        more: dict[str, Any] = {}
+        chosen = self._access.creds or self._access.nkey
+        if chosen is not None:
+            who = identity(chosen, with_jwt=self._access.creds is not None)
+            # The documented way (user_credentials, nkeys_seed) needs a package without wheels for the signature.
+            client._auth_configured = True
+            more["signature_cb"] = lambda nonce: base64.b64encode(who.sign(nonce.encode()))
+            if who.jwt is not None:
+                more["user_jwt_cb"] = lambda: bytearray((who.jwt or "").encode())
+            else:
+                client._public_nkey = who.public
+        if (context := tls(self._access)) is not None:
+            more["tls"] = context
+        self._last, self._pull = None, None
+        try:
+            await asyncio.wait_for(client.connect(
+                list(self._access.servers), error_cb=self._failed, name=f"rogue-hunter {self._name}", connect_timeout=5,
+                max_reconnect_attempts=1, reconnect_time_wait=0.2, inbox_prefix=f"_INBOX.{self._name}", **more), 15)
+        except Exception as error:
+            self._check(error)
+            cause = self._cause(error)
+            with suppress(Exception):
+                await client.close()
+            code = CONFIG_ERROR if _decisive(cause) else UNAVAILABLE
+            raise BusError(f"{self._access.where()}: {explain(cause)}", code) from None
+        client.options["max_reconnect_attempts"] = -1   # from now on the connection is made again by itself
+        client.options["reconnect_time_wait"] = 0.5
+        self._client = client
+        for subject, call in self._listening:
+            await self._listen(subject, call)
+        return client
+
+    async def _failed(self, error: BaseException) -> None:
+        if self._last is None or not _decisive(self._last):     # what follows a refusal is a closed connection
+            self._last = error
+        self._report(explain(error))
+
+    @staticmethod
+    def _check(error: BaseException) -> None:
+        """Raise what is no error of the network."""
+        import nats.errors
+
+        if not isinstance(error, (nats.errors.Error, OSError, EOFError)):
+            raise error
+
+    def _cause(self, error: BaseException) -> BaseException:
+        """The reason that was reported beside an error, else the error."""
+        return error if self._last is None else self._last
+
+    def _error(self, error: BaseException) -> BusError:
+        self._check(error)
+        # A publish that is not permitted has no answer; the reason comes beside it.
+        beside = self._cause(error) if isinstance(error, TimeoutError) else error
+        self._last = None
+        text = "no answer from the server" if isinstance(beside, TimeoutError) else explain(beside)
+        return BusError(f"{self._access.where()}: {text}")
+
+    async def publish(self, subject: str, payload: bytes, message_id: str) -> None:
+        """Send a message and wait until the stream has stored it."""
+        client = await self.connect()
+        try:
+            await client.jetstream(timeout=ANSWER_S).publish(subject, payload, headers={"Nats-Msg-Id": message_id})
+        except Exception as error:
+            raise self._error(error) from None
+
+    async def tell(self, subject: str, payload: bytes) -> None:
+        """Send a message that is not stored."""
+        client = await self.connect()
+        try:
+            await client.publish(subject, payload)
+        except Exception as error:
+            raise self._error(error) from None
+
+    async def listen(self, subject: str, call: Callable[[bytes], Awaitable[None]]) -> None:
+        """Call a function with each message of a subject."""
+        self._listening.append((subject, call))
+        if self._client is not None and not self._client.is_closed:
+            await self._listen(subject, call)
+
+    async def _listen(self, subject: str, call: Callable[[bytes], Awaitable[None]]) -> None:
+        async def one(message: Any) -> None:
+            await call(message.data)
+
+        try:
+            await self._client.subscribe(subject, cb=one)
+        except Exception as error:
+            raise self._error(error) from None
+
+    # -- the hub's side ------------------------------------------------------------------------------------------------
+
+    async def make_stream(self, subjects: Sequence[str], max_bytes: int, max_age_s: float, replicas: int) -> None:
+        """Make the stream if there is no such stream; an existing one stays as it is. Full, it refuses new messages:
+        hosts keep what is not stored."""
+        from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+        from nats.js.errors import NotFoundError
+
+        client = await self.connect()
+        manager = client.jsm(timeout=ANSWER_S)
+        try:
+            try:
+                await manager.stream_info(STREAM)
+            except NotFoundError:
+                await manager.add_stream(StreamConfig(
+                    name=STREAM, subjects=list(subjects), max_bytes=max_bytes, max_age=max_age_s, num_replicas=replicas,
+                    discard=DiscardPolicy.NEW, storage=StorageType.FILE, duplicate_window=min(DUPLICATES_S, max_age_s)))
+        except Exception as error:
+            raise self._error(error) from None
+
+    async def fetch(self, subject: str, consumer: str, count: int, wait_s: float) -> list[Received]:
+        """Up to `count` messages that were not acknowledged, after `wait_s` seconds at most."""
+        from nats.js.api import ConsumerConfig
+
+        client = await self.connect()
+        try:
+            if self._pull is None:
+                self._pull = await client.jetstream(timeout=ANSWER_S).pull_subscribe(
+                    subject, durable=consumer, stream=STREAM,
+                    config=ConsumerConfig(ack_wait=ACK_S, max_ack_pending=10_000))
+            try:
+                found = await self._pull.fetch(count, timeout=wait_s)
+            except TimeoutError:
+                return []
+        except Exception as error:
+            self._pull = None
+            raise self._error(error) from None
+        return [Received(m.subject, m.data, m.metadata.timestamp.timestamp(), m) for m in found]
+
+    async def acknowledge(self, received: Sequence[Received]) -> None:
+        """They are stored, or refused for good: do not send them again."""
+        try:
+            for each in received:
+                await each.source.ack()
+            await self._client.flush()
+        except Exception as error:
+            raise self._error(error) from None
+
+    async def close(self) -> None:
+        """End the connection."""
+        if self._client is not None:
+            with suppress(Exception):
+                await asyncio.wait_for(self._client.close(), 2)
+            self._client = None

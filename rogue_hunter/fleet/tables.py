@@ -1,0 +1,264 @@
+"""The tables of many machines: the rows that a host sends, the columns that DuckDB and ClickHouse keep, and questions.
+
+A row has a number that grows and never changes. In a table with an id it is the id; in a table that is clustered by
+time it is 1000 * epoch seconds + the rank among the rows of that time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from rogue_hunter.schema import RECORDS
+from rogue_hunter.schema.field import Field
+
+PER_TIME = 1000
+"""Row numbers of one point of time; a minute has some 30 commands at most."""
+SLICE_TOP = 3
+"""Processes sent of each slice of 5 s: those with the most CPU time. The host has all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table: the type of its records, the columns that a hub keeps, and how SQLite gives them.
+
+    `rows` selects the rows after :after up to and with :through, in order. `last` gives the highest row that is
+    complete at :end (epoch seconds), of those after :after; empty if `timed`, where it follows from the time.
+    """
+
+    name: str
+    kind: str
+    columns: tuple[Field, ...]
+    rows: str
+    last: str = ""
+
+    @property
+    def timed(self) -> bool:
+        """True if the row number is made from a time."""
+        return not self.last
+
+
+def _columns(kind: str, *names: str) -> tuple[Field, ...]:
+    known = {f.name: f for f in RECORDS[kind]}
+    return tuple(known[name] for name in names)
+
+
+def _extra(name: str, kind: type, doc: str) -> Field:
+    return Field(name, kind, "", doc, "ship")
+
+
+def _timed(name: str, kind: str, columns: tuple[Field, ...], time: str, order: str, source: str, select: str,
+           top: int = PER_TIME) -> Table:
+    return Table(name, kind, columns, f"""
+        SELECT * FROM (
+            SELECT CAST({time} AS INTEGER) * {PER_TIME} - 1 + row_number() OVER (PARTITION BY {time} ORDER BY {order})
+                   AS row, {select}
+            FROM {source} WHERE {time} >= :after / {PER_TIME} AND {time} <= :through / {PER_TIME})
+        WHERE row > :after AND row <= :through AND row % {PER_TIME} < {top} ORDER BY row""")
+
+
+def _numbered(name: str, kind: str, columns: tuple[Field, ...], table: str, time: str, select: str,
+              join: str = "") -> Table:
+    return Table(name, kind, columns,
+                 f"SELECT t.id AS row, {select} FROM {table} t {join} WHERE t.id > :after AND t.id <= :through "
+                 "ORDER BY t.id",
+                 f"SELECT coalesce(min(CASE WHEN {time} >= :end THEN id END) - 1, max(id), :after) FROM {table} "
+                 "WHERE id > :after")
+
+
+_MACHINE = tuple(f for f in RECORDS["machine_minute"])
+_COMMAND = tuple(f for f in RECORDS["command_minute"])
+_SLICE = _columns(
+    "process_slice", "slice", "boot_id", "seconds", "pid", "start_ticks", "user", "command", "name", "cmdline", "unit",
+    "nice", "own", "state", "cpu_seconds", "children_cpu_seconds", "disk_bytes", "memory_bytes", "gpu_seconds",
+    "pageins", "run_delay_s", "uninterruptible_s", "max_score", "rogue_s")
+_EVENT = _columns(
+    "event", "ts", "kind", "event", "boot_id", "entered", "duration_s", "scope", "processes", "peak_score", "peak_band",
+    "reason", "pid", "start_ticks", "start_time", "ppid", "uid", "user", "command", "exe", "cmdline", "name", "cgroup",
+    "unit", "orphan_of", "state", "threads", "cpu_percent", "memory_bytes", "disk_bytes_per_s", "gpu_ms_per_s",
+    "wakeups_per_s", "run_delay_ms_per_s", "model", "score", "band", "disproportionality", "dominant_resource",
+    "dominant_category")
+_PAUSE = (
+    *_columns("pause", "ts", "pause", "boot_id", "start", "end", "duration_s", "cause", "culprits", "unexplained_share",
+              "evidence"),
+    _extra("culprit", str, "the first of the culprits, as people call it"),
+    _extra("os_version", str, "release of the kernel, if the pause is of the present boot"))
+_CAPTURE = _columns(
+    "capture", "ts", "capture", "trigger", "status", "reason", "skipped", "event", "pause", "boot_id", "pid",
+    "start_ticks", "command", "os", "duration_s", "processes", "threads", "blockers", "log_entries")
+_ACTION = _columns(
+    "action", "ts", "boot_id", "pid", "start_ticks", "user", "command", "exe", "cmdline", "rule", "priority", "reason",
+    "evidence", "outcome", "detail", "signal", "dry_run", "cpu_recovered_percent", "host", "run", "audit_seq", "score",
+    "band")
+
+
+def _of(alias: str, columns: tuple[Field, ...], *but: str) -> str:
+    return ", ".join(f'{alias}"{c.name}"' for c in columns if c.name not in but)
+
+
+_CULPRIT = "FROM pause_culprits c WHERE c.pause_id = t.id"
+_SO_FAR = "FROM process_snapshots x WHERE x.event_id = t.event_id AND x.id <= t.id"
+
+TABLES: tuple[Table, ...] = (
+    _timed("machine_minutes", "machine_minute", _MACHINE, "minute", "boot_id", "machine_minutes", _of("", _MACHINE)),
+    _timed("command_minutes", "command_minute", _COMMAND, "minute", "command", "command_minutes", _of("", _COMMAND)),
+    _timed("process_slices", "process_slice", _SLICE, "slice",
+           "coalesce(cpu_seconds, 0) + coalesce(children_cpu_seconds, 0) DESC, pid, start_ticks",
+           "v_process_slices", _of("", _SLICE), SLICE_TOP),
+    _numbered("events", "event", _EVENT, "process_snapshots", "captured_at", f"""
+        t.captured_at AS ts, t.snapshot_type AS kind, e.event, e.boot_id, e.entry_time AS entered,
+        coalesce(t.duration_s, max(0, t.captured_at - e.entry_time)) AS duration_s, e.scope, e.processes,
+        coalesce((SELECT max(score) {_SO_FAR}), e.peak_score) AS peak_score,
+        coalesce((SELECT band {_SO_FAR} ORDER BY score DESC, x.id LIMIT 1), e.peak_band) AS peak_band,
+        CASE t.snapshot_type WHEN 'exit' THEN e.reason END AS reason,
+        {_of("t.", _EVENT[11:])}""", "JOIN process_events e ON e.id = t.event_id"),
+    _numbered("pauses", "pause", _PAUSE, "pauses", "end_time", f"""
+        t.end_time AS ts, t.pause, t.boot_id, t.start_time AS start, t.end_time AS "end", t.duration_s, t.cause,
+        t.unexplained_share, t.evidence, (SELECT coalesce(c.name, c.command) {_CULPRIT} AND c.rank = 1) AS culprit,
+        (SELECT json_group_array(json_object('pid', pid, 'start_ticks', start_ticks, 'command', command, 'name', name,
+         'unit', unit, 'processes', processes, 'resource', resource, 'amount', amount, 'share', share)) {_CULPRIT})
+        AS culprits"""),
+    _numbered("captures", "capture", _CAPTURE, "forensic_captures", "captured_at",
+              "t.captured_at AS ts, " + _of("t.", _CAPTURE, "ts")),
+    _numbered("actions", "action", _ACTION, "actions", "ts", _of("t.", _ACTION)),
+)
+
+_HEAD = tuple(f for f in RECORDS["fleet_batch"] if f.name not in ("row", "host_id"))
+BATCHES = Table("batches", "fleet_batch", _HEAD, "")
+"""The heads of the messages: who sent what, when, with which clock."""
+
+STORED = (*TABLES, BATCHES)
+BY_NAME = {table.name: table for table in TABLES}
+BY_KIND = {table.kind: table for table in TABLES}
+
+KEY = (_extra("host_id", str, "identity of the host"), _extra("row", int, "number of the row on that host"),
+       Field("received", float, "s", "epoch seconds by the clock of the server when the message was stored", "hub"))
+"""The columns that every stored table begins with."""
+
+_DUCKDB = {int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
+_CLICKHOUSE = {int: "Int64", float: "Float64", bool: "Bool"}
+
+
+def stored(table: Table) -> tuple[Field, ...]:
+    """All columns of a stored table."""
+    return (*KEY, *table.columns)
+
+
+def duckdb_type(field: Field) -> str:
+    """The type of a column in DuckDB; lists and objects are text of JSON."""
+    return _DUCKDB.get(field.type, "VARCHAR")
+
+
+def duckdb_tables() -> Iterator[str]:
+    """The statements that make the tables of a hub."""
+    for table in STORED:
+        columns = ", ".join(f'"{c.name}" {duckdb_type(c)}' for c in stored(table))
+        yield f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})"
+    yield "CREATE TABLE IF NOT EXISTS coverage (host_id VARCHAR, spans VARCHAR)"
+    yield "CREATE TABLE IF NOT EXISTS refused (host_id VARCHAR, received DOUBLE, reason VARCHAR)"
+    yield "CREATE TABLE IF NOT EXISTS format (version INTEGER)"
+
+
+def clickhouse() -> Iterator[str]:
+    """Lines of the file for ClickHouse: its own NATS engine reads the stream, a materialized view fills each table."""
+    yield from _CLICKHOUSE_HEAD.splitlines()
+    for table in STORED:
+        kind = {c.name: _clickhouse_type(c) for c in stored(table)}
+        columns = ",\n".join(f'    "{name}" {made}' for name, made in kind.items())
+        rows = f"rogue_hunter.{table.name}_rows"
+        yield f"\nCREATE TABLE IF NOT EXISTS {rows} (\n{columns}\n) ENGINE = ReplacingMergeTree"
+        yield "PARTITION BY toYYYYMMDD(toDateTime(received)) ORDER BY (host_id, row)"
+        yield "TTL toDateTime(received) + INTERVAL 30 DAY;"
+        yield f"\nCREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.{table.name}_in TO {rows} AS"
+        yield "SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,"
+        yield "    toUnixTimestamp64Milli(now64(3)) / 1000. AS received,"
+        yield ",\n".join(f"    {_extract(c)} AS \"{c.name}\"" for c in table.columns)
+        yield "FROM rogue_hunter.wire"
+        yield f"WHERE JSONExtractString(line, 'type') = '{table.kind}' AND JSONExtractInt(line, 'v') = 1;"
+        yield f"\nCREATE VIEW IF NOT EXISTS rogue_hunter.{table.name} AS SELECT * FROM {rows} FINAL;"
+
+
+def _clickhouse_type(field: Field) -> str:
+    if field.name == "host_id":
+        return "LowCardinality(String)"
+    kind = _CLICKHOUSE.get(field.type, "String")
+    if field.name in ("row", "received"):
+        return kind
+    return f"LowCardinality(Nullable({kind}))" if field.name in _FEW else f"Nullable({kind})"
+
+
+_FEW = frozenset({
+    "boot_id", "command", "name", "user", "kind", "cause", "culprit", "os", "os_version", "version", "band",
+    "peak_band", "model", "dominant_resource", "state", "rule", "outcome", "status", "trigger", "host"})
+"""Texts of few different values: ClickHouse keeps a number for each."""
+
+
+def _extract(field: Field) -> str:
+    if field.type in (list, dict):
+        return f"nullIf(JSONExtractRaw(line, '{field.name}'), '')"
+    return f"JSONExtract(line, '{field.name}', 'Nullable({_CLICKHOUSE.get(field.type, 'String')})')"
+
+
+_CLICKHOUSE_HEAD = """\
+-- Made by python -m tests.tools.docs. ClickHouse 25.8 or newer: clickhouse-client --multiquery < clickhouse.sql
+-- First make the consumer: nats consumer add ROGUE_HUNTER clickhouse --pull --ack explicit --deliver all --defaults
+-- Set nats_url, and nats_credential_file or nats_username. The identity of a host is the one in the subject, which the
+-- server lets only that host use. Duplicates of a message have the same host_id and row: the views show them once.
+CREATE DATABASE IF NOT EXISTS rogue_hunter;
+
+CREATE TABLE IF NOT EXISTS rogue_hunter.wire (line String) ENGINE = NATS
+SETTINGS nats_url = 'localhost:4222', nats_subjects = 'rh.v1.*.minute', nats_stream = 'ROGUE_HUNTER',
+    nats_consumer_name = 'clickhouse', nats_format = 'LineAsString', nats_handle_error_mode = 'stream';"""
+
+
+# -- questions ---------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question with a name, one SQL text for DuckDB and ClickHouse. `{since}` and `{now}` are epoch seconds, the
+    others numbers of an option."""
+
+    doc: str
+    sql: str
+
+
+QUERIES: dict[str, Query] = {
+    "rogue": Query("Commands that were rogue on at least --hosts hosts.", """
+SELECT command, count(DISTINCT host_id) AS hosts, sum(CASE WHEN kind = 'enter' THEN 1 ELSE 0 END) AS events,
+       max(score) AS highest_score, min(ts) AS first_seen, max(ts) AS last_seen
+FROM events WHERE ts >= {since} AND ts <= {now}
+GROUP BY command HAVING count(DISTINCT host_id) >= {hosts}
+ORDER BY hosts DESC, events DESC, command LIMIT {limit}"""),
+    "new": Query("Commands that were rogue since --since and never before, as far as the hub knows.", """
+SELECT command, count(DISTINCT host_id) AS hosts, min(ts) AS first_seen, max(score) AS highest_score
+FROM events GROUP BY command HAVING min(ts) >= {since} AND count(DISTINCT host_id) >= {hosts}
+ORDER BY hosts DESC, first_seen, command LIMIT {limit}"""),
+    "worst": Query("Hosts with the most time in pauses.", """
+SELECT host_id, count(*) AS pauses, round(sum(duration_s), 1) AS pause_s, max(duration_s) AS longest_s,
+       count(DISTINCT culprit) AS culprits
+FROM pauses WHERE ts >= {since} AND ts <= {now}
+GROUP BY host_id ORDER BY sum(duration_s) DESC, host_id LIMIT {limit}"""),
+    "pauses": Query("Pauses by the command named for them and the kernel release, on at least --hosts hosts.", """
+SELECT coalesce(culprit, '?') AS command, coalesce(os_version, '?') AS version, count(*) AS pauses,
+       count(DISTINCT host_id) AS hosts, round(sum(duration_s), 1) AS pause_s
+FROM pauses WHERE ts >= {since} AND ts <= {now}
+GROUP BY coalesce(culprit, '?'), coalesce(os_version, '?') HAVING count(DISTINCT host_id) >= {hosts}
+ORDER BY count(*) DESC, coalesce(culprit, '?'), coalesce(os_version, '?') LIMIT {limit}"""),
+    "silent": Query("Hosts that have sent nothing for --silent.", """
+SELECT host_id, max(host) AS name, max(received) AS last_received, round({now} - max(received), 0) AS silent_s
+FROM batches GROUP BY host_id HAVING max(received) < {now} - {silent}
+ORDER BY last_received, host_id LIMIT {limit}"""),
+    "skewed": Query("Hosts whose clock differs by --skew or more; positive: it is behind.", """
+SELECT host_id, max(host) AS name, round(min(received - sent), 1) AS behind_s, count(*) AS messages
+FROM batches WHERE received >= {since}
+GROUP BY host_id HAVING abs(min(received - sent)) >= {skew}
+ORDER BY abs(min(received - sent)) DESC, host_id LIMIT {limit}"""),
+}
+
+TIMES = frozenset({"first_seen", "last_seen", "last_received"})
+"""Columns of these answers that are points of time."""
+
+
+def question(name: str, values: Mapping[str, float]) -> str:
+    """The SQL of a question with its numbers. Numbers only, so nothing has to be quoted."""
+    return QUERIES[name].sql.format(**{key: repr(value + 0) for key, value in values.items()}).strip()

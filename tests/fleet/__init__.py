@@ -1,0 +1,1 @@
+"""Many machines: rh-ship, rh-hub and what lies between them."""

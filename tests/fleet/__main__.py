@@ -1,0 +1,157 @@
+"""The large run of many machines: `python -m tests.fleet [chaos] [cost] [queries]`. Minutes of two cores and 3 GB of disk.
+
+    chaos     1,000 hosts x 10 minutes, one of them with a day to send; server and hub killed 20 times each; every row counted
+    cost      CPU time of rh-ship a host-minute, rows a second of a hub
+    small     the run of the suite
+    queries   times of the named questions with a million and ten million rows, DuckDB and ClickHouse's engine
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from rogue_hunter.fleet.demo import SimulatedHost
+from rogue_hunter.fleet.intake import SUBJECT, parse
+from rogue_hunter.fleet.source import SETTLE_S, HostDatabase, Shipper, begin, clean
+from rogue_hunter.fleet.tables import QUERIES, question
+from rogue_hunter.fleet.warehouse import Warehouse
+from tests.fleet import chaos
+from tests.fleet.database import START, make
+from tests.fleet.statements import statements_without_nats
+
+ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def run_chaos(place: Path) -> None:
+    done = asyncio.run(chaos.run(place, ENVIRON, hosts=1000, minutes=10, kills=20, pace=0.3, days_off=(3,), between_s=2.0,
+                                 wait_s=240.0))
+    print(f"chaos: {done.rows} rows of {done.messages} messages in {done.seconds:.0f} s; {done.kills} kills; {done.faults}; "
+          f"server {done.server_rss_mb:.0f} MB; differences: {len(done.wrong)} {done.wrong[:3]}")
+
+
+def run_small(place: Path) -> None:
+    """The run of the suite, its outcome as JSON."""
+    done = asyncio.run(chaos.run(place, ENVIRON, hosts=20, minutes=5, kills=2, pace=3.0))
+    print(json.dumps(asdict(done)))
+
+
+def run_cost(place: Path) -> None:
+    minutes = 120
+    host = HostDatabase(make(place / "h.db", minutes))
+    shipper = Shipper(host, begin(host, "h1", START), lambda: START + 60 * minutes + SETTLE_S)
+    began, size, rows = time.process_time(), 0, 0
+    while (message := shipper.next()) is not None:
+        size += len(message.payload(1.0))
+        rows += sum(message.rows.values())
+        shipper.done(message)
+    used = time.process_time() - began
+    print(f"cost: rh-ship {1000 * used / minutes:.2f} ms CPU a host-minute, {rows / minutes:.0f} rows, {size / minutes:.0f} bytes")
+    clean.cache_clear()
+    payloads = []
+    for number in range(500):
+        one = SimulatedHost(number, START, commands=20)
+        made = Shipper(one, begin(one, one.identity, START), lambda: START + 60 + SETTLE_S).next()
+        assert made is not None
+        payloads.append((SUBJECT.format(one.identity), made.payload(1.0)))
+    warehouse = Warehouse(place / "x.duckdb")
+    began = time.perf_counter()
+    batches = [parse(subject, payload, time.time()) for subject, payload in payloads]
+    parsed = time.perf_counter() - began
+    rows = warehouse.store(batches)
+    whole = time.perf_counter() - began
+    warehouse.close()
+    print(f"cost: hub {rows / whole:.0f} rows/s ({rows} rows of 500 messages in {whole:.2f} s, of which {parsed:.2f} s checking)")
+
+
+FILL = {
+    "events": ("host_id, row, received, ts, kind, event, command, score",
+               "concat('h', cast({n} % 1000 as {text})), {n}, {now} - {n} % 86400, {now} - {n} % 86400, "
+               "case when {n} % 2 = 0 then 'enter' else 'exit' end, cast({n} as {text}), concat('c', cast({n} * 7919 % 997 as {text})), {n} % 100"),
+    "pauses": ("host_id, row, received, ts, duration_s, culprit, os_version",
+               "concat('h', cast({n} % 1000 as {text})), {n}, {now} - {n} % 86400, {now} - {n} % 86400, {n} % 50 / 10.0, "
+               "concat('c', cast({n} * 7919 % 997 as {text})), concat('6.', cast({n} % 5 as {text}))"),
+    "batches": ("host_id, row, received, sent, host",
+                "concat('h', cast({n} % 1000 as {text})), {n}, {now} - {n} % 86400, {now} - {n} % 86400 - 0.2, "
+                "concat('n', cast({n} % 1000 as {text}))"),
+}
+"""Table -> columns and values of row number n."""
+
+TIMED = """
+import json, sys, time, statistics
+from chdb.session import Session
+session = Session(sys.argv[1])
+asked = json.load(sys.stdin)
+for statement in asked["setup"]:
+    session.query(statement)
+for name, sql in asked["queries"].items():
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        session.query(sql, "JSONCompactEachRow")
+        times.append(time.perf_counter() - began)
+    print(name, round(1000 * statistics.median(times), 1), flush=True)
+"""
+
+
+def run_queries(place: Path, count: int) -> None:
+    now = 1_795_000_000.0
+    numbers = {"since": now - 3600.0, "now": now, "hosts": 5, "silent": 60.0, "skew": 5.0, "limit": 20}
+    warehouse = Warehouse(place / f"q{count}.duckdb", memory_mb=2048)
+    for table, (columns, values) in FILL.items():
+        values = values.format(n="range", now=now, text="varchar")
+        warehouse._db.execute(f"INSERT INTO {table} ({columns}) SELECT {values} FROM range({count})")
+    warehouse._db.execute("CHECKPOINT")
+    took = {}
+    for name in QUERIES:
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            warehouse.query(question(name, numbers))
+            times.append(1000 * (time.perf_counter() - began))
+        took[name] = round(statistics.median(times), 1)
+    warehouse.close()
+    print(f"queries: DuckDB, {count} rows a table, ms: {took}", flush=True)
+    if find_spec("chdb") is None:
+        print("queries: chdb is not installed: SKIPPED")
+        return
+    setup = [*statements_without_nats(), "USE rogue_hunter"]
+    for table, (columns, values) in FILL.items():
+        values = values.format(n="toInt64(number)", now=now, text="String")
+        setup.append(f"INSERT INTO {table}_rows ({columns}) SELECT {values} FROM numbers({count})")
+        setup.append(f"OPTIMIZE TABLE {table}_rows FINAL")
+    # The rows are of a fixed time: without this they would be older than the retention some day.
+    setup = [statement.replace("TTL toDateTime(received) + INTERVAL 30 DAY", "") for statement in setup]
+    asked = json.dumps({"setup": setup, "queries": {name: question(name, numbers) for name in QUERIES}})
+    done = subprocess.run([sys.executable, "-c", TIMED, str(place / f"ch{count}")], input=asked, capture_output=True, text=True,
+                          check=False)
+    print(f"queries: ClickHouse's engine, {count} rows a table, ms: {dict(line.split() for line in done.stdout.splitlines())}"
+          f"{done.stderr[-500:] if done.returncode else ''}", flush=True)
+
+
+def main(parts: list[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="rh-fleet-") as name:
+        place = Path(name)
+        if parts == ["small"]:
+            run_small(place)
+            return
+        if not parts or "cost" in parts:
+            run_cost(place)
+        if not parts or "queries" in parts:
+            for count in (1_000_000, 10_000_000):
+                run_queries(place, count)
+        if not parts or "chaos" in parts:
+            run_chaos(place)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
