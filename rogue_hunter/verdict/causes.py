@@ -148,9 +148,12 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
             details["while_idle"] = "realtime"
         else:
             details["while_idle"] = "affinity" if bound is not None else "unknown"
+    victims = _delayed(window, weights, who)
+    if details.get("while_idle") == "unknown" and not victims and "pauses" not in numbers:
+        return None     # many processes started at once: each waited for a moment, and CPUs were idle
     inferred = all("cpu" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
-    return Cause("shortage", "cpu", "cpu", 0.0, lost, start, seconds, who, tuple(takers),
-                 _delayed(window, weights, who), "inferred" if inferred else "measured", numbers, details)
+    return Cause("shortage", "cpu", "cpu", 0.0, lost, start, seconds, who, tuple(takers), victims,
+                 "inferred" if inferred else "measured", numbers, details)
 
 
 def _delayed(window: Window, weights: Sequence[float], who: Taker | None) -> tuple[Victim, ...]:

@@ -245,10 +245,10 @@ def test_open_events_stay_open() -> None:
 
 
 def test_a_higher_band_ends_what_is_below_it() -> None:
-    """As a falling score would: after so many ticks."""
+    """As a falling score would: after a rest as long as the event lasted."""
     new = config("[bands]\nelevated = 85\nhigh = 90\ncritical = 95\n")
     told = events(changing(stream([burning(7)] * 60), 20, new, Score(Config()), Track(at_once(Config()))))
-    assert told[-1] == (20 + 14, "exit", 7, "below_threshold")
+    assert told[-1] == (20 + 18, "exit", 7, "below_threshold")
 
 
 def test_a_process_that_is_gone_at_the_change() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rogue_hunter.capture import logs
 from rogue_hunter.cli import run as cli_run
-from rogue_hunter.cli.prune import cron_line
+from rogue_hunter.cli.options import cron_line
 from rogue_hunter.config.options import Config
 from rogue_hunter.schema.field import Field
 from rogue_hunter.service import launchd, sudoers, systemd
@@ -119,7 +119,7 @@ def crontab(bench: Bench) -> str:
     taken = refused = 0
     for name in NAMES:
         try:
-            line = cron_line(["--db", name])
+            line = cron_line("rh-prune", "0 4 * * *", ["--db", name])
         except cli_run.Failure as error:
             refused += 1
             assert not _OBEYED.search(visible(str(error))), name

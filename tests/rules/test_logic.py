@@ -23,6 +23,7 @@ from rogue_hunter.rules.conditions import (
     Term,
     User,
     Verdict,
+    Written,
 )
 from rogue_hunter.rules.logic import AllOf, AnyOf, NoneOf, cost
 from rogue_hunter.rules.patterns import Patterns, PatternSet
@@ -153,6 +154,6 @@ def test_held_is_asked_of_who_keeps_the_windows() -> None:
 
 def test_what_is_cheap_and_often_false_is_asked_first_and_patterns_last() -> None:
     nodes: list[Node] = [
-        Level("x", 1.0, "score", 1.0), State(("running",)), Band("high"), Age(1.0, "age_seconds", 1.0), User(("u",)),
-        Orphan(True), Held(Said(YES), 1.0), AnyOf(()), NoneOf(Said(YES)), AllOf(()), Called("x", PatternSet(()), False)]
-    assert [cost(node) for node in nodes] == list(range(11))
+        Level("x", 1.0, "score", 1.0), Written(1.0), State(("running",)), Band("high"), Age(1.0, "age_seconds", 1.0),
+        User(("u",)), Orphan(True), Held(Said(YES), 1.0), AnyOf(()), NoneOf(Said(YES)), AllOf(()), Called("x", PatternSet(()), False)]
+    assert [cost(node) for node in nodes] == list(range(12))

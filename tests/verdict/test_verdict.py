@@ -599,6 +599,13 @@ def test_a_pipeline_whose_reader_works_is_no_problem(reader: dict[str, float]) -
     assert found.state == "use" and all(one.kind == "use" for one in found.causes)
 
 
+def test_a_short_lived_reader_that_queues_for_a_cpu_is_no_problem() -> None:
+    """One of thirty gzips at once: it has no row, so what it used is unknown, but it was seen running."""
+    found = verdict(window(*repeat(3, [process(7, "head", cores=0.1)]),
+                           waits=[waiting("pipe", 8, 7, holder_state="running")]))
+    assert all(one.kind == "use" for one in found.causes)
+
+
 def test_a_reader_that_does_nothing_is_one() -> None:
     """The holder of the pipe is idle."""
     rows = [process(7, "tar", cores=0.1), process(8, "slow_reader", cores=0.0)]
