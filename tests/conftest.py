@@ -33,10 +33,13 @@ settings.load_profile("house")
 
 
 def pytest_configure() -> None:
-    """SIGTERM ends the run as Ctrl-C does: what tests began is taken down, directories are removed.
+    """SIGTERM ends the run as Ctrl-C does: what tests began is taken down, directories are removed."""
+    _handle_signals()
 
-    SIGINT too: a shell that starts the run in the background has it ignored, and every child would inherit that.
-    """
+
+def _handle_signals() -> None:
+    """SIGINT too: a shell that starts the run in the background has it ignored. Every child inherits what is ignored, and
+    a shell cannot trap it, so it is set again after a test that ran a command in this process."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -84,6 +87,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         try:
             return (yield)
         finally:
+            _handle_signals()
             fcntl.flock(lock, fcntl.LOCK_UN)    # explicit: a child that a test forked holds the file too, so close() would not release it
 
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -278,8 +279,14 @@ class Rings:
         self.samples, self.switches = [], []
 
 
+FEW_FDS = 256
+"""Limit of open files below which the recorder stays off: it needs two a CPU, the sampler one a process."""
+
+
 def open_rings(hz: int, kernel: Kernel | None = None) -> tuple[Rings | None, str]:
     """The rings that are permitted, and why there are no more of them: "" in mode system. None: nothing is."""
+    if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < FEW_FDS:     # -1: no limit
+        return None, f"the limit of open files is below {FEW_FDS}: the sampler needs them"
     try:
         return Rings(hz, mode="system", kernel=kernel), ""
     except OSError as error:

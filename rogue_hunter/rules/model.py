@@ -150,14 +150,21 @@ class Settings:
     metrics_path: str = "/metrics"
 
 
+def _find_sha256() -> Callable[[bytes], Any]:
+    # hashlib brings OpenSSL, 3.4 MB of memory, which a pipe that only matches has no use for.
+    for name in ("_sha2", "_sha256"):
+        with suppress(ImportError):
+            return import_module(name).sha256  # type: ignore[no-any-return]
+    return import_module("hashlib").sha256  # type: ignore[no-any-return]
+
+
+_sha256 = _find_sha256()
+"""Found when the module is loaded: later, all descriptors may be in use, and an import needs one."""
+
+
 @functools.lru_cache(maxsize=8)
 def _digest(contents: tuple[bytes, ...]) -> str:
-    # hashlib brings OpenSSL, 3.4 MB of memory, which a pipe that only matches has no use for.
-    for name in ("_sha2", "_sha256", "hashlib"):
-        with suppress(ImportError):
-            sha256: Callable[[bytes], Any] = import_module(name).sha256
-            return str(sha256(b"".join(sha256(content).digest() for content in contents)).hexdigest())
-    raise AssertionError
+    return str(_sha256(b"".join(_sha256(content).digest() for content in contents)).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)

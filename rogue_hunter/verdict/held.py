@@ -142,7 +142,7 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
         who = _holder(longest, boot, known)
         cores, stuck = _work(window, longest)
         if kind == "pipe" and (max(cores, stuck) >= READING or longest.get("holder_state") == "running"):
-            continue        # a reader that runs, or queues for a CPU, empties its pipe; a short one has no row of its own
+            continue        # a reader that runs, or queues for a CPU, empties its pipe; a short one has no row
         if usual or (cores >= WORKING and kind != "mutex"):
             lost = min(LASTING * lost, LASTING_MOST_S)
         if who is not None and who.key in starved:

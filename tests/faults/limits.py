@@ -51,7 +51,7 @@ def memory(bench: Bench) -> str:
     seen = []
     for megabytes in (*range(20, 200, 6),) if bench.long else (24, 48, 72, 400):
         # The interpreter starts with its usual limit: what it cannot load is not ours to handle.
-        code = ("import resource, sys; import rogue_hunter.cli.pipe as pipe; sys.argv = sys.argv[1:];"
+        code = ("import resource, sys, unicodedata; import rogue_hunter.daemon.pipe; import rogue_hunter.cli.pipe as pipe; sys.argv = sys.argv[1:];"
                 f"resource.setrlimit(resource.RLIMIT_AS, ({megabytes << 20},) * 2); pipe.main()")
         args = ["rh-pipe", "--quiet", "--for", "0.4s", "--hz", "10", "--no-socket", "--db", bench.tmp / f"{megabytes}.db"]
         done = subprocess.run([sys.executable, "-P", "-c", code, *args], env=bench.env, capture_output=True, timeout=60,
@@ -67,11 +67,11 @@ def memory(bench: Bench) -> str:
     return ", ".join(seen)
 
 
-@case("32 descriptors", "rh-pipe with its socket and log: exit 0, every tick, 0 errors; rh-report reads it meanwhile")
+@case("40 descriptors", "rh-pipe with its socket and log: exit 0, every tick, 0 errors; rh-report reads it meanwhile")
 def descriptors(bench: Bench) -> str:
-    _works(["prlimit", "--nofile=32"])
+    _works(["prlimit", "--nofile=40"])
     database = bench.tmp / "x.db"
-    done = bench.rh("pipe", "--quiet", "--for", "1s", "--hz", "10", "--db", database, prefix=["prlimit", "--nofile=32"])
+    done = bench.rh("pipe", "--quiet", "--for", "1s", "--hz", "10", "--db", database, prefix=["prlimit", "--nofile=40"])
     clean(done.stderr, lines=0)
     assert done.returncode == 0
     told = state(database)

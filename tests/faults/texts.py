@@ -107,7 +107,7 @@ def rules_of_sudo(bench: Bench) -> str:
                 continue
             assert len(lines) == 3 and lines[0].startswith("# Written by rh-service") and lines[2] == "", name
             found = exact.fullmatch(lines[1])
-            assert found and found.group(1).split(" ")[3:] == [file] and ".." not in file, lines[1]
+            assert found and found.group(1).split(" ")[4:] == [file] and ".." not in file, lines[1]
             assert lines[1].startswith("#1000 ") or sudoers.NAME.fullmatch(user), lines[1]
             taken += 1
     assert taken > 20 and refused > 60

@@ -55,7 +55,7 @@ for _ in range(3): threading.Thread(target=wake).start()""")).pid
     target = tmp_path / "recording"
     host = LinuxHost()
     live: dict[int, Row] = {}
-    for _ in recorded(beats(4), Path("/proc"), target):
+    for _ in recorded(beats(8), Path("/proc"), target):
         live = by_pid(host.snapshot())
     host.close()
     again: dict[int, Row] = {}
