@@ -40,6 +40,7 @@ def pytest_configure() -> None:
 def _handle_signals() -> None:
     """SIGINT too: a shell that starts the run in the background has it ignored. Every child inherits what is ignored, and
     a shell cannot trap it, so it is set again after a test that ran a command in this process."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

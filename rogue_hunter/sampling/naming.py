@@ -80,8 +80,8 @@ def script_of(interpreter: str, arguments: Iterable[str]) -> str | None:
 COMM_BYTES = 15
 """Length of the kernel's short name on Linux (TASK_COMM_LEN - 1): a longer program name is cut to this."""
 
-COMMANDS = frozenset({"bench", "config", "forensics", "match", "mcp", "metrics", "pipe", "prune", "reap", "report",
-                      "sample", "score", "service", "tail", "top", "track"})
+COMMANDS = frozenset({"bench", "config", "forensics", "hub", "match", "mcp", "metrics", "pipe", "prune", "reap",
+                      "report", "sample", "score", "service", "ship", "tail", "top", "track"})
 """What follows `rh-` in the name of a command of this package. rh-check is not listed: it starts the tests."""
 OWN_NAMES = frozenset(f"rh-{name}" for name in COMMANDS)
 
