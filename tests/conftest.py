@@ -55,8 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite runs in one worker more than there are CPUs, since many tests wait for a beat or a deadline; files that
-    are named run here, as the start of workers costs more.
+    """The whole suite runs in a worker for each CPU; files that are named run here, as the start of workers costs more.
 
     worksteal keeps the tests of a file together, which share what the file prepares. `-n` on the command line comes first.
     """
@@ -64,7 +63,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return      # a worker that began workers would never come to an end of them
     if not option.usepdb and getattr(option, "numprocesses", 0) is None:
-        option.numprocesses = 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        option.numprocesses = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         option.dist = "worksteal"
 
 

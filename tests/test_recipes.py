@@ -64,7 +64,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, clean_env: Mapping[str, str])
     begun = []
     try:
         for args in (["/bin/sh", "-c", "while :; do :; done"], [at / "bin" / "rh-pipe", "-q"]):
-            begun.append(subprocess.Popen(args, env=env, cwd=at, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            begun.append(subprocess.Popen(args, env=env, cwd=at, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                          start_new_session=True))     # the loop is no part of the test run's own work
         wait_for(lambda: b'"peak_score"' in subprocess.run(
             [at / "bin" / "rh-report", "events", "--ndjson"], env=env, capture_output=True, check=False).stdout, 60)
         yield at, env, begun[0].pid

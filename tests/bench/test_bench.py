@@ -87,7 +87,7 @@ def test_a_turn_counts_the_marks_of_a_subject_that_prints_each_tick(tools: Tools
     slow = replace(subjects.added("slow=sh -c 'while :; do echo tick; echo more; sleep 0.15; done'"),
                    marker=re.compile(rb"^tick$", re.M), warm_s=0.0, warm_ms_each=0.0)
     turn = measure.take_turn(slow, context(tools, tmp_path), 1, 0, seconds=0.6)
-    assert 2 <= turn.ticks <= 4
+    assert 2 <= turn.ticks <= 5
     assert turn.window_s >= 0.13 * turn.ticks
 
 

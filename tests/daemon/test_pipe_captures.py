@@ -148,7 +148,7 @@ def test_a_storm_stays_within_its_budget(pipe: Pipe, burn: Burn, db: Path) -> No
     """One capture an hour, many that ask for one: skipped ones are reported, with the reason."""
     for _ in range(3):
         burn()
-    pipe("--for", "5s", config="per_hour = 1\nlog_entries = 0").communicate(timeout=60)
+    pipe("--for", "9s", config="per_hour = 1\nlog_entries = 0").communicate(timeout=60)
     found = {row["reason"]: row["n"] for row in wait_for(
         db, "SELECT coalesce(reason, 'made') AS reason, sum(coalesce(skipped, 1)) AS n FROM forensic_captures GROUP BY 1")}
     assert found["made"] == 1 and set(found) - {"made"} <= {"busy", "debounce", "hour_budget", "cpu_budget"} and len(found) > 1
