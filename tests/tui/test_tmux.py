@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.processes import wait_for
+
 pytest.importorskip("textual")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed: rh-top "
@@ -127,7 +129,7 @@ def test_keys(pipe: Callable[[], subprocess.Popen[bytes]], terminal: Callable[[i
     top.keys("Space")
     top.wait("PAUSED")
     top.keys("q")
-    assert "Pane is dead" in top.wait("Pane is dead")
+    wait_for(lambda: top.tmux("display-message", "-p", "#{pane_dead}").strip() == "1", 30)
 
 
 def test_terminate_under_the_guards_of_rh_reap(pipe: Callable[[], subprocess.Popen[bytes]], place: Path,
