@@ -165,7 +165,7 @@ def _what(cause: Cause, now: float) -> str:
         if while_idle:
             words.append({"realtime": "on its CPU alone, as a real-time process",
                           "affinity": "on their CPU alone: others were idle, and the processes that waited are bound"}
-                         .get(while_idle, "although other CPUs were idle (an affinity or a quota)"))
+                         .get(while_idle, "while other CPUs were idle: perhaps an affinity or a quota"))
         if n.get("unattributed_cpu_cores", 0.0) >= max(0.1, 0.3 * n.get("cpu_busy_cores", 1.0)):
             words.append(f"{cores(n['unattributed_cpu_cores'])} cores not attributed to any process")
     elif cause.resource == "memory":

@@ -170,14 +170,15 @@ def _cpu(one: Slice, limited: Collection[str], readers: Collection[int],
         found = max(0.0, part - FULL) / (1 - FULL) if part >= FULL else 0.0
         inferred.add("cpu")
     found = max(found, _late(one, part))
-    idle = idles(machine) and max(delay or 0.0, (waited or 0.0) / 1000) >= IDLE_WAIT
+    # A first tick by itself has the pressure of the seconds before it.
+    idle = one.seconds >= 1 and idles(machine) and max(delay or 0.0, (waited or 0.0) / 1000) >= IDLE_WAIT
     return found, idle, delay
 
 
 def idles(machine: Row) -> bool:
     """True when CPUs were idle all the time: no tick of the slice had all of them in use."""
-    most = max(total(machine, "cpu_busy_cores"), total(machine, "cpu_busy_cores_max"))
-    return most <= IDLE * total(machine, "cpus")
+    most = [n for n in (number(machine, "cpu_busy_cores"), number(machine, "cpu_busy_cores_max")) if n is not None]
+    return bool(most) and max(most) <= IDLE * total(machine, "cpus")
 
 
 def _late(one: Slice, part: float) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 from rogue_hunter.verdict.engine import culprits, stands_out, verdict
 from rogue_hunter.verdict.model import Cause, Slice, Verdict, Window
+from rogue_hunter.verdict.shortage import judge
 from tests.tools.windows import BOOT, GIB, MIB, START, one, process, repeat, window
 
 
@@ -757,6 +758,12 @@ def test_a_burst_on_all_cpus_is_no_idle_machine() -> None:
     rows = [process(7, "burst", cores=0.5), process(50, "player", cores=0.1, delay=0.4)]
     cause = first(verdict(window(*repeat(2, rows, cpu_busy_cores_max=2.0, **PSI))))
     assert "while_idle" not in cause.details
+
+
+def test_a_tick_by_itself_is_no_idle_machine() -> None:
+    """The first tick has the pressure of the seconds before it."""
+    rows = [process(7, "loop", cores=0.5), process(50, "player", cores=0.1, delay=0.6)]
+    assert judge(one(0, rows, **PSI), {}).idle and not judge(one(0, rows, **PSI, seconds=0.34), {}).idle
 
 
 def test_kernel_threads_are_no_victims() -> None:
