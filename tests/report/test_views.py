@@ -191,6 +191,7 @@ def test_why(report: Run) -> None:
     at = f"@{START + 25:.0f}"
     text = said(report("why", "--at", at, "--table"))
     assert text.startswith("At 2026-11-18 11:07:25: cpu: hog (pid 7) used ")
+    assert said(report("why", "--at", f"@{START:.0f}", "--table")).startswith("From 2026-11-18 11:07:00 to 2026-11-18 11:08:00: ")
     assert "the\nmachine paused 3.0s" in text or "the machine paused 3.0s" in text.replace("\n", " ")
     assert "\nLikely causes, 0 to 100 points:\n" in text and "\nNot the cause:\n" in text
     assert "\ncpu     " in text and "\npauses  " in text

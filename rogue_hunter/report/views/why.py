@@ -81,7 +81,7 @@ def _when(source: Source, found: Evidence) -> str:
     window, now = found.window, source.now
     if window.recent:
         return f"in the last {duration(now - window.since)}"
-    if found.at is not None:
+    if found.at is not None and found.at % 60:      # a time to the minute means the whole minute
         return f"at {moment(found.at, now)}"
     return period_words(window.since, window.until, now)
 
