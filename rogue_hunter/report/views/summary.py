@@ -35,6 +35,8 @@ from rogue_hunter.verdict.model import Cause, Verdict
 
 PRESENT_S = 20.0
 """A process that was active within this time before the end of the period is reported in the present tense."""
+SLIGHT = 0.1
+"""Part of what was used from which a further process is worth a line."""
 FURTHER = 3
 """Causes after the first that are listed."""
 
@@ -167,10 +169,15 @@ def _highest(found: Source, period: Period) -> Record | None:
     return max(inside, key=lambda row: float(row["score"]), default=None)
 
 
+def _slight(one: Cause) -> bool:
+    """Use of a small part of what was used, beside something larger."""
+    return one.kind == "use" and one.who is not None and one.who.share < SLIGHT
+
+
 def _text(made: Record, found: Source, period: Period, judged: Verdict, causes: list[Cause], look: Style,
           footer: bool) -> str:
     lines = [made["headline"]]
-    for one in [one for one in causes[1:] if one.kind != "own"][:FURTHER]:
+    for one in [one for one in causes[1:] if one.kind != "own" and not _slight(one)][:FURTHER]:
         lines.append(f"{'Also used' if one.kind == 'use' else 'Also'}: {title(one)}: {cause_words(one, look.now)}.")
     worst = made["worst"]
     if worst:
