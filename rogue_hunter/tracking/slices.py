@@ -144,6 +144,8 @@ class Slicer:
         self.units = Units()
         self.last: Tick | None = None
         self._slice: Slice | None = None
+        self._begin = 0.0
+        """Beginning of the last slice: no two may have the same, by which the store knows them."""
         self._complete: deque[tuple[float, float, bytes]] = deque(maxlen=KEPT)
         """Beginning and seconds of each slice, and its records as one JSON array: a third of the memory that they take
         as dicts."""
@@ -171,8 +173,11 @@ class Slicer:
         if self._slice is None:
             number = _number(closing)
             whole = not (again or self._cut or _breaks(closing))
-            begin = number if whole else closing["ts"] - (closing.get("interval_s") or 0.0)
-            self._slice = Slice(round(float(begin), 3), number, closing["boot_id"])
+            begin = round(float(number if whole else closing["ts"] - (closing.get("interval_s") or 0.0)), 3)
+            if begin == self._begin:
+                begin = round(begin + 0.001, 3)     # a tick that ends at the multiple is a slice that begins there
+            self._begin = begin
+            self._slice = Slice(begin, number, closing["boot_id"])
         self._cut = False
         self._slice.evidence += (each for each in tick.records if each["type"] in ("wait", "limit", "pause"))
         self._add(self._slice, tick, closing, again)

@@ -25,7 +25,7 @@ from tests.tools.reports import CONFIG
 from tests.tools.ticks import START, Machine
 
 SAME = ("cause", "kind", "confidence", "command", "pid", "start_ticks", "name", "victims", "own_cpu_percent", "causes")
-WHO = ("pid", "start_ticks", "command", "name", "unit")
+WHO = ("pid", "start_ticks", "command", "name", "unit", "share")
 
 
 def late(ticks: Iterator[Tick]) -> Iterator[Tick]:

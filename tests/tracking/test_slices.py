@@ -181,6 +181,19 @@ def test_a_break_ends_the_slice_early(broken: dict[str, float]) -> None:
     assert sum(m["seconds"] for m in machine[:cut]) == pytest.approx(7 / 3, abs=0.01)
 
 
+def test_no_two_slices_begin_at_the_same_time() -> None:
+    """A tick that ends at the multiple is a slice that begins there, and so does that of the pause after it; in the
+    store they were one, and the pause's culprits had other shares than the answer about the same time."""
+    ticks = ticks_of(row(7, cpu_percent=50.0), count=17)
+    pause = ticks[16].row
+    assert pause is not None and ticks[15].row is not None and ticks[15].row["ts"] == START + 5
+    pause.update(ts=START + 6.7, interval_s=1.7)
+    ticks[16].records.append({"type": "pause", "start": START + 5.34, "end": START + 6.7, "duration_s": 1.36, "cause": "cpu"})
+    made, _ = run(ticks)
+    begins = [(m["slice"], m["seconds"]) for m in of(made, "machine_slice")]
+    assert begins[-2:] == [(START + 5, 0.333), (START + 5.001, 1.7)]
+
+
 def test_another_boot_has_slices_of_its_own() -> None:
     """A recording that spans a restart of the machine: nothing of before is in the new slice."""
     ticks = ticks_of(row(7, cpu_percent=50.0), count=4) + ticks_of(row(7, cpu_percent=50.0), count=4, boot_id="b2")
