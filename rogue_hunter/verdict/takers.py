@@ -104,8 +104,7 @@ class Ledger:
                     self._add(self._nodes, key_of(row) or f"command {row.get('command')}", row, index)
             for row in one.groups if weights[index] > 0 and within is None else ():
                 # Kernel threads have nothing in common, and our own processes are not named.
-                if row.get("pid") == KTHREADD or (row.get("boot_id"), row.get("pid")) in own or \
-                        str(row["unit"]).startswith("rh-"):
+                if row.get("pid") == KTHREADD or (row.get("boot_id"), row.get("pid")) in own:
                     continue
                 self._add(self._units, (str(row.get("boot_id", "")), str(row["unit"])), row, index)
         if resource == "disk":

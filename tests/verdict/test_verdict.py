@@ -540,6 +540,16 @@ def test_units_of_kernel_threads_and_of_rogue_hunter_are_never_named() -> None:
     assert {c.who.name for c in found.causes if c.who} <= {"writer", "kworker/u8:2", "kworker/u8:3"}
 
 
+def test_a_unit_that_is_only_called_like_rogue_hunter_is_named() -> None:
+    """A name is no proof: rh-backup is no part of rogue-hunter."""
+    group = {"unit": "rh-backup.sh[7]", "name": "gzip", "pid": 7, "start_ticks": 1007, "processes": 9, "started": 20,
+             "cpu_seconds": 9.0, "run_delay_s": 5.0}
+    rows = [process(7, "sh", name="rh-backup.sh", cmdline="sh rh-backup.sh", cores=0.01), VICTIM]
+    who = first(verdict(window(*(one(n, rows, [group], cpu_busy_cores=1.9, run_delay_ms_per_s=1200.0, **PSI)
+                                 for n in range(3))))).who
+    assert who is not None and (who.name, who.root) == ("rh-backup.sh", (BOOT, 7, 1007))
+
+
 @pytest.mark.parametrize(("cores", "points"), [(0.0, 60.0), (0.5, 35.0)])
 def test_a_holder_that_works_is_less_of_a_problem(cores: float, points: float) -> None:
     """Jobs that take turns by a lock: the one that works is not stuck."""
