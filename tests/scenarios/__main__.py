@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.scenarios import catalogue, rare
+from tests.scenarios import catalogue, everyday, rare
 from tests.scenarios.judge import Mark, mark, mark_peer
 from tests.scenarios.peers import PEERS, Peers
 from tests.scenarios.scenario import Scenario, find
@@ -112,11 +112,14 @@ def play(scenario: Scenario, directory: Path, pipe: Pipe | None = None) -> tuple
 def _played(scenario: Scenario, directory: Path, pipe: Pipe, *, own: bool) -> tuple[dict[str, Mark], float]:
     stage = Stage(directory)
     try:
+        if scenario.early:
+            scenario.play(stage)
         if own:
             (directory / "pipe.pid").write_text(str(pipe.start()))
             time.sleep(SETTLE_S)
         begin = time.time()
-        scenario.play(stage)
+        if not scenario.early:
+            scenario.play(stage)
         peers = Peers(directory)
         time.sleep(scenario.seconds * 0.6)
         live = _why(scenario, pipe.ask("why"))
@@ -196,7 +199,7 @@ def main() -> int:
         for one in scenarios:
             print(f"{one.name:18} {one.kind:8} {one.what}")
         return 0
-    assert catalogue and rare
+    assert catalogue and everyday and rare
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # taken down as by Ctrl-C: no program of a scenario stays
     results: dict[str, dict[str, Mark]] = {}
     skipped: dict[str, str] = {}

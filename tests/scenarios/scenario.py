@@ -17,7 +17,8 @@ class Scenario:
     `kind`: culprit: `who` is to be named; self: its own limit holds `who` back, and no other process is to be blamed;
     `nobody`: no process is to be blamed; benign: nothing is wrong: use may be reported as use, never as trouble. `who` are
     names of which any is right (a part of the name is enough), `causes` the resources or kinds of cause of which any is
-    right. `victims` are names of processes that suffer. `play` sets it up; it runs for `seconds`, then it is ended.
+    right. `victims` are names of processes that suffer. `play` sets it up, before rh-pipe starts with `early`; it runs for
+    `seconds`, then it is ended.
     """
 
     name: str
@@ -28,17 +29,19 @@ class Scenario:
     causes: tuple[str, ...] = ()
     victims: tuple[str, ...] = ()
     seconds: float = 9.0
+    early: bool = False
 
 
 ALL: list[Scenario] = []
 
 
 def scenario(kind: str, what: str, *, who: tuple[str, ...] = (), causes: tuple[str, ...] = (),
-             victims: tuple[str, ...] = (), seconds: float = 9.0) -> Callable[[Play], Play]:
+             victims: tuple[str, ...] = (), seconds: float = 9.0, early: bool = False) -> Callable[[Play], Play]:
     """Add the function below as a scenario; its name, with dashes, is the scenario's."""
 
     def add(play: Play) -> Play:
-        ALL.append(Scenario(play.__name__.replace("_", "-"), kind, what, play, who, causes, victims, seconds))
+        ALL.append(Scenario(play.__name__.replace("_", "-"), kind, what, play, who, causes, victims, seconds,
+                            early))
         return play
 
     return add
