@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rogue_hunter.capture.spindump.decode import NAME_LIMIT, TEXT_LIMIT, timestamp
+from rogue_hunter.capture.reports.keys import int_of, loads, text_of, time_of
+from rogue_hunter.capture.spindump.decode import NAME_LIMIT
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.redact import redact
 
@@ -23,27 +24,7 @@ MAX_ERRORS = 20
 PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 """The names of syslog(3) for the priorities 0 to 7."""
 
-_I64 = 1 << 63
 _KMSG = re.compile(rb"([0-9]{1,9}),([0-9]{1,18}),([0-9]{1,18}),[^;]{0,64};(.*)$", re.DOTALL)
-
-
-def _loads(data: bytes) -> Any:
-    from rogue_hunter.stream.wire import loads
-
-    return loads(data)
-
-
-def _text(value: object, limit: int = TEXT_LIMIT) -> str | None:
-    """A text field, cut to `limit` characters; None for anything else or an empty text."""
-    return value[:limit] if isinstance(value, str) and value else None
-
-
-def _int(value: object) -> int | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        value = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
-    return value if isinstance(value, int) and -_I64 <= value < _I64 else None
 
 
 def message_text(value: object) -> str | None:
@@ -103,14 +84,14 @@ def unified(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Reco
         if data.startswith(b"Filtering the log data using"):
             continue
         try:
-            value = _loads(data)
+            value = loads(data)
         except (ValueError, RecursionError):
             yield from errors.add(number, "not JSON: not a log entry, or one that is cut off")
             continue
         if not isinstance(value, dict):
             yield from errors.add(number, "not a log entry")
         elif "finished" in value and "eventMessage" not in value:
-            finished = _int(value.get("count"))
+            finished = int_of(value.get("count"))
         elif "timestamp" not in value and "eventMessage" not in value and "processID" not in value:
             yield from errors.add(number, "JSON, but not a log entry")
         else:
@@ -153,19 +134,18 @@ def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _unified_entry(value: dict[str, Any], capture: str | None) -> Record:
-    path = _text(value.get("processImagePath"))
-    stamp = value.get("timestamp")
-    ts = timestamp(stamp.encode("utf-8", "replace")) if isinstance(stamp, str) else None
-    level, kind = _text(value.get("messageType"), 32), _text(value.get("eventType"), 64)
-    thread = _int(value.get("threadID"))
-    sender = _text(value.get("senderImagePath"))
+    path = text_of(value.get("processImagePath"))
+    level, kind = text_of(value.get("messageType"), 32), text_of(value.get("eventType"), 64)
+    thread = int_of(value.get("threadID"))
+    sender = text_of(value.get("senderImagePath"))
     return record(
-        "log_entry", capture=capture, ts=ts, source="unified", level=level.lower() if level else None,
+        "log_entry", capture=capture, ts=time_of(value.get("timestamp")), source="unified",
+        level=level.lower() if level else None,
         kind=None if kind in ("logEvent", None) else str(kind).removesuffix("Event"),
-        pid=_int(value.get("processID")), thread_id=None if thread is None else hex(thread),
-        uid=_int(value.get("userID")), command=path.rsplit("/", 1)[-1][:NAME_LIMIT] if path else None, path=path,
-        sender=sender.rsplit("/", 1)[-1] if sender else None, subsystem=_text(value.get("subsystem"), NAME_LIMIT),
-        category=_text(value.get("category"), NAME_LIMIT), mach_ticks=_int(value.get("machTimestamp")),
+        pid=int_of(value.get("processID")), thread_id=None if thread is None else hex(thread),
+        uid=int_of(value.get("userID")), command=path.rsplit("/", 1)[-1][:NAME_LIMIT] if path else None, path=path,
+        sender=sender.rsplit("/", 1)[-1] if sender else None, subsystem=text_of(value.get("subsystem"), NAME_LIMIT),
+        category=text_of(value.get("category"), NAME_LIMIT), mach_ticks=int_of(value.get("machTimestamp")),
         message=message_text(value.get("eventMessage")),
     )
 
@@ -178,7 +158,7 @@ def journal(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Reco
         if not bare or bare.startswith(b"-- "):
             continue
         try:
-            value = _loads(bare)
+            value = loads(bare)
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict) or not any(k in value for k in ("__REALTIME_TIMESTAMP", "MESSAGE", "__CURSOR")):
@@ -189,8 +169,8 @@ def journal(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Reco
 
 
 def _journal_entry(value: dict[str, Any], capture: str | None) -> Record:
-    micros = _int(value.get("__REALTIME_TIMESTAMP")) or _int(value.get("_SOURCE_REALTIME_TIMESTAMP"))
-    priority = _int(value.get("PRIORITY"))
+    micros = int_of(value.get("__REALTIME_TIMESTAMP")) or int_of(value.get("_SOURCE_REALTIME_TIMESTAMP"))
+    priority = int_of(value.get("PRIORITY"))
     message = value.get("MESSAGE")
     if isinstance(message, list):
         numbers = [b for b in message[: 4 * MESSAGE_LIMIT] if isinstance(b, int) and 0 <= b < 256]
@@ -200,8 +180,8 @@ def _journal_entry(value: dict[str, Any], capture: str | None) -> Record:
         "log_entry", capture=capture, ts=None if micros is None else micros / 1e6,
         source="kernel" if kernel else "journal",
         level=PRIORITIES[priority] if priority is not None and 0 <= priority < 8 else None,
-        pid=_int(value.get("_PID")), uid=_int(value.get("_UID")), command=_text(value.get("_COMM"), NAME_LIMIT),
-        path=_text(value.get("_EXE")), sender=_text(value.get("_SYSTEMD_UNIT") or value.get("SYSLOG_IDENTIFIER")),
+        pid=int_of(value.get("_PID")), uid=int_of(value.get("_UID")), command=text_of(value.get("_COMM"), NAME_LIMIT),
+        path=text_of(value.get("_EXE")), sender=text_of(value.get("_SYSTEMD_UNIT") or value.get("SYSLOG_IDENTIFIER")),
         message=message_text(message),
     )
 

@@ -89,7 +89,7 @@ def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> in
 
     Exit 65 for another format or a truncated file; the readable part is printed.
     """
-    from rogue_hunter.capture.reports.collect import timeline
+    from rogue_hunter.capture.reports.collect import placed, timeline
     from rogue_hunter.report.capture_text import report_text, timeline_text
     from rogue_hunter.report.render import Answer
 
@@ -117,7 +117,7 @@ def parse(files: tuple[str, ...], pids: tuple[int, ...], form: str | None) -> in
             run.say(f"{file}: {error.strerror}")  # the other reports of the directory are read
             code = run.IO_ERROR
         if form == "table" and several:
-            lines += timeline(kept)
+            lines += timeline(placed(each, Path(file)) if file != "-" else each for each in kept)
         elif form == "table":
             run.print_answer(Answer(kept, partial(report_text, kept)), form)
     if form == "table" and several:

@@ -95,9 +95,12 @@ _PROCESSES, _LOG, _FRAMES = 12, 5, 8
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], look: Style, *, right: str,
-           drop: str = "") -> str:
-    """A table without colours, in which every cell is escaped: records may come from any file."""
-    return table(heads, [[visible(cell) for cell in row] for row in rows], look, right=right,
+           drop: str = "", optional: Sequence[str] = ()) -> str:
+    """A table without colours, in which every cell is escaped: records may come from any file. Columns of `optional`
+    are left out if they are empty."""
+    keep = [i for i, head in enumerate(heads) if head not in optional or any(row[i] for row in rows)]
+    heads = [heads[i] for i in keep]
+    return table(heads, [[visible(row[i]) for i in keep] for row in rows], look, right=right,
                  drop=" ".join(head for head in drop.split() if head in heads))
 
 
@@ -198,9 +201,8 @@ def _processes(processes: Sequence[Record], threads: Sequence[Record], look: Sty
              str(p["command"]) + (" (not responding)" if p.get("unresponsive") is True else "")]
             for p in order[:_PROCESSES]]
     heads = ["PID", "ROLE", "THREADS SEEN", "THREADS", "CPU-TIME", "MEMORY", "FILES", "COMMAND"]
-    keep = [i for i, h in enumerate(heads) if h not in ("ROLE", "FILES") or any(row[i] for row in rows)]
-    made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look,
-                 right="PID THREADS CPU-TIME MEMORY FILES", drop="FILES MEMORY THREADS CPU-TIME")
+    made = _table(heads, rows, look, right="PID THREADS CPU-TIME MEMORY FILES", drop="FILES MEMORY THREADS CPU-TIME",
+                  optional=("ROLE", "FILES"))
     return made + (f"... and {len(order) - _PROCESSES} more processes\n" if len(order) > _PROCESSES else "")
 
 
@@ -224,9 +226,8 @@ def threads_text(threads: Sequence[Record], look: Style, limit: int = 0) -> str:
              clip(str(t.get("thread_name") or t.get("queue") or t.get("command") or ""), 24),
              str(t.get("blocked_by", ""))] for t in shown]
     heads = ["PID", "THREAD", "STATE", "SAMPLES", "IN", "SYSCALL", "NAME", "BLOCKED BY"]
-    keep = [i for i, h in enumerate(heads) if h not in ("SYSCALL", "BLOCKED BY") or any(row[i] for row in rows)]
-    made = _table([heads[i] for i in keep], [[row[i] for i in keep] for row in rows], look, right="PID THREAD SAMPLES",
-                  drop="SAMPLES THREAD")
+    made = _table(heads, rows, look, right="PID THREAD SAMPLES", drop="SAMPLES THREAD",
+                  optional=("SYSCALL", "BLOCKED BY"))
     return made + (f"... and {len(order) - len(shown)} more: -n 0 shows all\n" if len(order) > len(shown) else "")
 
 
@@ -282,6 +283,14 @@ def report_text(records: Sequence[Record], look: Style) -> str:
                  str(p.get("command", ""))] for p in order[:_PROCESSES]]
         parts.append(_table(["PID", "MEMORY", "PEAK", "CPU-TIME", "STATES", "KILLED", "COMMAND"], rows, look,
                             right="PID MEMORY PEAK CPU-TIME", drop="CPU-TIME PEAK STATES"))
+    tasks = of(records, "task")
+    if tasks:
+        rows = [[str(p.get("pid", "")), measure(p.get("cpu_percent"), "%"), measure(p.get("wakeups_per_s"), ""),
+                 measure(p.get("cpu_seconds"), "s"), size(p.get("memory_bytes")), str(p["command"])]
+                for p in sorted(tasks, key=_load)[:_PROCESSES]]
+        parts.append(_table(["PID", "CPU", "WAKEUPS/S", "CPU-TIME", "MEMORY", "COMMAND"], rows, look,
+                            right="PID CPU WAKEUPS/S CPU-TIME MEMORY", drop="CPU-TIME MEMORY WAKEUPS/S",
+                            optional=("CPU", "WAKEUPS/S", "CPU-TIME", "MEMORY")))
     for report in of(records, "spindump_report"):
         parts.append(_report(report, look))
     processes = of(records, "spindump_process")
@@ -293,6 +302,11 @@ def report_text(records: Sequence[Record], look: Style) -> str:
     if entries:
         parts.append("\n".join(_log_part(entries, look)[1:]) + "\n")
     return "\n".join(parts)
+
+
+def _load(task: Record) -> tuple[float, float]:
+    """The order of tasks: those that use most CPU first, by what their program prints of it."""
+    return -(task.get("cpu_percent") or 0.0), -(task.get("cpu_seconds") or 0.0)
 
 
 def _report(report: Record, look: Style) -> str:

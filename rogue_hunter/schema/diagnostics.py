@@ -7,6 +7,7 @@ from rogue_hunter.schema.field import Field
 RESOURCE_UNITS = ("cpu_seconds", "wakeups", "bytes")
 """What `amount` counts. `average` and `limit` are in percent of a core, wakeups a second, bytes a second."""
 SLEEP_KINDS = ("sleep", "wake", "dark_wake")
+TASK_SOURCES = ("powermetrics", "top", "taskinfo")
 SUSPECT_REASONS = ("unresponsive", "target", "cpu", "memory")
 """unresponsive: it did not respond, by the report. target: the subject of the report. cpu: it used most of the CPU
 time. memory: it held most of the memory."""
@@ -175,6 +176,30 @@ SLEEP_WAKE = (
     _f("charge_percent", int, "%", "charge of the battery"),
 )
 
+TASK = (
+    _CAPTURE, _NUMBER,
+    _f("source", str, "", "the program that printed it", required=True, choices=TASK_SOURCES),
+    _f("ts", float, "s", "powermetrics: epoch seconds when its sample began"),
+    _f("end_ts", float, "s", "powermetrics: epoch seconds when its sample ended"),
+    _f("duration_s", float, "s", "powermetrics: duration of its sample"),
+    _f("pid", int, "", "process id; absent for all processes that ended during the sample (DEAD_TASKS)"),
+    _f("command", str, "", "name of the process", required=True),
+    _f("parent_pid", int, "", "parent's process id"),
+    _f("state", str, "", "its state, as top names it"),
+    _f("age_s", float, "s", "time since it was started"),
+    _f("threads", int, "", "its threads"),
+    _f("cpu_percent", float, "%", "CPU usage, 100 is one core"),
+    _f("cpu_seconds", float, "s", "CPU time used so far"),
+    _f("wakeups_per_s", float, "1/s", "wakeups by interrupts"),
+    _f("wakeups_total", int, "", "wakeups by interrupts so far"),
+    _f("energy_impact", float, "", "energy, by the formula of powermetrics"),
+    _f("memory_bytes", int, "bytes", "physical footprint"),
+    _f("memory_peak_bytes", int, "bytes", "the most that it held in its life"),
+    _f("cpu_limit_percent", float, "%", "CPU usage beyond which macOS writes a resource report"),
+    _f("cpu_limit_over_s", float, "s", "time over which that limit counts"),
+    _f("wakeups_limit", float, "1/s", "wakeups beyond which macOS writes a resource report"),
+)
+
 SUSPECT = (
     _CAPTURE,
     _f("reason", str, "", "why it is named", required=True, choices=SUSPECT_REASONS, platforms="linux macos"),
@@ -200,6 +225,7 @@ RECORDS: dict[str, tuple[Field, ...]] = {
     "crash_report": CRASH_REPORT,
     "reset_report": RESET_REPORT,
     "sleep_wake": SLEEP_WAKE,
+    "task": TASK,
     "suspect": SUSPECT,
 }
 
@@ -211,5 +237,6 @@ SUMMARY: dict[str, str] = {
     "crash_report": "a program crashed: its exception, termination and stack",
     "reset_report": "the hardware recorded why the machine was restarted",
     "sleep_wake": "the machine went to sleep or woke",
+    "task": "one process in the output of powermetrics, top or taskinfo",
     "suspect": "a process that a report points at without a wait: unresponsive, busy, or large",
 }

@@ -69,7 +69,7 @@ def _reports(places: Sequence[Path] | None) -> Iterator[Finding]:
             yield Finding("warn", name, f"cannot be listed: {error.strerror} (Full Disk Access, or an administrator)")
             continue
         kinds: Counter[str] = Counter()
-        denied = refused = 0
+        denied = refused = cut = 0
         read: Callable[[Path], Iterator[dict[str, object]]] = collect.records_of
         for _, path in files[:READ_MOST]:
             try:
@@ -77,11 +77,13 @@ def _reports(places: Sequence[Path] | None) -> Iterator[Finding]:
             except OSError:
                 denied += 1
                 continue
-            whole = {kind for kind in found if kind in WHOLE or kind == "log_entry"}
+            whole = {kind for kind in found if kind in (*WHOLE, "log_entry", "task")}
             kinds.update(whole)
             refused += not whole
+            cut += bool(whole) and "error" in found
         words = ", ".join(f"{n} {kind.removesuffix('_report')}" for kind, n in sorted(kinds.items()))
         yield Finding("warn" if refused else "ok", name,
                       f"{len(files)} files; of {min(len(files), READ_MOST)}: {words or 'none read'}"
                       + (f"; {denied} denied" if denied else "")
-                      + (f"; {refused} of a kind not read" if refused else ""))
+                      + (f"; {refused} of a kind not read" if refused else "")
+                      + (f"; {cut} incomplete or in binary form only" if cut else ""))

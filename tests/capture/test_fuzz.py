@@ -1,6 +1,6 @@
 """Reports and logs that were damaged, on purpose or not: records or errors, never a traceback, never a hang.
 
-ROGUE_HUNTER_FUZZ=100000 runs that many mutations; the seed is fixed, so a failure can be run again.
+RH_LONG=1 makes 100,000 mutations, ROGUE_HUNTER_FUZZ=N makes N; the seed is fixed, so a failure can be run again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rogue_hunter.capture.spindump.lines import state_of, thread_line, wait_of
 from rogue_hunter.report.capture_text import blame_lines
 from tests.tools.spindump import SAMPLES, check, fixture
 
-ROUNDS = int(os.environ.get("ROGUE_HUNTER_FUZZ", "1500"))
+ROUNDS = int(os.environ.get("ROGUE_HUNTER_FUZZ", "100000" if "RH_LONG" in os.environ else "500"))
 
 _WORDS = (b"blocked by ", b" [", b"] (", b"[0x1] (", b"Process: ", b"  Thread 0x", b"  Binary Images:\n", b"\n",
           b"\r\n", b"\0", b"\xff\xfe", b"\x1b]0;x\x07", b"\xe2\x80\xae", b" after 99999999999999999999 hops",

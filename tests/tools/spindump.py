@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import plistlib
+import struct
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -64,6 +68,30 @@ def of(records: Iterable[Record], kind: str) -> list[Record]:
 def fixture(name: str) -> bytes:
     """The bytes of a fixture."""
     return (FIXTURES / name).read_bytes()
+
+
+def binary_report(start: float = 1893618360.0, **values: object) -> bytes:
+    """A spindump of 10 s in binary form only, written by plistlib; `values` replace or add what its root has."""
+    stamps = b"".join(struct.pack("<Hddd", 0x101, 0.0, 0.0, start + i - 978307200) for i in (0, 10))
+    table = struct.pack("<QQQ", 2, 0, len(stamps) // 2) + stamps
+    objects: list[object] = ["$null"]
+
+    def put(value: object) -> plistlib.UID:
+        objects.append(value)
+        return plistlib.UID(len(objects) - 1)
+
+    root: dict[str, object] = {}
+    objects.append(root)
+    root |= {
+        "_event": put("shutdown stall"), "_reason": plistlib.UID(0), "_hardwareModel": put("MacTest1,1"),
+        "_osProductName": put("macOS"), "_osProductVersion": put("99.1"), "_osBuildVersion": put("99A1"),
+        "_durationNote": put({"NS.string": "sampling started after 2 seconds"}), "_numActiveCPUs": 8,
+        "_attemptedSamplingInterval": 0.01, "_targetProcessId": -1,
+        "_sampleTimestamps": put(struct.pack("<QQ", 0, 1)),
+        "SerializedDataDictionary": put({"NS.keys": [put("SATimestamp")], "NS.objects": [put(table)]}), **values}
+    archive = {"$version": 100000, "$archiver": "NSKeyedArchiver", "$top": {"root": plistlib.UID(1)}, "$objects": objects}
+    packed = bytes(8) + zlib.compress(plistlib.dumps(archive, fmt=plistlib.FMT_BINARY))
+    return (b"Use spindump -i to generate textual report\n\nSpindump binary format\n" + base64.encodebytes(packed)).rstrip()
 
 
 def samples(pattern: str) -> list[Any]:

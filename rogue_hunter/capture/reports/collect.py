@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rogue_hunter.capture.reports.sleep import sleep_record
-from rogue_hunter.capture.spindump.detect import read
+from rogue_hunter.capture.spindump.detect import plain, read
+from rogue_hunter.capture.spindump.parser import BINARY_FORMAT
 from rogue_hunter.host.macos.sleepwake import SleepWakeEvent, get_recent_sleep_events
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import duration, size
@@ -91,8 +92,7 @@ def reports_between(since: float, until: float, places: Sequence[Path] | None) -
                 break
             try:
                 if at <= until:
-                    found += ({**each, "file": path.name} if each["type"] in (*WHOLE, "log_entry") else each
-                              for each in records_of(path))
+                    found += (placed(each, path) for each in records_of(path))
             except PermissionError:
                 denied += 1
             except OSError as error:
@@ -100,6 +100,14 @@ def reports_between(since: float, until: float, places: Sequence[Path] | None) -
         if denied:
             problems.append(f"{place}: {denied} reports of other users cannot be read (use an administrator)")
     return found, problems
+
+
+def placed(each: Record, path: Path) -> Record:
+    """The record with its file; a report whose own time is not known (another calendar, binary form) has the time at
+    which the file was written. Raises OSError."""
+    if each["type"] in WHOLE and "ts" not in each:
+        return {**each, "ts": written(path, path.stat()), "file": path.name}
+    return {**each, "file": path.name} if each["type"] in (*WHOLE, "log_entry") else each
 
 
 def recorded(since: float, until: float, places: Sequence[Path] | None = None,
@@ -124,9 +132,10 @@ def recorded(since: float, until: float, places: Sequence[Path] | None = None,
 def records_of(path: Path) -> Iterator[Record]:
     """The records of one report; of a text of more than TEXT_BYTES those of its beginning. Raises OSError."""
     with path.open("rb") as file:
-        start = file.read(TEXT_BYTES)
-        if start[:1] == b"{":
-            start += file.read(JSON_BYTES)
+        stream, _ = plain(file)
+        start = stream.read(TEXT_BYTES)
+        if start[:1] == b"{" or BINARY_FORMAT in start[:4096]:
+            start += stream.read(JSON_BYTES)
     yield from read(io.BufferedReader(io.BytesIO(start)), frames_of=lambda _: False)
 
 

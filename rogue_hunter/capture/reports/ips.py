@@ -9,20 +9,21 @@ The text is read as a whole: 4 MB is a large one, and no more than MAX_BYTES are
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from rogue_hunter.capture.reports.keys import int_of, loads, text_of, time_of
 from rogue_hunter.capture.reports.text import faults
-from rogue_hunter.capture.spindump.decode import NAME_LIMIT, TEXT_LIMIT, timestamp
+from rogue_hunter.capture.spindump.decode import NAME_LIMIT, TEXT_LIMIT
 from rogue_hunter.stream.tick import Record, record
 
 MAX_BYTES = 1 << 25
 MAX_FRAMES = 40
 MAX_WAITS = 20_000
 
-_I64 = 1 << 63
 _WAIT = re.compile(r"thread ([0-9]{1,20}): (.{1,1024})$", re.DOTALL)
 _HEX = re.compile(r"\s*\b(?:0x)?[0-9a-f]{7,16}\b", re.IGNORECASE)
 _BY_THREAD = re.compile(r"(?:owned by|held by|blocked on|thread) (?:thread )?(?:0x)?([0-9]{1,20})\b")
@@ -34,23 +35,6 @@ _STATES = (("TH_IDLE", "idle"), ("TH_UNINT", "uninterruptible"), ("TH_SUSP", "su
            ("TH_RUN", "running"))
 
 Json = Mapping[str, Any]
-
-
-def loads(data: bytes) -> Any:
-    """JSON of any kind. Raises ValueError or RecursionError."""
-    from rogue_hunter.stream.wire import loads as read
-
-    return read(data)
-
-
-def _text(value: object, limit: int = TEXT_LIMIT) -> str | None:
-    return value[:limit] if isinstance(value, str) and value else None
-
-
-def _int(value: object) -> int | None:
-    if isinstance(value, str):
-        value = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and -_I64 <= value < _I64 else None
 
 
 def _number(value: object) -> float | None:
@@ -66,13 +50,9 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _time(value: object) -> float | None:
-    return timestamp(value.encode("utf-8", "replace")) if isinstance(value, str) else None
-
-
 def _pages(value: object, page: int) -> int | None:
-    count = _int(value)
-    return count * page if count is not None and 0 <= count < _I64 // max(page, 1) else None
+    count = int_of(value)
+    return count * page if count is not None and 0 <= count < 2**63 // max(page, 1) else None
 
 
 def header_of(line: bytes) -> Json | None:
@@ -88,8 +68,8 @@ def header_of(line: bytes) -> Json | None:
 def common(head: Json) -> dict[str, Any]:
     """Fields of the first line that the text after it may lack."""
     return {name: value for name, value in (
-        ("ts", _time(head.get("timestamp"))), ("os_version", _text(head.get("os_version"))),
-        ("command", _text(head.get("app_name") or head.get("name"), NAME_LIMIT))) if value is not None}
+        ("ts", time_of(head.get("timestamp"))), ("os_version", text_of(head.get("os_version"))),
+        ("command", text_of(head.get("app_name") or head.get("name"), NAME_LIMIT))) if value is not None}
 
 
 def parse(head: Json, lines: Iterable[bytes], capture: str | None = None) -> Iterator[Record]:
@@ -97,16 +77,25 @@ def parse(head: Json, lines: Iterable[bytes], capture: str | None = None) -> Ite
     its kind."""
     data = bytearray()
     for line in lines:
+        if data and (following := header_of(line)) is not None:
+            yield from _parsed(head, bytes(data), capture)
+            head, data = following, bytearray()
+            continue
         data += line
         if len(data) > MAX_BYTES:
             yield _error(head, f"more than {MAX_BYTES >> 20} MB of JSON")
             return
+    yield from _parsed(head, bytes(data), capture)
+
+
+def _parsed(head: Json, data: bytes, capture: str | None) -> Iterator[Record]:
     try:
-        body = loads(bytes(data))
+        body = _dict(loads(data))
     except (ValueError, RecursionError) as error:
         yield _error(head, f"cut short or damaged JSON ({str(error)[:100]})")
         return
-    body = _dict(body)
+    if "processByPid" not in body and isinstance(body.get("macOSProcessedStackshotData"), str):
+        body = {**_nested(body["macOSProcessedStackshotData"]), **body}
     if "processByPid" in body or "panicString" in body or "macOSPanicString" in body:
         yield from _stackshot(head, body, capture)
     elif isinstance(body.get("processes"), list):
@@ -120,8 +109,20 @@ def parse(head: Json, lines: Iterable[bytes], capture: str | None = None) -> Ite
         yield _error(head, "none of the kinds that are read: crash, memory kill, panic, stackshot, resource limit")
 
 
+def _nested(encoded: str) -> Json:
+    """The stackshot within a panic of macOS: base64 of JSON, which may be compressed with bzip2; empty if it is neither
+    (of a panic within a panic there is only a sentence)."""
+    import bz2  # only Macs write such reports
+
+    try:
+        data = binascii.a2b_base64(encoded[:MAX_BYTES])
+        return _dict(loads(bz2.BZ2Decompressor().decompress(data, MAX_BYTES) if data.startswith(b"BZh") else data))
+    except (ValueError, OSError, EOFError, RecursionError):
+        return {}
+
+
 def _error(head: Json, words: str) -> Record:
-    kind = _text(head.get("bug_type"), 16)
+    kind = text_of(head.get("bug_type"), 16)
     return record("error", stage="forensics",
                   message=f"a diagnostic report (.ips{f', bug_type {kind}' if kind else ''}): {words}")
 
@@ -134,72 +135,73 @@ _MEMORY = {"free": "free", "active": "active", "inactive": "inactive", "wired": 
 
 def _jetsam(head: Json, body: Json, capture: str | None) -> Iterator[Record]:
     memory = _dict(body.get("memoryStatus"))
-    page = _int(memory.get("pageSize")) or _int(body.get("pageSize")) or 16384
+    page = int_of(memory.get("pageSize")) or int_of(body.get("pageSize")) or 16384
     victims: list[dict[str, Any]] = []
     made = 0
     for each in _list(body["processes"]):
         if not isinstance(each, dict):
             continue
         made += 1
-        fields = {"pid": _int(each.get("pid")), "command": _text(each.get("name"), NAME_LIMIT),
-                  "memory_bytes": _pages(each.get("rpages"), page), "reason": _text(each.get("reason"), 256)}
+        fields = {"pid": int_of(each.get("pid")), "command": text_of(each.get("name"), NAME_LIMIT),
+                  "memory_bytes": _pages(each.get("rpages"), page), "reason": text_of(each.get("reason"), 256)}
         if fields["reason"] and len(victims) < 64:
             victims.append({k: v for k, v in fields.items() if v is not None})
         yield record("jetsam_process", capture=capture, process=made, **fields,
                      memory_peak_bytes=_pages(each.get("lifetimeMax"), page), cpu_seconds=_number(each.get("cpuTime")),
-                     states=[s for s in map(_text, _list(each.get("states"))[:16]) if s] or None,
-                     coalition=_int(each.get("coalition")), uuid=_text(each.get("uuid"), 64))
+                     states=[s for s in map(text_of, _list(each.get("states"))[:16]) if s] or None,
+                     coalition=int_of(each.get("coalition")), uuid=text_of(each.get("uuid"), 64))
     counts = _dict(memory.get("memoryPages"))
     yield record(
-        "jetsam_report", capture=capture, ts=_time(body.get("date")) or common(head).get("ts"),
-        reason=victims[0]["reason"] if victims else _text(body.get("reason"), 256), victims=victims or None,
-        largest_process=_text(body.get("largestProcess"), NAME_LIMIT), page_bytes=page,
+        "jetsam_report", capture=capture, ts=time_of(body.get("date")) or common(head).get("ts"),
+        reason=victims[0]["reason"] if victims else text_of(body.get("reason"), 256), victims=victims or None,
+        largest_process=text_of(body.get("largestProcess"), NAME_LIMIT), page_bytes=page,
         **{f"{name}_bytes": _pages(counts.get(key), page) for name, key in _MEMORY.items()},
         compressor_bytes=_pages(memory.get("compressorSize"), page), os_version=_system(head, body),
-        hardware=_text(body.get("product")), processes=made)
+        hardware=text_of(body.get("product")), processes=made)
 
 
 def _system(head: Json, body: Json) -> str | None:
     known = body.get("osVersion")
     if isinstance(known, dict):
-        parts = [_text(known.get("train")), f"({known['build']})"[:64] if _text(known.get("build")) else None]
+        parts = [text_of(known.get("train")), f"({known['build']})"[:64] if text_of(known.get("build")) else None]
         return " ".join(p for p in parts if p) or None
-    return _text(known) or _text(body.get("build")) or _text(head.get("os_version"))
+    return text_of(known) or text_of(body.get("build")) or text_of(head.get("os_version"))
 
 
 # -- crashes -----------------------------------------------------------------------------------------------------------
 
 def _crash(head: Json, body: Json, capture: str | None) -> Record:
     exception, end, bundle = (_dict(body.get(name)) for name in ("exception", "termination", "bundleInfo"))
-    at = _int(body.get("faultingThread"))
+    at = int_of(body.get("faultingThread"))
     threads = _list(body.get("threads"))
     thread = _dict(threads[at]) if at is not None and 0 <= at < len(threads) else \
         next((each for each in threads if isinstance(each, dict) and each.get("triggered") is True), {})
-    images = [_text(_dict(each).get("name"), 128) for each in _list(body.get("usedImages"))[:10_000]]
-    why = [_text(end.get("namespace"), 64), f"code {end['code']}"[:64] if isinstance(end.get("code"), int) else None,
-           _text(end.get("indicator"), 256), *(_text(r, 256) for r in _list(end.get("reasons"))[:4]),
-           *(_text(r, 256) for r in _list(end.get("details"))[:4])]
+    images = [text_of(_dict(each).get("name"), 128) for each in _list(body.get("usedImages"))[:10_000]]
+    why = [text_of(end.get("namespace"), 64), f"code {end['code']}"[:64] if isinstance(end.get("code"), int) else None,
+           text_of(end.get("indicator"), 256), *(text_of(r, 256) for r in _list(end.get("reasons"))[:4]),
+           *(text_of(r, 256) for r in _list(end.get("details"))[:4])]
     return record(
-        "crash_report", capture=capture, ts=_time(body.get("captureTime")) or common(head).get("ts"),
-        pid=_int(body.get("pid")),
-        command=_text(body.get("procName") or head.get("app_name") or head.get("name"), NAME_LIMIT),
-        path=_text(body.get("procPath")), identifier=_text(bundle.get("CFBundleIdentifier") or head.get("bundleID")),
-        version=_text(bundle.get("CFBundleShortVersionString") or head.get("app_version")),
-        parent_pid=_int(body.get("parentPid")), parent_command=_text(body.get("parentProc"), NAME_LIMIT),
-        responsible_pid=_int(body.get("responsiblePid")),
-        responsible_command=_text(body.get("responsibleProc"), NAME_LIMIT),
-        uid=_int(body.get("userID")), start_ts=_time(body.get("procLaunch")),
-        exception=_text(exception.get("type"), 128), signal=_text(exception.get("signal"), 64),
+        "crash_report", capture=capture, ts=time_of(body.get("captureTime")) or common(head).get("ts"),
+        pid=int_of(body.get("pid")),
+        command=text_of(body.get("procName") or head.get("app_name") or head.get("name"), NAME_LIMIT),
+        path=text_of(body.get("procPath")),
+        identifier=text_of(bundle.get("CFBundleIdentifier") or head.get("bundleID")),
+        version=text_of(bundle.get("CFBundleShortVersionString") or head.get("app_version")),
+        parent_pid=int_of(body.get("parentPid")), parent_command=text_of(body.get("parentProc"), NAME_LIMIT),
+        responsible_pid=int_of(body.get("responsiblePid")),
+        responsible_command=text_of(body.get("responsibleProc"), NAME_LIMIT),
+        uid=int_of(body.get("userID")), start_ts=time_of(body.get("procLaunch")),
+        exception=text_of(exception.get("type"), 128), signal=text_of(exception.get("signal"), 64),
         termination=", ".join(w for w in why if w)[:TEXT_LIMIT] or None, thread=at,
-        thread_name=_text(thread.get("name") or thread.get("queue"), NAME_LIMIT),
+        thread_name=text_of(thread.get("name") or thread.get("queue"), NAME_LIMIT),
         frames=[_frame(_dict(f), images) for f in _list(thread.get("frames"))[:MAX_FRAMES]] or None,
-        os_version=_system(head, body), hardware=_text(body.get("modelCode")))
+        os_version=_system(head, body), hardware=text_of(body.get("modelCode")))
 
 
 def _frame(frame: Json, images: list[str | None]) -> str:
-    at = _int(frame.get("imageIndex"))
+    at = int_of(frame.get("imageIndex"))
     image = images[at] if at is not None and 0 <= at < len(images) else None
-    return f"{_text(frame.get('symbol'), 120) or '???'} ({image or '???'})"
+    return f"{text_of(frame.get('symbol'), 120) or '???'} ({image or '???'})"
 
 
 # -- panics and stackshots ---------------------------------------------------------------------------------------------
@@ -209,16 +211,16 @@ def _stackshot(head: Json, body: Json, capture: str | None) -> Iterator[Record]:
     owners: dict[str, int] = {}
     names: dict[int, str] = {}
     for key, each in by_pid.items():
-        pid = _int(_dict(each).get("pid"))
-        pid = _int(key) if pid is None else pid
+        pid = int_of(_dict(each).get("pid"))
+        pid = int_of(key) if pid is None else pid
         if pid is not None:
-            names[pid] = _text(_dict(each).get("procname"), NAME_LIMIT) or "?"
+            names[pid] = text_of(_dict(each).get("procname"), NAME_LIMIT) or "?"
             owners.update((thread, pid) for thread in _dict(_dict(each).get("threadById")))
     threads = waits = edges = 0
     for number, (key, value) in enumerate(by_pid.items(), 1):
         each = _dict(value)
-        pid = _int(each.get("pid"))
-        pid = _int(key) if pid is None else pid
+        pid = int_of(each.get("pid"))
+        pid = int_of(key) if pid is None else pid
         name = names.get(pid, "?") if pid is not None else "?"
         yield _task(number, pid, name, each, capture)
         own = dict(islice(_waits(each), MAX_WAITS))
@@ -230,13 +232,13 @@ def _stackshot(head: Json, body: Json, capture: str | None) -> Iterator[Record]:
             made = _blocker(number, pid, name, thread_id, words, owners, names, capture)
             edges += "on_pid" in made
             yield made
-    panic = _text(body.get("panicString") or body.get("macOSPanicString"), 8192)
+    panic = text_of(body.get("panicString") or body.get("macOSPanicString"), 8192)
     first = panic.strip().splitlines()[0][:TEXT_LIMIT] if panic and panic.strip() else None
     yield record(
         "spindump_report", capture=capture, format="stackshot", data_source="stackshot",
-        event="panic" if panic else "stackshot", ts=_time(body.get("date")) or common(head).get("ts"),
-        reason=first or _text(body.get("reason")), os_version=_system(head, body),
-        hardware=_text(body.get("product")), steps=1 if by_pid else None, processes=len(by_pid), threads=threads,
+        event="panic" if panic else "stackshot", ts=time_of(body.get("date")) or common(head).get("ts"),
+        reason=first or text_of(body.get("reason")), os_version=_system(head, body),
+        hardware=text_of(body.get("product")), steps=1 if by_pid else None, processes=len(by_pid), threads=threads,
         threads_aggregated=0, blockers=waits, edges=edges, lines=1, complete=True if by_pid else None,
         problems=None if by_pid else ["no list of processes: the stackshot is in binary form only"])
 
@@ -246,8 +248,8 @@ def _task(number: int, pid: int | None, name: str, each: Json, capture: str | No
     flags = _list(each.get("flags"))
     return record(
         "spindump_process", capture=capture, process=number, pid=pid, command=name,
-        memory_bytes=_int(each.get("residentMemoryBytes")), cpu_seconds=round(sum(cpu), 6) if cpu else None,
-        pageins_total=_int(each.get("pageIns")), faults_total=_int(each.get("pageFaults")),
+        memory_bytes=int_of(each.get("residentMemoryBytes")), cpu_seconds=round(sum(cpu), 6) if cpu else None,
+        pageins_total=int_of(each.get("pageIns")), faults_total=int_of(each.get("pageFaults")),
         threads_listed=len(_dict(each.get("threadById"))), suspended=True if "suspended" in flags else None,
         defunct=True if "zombie" in flags else None, sudden_termination="Dirty" if "dirty" in flags else None)
 
@@ -260,11 +262,11 @@ def _thread(number: int, pid: int | None, name: str, thread_id: str, thread: Jso
     state = next((word for flag, word in _STATES if flag in states), None)
     return record(
         "spindump_thread", capture=capture, process=number, pid=pid, command=name, thread_id=thread_id[:64],
-        thread_name=_text(thread.get("name"), NAME_LIMIT),
-        queue=_text(thread.get("dispatch_queue_label"), NAME_LIMIT),
+        thread_name=text_of(thread.get("name"), NAME_LIMIT),
+        queue=text_of(thread.get("dispatch_queue_label"), NAME_LIMIT),
         state="blocked" if wait and state == "sleeping" and _holder(wait) else state,
-        samples=1, priority=_int(thread.get("schedPriority")), base_priority=_int(thread.get("basePriority")),
-        cpu_seconds=round(sum(cpu), 6) if cpu else None, qos=_text(thread.get("qosEffective"), 64),
+        samples=1, priority=int_of(thread.get("schedPriority")), base_priority=int_of(thread.get("basePriority")),
+        cpu_seconds=round(sum(cpu), 6) if cpu else None, qos=text_of(thread.get("qosEffective"), 64),
         blocked_by=wait, wchan=hex(event[1]) if len(event) == 2 and isinstance(event[1], int) and event[1] else None)
 
 
@@ -283,7 +285,7 @@ def _blocker(number: int, pid: int | None, name: str, thread_id: str, words: str
              names: Mapping[int, str], capture: str | None) -> Record:
     """One `waitInfo`: `semaphore port 0x.. owned by pid 6`, `unknown type 17 (owner 6, ..)`."""
     by_pid, by_thread, owner = _BY_PID.search(words), _BY_THREAD.search(words), _OWNER.search(words)
-    on_pid = _int(by_pid[1]) if by_pid else None
+    on_pid = int_of(by_pid[1]) if by_pid else None
     on_thread = by_thread[1] if by_thread and by_thread[1] in owners else None
     if owner and on_pid is None and on_thread is None and int(owner[1]):
         # The number is a thread's or a process's; the stackshot lists all of both.

@@ -1,4 +1,4 @@
-"""Tables of `Key: value` lines, shared by the parsers of text reports."""
+"""Tables of `Key: value` lines and the values of JSON, shared by the parsers of reports and logs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from rogue_hunter.capture.spindump.decode import named, text
+from rogue_hunter.capture.spindump.decode import TEXT_LIMIT, named, text, timestamp
 
 Fields = dict[str, Any]
 Keys = dict[bytes, Callable[[bytes], Fields]]
@@ -44,3 +44,32 @@ def keyed(line: bytes, keys: Keys, fields: Fields) -> bool:
         if value is not None:
             fields.setdefault(name, value)
     return True
+
+
+# -- values of JSON ----------------------------------------------------------------------------------------------------
+
+_I64 = 1 << 63
+
+
+def loads(data: bytes) -> Any:
+    """JSON of any kind. Raises ValueError or RecursionError."""
+    from rogue_hunter.stream.wire import loads as read
+
+    return read(data)
+
+
+def text_of(value: object, limit: int = TEXT_LIMIT) -> str | None:
+    """A text, cut to `limit` characters; None for anything else or an empty text."""
+    return value[:limit] if isinstance(value, str) and value else None
+
+
+def int_of(value: object) -> int | None:
+    """A whole number that fits the database, also one in digits; None for anything else."""
+    if isinstance(value, str):
+        value = int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and -_I64 <= value < _I64 else None
+
+
+def time_of(value: object) -> float | None:
+    """Epoch seconds of a time with a zone, in text; None for anything else."""
+    return timestamp(value.encode("utf-8", "replace")) if isinstance(value, str) else None

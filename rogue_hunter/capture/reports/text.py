@@ -51,7 +51,8 @@ def crash(lines: Iterable[bytes], capture: str | None = None, known: dict[str, A
     """The crash_report of a crash in text form: its keys, and the stack of the thread that crashed."""
     fields: dict[str, Any] = dict(known or {})
     frames: list[str] = []
-    inside = False
+    inside = images = False
+    line = b"\n"
     for line in lines:
         bare = line[:16384].rstrip()
         if found := _CRASHED.match(bare):
@@ -66,7 +67,10 @@ def crash(lines: Iterable[bytes], capture: str | None = None, known: dict[str, A
             inside = False
         else:
             keyed(bare, CRASH, fields)
+            images = images or bare == b"Binary Images:"
     yield record("crash_report", capture=capture, **fields, frames=frames or None)
+    if not images and not line.endswith(b"\n"):
+        yield record("error", stage="forensics", message="a crash report that was cut off")
 
 
 def reset(lines: Iterable[bytes], capture: str | None = None, known: dict[str, Any] | None = None) -> Iterator[Record]:

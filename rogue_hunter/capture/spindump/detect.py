@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import zlib
@@ -11,7 +12,7 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from rogue_hunter.capture import logs
-from rogue_hunter.capture.reports import ips, logshow, sample, sleep, text
+from rogue_hunter.capture.reports import ips, logshow, sample, sleep, tasks, text
 from rogue_hunter.capture.spindump import parser
 from rogue_hunter.capture.spindump.parser import FramesOf
 from rogue_hunter.schema.capture import RECORDS
@@ -32,8 +33,7 @@ _MAGIC = (
     (b"\x28\xb5\x2f\xfd", "compressed with zstd: uncompress it first"),
     (b"bplist", "a binary property list"),
     (b"SQLite format 3", "a database"),
-    (b"\xff\xfe", "text in UTF-16: convert it to UTF-8 first"),
-    (b"\xfe\xff", "text in UTF-16: convert it to UTF-8 first"),
+    (b"<?xml", "XML, as of a property list: of powermetrics the text form is read"),
 )
 _KMSG = re.compile(rb"[0-9]{1,9},[0-9]{1,18},[0-9]{1,18},")
 _HINT_LINES = 64
@@ -41,21 +41,26 @@ _HINT_LINES = 64
 like those of a spindump."""
 
 _NAMED = re.compile(
-    rb"\s{0,16}(?:\xef\xbb\xbf)?(?:"
+    rb"\s{0,16}(?:"
     rb"(?P<sample>Analysis of sampling |Analysis Tool: *\S*/sample\s)"
     rb"|(?P<crash>Exception Type: |Crashed Thread: |Triggered by Thread: |Exception Codes: )"
     rb"|(?P<reset>Boot faults:|Boot failure count:)"
     rb"|(?P<report>Report Version: *(?:1[6-9]|[2-9][0-9])|Data Source: |Powerstats for:|Thread 0x[0-9a-f]+ "
-    rb"|End time: |Steps: |Event: )"
+    rb"|End time: |Steps: |Event: |Spindump binary format|Use spindump -i to generate textual report)"
     rb"|(?P<heap>Analysis Tool: *\S*/(?:heap|leaks|vmmap|malloc_history|stringdups)\s)"
     rb"|(?P<pmset>PM ASL data store:|Time stamp +Domain +Message|[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} "
     rb"[+-][0-9]{4} (?:Sleep|Wake|DarkWake|Assertions|PM Client Acks|Wake Requests|Start|Notification)[\s])"
-    rb"|(?P<binary>Spindump binary format|Use spindump -i to generate textual report))")
+    rb"|(?P<powermetrics>\*\*\* Sampled system activity \()|(?P<top>Processes: [0-9]{1,9} total, )"
+    rb"|(?P<taskinfo>process: \".{0,1024}\" \[[0-9]{1,10}\] \[unique ID: )"
+    rb"|(?P<fs_usage>[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3,6}  [A-Za-z_]{1,32} .{0,4096} [0-9]{1,6}\.[0-9]{6} {1,16}"
+    rb"(?:W {1,16})?\S)"
+    rb"|(?P<panic>\*\*\* Panic Report \*\*\*|panic\(cpu [0-9]{1,4} caller 0x))")
 """A line that names the kind of the file it is in."""
-_HINT = re.compile(rb"\s{0,16}(?:\xef\xbb\xbf)?(?:Report Version:|Date/Time: |Process:  )")
+_HINT = re.compile(rb"\s{0,16}(?:Report Version:|Date/Time: |Process:  )")
 _UNREAD = {
     "heap": "a report of heap, leaks or vmmap: it holds memory of one process, no stacks and no waits",
-    "binary": "a spindump in binary form only: `spindump -i FILE -stdout` prints its text",
+    "fs_usage": "a trace of fs_usage: it lists calls, no load of processes",
+    "panic": "a kernel panic as text, as macOS wrote it before 10.15",
 }
 """Kind that is recognised and not read -> the words that refuse it."""
 
@@ -85,11 +90,12 @@ def _detected(lines: Iterator[bytes], stream: BinaryIO | None, frames_of: Frames
     kind, quote, size, hint = "", b"", 0, -1
     first: ips.Json | None = None
     while (line := next(lines, None)) is not None:
+        line = line if head else line.removeprefix(codecs.BOM_UTF8)
         if stream is not None and first is None and (first := ips.header_of(line)) is not None:
             while (line := stream.readline(MAX_LOG_LINE)) and not line.strip():
                 pass
             if line.lstrip()[:1] == b"{":
-                yield from ips.parse(first, chain([line], iter(lambda: stream.read(1 << 16), b"")), capture)
+                yield from ips.parse(first, chain([line], iter(lambda: stream.readline(MAX_LOG_LINE), b"")), capture)
                 return
         head.append(line)
         size += len(line)
@@ -117,6 +123,9 @@ _READERS: dict[str, Callable[[Iterable[bytes], FramesOf | None, str | None, dict
     "reset": lambda lines, _, capture, known: text.reset(lines, capture, known),
     "ips": lambda lines, _, capture, known: ips.parse(known, lines, capture),
     "pmset": lambda lines, _, capture, known: sleep.parse(lines, capture),
+    "powermetrics": lambda lines, _, capture, known: tasks.powermetrics(lines, capture),
+    "top": lambda lines, _, capture, known: tasks.top(lines, capture),
+    "taskinfo": lambda lines, _, capture, known: tasks.taskinfo(lines, capture),
     "show": lambda lines, _, capture, known: logshow.parse(lines, capture),
     "unified": lambda lines, _, capture, known: logs.unified(lines, capture),
     "journal": lambda lines, _, capture, known: logs.journal(lines, capture),
@@ -129,7 +138,8 @@ def _bare_ips(head: list[bytes]) -> bool:
     """The JSON of an .ips file whose first line was lost."""
     start = b"".join(head)[:65536]
     return start.lstrip()[:1] == b"{" and any(key in start for key in (
-        b'"crashReporterKey"', b'"procName"', b'"largestProcess"', b'"processByPid"', b'"panicString"'))
+        b'"crashReporterKey"', b'"procName"', b'"largestProcess"', b'"processByPid"', b'"panicString"',
+        b'"macOSPanicString"', b'"macOSProcessedStackshotData"'))
 
 
 def _kind_of_one(line: bytes) -> str:
@@ -262,8 +272,8 @@ class Problem:
 
 
 def plain(stream: io.BufferedReader, limit: int = MAX_UNPACKED) -> tuple[io.BufferedReader, Problem]:
-    """The stream as text with line feeds: gzip is unpacked up to `limit` bytes; carriage returns end the lines of a
-    file that has no line feeds.
+    """The stream as UTF-8 with line feeds: gzip is unpacked up to `limit` bytes, UTF-16 is decoded, carriage returns
+    end the lines of a file that has no line feeds.
 
     The stream ends where unpacking fails; the Problem has the reason. Raises nothing itself.
     """
@@ -272,17 +282,26 @@ def plain(stream: io.BufferedReader, limit: int = MAX_UNPACKED) -> tuple[io.Buff
         import gzip
 
         stream = _buffered(_Unpacked(gzip.GzipFile(fileobj=stream), limit, problem))
-    if _carriage_returns(stream.peek(_BUFFER)):
-        stream = _buffered(_Translated(stream))
+    start = stream.peek(_BUFFER)
+    if wide := _utf_16(start[:64]):
+        decode = codecs.getincrementaldecoder(wide)("replace").decode
+        stream = _buffered(_Translated(stream, lambda data: decode(data, not data).encode("utf-8", "replace")))
+        start = stream.peek(_BUFFER)
+    if b"\r" in start and b"\n" not in start:
+        stream = _buffered(_Translated(stream, lambda data: data.replace(b"\r", b"\n")))
     return stream, problem
+
+
+def _utf_16(start: bytes) -> str:
+    """The name of this encoding, by the mark at the start or by Latin letters; empty for any other."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    empty = [len(start) > 1 and not any(start[at::2]) for at in (0, 1)]
+    return "" if empty[0] == empty[1] else "utf-16-be" if empty[0] else "utf-16-le"
 
 
 def _buffered(raw: io.RawIOBase) -> io.BufferedReader:
     return io.BufferedReader(raw, _BUFFER)
-
-
-def _carriage_returns(start: bytes) -> bool:
-    return b"\r" in start and b"\n" not in start
 
 
 class _Filter(io.RawIOBase):
@@ -330,13 +349,16 @@ class _Unpacked(_Filter):
 
 
 class _Translated(_Filter):
-    """Carriage returns as line feeds."""
+    """Each piece of a stream as `change` makes it, at most three times as long."""
 
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self._stream = stream
+    def __init__(self, stream: io.BufferedReader, change: Callable[[bytes], bytes]) -> None:
+        self._stream, self._change = stream, change
 
     def _more(self, size: int) -> bytes:
-        return self._stream.read1(size).replace(b"\r", b"\n")
+        while data := self._stream.read1(max(1, size // 3)):
+            if changed := self._change(data):
+                return changed
+        return b""
 
 
 _QUOTED = re.compile(rb"((?:> ?){1,8})(?:Report Version:|Date/Time: |Process:  |Data Source: |Powerstats for:)")

@@ -356,8 +356,6 @@ _REPORT_KEYS: Keys = {
 def report_line(line: bytes, fields: Fields, extra: dict[str, str]) -> bool:
     """Read one line of the report's header; False when it is not `Key: value`."""
     stripped = line[:16384].rstrip()
-    if stripped.startswith(b"\xef\xbb\xbf"):
-        stripped = stripped[3:]
     found = KEY.match(stripped)
     if found is None:
         if stripped.startswith((b"Heavy format", b"Timeline format")):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from rogue_hunter.capture.spindump import binary
 from rogue_hunter.capture.spindump.decode import MAX_FRAMES, Stack, frame_text, named, text
 from rogue_hunter.capture.spindump.lines import (
     State,
@@ -82,6 +83,8 @@ class Report:
     idle_threads: int = 0
     in_section: bool = False
     binary: bool = False
+    encoded: bytearray = field(default_factory=bytearray)
+    """The base64 of a report that has its binary form only."""
     lines: int = 0
     page_bytes: int = 4096
     sections: list[str] = field(default_factory=list)
@@ -251,11 +254,16 @@ def finish(report: Report, capture: str | None, *, ended: bool) -> Iterator[Reco
             "resource_report", capture=capture, processes=report.powerstats, lines=report.lines,
             header=report.extra or None,
             **{name: value for name, value in report.fields.items() if name in _OWN_OF_RESOURCE})
+        if not ended:
+            yield record("error", stage="forensics", line=report.lines, message="a resource report that was cut off")
         if not report.processes:
             return
     if not report.processes:
         complete = False
-        problem(report, "it has its binary form only: `spindump -i FILE -stdout` prints the text" if report.binary
+        known = binary.header(report.encoded)
+        report.extra.update(known.pop("header", {}))
+        report.fields = {**known, **report.fields}
+        problem(report, "a spindump in binary form only: `spindump -i FILE -stdout` prints its text" if report.binary
                 else "no line `Process:`")
     cpus, sampled = report.fields.get("cpus"), report.fields.get("sampled_s") or report.fields.get("duration_s")
     if report.idle_seconds and isinstance(cpus, int) and report.idle_threads >= cpus and isinstance(sampled, float):
@@ -331,6 +339,8 @@ class _Parser:
             self.held = line
         elif not self.report.binary:
             self._section(line)
+        elif not self.report.processes and len(self.report.encoded) < binary.MAX_TEXT:
+            self.report.encoded += line.strip()
 
     def _take(self, line: bytes) -> Iterator[Record]:
         report = self.report
@@ -362,8 +372,8 @@ class _Parser:
         """The records that are open at the end of the input; `last` is its last line."""
         yield from self._close()
         report = self.report
-        ended = last.endswith(b"\n") or not last.strip() or report.binary
-        if report.last_images and not report.sections and not ended and report.processes and not _whole_image(last):
+        ended = last.endswith(b"\n") or not last.strip() or report.binary or _whole_image(last)
+        if report.last_images and not report.sections and not ended and report.processes:
             report.last_images = False  # cut off inside of the last list of images
         yield from finish(report, self.capture, ended=ended)
 

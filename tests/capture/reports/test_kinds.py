@@ -10,7 +10,7 @@ import pytest
 from rogue_hunter.capture.blame import blame
 from rogue_hunter.capture.spindump.detect import read, reports
 from rogue_hunter.capture.suspects import suspects
-from tests.tools.spindump import FIXTURES, Record, check, of, parsed, samples
+from tests.tools.spindump import FIXTURES, SAMPLES, Record, binary_report, check, of, parsed, samples
 
 MAC = FIXTURES / "mac"
 
@@ -221,6 +221,59 @@ def test_logs_as_text() -> None:
     has(other, level="error", subsystem="com.example.sync", message="cannot connect")
 
 
+def test_powermetrics() -> None:
+    """Columns by their titles, a name with a number, the processes that ended; no row of all or of a coalition."""
+    crawler, window, dead, again, helper = mac("powermetrics")
+    has(crawler, type="task", source="powermetrics", process=1, pid=4711, command="Crawler 12 Helper", cpu_percent=98.55,
+        wakeups_per_s=2450.61, energy_impact=2053.47, ts=1893618175.0, end_ts=1893618180.0, duration_s=5.0)
+    assert (window["pid"], dead["command"], dead.get("pid")) == (178, "DEAD_TASKS", None)
+    has(again, pid=4711, command="Crawler 12 Helper", cpu_percent=89.99, energy_impact=1999.0, wakeups_per_s=None)
+    has(helper, pid=4712, process=2)
+
+
+def test_top() -> None:
+    """Each sample has its own columns."""
+    crawler, window, _, again = mac("top")
+    has(crawler, source="top", pid=4711, command="Crawler 12 Helpe", cpu_percent=98.5, cpu_seconds=754.56, threads=15,
+        memory_bytes=1228 << 20, parent_pid=1, state="running", ts=None)
+    has(window, cpu_seconds=3723.0, memory_bytes=120 << 10)
+    has(again, process=1, pid=4711, command="Crawler 12 Helpe", cpu_percent=99.0, memory_bytes=None)
+
+
+def test_taskinfo() -> None:
+    """A process with macOS's own limits; the lines of its threads are not its own."""
+    launchd, crawler = mac("taskinfo")
+    has(launchd, source="taskinfo", pid=1, command="launchd", age_s=216.0, cpu_seconds=2.370602, threads=2,
+        memory_bytes=round(12.23 * 2**20), memory_peak_bytes=round(12.36 * 2**20), wakeups_total=21, wakeups_limit=150.0,
+        cpu_limit_percent=None)
+    has(crawler, pid=4711, command='Crawler" [12] Helper', cpu_seconds=3101.25, memory_peak_bytes=5 << 28, threads=None,
+        wakeups_limit=None, cpu_limit_percent=50.0, cpu_limit_over_s=180.0)
+
+
+def test_binary_form() -> None:
+    """What the binary form says about the report as a whole, and an error that names the form."""
+    report, error = parsed(binary_report())
+    has(report, type="spindump_report", binary=True, event="shutdown stall", ts=1893618360.0, end_ts=1893618370.0, steps=2,
+        duration_s=10.0, os_version="macOS 99.1 (Build 99A1)", hardware="MacTest1,1", cpus=8, interval_ms=10.0, pid=None,
+        reason=None, header={"Duration note": "sampling started after 2 seconds"}, processes=0, complete=False)
+    assert "a spindump in binary form only" in error["message"]
+    cut, error = parsed(binary_report()[:300])
+    has(cut, binary=True, event=None, processes=0)
+    assert "a spindump in binary form only" in error["message"]
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the folder of real samples is not here")
+def test_real_binary_form() -> None:
+    """The binary form of a real report says the same as its text."""
+    data = (SAMPLES / "spindump" / "macos-10.14.5-sysdiagnose-heavy-x86_64-r28.txt").read_bytes()
+    told = of(parsed(data), "spindump_report")[0]
+    (found, _) = parsed(data[data.index(b"Spindump binary format"):])
+    for name in ("hardware", "cpus", "steps", "interval_ms"):
+        assert found[name] == told[name]
+    assert abs(found["ts"] - told["ts"]) < 1 and abs(found["end_ts"] - told["end_ts"]) < 1
+    assert found["os_version"] == told["os_version"]
+
+
 @pytest.mark.parametrize("path", samples("pmset/*"))
 def test_real_sleep_logs(path: Path) -> None:
     """pmset's log is a kind of file: as many sleeps and wakes as lines of these domains."""
@@ -233,7 +286,9 @@ def test_real_sleep_logs(path: Path) -> None:
 
 @pytest.mark.parametrize(("data", "words"), [
     (b"Process:         tool [5]\nPath: /x\nAnalysis Tool:   /usr/bin/heap \n", "a report of heap"),
-    (b"Use spindump -i to generate textual report\n\nSpindump binary format\nYnBsaXN0\n", "binary form only"),
+    (b"12:00:00.123456  open              F=5  (R_____)  /x        0.000012   tool.123\n", "a trace of fs_usage"),
+    (b"Anonymous UUID: 1\n\n*** Panic Report ***\npanic(cpu 0 caller 0xffffff80)\n", "a kernel panic as text"),
+    (b"<?xml version='1.0'?>\n<plist><dict/></plist>\n", "XML"),
     (b'{"bug_type":"999"}\n{"other": 1}\n', "bug_type 999"),
     (b'{"bug_type":"298"}\n{"processes": [', "cut short"),
 ])
@@ -248,7 +303,7 @@ def test_the_kind_follows_from_the_content() -> None:
     kinds = {"Crawler": "resource_report", "Burner": "resource_report", "Writer": "resource_report",
              "Editor": "spindump_report", "JetsamEvent": "jetsam_report", "Crashy": "crash_report",
              "Older": "crash_report", "panic": "spindump_report", "ResetCounter": "reset_report",
-             "log": "log_entry", "pmset": "sleep_wake"}
+             "log": "log_entry", "pmset": "sleep_wake", "powermetrics": "task", "top": "task", "taskinfo": "task"}
     for path in MAC.iterdir():
         last = parsed(path.read_bytes())[-1]
         assert kinds[path.name.split("_")[0].split("-")[0]] == last["type"], path.name

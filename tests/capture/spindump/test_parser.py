@@ -276,7 +276,6 @@ def test_the_same_pid_twice_and_threads_without_a_process() -> None:
 
 @pytest.mark.parametrize(("data", "words"), [
     (b"", "empty"), (b"\x1f\x8b\x08aaaa", "gzip"), (b"\0\1\2\3" * 100, "binary"), (b"hello\nworld\n", "not a spindump"),
-    (b"\xff\xfeD\0a\0t\0e\0", "UTF-16"),
     (b'{"bug_type":"210"}\n{}\n', ".ips"), (b"bplist00", "property list"),
 ])
 def test_what_is_no_report_is_refused_in_one_line(data: bytes, words: str) -> None:

@@ -15,6 +15,7 @@ from rogue_hunter.service.macos_check import findings
 from rogue_hunter.service.manager import Done
 from tests.capture.reports.test_kinds import MAC
 from tests.macos.fake import Fake
+from tests.tools.spindump import binary_report
 
 ME = (f"process me pid=self ppid={os.getppid()} uid=self cpu=real running=1 footprint=30000000 path=/usr/bin/python3 "
       "tstates=RW instructions=5 cycles=6 energy=1e9 {} args=python3|x\n")
@@ -84,6 +85,7 @@ def test_it_can_be_shared(tmp_path: Path) -> None:
     for i, file in enumerate(sorted(MAC.iterdir())):
         (place / f"{i}-{Path.home().name}-{file.name}").write_bytes(file.read_bytes())
     (place / "other.txt").write_text("hello\n")
+    (place / "stall.shutdownStall").write_bytes(binary_report())
 
     def run(argv: Sequence[str]) -> Done:
         answers = {"info": "tailspin has been disabled (default behavior)\n", "log": (
@@ -97,7 +99,8 @@ def test_it_can_be_shared(tmp_path: Path) -> None:
     assert "tailspin" in told(result, "warn") and "disabled, the default" in text
     assert "runs = 2; last terminating signal = Killed: 9" in text and "1 lines, 1 sleep" in text
     files = len(list(MAC.iterdir()))
-    assert f"{files + 1} files; of {files + 1}: 2 crash, 1 jetsam" in text and "1 of a kind not read" in text
+    assert f"{files + 2} files; of {files + 2}: 2 crash, 1 jetsam" in text and "3 spindump, 3 task; 1 of a kind not" in text
+    assert "1 incomplete or in binary form only" in text
     assert "no such directory" in text and result.lines()[-1] == "verdict: degraded"
 
 
