@@ -19,9 +19,10 @@ this minimum: 10 cores of 256 are judged by their share.
 A process at nice 15 or more, or with the policy SCHED_IDLE, yields to others: its CPU use counts by half (`nice_weight`
 is 0.5, 10 points less), and the pressure of others is not counted against it.
 
-Only what can have changed is scored again: rows that changed, and processes whose averages still fall. A process
-that does nothing and holds less memory than its fair share keeps its row until the row changes or the scale (scarcity
-times N) has moved by a twelfth.
+Only what can have changed is scored again: rows that changed, and processes whose averages still move. A low score that
+comes out the same makes no new row for up to a second: its shares are those of the row that stands. A process that does
+nothing and holds less memory than its fair share keeps its row until the row changes or the scale (scarcity times N)
+has moved by a twelfth.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ _YIELDS_FROM = 15
 
 _SCALE_STEPS = 8
 """Steps of the scale of memory in one doubling: 2 ** (1/8) is 1.09, or 1.25 points."""
+
+LOW = 20
+"""Scores below this are far from any band that is shown."""
+LOW_S = 0.9
+"""How long a row with such a score stands: a second, less what beats are late."""
 
 Flows = tuple[float | None, float | None, float | None, float | None]
 """Averages of cpu (cores), gpu (s/s), disk (bytes/s), wakeups (1/s)."""
@@ -79,6 +85,8 @@ class ShareModel:
         self._ran: dict[Key, float] = {}
         self._large: set[Key] = set()
         self._scored: set[Key] = set()
+        self._made: dict[Key, float] = {}
+        """When the row of a process with a low score was made, in seconds of the monotonic clock."""
         self._map = RowMap()
         self._n: float | None = None
         self._pressures: dict[str, float] = {}
@@ -99,10 +107,22 @@ class ShareModel:
         scope = self._scope(closing, n, dt)
         every = scope.scale != self._scale or tick.partial or not self._map.rows
         self._scale = scope.scale
-        changed = self._map.update(
-            processes, moved | self._scored, gone,
-            lambda key, row: self._row(row, self._flows.get(key, _IDLE if key in self._known else _UNKNOWN), scope),
-            every=every)
+        now, before, fresh = closing.get("mono_ns", 0) / 1e9, self._map.rows, tick.changed
+
+        def made(key: Key, row: Row) -> Row:
+            flows = self._flows.get(key, _IDLE if key in self._known else _UNKNOWN)
+            scored = self._times(row, flows, scope)
+            value = round(points(scored[0]))
+            if value >= LOW:
+                self._made.pop(key, None)
+            elif key not in fresh and not every and key in before and before[key]["score"] == value \
+                    and now - self._made.get(key, 0.0) < LOW_S:
+                return before[key]
+            elif value or key in self._flows:
+                self._made[key] = now
+            return self._row(row, flows, scope, value, *scored)
+
+        changed = self._map.update(processes, moved | self._scored, gone, made, every=every)
         rows = self._map.rows
         for key in changed:
             (self._scored.add if rows[key]["score"] else self._scored.discard)(key)
@@ -136,6 +156,7 @@ class ShareModel:
             )
             if self._decayed(new, use):
                 flows.pop(key, None)
+                self._made.pop(key, None)
             else:
                 flows[key] = new
         return moved
@@ -215,8 +236,9 @@ class ShareModel:
 
     # -- one row -------------------------------------------------------------------------------------------------
 
-    def _row(self, row: Row, flows: Flows, scope: Scope) -> Row:
-        """A copy of the row with its score."""
+    def _times(self, row: Row, flows: Flows, scope: Scope) -> tuple[float, int, list[float | None]]:
+        """How many fair shares of a resource the process uses at most, of which one (-1: none), and its share of
+        each."""
         memory = row.get("memory_bytes")
         shares: list[float | None] = [None] * 5
         best, dominant = 0.0, -1
@@ -240,7 +262,11 @@ class ShareModel:
             shares[_MEMORY] = part
             if part * factors[_MEMORY] > best:
                 best, dominant = part * factors[_MEMORY], _MEMORY
-        value = round(points(best))
+        return best, dominant, shares
+
+    def _row(self, row: Row, flows: Flows, scope: Scope, value: int, best: float, dominant: int,
+             shares: list[float | None]) -> Row:
+        """A copy of the row with its score."""
         out = row.copy()
         out["model"] = "share"
         out["score"] = value
@@ -261,6 +287,7 @@ class ShareModel:
         self._ran.pop(key, None)
         self._large.discard(key)
         self._scored.discard(key)
+        self._made.pop(key, None)
 
 
 class Scope:

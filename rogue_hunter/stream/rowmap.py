@@ -46,6 +46,8 @@ class RowMap:
             if row is None:
                 continue
             made, known = make(key, row), before.get(key)
+            if made is known and (rows is before or key in rows):
+                continue
             if known is None or known != made:
                 changed.add(key)
             elif rows is before or key in rows:

@@ -711,11 +711,12 @@ def test_the_first_use_counts_for_the_time_it_lasted() -> None:
     ("cpu_percent", 100.0, "cpu"), ("gpu_ms_per_s", 1000.0, "gpu"), ("disk_bytes_per_s", 100e6, "disk"),
     ("wakeups_per_s", 2000.0, "wakeups")])
 def test_what_falls_below_a_thousandth_of_its_floor_is_0(rate: str, value: float, name: str) -> None:
-    """exp(-6.9) is 0.00101, exp(-7) is 0.00091: after 7 s the share is 0 and the row stands."""
+    """exp(-6.5) is 0.0015 and exp(-7) 0.00091: after 7 s the share is 0 and the row stands. In between, a score of 0
+    makes no new row for a second."""
     loud, quiet = row(1, **{rate: value}), row(1, **{rate: 0.0})
     ticks = score([at(0, 0, [loud], [loud]), at(1, 6.5, [quiet], [quiet], interval_s=6.5),
                    at(2, 6.9, [quiet], interval_s=0.4), at(3, 7.0, [quiet], interval_s=0.1), at(4, 8.0, [quiet])])
-    assert [t.processes[key(loud)].get(f"{name}_share") for t in ticks] == [1.0, 0.0015, 0.00101, None, None]
+    assert [t.processes[key(loud)].get(f"{name}_share") for t in ticks] == [1.0, 0.0015, 0.0015, None, None]
     assert ticks[4].processes[key(loud)] is ticks[3].processes[key(loud)] and ticks[4].changed == set()
 
 

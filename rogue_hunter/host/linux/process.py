@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ from rogue_hunter.stream.tick import Row
 USUAL_STATES = frozenset({b"R", b"S", b"D", b"T", b"Z", b"I"})
 """The letters that follow from `state`."""
 
+_ASLEEP = frozenset({b"S", b"I"})
+
 _USUAL_POLICY = "other"
 
 SHARED_LEAST = 64 << 20
@@ -44,6 +47,13 @@ STAT_MAX = 1024
 """52 fields of at most 20 digits and a name of 64 bytes are at most 1,172 bytes; real ones are under 400."""
 STATUS_MAX = 4096
 IO_MAX = 512
+
+LIGHT_CORES = 0.005
+"""A process that uses less of a core than this, sleeps, and waits for no disk and no children is light: it is read once
+a second and not at every tick in which it ran. It scores 20 of 100 at most, and could read 5 MB/s at most."""
+LIGHT_DISK_BYTES_PER_S = 1e6
+LIGHT_AGE_S = 3.0
+"""A younger one may become another program at any moment."""
 
 _RATES = {
     "cpu_percent": "cpu_seconds_total", "pageins_per_s": "pageins_total", "faults_per_s": "faults_total",
@@ -113,6 +123,7 @@ class Process:
         "kernel_thread",
         "key",
         "leader_ended",
+        "light",
         "own",
         "read_ns",
         "reaped",
@@ -150,6 +161,8 @@ class Process:
         self.counters: Counters | None = None
         self.reaped = False
         """It waited for a child between its last two readings."""
+        self.light = False
+        """Its row stands for up to a second, whether it runs or not: see LIGHT_CORES."""
         self.read_ns = 0
         """Clock of the last full reading."""
         self.seen_ns = 0
@@ -214,6 +227,11 @@ class Process:
         cores = self._add_rates(row, now, r)
         last = self.counters
         self.reaped = last is not None and now.children_faults > last.children_faults
+        self.light = (self.own and "cpu_percent" in row) or (
+            last is not None and now.clock_ns is not None and not self.reaped and cores < LIGHT_CORES
+            and stat.state in _ASLEEP and not row.get("pageins_per_s")
+            and row.get("disk_bytes_per_s", 0.0) < LIGHT_DISK_BYTES_PER_S
+            and r.uptime_s - self.started_s >= LIGHT_AGE_S)
         self.counters = now
         self.threads = stat.threads
         self.read_ns, self.seen_ns = r.now_ns, r.gate_ns
@@ -324,7 +342,7 @@ class Process:
                 age = max(age, 1 / HZ)
                 return age, age
             return 0.0, 0.0
-        if self.own:
+        if self.own or self.light:
             return (r.gate_ns - self.seen_ns) / 1e9, (r.now_ns - self.read_ns) / 1e9
         since = (r.gate_ns - max(self.seen_ns, r.before_ns)) / 1e9
         if self.counters.clock_ns is not None or self.counters.run_ns is not None:
@@ -340,6 +358,20 @@ class Process:
             if name in row or total in row:
                 row[name] = 0.0
         self.row = row
+        self.light = False
+
+    def stands(self, value: int | bytes, now_ns: int) -> bool:
+        """True while a light process, by the `value` of its gate, has used no more than a light one does."""
+        return self.light and (self.own or self._used_ns(value) < LIGHT_CORES * (now_ns - self.seen_ns))
+
+    def _used_ns(self, value: int | bytes) -> float:
+        """CPU time since the last reading, by the CPU clock; infinite for another gate."""
+        known = None if self.counters is None else self.counters.clock_ns
+        return inf if known is None or isinstance(value, bytes) else value - known
+
+    def rests(self, value: int | bytes) -> bool:
+        """False for a light process that has run since its last reading, by the `value` of its gate."""
+        return not self.light or not 0 < self._used_ns(value) < inf
 
     def add_thread_sums(self, root: Path, now_ns: int) -> None:
         """Add to the row what all threads together waited, switched and woke up."""

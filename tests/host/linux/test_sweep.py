@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.host.linux.host import OWN_EVERY_NS, LinuxHost
+from rogue_hunter.host.linux.host import LIGHT_EVERY_NS, LinuxHost
 from rogue_hunter.host.linux.machine import CALM_NS, Machine
 from rogue_hunter.host.linux.table import CALM_SWEEP_S, SWEEP_S, Sweep
 from tests.tools.processes import Tree
@@ -95,7 +95,7 @@ def test_no_pressure_no_calm(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a /proc")
 def test_our_own_row_is_made_once_a_second() -> None:
-    """We run at every beat: the row stands until OWN_EVERY_NS have passed, and its rate is that of the whole time."""
+    """We run at every beat: the row stands until LIGHT_EVERY_NS have passed, and its rate is that of the whole time."""
     now = 10**12
     host = LinuxHost(mono=lambda: now)
     try:
@@ -115,6 +115,6 @@ def test_our_own_row_is_made_once_a_second() -> None:
         before, after = rows[3], rows[6]
         spent = after["cpu_seconds_total"] - before["cpu_seconds_total"]
         assert abs(after["cpu_percent"] - 100 * spent / 1.0) < 2.1  # 10 ms more or less in a second, twice
-        assert OWN_EVERY_NS > 2 * 333_333_333
+        assert LIGHT_EVERY_NS > 2 * 333_333_333
     finally:
         host.close()

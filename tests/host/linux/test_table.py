@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rogue_hunter.host.linux import host, table
-from rogue_hunter.host.linux.host import OWN_EVERY_NS, LinuxHost
+from rogue_hunter.host.linux.host import LIGHT_EVERY_NS, LinuxHost
 from rogue_hunter.host.linux.table import LIST_EVERY, SWEEP_S
 from rogue_hunter.host.linux.threads import THREADS_MAX
 from rogue_hunter.host.protocol import Snapshot
@@ -282,7 +282,7 @@ def test_our_own_row_is_kept_for_two_beats_of_three(kept: Kept) -> None:
         rows.append(by_pid(shot)[own])
         said.append((shot.active, round(shot.cpu_cores or 0.0, 3)))
     new = [i for i in range(10) if i == 0 or rows[i] is not rows[i - 1]]
-    assert new == [0, 3, 6, 9] and 2 * 0.3e9 < OWN_EVERY_NS < 3 * 0.3e9
+    assert new == [0, 3, 6, 9] and 2 * 0.3e9 < LIGHT_EVERY_NS < 3 * 0.3e9
     assert {row["cpu_percent"] for row in rows} == {33.33}
     assert said == [(1, 0.333)] * 10
     idle = kept.take(0.3)
