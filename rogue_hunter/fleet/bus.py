@@ -160,9 +160,14 @@ class Bus:
         self._last: BaseException | None = None
         self._listening: list[tuple[str, Callable[[bytes], Awaitable[None]]]] = []
         self._pull: Any = None
+        self._connecting, self._refused = asyncio.Lock(), asyncio.Event()
 
     async def connect(self) -> Any:
-        """The client, connected."""
+        """The client, connected. Callers at the same time share one connection."""
+        async with self._connecting:
+            return await self._connected()
+
+    async def _connected(self) -> Any:
         if self._client is not None and not self._client.is_closed:
             return self._client
         try:
@@ -186,18 +191,31 @@ class Bus:
         if (context := tls(self._access)) is not None:
             more["tls"] = context
         self._last, self._pull = None, None
+        self._refused.clear()
+        attempt = asyncio.create_task(client.connect(
+            list(self._access.servers), error_cb=self._failed, name=f"rogue-hunter {self._name}", connect_timeout=5,
+            allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0.2,
+            inbox_prefix=f"_INBOX.{self._name}", **more))
+        refused = asyncio.create_task(self._refused.wait())     # nats-py waits for ever for the end of a refused TLS
         try:
-            await asyncio.wait_for(client.connect(
-                list(self._access.servers), error_cb=self._failed, name=f"rogue-hunter {self._name}", connect_timeout=5,
-                max_reconnect_attempts=1, reconnect_time_wait=0.2, inbox_prefix=f"_INBOX.{self._name}", **more), 15)
+            await asyncio.wait((attempt, refused), timeout=15, return_when=asyncio.FIRST_COMPLETED)
+            if not attempt.done():
+                raise TimeoutError
+            attempt.result()
         except Exception as error:
             self._check(error)
             cause = self._cause(error)
             with suppress(Exception):
-                await client.close()
-            code = CONFIG_ERROR if _decisive(cause) else UNAVAILABLE
+                await asyncio.wait_for(client.close(), 0.2)
+            # Of several servers another one may be in order: the next attempt takes them in another order.
+            code = CONFIG_ERROR if _decisive(cause) and len(self._access.servers) == 1 else UNAVAILABLE
             raise BusError(f"{self._access.where()}: {explain(cause)}", code) from None
-        client.options["max_reconnect_attempts"] = -1   # from now on the connection is made again by itself
+        finally:
+            attempt.cancel()
+            refused.cancel()
+        # From now on the connection is made again by itself; before, that would race with the first attempt.
+        client.options["allow_reconnect"] = True
+        client.options["max_reconnect_attempts"] = -1
         client.options["reconnect_time_wait"] = 0.5
         self._client = client
         for subject, call in self._listening:
@@ -207,6 +225,8 @@ class Bus:
     async def _failed(self, error: BaseException) -> None:
         if self._last is None or not _decisive(self._last):     # what follows a refusal is a closed connection
             self._last = error
+        if _decisive(error):
+            self._refused.set()
         self._report(explain(error))
 
     @staticmethod

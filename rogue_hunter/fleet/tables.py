@@ -135,6 +135,56 @@ KEY = (_extra("host_id", str, "identity of the host"), _extra("row", int, "numbe
        Field("received", float, "s", "epoch seconds by the clock of the server when the message was stored", "hub"))
 """The columns that every stored table begins with."""
 
+
+@dataclass(frozen=True, slots=True)
+class Rollup:
+    """A small table that is kept while rows arrive, so that a question about a month reads little.
+
+    `keys`: name -> type and SQL over a row `e` of `source`; `measures`: name -> min or max, type and SQL. Only minima
+    and maxima: with them a row that arrives twice changes nothing.
+    """
+
+    name: str
+    source: Table
+    keys: Mapping[str, tuple[type, str]]
+    measures: Mapping[str, tuple[str, type, str]]
+
+    def select(self, source: str) -> str:
+        """The rows of this table that follow from the rows of `source`, a table expression."""
+        columns = [f"{sql} AS {name}" for name, (_, sql) in self.keys.items()]
+        columns += [f"{least}({sql}) AS {name}" for name, (least, _, sql) in self.measures.items()]
+        return f"SELECT {', '.join(columns)} FROM {source} AS e GROUP BY {', '.join(s for _, s in self.keys.values())}"
+
+    def merge(self, source: str) -> str:
+        """The statement of DuckDB that adds what follows from new rows."""
+        same = " AND ".join(f"t.{name} = n.{name}" for name in self.keys)
+        better = {"min": "least", "max": "greatest"}
+        update = ", ".join(f"{name} = {better[least]}(t.{name}, n.{name})"
+                           for name, (least, _, _) in self.measures.items())
+        names = (*self.keys, *self.measures)
+        return (f"MERGE INTO {self.name} AS t USING ({self.select(source)}) AS n ON {same} "
+                f"WHEN MATCHED THEN UPDATE SET {update} "
+                f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({', '.join(f'n.{n}' for n in names)})")
+
+
+HOUR_S = 3600
+ROLLUPS = (
+    Rollup("commands", BY_NAME["events"],
+           {"host_id": (str, "e.host_id"), "command": (str, "coalesce(e.command, e.unit, '?')")},
+           {"first_ts": ("min", float, "e.ts"), "last_ts": ("max", float, "e.ts"),
+            "highest": ("max", int, "e.score")}),
+    Rollup("culprits", BY_NAME["pauses"],
+           {"host_id": (str, "e.host_id"), "command": (str, "coalesce(e.culprit, '?')"),
+            "version": (str, "coalesce(e.os_version, '?')")},
+           {"last_ts": ("max", float, "e.ts")}),
+    Rollup("host_hours", BATCHES,
+           {"host_id": (str, "e.host_id"), "hour": (float, f"floor(e.received / {HOUR_S}) * {HOUR_S}")},
+           {"name": ("max", str, "e.host"), "last_ts": ("max", float, "e.received"),
+            "behind": ("min", float, "e.received - e.sent")}),
+)
+"""commands: when each command was rogue on each host, kept for longer than the events. culprits: commands named for
+pauses. host_hours: what was heard of each host in each hour."""
+
 _DUCKDB = {int: "BIGINT", float: "DOUBLE", bool: "BOOLEAN"}
 _CLICKHOUSE = {int: "Int64", float: "Float64", bool: "Bool"}
 
@@ -144,47 +194,75 @@ def stored(table: Table) -> tuple[Field, ...]:
     return (*KEY, *table.columns)
 
 
-def duckdb_type(field: Field) -> str:
+def duckdb_type(kind: type) -> str:
     """The type of a column in DuckDB; lists and objects are text of JSON."""
-    return _DUCKDB.get(field.type, "VARCHAR")
+    return _DUCKDB.get(kind, "VARCHAR")
 
 
 def duckdb_tables() -> Iterator[str]:
     """The statements that make the tables of a hub."""
-    for table in STORED:
-        columns = ", ".join(f'"{c.name}" {duckdb_type(c)}' for c in stored(table))
-        yield f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})"
-    yield "CREATE TABLE IF NOT EXISTS coverage (host_id VARCHAR, spans VARCHAR)"
-    yield "CREATE TABLE IF NOT EXISTS refused (host_id VARCHAR, received DOUBLE, reason VARCHAR)"
-    yield "CREATE TABLE IF NOT EXISTS format (version INTEGER)"
+    made = {table.name: [(c.name, c.type) for c in stored(table)] for table in STORED}
+    made |= {each.name: [*((name, kind) for name, (kind, _) in each.keys.items()),
+                         *((name, kind) for name, (_, kind, _) in each.measures.items())] for each in ROLLUPS}
+    made |= {"coverage": [("host_id", str), ("spans", str)], "format": [("version", int)],
+             "refused": [("host_id", str), ("received", float), ("reason", str)]}
+    for table, columns in made.items():
+        text = ", ".join(f'"{name}" {duckdb_type(kind)}' for name, kind in columns)
+        yield f"CREATE TABLE IF NOT EXISTS {table} ({text})"
 
 
 def clickhouse() -> Iterator[str]:
     """Lines of the file for ClickHouse: its own NATS engine reads the stream, a materialized view fills each table."""
     yield from _CLICKHOUSE_HEAD.splitlines()
     for table in STORED:
-        kind = {c.name: _clickhouse_type(c) for c in stored(table)}
-        columns = ",\n".join(f'    "{name}" {made}' for name, made in kind.items())
-        rows = f"rogue_hunter.{table.name}_rows"
-        yield f"\nCREATE TABLE IF NOT EXISTS {rows} (\n{columns}\n) ENGINE = ReplacingMergeTree"
-        yield "PARTITION BY toYYYYMMDD(toDateTime(received)) ORDER BY (host_id, row)"
-        yield "TTL toDateTime(received) + INTERVAL 30 DAY;"
-        yield f"\nCREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.{table.name}_in TO {rows} AS"
+        time = table.columns[0].name
+        kinds = {c.name: _clickhouse_type(c) for c in stored(table)}
+        # A question names a time. A row that arrives twice has the same one, so both are in one partition; whatever
+        # time a host sends, there are few partitions. Merged into one part, FINAL has nothing to merge.
+        yield from _clickhouse_table(table.name, kinds, "ReplacingMergeTree", f"{time}, host_id, row", "received",
+                                     f"intDiv(toInt64({time}), 86400) % {PARTITIONS}")
         yield "SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,"
         yield "    toUnixTimestamp64Milli(now64(3)) / 1000. AS received,"
         yield ",\n".join(f"    {_extract(c)} AS \"{c.name}\"" for c in table.columns)
         yield "FROM rogue_hunter.wire"
         yield f"WHERE JSONExtractString(line, 'type') = '{table.kind}' AND JSONExtractInt(line, 'v') = 1;"
-        yield f"\nCREATE VIEW IF NOT EXISTS rogue_hunter.{table.name} AS SELECT * FROM {rows} FINAL;"
+    for each in ROLLUPS:
+        kinds = {name: f"LowCardinality({made})" if (made := _plain_type(kind)) == "String" else made
+                 for name, (kind, _) in each.keys.items()}
+        kinds |= {name: f"SimpleAggregateFunction({least}, Nullable({_plain_type(kind)}))"
+                  for name, (least, kind, _) in each.measures.items()}
+        yield from _clickhouse_table(each.name, kinds, "AggregatingMergeTree", ", ".join(reversed(tuple(each.keys))))
+        yield f"{each.select(f'rogue_hunter.{each.source.name}_rows')};"
+
+
+PARTITIONS = 64
+
+
+def _clickhouse_table(name: str, kinds: Mapping[str, str], engine: str, order: str, ends: str = "",
+                      partition: str = "") -> Iterator[str]:
+    """A table, the view of it in which each row is once, and the begin of what fills it."""
+    columns = ",\n".join(f'    "{column}" {kind}' for column, kind in kinds.items())
+    yield f"\nCREATE TABLE IF NOT EXISTS rogue_hunter.{name}_rows (\n{columns}\n) ENGINE = {engine}"
+    yield f"{f'PARTITION BY {partition} ' if partition else ''}ORDER BY ({order})"
+    if ends:
+        yield f"TTL toDateTime({ends}) + INTERVAL 30 DAY"
+    yield "SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;"
+    yield f"\nCREATE VIEW IF NOT EXISTS rogue_hunter.{name} AS SELECT * FROM rogue_hunter.{name}_rows FINAL"
+    yield "SETTINGS do_not_merge_across_partitions_select_final = 1;"
+    yield f"\nCREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.{name}_in TO rogue_hunter.{name}_rows AS"
+
+
+def _plain_type(kind: type) -> str:
+    return _CLICKHOUSE.get(kind, "String")
 
 
 def _clickhouse_type(field: Field) -> str:
     if field.name == "host_id":
         return "LowCardinality(String)"
-    kind = _CLICKHOUSE.get(field.type, "String")
-    if field.name in ("row", "received"):
-        return kind
-    return f"LowCardinality(Nullable({kind}))" if field.name in _FEW else f"Nullable({kind})"
+    kind = _plain_type(field.type)
+    if not (field.required or field in KEY):
+        kind = f"Nullable({kind})"
+    return f"LowCardinality({kind})" if field.name in _FEW else kind
 
 
 _FEW = frozenset({
@@ -196,14 +274,15 @@ _FEW = frozenset({
 def _extract(field: Field) -> str:
     if field.type in (list, dict):
         return f"nullIf(JSONExtractRaw(line, '{field.name}'), '')"
-    return f"JSONExtract(line, '{field.name}', 'Nullable({_CLICKHOUSE.get(field.type, 'String')})')"
+    kind = _plain_type(field.type)
+    return f"JSONExtract(line, '{field.name}', '{kind if field.required else f'Nullable({kind})'}')"
 
 
 _CLICKHOUSE_HEAD = """\
 -- Made by python -m tests.tools.docs. ClickHouse 25.8 or newer: clickhouse-client --multiquery < clickhouse.sql
 -- First make the consumer: nats consumer add ROGUE_HUNTER clickhouse --pull --ack explicit --deliver all --defaults
 -- Set nats_url, and nats_credential_file or nats_username. The identity of a host is the one in the subject, which the
--- server lets only that host use. Duplicates of a message have the same host_id and row: the views show them once.
+-- server lets only that host use. A message that arrives twice has the same time, host_id and row: views show it once.
 CREATE DATABASE IF NOT EXISTS rogue_hunter;
 
 CREATE TABLE IF NOT EXISTS rogue_hunter.wire (line String) ENGINE = NATS
@@ -223,36 +302,37 @@ class Query:
 
 
 QUERIES: dict[str, Query] = {
-    "rogue": Query("Commands that were rogue on at least --hosts hosts.", """
-SELECT command, count(DISTINCT host_id) AS hosts, sum(CASE WHEN kind = 'enter' THEN 1 ELSE 0 END) AS events,
-       max(score) AS highest_score, min(ts) AS first_seen, max(ts) AS last_seen
-FROM events WHERE ts >= {since} AND ts <= {now}
-GROUP BY command HAVING count(DISTINCT host_id) >= {hosts}
-ORDER BY hosts DESC, events DESC, command LIMIT {limit}"""),
+    "rogue": Query("Commands that were rogue since --since on at least --hosts hosts.", """
+SELECT command, sum(CASE WHEN last_ts >= {since} THEN 1 ELSE 0 END) AS hosts, min(first_ts) AS first_seen,
+       max(last_ts) AS last_seen, max(highest) AS highest_score
+FROM commands GROUP BY command HAVING sum(CASE WHEN last_ts >= {since} THEN 1 ELSE 0 END) >= {hosts}
+ORDER BY hosts DESC, last_seen DESC, command LIMIT {limit}"""),
     "new": Query("Commands that were rogue since --since and never before, as far as the hub knows.", """
-SELECT command, count(DISTINCT host_id) AS hosts, min(ts) AS first_seen, max(score) AS highest_score
-FROM events GROUP BY command HAVING min(ts) >= {since} AND count(DISTINCT host_id) >= {hosts}
+SELECT command, count(*) AS hosts, min(first_ts) AS first_seen, max(highest) AS highest_score
+FROM commands GROUP BY command HAVING min(first_ts) >= {since} AND count(*) >= {hosts}
 ORDER BY hosts DESC, first_seen, command LIMIT {limit}"""),
     "worst": Query("Hosts with the most time in pauses.", """
-SELECT host_id, count(*) AS pauses, round(sum(duration_s), 1) AS pause_s, max(duration_s) AS longest_s,
-       count(DISTINCT culprit) AS culprits
-FROM pauses WHERE ts >= {since} AND ts <= {now}
+SELECT host_id, count(*) AS pauses, round(sum(duration_s), 1) AS pause_s, max(duration_s) AS longest_s
+FROM pauses WHERE ts >= {since}
 GROUP BY host_id ORDER BY sum(duration_s) DESC, host_id LIMIT {limit}"""),
     "pauses": Query("Pauses by the command named for them and the kernel release, on at least --hosts hosts.", """
-SELECT coalesce(culprit, '?') AS command, coalesce(os_version, '?') AS version, count(*) AS pauses,
-       count(DISTINCT host_id) AS hosts, round(sum(duration_s), 1) AS pause_s
-FROM pauses WHERE ts >= {since} AND ts <= {now}
-GROUP BY coalesce(culprit, '?'), coalesce(os_version, '?') HAVING count(DISTINCT host_id) >= {hosts}
-ORDER BY count(*) DESC, coalesce(culprit, '?'), coalesce(os_version, '?') LIMIT {limit}"""),
+SELECT c.command AS command, c.version AS version, p.pauses AS pauses, c.hosts AS hosts, p.pause_s AS pause_s
+FROM (SELECT command, version, count(*) AS hosts FROM culprits WHERE last_ts >= {since}
+      GROUP BY command, version HAVING count(*) >= {hosts}) AS c
+JOIN (SELECT coalesce(culprit, '?') AS command, coalesce(os_version, '?') AS version, count(*) AS pauses,
+             round(sum(duration_s), 1) AS pause_s
+      FROM pauses WHERE ts >= {since} GROUP BY coalesce(culprit, '?'), coalesce(os_version, '?')) AS p
+ON p.command = c.command AND p.version = c.version
+ORDER BY pauses DESC, command, version LIMIT {limit}"""),
     "silent": Query("Hosts that have sent nothing for --silent.", """
-SELECT host_id, max(host) AS name, max(received) AS last_received, round({now} - max(received), 0) AS silent_s
-FROM batches GROUP BY host_id HAVING max(received) < {now} - {silent}
+SELECT host_id, max(name) AS host, max(last_ts) AS last_received, round({now} - max(last_ts), 0) AS silent_s
+FROM host_hours GROUP BY host_id HAVING max(last_ts) < {now} - {silent}
 ORDER BY last_received, host_id LIMIT {limit}"""),
     "skewed": Query("Hosts whose clock differs by --skew or more; positive: it is behind.", """
-SELECT host_id, max(host) AS name, round(min(received - sent), 1) AS behind_s, count(*) AS messages
-FROM batches WHERE received >= {since}
-GROUP BY host_id HAVING abs(min(received - sent)) >= {skew}
-ORDER BY abs(min(received - sent)) DESC, host_id LIMIT {limit}"""),
+SELECT host_id, max(name) AS host, round(min(behind), 1) AS behind_s, max(last_ts) AS last_received
+FROM host_hours WHERE hour > {since} - 3600
+GROUP BY host_id HAVING abs(min(behind)) >= {skew}
+ORDER BY abs(min(behind)) DESC, host_id LIMIT {limit}"""),
 }
 
 TIMES = frozenset({"first_seen", "last_seen", "last_received"})

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.fleet.intake import Batch, Coverage, new_rows
-from rogue_hunter.fleet.tables import STORED, TABLES, Table, duckdb_tables, duckdb_type, stored
+from rogue_hunter.fleet.tables import HOUR_S, ROLLUPS, STORED, TABLES, Table, duckdb_tables, duckdb_type, stored
 from rogue_hunter.stream import wire
 from rogue_hunter.text.errors import BAD_INPUT, CONFIG_ERROR, IO_ERROR, UNAVAILABLE, RogueHunterError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the tables. A file of a newer version is refused untouched."""
 LIMIT_S = 30.0
 """A query that takes longer is cancelled."""
 MOST_ROWS = 200_000
 """Maximum number of rows of one answer."""
+REMEMBER_S = 365 * 86_400.0
+"""A command is new again if it was not rogue for so long before the oldest rows that are kept."""
 REASON_MAX = 300
 """Characters of a reason that are kept."""
 
@@ -140,7 +142,7 @@ class Warehouse:
         self._db.execute("BEGIN")
         try:
             for table in STORED:
-                columns = {c.name: duckdb_type(c) for c in stored(table)}
+                columns = {c.name: duckdb_type(c.type) for c in stored(table)}
                 self._insert(table.name, columns, lines.get(table.name, ()))
             if lines["coverage"]:
                 columns = {"host_id": "VARCHAR", "spans": "VARCHAR"}
@@ -164,6 +166,9 @@ class Warehouse:
         if replace:
             self._db.execute(f"DELETE FROM {table} WHERE host_id IN (SELECT host_id FROM {source})", [str(file)])
         self._db.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {source}", [str(file)])
+        for each in ROLLUPS:
+            if each.source.name == table:
+                self._db.execute(each.merge(source), [str(file)])
         file.unlink()
 
     def _texts(self, host: str) -> dict[str, Any]:
@@ -191,12 +196,15 @@ class Warehouse:
     def prune(self, before: float) -> int:
         """Delete the rows that arrived before the hour of that time (epoch seconds); gives their number. Which rows a
         host has sent is kept, so nothing is asked for again. Raises WarehouseError."""
-        cutoff = before // 3600 * 3600
+        cutoff = before // HOUR_S * HOUR_S
         gone = 0
         try:
             with self._lock:
                 for name in (*(t.name for t in STORED), "refused"):
                     gone += self._db.execute(f"DELETE FROM {name} WHERE received < ?", [cutoff]).fetchone()[0]
+                self._db.execute("DELETE FROM host_hours WHERE hour < ?", [cutoff])
+                for name in ("commands", "culprits"):
+                    self._db.execute(f"DELETE FROM {name} WHERE last_ts < ?", [before - REMEMBER_S])
                 if gone:
                     self._db.execute("CHECKPOINT")
         except _duckdb().Error as error:

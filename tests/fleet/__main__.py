@@ -23,7 +23,7 @@ from pathlib import Path
 from rogue_hunter.fleet.demo import SimulatedHost
 from rogue_hunter.fleet.intake import SUBJECT, parse
 from rogue_hunter.fleet.source import SETTLE_S, HostDatabase, Shipper, begin, clean
-from rogue_hunter.fleet.tables import QUERIES, question
+from rogue_hunter.fleet.tables import QUERIES, ROLLUPS, question
 from rogue_hunter.fleet.warehouse import Warehouse
 from tests.fleet import chaos
 from tests.fleet.database import START, make
@@ -73,18 +73,21 @@ def run_cost(place: Path) -> None:
     print(f"cost: hub {rows / whole:.0f} rows/s ({rows} rows of 500 messages in {whole:.2f} s, of which {parsed:.2f} s checking)")
 
 
+DAYS = 30.0
+AT = "{now} - 86400.0 * {days} * (1 - {n} / {count}.0)"
+COMMAND = "concat('c', cast(cast(floor(pow({n} * 48271 % 2147483647 / 2147483647.0, 3) * 20) as {int}) * 50 + {n} % 50 as {text}))"
 FILL = {
-    "events": ("host_id, row, received, ts, kind, event, command, score",
-               "concat('h', cast({n} % 1000 as {text})), {n}, {now} - {n} % 86400, {now} - {n} % 86400, "
-               "case when {n} % 2 = 0 then 'enter' else 'exit' end, cast({n} as {text}), concat('c', cast({n} * 7919 % 997 as {text})), {n} % 100"),
-    "pauses": ("host_id, row, received, ts, duration_s, culprit, os_version",
-               "concat('h', cast({n} % 1000 as {text})), {n}, {now} - {n} % 86400, {now} - {n} % 86400, {n} % 50 / 10.0, "
-               "concat('c', cast({n} * 7919 % 997 as {text})), concat('6.', cast({n} % 5 as {text}))"),
+    "events": ("host_id, row, received, ts, kind, event, boot_id, entered, duration_s, peak_score, pid, start_ticks, command, score",
+               f"concat('h', cast({{n}} % 1000 as {{text}})), {{n}}, {AT}, {AT}, case when {{n}} % 2 = 0 then 'enter' else 'exit' end, "
+               f"cast({{n}} as {{text}}), 'b', {AT}, 1.0, 50, 7, 7, {COMMAND}, {{n}} % 100"),
+    "pauses": ("host_id, row, received, ts, pause, boot_id, start, \"end\", duration_s, cause, culprit, os_version",
+               f"concat('h', cast({{n}} % 1000 as {{text}})), {{n}}, {AT}, {AT}, cast({{n}} as {{text}}), 'b', {AT}, {AT}, {{n}} % 50 / 10.0, 'cpu', "
+               f"{COMMAND}, concat('6.', cast({{n}} % 5 as {{text}}))"),
     "batches": ("host_id, row, received, sent, host",
-                "concat('h', cast({n} % 1000 as {text})), {n}, {now} - {n} % 86400, {now} - {n} % 86400 - 0.2, "
-                "concat('n', cast({n} % 1000 as {text}))"),
+                f"concat('h', cast({{n}} % 1000 as {{text}})), {{n}}, {AT}, {AT} - 0.2, concat('n', cast({{n}} % 1000 as {{text}}))"),
 }
-"""Table -> columns and values of row number n."""
+"""Table -> columns and values of row number n of {count}: a month of 1,000 hosts as it arrives, by time; each host
+has 20 of 1,000 commands, some of them often and most of them rarely."""
 
 TIMED = """
 import json, sys, time, statistics
@@ -99,42 +102,47 @@ for name, sql in asked["queries"].items():
         began = time.perf_counter()
         session.query(sql, "JSONCompactEachRow")
         times.append(time.perf_counter() - began)
-    print(name, round(1000 * statistics.median(times), 1), flush=True)
+    print(name, round(1000 * statistics.median(times), 1), sep='=', flush=True)
 """
 
 
 def run_queries(place: Path, count: int) -> None:
     now = 1_795_000_000.0
-    numbers = {"since": now - 3600.0, "now": now, "hosts": 5, "silent": 60.0, "skew": 5.0, "limit": 20}
+    numbers = {"now": now, "hosts": 5, "silent": 60.0, "skew": 5.0, "limit": 20}
+    asked = {f"{name} {days}d": question(name, {**numbers, "since": now - 86_400.0 * days})
+             for name in QUERIES for days in (1, 7, 30)}
     warehouse = Warehouse(place / f"q{count}.duckdb", memory_mb=2048)
     for table, (columns, values) in FILL.items():
-        values = values.format(n="range", now=now, text="varchar")
+        values = values.format(n="range", now=now, days=DAYS, count=count, text="varchar", int="bigint")
         warehouse._db.execute(f"INSERT INTO {table} ({columns}) SELECT {values} FROM range({count})")
+    for each in ROLLUPS:
+        warehouse._db.execute(each.merge(each.source.name))
     warehouse._db.execute("CHECKPOINT")
     took = {}
-    for name in QUERIES:
+    for name, sql in asked.items():
         times = []
         for _ in range(5):
             began = time.perf_counter()
-            warehouse.query(question(name, numbers))
+            warehouse.query(sql)
             times.append(1000 * (time.perf_counter() - began))
         took[name] = round(statistics.median(times), 1)
+    size = sum(file.stat().st_size for file in place.glob(f"q{count}.duckdb*") if file.is_file()) >> 20
     warehouse.close()
-    print(f"queries: DuckDB, {count} rows a table, ms: {took}", flush=True)
+    print(f"queries: DuckDB, {count} rows a table, {size} MB, ms: {took}", flush=True)
     if find_spec("chdb") is None:
         print("queries: chdb is not installed: SKIPPED")
         return
     setup = [*statements_without_nats(), "USE rogue_hunter"]
     for table, (columns, values) in FILL.items():
-        values = values.format(n="toInt64(number)", now=now, text="String")
+        values = values.format(n="toInt64(number)", now=now, days=DAYS, count=count, text="String", int="Int64")
         setup.append(f"INSERT INTO {table}_rows ({columns}) SELECT {values} FROM numbers({count})")
-        setup.append(f"OPTIMIZE TABLE {table}_rows FINAL")
     # The rows are of a fixed time: without this they would be older than the retention some day.
     setup = [statement.replace("TTL toDateTime(received) + INTERVAL 30 DAY", "") for statement in setup]
-    asked = json.dumps({"setup": setup, "queries": {name: question(name, numbers) for name in QUERIES}})
-    done = subprocess.run([sys.executable, "-c", TIMED, str(place / f"ch{count}")], input=asked, capture_output=True, text=True,
-                          check=False)
-    print(f"queries: ClickHouse's engine, {count} rows a table, ms: {dict(line.split() for line in done.stdout.splitlines())}"
+    # As it is ten minutes after the last insert: min_age_to_force_merge_seconds.
+    setup += [f"OPTIMIZE TABLE {table}_rows FINAL" for table in (*FILL, *(each.name for each in ROLLUPS))]
+    done = subprocess.run([sys.executable, "-c", TIMED, str(place / f"ch{count}")], input=json.dumps({"setup": setup, "queries": asked}),
+                          capture_output=True, text=True, check=False)
+    print(f"queries: ClickHouse's engine, {count} rows a table, ms: {dict(line.split('=') for line in done.stdout.splitlines())}"
           f"{done.stderr[-500:] if done.returncode else ''}", flush=True)
 
 

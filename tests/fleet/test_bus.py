@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rogue_hunter.fleet import bus
 from rogue_hunter.fleet.bus import Access, Bus, BusError, identity
 from rogue_hunter.fleet.demo import Server, SimulatedHost, example
 from rogue_hunter.fleet.hub import Hub
@@ -60,8 +61,8 @@ def message(name: str, number: int = 3) -> Message:
 
 
 async def closing(*buses: Bus) -> None:
-    for bus in buses:
-        await bus.close()
+    for each in buses:
+        await each.close()
 
 
 def run(work: Awaitable[None]) -> None:
@@ -71,7 +72,7 @@ def run(work: Awaitable[None]) -> None:
     asyncio.run(whole())
 
 
-def test_a_host_can_send_in_its_own_name_only(start: Start, tmp_path: Path) -> None:
+def test_a_host_can_send_in_its_own_name_only(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over TLS with nkeys: the server lets no host use the subject of another one; the hub refuses what names another."""
     certs = keys.certificates(tmp_path / "tls")
     hub_key, h1, h2 = (keys.seed(tmp_path / name) for name in ("hub.nk", "h1.nk", "h2.nk"))
@@ -94,8 +95,10 @@ def test_a_host_can_send_in_its_own_name_only(start: Start, tmp_path: Path) -> N
         good = message("h1")
         await one.publish(SUBJECT.format("h1"), good.payload(1.0), good.id)
         await two.publish(SUBJECT.format("h2"), good.payload(1.0), "forged")      # h2 sends the rows of h1
+        monkeypatch.setattr(bus, "ANSWER_S", 0.5)       # a publish that is not allowed has no answer
         with pytest.raises(BusError, match=r"not allowed.*rh\.v1\.h1\.minute"):
             await two.publish(SUBJECT.format("h1"), good.payload(1.0), "stolen")
+        monkeypatch.undo()
         warehouse = Warehouse(tmp_path / "x.duckdb")
         hub = Hub(warehouse, inbox, time.time, keep_s=1e9, report=said.append)
         while hub.messages < 2:
@@ -164,11 +167,11 @@ def test_a_full_stream_keeps_rows_on_the_host_until_there_is_room(start: Start) 
 
     async def work() -> None:
         said: list[str] = []
-        inbox, bus = Bus(Access((server.url,)), "hub"), Bus(Access((server.url,)), "h1")
+        inbox, host_bus = Bus(Access((server.url,)), "hub"), Bus(Access((server.url,)), "h1")
         await inbox.make_stream([ALL], 60_000, 3600.0, 1)
         host = SimulatedHost(3, START)
         state = begin(host, "sim-00003", START)
-        loop = ShipLoop(Shipper(host, state, lambda: START + 1200 + SETTLE_S), bus, time.time, pace=1e4, report=said.append,
+        loop = ShipLoop(Shipper(host, state, lambda: START + 1200 + SETTLE_S), host_bus, time.time, pace=1e4, report=said.append,
                         retry_s=0.3)
         task = asyncio.create_task(loop.run())
         while not any("the stream is full" in line for line in said):
@@ -182,7 +185,7 @@ def test_a_full_stream_keeps_rows_on_the_host_until_there_is_room(start: Start) 
         assert said[-1] == "sending again" or "full" in said[-1]
         loop.stop()
         await task
-        await closing(inbox, bus)
+        await closing(inbox, host_bus)
 
     run(work())
 
@@ -191,10 +194,10 @@ def test_without_a_stream_the_message_says_who_makes_it(start: Start) -> None:
     server = start()
 
     async def work() -> None:
-        bus = Bus(Access((server.url,)), "h1")
+        host_bus = Bus(Access((server.url,)), "h1")
         with pytest.raises(BusError, match="no stream ROGUE_HUNTER; rh-hub makes it"):
-            await bus.publish(SUBJECT.format("h1"), b"x", "1")
-        await bus.close()
+            await host_bus.publish(SUBJECT.format("h1"), b"x", "1")
+        await host_bus.close()
 
     run(work())
 

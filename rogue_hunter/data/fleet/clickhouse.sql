@@ -1,7 +1,7 @@
 -- Made by python -m tests.tools.docs. ClickHouse 25.8 or newer: clickhouse-client --multiquery < clickhouse.sql
 -- First make the consumer: nats consumer add ROGUE_HUNTER clickhouse --pull --ack explicit --deliver all --defaults
 -- Set nats_url, and nats_credential_file or nats_username. The identity of a host is the one in the subject, which the
--- server lets only that host use. Duplicates of a message have the same host_id and row: the views show them once.
+-- server lets only that host use. A message that arrives twice has the same time, host_id and row: views show it once.
 CREATE DATABASE IF NOT EXISTS rogue_hunter;
 
 CREATE TABLE IF NOT EXISTS rogue_hunter.wire (line String) ENGINE = NATS
@@ -12,10 +12,10 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.machine_minutes_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "minute" Nullable(Int64),
-    "boot_id" LowCardinality(Nullable(String)),
-    "ticks" Nullable(Int64),
-    "seconds" Nullable(Float64),
+    "minute" Int64,
+    "boot_id" LowCardinality(String),
+    "ticks" Int64,
+    "seconds" Float64,
     "late_s" Nullable(Float64),
     "asleep_s" Nullable(Float64),
     "cpus" Nullable(Int64),
@@ -51,16 +51,20 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.machine_minutes_rows (
     "unreadable" Nullable(Int64),
     "uninterruptible" Nullable(Int64)
 ) ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMMDD(toDateTime(received)) ORDER BY (host_id, row)
-TTL toDateTime(received) + INTERVAL 30 DAY;
+PARTITION BY intDiv(toInt64(minute), 86400) % 64 ORDER BY (minute, host_id, row)
+TTL toDateTime(received) + INTERVAL 30 DAY
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.machine_minutes AS SELECT * FROM rogue_hunter.machine_minutes_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.machine_minutes_in TO rogue_hunter.machine_minutes_rows AS
 SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,
     toUnixTimestamp64Milli(now64(3)) / 1000. AS received,
-    JSONExtract(line, 'minute', 'Nullable(Int64)') AS "minute",
-    JSONExtract(line, 'boot_id', 'Nullable(String)') AS "boot_id",
-    JSONExtract(line, 'ticks', 'Nullable(Int64)') AS "ticks",
-    JSONExtract(line, 'seconds', 'Nullable(Float64)') AS "seconds",
+    JSONExtract(line, 'minute', 'Int64') AS "minute",
+    JSONExtract(line, 'boot_id', 'String') AS "boot_id",
+    JSONExtract(line, 'ticks', 'Int64') AS "ticks",
+    JSONExtract(line, 'seconds', 'Float64') AS "seconds",
     JSONExtract(line, 'late_s', 'Nullable(Float64)') AS "late_s",
     JSONExtract(line, 'asleep_s', 'Nullable(Float64)') AS "asleep_s",
     JSONExtract(line, 'cpus', 'Nullable(Int64)') AS "cpus",
@@ -98,15 +102,13 @@ SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64
 FROM rogue_hunter.wire
 WHERE JSONExtractString(line, 'type') = 'machine_minute' AND JSONExtractInt(line, 'v') = 1;
 
-CREATE VIEW IF NOT EXISTS rogue_hunter.machine_minutes AS SELECT * FROM rogue_hunter.machine_minutes_rows FINAL;
-
 CREATE TABLE IF NOT EXISTS rogue_hunter.command_minutes_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "minute" Nullable(Int64),
-    "command" LowCardinality(Nullable(String)),
-    "processes" Nullable(Int64),
+    "minute" Int64,
+    "command" LowCardinality(String),
+    "processes" Int64,
     "pid" Nullable(Int64),
     "unit" Nullable(String),
     "cpu_seconds" Nullable(Float64),
@@ -118,15 +120,19 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.command_minutes_rows (
     "max_score" Nullable(Int64),
     "rogue_s" Nullable(Float64)
 ) ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMMDD(toDateTime(received)) ORDER BY (host_id, row)
-TTL toDateTime(received) + INTERVAL 30 DAY;
+PARTITION BY intDiv(toInt64(minute), 86400) % 64 ORDER BY (minute, host_id, row)
+TTL toDateTime(received) + INTERVAL 30 DAY
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.command_minutes AS SELECT * FROM rogue_hunter.command_minutes_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.command_minutes_in TO rogue_hunter.command_minutes_rows AS
 SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,
     toUnixTimestamp64Milli(now64(3)) / 1000. AS received,
-    JSONExtract(line, 'minute', 'Nullable(Int64)') AS "minute",
-    JSONExtract(line, 'command', 'Nullable(String)') AS "command",
-    JSONExtract(line, 'processes', 'Nullable(Int64)') AS "processes",
+    JSONExtract(line, 'minute', 'Int64') AS "minute",
+    JSONExtract(line, 'command', 'String') AS "command",
+    JSONExtract(line, 'processes', 'Int64') AS "processes",
     JSONExtract(line, 'pid', 'Nullable(Int64)') AS "pid",
     JSONExtract(line, 'unit', 'Nullable(String)') AS "unit",
     JSONExtract(line, 'cpu_seconds', 'Nullable(Float64)') AS "cpu_seconds",
@@ -140,17 +146,15 @@ SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64
 FROM rogue_hunter.wire
 WHERE JSONExtractString(line, 'type') = 'command_minute' AND JSONExtractInt(line, 'v') = 1;
 
-CREATE VIEW IF NOT EXISTS rogue_hunter.command_minutes AS SELECT * FROM rogue_hunter.command_minutes_rows FINAL;
-
 CREATE TABLE IF NOT EXISTS rogue_hunter.process_slices_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "slice" Nullable(Float64),
-    "boot_id" LowCardinality(Nullable(String)),
-    "seconds" Nullable(Float64),
-    "pid" Nullable(Int64),
-    "start_ticks" Nullable(Int64),
+    "slice" Float64,
+    "boot_id" LowCardinality(String),
+    "seconds" Float64,
+    "pid" Int64,
+    "start_ticks" Int64,
     "user" LowCardinality(Nullable(String)),
     "command" LowCardinality(Nullable(String)),
     "name" LowCardinality(Nullable(String)),
@@ -170,17 +174,21 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.process_slices_rows (
     "max_score" Nullable(Int64),
     "rogue_s" Nullable(Float64)
 ) ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMMDD(toDateTime(received)) ORDER BY (host_id, row)
-TTL toDateTime(received) + INTERVAL 30 DAY;
+PARTITION BY intDiv(toInt64(slice), 86400) % 64 ORDER BY (slice, host_id, row)
+TTL toDateTime(received) + INTERVAL 30 DAY
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.process_slices AS SELECT * FROM rogue_hunter.process_slices_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.process_slices_in TO rogue_hunter.process_slices_rows AS
 SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,
     toUnixTimestamp64Milli(now64(3)) / 1000. AS received,
-    JSONExtract(line, 'slice', 'Nullable(Float64)') AS "slice",
-    JSONExtract(line, 'boot_id', 'Nullable(String)') AS "boot_id",
-    JSONExtract(line, 'seconds', 'Nullable(Float64)') AS "seconds",
-    JSONExtract(line, 'pid', 'Nullable(Int64)') AS "pid",
-    JSONExtract(line, 'start_ticks', 'Nullable(Int64)') AS "start_ticks",
+    JSONExtract(line, 'slice', 'Float64') AS "slice",
+    JSONExtract(line, 'boot_id', 'String') AS "boot_id",
+    JSONExtract(line, 'seconds', 'Float64') AS "seconds",
+    JSONExtract(line, 'pid', 'Int64') AS "pid",
+    JSONExtract(line, 'start_ticks', 'Int64') AS "start_ticks",
     JSONExtract(line, 'user', 'Nullable(String)') AS "user",
     JSONExtract(line, 'command', 'Nullable(String)') AS "command",
     JSONExtract(line, 'name', 'Nullable(String)') AS "name",
@@ -202,25 +210,23 @@ SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64
 FROM rogue_hunter.wire
 WHERE JSONExtractString(line, 'type') = 'process_slice' AND JSONExtractInt(line, 'v') = 1;
 
-CREATE VIEW IF NOT EXISTS rogue_hunter.process_slices AS SELECT * FROM rogue_hunter.process_slices_rows FINAL;
-
 CREATE TABLE IF NOT EXISTS rogue_hunter.events_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "ts" Nullable(Float64),
-    "kind" LowCardinality(Nullable(String)),
-    "event" Nullable(String),
-    "boot_id" LowCardinality(Nullable(String)),
-    "entered" Nullable(Float64),
-    "duration_s" Nullable(Float64),
+    "ts" Float64,
+    "kind" LowCardinality(String),
+    "event" String,
+    "boot_id" LowCardinality(String),
+    "entered" Float64,
+    "duration_s" Float64,
     "scope" Nullable(String),
     "processes" Nullable(Int64),
-    "peak_score" Nullable(Int64),
-    "peak_band" LowCardinality(Nullable(String)),
+    "peak_score" Int64,
+    "peak_band" LowCardinality(String),
     "reason" Nullable(String),
-    "pid" Nullable(Int64),
-    "start_ticks" Nullable(Int64),
+    "pid" Int64,
+    "start_ticks" Int64,
     "start_time" Nullable(Float64),
     "ppid" Nullable(Int64),
     "uid" Nullable(Int64),
@@ -247,25 +253,29 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.events_rows (
     "dominant_resource" LowCardinality(Nullable(String)),
     "dominant_category" Nullable(String)
 ) ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMMDD(toDateTime(received)) ORDER BY (host_id, row)
-TTL toDateTime(received) + INTERVAL 30 DAY;
+PARTITION BY intDiv(toInt64(ts), 86400) % 64 ORDER BY (ts, host_id, row)
+TTL toDateTime(received) + INTERVAL 30 DAY
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.events AS SELECT * FROM rogue_hunter.events_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.events_in TO rogue_hunter.events_rows AS
 SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,
     toUnixTimestamp64Milli(now64(3)) / 1000. AS received,
-    JSONExtract(line, 'ts', 'Nullable(Float64)') AS "ts",
-    JSONExtract(line, 'kind', 'Nullable(String)') AS "kind",
-    JSONExtract(line, 'event', 'Nullable(String)') AS "event",
-    JSONExtract(line, 'boot_id', 'Nullable(String)') AS "boot_id",
-    JSONExtract(line, 'entered', 'Nullable(Float64)') AS "entered",
-    JSONExtract(line, 'duration_s', 'Nullable(Float64)') AS "duration_s",
+    JSONExtract(line, 'ts', 'Float64') AS "ts",
+    JSONExtract(line, 'kind', 'String') AS "kind",
+    JSONExtract(line, 'event', 'String') AS "event",
+    JSONExtract(line, 'boot_id', 'String') AS "boot_id",
+    JSONExtract(line, 'entered', 'Float64') AS "entered",
+    JSONExtract(line, 'duration_s', 'Float64') AS "duration_s",
     JSONExtract(line, 'scope', 'Nullable(String)') AS "scope",
     JSONExtract(line, 'processes', 'Nullable(Int64)') AS "processes",
-    JSONExtract(line, 'peak_score', 'Nullable(Int64)') AS "peak_score",
-    JSONExtract(line, 'peak_band', 'Nullable(String)') AS "peak_band",
+    JSONExtract(line, 'peak_score', 'Int64') AS "peak_score",
+    JSONExtract(line, 'peak_band', 'String') AS "peak_band",
     JSONExtract(line, 'reason', 'Nullable(String)') AS "reason",
-    JSONExtract(line, 'pid', 'Nullable(Int64)') AS "pid",
-    JSONExtract(line, 'start_ticks', 'Nullable(Int64)') AS "start_ticks",
+    JSONExtract(line, 'pid', 'Int64') AS "pid",
+    JSONExtract(line, 'start_ticks', 'Int64') AS "start_ticks",
     JSONExtract(line, 'start_time', 'Nullable(Float64)') AS "start_time",
     JSONExtract(line, 'ppid', 'Nullable(Int64)') AS "ppid",
     JSONExtract(line, 'uid', 'Nullable(Int64)') AS "uid",
@@ -294,38 +304,40 @@ SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64
 FROM rogue_hunter.wire
 WHERE JSONExtractString(line, 'type') = 'event' AND JSONExtractInt(line, 'v') = 1;
 
-CREATE VIEW IF NOT EXISTS rogue_hunter.events AS SELECT * FROM rogue_hunter.events_rows FINAL;
-
 CREATE TABLE IF NOT EXISTS rogue_hunter.pauses_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "ts" Nullable(Float64),
-    "pause" Nullable(String),
-    "boot_id" LowCardinality(Nullable(String)),
-    "start" Nullable(Float64),
-    "end" Nullable(Float64),
-    "duration_s" Nullable(Float64),
-    "cause" LowCardinality(Nullable(String)),
-    "culprits" Nullable(String),
+    "ts" Float64,
+    "pause" String,
+    "boot_id" LowCardinality(String),
+    "start" Float64,
+    "end" Float64,
+    "duration_s" Float64,
+    "cause" LowCardinality(String),
+    "culprits" String,
     "unexplained_share" Nullable(Float64),
-    "evidence" Nullable(String),
+    "evidence" String,
     "culprit" LowCardinality(Nullable(String)),
     "os_version" LowCardinality(Nullable(String))
 ) ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMMDD(toDateTime(received)) ORDER BY (host_id, row)
-TTL toDateTime(received) + INTERVAL 30 DAY;
+PARTITION BY intDiv(toInt64(ts), 86400) % 64 ORDER BY (ts, host_id, row)
+TTL toDateTime(received) + INTERVAL 30 DAY
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.pauses AS SELECT * FROM rogue_hunter.pauses_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.pauses_in TO rogue_hunter.pauses_rows AS
 SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,
     toUnixTimestamp64Milli(now64(3)) / 1000. AS received,
-    JSONExtract(line, 'ts', 'Nullable(Float64)') AS "ts",
-    JSONExtract(line, 'pause', 'Nullable(String)') AS "pause",
-    JSONExtract(line, 'boot_id', 'Nullable(String)') AS "boot_id",
-    JSONExtract(line, 'start', 'Nullable(Float64)') AS "start",
-    JSONExtract(line, 'end', 'Nullable(Float64)') AS "end",
-    JSONExtract(line, 'duration_s', 'Nullable(Float64)') AS "duration_s",
-    JSONExtract(line, 'cause', 'Nullable(String)') AS "cause",
+    JSONExtract(line, 'ts', 'Float64') AS "ts",
+    JSONExtract(line, 'pause', 'String') AS "pause",
+    JSONExtract(line, 'boot_id', 'String') AS "boot_id",
+    JSONExtract(line, 'start', 'Float64') AS "start",
+    JSONExtract(line, 'end', 'Float64') AS "end",
+    JSONExtract(line, 'duration_s', 'Float64') AS "duration_s",
+    JSONExtract(line, 'cause', 'String') AS "cause",
     nullIf(JSONExtractRaw(line, 'culprits'), '') AS "culprits",
     JSONExtract(line, 'unexplained_share', 'Nullable(Float64)') AS "unexplained_share",
     nullIf(JSONExtractRaw(line, 'evidence'), '') AS "evidence",
@@ -334,16 +346,14 @@ SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64
 FROM rogue_hunter.wire
 WHERE JSONExtractString(line, 'type') = 'pause' AND JSONExtractInt(line, 'v') = 1;
 
-CREATE VIEW IF NOT EXISTS rogue_hunter.pauses AS SELECT * FROM rogue_hunter.pauses_rows FINAL;
-
 CREATE TABLE IF NOT EXISTS rogue_hunter.captures_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "ts" Nullable(Float64),
-    "capture" Nullable(String),
-    "trigger" LowCardinality(Nullable(String)),
-    "status" LowCardinality(Nullable(String)),
+    "ts" Float64,
+    "capture" String,
+    "trigger" LowCardinality(String),
+    "status" LowCardinality(String),
     "reason" Nullable(String),
     "skipped" Nullable(Int64),
     "event" Nullable(String),
@@ -359,16 +369,20 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.captures_rows (
     "blockers" Nullable(Int64),
     "log_entries" Nullable(Int64)
 ) ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMMDD(toDateTime(received)) ORDER BY (host_id, row)
-TTL toDateTime(received) + INTERVAL 30 DAY;
+PARTITION BY intDiv(toInt64(ts), 86400) % 64 ORDER BY (ts, host_id, row)
+TTL toDateTime(received) + INTERVAL 30 DAY
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.captures AS SELECT * FROM rogue_hunter.captures_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.captures_in TO rogue_hunter.captures_rows AS
 SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,
     toUnixTimestamp64Milli(now64(3)) / 1000. AS received,
-    JSONExtract(line, 'ts', 'Nullable(Float64)') AS "ts",
-    JSONExtract(line, 'capture', 'Nullable(String)') AS "capture",
-    JSONExtract(line, 'trigger', 'Nullable(String)') AS "trigger",
-    JSONExtract(line, 'status', 'Nullable(String)') AS "status",
+    JSONExtract(line, 'ts', 'Float64') AS "ts",
+    JSONExtract(line, 'capture', 'String') AS "capture",
+    JSONExtract(line, 'trigger', 'String') AS "trigger",
+    JSONExtract(line, 'status', 'String') AS "status",
     JSONExtract(line, 'reason', 'Nullable(String)') AS "reason",
     JSONExtract(line, 'skipped', 'Nullable(Int64)') AS "skipped",
     JSONExtract(line, 'event', 'Nullable(String)') AS "event",
@@ -386,28 +400,26 @@ SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64
 FROM rogue_hunter.wire
 WHERE JSONExtractString(line, 'type') = 'capture' AND JSONExtractInt(line, 'v') = 1;
 
-CREATE VIEW IF NOT EXISTS rogue_hunter.captures AS SELECT * FROM rogue_hunter.captures_rows FINAL;
-
 CREATE TABLE IF NOT EXISTS rogue_hunter.actions_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "ts" Nullable(Float64),
-    "boot_id" LowCardinality(Nullable(String)),
-    "pid" Nullable(Int64),
-    "start_ticks" Nullable(Int64),
+    "ts" Float64,
+    "boot_id" LowCardinality(String),
+    "pid" Int64,
+    "start_ticks" Int64,
     "user" LowCardinality(Nullable(String)),
     "command" LowCardinality(Nullable(String)),
     "exe" Nullable(String),
     "cmdline" Nullable(String),
-    "rule" LowCardinality(Nullable(String)),
+    "rule" LowCardinality(String),
     "priority" Nullable(String),
     "reason" Nullable(String),
     "evidence" Nullable(String),
-    "outcome" LowCardinality(Nullable(String)),
+    "outcome" LowCardinality(String),
     "detail" Nullable(String),
     "signal" Nullable(String),
-    "dry_run" Nullable(Bool),
+    "dry_run" Bool,
     "cpu_recovered_percent" Nullable(Float64),
     "host" LowCardinality(Nullable(String)),
     "run" Nullable(String),
@@ -415,28 +427,32 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.actions_rows (
     "score" Nullable(Int64),
     "band" LowCardinality(Nullable(String))
 ) ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMMDD(toDateTime(received)) ORDER BY (host_id, row)
-TTL toDateTime(received) + INTERVAL 30 DAY;
+PARTITION BY intDiv(toInt64(ts), 86400) % 64 ORDER BY (ts, host_id, row)
+TTL toDateTime(received) + INTERVAL 30 DAY
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.actions AS SELECT * FROM rogue_hunter.actions_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.actions_in TO rogue_hunter.actions_rows AS
 SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,
     toUnixTimestamp64Milli(now64(3)) / 1000. AS received,
-    JSONExtract(line, 'ts', 'Nullable(Float64)') AS "ts",
-    JSONExtract(line, 'boot_id', 'Nullable(String)') AS "boot_id",
-    JSONExtract(line, 'pid', 'Nullable(Int64)') AS "pid",
-    JSONExtract(line, 'start_ticks', 'Nullable(Int64)') AS "start_ticks",
+    JSONExtract(line, 'ts', 'Float64') AS "ts",
+    JSONExtract(line, 'boot_id', 'String') AS "boot_id",
+    JSONExtract(line, 'pid', 'Int64') AS "pid",
+    JSONExtract(line, 'start_ticks', 'Int64') AS "start_ticks",
     JSONExtract(line, 'user', 'Nullable(String)') AS "user",
     JSONExtract(line, 'command', 'Nullable(String)') AS "command",
     JSONExtract(line, 'exe', 'Nullable(String)') AS "exe",
     JSONExtract(line, 'cmdline', 'Nullable(String)') AS "cmdline",
-    JSONExtract(line, 'rule', 'Nullable(String)') AS "rule",
+    JSONExtract(line, 'rule', 'String') AS "rule",
     JSONExtract(line, 'priority', 'Nullable(String)') AS "priority",
     JSONExtract(line, 'reason', 'Nullable(String)') AS "reason",
     JSONExtract(line, 'evidence', 'Nullable(String)') AS "evidence",
-    JSONExtract(line, 'outcome', 'Nullable(String)') AS "outcome",
+    JSONExtract(line, 'outcome', 'String') AS "outcome",
     JSONExtract(line, 'detail', 'Nullable(String)') AS "detail",
     JSONExtract(line, 'signal', 'Nullable(String)') AS "signal",
-    JSONExtract(line, 'dry_run', 'Nullable(Bool)') AS "dry_run",
+    JSONExtract(line, 'dry_run', 'Bool') AS "dry_run",
     JSONExtract(line, 'cpu_recovered_percent', 'Nullable(Float64)') AS "cpu_recovered_percent",
     JSONExtract(line, 'host', 'Nullable(String)') AS "host",
     JSONExtract(line, 'run', 'Nullable(String)') AS "run",
@@ -446,36 +462,83 @@ SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64
 FROM rogue_hunter.wire
 WHERE JSONExtractString(line, 'type') = 'action' AND JSONExtractInt(line, 'v') = 1;
 
-CREATE VIEW IF NOT EXISTS rogue_hunter.actions AS SELECT * FROM rogue_hunter.actions_rows FINAL;
-
 CREATE TABLE IF NOT EXISTS rogue_hunter.batches_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "sent" Nullable(Float64),
-    "minute" Nullable(Int64),
+    "sent" Float64,
+    "minute" Int64,
     "host" LowCardinality(Nullable(String)),
     "os" LowCardinality(Nullable(String)),
     "os_version" LowCardinality(Nullable(String)),
     "version" LowCardinality(Nullable(String)),
-    "redacted" Nullable(Int64),
-    "tables" Nullable(String)
+    "redacted" Int64,
+    "tables" String
 ) ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMMDD(toDateTime(received)) ORDER BY (host_id, row)
-TTL toDateTime(received) + INTERVAL 30 DAY;
+PARTITION BY intDiv(toInt64(sent), 86400) % 64 ORDER BY (sent, host_id, row)
+TTL toDateTime(received) + INTERVAL 30 DAY
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.batches AS SELECT * FROM rogue_hunter.batches_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.batches_in TO rogue_hunter.batches_rows AS
 SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,
     toUnixTimestamp64Milli(now64(3)) / 1000. AS received,
-    JSONExtract(line, 'sent', 'Nullable(Float64)') AS "sent",
-    JSONExtract(line, 'minute', 'Nullable(Int64)') AS "minute",
+    JSONExtract(line, 'sent', 'Float64') AS "sent",
+    JSONExtract(line, 'minute', 'Int64') AS "minute",
     JSONExtract(line, 'host', 'Nullable(String)') AS "host",
     JSONExtract(line, 'os', 'Nullable(String)') AS "os",
     JSONExtract(line, 'os_version', 'Nullable(String)') AS "os_version",
     JSONExtract(line, 'version', 'Nullable(String)') AS "version",
-    JSONExtract(line, 'redacted', 'Nullable(Int64)') AS "redacted",
+    JSONExtract(line, 'redacted', 'Int64') AS "redacted",
     nullIf(JSONExtractRaw(line, 'tables'), '') AS "tables"
 FROM rogue_hunter.wire
 WHERE JSONExtractString(line, 'type') = 'fleet_batch' AND JSONExtractInt(line, 'v') = 1;
 
-CREATE VIEW IF NOT EXISTS rogue_hunter.batches AS SELECT * FROM rogue_hunter.batches_rows FINAL;
+CREATE TABLE IF NOT EXISTS rogue_hunter.commands_rows (
+    "host_id" LowCardinality(String),
+    "command" LowCardinality(String),
+    "first_ts" SimpleAggregateFunction(min, Nullable(Float64)),
+    "last_ts" SimpleAggregateFunction(max, Nullable(Float64)),
+    "highest" SimpleAggregateFunction(max, Nullable(Int64))
+) ENGINE = AggregatingMergeTree
+ORDER BY (command, host_id)
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.commands AS SELECT * FROM rogue_hunter.commands_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.commands_in TO rogue_hunter.commands_rows AS
+SELECT e.host_id AS host_id, coalesce(e.command, e.unit, '?') AS command, min(e.ts) AS first_ts, max(e.ts) AS last_ts, max(e.score) AS highest FROM rogue_hunter.events_rows AS e GROUP BY e.host_id, coalesce(e.command, e.unit, '?');
+
+CREATE TABLE IF NOT EXISTS rogue_hunter.culprits_rows (
+    "host_id" LowCardinality(String),
+    "command" LowCardinality(String),
+    "version" LowCardinality(String),
+    "last_ts" SimpleAggregateFunction(max, Nullable(Float64))
+) ENGINE = AggregatingMergeTree
+ORDER BY (version, command, host_id)
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.culprits AS SELECT * FROM rogue_hunter.culprits_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.culprits_in TO rogue_hunter.culprits_rows AS
+SELECT e.host_id AS host_id, coalesce(e.culprit, '?') AS command, coalesce(e.os_version, '?') AS version, max(e.ts) AS last_ts FROM rogue_hunter.pauses_rows AS e GROUP BY e.host_id, coalesce(e.culprit, '?'), coalesce(e.os_version, '?');
+
+CREATE TABLE IF NOT EXISTS rogue_hunter.host_hours_rows (
+    "host_id" LowCardinality(String),
+    "hour" Float64,
+    "name" SimpleAggregateFunction(max, Nullable(String)),
+    "last_ts" SimpleAggregateFunction(max, Nullable(Float64)),
+    "behind" SimpleAggregateFunction(min, Nullable(Float64))
+) ENGINE = AggregatingMergeTree
+ORDER BY (hour, host_id)
+SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+
+CREATE VIEW IF NOT EXISTS rogue_hunter.host_hours AS SELECT * FROM rogue_hunter.host_hours_rows FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS rogue_hunter.host_hours_in TO rogue_hunter.host_hours_rows AS
+SELECT e.host_id AS host_id, floor(e.received / 3600) * 3600 AS hour, max(e.host) AS name, max(e.received) AS last_ts, min(e.received - e.sent) AS behind FROM rogue_hunter.batches_rows AS e GROUP BY e.host_id, floor(e.received / 3600) * 3600;
