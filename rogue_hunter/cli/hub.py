@@ -133,32 +133,18 @@ def query(question: str, sql: str | None, since: float, hosts: int, silent: floa
     in pauses. pauses: by named command and kernel release. silent: hosts that send nothing. skewed: hosts with a wrong
     clock. gaps: rows that hosts have sent and that are missing here.
     """
+    from rogue_hunter.fleet import hub
     from rogue_hunter.fleet.tables import TIMES
     from rogue_hunter.fleet.tables import question as text
 
     if (question == "sql") != (sql is not None):
         raise run.Failure("sql needs one SELECT, and the named questions none", run.USAGE)
     if question == "gaps":
-        return run.print_answer(_answer(*_ask(_database(db), None), ()), form)
+        return run.print_answer(_answer(*hub.query(_database(db), None), ()), form)
     statement = sql if sql is not None else text(question, {
         "since": since, "now": time.time(), "hosts": hosts, "silent": silent, "skew": skew, "limit": limit})
-    names, rows = _ask(_database(db), statement)
+    names, rows = hub.query(_database(db), statement)
     return run.print_answer(_answer(names, rows, TIMES if sql is None else ()), form)
-
-
-def _ask(database: Path, sql: str | None) -> tuple[list[str], list[list[Any]]]:
-    """From the running hub, else from its file: a SELECT, or without it what is missing."""
-    from rogue_hunter.fleet.hub import asked
-    from rogue_hunter.fleet.warehouse import Warehouse
-
-    made = asked(database, {"missing": True} if sql is None else {"sql": sql})
-    if made is not None:
-        return made["names"], made["rows"]
-    warehouse = Warehouse(database, read_only=True)
-    try:
-        return warehouse.missing() if sql is None else warehouse.query(sql)
-    finally:
-        warehouse.close()
 
 
 def _answer(names: Sequence[str], rows: Sequence[Sequence[Any]], times: Collection[str]) -> Answer:

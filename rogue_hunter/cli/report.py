@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,11 @@ _FLAME = (click.option("--pause", "pause_id", metavar="ID", help="The stacks of 
                        help="A file for the viewer speedscope instead of collapsed stacks."))
 _REPORTS = click.option("--reports", type=click.Path(path_type=Path, file_okay=False), multiple=True, metavar="DIR",
                         help="Directory of diagnostic reports of macOS; repeatable (default: those of this Mac).")
+_HUB = click.option("--hub", metavar="HOST", help="What a hub has of this host (its identity or name); -d FILE is the "
+                    "hub's file then.")
+_ON_HUB = frozenset({"summary", "why", "pauses", "offenders", "timeline", "minutes", "usage", "events", "top",
+                     "actions"})
+"""The views that a hub can answer: stacks, captures' parts and matches stay on the hosts."""
 _EXIT_CODE = click.option("--exit-code", is_flag=True, help="Exit 1 unless rh-pipe is running and writes.")
 
 
@@ -112,7 +119,7 @@ _LISTED = {"pause": "pauses", "event": "events", "capture": "captures"}
 """View of one thing -> view that lists its IDs."""
 
 
-def _view_options(view: View) -> list[Callable[[Any], Any]]:
+def _view_options(name: str, view: View) -> list[Callable[[Any], Any]]:
     """The decorators of a view's options, in the order of --help."""
     period = [
         ("--since", "since", options.Moment(), "TIME", f"Start of the period (default: {USUAL_PERIOD} ago): 1h30m, "
@@ -122,7 +129,7 @@ def _view_options(view: View) -> list[Callable[[Any], Any]]:
     usual = {None: "", 0: " (default: all)"}.get(view.usual, f" (default: {view.usual} in tables, else all)")
     usual = " (default: 5)" if view.usual == 5 else usual
     usual_options: list[Callable[[Any], Any]] = [
-        *view.more,
+        *view.more, *((_HUB,) if name in _ON_HUB else ()),
         *(click.option(flag, name, type=kind, metavar=metavar, help=doc, hidden=view.period == "ignored")
           for flag, name, kind, metavar, doc in period if view.period != "refused"),
         options.db_option(), options.config_option, run.version_option("rh-report"),
@@ -230,11 +237,15 @@ def _made(name: str) -> click.Command:
     """The command of a view, with its arguments and options."""
     view = VIEWS[name]
 
-    def answer(**given: Any) -> int:
-        return _print(view, tuple(given[word.lower()] for word in view.names), **given)
+    def answer(hub: str | None = None, **given: Any) -> int:
+        which = tuple(given[word.lower()] for word in view.names)
+        if hub is None:
+            return _print(view, which, **given)
+        with _history(hub, given) as file:
+            return _print(view, which, **{**given, "db": file})
 
     made = answer
-    for option in reversed(_view_options(view)):
+    for option in reversed(_view_options(name, view)):
         made = option(made)
     for word in reversed(view.names):
         made = click.argument(word.lower(), metavar=word)(made)
@@ -249,8 +260,6 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
            at: float | None = None, text: str | None = None, by: str = "command", part: str | None = None,
            exit_code: bool = False, capture_id: str | None = None, reports: tuple[Path, ...] = (),
            **_names: str) -> int:
-    from functools import partial
-
     from rogue_hunter.daemon.socket.client import live_slices
     from rogue_hunter.report.queries import Period
     from rogue_hunter.report.sentences import moment
@@ -283,6 +292,27 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
                                 template=template)
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise _damaged(database, error) from error
+
+
+@contextmanager
+def _history(host: str, given: Mapping[str, Any]) -> Iterator[Path]:
+    """A database of what a hub has of a host about the time that is asked for."""
+    import tempfile
+
+    from rogue_hunter import paths
+    from rogue_hunter.fleet.history import find_host, write_history
+    from rogue_hunter.fleet.hub import query
+
+    ask = partial(query, given["db"] or paths.data_dir() / "hub.duckdb")
+    at, now = given.get("at"), time.time()
+    since, until = (at - 3600.0, at + 3600.0) if at is not None else (given.get("since"), given.get("until"))
+    with tempfile.TemporaryDirectory(prefix="rh-report-") as place:
+        file = Path(place) / "history.db"
+        begin = options.Moment().convert(USUAL_PERIOD, None, None) if since is None else since
+        wrong = write_history(ask, find_host(ask, host), begin, now if until is None else until, file)
+        if wrong:
+            run.say(f"{wrong} rows of this host are malformed and left out")
+        yield file
 
 
 def _recorded(reports: tuple[Path, ...], since: float, until: float) -> list[Record]:

@@ -19,7 +19,7 @@ from typing import Any
 from rogue_hunter.fleet.bus import BusError
 from rogue_hunter.fleet.ship import Carrier, ShipLoop
 from rogue_hunter.fleet.source import SETTLE_S, Shipper, Source, begin
-from rogue_hunter.fleet.tables import PER_TIME, SLICE_TOP, TABLES, Table
+from rogue_hunter.fleet.tables import PER_TIME, SLICE_TOP, TABLES, Ask, Table
 from rogue_hunter.schema.field import VERSION
 from rogue_hunter.stream import wire
 
@@ -169,7 +169,9 @@ class SimulatedHost:
         at = self._start + 420.0 * number - 60 * self.number
         if table == "pauses":
             return {"ts": at, "pause": f"{boot}-p{number}", "boot_id": boot, "start": at - 1.5, "end": at,
-                    "duration_s": 1.5, "cause": "cpu", "culprits": [{"command": self._command(number), "share": 0.8}],
+                    "duration_s": 1.5, "cause": "cpu", "culprits": [
+                        {"pid": 1000 + number, "start_ticks": 77, "command": self._command(number), "resource": "cpu",
+                         "amount": 4.8, "share": 0.8}],
                     "culprit": self._command(number), "evidence": {}, "os_version": f"6.1{self.number % 3}"}
         if table == "captures":
             return {"ts": at, "capture": f"{boot}-c{number}", "trigger": "pause", "status": "ok", "os": "linux"}
@@ -218,8 +220,6 @@ def expected(source: Source, table: Table, base: int, through: int) -> int:
     return sum(1 for _ in source.lines(table, base, through))
 
 
-Ask = Callable[[str], tuple[list[str], list[list[Any]]]]
-"""SQL to names and rows."""
 SKEW_S = 600
 """Every tenth host has a clock that is 10 minutes behind, every tenth one that is as much ahead."""
 

@@ -201,3 +201,16 @@ def asked(database: Path, question: dict[str, Any], wait_s: float = 40.0) -> dic
     if "error" in made:
         raise RogueHunterError(str(made["error"]), int(made["code"]))
     return dict(made)
+
+
+def query(database: Path, sql: str | None) -> tuple[list[str], list[list[Any]]]:
+    """Names and rows of a SELECT, or without it of what is missing: from the running hub, else from its file. Raises
+    RogueHunterError."""
+    made = asked(database, {"missing": True} if sql is None else {"sql": sql})
+    if made is not None:
+        return made["names"], made["rows"]
+    warehouse = Warehouse(database, read_only=True)
+    try:
+        return warehouse.missing() if sql is None else warehouse.query(sql)
+    finally:
+        warehouse.close()

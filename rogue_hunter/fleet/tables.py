@@ -6,8 +6,9 @@ time it is 1000 * epoch seconds + the rank among the rows of that time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.schema.field import Field
@@ -335,6 +336,8 @@ GROUP BY host_id HAVING abs(min(behind)) >= {skew}
 ORDER BY abs(min(behind)) DESC, host_id LIMIT {limit}"""),
 }
 
+Ask = Callable[[str], tuple[list[str], list[list[Any]]]]
+"""SQL to names and rows."""
 TIMES = frozenset({"first_seen", "last_seen", "last_received"})
 """Columns of these answers that are points of time."""
 

@@ -60,7 +60,9 @@ class Source:
 
     @property
     def watch(self) -> str:
-        """running, stale, busy or stopped: see the record report_status."""
+        """running, stale, busy, stopped or hub: see the record report_status."""
+        if "hub" in self.state:
+            return "hub"
         if not self.holder.held:
             return "stopped"
         if self.holder.pid is not None and self.holder.pid != self.state.get("pid"):

@@ -346,7 +346,8 @@ def _absent(source: Source, window: Window, at: float | None) -> Evidence:
         return Evidence(window, absent="nothing was recorded yet" if after is None else
                         f"the history begins at {moment(after[0], now)}")
     if after is None:
-        state = {"running": "that time is not written yet", "stale": "rh-pipe runs, but writes nothing"}.get(
+        state = {"running": "that time is not written yet", "stale": "rh-pipe runs, but writes nothing",
+                 "hub": "the hub has received nothing later"}.get(
             source.watch, "rh-pipe is not running")
         ended = moment(max(before[1], float(source.last_tick.get("ts") or 0.0)), now)
         return Evidence(window, absent=f"nothing was recorded after {ended}: {state}")

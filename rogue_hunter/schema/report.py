@@ -9,7 +9,7 @@ from rogue_hunter.schema.events import EXIT_REASONS, MACHINE_MINUTE, PAUSE
 from rogue_hunter.schema.field import BANDS, Field
 from rogue_hunter.schema.sampling import PROCESS
 
-WATCH = ("running", "stale", "busy", "stopped")
+WATCH = ("running", "stale", "busy", "stopped", "hub")
 """running: rh-pipe writes. stale: it holds the database but has written nothing for a while. busy: another command
 holds the database. stopped: no process does."""
 
@@ -113,7 +113,8 @@ _PERIOD = (
     _f("until", float, "s", "end of the period, epoch seconds", required=True),
 )
 _WATCH = (
-    _f("watch", str, "", "whether rh-pipe runs; stale: it writes nothing; busy: another command holds the database",
+    _f("watch", str, "", "whether rh-pipe runs; stale: it writes nothing; busy: another command holds the database; "
+       "hub: unknown, the history is from a hub",
        required=True, choices=WATCH),
     _f("last_tick", float, "s", "epoch seconds of the last tick written down"),
     _f("last_tick_age_s", float, "s", "time since then"),

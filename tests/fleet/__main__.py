@@ -20,8 +20,9 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from rogue_hunter.fleet.demo import SimulatedHost
-from rogue_hunter.fleet.intake import SUBJECT, parse
+from rogue_hunter.fleet.bus import Access, Bus
+from rogue_hunter.fleet.demo import Server, SimulatedHost
+from rogue_hunter.fleet.intake import ALL, SUBJECT, parse
 from rogue_hunter.fleet.source import SETTLE_S, HostDatabase, Shipper, begin, clean
 from rogue_hunter.fleet.tables import QUERIES, ROLLUPS, question
 from rogue_hunter.fleet.warehouse import Warehouse
@@ -64,13 +65,47 @@ def run_cost(place: Path) -> None:
         assert made is not None
         payloads.append((SUBJECT.format(one.identity), made.payload(1.0)))
     warehouse = Warehouse(place / "x.duckdb")
-    began = time.perf_counter()
+    began = time.process_time()
     batches = [parse(subject, payload, time.time()) for subject, payload in payloads]
-    parsed = time.perf_counter() - began
+    parsed = time.process_time() - began
     rows = warehouse.store(batches)
-    whole = time.perf_counter() - began
+    whole = time.process_time() - began
     warehouse.close()
-    print(f"cost: hub {rows / whole:.0f} rows/s ({rows} rows of 500 messages in {whole:.2f} s, of which {parsed:.2f} s checking)")
+    print(f"cost: hub {rows / whole:.0f} rows a CPU second ({rows} rows of 500 messages in {whole:.2f} s of CPU, of which {parsed:.2f} s checking)")
+    asyncio.run(server_cost(place, payloads * 10))
+
+
+async def server_cost(place: Path, payloads: list[tuple[str, bytes]]) -> None:
+    """Messages a second that one server has on disk before it acknowledges them."""
+    server = Server(place)
+    server.start()
+    bus = Bus(Access((server.url,)), "cost")
+    try:
+        await bus.make_stream([ALL], 4 << 30, 3600.0, 1)
+        left = list(enumerate(payloads))
+
+        async def publish() -> None:
+            while left:
+                number, (subject, payload) = left.pop()
+                await bus.publish(subject, payload, str(number))
+
+        ticks = sum(cpu_ticks(server.pid))
+        began = time.perf_counter()
+        await asyncio.gather(*(publish() for _ in range(200)))
+        took = time.perf_counter() - began
+        used = (sum(cpu_ticks(server.pid)) - ticks) / os.sysconf("SC_CLK_TCK")
+        size = sum(len(payload) for _, payload in payloads)
+        print(f"cost: server {len(payloads) / took:.0f} messages/s of {size / len(payloads):.0f} bytes, each on disk; "
+              f"{1000 * used / len(payloads):.2f} ms CPU a message; {chaos.rss_mb(server.pid):.0f} MB resident; the sender is one process")
+    finally:
+        await bus.close()
+        server.stop()
+
+
+def cpu_ticks(pid: int) -> tuple[int, int]:
+    """User and system time of a process (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]), int(fields[12])
 
 
 DAYS = 30.0

@@ -138,6 +138,8 @@ def sentence(found: Record, now: float) -> str:
         return f"rh-pipe holds the database{who} but does not write: {seen}"
     if watch == "busy":
         return f"another command writes to the database{who}; no rh-pipe is running"
+    if watch == "hub":
+        return f"From a hub; {seen}"
     return "rh-pipe is not running" + (f"; {seen}" if "last_tick" in found else "")
 
 
