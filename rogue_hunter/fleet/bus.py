@@ -196,7 +196,7 @@ class Bus:
             list(self._access.servers), error_cb=self._failed, name=f"rogue-hunter {self._name}", connect_timeout=5,
             allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0.2,
             inbox_prefix=f"_INBOX.{self._name}", **more))
-        refused = asyncio.create_task(self._refused.wait())     # nats-py waits for ever for the end of a refused TLS
+        refused = asyncio.create_task(self._refused.wait())     # nats-py never returns from a refused TLS
         try:
             await asyncio.wait((attempt, refused), timeout=15, return_when=asyncio.FIRST_COMPLETED)
             if not attempt.done():

@@ -218,8 +218,8 @@ def clickhouse() -> Iterator[str]:
     for table in STORED:
         time = table.columns[0].name
         kinds = {c.name: _clickhouse_type(c) for c in stored(table)}
-        # A question names a time. A row that arrives twice has the same one, so both are in one partition; whatever
-        # time a host sends, there are few partitions. Merged into one part, FINAL has nothing to merge.
+        # A question names a time. A row that arrives twice has the same one, so both are in one partition. A host can
+        # send any time: the number of partitions is limited. Merged into one part, FINAL has nothing to merge.
         yield from _clickhouse_table(table.name, kinds, "ReplacingMergeTree", f"{time}, host_id, row", "received",
                                      f"intDiv(toInt64({time}), 86400) % {PARTITIONS}")
         yield "SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,"
