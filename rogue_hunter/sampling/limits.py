@@ -97,6 +97,8 @@ class Limits:
         """Rows of interest since the last look: the newest of each process."""
         self._heavy: dict[Key, Row] = {}
         self._killed: list[tuple[Key, Row]] = []
+        self._killed_before: list[tuple[Key, Row]] = []
+        """Those of the last look: kills are counted less often than the processes are read, and may show later."""
         self._oom_kills = 0
         self._then_ns: int | None = None
 
@@ -131,7 +133,7 @@ class Limits:
         members: dict[Group, list[tuple[Key, Row]]] = {}
         asked = 0
         if self._oom_kills:
-            self._active.update(self._killed)
+            self._active.update([*self._killed_before, *self._killed])
         for key, row in self._active.items():
             groups = self._groups.get(key)
             if groups is None:
@@ -153,10 +155,10 @@ class Limits:
         found += self._affinities(tick, machine, (now - (self._then_ns or now)) / 1e9)
         found += self._open_files(tick, ts, boot)
         found += self._full_disks(tick, ts, boot, now)
-        for key in {*self._active, *(key for key, _ in self._killed)} - tick.processes.keys():
+        for key in {*self._active, *dict(self._killed_before)} - tick.processes.keys() - dict(self._killed).keys():
             self._groups.pop(key, None)
         self._active.clear()
-        self._killed.clear()
+        self._killed_before, self._killed = self._killed, []
         self._oom_kills = 0
         return found
 
@@ -199,11 +201,11 @@ class Limits:
         if not self._oom_kills:
             return []
         inside = [one for one in found if one["kind"] == "oom_kill"]
-        victims = sorted(self._killed, key=lambda pair: -pair[1].get("memory_bytes", 0))
+        victims = sorted([*self._killed, *self._killed_before], key=lambda pair: -pair[1].get("memory_bytes", 0))
         for one in inside:
-            in_it = [pair for pair in victims
-                     if any(group.path == one["cgroup"] for group in self._groups.get(pair[0], ()))]
-            for key, row in in_it[:1] or victims[:1]:
+            in_it = [(key, row) for key, row in victims if row.get("cgroup") == one["cgroup"] or
+                     any(group.path == one["cgroup"] for group in self._groups.get(key, ()))]
+            for key, row in in_it[:1] or [pair for pair in victims if "cgroup" not in pair[1]][:1]:
                 one.update(pid=key[0], start_ticks=key[1], name=row.get("name") or row.get("command"))
         if inside:
             return []

@@ -136,8 +136,8 @@ class Use:
 
     @property
     def growth(self) -> int:
-        """By how much memory grew; 0 where it shrank or is not known."""
-        held: int | None = self.row.get("memory_bytes")
+        """By how much memory grew; 0 where it shrank or is not known. What has ended holds nothing: its most counts."""
+        held: int | None = self.memory if self.row.get("state") == "defunct" else self.row.get("memory_bytes")
         if held is None or self.memory_before is None:
             return self.grown
         return max(0, held - self.memory_before)

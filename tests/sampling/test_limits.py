@@ -101,6 +101,20 @@ def test_an_oom_kill_in_a_group_names_its_victim(scene: Scene) -> None:
     assert (one["kind"], one["name"], one["pid"], one["count"], one["cgroup"]) == ("oom_kill", "encoder", 7, 1, "/jobs/encoder")
 
 
+def test_an_oom_kill_that_is_counted_later_names_no_stranger(scene: Scene) -> None:
+    """The kernel's count of kills is read once a second: the victim ended before, another large process since."""
+    heavy = {"cpu_percent": 90.0, "memory_bytes": 500 << 20, "cgroup": "/jobs/encoder"}
+    scene.look(heavy, **memory(999, 0))
+    scene.look(heavy, **memory(999, 0))
+    scene.look(None, (KEY,), **memory(10, 9, 0))
+    other = Tick({"ts": 1003.1, "mono_ns": scene.now_ns + 1, "boot_id": "b", **scene.machine},
+                 {(9, 90): {"pid": 9, "command": "stranger", "memory_bytes": 900 << 20, "cgroup": "/"}}, {(9, 90)}, ())
+    scene.limits(other)
+    scene.machine["oom_kills"] = 1
+    (one,) = scene.look(None, ((9, 90),), **memory(10, 9, 1))
+    assert (one["kind"], one["name"], one["pid"]) == ("oom_kill", "encoder", 7)
+
+
 def test_an_oom_kill_of_the_machine_names_the_largest_that_ended(scene: Scene) -> None:
     """No group has a limit: the machine's own count decides."""
     scene.look({"cpu_percent": 90.0, "memory_bytes": 500 << 20})

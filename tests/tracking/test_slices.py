@@ -86,6 +86,14 @@ def test_growth_of_memory() -> None:
 START_OF_9 = 100_667
 
 
+def test_growth_of_one_that_was_killed() -> None:
+    """A program that the kernel kills for want of memory holds none afterwards, and took it all the same."""
+    grows = [[row(7, 7, memory_bytes=(n + 1) * 10 * MEMORY_LEAST)] for n in range(6)]
+    dead = [[row(7, 7, state="defunct", memory_bytes=0)]] * 3
+    made, _ = run(stream([[row(8)], *grows, *dead]))
+    assert of(made, "process_slice", pid=7)[0]["memory_growth_bytes"] == 60 * MEMORY_LEAST
+
+
 def test_waiting_states_are_timed() -> None:
     """A process in D state for the whole slice is listed though it uses nothing, with its state; so is a stopped one."""
     blocked, stopped = row(7, state="uninterruptible"), row(8, state="stopped")
