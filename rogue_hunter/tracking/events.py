@@ -17,10 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rogue_hunter.config.options import Bands, Config
+from rogue_hunter.sampling.ledger import ancestors
+from rogue_hunter.sampling.units import WRAPPERS, starts_jobs
 from rogue_hunter.schema.field import BANDS, Key
 from rogue_hunter.schema.sampling import METRICS, SNAPSHOT
 from rogue_hunter.scoring.stage import Selector
 from rogue_hunter.stream.tick import Recent, Record, Row, Tick, record
+from rogue_hunter.tracking.pauses import KTHREADD
 from rogue_hunter.tracking.stays import Stay, Stays, Subject, row_of_unit
 
 _METRICS = tuple((f.name, f.sparse) for f in METRICS)
@@ -268,19 +271,36 @@ class Tracker:
             if stay.events:
                 stay.entered, stay.begun, stay.points = closing["ts"], self._clock, {}
             stay.events += 1
-            if leader is not None and leader in rows:
+            if leader is not None and leader in rows and not self._is_work_of_another(leader, rows):
                 return [self._begin(leader, rows[leader], self._stays.of(leader) or stay, closing)]
             members = [(key[1], key[0]) for key, row in rows.items() if row.get("unit") == subject]
             start, pid = min(members)
+            if self._is_work_of_another((pid, start), rows):
+                return []
             together = self._stays.units[subject]
             return [self._begin((pid, start), row_of_unit(rows[pid, start], together), stay, closing, subject,
                                 len(together.members))]
+        if self._is_work_of_another(subject, rows):
+            return []
         unit = rows[subject].get("unit")
         whole = self._stays.of(unit) if unit is not None else None
         open_ = [event for event in self._open.values() if unit is not None and event.row.get("unit") == unit]
         if subject in self._open or any(event.unit is not None for event in open_) or (whole is not None and not open_):
             return []
         return [self._begin(subject, rows[subject], stay, closing)]
+
+    def _is_work_of_another(self, key: Key, rows: Mapping[Key, Row]) -> bool:
+        """Whether a process above this one has an open event: what a test run starts is a part of it, in sessions and
+        units of its own too. What is started at a prompt or by a service manager is not."""
+        open_ = {event.row.get("unit") for event in self._open.values()} - {None, rows[key].get("unit")}
+        by_pid = {pid: (pid, start) for pid, start in rows} if open_ else {}
+        for above in ancestors(key, rows[key], rows, by_pid):
+            row = rows[above]
+            if above[0] <= KTHREADD or not (starts_jobs(row) or row.get("command") in WRAPPERS):
+                return False
+            if row.get("unit") in open_:
+                return True
+        return False
 
     def _begin(self, key: Key, row: Row, stay: Stay, closing: Row, unit: str | None = None,
                processes: int = 0) -> Record:

@@ -276,6 +276,16 @@ def test_a_test_suite_is_not_an_event_a_test() -> None:
     assert [(r["scope"], r["pid"]) for r in found if r["kind"] == "enter"] == [("process", 100), ("unit", 7)]
 
 
+@pytest.mark.parametrize(("shell", "wanted"), [("/bin/sh case.sh", [7]), ("-bash", [7, 20])])
+def test_what_a_test_suite_starts_in_a_session_of_its_own_is_a_part_of_it(shell: str, wanted: list[int]) -> None:
+    """A server that a test starts has a unit of its own; an event of its own only if a person started it at a prompt."""
+    step = row(9, 9, ppid=7, unit="make[7]", command="bash", cmdline=shell)
+    server = rated(60, 20, 20, ppid=9, unit="server[20]", disproportionality=64.0, dominant_resource="cpu")
+    work = [ROOT, step, *(member(100 + i, 25.0) for i in range(4))]
+    found = events(ticks([*[work] * 30, *[[*work, server]] * 30]), CONFIG)
+    assert [r["pid"] for r in found if r["kind"] == "enter"] == wanted
+
+
 def test_two_hogs_of_one_unit_are_one_event() -> None:
     """Workers that use as much each are summed up, however long they live."""
     found = events(ticks([[member(8, 60.0), member(9, 60.0)]] * 30), CONFIG)
