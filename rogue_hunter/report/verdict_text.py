@@ -7,6 +7,7 @@ from typing import Any
 
 from rogue_hunter.report.sentences import moment, number, percent
 from rogue_hunter.text.format import clip, duration, size, visible
+from rogue_hunter.verdict.causes import EQUAL
 from rogue_hunter.verdict.model import Cause, Taker, Victim
 
 LINE = 100
@@ -136,8 +137,10 @@ def _shortage(cause: Cause, now: float, present: bool) -> str:
     what = _what(cause, now)
     if cause.who is not None:
         through = ", on behalf of others" if cause.who.forwarder else ""
-        return "; ".join(part for part in (
-            f"{taker_name(cause.who)} {amount_words(cause, cause.who, now, present=present)}{through}", what) if part)
+        equals = [one for one in cause.takers[1:] if one.share >= EQUAL * cause.who.share > 0]
+        too = f"{taker_name(equals[0])} used nearly as much ({percent(equals[0].share)})" if equals else ""
+        did = f"{taker_name(cause.who)} {amount_words(cause, cause.who, now, present=present)}{through}"
+        return "; ".join(part for part in (did, too, what) if part)
     if cause.resource == "disk" and cause.numbers.get("unreadable"):
         return f"{what}; the I/O of {count(int(cause.numbers['unreadable']), 'process')} cannot be read without root"
     if cause.takers:

@@ -14,6 +14,8 @@ NAMED = 0.2
 """A taker with less than this share of what was used is not named as the cause, unless it stands far above the next."""
 NAMED_REALTIME = 0.05
 """The same of a real-time process, which holds up all others."""
+EQUAL = 0.8
+"""A taker with this part of the first one's use is behind the shortage too, and no victim of it."""
 LOST_S = 0.5
 """Lost time below which a shortage is not reported: the scheduler and the disk always cost a little."""
 LOST_PART = 0.1
@@ -135,10 +137,10 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
     start, seconds = worst_span(window, weights)
     numbers = readings(worst_row(window, weights), "cpu_busy_cores", "cpu_busy_cores_max", "cpus",
                        "pressure_cpu_some_ms_per_s", "started", "unattributed_cpu_cores", "unreadable")
-    waited = [(one.waited["cpu"], s.seconds) for one, weight, s in zip(judged, weights, window.slices, strict=True)
-              if weight > 0 and "cpu" in one.waited]
-    if waited:
-        numbers["waited_s"] = round(sum(part * s for part, s in waited), 3)
+    waited = [(shortage.others_delay(s, one.limited, window.readers, who)[0], s.seconds)
+              for one, weight, s in zip(judged, weights, window.slices, strict=True) if weight > 0]
+    if any(part is not None for part, _ in waited):
+        numbers["waited_s"] = round(sum((part or 0.0) * s for part, s in waited), 3)
     numbers.update(pause_readings(window, "cpu"))
     details = {}
     idle = sum(weight for weight, one in zip(weights, judged, strict=True) if one.idle)
@@ -148,7 +150,7 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
             details["while_idle"] = "realtime"
         else:
             details["while_idle"] = "affinity" if bound is not None else "unknown"
-    victims = _delayed(window, weights, who)
+    victims = _delayed(window, weights, [one for one in takers if who and one.share >= EQUAL * who.share])
     if details.get("while_idle") == "unknown" and not victims and "pauses" not in numbers:
         return None     # many processes started at once: each waited for a moment, and CPUs were idle
     inferred = all("cpu" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
@@ -156,14 +158,14 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
                  "inferred" if inferred else "measured", numbers, details)
 
 
-def _delayed(window: Window, weights: Sequence[float], who: Taker | None) -> tuple[Victim, ...]:
+def _delayed(window: Window, weights: Sequence[float], behind: Sequence[Taker]) -> tuple[Victim, ...]:
     """Processes that waited for a CPU and are not behind it."""
     waited: dict[object, tuple[float, Row]] = {}
     for weight, one in zip(weights, window.slices, strict=True):
         for row in one.processes if weight > 0 else ():
             key = key_of(row)
-            if key is None or row.get("own") or row.get("pid") in window.readers or belongs(row, who) or \
-                    row.get("ppid") == KTHREADD:
+            if key is None or row.get("own") or row.get("pid") in window.readers or \
+                    row.get("ppid") == KTHREADD or any(belongs(row, who) for who in behind):
                 continue
             delay = total(row, "run_delay_s")
             if delay >= 0.1 * (delay + total(row, "cpu_seconds")):

@@ -6,10 +6,10 @@ Use is no shortage: a full CPU for which nothing else waits is in good use. Ever
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from rogue_hunter.verdict.model import Row, Slice, number, total
+from rogue_hunter.verdict.model import Row, Slice, Taker, number, total
 from rogue_hunter.verdict.rows import belongs, in_group, uses
 from rogue_hunter.verdict.takers import Ledger
 
@@ -68,14 +68,15 @@ class Shortage:
     """One slice: severity by resource (cpu, memory, disk, steal), and what is known about it.
 
     `idle` waiting for a CPU while CPUs were idle. `device` the disk answered slowly by itself. `inferred` the severity
-    of these resources does not come from processes that were seen to wait.
+    of these resources does not come from processes that were seen to wait. `limited` are the control groups that a CPU
+    quota of their own held back.
     """
 
     severity: Mapping[str, float]
     idle: bool = False
     device: bool = False
     inferred: Collection[str] = ()
-    waited: Mapping[str, float] = field(default_factory=dict)
+    limited: Collection[str] = ()
 
 
 def judge(one: Slice, usual: Mapping[str, float], limited: Collection[str] = (),
@@ -83,7 +84,7 @@ def judge(one: Slice, usual: Mapping[str, float], limited: Collection[str] = (),
     """What was short in a slice. `limited` are control groups that a CPU quota of their own held back then: their
     waiting is not a shortage of the machine. `crowded` are control groups that were at their limit of memory."""
     inferred: set[str] = set()
-    cpu, idle, delay = _cpu(one, limited, readers, inferred)
+    cpu, idle = _cpu(one, limited, readers, inferred)
     memory = max(_memory(one.machine, one.seconds, inferred), _reread(one, crowded))
     disk, device = _disk(one, usual, readers, inferred)
     if memory > 0 and _paging(one):
@@ -91,7 +92,7 @@ def judge(one: Slice, usual: Mapping[str, float], limited: Collection[str] = (),
     steal, cpus = number(one.machine, "cpu_steal_cores"), number(one.machine, "cpus")
     stolen = steal / cpus if steal is not None and cpus else 0.0
     severity = {"cpu": cpu, "memory": memory, "disk": disk, "steal": stolen if stolen >= STEAL else 0.0}
-    return Shortage(severity, idle, device, inferred, {"cpu": delay} if delay is not None else {})
+    return Shortage(severity, idle, device, inferred, limited)
 
 
 def may_be_short(machine: Row) -> bool:
@@ -119,8 +120,10 @@ def may_be_short(machine: Row) -> bool:
             or (machine.get("self_cpu_percent") or 0.0) >= 10)
 
 
-def others_delay(one: Slice, limited: Collection[str], readers: Collection[int]) -> tuple[float | None, float]:
-    """Run delay (s/s) of all but the largest consumer of CPU and the limited, and what these others used (cores).
+def others_delay(one: Slice, limited: Collection[str], readers: Collection[int],
+                 first: Taker | None = None) -> tuple[float | None, float]:
+    """Run delay (s/s) of all but one taker and the limited, and what these others used (cores). Without a taker it is
+    the largest consumer of CPU in the slice.
 
     None: run delay is not known here.
     """
@@ -129,8 +132,8 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int])
     if machine is None and not any("run_delay_s" in row and "start_ticks" in row for row in rows):
         return None, 0.0
     whole = machine / 1000 * one.seconds if machine is not None else sum(total(row, "run_delay_s") for row in rows)
-    ranked = Ledger([one], [1.0], "cpu", readers=readers).rank(None, 1)
-    first = ranked[0] if ranked else None
+    if first is None:
+        first = next(iter(Ledger([one], [1.0], "cpu", readers=readers).rank(None, 1)), None)
     left, used = whole, total(one.machine, "cpu_busy_cores") * one.seconds
     of_unit = 0.0
     if first is not None:
@@ -150,11 +153,11 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int])
 
 
 def _cpu(one: Slice, limited: Collection[str], readers: Collection[int],
-         inferred: set[str]) -> tuple[float, bool, float | None]:
+         inferred: set[str]) -> tuple[float, bool]:
     machine = one.machine
     busy, cpus = number(machine, "cpu_busy_cores"), number(machine, "cpus")
     if busy is None or not cpus or one.seconds <= 0:
-        return 0.0, False, None
+        return 0.0, False
     part = busy / cpus
     waited = number(machine, "pressure_cpu_some_ms_per_s")
     delay, used = others_delay(one, limited, readers)
@@ -172,7 +175,7 @@ def _cpu(one: Slice, limited: Collection[str], readers: Collection[int],
     found = max(found, _late(one, part))
     # A first tick by itself has the pressure of the seconds before it.
     idle = one.seconds >= 1 and idles(machine) and max(delay or 0.0, (waited or 0.0) / 1000) >= IDLE_WAIT
-    return found, idle, delay
+    return found, idle
 
 
 def idles(machine: Row) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rogue_hunter.report.verdict_text import cause_words
 from rogue_hunter.verdict.engine import culprits, stands_out, verdict
 from rogue_hunter.verdict.model import Cause, Slice, Verdict, Window
 from rogue_hunter.verdict.shortage import judge
@@ -538,6 +539,30 @@ def test_units_of_kernel_threads_and_of_rogue_hunter_are_never_named() -> None:
     found = verdict(window(*(one(n, rows, groups, self_cpu_percent=2.0) for n in range(3))))
     assert named(found)[2] == "writer"
     assert {c.who.name for c in found.causes if c.who} <= {"writer", "kworker/u8:2", "kworker/u8:3"}
+
+
+def test_of_two_equal_hogs_neither_is_a_victim() -> None:
+    """Both wait for a CPU half of the time, because of each other; who suffers is the player."""
+    rows = [process(7, "resample", ppid=1, cores=0.66, delay=0.5), process(8, "render", ppid=1, cores=0.64, delay=0.5),
+            VICTIM]
+    cause = first(verdict(window(*repeat(3, rows, **PSI))))
+    assert cause.who is not None and cause.who.name == "resample"
+    assert [victim.name for victim in cause.victims] == ["player"]
+    assert "render (pid 8) used nearly as much (44 %)" in cause_words(cause, START)
+
+
+def test_what_the_culprit_waited_for_itself_is_not_what_others_waited() -> None:
+    """A fork bomb: in a slice in which another process used more than it, its own queue is still its own."""
+    bomb = {"unit": "bomb.py[7]", "name": "bomb.py", "pid": 7, "start_ticks": 1007, "processes": 250, "started": 200}
+    rows = [process(7, "bomb.py", ppid=1, cores=0.01, delay=0.9, unit="bomb.py[7]"), VICTIM]
+    slices = [one(0, rows, [{**bomb, "cpu_seconds": 9.0, "run_delay_s": 600.0}], cpu_busy_cores=2.0,
+                  run_delay_ms_per_s=120_500.0, **PSI),
+              one(1, [*rows, process(9, "mypy", ppid=1, cores=1.0, delay=0.1)],
+                  [{**bomb, "cpu_seconds": 4.0, "run_delay_s": 1200.0}], cpu_busy_cores=2.0,
+                  run_delay_ms_per_s=240_500.0, **PSI)]
+    cause = first(verdict(window(*slices)))
+    assert cause.who is not None and cause.who.root == (BOOT, 7, 1007)
+    assert cause.numbers["waited_s"] == pytest.approx(5.0)
 
 
 def test_a_unit_that_is_only_called_like_rogue_hunter_is_named() -> None:
