@@ -93,11 +93,10 @@ def starts_jobs(row: Row) -> bool:
     return command not in MANAGERS and command not in WRAPPERS
 
 
-def is_apart(row: Mapping[str, Any], parent: Mapping[str, Any]) -> bool:
+def is_apart(row: Mapping[str, Any]) -> bool:
     """True for a process that leads a session of its own (setsid(2)), as daemons, jobs of a scheduler and programs in a
     terminal do: it is no part of its parent's work. False where sessions are not known."""
-    session = row.get("session")
-    return session is not None and session == row.get("pid") and "session" in parent and parent["session"] != session
+    return row.get("session") is not None and row["session"] == row.get("pid")
 
 
 def runs_script(cmdline: str) -> bool:
@@ -157,7 +156,7 @@ class Units:
     def _topmost(self, key: Key, row: Row, name: str, rows: Mapping[Key, Row], by_pid: Mapping[int, Key],
                  names: Mapping[Key, str]) -> str:
         for parent in ancestors(key, row, rows, by_pid):
-            if parent[0] == 1 or rows[parent].get("command") in STEPPED_OVER or is_apart(row, rows[parent]):
+            if parent[0] == 1 or rows[parent].get("command") in STEPPED_OVER or is_apart(row):
                 break
             if parent in self._units:
                 return self._units[parent]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rogue_hunter.sampling.units import is_apart
 from rogue_hunter.verdict.model import Key, Row, Taker, total
 
 OWN_FIELDS = {"cpu": "cpu_seconds", "disk": "disk_bytes", "gpu": "gpu_seconds", "wakeups": "wakeups",
@@ -70,6 +71,6 @@ def belongs(row: Row, taker: Taker | None) -> bool:
         return False
     whole = taker.kind != "process" and taker.root is not None
     unit = whole and bool(taker.unit) and row.get("unit") == taker.unit
-    family = whole and taker.root is not None and row.get("ppid") == taker.root[1]
+    family = whole and taker.root is not None and row.get("ppid") == taker.root[1] and not is_apart(row)
     return unit or family or key_of(row) in taker.keys or (taker.kind == "command"
                                                           and row.get("command") == taker.command)

@@ -287,11 +287,6 @@ def day_swarm(stage: Stage) -> None:
                               " for (int i = 0; i < 2000; i++) pthread_create(&t, &s, f, 0); f(0); }\n"))
 
 
-@scenario("culprit", "many switches between two programs over a pipe", who=("stress-ng",), causes=("cpu", "wakeups", "use"))
-def day_switch(stage: Stage) -> None:
-    stage.start("stress-ng", "--switch", str(cpus()), "--timeout", "60")
-
-
 @scenario("culprit", "a download over loopback is hashed", who=("http.server", "fetch", "curl", "sha256sum"), causes=("cpu", "io", "use"))
 def day_download(stage: Stage) -> None:
     if shutil.which("curl") is None:

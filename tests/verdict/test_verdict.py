@@ -760,6 +760,16 @@ def test_a_session_of_its_own_is_no_part_of_its_parent() -> None:
     assert unit["unit"] not in {c.who.unit for c in found.causes if c.who}
 
 
+def test_a_parent_that_is_not_listed_does_not_get_the_sessions_that_it_started() -> None:
+    """It uses too little for a row of its own, and its unit has one: the jobs and the player are no part of that."""
+    unit = {"unit": "runner[5]", "name": "runner", "pid": 5, "start_ticks": 1005, "processes": 2, "cpu_seconds": 0.01}
+    rows = [process(10 + n, f"job_{n}", ppid=5, session=10 + n, cpu_seconds=2.4 - 0.3 * n) for n in range(3)]
+    rows.append(process(50, "player", ppid=5, session=50, cores=0.1, delay=0.3))
+    found = verdict(window(*(one(n, rows, [unit], **PSI) for n in range(2))))
+    assert named(found)[2] == "job_0"
+    assert [v.name for v in first(found).victims] == ["player"]
+
+
 def test_a_few_short_children_of_one_name_are_named_themselves() -> None:
     """A runner started two bursts beside other programs; make would be named with its many compilers."""
     rows = [process(10 + n, "burst", ppid=5, cpu_seconds=1.4) for n in range(4)]
