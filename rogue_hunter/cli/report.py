@@ -302,6 +302,7 @@ def _history(host: str, given: Mapping[str, Any]) -> Iterator[Path]:
     from rogue_hunter import paths
     from rogue_hunter.fleet.history import find_host, write_history
     from rogue_hunter.fleet.hub import query
+    from rogue_hunter.report.verdict_text import count
 
     ask = partial(query, given["db"] or paths.data_dir() / "hub.duckdb")
     at, now = given.get("at"), time.time()
@@ -311,7 +312,7 @@ def _history(host: str, given: Mapping[str, Any]) -> Iterator[Path]:
         begin = options.Moment().convert(USUAL_PERIOD, None, None) if since is None else since
         wrong = write_history(ask, find_host(ask, host), begin, now if until is None else until, file)
         if wrong:
-            run.say(f"{wrong} rows of this host are malformed and left out")
+            run.say(f"{count(wrong, 'row')} of this host malformed and left out")
         yield file
 
 

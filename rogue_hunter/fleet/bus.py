@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -113,7 +114,7 @@ def tls(access: Access) -> ssl.SSLContext | None:
 
 def explain(error: BaseException | None) -> str:
     """An error of the network, of TLS or of the server in words."""
-    text = str(error or "").removeprefix("nats: ").strip("'\"")
+    text = str(error or "").removeprefix("nats: ").strip("'")
     low = text.lower()
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of the server is refused: {error.verify_message}"
@@ -158,6 +159,7 @@ class Bus:
         self._access, self._name, self._report = access, name, report
         self._client: Any = None
         self._last: BaseException | None = None
+        self._said = ""
         self._listening: list[tuple[str, Callable[[bytes], Awaitable[None]]]] = []
         self._pull: Any = None
         self._connecting, self._refused = asyncio.Lock(), asyncio.Event()
@@ -190,6 +192,7 @@ class Bus:
                 client._public_nkey = who.public
         if (context := tls(self._access)) is not None:
             more["tls"] = context
+            logging.getLogger("asyncio").setLevel(logging.ERROR)    # it warns of the end of each connection with TLS
         self._last, self._pull = None, None
         self._refused.clear()
         attempt = asyncio.create_task(client.connect(
@@ -227,7 +230,10 @@ class Bus:
             self._last = error
         if _decisive(error):
             self._refused.set()
-        self._report(explain(error))
+        text = explain(error)
+        if self._client is not None and text != self._said:     # one that ends the first attempt is raised
+            self._said = text
+            self._report(text)
 
     @staticmethod
     def _check(error: BaseException) -> None:
@@ -256,6 +262,7 @@ class Bus:
             await client.jetstream(timeout=ANSWER_S).publish(subject, payload, headers={"Nats-Msg-Id": message_id})
         except Exception as error:
             raise self._error(error) from None
+        self._said = ""
 
     async def tell(self, subject: str, payload: bytes) -> None:
         """Send a message that is not stored."""

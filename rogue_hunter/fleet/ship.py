@@ -43,7 +43,7 @@ class ShipLoop:
         self._pace, self._once, self._report, self._retry_s = pace, once, report, retry_s
         self._asked: Any = None     # the newest request of a hub: it has all that is still missing
         self._wake = asyncio.Event()
-        self._stopped = False
+        self._stopped = self._masked = False
         self.sent = self.rows = self.answered = 0
         identity = shipper.state.host_id
         self._subject = SUBJECT.format(identity)
@@ -102,8 +102,9 @@ class ShipLoop:
 
     async def _deliver(self, message: Message) -> bool:
         """Send until it is stored; False when the loop was stopped before."""
-        if message.redacted:
-            self._report(f"{message.redacted} texts of the database had a secret that is masked in what is sent")
+        if message.redacted and not self._masked:
+            self._masked = True
+            self._report("texts of the database have secrets; they are masked in what is sent")
         attempt, last = 0, ""
         while not self._stopped:
             try:

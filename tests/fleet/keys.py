@@ -30,7 +30,7 @@ def _text(raw: bytes) -> str:
 
 @dataclass
 class Certificates:
-    """Files: an authority, and a certificate of 127.0.0.1 with its key."""
+    """Files: an authority, and a certificate of 127.0.0.1 and nats.example with its key."""
 
     ca: Path
     cert: Path
@@ -58,7 +58,7 @@ def certificates(place: Path, days: int = 2) -> Certificates:
         x509.BasicConstraints(ca=True, path_length=None), critical=True).add_extension(
         x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True).sign(ca_key, hashes.SHA256())
     server = builder(name, key.public_key(), days).add_extension(
-        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False).sign(
+        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("nats.example")]), critical=False).sign(
         ca_key, hashes.SHA256())
     made = Certificates(place / "ca.pem", place / "cert.pem", place / "key.pem")
     made.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))

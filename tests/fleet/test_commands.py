@@ -108,5 +108,8 @@ def test_a_service_runs_the_command_with_its_arguments(rh: Run, program: str, wo
     text = done.stdout.decode()
     assert program.removeprefix("rh-") in text and all(word in text for word in words)
     assert ("rh-hub" not in program) or ("run" in text)
-    assert b"for rh-pipe" in rh("service", "install", "--print", "--program", program, "--hz", "1").stderr
+
+
+def test_a_service_refuses_the_options_of_another_command(rh: Run) -> None:
+    assert b"for rh-pipe" in rh("service", "install", "--print", "--program", "rh-ship", "--hz", "1").stderr
     assert b"no arguments" in rh("service", "install", "--print", "--", "x").stderr
