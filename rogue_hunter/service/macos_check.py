@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from rogue_hunter.capture.reports import collect
+from rogue_hunter.capture.reports import collect, sleep
 from rogue_hunter.capture.reports.collect import WHOLE, newest_first
 from rogue_hunter.host.macos.selfcheck import Finding
-from rogue_hunter.host.macos.sleepwake import PMSET, event_of
 from rogue_hunter.service.launchd import LABEL
 from rogue_hunter.service.manager import Run, run_command
 from rogue_hunter.service.sudoers import FILE
@@ -49,11 +48,10 @@ def _agent(run: Run, uid: int) -> Iterator[Finding]:
 
 
 def _sleep_log(run: Run) -> Iterator[Finding]:
-    done = run(list(PMSET))
-    lines = done.out.splitlines()
-    events = [event for line in lines if (event := event_of(line)) is not None]
-    kinds = Counter(event.type.value for event in events)
-    yield Finding("ok" if events or done.code == 0 else "warn", "sleep log", f"{len(lines)} lines, " + (
+    done = run(list(sleep.PMSET))
+    lines = done.out.encode("utf-8", "replace").splitlines()
+    kinds = Counter(str(event["kind"]) for event in sleep.parse(lines))
+    yield Finding("ok" if kinds or done.code == 0 else "warn", "sleep log", f"{len(lines)} lines, " + (
         ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or f"no event (exit {done.code})"))
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.capture.blame import blame, blame_records
+from rogue_hunter.capture.reports.sleep import get_recent_sleep_events
+from rogue_hunter.capture.reports.sleep import parse as parse_pmset_log
 from rogue_hunter.capture.spindump.detect import parse_file
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import ConfigError, to_toml
@@ -25,7 +27,6 @@ from rogue_hunter.host.linux.gpu import parse_fdinfo
 from rogue_hunter.host.macos import abi
 from rogue_hunter.host.macos import decode as darwin
 from rogue_hunter.host.macos.iokit import parse_ioreg
-from rogue_hunter.host.macos.sleepwake import get_recent_sleep_events, parse_pmset_log
 from rogue_hunter.reaper.audit import AuditError, AuditLog
 from rogue_hunter.reaper.candidate import check_match
 from rogue_hunter.reaper.guards import Budget
@@ -189,7 +190,7 @@ def _or_short(decode: Callable[[bytes], Any], data: bytes) -> None:
 
 
 def _pmset(data: bytes) -> None:
-    parse_pmset_log(data)
+    list(parse_pmset_log(data.splitlines()))
     get_recent_sleep_events(now=1.7e9, run=lambda argv: data)
 
 

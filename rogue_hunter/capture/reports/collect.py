@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from rogue_hunter.capture.reports.sleep import sleep_record
+from rogue_hunter.capture.reports.sleep import get_recent_sleep_events
 from rogue_hunter.capture.spindump.detect import plain, read
 from rogue_hunter.capture.spindump.parser import BINARY_FORMAT
-from rogue_hunter.host.macos.sleepwake import SleepWakeEvent, get_recent_sleep_events
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import duration, size
 
@@ -36,7 +35,7 @@ WHOLE = ("spindump_report", "resource_report", "jetsam_report", "crash_report", 
 
 _DATE = re.compile(r"[_-](\d{4}-\d{2}-\d{2}-\d{6})")
 
-SleepLog = Callable[[float], "list[SleepWakeEvent] | None"]
+SleepLog = Callable[[float], "list[Record] | None"]
 """Returns the sleeps and wakes of the last so many seconds, None where they cannot be read."""
 
 
@@ -123,7 +122,7 @@ def recorded(since: float, until: float, places: Sequence[Path] | None = None,
     if sleep_log is None and sys.platform == "darwin" and places is None:
         sleep_log = get_recent_sleep_events
     if sleep_log is not None and since < time.time():
-        lines += timeline(map(sleep_record, sleep_log(time.time() - since) or ()))
+        lines += timeline(sleep_log(time.time() - since) or ())
     inside = {(each["ts"], each["what"], each.get("pid"), each.get("detail")): each for each in lines
               if each["ts"] <= until and max(each["ts"], each.get("end_ts") or 0.0) >= since}
     return sorted(inside.values(), key=lambda each: -float(each["ts"])), problems

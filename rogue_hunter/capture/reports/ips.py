@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from rogue_hunter.capture.reports.keys import int_of, loads, text_of, time_of
-from rogue_hunter.capture.reports.text import faults
+from rogue_hunter.capture.reports.text import faults, reset_record
 from rogue_hunter.capture.spindump.decode import NAME_LIMIT, TEXT_LIMIT
 from rogue_hunter.stream.tick import Record, record
 
@@ -104,7 +104,7 @@ def _parsed(head: Json, data: bytes, capture: str | None) -> Iterator[Record]:
         yield _crash(head, body, capture)
     elif "boot_faults" in body or "bootFaults" in body:
         words = faults(str(body.get("boot_faults") or body.get("bootFaults")))
-        yield record("reset_report", capture=capture, ts=common(head).get("ts"), boot_faults=words)
+        yield reset_record(capture, words, ts=common(head).get("ts"))
     else:
         yield _error(head, "none of the kinds that are read: crash, memory kill, panic, stackshot, resource limit")
 

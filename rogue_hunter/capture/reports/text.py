@@ -78,8 +78,11 @@ def reset(lines: Iterable[bytes], capture: str | None = None, known: dict[str, A
     fields: dict[str, Any] = {}
     for line in lines:
         keyed(line, RESET, fields)
-    fields = {**(known or {}), **fields}
-    words = fields.setdefault("boot_faults", [])
-    yield record("reset_report", capture=capture, **fields,
-                 forced=any(word.startswith(("btn_", "force_off", "finger_reset")) for word in words) or None,
-                 watchdog=any("wdog" in word for word in words) or None)
+    yield reset_record(capture, **{"boot_faults": [], **(known or {}), **fields})
+
+
+def reset_record(capture: str | None, boot_faults: list[str], **fields: Any) -> Record:
+    """The record of these boot faults: whether the power button or a watchdog was the reason follows from them."""
+    return record("reset_report", capture=capture, boot_faults=boot_faults, **fields,
+                  forced=any(word.startswith(("btn_", "force_off", "finger_reset")) for word in boot_faults) or None,
+                  watchdog=any("wdog" in word for word in boot_faults) or None)

@@ -279,17 +279,15 @@ def plain(stream: io.BufferedReader, limit: int = MAX_UNPACKED) -> tuple[io.Buff
     """
     problem = Problem()
     if stream.peek(2).startswith(GZIP):
-        import gzip
-
-        stream = _buffered(_Unpacked(gzip.GzipFile(fileobj=stream), limit, problem))
-    start = stream.peek(_BUFFER)
+        stream = _buffered(_unpacked(stream, limit, problem))
+    start, pieces = stream.peek(_BUFFER), iter(lambda: stream.read1(_BUFFER), b"")
     if wide := _utf_16(start[:64]):
-        decode = codecs.getincrementaldecoder(wide)("replace").decode
-        stream = _buffered(_Translated(stream, lambda data: decode(data, not data).encode("utf-8", "replace")))
-        start = stream.peek(_BUFFER)
-    if b"\r" in start and b"\n" not in start:
-        stream = _buffered(_Translated(stream, lambda data: data.replace(b"\r", b"\n")))
-    return stream, problem
+        pieces = (text.encode("utf-8", "replace") for text in codecs.iterdecode(pieces, wide, "replace"))
+        start = start.replace(b"\0", b"")
+    returns = b"\r" in start and b"\n" not in start
+    if returns:
+        pieces = (piece.replace(b"\r", b"\n") for piece in pieces)
+    return (_buffered(pieces) if wide or returns else stream), problem
 
 
 def _utf_16(start: bytes) -> str:
@@ -300,14 +298,11 @@ def _utf_16(start: bytes) -> str:
     return "" if empty[0] == empty[1] else "utf-16-be" if empty[0] else "utf-16-le"
 
 
-def _buffered(raw: io.RawIOBase) -> io.BufferedReader:
-    return io.BufferedReader(raw, _BUFFER)
+class _Pieces(io.RawIOBase):
+    """A stream of the pieces of an iterator."""
 
-
-class _Filter(io.RawIOBase):
-    """A stream that is read through `_more`."""
-
-    _more: Callable[[int], bytes]
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest = pieces, b""
 
     def readable(self) -> bool:
         """Always."""
@@ -315,50 +310,33 @@ class _Filter(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         """Fill the buffer; 0 at the end."""
-        data = self._more(len(buffer))
-        buffer[:len(data)] = data
-        return len(data)
+        data = self._rest or next(filter(None, self._pieces), b"")
+        count = min(len(buffer), len(data))
+        buffer[:count], self._rest = data[:count], data[count:]
+        return count
 
 
-class _Unpacked(_Filter):
+def _buffered(pieces: Iterator[bytes]) -> io.BufferedReader:
+    return io.BufferedReader(_Pieces(pieces), _BUFFER)
+
+
+def _unpacked(stream: io.BufferedReader, limit: int, problem: Problem) -> Iterator[bytes]:
     """The bytes of a gzip file, up to a limit."""
+    import gzip
 
-    def __init__(self, packed: io.BufferedIOBase, limit: int, problem: Problem) -> None:
-        self._packed = packed
-        self._left = limit
-        self._limit = limit
-        self._problem = problem
-
-    def _more(self, size: int) -> bytes:
-        if self._problem.text:
-            return b""
-        try:
-            data = self._packed.read1(size)
-        except (EOFError, zlib.error, OSError) as error:
-            # An OSError with a number is a read error of the disk, not a damaged file.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            cut = isinstance(error, EOFError)
-            self._problem.text = f"compressed with gzip, and {'cut short' if cut else f'damaged: {error}'}"
-            return b""
-        if len(data) > self._left:
-            self._problem.text = f"it unpacks to more than {self._limit >> 20} MiB: the rest is not read"
-            data = data[:self._left]
-        self._left -= len(data)
-        return data
-
-
-class _Translated(_Filter):
-    """Each piece of a stream as `change` makes it, at most three times as long."""
-
-    def __init__(self, stream: io.BufferedReader, change: Callable[[bytes], bytes]) -> None:
-        self._stream, self._change = stream, change
-
-    def _more(self, size: int) -> bytes:
-        while data := self._stream.read1(max(1, size // 3)):
-            if changed := self._change(data):
-                return changed
-        return b""
+    packed, most = gzip.GzipFile(fileobj=stream), limit
+    try:
+        while limit >= 0 and (data := packed.read1(_BUFFER)):
+            yield data[:limit]
+            limit -= len(data)
+    except (EOFError, zlib.error, OSError) as error:
+        # An OSError with a number is a read error of the disk, not a damaged file.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        cut = isinstance(error, EOFError)
+        problem.text = f"compressed with gzip, and {'cut short' if cut else f'damaged: {error}'}"
+    if limit < 0:
+        problem.text = f"it unpacks to more than {most >> 20} MiB: the rest is not read"
 
 
 _QUOTED = re.compile(rb"((?:> ?){1,8})(?:Report Version:|Date/Time: |Process:  |Data Source: |Powerstats for:)")

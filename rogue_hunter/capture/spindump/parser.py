@@ -92,21 +92,19 @@ class Report:
 
 
 def open_process(report: Report, line: bytes, frames_wanted: Callable[[int | None], bool]) -> Process:
+    """A line `Process: NAME (DISPLAY) [PID]`, or `Powerstats for:` of a microstackshots report."""
+    key, _, value = line.partition(b":")
+    who = named(value)
+    if key == b"Powerstats for":
+        report.powerstats += 1
+        return Process(report.powerstats, {"pid": who.pid, "command": who.command, "display_name": who.display}, True,
+                       stack=Stack(True))
     report.processes += 1
-    who = named(line[len(b"Process:") :])
     fields: dict[str, object] = {
         "pid": who.pid, "unique_pid": who.unique_pid, "command": who.command, "display_name": who.display,
         "suspended": True if "suspended" in who.flags else None, "defunct": True if "zombie" in who.flags else None,
     }
     return Process(report.processes, fields, frames_wanted(who.pid))
-
-
-def open_powerstats(report: Report, line: bytes) -> Process:
-    """A section `Powerstats for: NAME (DISPLAY) [PID]` of a microstackshots report."""
-    report.powerstats += 1
-    who = named(line[len(b"Powerstats for:") :])
-    fields: dict[str, object] = {"pid": who.pid, "command": who.command, "display_name": who.display}
-    return Process(report.powerstats, fields, True, stack=Stack(True))
 
 
 def open_thread(report: Report, process: Process, line: bytes) -> Thread:
@@ -352,12 +350,9 @@ class _Parser:
         elif lead in (b"\n", b"\r", b""):
             if self.process is not None:
                 self.process.after_blank = True
-        elif line.startswith(b"Process:"):
+        elif line.startswith((b"Process:", b"Powerstats for:")):
             yield from self._close()
             self.process = open_process(report, line, self.frames_of)
-        elif line.startswith(b"Powerstats for:"):
-            yield from self._close()
-            self.process = open_powerstats(report, line)
         elif line.startswith(BINARY_FORMAT):
             yield from self._close()
             report.binary = report.last_images = True
@@ -409,7 +404,7 @@ class _Parser:
         elif not report.seen_key and not self.indent and bare.startswith((b"Date/Time:", b"Process:")):
             self.indent = line[: len(line) - len(bare)]
             report.seen_key = True
-            self._outside(bare)
+            yield from self._take(bare)
 
     def _inside(self, line: bytes, process: Process) -> Iterator[Record]:
         """A line at the left margin after `Process:`."""
@@ -436,9 +431,7 @@ class _Parser:
     def _outside(self, line: bytes) -> None:
         """A line at the left margin before the first process, or after the last."""
         report = self.report
-        if line.startswith(b"Process:"):
-            self.process = open_process(report, line, self.frames_of)
-        elif report.processes:
+        if report.processes:
             self._section(line)
         elif line.startswith(b"Heaviest stack"):
             report.in_heaviest = True

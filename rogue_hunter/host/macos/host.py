@@ -296,6 +296,3 @@ class DarwinHost:
         process.row = row
         r.rows[process.key] = row
         r.changed.add(process.key)
-
-
-__all__ = ["DarwinHost", "darwin_clock"]

@@ -65,21 +65,6 @@ OPTIONAL: dict[str, tuple[Any, tuple[Any, ...]]] = {
 class Library:
     """The functions of SIGNATURES, bound. Raises HostError when the library or one of them is missing."""
 
-    proc_listallpids: Callable[..., int]
-    proc_pidinfo: Callable[..., int]
-    proc_pid_rusage: Callable[..., int]
-    proc_pidpath: Callable[..., int]
-    proc_name: Callable[..., int]
-    sysctl: Callable[..., int]
-    sysctlbyname: Callable[..., int]
-    mach_timebase_info: Callable[..., int]
-    mach_absolute_time: Callable[..., int]
-    mach_continuous_time: Callable[..., int]
-    mach_host_self: Callable[..., int]
-    host_processor_info: Callable[..., int]
-    vm_deallocate: Callable[..., int]
-    pthread_set_qos_class_self_np: Callable[..., int]
-    devname_r: Callable[..., bytes | None]
     proc_signal_with_audittoken: Callable[..., int] | None
 
     def __init__(self, path: str | None = None) -> None:
@@ -104,6 +89,10 @@ class Library:
         for name, (result, arguments) in OPTIONAL.items():
             function = getattr(self.handle, name, None)
             self._bind(name, function, result, arguments)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Of the functions of SIGNATURES, which are bound when the library is loaded, only their common type."""
+        raise AttributeError(name)
 
     def bare(self, name: str) -> Callable[..., int]:
         """The same function without declared argument types, for the gate: it takes ints, which it passes as C ints,
@@ -134,28 +123,30 @@ def list_threads(library: Library, pid: int, flavor: int, limit: int = 256) -> l
 def process_path(library: Library, pid: int) -> bytes | None:
     """Path of the program; given for every user's processes, None for a deleted or defunct one."""
     buffer = ctypes.create_string_buffer(PROC_PIDPATHINFO_MAXSIZE)
-    size = library.proc_pidpath(pid, buffer, len(buffer))
+    size: int = library.proc_pidpath(pid, buffer, len(buffer))
     return buffer.raw[:size] if size > 0 else None
 
 
 def process_kinfo(library: Library, pid: int) -> Answer:
     """The raw KinfoProc of any user's process, defunct or not; ESRCH when there is none."""
-    name = (c_int * 4)(CTL_KERN, KERN_PROC, KERN_PROC_PID, pid)
     buffer = ctypes.create_string_buffer(ctypes.sizeof(KinfoProc))
-    size = c_size_t(len(buffer))
-    if library.sysctl(name, 4, buffer, ctypes.byref(size), None, 0) != 0:
-        return None, ctypes.get_errno()
-    return (buffer.raw, 0) if size.value == len(buffer) else (None, ESRCH)
+    size, errno = _sysctl(library, (CTL_KERN, KERN_PROC, KERN_PROC_PID, pid), buffer)
+    return (buffer.raw, 0) if size == len(buffer) else (None, errno or ESRCH)
 
 
 def process_arguments(library: Library, pid: int, buffer: ctypes.Array[ctypes.c_char]) -> Answer:
     """What KERN_PROCARGS2 gives, read into `buffer` (kern.argmax bytes). The most expensive call: once per identity,
     never on the beat. EINVAL and EIO also mean defunct, in exec, or another user's."""
-    name = (c_int * 3)(CTL_KERN, KERN_PROCARGS2, pid)
+    size, errno = _sysctl(library, (CTL_KERN, KERN_PROCARGS2, pid), buffer)
+    return (None, errno or EINVAL) if size is None else (ctypes.string_at(buffer, size), 0)
+
+
+def _sysctl(library: Library, name: tuple[int, ...],
+            buffer: ctypes.Array[ctypes.c_char]) -> tuple[int | None, int]:
+    """Fill the buffer: the bytes written and 0, or None and the errno."""
     size = c_size_t(len(buffer))
-    if library.sysctl(name, 3, buffer, ctypes.byref(size), None, 0) != 0:
-        return None, ctypes.get_errno() or EINVAL
-    return ctypes.string_at(buffer, size.value), 0
+    failed = library.sysctl((c_int * len(name))(*name), len(name), buffer, ctypes.byref(size), None, 0) != 0
+    return (None, ctypes.get_errno()) if failed else (size.value, 0)
 
 
 def sysctl_bytes(library: Library, name: str) -> bytes | None:
@@ -212,12 +203,7 @@ def device_name(library: Library, device: int) -> str | None:
 
 def set_thread_qos(library: Library, qos: int) -> bool:
     """Give the calling thread a quality of service, so that the scheduler does not defer it under load."""
-    return library.pthread_set_qos_class_self_np(qos, 0) == 0
-
-
-def last_errno() -> int:
-    """The errno of this thread's last call that failed."""
-    return ctypes.get_errno()
+    return bool(library.pthread_set_qos_class_self_np(qos, 0) == 0)
 
 
 class PidLister:

@@ -116,6 +116,3 @@ class Machine:
             self._library.vm_deallocate(self._library.task, address, 4 * count)
         before, self._before = self._before, now
         return None if before is None else busy_cores(now, before)
-
-
-__all__ = ["Machine", "boot_time", "darwin_clock", "monotonic_ns", "read_facts"]

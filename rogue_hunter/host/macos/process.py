@@ -8,6 +8,7 @@ where it was 8.
 
 from __future__ import annotations
 
+import ctypes
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from rogue_hunter.host.macos.decode import (
     text,
     total_fields,
 )
-from rogue_hunter.host.macos.libproc import Library, PidInfo, RusageReader, last_errno, process_kinfo, process_path
+from rogue_hunter.host.macos.libproc import Library, PidInfo, RusageReader, process_kinfo, process_path
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 
@@ -354,7 +355,7 @@ class Gate:
         for place, (result, known) in enumerate(zip(self._reader.each(self._pids), self._last, strict=True)):
             if result == good and buffer == known:
                 continue
-            answer = (bytes(buffer), 0) if result == good else (None, last_errno())
+            answer = (bytes(buffer), 0) if result == good else (None, ctypes.get_errno())
             marks.append((place, self._mono()))
             process = self._owners[place]
             if process.settled:

@@ -13,7 +13,6 @@ import pytest
 
 from rogue_hunter.capture.reports import collect
 from rogue_hunter.capture.reports.collect import recorded, timeline
-from rogue_hunter.host.macos.sleepwake import SleepWakeEvent, SleepWakeType
 from rogue_hunter.report.capture_text import report_text
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.queries import Period
@@ -23,6 +22,7 @@ from rogue_hunter.report.views.timeline import timeline as timeline_view
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.report.views.why import why_view
 from rogue_hunter.schema.report import REPORT_TIMELINE
+from rogue_hunter.stream.tick import record
 from tests.capture.reports.test_kinds import MAC, mac
 from tests.tools.reports import CONFIG, connect, hog, record_run, seconds, ticks_of
 from tests.tools.spindump import check
@@ -104,10 +104,11 @@ def test_what_cannot_be_read_is_reported(reports: Path, monkeypatch: pytest.Monk
 
 def test_sleep_log() -> None:
     """The output of pmset is in the timeline; None where it cannot be run."""
-    events = [SleepWakeEvent(SleepWakeType.SLEEP, AT, "Software Sleep"), SleepWakeEvent(SleepWakeType.DARK_WAKE, AT + 9, "rtc")]
+    events = [record("sleep_wake", ts=AT, kind="sleep", reason="Software Sleep"),
+              record("sleep_wake", ts=AT + 9, kind="dark_wake", reason="rtc")]
     found, _ = recorded(AT - 10, AT + 10, [], lambda within: events)
     assert found == [] or [each["what"] for each in found] == ["wake", "sleep"]
-    assert [each["what"] for each in timeline(map(collect.sleep_record, events))] == ["sleep", "wake"]
+    assert [each["what"] for each in timeline(events)] == ["sleep", "wake"]
     assert recorded(0, 1e9, [], lambda within: None) == ([], [])
 
 

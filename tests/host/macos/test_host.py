@@ -6,7 +6,7 @@ import ctypes
 
 import pytest
 
-from rogue_hunter.host.macos.host import darwin_clock
+from rogue_hunter.host.macos.machine import darwin_clock
 from rogue_hunter.host.protocol import Host, HostError
 from rogue_hunter.sampling.sample import sample
 from rogue_hunter.schema.sampling import PROCESS

@@ -6,8 +6,8 @@ import plistlib
 
 import pytest
 
-from rogue_hunter.host.macos.host import darwin_clock
 from rogue_hunter.host.macos.iokit import ioreg_reader
+from rogue_hunter.host.macos.machine import darwin_clock
 from rogue_hunter.stream.clock import Rate, beats
 from tests.macos.fake import Fake
 from tests.macos.machine import BURNER, TIMEBASES, Machine, row, scripted, settle
