@@ -171,7 +171,7 @@ def _connect(path: Path, check: bool, apart: bool) -> sqlite3.Connection:
     try:
         _known_version(connection, path, writing=True)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version < VERSION and apart:
+        if 0 < version < VERSION and apart:
             connection.close()
             migrate_apart(path)
             return _connect(path, check=False, apart=False)

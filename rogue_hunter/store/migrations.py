@@ -10,6 +10,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,19 @@ VERSION = 11
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Apply the missing steps. The connection is in autocommit mode. Raises sqlite3.Error; nothing is then changed."""
-    from sqlite_utils import Database
-
+    """Apply the missing steps; an empty file needs no sqlite_utils. The connection is in autocommit mode. Raises
+    sqlite3.Error; nothing is then changed."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _steps().apply(Database(connection, recursive_triggers=False, execute_plugins=False))
+        if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:      # another process was faster
+            connection.execute("COMMIT")
+            return
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            from sqlite_utils import Database
+
+            _steps().apply(Database(connection, recursive_triggers=False, execute_plugins=False))
+        else:
+            _make(connection)
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("COMMIT")
@@ -91,86 +100,101 @@ def prepare(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
+def _events(connection: sqlite3.Connection) -> None:
+    _create(connection, DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS)
+
+
+def _history(connection: sqlite3.Connection) -> None:
+    _create(connection, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES)
+
+
+def _everything(connection: sqlite3.Connection) -> None:
+    _complete(connection, *TABLES)
+    _views(connection)
+
+
+def _sessions(connection: sqlite3.Connection) -> None:
+    _complete(connection, *SLICES)
+    _views(connection)
+
+
+def _minutes_by_identity(connection: sqlite3.Connection) -> None:
+    _create(connection, *ROLLED)
+    _everything(connection)
+    roll_all(connection)
+
+
+def _reports(connection: sqlite3.Connection) -> None:
+    known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    _create(connection, *(table for table in FORENSICS if table.name not in known))
+    _complete(connection, *FORENSICS)
+
+
+STEPS: dict[str, Callable[[sqlite3.Connection], None]] = {
+    "m001_events": _events,
+    "m002_history": _history,
+    "m003_forensics": lambda connection: _create(connection, *FORENSICS),
+    "m004_reap": lambda connection: _create(connection, *REAP),
+    "m005_processes": lambda connection: _complete(connection, PROCESS_SNAPSHOTS),
+    "m006_slices": lambda connection: _create(connection, *SLICES),
+    "m007_durations": _everything,
+    "m008_sessions": _sessions,
+    "m009_minutes_by_identity": _minutes_by_identity,
+    "m010_recorded": lambda connection: _create(connection, *RECORDED),
+    "m011_reports": _reports,
+}
+"""In order. A step that a released version has applied somewhere is never changed."""
+
+_SET = "rogue_hunter"
+_APPLIED = (
+    'CREATE TABLE "_sqlite_migrations" (\n   "id" INTEGER PRIMARY KEY,\n   "migration_set" TEXT,\n   "name" TEXT,\n'
+    '   "applied_at" TEXT\n)',
+    'CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"\n'
+    '    ON "_sqlite_migrations" ("migration_set", "name")',
+)
+"""The table of applied steps as sqlite_utils makes it."""
+
+
 def _steps() -> Any:
-    """The steps, in order. A step that a released version has applied somewhere is never changed."""
+    """The steps for sqlite_utils."""
     from sqlite_utils import Migrations
 
-    steps = Migrations("rogue_hunter")
-
-    @steps()
-    def m001_events(db: Any) -> None:
-        _create(db, DAEMON_STATE, PROCESS_EVENTS, PROCESS_SNAPSHOTS)
-
-    @steps()
-    def m002_history(db: Any) -> None:
-        _create(db, PAUSES, PAUSE_CULPRITS, MACHINE_MINUTES, COMMAND_MINUTES)
-
-    @steps()
-    def m003_forensics(db: Any) -> None:
-        _create(db, *FORENSICS)
-
-    @steps()
-    def m004_reap(db: Any) -> None:
-        _create(db, *REAP)
-
-    @steps()
-    def m005_processes(db: Any) -> None:
-        _complete(db, PROCESS_SNAPSHOTS)
-
-    @steps()
-    def m006_slices(db: Any) -> None:
-        _create(db, *SLICES)
-
-    @steps()
-    def m007_durations(db: Any) -> None:
-        _complete(db, *TABLES)
-        _views(db)
-
-    @steps()
-    def m008_sessions(db: Any) -> None:
-        _complete(db, *SLICES)
-        _views(db)
-
-    @steps()
-    def m009_minutes_by_identity(db: Any) -> None:
-        _create(db, *ROLLED)
-        _complete(db, *TABLES)
-        _views(db)
-        roll_all(db.conn)
-
-    @steps()
-    def m010_recorded(db: Any) -> None:
-        _create(db, *RECORDED)
-
-    @steps()
-    def m011_reports(db: Any) -> None:
-        known = {row[0] for row in db.conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        _create(db, *(table for table in FORENSICS if table.name not in known))
-        _complete(db, *FORENSICS)
-
+    steps = Migrations(_SET)
+    for name, step in STEPS.items():
+        steps(name=name)(lambda db, step=step: step(db.conn))
     return steps
 
 
-def _views(db: Any) -> None:
+def _make(connection: sqlite3.Connection) -> None:
+    """Apply all steps to an empty file: sqlite_utils alone would take 0.13 s of CPU time."""
+    for statement in _APPLIED:
+        connection.execute(statement)
+    for name, step in STEPS.items():
+        step(connection)
+        connection.execute("INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)",
+                           (_SET, name, str(datetime.now(UTC))))
+
+
+def _views(connection: sqlite3.Connection) -> None:
     """Create the views again: a view holds nothing, so today's text takes the place of an earlier version's."""
     for name, query in VIEWS.items():
-        db.conn.execute(f"DROP VIEW IF EXISTS {name}")
-        db.conn.execute(f"CREATE VIEW {name} AS {query}")
+        connection.execute(f"DROP VIEW IF EXISTS {name}")
+        connection.execute(f"CREATE VIEW {name} AS {query}")
 
 
-def _complete(db: Any, *tables: Table) -> None:
+def _complete(connection: sqlite3.Connection, *tables: Table) -> None:
     """Add the declared columns that a file of an earlier version lacks. Tables of later steps do not exist yet."""
     for table in tables:
-        known = {row[1] for row in db.conn.execute(f"PRAGMA table_info({table.name})")}
+        known = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
         for column in table.columns:
             if known and column.name not in known:
-                db.conn.execute(f"ALTER TABLE {table.name} ADD COLUMN {quoted(column.name)} {column.sql}")
+                connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {quoted(column.name)} {column.sql}")
 
 
-def _create(db: Any, *tables: Table) -> None:
+def _create(connection: sqlite3.Connection, *tables: Table) -> None:
     for table in tables:
         for statement in table.create():
-            db.conn.execute(statement)
+            connection.execute(statement)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -341,15 +342,25 @@ def test_two_migrations_at_once(tmp_path: Path) -> None:
 
 
 def test_migration_apart(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Migrated by a process of its own, the file is the same and sqlite_utils is not in this one; its error is ours."""
+    """A new file is the same as one that sqlite_utils made, step by step, or that a process of its own has completed;
+    sqlite_utils is not in this process. An error is ours."""
+    from sqlite_utils import Database
+
+    from rogue_hunter.store import migrations
+
     code = ("import sys; from pathlib import Path; from rogue_hunter.store.database import open_writer\n"
             "open_writer(Path(sys.argv[1]), apart=True)[0].close(); print('sqlite_utils' in sys.modules)")
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
     run = subprocess.run([sys.executable, "-P", "-c", code, str(db)], env=env, capture_output=True, check=True)
     assert run.stdout == b"False\n"
     other = db.with_name("y.db")
-    open_writer(other)[0].close()
-    layout = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '\\_%' ESCAPE '\\' ORDER BY name"
+    with closing(sqlite3.connect(other, isolation_level=None)) as connection:
+        migrations.prepare(connection)
+        migrations._steps().apply(Database(connection))
+        connection.execute(f"PRAGMA user_version = {VERSION - 1}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    open_writer(other, apart=True)[0].close()
+    layout = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
     assert rows(db, layout) == rows(other, layout)
     assert rows(db, "PRAGMA auto_vacuum") == [(2,)]
     held = sqlite3.connect(db.with_name("z.db"), isolation_level=None)
@@ -376,7 +387,7 @@ def test_migration_that_fails_leaves_nothing(db: Path, monkeypatch: pytest.Monke
                 for statement in table.create():
                     if done == n:
                         raise sqlite3.OperationalError("disk I/O error")
-                    database.conn.execute(statement)
+                    database.execute(statement)
                     done += 1
 
         monkeypatch.setattr(migrations, "_create", failing)
