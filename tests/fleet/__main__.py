@@ -19,6 +19,7 @@ import time
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rogue_hunter.fleet.bus import Access, Bus
 from rogue_hunter.fleet.demo import Server, SimulatedHost
@@ -33,17 +34,13 @@ from tests.fleet.statements import statements_without_nats
 ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def run_chaos(place: Path) -> None:
-    done = asyncio.run(chaos.run(place, ENVIRON, hosts=1000, minutes=10, kills=20, pace=0.3, days_off=(3,), between_s=2.0,
-                                 wait_s=240.0))
-    print(f"chaos: {done.rows} rows of {done.messages} messages in {done.seconds:.0f} s; {done.kills} kills; {done.faults}; "
-          f"server {done.server_rss_mb:.0f} MB; differences: {len(done.wrong)} {done.wrong[:3]}")
+LARGE: dict[str, Any] = {"hosts": 1000, "minutes": 10, "kills": 20, "pace": 0.3, "days_off": (3,), "between_s": 2.0, "wait_s": 240.0}
+SMALL: dict[str, Any] = {"hosts": 20, "minutes": 5, "kills": 2, "pace": 3.0}
 
 
-def run_small(place: Path) -> None:
-    """The run of the suite, its outcome as JSON."""
-    done = asyncio.run(chaos.run(place, ENVIRON, hosts=20, minutes=5, kills=2, pace=3.0))
-    print(json.dumps(asdict(done)))
+def run_chaos(place: Path, size: dict[str, Any]) -> None:
+    """Print the outcome as JSON."""
+    print(json.dumps(asdict(asyncio.run(chaos.run(place, ENVIRON, **size)))))
 
 
 def run_cost(place: Path) -> None:
@@ -185,7 +182,7 @@ def main(parts: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="rh-fleet-") as name:
         place = Path(name)
         if parts == ["small"]:
-            run_small(place)
+            run_chaos(place, SMALL)
             return
         if not parts or "cost" in parts:
             run_cost(place)
@@ -193,7 +190,7 @@ def main(parts: list[str]) -> None:
             for count in (1_000_000, 10_000_000):
                 run_queries(place, count)
         if not parts or "chaos" in parts:
-            run_chaos(place)
+            run_chaos(place, LARGE)
 
 
 if __name__ == "__main__":

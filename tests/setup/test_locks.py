@@ -37,6 +37,9 @@ ENVIRONMENTS: list[dict[str, str]] = [
 ]  # fmt: skip
 """Every kind of machine that a lock file has to serve, as marker variables."""
 
+UNUSED = {"chdb-core": ("pandas", "pyarrow")}
+"""Distribution -> what it requires for a part of it that no test uses; see tests/requirements.in."""
+
 Lock = Mapping[str, Requirement]
 Metadata = Callable[[str], Sequence[str]]
 
@@ -99,7 +102,7 @@ def installed(lock: Lock) -> Metadata:
     def requires(name: str) -> Sequence[str]:
         distribution = importlib.metadata.distribution(name)
         assert distribution.version == version_of(lock[name]), f"{name}: run the tests with bin/rh-check"
-        return distribution.requires or []
+        return [line for line in distribution.requires or [] if Requirement(line).name not in UNUSED.get(name, ())]
 
     return requires
 
