@@ -95,7 +95,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """once(name, make): the directory that `make` fills, filled once in a run: workers share it and only read it."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if hasattr(request.config, "workerinput") else base
+    if "RH_ONCE" in os.environ:     # bin/rh-check runs two sessions side by side
+        shared = Path(os.environ["RH_ONCE"])
+    else:
+        shared = base.parent if hasattr(request.config, "workerinput") else base
 
     def filled(name: str, make: Callable[[Path], object]) -> Path:
         place = shared / name

@@ -202,6 +202,7 @@ def test_the_schemas_hold_for_what_the_filters_print(stream: bytes, model: str, 
     assert seen == counts
 
 
+@pytest.mark.waits
 @pytest.mark.slow
 def test_the_schemas_hold_for_rh_pipe_and_for_errors(rh: Run, tmp_path: Path) -> None:
     """The tee of rh-pipe, and the answer to a malformed line."""

@@ -26,6 +26,8 @@ from rogue_hunter.metrics import Metrics
 from rogue_hunter.stream.tick import Tick
 from tests.tools.ticks import closing, key, row
 
+pytestmark = pytest.mark.waits
+
 REPO = Path(__file__).resolve().parents[1]
 RULES = REPO / "rogue_hunter/data/prometheus-rules.yml"
 BOARD: dict[str, Any] = json.loads((REPO / "rogue_hunter/data/grafana-dashboard.json").read_text())

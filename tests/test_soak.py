@@ -26,7 +26,7 @@ from rogue_hunter.daemon.services import Running, Services, Setting, background
 from rogue_hunter.stream.clock import NS, Clock
 from tests.tools.soak import FastHost, memory
 
-TICKS = 7_776_000 if "RH_LONG" in os.environ else 40_000
+TICKS = 7_776_000 if "RH_LONG" in os.environ else 24_000
 WARM = TICKS // 5
 START = 1_700_000_000.0
 

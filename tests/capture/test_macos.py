@@ -17,6 +17,8 @@ from rogue_hunter.capture.request import Request, Target
 from rogue_hunter.config.options import Forensics
 from tests.tools.spindump import FIXTURES, Record, check, fixture, of
 
+pytestmark = pytest.mark.waits
+
 WRITES = 'shift; shift; shift; printf trace > "$1"'
 DECODES = f"cat {FIXTURES / 'heavy.txt'}"
 LOGS = f"cat {FIXTURES / 'unified.ndjson'}"

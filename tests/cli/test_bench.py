@@ -119,6 +119,7 @@ def test_median_by_process_and_by_core() -> None:
     assert (made["median_ms"], made["core_percent"], made["us_per_process"]) == (2.0, 0.6, 20.0)
 
 
+@pytest.mark.waits
 @pytest.mark.slow
 def test_command(rh: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     """NDJSON in a pipe, a table when asked for; every field is declared."""

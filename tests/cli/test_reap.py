@@ -37,6 +37,7 @@ def test_the_incident_through_the_pipeline() -> None:
     assert len(sent["real.trace"]) >= len(wanted) and all("pidfd_send_signal(" in line for line in sent["real.trace"])
 
 
+@pytest.mark.waits
 @pytest.mark.slow
 def test_every_refusal_by_pid_and_by_rule() -> None:
     """With --yes and --all: the reason is given, the process lives, the exit code is 1."""
@@ -78,6 +79,7 @@ def test_without_an_audit_nothing_is_ended() -> None:
     assert seen["done"]["rc"] == 1 and action["refusals"] == ["no_audit"] and seen["victim"]
 
 
+@pytest.mark.waits
 @pytest.mark.slow
 def test_two_at_once_are_one_chain_and_a_changed_byte_is_found() -> None:
     seen = run(commands.twice)
@@ -91,6 +93,7 @@ def test_two_at_once_are_one_chain_and_a_changed_byte_is_found() -> None:
     assert check["damages"][0]["text"] == "was changed after it was written" and "line 1" in seen["changed"]["err"]
 
 
+@pytest.mark.waits
 @pytest.mark.slow
 def test_many_matches_of_a_pipeline_are_one_run() -> None:
     """Three that ignore SIGTERM are waited for side by side."""

@@ -19,6 +19,8 @@ from rogue_hunter.rules.load import parse, rules_toml
 from rogue_hunter.rules.model import Rule, RuleError, RuleSet, web_address
 from rogue_hunter.rules.parse import narrow
 
+pytestmark = pytest.mark.waits
+
 MATCH = {"type": "match", "v": 1, "rule": "r", "pid": 4001, "command": "x\x1b[2J", "reason": "cpu 99 %"}
 
 

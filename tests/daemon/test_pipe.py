@@ -20,6 +20,8 @@ from rogue_hunter.store.database import Lock, open_writer
 from tests.tools.processes import HZ, Tree
 from tests.tools.reports import wait_for
 
+pytestmark = pytest.mark.waits
+
 REPO = Path(__file__).resolve().parent.parent.parent
 Pipe = Callable[..., "subprocess.Popen[bytes]"]
 Rh = Callable[..., "subprocess.CompletedProcess[bytes]"]

@@ -17,7 +17,7 @@ import pytest
 
 from tests.tools import reports
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="captures of living processes are tried on Linux")
+pytestmark = [pytest.mark.waits, pytest.mark.skipif(sys.platform != "linux", reason="captures of living processes are tried on Linux")]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Pipe = Callable[..., "subprocess.Popen[bytes]"]

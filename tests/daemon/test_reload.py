@@ -27,6 +27,8 @@ from rogue_hunter.tracking.pauses import Pauses
 from tests.tools.processes import wait_for
 from tests.tools.ticks import Machine, at_once, key, row, stream
 
+pytestmark = pytest.mark.waits
+
 REPO = Path(__file__).resolve().parent.parent.parent
 
 

@@ -18,6 +18,8 @@ from rogue_hunter.daemon.socket.address import SocketError
 from rogue_hunter.daemon.socket.client import greeting
 from rogue_hunter.host.platform import suspended
 
+pytestmark = pytest.mark.waits
+
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 Status = Callable[[], tuple[int, dict[str, Any]]]
 

@@ -22,6 +22,8 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Tick
 from tests.tools.ticks import closing, key, row
 
+pytestmark = pytest.mark.waits
+
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 

@@ -308,7 +308,7 @@ def lies(outcome: Outcome, truth: Outcome) -> list[str]:
 @case("calls/every call fails", "every tick is taken, no error is unhandled, nothing spins, what is missing is said, "
       "all is whole again after it")
 def every_call(bench: Bench) -> str:
-    return _every_call(bench, clocks=True)
+    return _every_call(bench, clocks=True, step=1 if bench.long else 2)
 
 
 @case("calls/every call fails, without CPU clocks", "the same where the gates are files")

@@ -29,7 +29,7 @@ def kill(bench: Bench) -> str:
     encode = wire.Encoder().tick
     database = bench.tmp / "x.db"
     acknowledged: list[tuple[str, str, float]] = []
-    rounds = 200 if bench.long else 8
+    rounds = 200 if bench.long else 5
     ticks = 0
     for number in range(rounds + 1):
         child = bench.start([sys.executable, "-P", "-m", "tests.faults.committer", database], cwd=REPO,
@@ -114,7 +114,7 @@ def flips(bench: Bench) -> str:
     moved = refused = unharmed = 0
     beats = BEATS if bench.long else 30     # some seconds: it is opened, taken up, written to and closed
     used = [i for i, byte in enumerate(data) if byte]
-    for number in range(300 if bench.long else 100):
+    for number in range(300 if bench.long else 50):
         place = bench.tmp / "run"
         place.mkdir()
         damaged = bytearray(data)

@@ -27,6 +27,8 @@ for package in ("nats", "duckdb", "cryptography"):
 from rogue_hunter.fleet.warehouse import Warehouse  # noqa: E402
 from tests.fleet import keys  # noqa: E402
 
+pytestmark = pytest.mark.waits
+
 START = 1_795_000_020
 HUB = '{ nkey: %s, permissions: { publish: ["$JS.API.>", "$JS.ACK.>", "rh.ask.*"], subscribe: ["_INBOX.hub.>"] } }'
 HOST = '{ nkey: %s, permissions: { publish: ["rh.v1.%s.minute"], subscribe: ["_INBOX.%s.>", "rh.ask.%s"] } }'

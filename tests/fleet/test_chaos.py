@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import pytest
 
+pytestmark = pytest.mark.waits
+
 for package in ("nats", "duckdb"):
     pytest.importorskip(package, reason=f"{package} is not installed: no message was sent")
 

@@ -16,6 +16,8 @@ import pytest
 
 from tests.macos.fake import build
 
+pytestmark = pytest.mark.waits
+
 REPO = Path(__file__).resolve().parent.parent.parent
 SCHEMAS = REPO / "rogue_hunter" / "schemas"
 Rh = Callable[..., CompletedProcess[bytes]]

@@ -14,7 +14,7 @@ import pytest
 from tests.reaper import scenarios
 from tests.reaper.arena import REPO, environment, run, unshare
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.waits]
 
 REUSES = int(os.environ.get("RH_REUSES", "40"))
 """Forced reuses of a pid in each way; RH_REUSES=1000 is the long run (five minutes, last: 0 of 3,000 harmed)."""

@@ -29,6 +29,8 @@ from rogue_hunter.stream.tick import Tick
 from tests.reaper.fakes import NOW, FakeMachine, FakeProcess, match_of, setup
 from tests.tools.ticks import key, row
 
+pytestmark = pytest.mark.waits
+
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs pidfds")
 
 

@@ -210,6 +210,7 @@ def canned(address: str, query: str, **values: object) -> list[dict[str, Any]]:
         return found
 
 
+@pytest.mark.waits
 @needs_datasette
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="rh-pipe's live run here is of Linux")

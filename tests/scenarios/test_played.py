@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.serial,
               pytest.mark.skipif(sys.platform != "linux", reason="the scenarios are of Linux")]
 
 PLAYED = ("cpu-two-pythons", "lock-flock", "lock-pipe", "storm-true", "ok-video")
-SETTLE_S, SECONDS = 3.0, 6.0
+SETTLE_S, SECONDS = 1.5, 5.5
 CALM = 0.25
 """Part of the CPUs that other work may use: beside more, that work is a right answer too."""
 

@@ -210,6 +210,7 @@ def test_a_failed_start_is_an_error(systemd: tuple[Systemd, Systemctl]) -> None:
         service.install()
 
 
+@pytest.mark.waits
 @pytest.mark.slow
 def test_under_a_real_user_manager(clean_env: Mapping[str, str], tmp_path: Path) -> None:
     """systemd --user in a namespace of its own: installed, ready, reloaded, killed and started again, stopped in its

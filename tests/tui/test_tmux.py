@@ -18,7 +18,7 @@ from tests.tools.processes import wait_for
 
 pytest.importorskip("textual")
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed: rh-top "
+pytestmark = [pytest.mark.waits, pytest.mark.slow, pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed: rh-top "
                                                    "was not tried in a real terminal")]
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]

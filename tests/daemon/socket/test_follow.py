@@ -31,6 +31,8 @@ from rogue_hunter.text.format import columns
 from tests.tools.sockets import ticks
 from tests.tools.ticks import lines
 
+pytestmark = pytest.mark.waits
+
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 
