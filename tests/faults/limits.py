@@ -120,10 +120,12 @@ def fewest(bench: Bench) -> str:
     return ", ".join(seen)
 
 
-NOBODY = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups")
+UID = 61_007
+"""No other test runs processes of this user."""
+NOBODY = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
 
 
-@case("another user and a hidden /proc", "rh-pipe as uid 1000, /proc with hidepid=2: its own processes only, 0 errors, "
+@case("another user and a hidden /proc", "rh-pipe as another user, /proc with hidepid=2: its own processes only, 0 errors, "
       "exit 0")
 def hidden(bench: Bench) -> str:
     if os.geteuid() != 0:
@@ -135,7 +137,7 @@ def hidden(bench: Bench) -> str:
     env = {**bench.env, "PYTHONPATH": ":".join([str(REPO), *packages])}
     home = Path(env["HOME"])
     for place in (bench.tmp, home):
-        os.chown(place, 1000, 1000)
+        os.chown(place, UID, UID)
     if subprocess.run([*prefix, *args, "--version"], env=env, capture_output=True, check=False).returncode:
         raise Skip("no interpreter that another user may run")
     done = subprocess.run([*prefix, *args, "--quiet", "--for", "2s", "--hz", "5"], env=env, capture_output=True,

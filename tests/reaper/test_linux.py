@@ -325,7 +325,7 @@ def test_the_boot_as_the_tree_says(tmp_path: Path) -> None:
 
 def test_a_bundle_of_ourselves_and_none() -> None:
     found = LinuxMachine().bundle(os.getpid())
-    assert found["open_files"] > 2 and found["threads"][0]["tid"] == os.getpid()
+    assert found["open_files"] > 2 and os.getpid() in [each["tid"] for each in found["threads"]]
     assert LinuxMachine().bundle(1 << 22) == {}
 
 
