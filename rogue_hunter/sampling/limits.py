@@ -47,10 +47,10 @@ FULL_LEAST = 1 << 20
 """Seconds between two looks for full file systems, and bytes free below which one is full: no program writes on."""
 FULL_TRIES, FULL_WAIT_S = 8, 0.03
 """How often the files of a process are read before it counts as one that does not write there, and the time between."""
-FULL_CPU_PERCENT = 5.0
+FULL_CPU_PERCENT, FULL_BYTES_PER_S = 5.0, 1e6
 FULL_ASKED = 4
-"""CPU use from which a process is asked whether it uses a full file system, and how many are asked: one that waits for
-space would be asleep, one that tries again and again is busy."""
+"""CPU use, or traffic, from which a process is asked whether it uses a full file system, and how many are asked: one
+that waits for space would be asleep, one that tries again and again is busy. Writes that fail count as traffic."""
 
 LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "exfat", "ntfs3", "jfs", "tmpfs", "zfs",
                    "bcachefs", "overlay"))
@@ -266,8 +266,9 @@ class Limits:
                     found.append(record("limit", ts=ts, boot_id=boot, kind="disk_full", object=pids[key[0]], pid=key[0],
                                         start_ticks=key[1], name=row.get("name") or row.get("command")))
         busy = sorted((key for key, row in self._active.items() if not row.get("own")
-                       and (row.get("cpu_percent") or 0.0) >= FULL_CPU_PERCENT),
-                      key=lambda key: -(self._active[key].get("cpu_percent") or 0.0))
+                       and ((row.get("cpu_percent") or 0.0) >= FULL_CPU_PERCENT
+                            or (row.get("disk_bytes_per_s") or 0.0) >= FULL_BYTES_PER_S)),
+                      key=lambda key: -_weight(self._active[key]))
         if busy and now - self._full_ns >= FULL_EVERY_S * 1e9 and not self._full.pending:
             self._full_ns = now
             self._full.submit(tuple(key[0] for key in busy[:FULL_ASKED]))

@@ -196,6 +196,19 @@ def test_a_full_disk_names_who_writes_to_it(spawn: Callable[..., subprocess.Pope
     assert on_full(proc, (writer.pid,)) == {writer.pid: "/full disk"}
 
 
+@pytest.mark.parametrize(("use", "asked"), [({"cpu_percent": 9.0}, [(7,)]), ({"disk_bytes_per_s": 4e7, "cpu_percent": 2.0}, [(7,)]),
+                                            ({"cpu_percent": 2.0}, [])])
+def test_who_is_asked_about_full_disks(scene: Scene, use: Row, asked: list[tuple[int, ...]]) -> None:
+    """A log writer that sleeps a little between two tries uses next to no CPU, but the kernel counts its bytes."""
+    seen: list[tuple[int, ...]] = []
+    scene.limits.close()
+    scene.limits._full = SimpleNamespace(collect=tuple, submit=seen.append, pending=0)  # type: ignore[assignment]
+    scene.now_ns = 10 * 10**9
+    scene.look(use)
+    scene.look(use)
+    assert seen == asked
+
+
 def test_open_files_at_their_limit(scene: Scene) -> None:
     """The busiest process has every descriptor in use that it may have."""
     (scene.proc / "7/limits").write_text("Limit  Soft  Hard  Units\nMax open files            2        64       files\n")

@@ -203,8 +203,7 @@ def day_checkpoint(stage: Stage) -> None:
 @scenario("culprit", "a search through a cold tree; victim: a reader", who=("grep",), causes=("io", "cpu"))
 def day_grep(stage: Stage) -> None:
     stage.run("dd", "if=/dev/zero", "of=data.bin", "bs=1M", "count=100", "oflag=direct")
-    with open("/proc/sys/vm/drop_caches", "w") as file:
-        file.write("3")
+    stage.run("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
     stage.python("polite.py", READER, "data.bin")
     stage.start("sh", "-c", "exec grep -rs no-such-word /usr/lib /usr/share")
 
@@ -237,7 +236,8 @@ def day_log_full(stage: Stage) -> None:
           causes=("io", "cpu"), victims=("journal",), seconds=12)
 def day_copy_tree(stage: Stage) -> None:
     stage.python("journal.py", JOURNAL, "journal")
-    stage.sh("mirror.sh", "while :; do cp -r /usr/lib/python3 /usr/lib/x86_64-linux-gnu copy; sync -f copy; rm -rf copy; done\n")
+    stage.sh("mirror.sh", "while :; do mkdir copy; cp -r /usr/lib/python3 /usr/lib/x86_64-linux-gnu copy; sync -f copy\n"
+             "rm -rf copy; done\n")
 
 
 # -- waits -------------------------------------------------------------------------------------------------------------
