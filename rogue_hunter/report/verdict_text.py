@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rogue_hunter.report.sentences import moment, number, percent
+from rogue_hunter.sampling.naming import script_of
 from rogue_hunter.text.format import clip, duration, size, visible
 from rogue_hunter.verdict.causes import EQUAL
 from rogue_hunter.verdict.model import Cause, Taker, Victim
@@ -58,6 +59,8 @@ def called(who: Taker) -> str:
             who.command.startswith(who.name):
         return who.name
     first = who.cmdline.split(None, 1)[0].rsplit("/", 1)[-1].lstrip("-") if who.cmdline else ""
+    if first.rstrip(":") == who.name and script_of(who.command, [who.name]):     # an interpreter under another name
+        return f"{who.command} (it calls itself {who.name})"
     if first and not first.startswith(who.command[:15]) and who.name != who.command:
         return f"{who.name} (it calls itself {who.command})"
     return f"{who.command} {who.name}"
@@ -84,7 +87,9 @@ def amount_words(cause: Cause, who: Taker, now: float, *, present: bool = False)
             return f"read {count(round(who.amount), 'page')} back in{spent}{since}"
         if measure == "growth":
             return f"took {size(who.amount)} of memory{spent}{since}"
-        of = "of the limit" if "limit" in cause.numbers and cause.details.get("cgroup") else "of all memory"
+        of = "of all memory" if not cause.details.get("cgroup") else "of what its group held"
+        if abs(who.amount - who.share * cause.numbers.get("limit", 0.0)) <= 0.01 * who.amount:
+            of = "of the limit"     # with swap, a group can hold more than that
         return f"held {size(who.amount)} of memory ({percent(who.share)} {of})"
     if cause.resource == "disk":
         speed = f"{size(who.rate)}/s" if who.seconds > 0 else ""
@@ -158,8 +163,9 @@ def _what(cause: Cause, now: float) -> str:
         words.append(f"the machine paused {duration(n['pause_s'])}" if n["pauses"] == 1 else
                      f"the machine paused {int(n['pauses'])} times, {duration(n['pause_s'])} in all")
     if cause.resource == "cpu":
-        if "waited_s" in n and n["waited_s"] > 0:
-            words.append(f"others waited {duration(n['waited_s'])} for a CPU")
+        if n.get("waited_s", 0.0) > 0:
+            together = " all together" if n["waited_s"] > cause.seconds else ""     # several at once
+            words.append(f"others waited {duration(n['waited_s'])}{together} for a CPU")
         elif "pressure_cpu_some_ms_per_s" in n:
             words.append(f"some task waited for a CPU {percent(n['pressure_cpu_some_ms_per_s'] / 1000)} of the time")
         if cause.who is None and "cpu_busy_cores" in n and "cpus" in n:

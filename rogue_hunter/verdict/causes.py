@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from rogue_hunter.verdict import shortage
-from rogue_hunter.verdict.model import Cause, Row, Slice, Taker, Victim, Window, number, total
+from rogue_hunter.verdict.model import Cause, Key, Row, Slice, Taker, Victim, Window, number, total
 from rogue_hunter.verdict.rows import KTHREADD, REALTIME, belongs, in_group, key_of, name_of
 from rogue_hunter.verdict.shortage import Shortage
 from rogue_hunter.verdict.takers import FORWARDED, Ledger
@@ -16,6 +17,8 @@ NAMED_REALTIME = 0.05
 """The same of a real-time process, which holds up all others."""
 EQUAL = 0.8
 """A taker with this part of the first one's use is behind the shortage too, and no victim of it."""
+VICTIM_PAGES = 50
+"""Pages read back from which a process is a victim of a shortage of memory."""
 LOST_S = 0.5
 """Lost time below which a shortage is not reported: the scheduler and the disk always cost a little."""
 LOST_PART = 0.1
@@ -150,7 +153,7 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
             details["while_idle"] = "realtime"
         else:
             details["while_idle"] = "affinity" if bound is not None else "unknown"
-    victims = _delayed(window, weights, [one for one in takers if who and one.share >= EQUAL * who.share])
+    victims = _victims(window, weights, [one for one in takers if who and one.share >= EQUAL * who.share], 0.1, _delay)
     if details.get("while_idle") == "unknown" and not victims and "pauses" not in numbers:
         return None     # many processes started at once: each waited for a moment, and CPUs were idle
     inferred = all("cpu" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
@@ -158,24 +161,33 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
                  "inferred" if inferred else "measured", numbers, details)
 
 
-def _delayed(window: Window, weights: Sequence[float], behind: Sequence[Taker]) -> tuple[Victim, ...]:
-    """Processes that waited for a CPU and are not behind it."""
-    waited: dict[object, tuple[float, Row]] = {}
+def _victims(window: Window, weights: Sequence[float], behind: Sequence[Taker | None], least: float,
+             measure: Callable[[Slice, Row], tuple[float, float]]) -> tuple[Victim, ...]:
+    """The processes that waited most and are not behind it: at least `least` seconds, or for VICTIM_PAGES pages, as
+    `measure` reads seconds and pages from a row."""
+    found: dict[Key, Victim] = {}
     for weight, one in zip(weights, window.slices, strict=True):
         for row in one.processes if weight > 0 else ():
             key = key_of(row)
             if key is None or row.get("own") or row.get("pid") in window.readers or \
                     row.get("ppid") == KTHREADD or any(belongs(row, who) for who in behind):
                 continue
-            delay = total(row, "run_delay_s")
-            if delay >= 0.1 * (delay + total(row, "cpu_seconds")):
-                waited[key] = waited.get(key, (0.0, row))[0] + delay, row
-    return _victims((Victim(key_of(row), name_of(row), round(delay, 3)) for delay, row in waited.values()
-                     if delay >= 0.1), lambda one: one.waited_s)
+            waited, pages = measure(one, row)
+            old = found.get(key, Victim(key, name_of(row)))
+            found[key] = replace(old, waited_s=round(old.waited_s + waited, 3), pageins=int(old.pageins + pages))
+    worth = [one for one in found.values() if one.waited_s >= least or one.pageins >= VICTIM_PAGES]
+    return tuple(sorted(worth, key=lambda one: -(one.pageins + 100 * one.waited_s))[:5])
 
 
-def _victims(found: Iterable[Victim], order: object) -> tuple[Victim, ...]:
-    return tuple(sorted(found, key=lambda one: -float(order(one))))[:5]  # type: ignore[operator]
+def _delay(one: Slice, row: Row) -> tuple[float, float]:
+    """The seconds in which it queued for a CPU, if they were a good part of the time in which it wanted to run."""
+    delay = total(row, "run_delay_s")
+    return (delay if delay >= 0.1 * (delay + total(row, "cpu_seconds")) else 0.0), 0
+
+
+def _stuck(one: Slice, row: Row) -> tuple[float, float]:
+    """The seconds in which it waited for storage."""
+    return total(row, "uninterruptible_s"), 0
 
 
 def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker], str, str]:
@@ -241,29 +253,20 @@ def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shor
     bound = next((limit for limit in window.limits if limit.get("cgroup") == group and limit.get("limit")), None)
     if group and bound is not None:
         numbers["limit"] = float(bound["limit"])
-    victims = _paged(window, weights, who, group)
+
+    def paged(one: Slice, row: Row) -> tuple[float, float]:
+        """Pages that it read back by faults, or by calls, as far as evicted pages were read again."""
+        if group and not in_group(row, group):
+            return 0.0, 0
+        read = min(total(row, "disk_bytes"), shortage.PAGE * total(one.machine, "refaults")) if group else 0.0
+        return total(row, "uninterruptible_s"), max(total(row, "pageins"), read / shortage.PAGE)
+
+    victims = _victims(window, weights, [who], 0.25, paged)
     inferred = all("memory" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
     kind = "limit" if group and not victims else "shortage"
     return Cause(kind, "memory", "memory", 0.0, lost, start, seconds, who, tuple(takers), victims,
                  "inferred" if inferred or (group and bound is None) else "measured", numbers,
                  {"measure": measure, **({"cgroup": group} if group else {})})
-
-
-def _paged(window: Window, weights: Sequence[float], who: Taker | None, group: str) -> tuple[Victim, ...]:
-    """Processes whose pages were taken away and that are not behind it: they read pages back by faults, or by calls,
-    as far as evicted pages were read again."""
-    paged: dict[object, tuple[int, float, Row]] = {}
-    for weight, one in zip(weights, window.slices, strict=True):
-        reread = shortage.PAGE * total(one.machine, "refaults")
-        for row in one.processes if weight > 0 else ():
-            key = key_of(row)
-            if key is None or row.get("own") or belongs(row, who) or (group and not in_group(row, group)):
-                continue
-            pages, stuck, _ = paged.get(key, (0, 0.0, row))
-            read = min(total(row, "disk_bytes"), reread) / shortage.PAGE if group else 0.0
-            paged[key] = (pages + int(max(total(row, "pageins"), read)), stuck + total(row, "uninterruptible_s"), row)
-    return _victims((Victim(key_of(row), name_of(row), round(stuck, 3), pages) for pages, stuck, row in paged.values()
-                     if pages >= 50 or stuck >= 0.25), lambda one: one.pageins + 100 * one.waited_s)
 
 
 def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
@@ -283,7 +286,7 @@ def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shorta
     numbers.update(pause_readings(window, "io"))
     inferred = all("disk" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
     slow = sum(weight for weight, one in zip(weights, judged, strict=True) if one.device)
-    stuck = _stuck(window, weights, who)
+    stuck = _victims(window, weights, [who], 0.25, _stuck)
     if slow > 0.5 * sum(weights):
         return Cause("device", "disk", "io", 0.0, lost, start, seconds, None, tuple(takers), stuck, "measured",
                      numbers)
@@ -292,18 +295,6 @@ def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shorta
         who = None
     return Cause("shortage", "disk", "io", 0.0, lost, start, seconds, who, tuple(takers), stuck,
                  "inferred" if inferred or (who is not None and who.forwarder) else "measured", numbers)
-
-
-def _stuck(window: Window, weights: Sequence[float], who: Taker | None) -> tuple[Victim, ...]:
-    """Processes that waited for storage and are not behind it."""
-    waited: dict[object, tuple[float, Row]] = {}
-    for weight, one in zip(weights, window.slices, strict=True):
-        for row in one.processes if weight > 0 else ():
-            key = key_of(row)
-            if key is not None and not row.get("own") and not belongs(row, who):
-                waited[key] = waited.get(key, (0.0, row))[0] + total(row, "uninterruptible_s"), row
-    return _victims((Victim(key_of(row), name_of(row), round(s, 3)) for s, row in waited.values() if s >= 0.25),
-                    lambda one: one.waited_s)
 
 
 def steal_cause(window: Window, weights: Sequence[float]) -> Cause | None:

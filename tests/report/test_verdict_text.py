@@ -53,6 +53,29 @@ def test_workers_and_their_victim() -> None:
         "3.0s for a CPU; player (pid 50) waited 3.0s; /usr/bin/python3")
 
 
+def test_many_that_wait_at_once_waited_all_together() -> None:
+    """More seconds than the time has."""
+    rows = [process(7, "loop", cores=1.9, delay=0.1, ppid=1), {**VICTIM, "delay": 3.0}]
+    assert "; others waited 45s all together for a CPU; " in told(window(*repeat(3, rows, **PSI)))
+
+
+def test_a_name_that_was_given_at_the_start_is_no_name() -> None:
+    """`exec -a '[kswapd0]' sh loop.sh`: the program is what the kernel says."""
+    row = process(7, "sh", name="[kswapd0]", cmdline="[kswapd0] loop.sh", cores=1.0, ppid=1)
+    assert told(window(*repeat(3, [row]))).startswith("sh (it calls itself [kswapd0]) (pid 7) used 1.0 of 2 cores")
+    row = process(7, "GeckoMain", name="firefox", cmdline="/usr/lib/firefox", cores=1.0, ppid=1)
+    assert told(window(*repeat(3, [row]))).startswith("firefox (it calls itself GeckoMain) (pid 7) used")
+
+
+def test_a_group_that_holds_more_than_its_limit_swaps() -> None:
+    """The part is that of what the group held."""
+    rows = [process(7, "importer", memory_bytes=450 * MIB, pageins=9000, cgroup="/m", stuck=0.5, ppid=1),
+            process(8, "lookup", memory_bytes=150 * MIB, pageins=9000, cgroup="/m", stuck=0.5, ppid=1)]
+    limit = {"ts": START + 5, "boot_id": BOOT, "kind": "memory", "cgroup": "/m", "limit": 300 * MIB}
+    assert told(window(*repeat(2, rows, pressure_memory_full_ms_per_s=500.0), limits=[limit])).startswith(
+        "importer (pid 7) held 450 MiB of memory (75 % of what its group held); at the limit of its control group (300 MiB) /m")
+
+
 def test_a_quota() -> None:
     """S9, F-F."""
     rows = [process(7, "encoder", cores=0.2, delay=0.8, cgroup="/q", ppid=1)]
