@@ -212,7 +212,10 @@ class Tracker:
                 replaced = any(other[0] == key[0] for other in rows) and not tick.partial
                 records.append(self._exit(event, closing["ts"], "replaced" if replaced else "exited"))
         for subject, stay in self._stays.due(self._clock):
-            records += self._due(subject, stay, rows, closing)
+            if self._is_work_of_another(subject, rows):
+                self._stays.forget(subject)     # when the event above it has ended, it must last again
+            else:
+                records += self._due(subject, stay, rows, closing)
         kept = self._selector.rogues(tick)
         self.picked = kept
         others = {key: rows[key] for key in self._open if key in rows and key not in kept}
@@ -271,17 +274,13 @@ class Tracker:
             if stay.events:
                 stay.entered, stay.begun, stay.points = closing["ts"], self._clock, {}
             stay.events += 1
-            if leader is not None and leader in rows and not self._is_work_of_another(leader, rows):
+            if leader is not None and leader in rows:
                 return [self._begin(leader, rows[leader], self._stays.of(leader) or stay, closing)]
             members = [(key[1], key[0]) for key, row in rows.items() if row.get("unit") == subject]
             start, pid = min(members)
-            if self._is_work_of_another((pid, start), rows):
-                return []
             together = self._stays.units[subject]
             return [self._begin((pid, start), row_of_unit(rows[pid, start], together), stay, closing, subject,
                                 len(together.members))]
-        if self._is_work_of_another(subject, rows):
-            return []
         unit = rows[subject].get("unit")
         whole = self._stays.of(unit) if unit is not None else None
         open_ = [event for event in self._open.values() if unit is not None and event.row.get("unit") == unit]
@@ -289,16 +288,20 @@ class Tracker:
             return []
         return [self._begin(subject, rows[subject], stay, closing)]
 
-    def _is_work_of_another(self, key: Key, rows: Mapping[Key, Row]) -> bool:
-        """Whether a process above this one has an open event: what a test run starts is a part of it, in sessions and
-        units of its own too. What is started at a prompt or by a service manager is not."""
-        open_ = {event.row.get("unit") for event in self._open.values()} - {None, rows[key].get("unit")}
-        by_pid = {pid: (pid, start) for pid, start in rows} if open_ else {}
+    def _is_work_of_another(self, subject: Subject, rows: Mapping[Key, Row]) -> bool:
+        """Whether a process above this one, or above the oldest of a unit, has an open event: what a test run starts is
+        a part of it, in sessions and units of its own too. What is started at a prompt or by a manager is not."""
+        if not self._open or any(subject in (key, event.unit) for key, event in self._open.items()):
+            return False
+        key = subject if not isinstance(subject, str) else min(
+            (key for key, row in rows.items() if row.get("unit") == subject), key=lambda key: (key[1], key[0]))
+        units = {event.row.get("unit") for event in self._open.values()} - {None, rows[key].get("unit")}
+        by_pid = {pid: (pid, start) for pid, start in rows}
         for above in ancestors(key, rows[key], rows, by_pid):
             row = rows[above]
             if above[0] <= KTHREADD or not (starts_jobs(row) or row.get("command") in WRAPPERS):
                 return False
-            if row.get("unit") in open_:
+            if above in self._open or row.get("unit") in units:
                 return True
         return False
 
@@ -370,6 +373,9 @@ class Tracker:
     def _exit(self, event: Open, ts: float, reason: str) -> Record:
         self._open.pop(event.key, None)
         self._stays.forget(event.unit or event.key)
+        whole = self._stays.of(event.row.get("unit", ""))
+        if whole is not None:       # what is left of its unit must last again
+            whole.lasted = whole.critical = 0.0
         return self._record("exit", event, ts, reason)
 
     def _record(self, kind: str, event: Open, ts: float, reason: str | None = None) -> Record:

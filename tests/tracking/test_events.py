@@ -286,6 +286,15 @@ def test_what_a_test_suite_starts_in_a_session_of_its_own_is_a_part_of_it(shell:
     assert [r["pid"] for r in found if r["kind"] == "enter"] == wanted
 
 
+def test_a_child_of_a_process_with_an_event_is_a_part_of_it_until_that_ends() -> None:
+    """A suite that runs alone and then starts a loop, of the same unit; the loop is left behind, and is an event then."""
+    suite = rated(60, 7, 7, unit="make[7]", disproportionality=64.0, dominant_resource="cpu")
+    loop = rated(60, 20, 20, ppid=7, unit="make[7]", disproportionality=64.0, dominant_resource="cpu")
+    found = events(ticks([*[[suite]] * 30, *[[suite, loop]] * 60, *[[{**loop, "ppid": 1}]] * 30]), CONFIG)
+    assert [(r["pid"], r["ts"] - START) for r in found if r["kind"] == "enter"] == [
+        (7, pytest.approx(2, abs=0.4)), (20, pytest.approx(32, abs=0.4))]
+
+
 def test_two_hogs_of_one_unit_are_one_event() -> None:
     """Workers that use as much each are summed up, however long they live."""
     found = events(ticks([[member(8, 60.0), member(9, 60.0)]] * 30), CONFIG)
