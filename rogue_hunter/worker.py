@@ -115,6 +115,7 @@ class Worker(Generic[Job, Result]):
             except Exception as error:  # no error may end the thread
                 self.failed += 1
                 self._failures.append((job, error))
+            del job     # it may hold megabytes, and the next one may come in an hour
 
 
 Each = TypeVar("Each")

@@ -113,6 +113,14 @@ class NoneOf:
         return iter(())
 
 
+def names_needed(condition: Node) -> tuple[Called, ...]:
+    """The patterns of which each must hit for the condition to hold."""
+    if isinstance(condition, Called):
+        return () if condition.excluded else (condition,)
+    nodes = condition.nodes if isinstance(condition, AllOf) else ()
+    return tuple(each for node in nodes for each in names_needed(node))
+
+
 def cost(node: Node) -> int:
     """Order of evaluation: conditions that are cheap and often false first, patterns last."""
     kinds: tuple[type, ...] = (Level, Written, State, Band, Age, User, Orphan, Held, AnyOf, NoneOf, AllOf, Called)

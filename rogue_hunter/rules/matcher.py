@@ -15,9 +15,10 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.host.platform import here
 from rogue_hunter.rules.conditions import NEVER, Held, Subject
 from rogue_hunter.rules.family import Family, Kin
-from rogue_hunter.rules.logic import NS, Lasting, Window, decide, evidence, reason
+from rogue_hunter.rules.logic import NS, Lasting, Window, decide, evidence, names_needed, reason
 from rogue_hunter.rules.model import PRIORITIES, Rule, RuleSet
 from rogue_hunter.rules.patterns import Patterns
+from rogue_hunter.rules.program import Program, program_of
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import beats_of, sample
 from rogue_hunter.schema.field import Key
@@ -35,17 +36,30 @@ COPIED = ("pid", "start_ticks", "start_time", "ppid", "uid", "user", "command", 
 """Fields of the process row that a match record carries."""
 
 
+PROGRAMS = 4096
+"""Programs of which the rules that may match are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """The rules that the names of a program do not rule out, and their lasting conditions."""
+
+    rules: tuple[Rule, ...]
+    windows: tuple[tuple[str, Held], ...]
+
+
 @dataclass(slots=True)
 class Seen:
     """What is remembered of one process.
 
-    `born` is when it started, None while that is not known, and `due` when it must be evaluated again, 0 for never,
-    both in ns of a clock that counts from the first tick on, time asleep included, and is never set. `since` is when
-    the rules in `rules` began to match, `reported` when that was last reported and `reported_rule` for which rule.
+    `open` are the rules that its names leave, None before they were looked at. `born` is when it started, None while
+    that is not known, and `due` when it must be evaluated again, 0 for never, both in ns of a clock that counts from
+    the first tick on, time asleep included, and is never set. `since` is when the rules in `rules` began to match, `reported` when that was last reported and `reported_rule` for which rule.
     `undecided` is true while a rule may match but for names that cannot be read.
     """
 
     kin: Kin
+    open: Open | None = None
     born: int | None = None
     due: int = 0
     windows: dict[Held, Window] = field(default_factory=dict)
@@ -68,7 +82,9 @@ class Matcher:
                  patterns: Patterns | None = None) -> None:
         self._rules = rules.enabled
         self._origin = rules
-        self._windows = tuple((rule.name, node) for rule in self._rules for node in rule.windows)
+        self._needed = {rule.name: names_needed(rule.condition) for rule in self._rules}
+        self._open: dict[Program, Open] = {}
+        self._opens: dict[tuple[str, ...], Open] = {}
         self._whitelist = rules.safety.whitelist
         self._lifetime = lifetime
         self._repeat_ns = int(repeat_s * NS)
@@ -194,7 +210,7 @@ class Matcher:
         when = NEVER
         found: list[Rule] = []
         seen.undecided = False
-        for rule in self._rules:
+        for rule in seen.open.rules if seen.open else ():
             subject.rule = rule.name
             value, valid_s = decide(rule.condition, subject, self._whitelist)
             when = min(when, valid_s)
@@ -224,11 +240,30 @@ class Matcher:
             # Once: start times are of the wall clock, which may be set, and move with it on some hosts only.
             seen.born = self._alive - round(max(0.0, self._ts - row["start_time"]) * NS)
         age_s = None if seen.born is None else (self._alive - seen.born) / NS
+        open_ = self._still_open(seen, program_of(row))
         lasting = Lasting(seen.windows, self._now, self._began, lifetime=self._lifetime)
         subject = Subject(row, age_s, self._patterns, lasting, orphan=seen.kin.orphan, cpus=self._cpus)
-        lasting.note(self._windows, subject,
+        lasting.note(open_.windows, subject,
                      self._begin if age_s is None else max(self._begin, self._now - int(age_s * NS)))
         return subject
+
+    def _still_open(self, seen: Seen, program: Program) -> Open:
+        """The rules that may match a program of these names: of 1,000 processes most have none. Under another name its
+        lasting conditions begin again."""
+        found = self._open.get(program)
+        if found is None:
+            rules = tuple(rule for rule in self._rules if not any(
+                self._patterns.hits(rule.name, node.patterns, program) is False for node in self._needed[rule.name]))
+            found = self._opens.setdefault(tuple(rule.name for rule in rules), Open(
+                rules, tuple((rule.name, node) for rule in rules for node in rule.windows)))
+            if len(self._open) >= PROGRAMS:
+                self._open.clear()
+            self._open[program] = found
+        if seen.open is not found:
+            seen.open = found
+            nodes = {node for _, node in found.windows}
+            seen.windows = {node: window for node, window in seen.windows.items() if node in nodes}
+        return found
 
     def _report(self, row: Row, processes: dict[Key, Row]) -> list[Record]:
         """The records of matches that were not reported recently."""
