@@ -786,3 +786,16 @@ def test_the_last_row_of_a_process_that_ended_matches_nothing() -> None:
     assert m.tick() == []
     m.set(1000, ended=None)
     assert [found["rule"] for found in m.tick()] == ["r"]
+
+
+def test_rules_that_the_names_rule_out_are_not_followed() -> None:
+    """Only what a rule means has a window; under the name that it means, a process begins to count."""
+    m = Machine(rules('command_patterns = ["^spin$"]', *SUSTAINED), lifetime=False)
+    m.set(1000, age_s=1000, cpu_percent=99.0, command="work", exe="/usr/bin/work", cmdline="work")
+    m.set(1001, age_s=1000, cpu_percent=99.0, command="spin", exe="/usr/bin/spin", cmdline="spin")
+    found = m.run(280)
+    assert [each["pid"] for each in found] == [1001]
+    assert {key[0]: len(seen.windows) for key, seen in m.matcher._seen.items()} == {1000: 0, 1001: 1}
+    m.set(1000, cpu_percent=99.0, command="spin", exe="/usr/bin/spin", cmdline="spin")
+    assert not [each for each in m.run(260) if each["pid"] == 1000]
+    assert [each for each in m.run(40) if each["pid"] == 1000]

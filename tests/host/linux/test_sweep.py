@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from rogue_hunter.host.linux.host import LIGHT_EVERY_NS, LinuxHost
 from rogue_hunter.host.linux.machine import CALM_NS, Machine
 from rogue_hunter.host.linux.table import CALM_SWEEP_S, SWEEP_S, Sweep
+from rogue_hunter.stream.tick import Row
 from tests.tools.processes import Tree
 
 
@@ -118,3 +120,58 @@ def test_our_own_row_is_made_once_a_second() -> None:
         assert LIGHT_EVERY_NS > 2 * 333_333_333
     finally:
         host.close()
+
+
+_WORKER = """
+import sys, time
+for line in sys.stdin:
+    end = time.process_time() + float(line)
+    while time.process_time() < end:
+        pass
+    print(flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a /proc")
+def test_what_uses_next_to_nothing_is_read_once_a_second() -> None:
+    """Its row stands for two ticks of three, at rates of all the time since it was read; when it uses more it is read in
+    the same tick, and when it rests its rates are 0 within a second. The first readings are of any process."""
+    now = 10**12
+    host = LinuxHost(mono=lambda: now, uptime=lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 60.0)
+    child = subprocess.Popen([sys.executable, "-c", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdin is not None and child.stdout is not None
+
+    def tick(seconds: float | None) -> Row:
+        nonlocal now
+        if seconds is not None:
+            print(seconds, file=child.stdin, flush=True)
+            child.stdout.readline()     # type: ignore[union-attr]
+            while _state(child.pid) != "S":
+                time.sleep(0.001)
+        now += 333_333_333
+        shot = host.snapshot()
+        return next(row for key, row in shot.processes.items() if key[0] == child.pid)
+
+    try:
+        tick(0.0)
+        if not host._files.clocks:
+            pytest.skip("no CPU clocks of other processes here")
+        for _ in range(3):
+            tick(0.0)
+        rows = [tick(0.0) for _ in range(9)]
+        assert 3 <= len({id(row) for row in rows}) <= 4
+        assert all(0 < row["cpu_percent"] < 0.5 for row in rows)
+        assert tick(0.05)["cpu_percent"] >= 1.5     # 50 ms, of a second at the most
+        for _ in range(4):
+            tick(0.0)
+        assert [tick(None)["cpu_percent"] for _ in range(4)][-1] == 0.0
+    finally:
+        host.close()
+        child.kill()
+        child.wait()
+        child.stdin.close()
+        child.stdout.close()
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
