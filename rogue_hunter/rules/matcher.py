@@ -54,7 +54,8 @@ class Seen:
 
     `open` are the rules that its names leave, None before they were looked at. `born` is when it started, None while
     that is not known, and `due` when it must be evaluated again, 0 for never, both in ns of a clock that counts from
-    the first tick on, time asleep included, and is never set. `since` is when the rules in `rules` began to match, `reported` when that was last reported and `reported_rule` for which rule.
+    the first tick on, time asleep included, and is never set. `since` is when the rules in `rules` began to match,
+    `reported` when that was last reported and `reported_rule` for which rule.
     `undecided` is true while a rule may match but for names that cannot be read.
     """
 
