@@ -157,20 +157,21 @@ def _answer(names: Sequence[str], rows: Sequence[Sequence[Any]], times: Collecti
 @click.argument("file", type=_FILE)
 @click.option("--since", type=options.Moment(), default="1d", show_default=True, metavar="TIME",
               help="Rows that arrived since then.")
+@click.option("--parquet", is_flag=True, help="FILE is a directory of Parquet files, one for each table and hour.")
 @_DB
-def export(file: Path, since: float, db: Path | None) -> int:
-    """Write a SQLite file of all hosts, for Datasette and sqlite3."""
+def export(file: Path, since: float, parquet: bool, db: Path | None) -> int:
+    """Write a SQLite file of all hosts, for Datasette and sqlite3, or Parquet files."""
     from rogue_hunter.fleet.hub import asked
     from rogue_hunter.fleet.warehouse import Warehouse
 
     database = _database(db)
-    made = asked(database, {"export": str(file.absolute()), "since": since}, 3600.0)
+    made = asked(database, {"export": str(file.absolute()), "since": since, "parquet": parquet}, 3600.0)
     if made is not None:
         count = int(made["rows"])
     else:
         warehouse = Warehouse(database, read_only=True)
         try:
-            count = warehouse.export(file, since)
+            count = (warehouse.export_parquet if parquet else warehouse.export)(file, since)
         finally:
             warehouse.close()
     run.say(f"wrote {count} rows to {file}")

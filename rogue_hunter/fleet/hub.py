@@ -151,7 +151,8 @@ class Hub:
     async def _answer(self, line: bytes) -> dict[str, Any]:
         question = wire.loads(line)
         if "export" in question:
-            rows = await asyncio.to_thread(self._warehouse.export, Path(question["export"]), float(question["since"]))
+            write = self._warehouse.export_parquet if question["parquet"] else self._warehouse.export
+            rows = await asyncio.to_thread(write, Path(question["export"]), float(question["since"]))
             return {"rows": rows}
         if "missing" in question:
             names, found = self._warehouse.missing()

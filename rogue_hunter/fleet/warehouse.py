@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ class Warehouse:
             if not read_only:
                 self._in.mkdir(mode=0o700, exist_ok=True)
                 for left in self._in.iterdir():     # of a process that was killed
-                    left.unlink()
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
             self._db = duckdb.connect(str(path), read_only=read_only, config={
                 "threads": min(4, os.cpu_count() or 1), "memory_limit": f"{memory_mb}MB"})
             # SQL of a user reaches no other file; rows come in through one directory.
@@ -270,6 +271,29 @@ class Warehouse:
             raise WarehouseError(f"{file}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
         finally:
             cursor.close()
+        return count
+
+
+    def export_parquet(self, directory: Path, since: float) -> int:
+        """Write the rows that arrived since then into a new directory, as TABLE/hour=YYYY-MM-DDTHH/*.parquet (UTC);
+        gives their number. Raises WarehouseError for one that exists or cannot be written."""
+        if directory.exists():
+            raise WarehouseError(f"{directory}: exists; an export never overwrites a file")
+        beside, count = self._in / f"parquet.{os.getpid()}", 0
+        try:
+            beside.mkdir(mode=0o700, parents=True)
+            with self._db.cursor() as cursor:
+                for table in STORED:
+                    target = str(beside / table.name).replace("'", "''")
+                    cursor.execute("COPY (SELECT *, strftime(make_timestamp(CAST(received * 1e6 AS BIGINT)), "
+                                   f"'%Y-%m-%dT%H') AS hour FROM {table.name} WHERE received >= ?) "
+                                   f"TO '{target}' (FORMAT parquet, PARTITION_BY (hour))", [since])
+                    count += cursor.fetchone()[0]
+            shutil.move(beside, directory)
+        except (OSError, _duckdb().Error) as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            text = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise WarehouseError(f"{directory}: {text}") from None
         return count
 
 

@@ -142,6 +142,40 @@ def test_wrong_credentials_and_certificates_end_with_the_reason(start: Start, tm
     run(work())
 
 
+def test_callers_at_the_same_time_share_one_connection(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 simulated hosts send through one of them."""
+    from nats.aio.client import Client
+
+    server, made, connect = start(), [], Client.connect
+
+    async def counted(self: Client, *args: object, **options: object) -> None:
+        made.append(self)
+        await connect(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Client, "connect", counted)
+
+    async def work() -> None:
+        shared = Bus(Access((server.url,)), "hosts")
+        clients = await asyncio.gather(*(shared.connect() for _ in range(50)))
+        assert made == [clients[0]] and {id(one) for one in clients} == {id(clients[0])}
+        await shared.close()
+
+    run(work())
+
+
+def test_of_several_servers_one_that_refuses_is_not_the_end(start: Start, tmp_path: Path) -> None:
+    """Exit 69, not 78: the next attempt may reach another one."""
+    certs = keys.certificates(tmp_path / "tls", days=0)
+    url = start(certs.config()).url
+
+    async def work() -> None:
+        with pytest.raises(BusError, match="certificate has expired") as error:
+            await Bus(Access((url, "nats://127.0.0.1:1"), ca=certs.ca), "h1").connect()
+        assert error.value.code == 69
+
+    run(work())
+
+
 def test_an_expired_certificate_is_refused(start: Start, tmp_path: Path) -> None:
     certs = keys.certificates(tmp_path / "tls", days=0)
     server = start(certs.config())

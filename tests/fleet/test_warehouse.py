@@ -11,7 +11,7 @@ import pytest
 from rogue_hunter.fleet.demo import SimulatedHost
 from rogue_hunter.fleet.intake import SUBJECT, Batch, parse
 from rogue_hunter.fleet.source import SETTLE_S, Shipper, State, begin
-from rogue_hunter.fleet.tables import QUERIES, TABLES, question
+from rogue_hunter.fleet.tables import QUERIES, ROLLUPS, TABLES, question
 
 pytest.importorskip("duckdb", reason="duckdb is not installed: no row was stored")
 
@@ -124,6 +124,25 @@ def test_retention_deletes_whole_hours_and_asks_for_nothing_again(tmp_path: Path
     gone = warehouse.prune(batches[-1].received - 600)
     assert gone > 0 and count(warehouse) == rows_of([b for b in batches if b.received >= edge])
     assert warehouse.store(batches) == 0 and list(warehouse.gaps()) == []
+    # A command is not new because its earlier rows are gone.
+    since = edge - 760.0        # by the clock of the host
+    left = warehouse.query(f"SELECT command FROM events GROUP BY command HAVING min(ts) >= {since}")[1]
+    assert len(left) == 10 and warehouse.query(question("new", {**NUMBERS, "since": since}))[1] == []
+    warehouse.prune(batches[-1].received + 2 * 365 * 86_400.0)
+    assert warehouse.query("SELECT count(*) FROM commands")[1] == warehouse.query("SELECT count(*) FROM host_hours")[1] == [[0]]
+    warehouse.close()
+
+
+def test_small_tables_are_what_follows_from_all_rows(tmp_path: Path) -> None:
+    """Kept while rows arrive in any order and twice, they equal one query over everything."""
+    batches = [batch for n in range(3) for batch in history(n, 40)]
+    random.Random(7).shuffle(batches)
+    warehouse = Warehouse(tmp_path / "x.duckdb")
+    for at in range(0, len(batches), 9):
+        warehouse.store(batches[max(0, at - 4):at + 9])
+    for each in ROLLUPS:
+        kept, whole = (sorted(warehouse.query(sql)[1]) for sql in (f"SELECT * FROM {each.name}", each.select(each.source.name)))
+        assert kept == whole and len(kept) >= 3, each.name
     warehouse.close()
 
 
@@ -158,6 +177,27 @@ def test_an_export_is_a_sqlite_file_with_every_row(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(WarehouseError, match="never overwrites"):
         warehouse.export(target, 0.0)
+    warehouse.close()
+
+
+def test_an_export_to_parquet_has_a_file_for_each_table_and_hour(tmp_path: Path) -> None:
+    """As one that was made from the file of a hub that is closed; DuckDB reads it back with the hour as a column."""
+    import duckdb
+
+    batches = history(4, 90)
+    warehouse = Warehouse(tmp_path / "it's.duckdb")
+    warehouse.store(batches)
+    warehouse.close()
+    warehouse = Warehouse(tmp_path / "it's.duckdb", read_only=True)
+    assert warehouse.export_parquet(tmp_path / "out", 0.0) == rows_of(batches) + len(batches)
+    (found,) = duckdb.sql(f"SELECT count(*), count(DISTINCT hour) FROM read_parquet('{tmp_path}/out/machine_minutes/*/*.parquet')"
+                          ).fetchall()
+    assert found == (90, len({batch.received // 3600 for batch in batches}))
+    with pytest.raises(WarehouseError, match="never overwrites"):
+        warehouse.export_parquet(tmp_path / "out", 0.0)
+    with pytest.raises(WarehouseError):
+        warehouse.export_parquet(warehouse.path / "out", 0.0)
+    assert not list((tmp_path / "it's.duckdb.in").iterdir())
     warehouse.close()
 
 
