@@ -541,6 +541,15 @@ def test_units_of_kernel_threads_and_of_rogue_hunter_are_never_named() -> None:
     assert {c.who.name for c in found.causes if c.who} <= {"writer", "kworker/u8:2", "kworker/u8:3"}
 
 
+def test_one_that_was_killed_and_has_no_row_is_named() -> None:
+    """It grew too slowly for a row; that others hold a few megabytes explains nothing."""
+    kill = {"ts": START + 7, "boot_id": BOOT, "kind": "oom_kill", "cgroup": "/leaks", "pid": 7, "start_ticks": 1007,
+            "name": "leaky", "limit": 300 * MIB, "count": 1}
+    rows = [process(900 + n, "bash", memory_bytes=4 * MIB) for n in range(9)]
+    found = verdict(window(one(0, rows), one(1, rows, oom_kills=1), one(2, rows), limits=[kill]))
+    assert named(found) == ("found", "memory", "leaky", 7) and len(found.causes) == 1
+
+
 def test_of_two_equal_hogs_neither_is_a_victim() -> None:
     """Both wait for a CPU half of the time, because of each other; who suffers is the player."""
     rows = [process(7, "resample", ppid=1, cores=0.66, delay=0.5), process(8, "render", ppid=1, cores=0.64, delay=0.5),
