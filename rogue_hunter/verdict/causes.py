@@ -245,8 +245,6 @@ def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shor
         return None
     takers, group, measure = memory_takers(window, weights)
     who = nameable(takers)
-    if who is None and any(one.get("kind") == "oom_kill" and one.get("name") for one in window.limits):
-        return None     # the one that the kernel killed is named as held back by its limit
     start, seconds = worst_span(window, weights)
     numbers = readings(worst_row(window, weights), "memory_available_bytes", "memory_total_bytes",
                        "pressure_memory_some_ms_per_s", "pressure_memory_full_ms_per_s", "refaults",

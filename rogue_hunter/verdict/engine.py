@@ -68,6 +68,8 @@ def verdict(window: Window) -> Verdict:
             gpu_cause(window, recency))
         if cause is not None]
     found += limits(window, found)
+    if any(one.kind == "limit" and one.cause == "memory" and one.who is not None for one in found):
+        found = [one for one in found if one.cause != "memory" or one.who is not None]
     found += waits(window, found)
     found += machine_causes(window, severity)
     found = merge(one for one in found if one.lost_s >= least(window))

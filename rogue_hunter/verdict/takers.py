@@ -21,6 +21,8 @@ SPECIFIC = 0.65
 ALONE = 0.7
 """A few processes of one name with this part of the use of an idle parent's children are named instead of it, even if
 they are short."""
+IDLE_ROOT = 0.05
+"""A parent with less than this part of the use of its family only starts and waits."""
 FEW = 8
 """Up to so many workers of one name are called by their name; more belong to the process that starts them."""
 ACTIVE = 0.25
@@ -308,7 +310,9 @@ class Ledger:
         names = {name_of(self._nodes[one].row) for one in members}
         count = max(len(members), group.node.processes if group.node else 0)
         started = group.node.started if group.node else 0
-        if count < 3 and started < 5 and len(names) > 1:
+        # A few that last, below an idle parent, have each a work of their own: what a runner started one by one.
+        idle = root is not None and points.get(key_of(root) or "", 0.0) <= IDLE_ROOT * summed
+        if (count < 3 or (idle and count <= FEW)) and started < 5 and len(names) > 1:
             return None
         if not called:
             called = names.pop() if len(names) == 1 else f"{count} processes"
@@ -345,7 +349,7 @@ class Ledger:
         weighted = sum(weight > 0 for weight in self.weights)
         direct = root is not None and all(self._nodes[one].row.get("ppid") == root.get("pid") for one in most)
         return most if (used >= DOMINANT * summed and lasted >= 0.6 * weighted * len(most)) or \
-            (direct and used >= ALONE * summed and idle <= 0.05 * summed) else []
+            (direct and used >= ALONE * summed and idle <= IDLE_ROOT * summed) else []
 
     def _member(self, key: Key) -> Member:
         node = self._nodes[key]

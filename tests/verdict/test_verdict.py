@@ -550,6 +550,16 @@ def test_one_that_was_killed_and_has_no_row_is_named() -> None:
     assert named(found) == ("found", "memory", "leaky", 7) and len(found.causes) == 1
 
 
+def test_a_few_lasting_jobs_of_an_idle_starter_are_named_by_themselves() -> None:
+    """A runner without setsid: two hogs and a player have nothing in common; thirty loops would be its work."""
+    rows = [process(7, "resample", ppid=5, cores=0.75, delay=0.2), process(8, "render", ppid=5, cores=0.5, delay=0.2),
+            process(50, "player", ppid=5, cores=0.4, delay=0.3), process(5, "runner", ppid=1, cores=0.01)]
+    unit = {"unit": "runner[5]", "name": "render", "pid": 5, "start_ticks": 1005, "processes": 4, "cpu_seconds": 8.3}
+    cause = first(verdict(window(*(one(n, [{**row, "unit": "runner[5]"} for row in rows], [unit], **PSI) for n in range(3)))))
+    assert cause.who is not None and cause.who.name == "resample"
+    assert [victim.name for victim in cause.victims][:1] == ["player"]
+
+
 def test_of_two_equal_hogs_neither_is_a_victim() -> None:
     """Both wait for a CPU half of the time, because of each other; who suffers is the player."""
     rows = [process(7, "resample", ppid=1, cores=0.66, delay=0.5), process(8, "render", ppid=1, cores=0.64, delay=0.5),
