@@ -43,60 +43,34 @@ _LAST_RAN = re.compile(rb"last ran (<?[0-9][0-9.,]{0,20})(?![0-9])")
 _LINE_LIMIT = 8192
 
 
-class ThreadLine(NamedTuple):
-    """The parts of the line; None for a part that it lacks."""
-
-    thread_id: str
-    name: str | None
-    queue: str | None
-    samples: int | None
-    first: int | None
-    last: int | None
-    priority: int | None
-    priority_high: int | None
-    base_priority: int | None
-    cpu_seconds: float | None
-    idle_seconds: float | None
-    last_ran_s: float | None
-    counts: dict[str, int | float | None]
-
-    @property
-    def aggregated(self) -> bool:
-        """True when the line describes several threads."""
-        return self.thread_id.startswith("<") or "," in self.thread_id
-
-
 def is_thread_line(line: bytes) -> bool:
     """True when `line`, without its indentation, opens a thread."""
     return line.startswith((b"Thread 0x", b"Thread <"))
 
 
-def thread_line(line: bytes) -> ThreadLine:
-    """Parse the line. A name may contain text that looks like another part, so the last match counts."""
+def thread_line(line: bytes) -> Fields:
+    """The fields of a spindump_thread in the line. A name may contain text that looks like another part, so the last
+    match counts."""
     line = line[:_LINE_LIMIT].rstrip()
     head = _ID.match(line)
     if head is None:
-        return ThreadLine("?", None, None, None, None, None, None, None, None, None, None, None, {})
+        return {"thread_id": "?"}
     rest = line[head.end() :]
     every = list(_SAMPLES.finditer(rest))
     counts = every[-1] if every else None
     labels, numbers = (rest[: counts.start()], rest[counts.end() :]) if counts else _cut_labels(rest)
     queue, name = _labels(labels.strip())
-    first = whole(counts.group(2)) if counts else None
-    last = whole(counts.group(3)) if counts and counts.group(3) else first
-    priority = _PRIORITIES.search(numbers)
-    cpu, idle, ran = _CPU.search(numbers), _IDLE.search(numbers), _LAST_RAN.search(numbers)
-    high = whole(priority.group(2)) if priority and priority.group(2) else None
-    return ThreadLine(
-        text(head.group(1), 4096), name, queue,
-        whole(counts.group(1)) if counts else None, first, last,
-        whole(priority.group(1)) if priority else None, high,
-        whole(priority.group(3)) if priority and priority.group(3) else None,
-        fraction(cpu.group(1)) if cpu else None,
-        fraction(idle.group(1)) if idle else None,
-        fraction(ran.group(1).replace(b",", b"")) if ran else None,
-        decode_counts(numbers),
-    )
+    fields: Fields = {"thread_id": text(head.group(1), 4096), "thread_name": name, "queue": queue}
+    if counts:
+        fields |= {"samples": int(counts[1]), "sample_first": int(counts[2]),
+                   "sample_last": int(counts[3] or counts[2])}
+    if found := _PRIORITIES.search(numbers):
+        fields |= {key: int(digits) for key, digits in zip(
+            ("priority", "priority_high", "base_priority"), found.groups(), strict=True) if digits}
+    for field, pattern in (("cpu_seconds", _CPU), ("idle_seconds", _IDLE), ("last_ran_s", _LAST_RAN)):
+        if found := pattern.search(numbers):
+            fields[field] = fraction(found[1].replace(b",", b""))
+    return fields | decode_counts(numbers)
 
 
 def _cut_labels(rest: bytes) -> tuple[bytes, bytes]:

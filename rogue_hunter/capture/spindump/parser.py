@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from rogue_hunter.capture.reports.keys import Fields
 from rogue_hunter.capture.spindump import binary
 from rogue_hunter.capture.spindump.decode import MAX_FRAMES, Stack, frame_text, named, text
 from rogue_hunter.capture.spindump.lines import (
     State,
-    ThreadLine,
     Wait,
     begins_section,
     is_thread_line,
@@ -40,7 +40,7 @@ _OWN_OF_SPINDUMP = frozenset(f.name for f in RECORDS["spindump_report"])
 
 @dataclass(slots=True)
 class Thread:
-    line: ThreadLine
+    fields: Fields
     main: bool
     stack: Stack
     qos: str | None = None
@@ -110,14 +110,14 @@ def open_process(report: Report, line: bytes, frames_wanted: Callable[[int | Non
 def open_thread(report: Report, process: Process, line: bytes) -> Thread:
     parts = thread_line(line)
     report.threads += 1
-    report.aggregated += parts.aggregated
+    report.aggregated += parts["thread_id"].startswith("<") or "," in parts["thread_id"]
     process.listed += 1
     main = process.listed == 1
     kernel = process.fields.get("pid") == 0
-    idle = kernel and (parts.idle_seconds is not None or (parts.name or "").startswith("idle #"))
+    idle = kernel and (parts.get("idle_seconds") is not None or str(parts.get("thread_name")).startswith("idle #"))
     if idle:
         report.idle_threads += 1
-        report.idle_seconds += parts.idle_seconds or 0.0
+        report.idle_seconds += parts.get("idle_seconds") or 0.0
     return Thread(parts, main, Stack(main and process.frames_wanted), idle=idle)
 
 
@@ -146,10 +146,10 @@ def _blocker(process: Process, thread: Thread, wait: Wait, weight: int, state: S
     own, fields = wait.on_self, process.fields
     return record(
         "spindump_blocker", capture=capture, process=process.number, pid=fields.get("pid"), command=fields["command"],
-        thread_id=thread.line.thread_id, blocked_by=wait.kind,
+        thread_id=thread.fields["thread_id"], blocked_by=wait.kind,
         on_pid=fields.get("pid") if own else wait.on_pid,
         on_command=fields["command"] if own else wait.on_command,
-        on_thread_id=thread.line.thread_id if own else wait.on_thread_id,
+        on_thread_id=thread.fields["thread_id"] if own else wait.on_thread_id,
         on_self=True if own else None, on_what=wait.on_what, hops=wait.hops, deadlock=True if wait.deadlock else None,
         samples=weight, sample_first=state.first, sample_last=state.last, certainty="proven", detail=wait.detail,
     )
@@ -166,25 +166,21 @@ def close_thread(report: Report, process: Process | None, thread: Thread | None,
                   capture: str | None) -> Iterator[Record]:
     if thread is None or process is None:
         return
-    line, counts = thread.line, thread.counts
-    samples = line.samples
+    counts = thread.counts
     frames, leaf = thread.stack.heaviest()
     waits = len(process.pending)
     at = waits
     while at and process.pending[at - 1]["type"] == "spindump_blocker" and \
-            process.pending[at - 1]["thread_id"] == line.thread_id:
+            process.pending[at - 1]["thread_id"] == thread.fields["thread_id"]:
         at -= 1
     # The record of a thread comes before those of its waits.
     process.pending.insert(at, record(
         "spindump_thread", capture=capture, process=process.number, pid=process.fields.get("pid"),
-        command=process.fields["command"], thread_id=line.thread_id, main=thread.main or None, thread_name=line.name,
-        queue=line.queue,
-        state="idle" if thread.idle else _dominant(counts, samples), samples=samples, sample_first=line.first,
-        sample_last=line.last, running_samples=counts.get("running"), runnable_samples=counts.get("runnable"),
+        command=process.fields["command"], main=thread.main or None,
+        state="idle" if thread.idle else _dominant(counts, thread.fields.get("samples")),
+        running_samples=counts.get("running"), runnable_samples=counts.get("runnable"),
         blocked_samples=counts.get("blocked"), suspended_samples=counts.get("suspended"),
-        priority=line.priority, priority_high=line.priority_high, base_priority=line.base_priority,
-        cpu_seconds=line.cpu_seconds, idle_seconds=line.idle_seconds, last_ran_s=line.last_ran_s, qos=thread.qos,
-        blocked_by=thread.blocked_by, frames=frames or None, leaf=leaf, **line.counts,
+        qos=thread.qos, blocked_by=thread.blocked_by, frames=frames or None, leaf=leaf, **thread.fields,
     ))
     if len(process.pending) >= MAX_PENDING:
         yield from _flush(process, capture)

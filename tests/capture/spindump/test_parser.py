@@ -168,7 +168,7 @@ def test_a_frame_without_a_state() -> None:
 def test_thread_lines(line: bytes, wanted: tuple[str, str | None, str | None, int | None]) -> None:
     """Id, name, queue and samples; each may be missing."""
     found = thread_line(line)
-    assert (found.thread_id, found.name, found.queue, found.samples) == wanted
+    assert tuple(found.get(name) for name in ("thread_id", "thread_name", "queue", "samples")) == wanted
 
 
 @pytest.mark.parametrize(("data", "command", "display", "pid"), [
@@ -379,7 +379,7 @@ def test_a_report_that_ends_in_its_binary_form_is_whole(tail: bytes) -> None:
 def test_times_of_a_thread(line: bytes, cpu: float | None, idle: float | None, cycles: int | None) -> None:
     """Reports of version 25 print `<0.001` without a unit."""
     made = thread_line(b"Thread 0x1    9 samples (1-9)    priority 31 (base 31)    " + line)
-    assert (made.cpu_seconds, made.idle_seconds, made.counts.get("cycles")) == (cpu, idle, cycles)
+    assert tuple(made.get(name) for name in ("cpu_seconds", "idle_seconds", "cycles")) == (cpu, idle, cycles)
 
 
 def test_idle_threads_of_the_kernel() -> None:
