@@ -30,6 +30,7 @@ _SAMPLE = re.compile(rb"\*\*\* Sampled system activity \((.{1,64}?)\) \(([0-9]{1
 _TITLES = re.compile(rb"(\S.{0,63}?)(?: {2,}|$)")
 _PROCESS = re.compile(rb'process: "(.{0,1024})" \[([0-9]{1,10})\] \[unique ID: [0-9]{1,20}\]$')
 _FOOTPRINT = re.compile(rb"phys_footprint (bytes|lifetime max[a-z ]*): ([0-9.]{1,20} [KMGT]?i?B)")
+_COMMAND = re.compile(rb"(?<=\s)COMMAND(?:\s+|$)")
 _LIMIT = re.compile(rb"([0-9]{1,9})% CPU over ([0-9]{1,9}) seconds")
 _CLOCK = re.compile(rb"[0-9]{1,9}(?::[0-9]{2}){1,2}(?:\.[0-9]{1,3})?")
 
@@ -108,10 +109,9 @@ def top(lines: Iterable[bytes], capture: str | None = None) -> Iterator[Record]:
         bare = line[:16384].rstrip()
         if bare.startswith(b"Processes:"):
             titles, number = [], 0
-        elif bare.startswith(b"PID ") and b"COMMAND" in bare.split():
-            titles, start = bare.split(), bare.index(b" COMMAND") + 1
-            after = bare[start + 7:]
-            end = len(bare) - len(after.lstrip()) if after else 16384
+        elif bare.startswith(b"PID ") and (found := _COMMAND.search(bare)):
+            titles, start = bare.split(), found.start()
+            end = found.end() if found.end() < len(bare) else 16384
         elif titles and bare[:1].isdigit():
             at = titles.index(b"COMMAND")
             values = dict(zip(titles[:at], bare[:start].split(), strict=False))

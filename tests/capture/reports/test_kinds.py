@@ -237,6 +237,7 @@ def test_top() -> None:
     has(crawler, source="top", pid=4711, command="Crawler 12 Helpe", cpu_percent=98.5, cpu_seconds=754.56, threads=15,
         memory_bytes=1228 << 20, parent_pid=1, state="running", ts=None)
     has(window, cpu_seconds=3723.0, memory_bytes=120 << 10)
+    assert [each["command"] for each in parsed(b"Processes: 1 total, 1 running\nPID \tCOMMAND\n7   \ta b  \n")] == ["a b"]
     has(again, process=1, pid=4711, command="Crawler 12 Helpe", cpu_percent=99.0, memory_bytes=None)
 
 
