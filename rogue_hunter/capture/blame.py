@@ -12,19 +12,6 @@ ends of one socket are no deadlock.
 
 Roots are ranked by the samples that other processes spent waiting: a thread pool that waits for one of its own threads
 affects only its own process.
-
-A node is a thread, or a process where the kernel does not say which of its threads is waited for. A wait is an edge
-from the waiter to the holder; its weight is the number of samples in which it was seen. A holder that waits itself
-passes the blame on, but no more of a wait than it waited itself: of 14 samples spent waiting for a thread that was
-blocked for 12, 2 stay with that thread and 12 go to the holders that blocked it, split by weight. Members of a cycle
-block each other: the cycle is the root, and a deadlock when each of its waits lasted through all samples.
-
-A wait for input (reading a pipe or a socket) is soft: the process at the other end could end it, but a server that
-waits for its next client is idle, not blocked. Such a wait is a source of blame and never passes blame on, so two idle
-ends of one socket are no deadlock.
-
-Roots are ranked by the samples that other processes spent waiting: a thread pool that waits for one of its own threads
-affects only its own process.
 """
 
 from __future__ import annotations

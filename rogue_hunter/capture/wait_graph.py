@@ -1,8 +1,6 @@
 """The waits of a report as a graph of threads and processes: nodes, edges, cycles, order, reach.
 
 Nothing here recurses: a report may hold a chain of 6,000 waits.
-
-Nothing here recurses: a report may hold a chain of 6,000 waits.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ again.
 from __future__ import annotations
 
 import base64
+import copy
 import io
+import json
 import os
 import random
 import struct
@@ -15,6 +17,7 @@ import time
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,8 +41,32 @@ def words(data: bytes) -> list[bytes]:
     return [line + b"\n" for line in data.split(b"\n") if line.strip()]
 
 
+HOSTILE = (None, True, -1, 2**63, 2**70, 1.5e308, "", "\x1b]0;x\x07\u202e", "x" * 5000, "9" * 400, "-1", [], {}, [[[]]], {"a": {}},
+           "thread 100: owned by pid 99999999999", "thread 100: (owner 100, ", ["thread 600: pid 7"], "2030-99-02 99:00:00 +9900")
+
+
+def damaged_json(data: bytes, rng: random.Random) -> bytes:
+    """A report in JSON in which a few values are others, or other parts of it; it stays JSON."""
+    head, body = data.split(b"\n", 1)
+    tree = json.loads(body)
+    places: list[tuple[Any, Any]] = []
+    todo = [tree]
+    for node in todo:
+        pairs = node.items() if isinstance(node, dict) else enumerate(node)
+        places += ((node, key) for key, _ in pairs)
+        todo += (value for value in (node.values() if isinstance(node, dict) else node) if isinstance(value, dict | list))
+    for _ in range(rng.randint(1, 8)):
+        node, key = rng.choice(places)
+        other, at = rng.choice(places)
+        node[key] = copy.deepcopy(other[at]) if rng.random() < 0.3 else rng.choice(HOSTILE)
+    return head + b"\n" + json.dumps(tree).encode()
+
+
 def damaged(data: bytes, lines: list[bytes], rng: random.Random) -> bytes:
-    """The report with changed bytes, and in part of the cases with lines moved, doubled, and numbers changed."""
+    """The report with changed bytes, and in part of the cases with lines moved, doubled, and numbers changed; of half of
+    the reports in JSON, which such changes make unreadable, values are changed."""
+    if data.split(b"\n", 1)[1].startswith(b"{") and rng.random() < 0.5:
+        return damaged_json(data, rng)
     out = mutate(data, rng)
     for _ in range(rng.choice((0, 0, 1, 3))):
         at = rng.randrange(len(out) + 1)
