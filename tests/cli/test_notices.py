@@ -89,3 +89,13 @@ def test_show_holds_the_rules_and_their_tables(rh: Run, tmp_path: Path) -> None:
     assert rh("config", "show", "-c", tmp_path / "shown.toml").stdout == shown
     tables = json.loads(rh("config", "show", "--json").stdout)
     assert tables["metrics"]["enabled"] is False and "infinite_loop" in tables["rules"]
+
+
+def test_track_refuses_rows_without_scores(rh: Run, tmp_path: Path) -> None:
+    """rh-score was forgotten: an event can never come of that. A stream without processes is no mistake."""
+    for command in (("track",), ("track", "--db", str(tmp_path / "x.db"))):
+        done = rh(*command, stdin=stream(row(2000), row(2001)))
+        assert (done.returncode, done.stdout) == (65, b"")
+        assert b"the input holds no scores; run it through rh-score" in done.stderr
+    assert rh("track", stdin=stream(row(2000, score=0))).returncode == 0
+    assert rh("track", stdin=b"").returncode == 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -28,7 +30,11 @@ from rogue_hunter.sampling.sample import sample
 from rogue_hunter.stream.clock import Rate, beats
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Record
-from tests.reaper.arena import Arena, wall
+from tests.reaper.arena import USER, Arena, wall
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = (
+    0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000)
+"""Namespaces of unshare(2), by include/uapi/linux/sched.h."""
 
 RULES = b"""
 [[rules]]
@@ -354,8 +360,6 @@ def changed(arena: Arena, how: str) -> Any:
 
     def morph() -> None:
         os.read(go_r, 1)
-        import ctypes
-
         if how == "calm":
             os.write(ready_w, b".")
         else:
@@ -379,6 +383,80 @@ def changed(arena: Arena, how: str) -> Any:
     actions = arena.as_user(lambda: reap_batch([match], setup(arena)))
     return {"actions": brief(actions), "victim": arena.alive(victim) if how != "zombie" else None,
             "exit": exit_code(actions)}
+
+
+def traced(arena: Arena, stopped: bool) -> Any:
+    """A process that a debugger holds, running or stopped at a breakpoint; a bystander that another one holds."""
+    victim, bystander = arena.victim("loop" if not stopped else "obey"), arena.victim(name="bystander")
+    ready_r, ready_w = os.pipe()
+
+    def trace() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        for pid in (victim, bystander):
+            if libc.ptrace(0x4206, pid, None, None):     # PTRACE_SEIZE
+                raise OSError(ctypes.get_errno(), "ptrace")
+            if stopped:
+                libc.ptrace(0x4207, pid, None, None)     # PTRACE_INTERRUPT
+                os.waitpid(pid, 0x40000000)              # __WALL
+        os.write(ready_w, b".")
+        while True:
+            pid, status = os.waitpid(-1, 0x40000000)
+            if os.WIFSTOPPED(status):                    # as a debugger does with signals: hand them on
+                libc.ptrace(7, pid, None, ctypes.c_void_p(os.WSTOPSIG(status)))     # PTRACE_CONT
+
+    tracer = arena.fork(trace, "debugger")
+    os.read(ready_r, 1)
+    try:
+        actions = arena.as_user(lambda: reap_batch([judged(victim, "quick")], setup(arena)))
+        return {"actions": brief(actions), "victim": arena.alive(victim), "bystander": arena.alive(bystander)}
+    finally:
+        arena.end(tracer)
+
+
+def elsewhere(arena: Arena, kind: str) -> Any:
+    """A process of this user in namespaces of its own, as programs in a sandbox and in a container are."""
+    flags = {"user": CLONE_NEWUSER, "mount": CLONE_NEWUSER | CLONE_NEWNS, "container":
+             CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWIPC | CLONE_NEWUTS}[kind]
+    ready_r, ready_w = os.pipe()
+
+    def apart() -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(flags):
+            os.write(ready_w, b"-")
+            return
+        os.write(ready_w, b".")
+        while True:
+            signal.pause()
+
+    victim, bystander = arena.fork(apart), arena.victim(name="bystander")
+    if os.read(ready_r, 1) != b".":
+        sys.exit(f"NOT TESTED: no {kind} namespace for an ordinary user here")
+    actions = arena.as_user(lambda: reap_batch([judged(victim)], setup(arena)))
+    return {"actions": brief(actions), "victim": arena.alive(victim), "bystander": arena.alive(bystander)}
+
+
+def other_user(arena: Arena, saved: bool) -> Any:
+    """A process that was this user's when it was matched and is another user's when it is to be ended."""
+    go_r, go_w = os.pipe()
+    ready_r, ready_w = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.setresuid(USER, USER, 0)      # a program that may become root again
+        ctypes.CDLL(None).prctl(15, b"victim", 0, 0, 0)
+        ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+        os.write(ready_w, b".")
+        os.read(go_r, 1)
+        os.setresuid(*((USER, 0, 0) if saved else (0, 0, 0)))
+        os.write(ready_w, b".")
+        while True:
+            signal.pause()
+    arena.children.add(child)
+    os.read(ready_r, 1)
+    match = judged(child)
+    os.write(go_w, b".")
+    os.read(ready_r, 1)
+    actions = arena.as_user(lambda: reap_batch([match], setup(arena)))
+    return {"actions": brief(actions), "victim": arena.alive(child)}
 
 
 def frozen(arena: Arena, folder: str) -> Any:

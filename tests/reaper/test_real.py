@@ -143,6 +143,36 @@ def test_it_must_still_be_what_was_judged(how: str, outcome: str) -> None:
     assert seen["exit"] == (1 if outcome == "refused" else 0)
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_a_debugger_holds_is_ended_and_nothing_else(stopped: bool) -> None:
+    """The signal goes to the debugger first; held at a breakpoint the process ends by SIGKILL at the latest."""
+    seen = run(scenarios.traced, stopped=stopped)
+    (action,) = seen["actions"]
+    assert action["outcome"] in ("terminated", "killed"), action
+    assert not seen["victim"] and seen["bystander"]
+
+
+@pytest.mark.parametrize("kind", ["user", "mount", "container"])
+def test_what_lives_in_other_namespaces_is_ended_by_its_identity_or_refused_with_a_reason(kind: str) -> None:
+    seen = run(scenarios.elsewhere, kind=kind)
+    (action,) = seen["actions"]
+    if action["outcome"] == "refused":
+        assert action["refusals"] and action["signals"] is None and seen["victim"], action
+    else:
+        assert action["outcome"] == "terminated" and not seen["victim"], action
+    assert seen["bystander"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make another user's process")
+@pytest.mark.parametrize("saved", [False, True])
+def test_who_became_another_user_is_refused(saved: bool) -> None:
+    """Its user at the time of the match does not count, and a saved id of root does: it may be root at any moment."""
+    seen = run(scenarios.other_user, saved=saved)
+    (action,) = seen["actions"]
+    assert action["outcome"] in ("refused", "spared") and action["signals"] is None, action
+    assert seen["victim"]
+
+
 def test_who_cannot_die_ends_the_wait_as_a_survivor() -> None:
     freezer = Path("/sys/fs/cgroup/freezer")
     if os.geteuid() != 0 or not (freezer / "cgroup.procs").exists():

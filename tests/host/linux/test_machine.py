@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.host.linux.machine import Machine, is_procfs
+from rogue_hunter.host.linux.machine import Machine, is_procfs, read_facts
 from tests.tools.processes import HZ, Tree
 
 SECOND = 1_000_000_000
@@ -173,3 +173,29 @@ def test_is_procfs(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/proc")
     assert is_procfs(tmp_path / "link")
     assert not is_procfs(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("arc", "available"), [
+    (b"size 4 2097152\nc_min 4 1048576\n", 3 << 20), (b"size 4 999999999999\nc_min 4 0\n", 8 << 20),
+    (b"size 4 1\nc_min 4 1048576\n", 2 << 20), (b"nothing of the kind\n", 2 << 20), (None, 2 << 20)])
+def test_the_cache_of_zfs_is_available(tree: Tree, arc: bytes | None, available: int) -> None:
+    """The kernel counts it as used. Never more than the machine has; what cannot be read adds nothing."""
+    tree.write("meminfo", b"MemTotal: 8192 kB\nMemAvailable: 2048 kB\n")
+    if arc is not None:
+        (tree.path / "spl/kstat/zfs").mkdir(parents=True)
+        tree.write("spl/kstat/zfs/arcstats", arc)
+    assert Machine(tree.path, live=False).fields(0)["memory_available_bytes"] == available
+
+
+def test_what_a_tree_does_not_tell_is_left_out(tree: Tree) -> None:
+    """Without meminfo there is no memory of 0 bytes; without a boot id and a boot time no two trees are one boot by a
+    made-up id: the id says that it is unknown."""
+    for name in ("meminfo", "sys/kernel/random/boot_id"):
+        (tree.path / name).unlink(missing_ok=True)
+    tree.write("stat", cpu(1, 1))
+    machine = Machine(tree.path, live=False)
+    assert not {"memory_total_bytes", "memory_available_bytes"} & machine.fields(0).keys()
+    facts, _ = read_facts(machine, tree.path, False)
+    assert facts.memory_total_bytes is None and facts.boot_id == "boot-28333333"
+    tree.write("stat", cpu(1, 1).replace(b"btime 1700000000\n", b""))
+    assert read_facts(Machine(tree.path, live=False), tree.path, False)[0].boot_id == "unknown"

@@ -167,6 +167,17 @@ def test_meminfo() -> None:
         parse.parse_meminfo(b"MemFree: 5 kB\n")
 
 
+def test_arcstats() -> None:
+    """What the cache of ZFS holds above what it keeps in any case; a shrunk one gives nothing back."""
+    head = b"13 1 0x01 147 39984 4500331 95000\nname                            type data\n"
+    lines = b"hits  4 12\nc_min                           4    1000\nc_max 4 9\nsize                            4    4096\n"
+    assert parse.parse_arcstats(head + lines) == 3096
+    assert parse.parse_arcstats(head + b"size 4 10\nc_min 4 1000\n") == 0
+    for cut in (b"", head, head + b"size 4 10\n", head + b"size 4 x\nc_min 4 1\n", head + b"xsize 4 1\nc_min 4 1\n"):
+        with pytest.raises(ValueError, match="arcstats"):
+            parse.parse_arcstats(cut)
+
+
 def test_pressure() -> None:
     """Microseconds since boot; a line that is missing (cpu full, before 5.13) is unknown."""
     assert parse.parse_pressure(
