@@ -89,6 +89,8 @@ class Slice:
         self.machine = MachineUse()
         self.uses: dict[Key, Use] = {}
         self.started: set[Key] = set()
+        self.ended: dict[Key, Row] = {}
+        """Processes that ended without having done anything in the slice: parents of those that did."""
         self.seen: dict[str, set[Key]] = {}
         """Processes that ended in the slice, by unit: they belong to its processes too."""
         self.evidence: list[Record] = []
@@ -275,6 +277,8 @@ class Slicer:
         self._forget([key])
         if row is None:
             return
+        if key not in running.uses:
+            running.ended[key] = row
         if "unit" in row:
             running.seen.setdefault(row["unit"], set()).add(key)
         parent = self._pids.get(row.get("ppid") or -1)
@@ -395,7 +399,7 @@ class Slicer:
         """Parents that used most together with all their descendants, unless one branch has nearly all of it: a script
         that starts programs of many names, each of which is a unit by itself. What is started at a prompt or by a
         service manager has nothing in common."""
-        pids = {key[0]: key for key in done.uses}
+        pids = {key[0]: key for key in (*done.ended, *done.uses)}
         below: dict[Key, list[Key]] = {}
         branches: dict[Key, dict[Key, float]] = {}
         for key, use in done.uses.items():
@@ -444,7 +448,7 @@ class Slicer:
     def _row_of(self, done: Slice, key: Key) -> Row | None:
         """The row of a process that lives, or ended in the slice."""
         living = self.last.processes.get(key) if self.last is not None else None
-        return living if living is not None else done.uses[key].row if key in done.uses else None
+        return living if living is not None else done.uses[key].row if key in done.uses else done.ended.get(key)
 
     def _group(self, head: dict[str, Any], unit: str, root: Key | None, use: Use, rows: list[Row], members: int,
                started: int) -> Record:

@@ -148,6 +148,15 @@ def test_a_script_is_listed_with_all_its_children(cmdline: str, listed: bool) ->
     assert sum(g["cpu_seconds"] for g in groups) == pytest.approx(27.0 if listed else 0.0, abs=0.1)
 
 
+def test_a_script_that_ends_with_its_children_is_listed_in_the_last_slice_too() -> None:
+    """It waits for them and does nothing itself: in the slice of its end it is known by nothing else."""
+    script = row(7, command="bash", name="fanout.sh", cmdline="bash fanout.sh")
+    work = [[script, *(row(100 + n, command=f"job_{n}", ppid=7, unit=f"job_{n}[{100 + n}]", cpu_percent=20.0,
+                           cpu_seconds_total=float(i)) for n in range(9))] for i in range(25)]
+    made, _ = run(stream([*work, *[[row(8)]] * 15]))
+    assert [g["slice"] - START for g in of(made, "group_slice", unit="fanout.sh[7]")][1:] == [5.0]
+
+
 def test_a_family_reaches_down_to_the_children_of_its_shells() -> None:
     """A scheduler starts shells that start gzip, below a runner of which it is nearly all: the scheduler is listed."""
     rows = [row(7, command="python3", name="crond.py", ppid=6, unit="crond.py[7]"),
