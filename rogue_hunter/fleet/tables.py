@@ -221,7 +221,7 @@ def clickhouse() -> Iterator[str]:
         # A question names a time. A row that arrives twice has the same one, so both are in one partition. A host can
         # send any time: the number of partitions is limited. Merged into one part, FINAL has nothing to merge.
         yield from _clickhouse_table(table.name, kinds, "ReplacingMergeTree", f"{time}, host_id, row", "received",
-                                     f"intDiv(toInt64({time}), 86400) % {PARTITIONS}")
+                                     f"positiveModulo(intDiv(toInt64({time}), 86400), {PARTITIONS})")
         yield "SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64') AS row,"
         yield "    toUnixTimestamp64Milli(now64(3)) / 1000. AS received,"
         yield ",\n".join(f"    {_extract(c)} AS \"{c.name}\"" for c in table.columns)
@@ -237,6 +237,7 @@ def clickhouse() -> Iterator[str]:
 
 
 PARTITIONS = 64
+"""More than the days that rows are kept; ClickHouse refuses an insert into more than 100."""
 
 
 def _clickhouse_table(name: str, kinds: Mapping[str, str], engine: str, order: str, ends: str = "",

@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.machine_minutes_rows (
     "unreadable" Nullable(Int64),
     "uninterruptible" Nullable(Int64)
 ) ENGINE = ReplacingMergeTree
-PARTITION BY intDiv(toInt64(minute), 86400) % 64 ORDER BY (minute, host_id, row)
+PARTITION BY positiveModulo(intDiv(toInt64(minute), 86400), 64) ORDER BY (minute, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
 SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
@@ -120,7 +120,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.command_minutes_rows (
     "max_score" Nullable(Int64),
     "rogue_s" Nullable(Float64)
 ) ENGINE = ReplacingMergeTree
-PARTITION BY intDiv(toInt64(minute), 86400) % 64 ORDER BY (minute, host_id, row)
+PARTITION BY positiveModulo(intDiv(toInt64(minute), 86400), 64) ORDER BY (minute, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
 SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
@@ -174,7 +174,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.process_slices_rows (
     "max_score" Nullable(Int64),
     "rogue_s" Nullable(Float64)
 ) ENGINE = ReplacingMergeTree
-PARTITION BY intDiv(toInt64(slice), 86400) % 64 ORDER BY (slice, host_id, row)
+PARTITION BY positiveModulo(intDiv(toInt64(slice), 86400), 64) ORDER BY (slice, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
 SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
@@ -253,7 +253,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.events_rows (
     "dominant_resource" LowCardinality(Nullable(String)),
     "dominant_category" Nullable(String)
 ) ENGINE = ReplacingMergeTree
-PARTITION BY intDiv(toInt64(ts), 86400) % 64 ORDER BY (ts, host_id, row)
+PARTITION BY positiveModulo(intDiv(toInt64(ts), 86400), 64) ORDER BY (ts, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
 SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
@@ -321,7 +321,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.pauses_rows (
     "culprit" LowCardinality(Nullable(String)),
     "os_version" LowCardinality(Nullable(String))
 ) ENGINE = ReplacingMergeTree
-PARTITION BY intDiv(toInt64(ts), 86400) % 64 ORDER BY (ts, host_id, row)
+PARTITION BY positiveModulo(intDiv(toInt64(ts), 86400), 64) ORDER BY (ts, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
 SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
@@ -369,7 +369,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.captures_rows (
     "blockers" Nullable(Int64),
     "log_entries" Nullable(Int64)
 ) ENGINE = ReplacingMergeTree
-PARTITION BY intDiv(toInt64(ts), 86400) % 64 ORDER BY (ts, host_id, row)
+PARTITION BY positiveModulo(intDiv(toInt64(ts), 86400), 64) ORDER BY (ts, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
 SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
@@ -427,7 +427,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.actions_rows (
     "score" Nullable(Int64),
     "band" LowCardinality(Nullable(String))
 ) ENGINE = ReplacingMergeTree
-PARTITION BY intDiv(toInt64(ts), 86400) % 64 ORDER BY (ts, host_id, row)
+PARTITION BY positiveModulo(intDiv(toInt64(ts), 86400), 64) ORDER BY (ts, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
 SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
@@ -475,7 +475,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.batches_rows (
     "redacted" Int64,
     "tables" String
 ) ENGINE = ReplacingMergeTree
-PARTITION BY intDiv(toInt64(sent), 86400) % 64 ORDER BY (sent, host_id, row)
+PARTITION BY positiveModulo(intDiv(toInt64(sent), 86400), 64) ORDER BY (sent, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
 SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
