@@ -161,20 +161,10 @@ def _answer(names: Sequence[str], rows: Sequence[Sequence[Any]], times: Collecti
 @_DB
 def export(file: Path, since: float, parquet: bool, db: Path | None) -> int:
     """Write a SQLite file of all hosts, for Datasette and sqlite3, or Parquet files."""
-    from rogue_hunter.fleet.hub import asked
-    from rogue_hunter.fleet.warehouse import Warehouse
+    from rogue_hunter.fleet.hub import ask
 
-    database = _database(db)
-    made = asked(database, {"export": str(file.absolute()), "since": since, "parquet": parquet}, 3600.0)
-    if made is not None:
-        count = int(made["rows"])
-    else:
-        warehouse = Warehouse(database, read_only=True)
-        try:
-            count = (warehouse.export_parquet if parquet else warehouse.export)(file, since)
-        finally:
-            warehouse.close()
-    run.say(f"wrote {count} rows to {file}")
+    made = ask(_database(db), {"export": str(file.absolute()), "since": since, "parquet": parquet}, 3600.0)
+    run.say(f"wrote {made['rows']} rows to {file}")
     return run.OK
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -138,7 +138,7 @@ class Hub:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One question of a client on the socket: a line of JSON in, a line of JSON out."""
         try:
-            made = await self._answer(await reader.readline())
+            made = await asyncio.to_thread(_answer, self._warehouse, wire.loads(await reader.readline()))
         except RogueHunterError as error:
             made = {"error": str(error), "code": error.code}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -147,18 +147,6 @@ class Hub:
             writer.write(wire.dumps(made) + b"\n")
             await writer.drain()
         writer.close()
-
-    async def _answer(self, line: bytes) -> dict[str, Any]:
-        question = wire.loads(line)
-        if "export" in question:
-            write = self._warehouse.export_parquet if question["parquet"] else self._warehouse.export
-            rows = await asyncio.to_thread(write, Path(question["export"]), float(question["since"]))
-            return {"rows": rows}
-        if "missing" in question:
-            names, found = self._warehouse.missing()
-            return {"names": names, "rows": found}
-        names, found = await asyncio.to_thread(self._warehouse.query, question["sql"])
-        return {"names": names, "rows": found}
 
 
 def _host(subject: str) -> str:
@@ -185,7 +173,7 @@ async def listen(hub: Hub, path: Path) -> asyncio.AbstractServer:
         os.umask(mask)
 
 
-def asked(database: Path, question: dict[str, Any], wait_s: float = 40.0) -> dict[str, Any] | None:
+def asked(database: Path, question: Mapping[str, Any], wait_s: float = 40.0) -> dict[str, Any] | None:
     """The answer of a running hub; None if none runs. Raises RogueHunterError with the hub's own reason."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(wait_s)
@@ -194,7 +182,7 @@ def asked(database: Path, question: dict[str, Any], wait_s: float = 40.0) -> dic
         except OSError:
             return None
         try:
-            client.sendall(wire.dumps(question) + b"\n")
+            client.sendall(wire.dumps(dict(question)) + b"\n")
             with client.makefile("rb") as lines:
                 made = wire.loads(lines.readline())
         except (OSError, ValueError) as error:
@@ -204,14 +192,29 @@ def asked(database: Path, question: dict[str, Any], wait_s: float = 40.0) -> dic
     return dict(made)
 
 
+def ask(database: Path, question: Mapping[str, Any], wait_s: float = 40.0) -> dict[str, Any]:
+    """The answer of the running hub, else from its file; see _answer. Raises RogueHunterError."""
+    made = asked(database, question, wait_s)
+    if made is None:
+        warehouse = Warehouse(database, read_only=True)
+        try:
+            made = _answer(warehouse, question)
+        finally:
+            warehouse.close()
+    return made
+
+
 def query(database: Path, sql: str | None) -> tuple[list[str], list[list[Any]]]:
-    """Names and rows of a SELECT, or without it of what is missing: from the running hub, else from its file. Raises
-    RogueHunterError."""
-    made = asked(database, {"missing": True} if sql is None else {"sql": sql})
-    if made is not None:
-        return made["names"], made["rows"]
-    warehouse = Warehouse(database, read_only=True)
-    try:
-        return warehouse.missing() if sql is None else warehouse.query(sql)
-    finally:
-        warehouse.close()
+    """Names and rows of a SELECT, or without it of what is missing. Raises RogueHunterError."""
+    made = ask(database, {"sql": sql})
+    return made["names"], made["rows"]
+
+
+def _answer(warehouse: Warehouse, question: Mapping[str, Any]) -> dict[str, Any]:
+    """sql: names and rows, without a text of what is missing. export: writes a file of the rows since `since`, with
+    `parquet` a directory; gives their number."""
+    if "export" in question:
+        write = warehouse.export_parquet if question["parquet"] else warehouse.export
+        return {"rows": write(Path(question["export"]), float(question["since"]))}
+    names, rows = warehouse.missing() if question["sql"] is None else warehouse.query(question["sql"])
+    return {"names": names, "rows": rows}

@@ -187,7 +187,7 @@ class Warehouse:
     def missing(self) -> tuple[list[str], list[list[Any]]]:
         """Names and rows, as of a query: the tables of hosts of which rows are missing."""
         rows = [[host, table, coverage.contiguous, len(gaps)] for host, tables in sorted(self._coverage.items())
-                for table, coverage in tables.items() if (gaps := coverage.gaps())]
+                for table, coverage in list(tables.items()) if (gaps := coverage.gaps())]
         return ["host_id", "table", "complete_to", "gaps"], rows
 
     def hosts(self) -> int:
