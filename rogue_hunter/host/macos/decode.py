@@ -248,28 +248,17 @@ def threads_state(states: list[int]) -> str | None:
 
 def identity_fields(who: Who) -> dict[str, Any]:
     """The record fields of who a process is; `start_ticks` is microseconds since the epoch."""
-    fields: dict[str, Any] = {"pid": who.pid, "start_ticks": who.start_us or 0}
-    if who.start_us:
-        fields["start_time"] = who.start_us / 1e6
-    fields["ppid"] = who.ppid
-    fields["uid"] = who.uid
-    fields["command"] = who.command
-    return fields
+    started = {"start_time": who.start_us / 1e6} if who.start_us else {}
+    return {"pid": who.pid, "start_ticks": who.start_us or 0, **started, "ppid": who.ppid, "uid": who.uid,
+            "command": who.command}
 
 
 def state_fields(who: Who, task: Task | None, threads: str | None) -> dict[str, Any]:
     """The record fields of its state."""
-    fields: dict[str, Any] = {}
-    if (state := state_of(who.status, task, threads)) is not None:
-        fields["state"] = state
-    fields["state_raw"] = STATUS_NAMES.get(who.status, str(who.status))
-    if task is not None:
-        fields["priority"] = task.priority
-    if who.nice is not None:
-        fields["nice"] = who.nice
-    if task is not None:
-        fields["threads"] = task.threads
-    return fields
+    fields = {
+        "state": state_of(who.status, task, threads), "state_raw": STATUS_NAMES.get(who.status, str(who.status)),
+        "priority": task.priority if task else None, "nice": who.nice, "threads": task.threads if task else None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def total_fields(usage: Usage, task: Task | None, tick_s: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import heapq
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,19 +53,11 @@ JOBS_MAX = 20_000
 
 
 class Job(NamedTuple):
-    """What kind of reading, of what, and the function that reads it."""
+    """What kind of reading, of what (None: the machine), and the function that reads it."""
 
     kind: str
     subject: Any
     read: Callable[[Any], Any]
-
-
-class Done(NamedTuple):
-    """One finished job and its answer; None for what cannot be known."""
-
-    kind: str
-    subject: Any
-    value: Any
 
 
 class SlowReader:
@@ -102,10 +95,6 @@ class SlowReader:
                 states.append(ProcThreadInfo.from_buffer_copy(raw).pth_run_state)
         return threads_state(states)
 
-    def terminal(self, device: int) -> str | None:
-        """Name of a terminal."""
-        return device_name(self._library, device)
-
 
 def default_gpu_reader(library: Library) -> GpuReader | None:
     """The frameworks of this Mac; with ROGUE_HUNTER_IOREG the recorded `ioreg -a` output of another; else none."""
@@ -119,9 +108,9 @@ class Slow:
 
     def __init__(self, library: Library, mono: Callable[[], int], gpu: GpuReader | None,
                  memory: Callable[[], None]) -> None:
-        self._mono, self._memory = mono, memory
+        self._library, self._mono, self._memory = library, mono, memory
         self._reader = SlowReader(library)
-        self._worker: Worker[Job, Done] = Worker("slow", _run, limit=JOBS_MAX, on_start=self._reader.start)
+        self._worker: Worker[Job, tuple[Job, Any]] = Worker("slow", _run, limit=JOBS_MAX, on_start=self._reader.start)
         self._users = Users(mono)
         self._terminals: dict[int, str | None] = {}
         self._gpu = gpu or default_gpu_reader(library)
@@ -156,7 +145,7 @@ class Slow:
             return None
         if device not in self._terminals:
             self._terminals[device] = None
-            self._submit("terminal", device, self._reader.terminal)
+            self._submit("terminal", device, partial(device_name, self._library))
         return self._terminals[device]
 
     def _submit(self, kind: str, subject: object, read: Callable[[Any], object]) -> None:
@@ -194,7 +183,7 @@ class Slow:
             self._in_progress.add("threads")
             self._submit("threads", key, self._reader.threads)
         if "threads" in self._in_progress:
-            self._submit("threads-end", None, lambda _: None)
+            self._submit("threads", None, lambda _: None)   # the end of the round
 
     def take(self, by_pid: dict[int, Process]) -> dict[Key, Process]:
         """Give the answers to the processes; returns those whose row has to be made again."""
@@ -204,20 +193,17 @@ class Slow:
             stale |= {p.key: p for p in by_pid.values() if p.who.uid in names}
         failed = self._worker.failures()
         self.failed += len(failed)
-        for done in [*self._worker.collect(), *(Done(job.kind, job.subject, None) for job, _ in failed)]:
-            if done.kind == "terminal":
-                self._terminals[done.subject] = done.value
-                stale |= {p.key: p for p in by_pid.values() if p.who.tty_device == done.subject}
-            elif done.kind == "threads-end":
-                self._in_progress.discard("threads")
-            elif done.kind == "memory":
-                self._in_progress.discard("memory")
-            elif done.kind == "gpu":
-                self._in_progress.discard("gpu")
-                if done.value is not None:
-                    stale |= self._take_gpu(by_pid, *done.value)
-            elif (process := by_pid.get(done.subject[0])) is not None and process.key == done.subject:
-                _take_one(process, done)
+        # The value of a job is None for what cannot be known.
+        for (kind, subject, _), value in [*self._worker.collect(), *((job, None) for job, _ in failed)]:
+            if kind == "terminal":
+                self._terminals[subject] = value
+                stale |= {p.key: p for p in by_pid.values() if p.who.tty_device == subject}
+            elif subject is None:
+                self._in_progress.discard(kind)
+                if kind == "gpu" and value is not None:
+                    stale |= self._take_gpu(by_pid, *value)
+            elif (process := by_pid.get(subject[0])) is not None and process.key == subject:
+                _take_one(process, kind, value)
                 stale[process.key] = process
         return stale
 
@@ -246,13 +232,13 @@ class Slow:
         return stale
 
 
-def _run(job: Job) -> Done:
-    return Done(job.kind, job.subject, job.read(job.subject))
+def _run(job: Job) -> tuple[Job, Any]:
+    return job, job.read(job.subject)
 
 
-def _take_one(process: Process, done: Done) -> None:
-    if done.kind == "threads":
+def _take_one(process: Process, kind: str, value: Any) -> None:
+    if kind == "threads":
         # Running or asleep follows from fresher counters; only what they do not show is taken.
-        process.thread_state = done.value if done.value in ("uninterruptible", "stopped", "halted") else None
-    elif done.value is not None:
-        process.extra["cmdline"] = done.value
+        process.thread_state = value if value in ("uninterruptible", "stopped", "halted") else None
+    elif value is not None:
+        process.extra["cmdline"] = value
