@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from rogue_hunter.sampling.units import is_apart
 from rogue_hunter.verdict.model import Cause, Key, Row, Taker, Victim, Window, total
 from rogue_hunter.verdict.rows import OWN_FIELDS, in_group, key_of, name_of
 from rogue_hunter.verdict.takers import Ledger
@@ -23,6 +24,8 @@ too."""
 READING = 0.05
 """Cores that the reader of a pipe uses, or part of the time that it waits for storage: it is the slower part of a
 pipeline that does its work, and no problem."""
+GENERATIONS = 3
+"""Children of the holder, and theirs, whose work is the holder's."""
 WAIT_S = 1.0
 """Waits shorter than this are not reported."""
 EVEN_IF_ALONE = ("traced", "frozen")
@@ -191,8 +194,12 @@ def _work(window: Window, wait: Row) -> tuple[float, float]:
         if one.end <= since or one.start >= until:
             continue
         seconds += one.seconds
-        rows = [row for row in (*one.processes, *one.groups) if row.get("pid") == pid]
-        cpu += max((total(row, "cpu_seconds", "children_cpu_seconds") for row in rows), default=0.0)
+        family = {pid}
+        for _ in range(GENERATIONS):
+            family |= {int(row["pid"]) for row in one.processes if row.get("ppid") in family and not is_apart(row)}
+        rows = [row for row in one.processes if row.get("pid") in family]
+        together = [total(row, "cpu_seconds", "children_cpu_seconds") for row in one.groups if row.get("pid") == pid]
+        cpu += max(sum(total(row, "cpu_seconds", "children_cpu_seconds") for row in rows), *together, 0.0)
         stuck += max((total(row, "uninterruptible_s") for row in rows), default=0.0)
     return (cpu / seconds, stuck / seconds) if seconds > 0 else (0.0, 0.0)
 

@@ -550,6 +550,14 @@ def test_one_that_was_killed_and_has_no_row_is_named() -> None:
     assert named(found) == ("found", "memory", "leaky", 7) and len(found.causes) == 1
 
 
+def test_a_script_that_holds_a_lock_while_its_program_works_is_no_problem() -> None:
+    """The script has no row, and its one program no unit with it."""
+    wait = {"ts": START + 14, "boot_id": BOOT, "kind": "file_lock", "since_s": 12.0, "holder_pid": 8,
+            "holder_start_ticks": 1008, "holder": "merge.sh", "waiters": [{"pid": 9, "start_ticks": 1, "name": "flock"}]}
+    found = verdict(window(*repeat(3, [process(20, "pytest", cores=0.9, ppid=8, unit="pytest[20]")]), waits=[wait]))
+    assert first(found).points < 40
+
+
 def test_a_few_lasting_jobs_of_an_idle_starter_are_named_by_themselves() -> None:
     """A runner without setsid: two hogs and a player have nothing in common; thirty loops would be its work."""
     rows = [process(7, "resample", ppid=5, cores=0.75, delay=0.2), process(8, "render", ppid=5, cores=0.5, delay=0.2),
