@@ -408,9 +408,13 @@ def traced(arena: Arena, stopped: bool) -> Any:
     os.read(ready_r, 1)
     try:
         actions = arena.as_user(lambda: reap_batch([judged(victim, "quick")], setup(arena)))
-        return {"actions": brief(actions), "victim": arena.alive(victim), "bystander": arena.alive(bystander)}
     finally:
-        arena.end(tracer)
+        arena.end(tracer)       # the end of a process is told to its debugger first, and to us when that is gone
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and os.waitid(os.P_PID, victim, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None \
+            and actions[0]["outcome"] in ("terminated", "killed"):
+        time.sleep(0.01)
+    return {"actions": brief(actions), "victim": arena.alive(victim), "bystander": arena.alive(bystander)}
 
 
 def elsewhere(arena: Arena, kind: str) -> Any:
