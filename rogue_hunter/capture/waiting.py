@@ -8,7 +8,7 @@ from pathlib import Path
 from rogue_hunter.capture.linux.waiting import Looker, Seen
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.slices import SLICE_S
-from rogue_hunter.stream.tick import Record, Row, Tick, record
+from rogue_hunter.stream.tick import Record, Row, Tick, record, shown_name
 from rogue_hunter.worker import Worker
 
 EVERY_S = 1.0
@@ -147,7 +147,7 @@ def _record(one: Seen, rows: dict[int, tuple[Key, Row]], machine: Row, since_s: 
     held: Row = {}
     if one.holder in rows:
         key, row = rows[one.holder]
-        held = {"holder_pid": key[0], "holder_start_ticks": key[1], "holder": row.get("name") or row.get("command"),
+        held = {"holder_pid": key[0], "holder_start_ticks": key[1], "holder": shown_name(row),
                 "holder_state": one.holder_state or row.get("state")}
     elif one.holder is not None:
         held = {"holder_pid": one.holder}
@@ -155,7 +155,7 @@ def _record(one: Seen, rows: dict[int, tuple[Key, Row]], machine: Row, since_s: 
     for pid in one.waiters:
         if pid in rows:
             (_, start_ticks), row = rows[pid]
-            waiters.append({"pid": pid, "start_ticks": start_ticks, "name": row.get("name") or row.get("command")})
+            waiters.append({"pid": pid, "start_ticks": start_ticks, "name": shown_name(row)})
         else:
             waiters.append({"pid": pid})
     return record("wait", ts=machine["ts"], boot_id=machine["boot_id"], kind=one.kind, object=one.object,

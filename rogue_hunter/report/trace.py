@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rogue_hunter.report.sentences import cause, command_line
-from rogue_hunter.stream.tick import Record
+from rogue_hunter.stream.tick import Record, shown_name
 from rogue_hunter.text.format import clip
 from rogue_hunter.verdict.model import Row
 
@@ -39,7 +39,7 @@ class _Tracks:
         key = row.get("boot_id"), row["pid"], row.get("start_ticks")
         if key not in self._numbers:
             self._numbers[key] = MACHINE + 1 + len(self._numbers)
-            called = clip(str(row.get("name") or row.get("command") or "?"), 40)
+            called = clip(str(shown_name(row) or "?"), 40)
             self.made += named(self._numbers[key], f"{called} (pid {row['pid']})", "events")
         return self._numbers[key]
 

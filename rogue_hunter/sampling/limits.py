@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rogue_hunter.host.linux.cgroups import Cgroups, CpuLimit, Group, IoLimit, MemoryLimit
 from rogue_hunter.schema.field import Key
-from rogue_hunter.stream.tick import Record, Row, Tick, record
+from rogue_hunter.stream.tick import Record, Row, Tick, record, shown_name
 from rogue_hunter.worker import Worker
 
 EVERY_S = 1.0
@@ -150,7 +150,7 @@ class Limits:
                 main_key, main = max(of_it, key=lambda pair: _weight(pair[1]))
                 values.setdefault("use", round(sum(row.get("cpu_percent") or 0.0 for _, row in of_it) / 100, 3))
                 found.append(record("limit", ts=ts, boot_id=boot, cgroup=group.path, pid=main_key[0],
-                                    start_ticks=main_key[1], name=main.get("name") or main.get("command"), **values))
+                                    start_ticks=main_key[1], name=shown_name(main), **values))
         found += self._oom(ts, boot, members, found)
         found += self._affinities(tick, machine, (now - (self._then_ns or now)) / 1e9)
         found += self._open_files(tick, ts, boot)
@@ -206,12 +206,12 @@ class Limits:
             in_it = [(key, row) for key, row in victims if row.get("cgroup") == one["cgroup"] or
                      any(group.path == one["cgroup"] for group in self._groups.get(key, ()))]
             for key, row in in_it[:1] or [pair for pair in victims if "cgroup" not in pair[1]][:1]:
-                one.update(pid=key[0], start_ticks=key[1], name=row.get("name") or row.get("command"))
+                one.update(pid=key[0], start_ticks=key[1], name=shown_name(row))
         if inside:
             return []
         names: Row = {}
         for key, row in victims[:1]:
-            names = {"pid": key[0], "start_ticks": key[1], "name": row.get("name") or row.get("command"),
+            names = {"pid": key[0], "start_ticks": key[1], "name": shown_name(row),
                      "use": float(row["memory_bytes"]), "cgroup": row.get("cgroup")}
         return [record("limit", ts=ts, boot_id=boot, kind="oom_kill", count=self._oom_kills, **names)]
 
@@ -230,7 +230,7 @@ class Limits:
                 allowed = len(self._affinity(key[0]))
                 if allowed < cpus:
                     found.append(record("limit", ts=machine["ts"], boot_id=machine["boot_id"], kind="affinity",
-                                        pid=key[0], start_ticks=key[1], name=row.get("name") or row.get("command"),
+                                        pid=key[0], start_ticks=key[1], name=shown_name(row),
                                         limit=float(allowed), use=round((row.get("cpu_percent") or 0.0) / 100, 3),
                                         held_back_s=round(min(delay / 1000, 1.0) * seconds, 3)))
         return found
@@ -254,7 +254,7 @@ class Limits:
         if use < limit:
             return []
         return [record("limit", ts=ts, boot_id=boot, kind="rlimit", pid=key[0], start_ticks=key[1],
-                       name=row.get("name") or row.get("command"), limit=float(limit), use=float(use))]
+                       name=shown_name(row), limit=float(limit), use=float(use))]
 
 
     def _full_disks(self, tick: Tick, ts: float, boot: str, now: int) -> list[Record]:
@@ -264,7 +264,7 @@ class Limits:
             for key, row in self._active.items():
                 if key[0] in pids and key in tick.processes:
                     found.append(record("limit", ts=ts, boot_id=boot, kind="disk_full", object=pids[key[0]], pid=key[0],
-                                        start_ticks=key[1], name=row.get("name") or row.get("command")))
+                                        start_ticks=key[1], name=shown_name(row)))
         busy = sorted((key for key, row in self._active.items() if not row.get("own")
                        and ((row.get("cpu_percent") or 0.0) >= FULL_CPU_PERCENT
                             or (row.get("disk_bytes_per_s") or 0.0) >= FULL_BYTES_PER_S)),

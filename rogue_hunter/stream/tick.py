@@ -72,3 +72,8 @@ def lived(row: Row, ts: float, interval_s: float) -> float:
 def record(kind: str, /, **fields: Any) -> Record:
     """A record of type `kind`; fields that are None are unknown and left out."""
     return {"type": kind, "v": VERSION, **{k: v for k, v in fields.items() if v is not None}}
+
+
+def shown_name(row: Mapping[str, Any]) -> str | None:
+    """The name of a process for people: that of its script or module, else the program's. None if neither is known."""
+    return row.get("name") or row.get("command")

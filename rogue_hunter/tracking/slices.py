@@ -19,7 +19,7 @@ from rogue_hunter.sampling.units import WRAPPERS, is_apart, starts_jobs
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.slices import MACHINE_SLICE, SLICE_S
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record, Row, Tick, lived, record
+from rogue_hunter.stream.tick import Record, Row, Tick, lived, record, shown_name
 from rogue_hunter.tracking.use import LARGEST, MachineUse, Use, count_of
 
 TOP = 6
@@ -428,7 +428,7 @@ class Slicer:
             if not any(measure(together) >= least * seconds > 0 for measure, least in _GROUP_RANKS):
                 continue
             started = sum(key in done.started for key in keys)
-            unit = f"{first.get('name') or first.get('command') or '?'}[{parent[0]}]"
+            unit = f"{shown_name(first) or '?'}[{parent[0]}]"
             found.append((sum(parts), parent, self._group(head, unit, parent, together, [use.row for use in whole],
                                                           members=len(whole), started=started)))
         yield from (made for _, _, made in nlargest(GROUPS, found, key=lambda each: each[:2]))
@@ -452,7 +452,7 @@ class Slicer:
 
     def _group(self, head: dict[str, Any], unit: str, root: Key | None, use: Use, rows: list[Row], members: int,
                started: int) -> Record:
-        names = Counter(row.get("name") or row.get("command") or "?" for row in rows)
+        names = Counter(shown_name(row) or "?" for row in rows)
         use.rogue = min(use.rogue, head["seconds"])
         return record("group_slice", **head, unit=unit, name=max(names, key=lambda name: (names[name], name)),
                       pid=root[0] if root else None, start_ticks=root[1] if root else None, processes=members,

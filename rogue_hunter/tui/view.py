@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rogue_hunter.report.record_text import clock
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.sampling import METRICS
-from rogue_hunter.stream.tick import Row
+from rogue_hunter.stream.tick import Row, shown_name
 from rogue_hunter.text.format import clip, columns, duration, size, sparkline, visible
 from rogue_hunter.tui.columns import Column, fill, known, whole
 from rogue_hunter.tui.model import Entry, Model, Order
@@ -133,7 +133,7 @@ def _uses(row: Row) -> str:
 
 
 def _name(row: Row) -> str:
-    return f"{row.get('name') or row.get('command', '?')} [{row['pid']}]"
+    return f"{shown_name(row) or '?'} [{row['pid']}]"
 
 
 def _scores(model: Model, width: int) -> Line:

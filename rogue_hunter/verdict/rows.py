@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from rogue_hunter.sampling.units import is_apart
+from rogue_hunter.stream.tick import shown_name
 from rogue_hunter.verdict.model import Key, Row, Taker, total
 
 OWN_FIELDS = {"cpu": "cpu_seconds", "disk": "disk_bytes", "gpu": "gpu_seconds", "wakeups": "wakeups",
@@ -41,7 +42,7 @@ def is_forwarder(row: Row) -> bool:
 
 def name_of(row: Row) -> str:
     """What people call the process: its script or module, else its program."""
-    return str(row.get("name") or row.get("command") or "?")
+    return str(shown_name(row) or "?")
 
 
 def key_of(row: Row) -> Key | None:
