@@ -409,7 +409,7 @@ def traced(arena: Arena, stopped: bool) -> Any:
     try:
         actions = arena.as_user(lambda: reap_batch([judged(victim, "quick")], setup(arena)))
     finally:
-        arena.end(tracer)       # the end of a process is told to its debugger first, and to us when that is gone
+        arena.end(tracer)       # the kernel reports the end of a process to its debugger first
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and os.waitid(os.P_PID, victim, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None \
             and actions[0]["outcome"] in ("terminated", "killed"):
