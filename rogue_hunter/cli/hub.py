@@ -185,7 +185,9 @@ def show(name: str) -> int:
               help="Simulated hosts.")
 @click.option("--minutes", type=options.Whole(1, 1440), default=10, show_default=True, metavar="N",
               help="Minutes of history of each.")
-def demo(hosts: int, minutes: int) -> int:
+@click.option("--recording", type=_FILE, metavar="FILE",
+              help="Send the last minutes of this database of rh-pipe, in the name of each host (default: made up).")
+def demo(hosts: int, minutes: int, recording: Path | None) -> int:
     """Start a NATS server on loopback, a hub and simulated hosts; count what arrives, and ask the questions.
 
     Some hosts have a wrong clock; messages are lost, repeated and reordered. All of it is removed afterwards.
@@ -202,13 +204,13 @@ def demo(hosts: int, minutes: int) -> int:
         warehouse = Warehouse(place / "hub.duckdb")
         server.start()
         try:
-            return asyncio.run(_demo(server.url, warehouse, hosts, minutes))
+            return asyncio.run(_demo(server.url, warehouse, hosts, minutes, recording))
         finally:
             warehouse.close()
             server.stop()
 
 
-async def _demo(url: str, warehouse: Warehouse, hosts: int, minutes: int) -> int:
+async def _demo(url: str, warehouse: Warehouse, hosts: int, minutes: int, recording: Path | None) -> int:
     import asyncio
 
     from rogue_hunter.fleet.bus import Access, Bus
@@ -221,7 +223,7 @@ async def _demo(url: str, warehouse: Warehouse, hosts: int, minutes: int) -> int
     inbox, carrier = Bus(Access((url,)), "hub", run.say), Bus(Access((url,)), "hosts", run.say)
     await inbox.make_stream([ALL], 1 << 30, 86_400.0, 1)
     hub = Hub(warehouse, inbox, time.time, keep_s=86_400.0, report=run.say, ask_s=1.0)
-    fleet = Fleet(carrier, hosts, minutes, time.time())
+    fleet = Fleet(carrier, hosts, minutes, time.time(), recording=recording)
     serving = asyncio.create_task(hub.run())
     began = time.monotonic()
     try:

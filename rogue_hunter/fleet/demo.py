@@ -18,7 +18,7 @@ from typing import Any
 
 from rogue_hunter.fleet.bus import BusError
 from rogue_hunter.fleet.ship import Carrier, ShipLoop
-from rogue_hunter.fleet.source import SETTLE_S, Shipper, Source, begin
+from rogue_hunter.fleet.source import SETTLE_S, HostDatabase, Shipper, Source, begin
 from rogue_hunter.fleet.tables import PER_TIME, SLICE_TOP, TABLES, Ask, Table
 from rogue_hunter.schema.field import VERSION
 from rogue_hunter.stream import wire
@@ -180,6 +180,26 @@ class SimulatedHost:
                 "run": boot, "audit_seq": number}
 
 
+class RecordedHost(HostDatabase):
+    """One of many hosts that send the rows of one database of rh-pipe, each in its own name."""
+
+    def __init__(self, number: int, path: Path) -> None:
+        """Raises DatabaseError."""
+        super().__init__(path)
+        self.identity, self._name = f"sim-{number:05d}", f"host-{number:05d}.example"
+
+    def facts(self) -> dict[str, Any]:
+        """See Source."""
+        return {**super().facts(), "host": self._name}
+
+    def end(self) -> int:
+        """Epoch seconds of its last minute. Raises BusError if it has none."""
+        (found,) = self._db.execute("SELECT max(minute) FROM machine_minutes").fetchone()
+        if found is None:
+            raise BusError("the recording has no minute yet")
+        return int(found)
+
+
 class Faults:
     """A Carrier that loses, repeats and reorders messages of another one, as networks, retries and restarts do."""
 
@@ -228,11 +248,17 @@ class _Host:
     """One host: its clock shows the end of its history until it is moved."""
 
     def __init__(self, number: int, minutes: int, now: float, carrier: Carrier, pace: float, faulty: bool,
-                 commands: int) -> None:
+                 commands: int, recording: Path | None) -> None:
         self.skew = {0: -SKEW_S, 5: SKEW_S}.get(number % 10, 0)
-        self.end = int(now) // 60 * 60 + self.skew
-        start = self.end - 60 * minutes
-        self.source = SimulatedHost(number, start, commands=commands)
+        self.source: RecordedHost | SimulatedHost
+        if recording is not None:
+            self.source = RecordedHost(number, recording)
+            self.end = self.source.end()
+            start = self.end - 60 * minutes
+        else:
+            self.end = int(now) // 60 * 60 + self.skew
+            start = self.end - 60 * minutes
+            self.source = SimulatedHost(number, start, commands=commands)
         self.state = begin(self.source, self.source.identity, start)
         self.carrier = Faults(carrier, number) if faulty else None
         shipper = Shipper(self.source, self.state, lambda: self.end + SETTLE_S + 1.0)
@@ -247,12 +273,14 @@ class Fleet:
     """Hosts that send their histories. Every row is known, so that a hub's file can be compared with it."""
 
     def __init__(self, carrier: Carrier, hosts: int, minutes: int, now: float, *, pace: float = 100.0,
-                 faulty: bool = True, days_off: Iterable[int] = (), commands: int = 5) -> None:
-        """`days_off`: numbers of hosts that have a whole day to send, because they were offline."""
+                 faulty: bool = True, days_off: Iterable[int] = (), commands: int = 5,
+                 recording: Path | None = None) -> None:
+        """`days_off`: numbers of hosts that have a whole day to send, because they were offline. `recording`: a
+        database of rh-pipe, whose last minutes every host sends."""
         off = set(days_off)
         self.hosts = [
-            _Host(n, minutes + 1440 * (n in off), now, carrier, 1000.0 if n in off else pace, faulty, commands)
-            for n in range(hosts)]
+            _Host(n, minutes + 1440 * (n in off), now, carrier, 1000.0 if n in off else pace, faulty, commands,
+                  recording) for n in range(hosts)]
         self.start = min(host.state.minute for host in self.hosts)
         self._tasks: list[asyncio.Task[None]] = []
         self._wanted: dict[str, dict[str, int]] = {}
@@ -310,6 +338,9 @@ class Fleet:
         for host in self.hosts:
             host.loop.stop()
         await asyncio.gather(*self._tasks)
+        for host in self.hosts:
+            if isinstance(host.source, RecordedHost):
+                host.source.close()
 
     def rows(self) -> int:
         """Rows that all hosts have sent."""

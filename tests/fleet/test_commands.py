@@ -66,15 +66,15 @@ def test_a_hub_that_has_no_file_reports_it(rh: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_demonstration_has_no_differences_and_answers_every_question(rh: Run) -> None:
-    """One command: server, hub, hosts, faults, counts, questions."""
+def test_the_demonstration_has_no_differences_and_answers_every_question(rh: Run, database: Path) -> None:
+    """One command: server, hub, hosts that send one recording, faults, counts, questions."""
     for package in ("nats", "duckdb"):
         pytest.importorskip(package, reason=f"{package} is not installed")
-    done = rh("hub", "demo", "--hosts", "10", "--minutes", "5")
+    done = rh("hub", "demo", "--hosts", "11", "--minutes", "2", "--recording", database)
     if b"nats-server is not installed" in done.stderr:
         pytest.skip("nats-server is not installed: the demonstration was not tried")
     assert done.returncode == 0, done.stderr
-    assert b"no differences" in done.stderr and b"rh-hub query skewed" in done.stderr
+    assert b"no differences" in done.stderr and b"rh-hub query skewed" in done.stderr and b"sim-00010" in done.stdout
     assert b"COMMAND" in done.stdout.upper() and b"BEHIND_S" in done.stdout.upper()
 
 
