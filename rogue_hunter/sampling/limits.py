@@ -294,7 +294,9 @@ def on_full(root: Path, pids: Sequence[int]) -> dict[int, str]:
             major, _, minor = fields[2].partition(":")
             device, place = os.makedev(int(major), int(minor)), fields[4].replace("\\040", " ")
             free = os.statvfs(place)
-            room = max(free.f_bavail, free.f_bfree if os.geteuid() == 0 else 0) * free.f_frsize
+            # Root may use the reserved blocks, but for those that ext4 keeps for itself (ext4_calculate_resv_clusters).
+            kept = min(free.f_blocks // 50, 4096) if "ext4" in kind else 0
+            room = max(free.f_bavail, free.f_bfree - kept if os.geteuid() == 0 else 0) * free.f_frsize
             if device not in full and free.f_blocks and (
                     room < min(FULL_LEAST, free.f_blocks * free.f_frsize // 10) or (free.f_files and not free.f_ffree)):
                 full[device] = place

@@ -190,6 +190,8 @@ def test_a_full_disk_names_who_writes_to_it(spawn: Callable[..., subprocess.Pope
     asked: list[str] = []
     monkeypatch.setattr(os, "statvfs", lambda place: asked.append(place) or SimpleNamespace(**room))
     assert on_full(proc, (writer.pid, reader.pid)) == {writer.pid: "/full disk"} and asked == ["/full disk"]
+    room["f_bfree"] = 4100      # what root cannot use either: a full ext4 says that so many blocks are free
+    assert on_full(proc, (writer.pid,)) == {writer.pid: "/full disk"}
     room["f_bavail"] = room["f_bfree"] = 10**5
     assert on_full(proc, (writer.pid, reader.pid)) == {}
     room["f_ffree"] = 0
