@@ -26,10 +26,11 @@ TS = 1893549850.0
 
 
 class Mac:
-    """A folder with stand-ins. sudo checks that it is called as the real one must be, and runs the rest."""
+    """A folder with stand-ins. sudo checks that it is called as the real one must be, and runs the rest. `step_s`: the
+    longest time between two looks at the trace."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.step_s = folder, 0.02
         self.file = folder / "capture.tailspin"
         self.tools = Tools(*(str(folder / name) for name in ("sudo", "tailspin", "spindump", "log")))
         self.script("sudo", '[ "$1" = -n ] || exit 9; shift; exec "$@"')
@@ -50,7 +51,7 @@ class Mac:
         target = Target((501, 77), "Editor")
         request = Request("c1", TS, "event", (target,), event="e1", boot_id="b")
         return check(capture_macos(request, settings=Forensics(**chosen), tools=self.tools,  # type: ignore[arg-type]
-                                   places=places))
+                                   places=places, sleep=lambda seconds: time.sleep(min(seconds, self.step_s))))
 
     def pid(self, name: str) -> int:
         """The process that ran as `name` last."""
@@ -138,6 +139,7 @@ def test_tailspin_takes_too_long(mac: Mac) -> None:
 @pytest.mark.slow
 def test_tailspin_writes_late(mac: Mac) -> None:
     """The file comes and grows after the command has ended; it is decoded when it is whole."""
+    mac.step_s = 1.0
     mac.script("tailspin", '(sleep 0.4; printf half > "$4"; sleep 0.2; printf whole >> "$4") >/dev/null 2>&1 &')
     mac.script("spindump", f'grep -q halfwhole "$2" && {DECODES}')
     assert status(mac.capture())[:3] == ("ok", "ok", "ok")
