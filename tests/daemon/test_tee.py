@@ -152,7 +152,7 @@ def test_standard_error_that_is_not_read_stops_nothing(spawn: Spawn, clean_env: 
             while True:
                 os.write(writing, bytes(4096))
         os.set_blocking(writing, True)
-        run = spawn([sys.executable, "-P", "-m", "rogue_hunter", "pipe", "--for", "1s", "--no-socket", "--db",
+        run = spawn([sys.executable, "-P", "-m", "rogue_hunter", "pipe", "--for", "1s", "--hz", "10", "--no-socket", "--db",
                      str(tmp_path / "x.db")], env=dict(clean_env), stdin=subprocess.DEVNULL, stderr=writing)
         assert run.wait(30) == 0
         assert ticks_in(tmp_path / "x.db") >= 2

@@ -45,6 +45,10 @@ class FakeProcess:
         self.on: dict[int, Callable[[FakeProcess], None]] = {15: FakeProcess.die, 9: FakeProcess.die}
         self.end_r, self.end_w = os.pipe()
 
+    def __del__(self) -> None:
+        self.die()
+        os.close(self.end_r)
+
     def die(self) -> None:
         """End: its handle becomes readable."""
         self.dead = True
