@@ -132,8 +132,6 @@ def pause_readings(window: Window, cause: str) -> dict[str, float]:
 def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
     """Who had the CPUs while others waited for one."""
     lost = lost_s(window, weights)
-    if lost < least(window):
-        return None
     takers = Ledger(window.slices, weights, "cpu", readers=window.readers).rank(
         machine_total(window.slices, weights, "cpu"))
     who = nameable(takers)
@@ -238,11 +236,9 @@ def _crowded(window: Window, weights: Sequence[float]) -> str:
     return max(read, key=lambda group: read[group], default="")
 
 
-def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
+def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause:
     """Who holds or took the memory that was short, of the machine or of a control group."""
     lost = lost_s(window, weights)
-    if lost < least(window):
-        return None
     takers, group, measure = memory_takers(window, weights)
     who = nameable(takers)
     start, seconds = worst_span(window, weights)
@@ -269,11 +265,9 @@ def memory_cause(window: Window, weights: Sequence[float], judged: Sequence[Shor
                  {"measure": measure, **({"cgroup": group} if group else {})})
 
 
-def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
+def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause:
     """Who used the disks while others waited for them, or the disk that answers slowly."""
     lost = lost_s(window, weights)
-    if lost < least(window):
-        return None
     takers = Ledger(window.slices, weights, "disk", readers=window.readers).rank(
         machine_total(window.slices, weights, "disk"))
     who = nameable(takers)
@@ -297,13 +291,10 @@ def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shorta
                  "inferred" if inferred or (who is not None and who.forwarder) else "measured", numbers)
 
 
-def steal_cause(window: Window, weights: Sequence[float]) -> Cause | None:
+def steal_cause(window: Window, weights: Sequence[float]) -> Cause:
     """The hypervisor gave CPUs to others."""
-    lost = lost_s(window, weights)
-    if lost < least(window):
-        return None
     start, seconds = worst_span(window, weights)
-    return Cause("machine", "steal", "steal", 0.0, lost, start, seconds,
+    return Cause("machine", "steal", "steal", 0.0, lost_s(window, weights), start, seconds,
                  numbers=readings(worst_row(window, weights), "cpu_steal_cores", "cpus"))
 
 

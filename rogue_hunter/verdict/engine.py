@@ -16,6 +16,7 @@ from rogue_hunter.verdict.causes import (
     disk_cause,
     gpu_cause,
     least,
+    lost_s,
     machine_causes,
     machine_total,
     memory_cause,
@@ -61,10 +62,13 @@ def verdict(window: Window) -> Verdict:
     _add_pauses(window, severity)
     weights = {resource: [part * recent for part, recent in zip(parts, recency, strict=True)]
                for resource, parts in severity.items()}
+    short = {resource for resource, parts in weights.items() if lost_s(window, parts) >= least(window)}
     found = [
         cause for cause in (
-            cpu_cause(window, weights["cpu"], judged), memory_cause(window, weights["memory"], judged),
-            disk_cause(window, weights["disk"], judged), steal_cause(window, weights["steal"]),
+            cpu_cause(window, weights["cpu"], judged) if "cpu" in short else None,
+            memory_cause(window, weights["memory"], judged) if "memory" in short else None,
+            disk_cause(window, weights["disk"], judged) if "disk" in short else None,
+            steal_cause(window, weights["steal"]) if "steal" in short else None,
             gpu_cause(window, recency))
         if cause is not None]
     found += limits(window, found)
