@@ -189,6 +189,7 @@ def _connect(path: Path, check: bool, apart: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA cache_size = -512")
         if version < VERSION:
             migrate(connection)
+            connection.execute("PRAGMA shrink_memory")
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         with contextlib.suppress(OSError):
             os.chmod(path, 0o600)
