@@ -31,7 +31,7 @@ START = float(FIRST)
 PERIOD = ("--since", f"@{START - 300:.0f}", "--until", f"@{START + 900:.0f}")
 
 TROUBLE = (
-    Case("hog", "cpu", "hog", [Proc(7, "hog", during(3.8, 10, 40)), Proc(8, HOSTILE, during(0.9, 10, 40), ppid=7)],
+    Case("hog", "cpu", "hog", [Proc(7, "hog", during(3.8, 10, 40)), Proc(8, HOSTILE, during(0.9, 6, 40), ppid=7)],
          late(22, 3.0, self_run_delay_ms=2900.0, pressure_cpu_some_ms_per_s=990.0)),
     Case("stopped", "stopped", None, [], late(30, 6.0, continued=1)),
     Case("nap", "asleep", None, [], lambda t: {"asleep_s": 30.0} if 10 <= t < 11.5 else {}),
