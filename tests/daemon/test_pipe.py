@@ -47,7 +47,7 @@ def loop(burn: Callable[[], int]) -> int:
 @pytest.mark.slow
 def test_loop_is_an_event(pipe: Pipe, loop: int, tmp_path: Path) -> None:
     """A busy loop that runs while rh-pipe watches is in the database, with its resource and its command line."""
-    run = pipe("--for", "3s", "--quiet")
+    run = pipe("--for", "6s", "--quiet")
     _, err = run.communicate(timeout=60)
     assert (run.returncode, err) == (0, b"")
     (row,) = wait_for(tmp_path / "x.db",
