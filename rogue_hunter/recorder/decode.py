@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 
 from rogue_hunter.recorder.perf import Copy
 from rogue_hunter.recorder.python import python_frames
+from rogue_hunter.recorder.shell import script_line
 from rogue_hunter.recorder.symbols import EXITED, NO_MAPS, NOWHERE, Address, Symbols
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
@@ -328,8 +329,8 @@ Folded = Counter[tuple[int, int, tuple[Address, ...]]]
 """Samples by pid, CPU and addresses, innermost first."""
 
 
-_OLD_CODE: Address = (0, False)
-"""Stands for the code of the program that a process ran before it executed another one: its map is gone."""
+_OLD_CODE: Address = (-1, False)
+"""No address, for the code of the program that a process ran before it executed another one: its map is gone."""
 
 
 def fold(samples: Mapping[int, Sequence[Sample]], executed: Mapping[int, int]) -> Folded:
@@ -358,22 +359,30 @@ def stack_records(scene: Scene, symbols: Symbols, *, dumps: bool = True) -> list
     named = {pid: {**symbols.names(pid, scene.start(pid), chain), _OLD_CODE: EXITED} for pid, chain in wanted.items()}
     total = by_pid.total()
     python: dict[int, list[str]] = {}
+    scripts: dict[int, str] = {}
     for pid, count in by_pid.most_common(DUMPS_MAX) if dumps else ():
         exe = scene.job.processes.get(pid, (0, "", ""))[2]
-        if count >= DUMP_SHARE * total and (frames := python_frames(pid, exe)):
+        if count < DUMP_SHARE * total:
+            break
+        if frames := python_frames(pid, exe):
             python[pid] = frames
+        elif line := script_line(pid, exe):
+            scripts[pid] = line
     counts: Counter[tuple[int, int, str]] = Counter()
     for (pid, cpu, chain), count in folded.items():
         frames = walked([named[pid][address] for address in chain])
         if pid in python:
             frames = _woven(frames, python[pid])
+        elif pid in scripts:
+            frames = [scripts[pid], *frames]
         counts[pid, cpu, collapsed([scene.name(pid), *frames])] += count
     made = []
     for (pid, cpu, stack), count in counts.most_common(STACKS_MAX):
         made.append(record(
             "stack", **scene.job.key, pid=pid, start_ticks=scene.start(pid), command=scene.name(pid), cpu=cpu,
             samples=count, share=round(count / total, 4), stack=stack,
-            note="its Python frames are of one later look" if pid in python else None))
+            note="its Python frames are of one later look" if pid in python else
+            "the line of its script is of one later look" if pid in scripts else None))
     rest = total - sum(each["samples"] for each in made)
     if rest:
         made.append(record("stack", **scene.job.key, samples=rest, share=round(rest / total, 4), stack=REST))

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="perf events ar
 C_LOOP = "__attribute__((noinline)) int hot_c_loop(int x) { volatile int y = x; for (;;) y = y * 3 + 1; return y; }\n" \
          "int main(int c, char **v) { return hot_c_loop(c); }\n"
 PY_LOOP = "def hot_py_loop():\n    n = 0\n    while True:\n        n = (n * 3 + 1) % 1000003\n\nhot_py_loop()\n"
-SH_LOOP = "hot_sh_loop() { while :; do i=$((i+1)); done; }\nhot_sh_loop\n"
+SH_LOOP = "hot_sh_loop() { while :; do i=$((i+1)); (( i % 5000 )) || /bin/true; done; }\nhot_sh_loop\nexit 0\n"
 HOG = """
 #define _GNU_SOURCE
 #include <sched.h>
@@ -83,7 +83,7 @@ def profiled(rh: Run, spawn: Spawn, *argv: str | Path, form: str = "--flame") ->
 
 def test_profiles_of_loops(rh: Run, spawn: Spawn, tmp_path: Path) -> None:
     """The hottest frame is the loop: its function in C; in Python with py-spy its function and line; without it, and in
-    a shell, the interpreter's function below the name of the script."""
+    a shell, the interpreter's function below the script and the line of the loop."""
     (tmp_path / "hot.py").write_text(PY_LOOP)
     (tmp_path / "hot.sh").write_text(SH_LOOP)
     lines = profiled(rh, spawn, compiled(tmp_path, "hot", C_LOOP)).decode().splitlines()
@@ -96,7 +96,7 @@ def test_profiles_of_loops(rh: Run, spawn: Spawn, tmp_path: Path) -> None:
     else:
         assert "PyEval" in python[0]
     shell = profiled(rh, spawn, "bash", tmp_path / "hot.sh").decode().splitlines()
-    assert all(line.startswith("hot.sh;") for line in shell)
+    assert shell[0].startswith("hot.sh;hot.sh (read to line 2);"), shell[0]
 
 
 def test_speedscope_and_records(rh: Run, spawn: Spawn, tmp_path: Path) -> None:

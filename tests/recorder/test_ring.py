@@ -21,8 +21,8 @@ from rogue_hunter.recorder.perf import Copy
 from rogue_hunter.recorder.symbols import Symbols
 from tests.recorder.rings import comm, fork, head, newest_first, sample, switch
 
-BUFFERS = int(os.environ.get("RH_FUZZ_RINGS", "20000"))
-"""Mutated buffers of one run; RH_FUZZ_RINGS=100000 is the long run (last: no exception in 100,000)."""
+BUFFERS = 100_000 if "RH_LONG" in os.environ else 2_000
+"""Mutated buffers of one run; RH_LONG=1 is the long run (last: no exception in 100,000)."""
 
 
 def test_samples_names_and_forks() -> None:

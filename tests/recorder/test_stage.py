@@ -243,6 +243,17 @@ def test_code_of_before_an_exec_is_not_named_by_the_program_of_now() -> None:
     assert stacks == {"hog.py;[exited];k_[k]", "hog.py;now"}
 
 
+def test_the_end_of_frame_pointers_is_no_code_of_before_an_exec() -> None:
+    """A call chain that ends with address 0 is one of the program that runs."""
+    made = job(rings=(Copy(0, True, newest_first(sample(9 * S, 7, (0x10, 0)))),))
+
+    class Named(Symbols):
+        def names(self, pid: int, start_ticks: int | None, wanted: Any) -> dict[Any, str]:
+            return {each: "leaf" if each[0] == 0x10 else "[no code]" for each in wanted}
+
+    assert [each["stack"] for each in decode(made, Named(), dumps=False) if each["type"] == "stack"] == ["hog.py;leaf"]
+
+
 def test_frames_of_python() -> None:
     """What py-spy says of the busiest thread takes the place of the interpreter's loop."""
     dump_ = (b'[{"active":false,"frames":[]},{"active":true,"frames":[{"name":"inner","short_filename":"x/a.py","line":3},'

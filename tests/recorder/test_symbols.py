@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.recorder import elf
+from rogue_hunter.recorder.shell import BLOCK, script_line
 from rogue_hunter.recorder.symbols import EXITED, NO_MAPS, Symbols, parse_jit, parse_kallsyms, parse_maps
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="ELF files and /proc are Linux's")
@@ -136,3 +137,24 @@ def test_mutated_tables(parse: Callable[[bytes], object]) -> None:
         parse(bytes(data))
     assert parse_kallsyms(b"0000000000000000 T hidden\n") is None
     assert struct.calcsize("P") in (4, 8)
+
+
+def test_the_line_of_a_script(tmp_path: Path) -> None:
+    """Known where bash moved back to the end of a command; not at the end of a block or of the file, within a line, of
+    another program, or of another process with this pid."""
+    folder = tmp_path / "7"
+    for name in ("fd", "fdinfo"):
+        (folder / name).mkdir(parents=True)
+    script = tmp_path / "a.sh"
+    script.write_bytes(b"one\ntwo\nthree\n" + b"#" * (BLOCK - 15) + b"\nlast\n")
+    (folder / "fd/255").symlink_to(script)
+    (folder / "exe").symlink_to("/usr/bin/bash")
+    for at, expected in ((8, "a.sh (read to line 2)"), (5, None), (0, None), (BLOCK, None),
+                         (script.stat().st_size, None), (1 << 60, None)):
+        (folder / "fdinfo/255").write_text(f"pos:\t{at}\nflags:\t02100000\n")
+        assert script_line(7, "/usr/bin/bash", tmp_path) == expected, at
+    (folder / "fdinfo/255").write_text("pos:\t8\n")
+    assert script_line(7, "/bin/bash", tmp_path) is script_line(7, "/usr/bin/dash", tmp_path) is None
+    assert script_line(8, "/usr/bin/bash", tmp_path) is None
+    (folder / "fdinfo/255").write_bytes(b"\xffpos")
+    assert script_line(7, "/usr/bin/bash", tmp_path) is None
