@@ -15,7 +15,7 @@ from rogue_hunter.report.render import Style, render
 from rogue_hunter.report.views.actions import actions, matches
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.store.writer import Writer
-from rogue_hunter.stream.tick import Record, Tick
+from rogue_hunter.stream.tick import Record, Tick, record
 from tests.store.test_rows_reap import NOW, a_match, an_action
 from tests.tools.reports import CONFIG
 
@@ -65,6 +65,26 @@ def test_actions_newest_first_with_what_they_gave_back(opened: Source) -> None:
     assert set(head.partition(";")[0].split(", ")) == {"1 killed", "1 refused", "1 dry run"} and "80 % CPU given back" in head
     assert "SIGTERM SIGKILL" in body and r"x\x1b[2J\u202e\ny" in body and r"belongs to x\x1b" in body
     assert "cpu 99 % of" in body
+
+
+def test_experiments_behind_the_actions(tmp_path: Path) -> None:
+    """The verdicts of rh-reap prove, in a table of their own and as records; also where nothing else was done. A text
+    chooses the suspect or the victim."""
+    writer = Writer(tmp_path / "x.db", Store(), lambda: NOW, lambda _: None)
+    writer.take(Tick(records=[
+        record("proof", ts=NOW - 20, boot_id="b", pid=7, command=HOSTILE, victim_pid=8, victim_command="editor",
+               verdict="not_proven", detail=f"too few trials of {HOSTILE}", trials=[[1.0, 2.0]], run="r", audit_seq=1),
+        record("proof", ts=NOW - 10, boot_id="b", pid=9, command="hog", victim_pid=8, victim_command="editor",
+               verdict="proven", detail="waited 80 % less", run="r", audit_seq=2)]))
+    writer.close()
+    with source(tmp_path / "x.db", NOW, CONFIG) as found:
+        answer = actions(found, asked())
+        assert [(each["type"], each["pid"]) for each in answer.records] == [("proof", 9), ("proof", 7)]
+        assert answer.records[1]["trials"] == [[1.0, 2.0]] and answer.csv_rows == []
+        shown = words(answer)
+        assert shown.startswith("Experiments (rh-reap prove):") and "waited 80 % less" in shown and "not proven" in shown
+        assert [each["pid"] for each in actions(found, asked("HOG")).records] == [9]
+        assert len(actions(found, asked("editor")).records) == 2
 
 
 def test_matches_newest_first(opened: Source) -> None:

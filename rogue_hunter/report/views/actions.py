@@ -1,4 +1,4 @@
-"""The views actions and matches: what the reaper did, and which processes matched a rule."""
+"""The views actions and matches: what the reaper did, what it proved, and which processes matched a rule."""
 
 from __future__ import annotations
 
@@ -17,21 +17,27 @@ from rogue_hunter.text.format import clip, duration, visible
 _HAS_TEXT = ("(:text = '' OR instr(lower(coalesce(command, '')), :text) OR instr(lower(coalesce(cmdline, '')), :text) "
              "OR lower(rule) = :text)")
 _ACTIONS = f"FROM actions WHERE ts >= :since AND ts < :until AND {_HAS_TEXT}"
+_PROOFS = ("FROM proofs WHERE ts >= :since AND ts < :until AND (:text = '' "
+           "OR instr(lower(coalesce(command, '')), :text) OR instr(lower(coalesce(victim_command, '')), :text))")
 _MATCHES = f"FROM matches WHERE last_seen >= :since AND first_seen < :until AND {_HAS_TEXT}"
 
 
 def actions(source: Source, asked: Asked) -> Answer:
-    """What the reaper did or refused in the period, newest first."""
+    """What the reaper did or refused in the period, newest first, then what it found by experiments. A hub has no
+    experiments."""
     found = _rows(source, "report_action", f"SELECT * {_ACTIONS} ORDER BY ts DESC, id DESC", asked, 20)
     counts = source.reader.execute(
         f"SELECT outcome, count(*), sum(cpu_recovered_percent) {_ACTIONS} GROUP BY outcome ORDER BY 2 DESC",
         _bound(asked.period)).fetchall()
     total = sum(count for _, count, _ in counts)
-    empty = "" if found else nothing(source, asked, "action of the reaper", earlier=False)
+    proofs = _rows(source, "proof", f"SELECT * {_PROOFS} ORDER BY ts DESC, id DESC", asked, 20, without=("id",)) \
+        if source.watch != "hub" else []
+    empty = "" if found or proofs else nothing(source, asked, "action of the reaper", earlier=False)
 
     def text(look: Style) -> str:
-        if not found:
-            return empty
+        return empty or "\n".join([*([_acted(look)] if found else ()), *([_proved(proofs, look)] if proofs else ())])
+
+    def _acted(look: Style) -> str:
         recovered = sum(cpu or 0.0 for _, _, cpu in counts)
         head = ", ".join(f"{count} {visible(outcome).replace('_', ' ')}" for outcome, count, _ in counts)
         head += f"; {recovered:.0f} % CPU given back" if recovered > 0 else ""
@@ -43,7 +49,15 @@ def actions(source: Source, asked: Asked) -> Answer:
         made = table(heads, rows, look, right="ID PID", drop="SIGNALS ID RULE PID AT")
         return f"{head}\n\n{made}{more(len(found), total)}"
 
-    return Answer(found, text, columns=columns("report_action"))
+    return Answer([*found, *proofs], text, columns=columns("report_action"), csv_rows=found)
+
+
+def _proved(proofs: list[Record], look: Style) -> str:
+    rows = [[moment(each["ts"], look.now), visible(each["verdict"]).replace("_", " "), str(each["pid"]),
+             clip(str(each.get("command", "?")), 20), str(each["victim_pid"]),
+             clip(str(each.get("victim_command", "?")), 20), str(each.get("detail", ""))] for each in proofs]
+    heads = ["AT", "VERDICT", "PID", "SUSPECT", "VICTIM PID", "VICTIM", "WHY"]
+    return f"Experiments (rh-reap prove):\n\n{table(heads, rows, look, right='PID VICTIM', drop='AT PID')}"
 
 
 def _why(action: Record) -> str:
@@ -74,12 +88,14 @@ def _bound(period: Period) -> dict[str, Any]:
     return {"since": period.since, "until": period.until, "text": period.text.lower()}
 
 
-def _rows(source: Source, kind: str, sql: str, asked: Asked, usual: int) -> list[Record]:
+def _rows(source: Source, kind: str, sql: str, asked: Asked, usual: int,
+          without: tuple[str, ...] = ()) -> list[Record]:
     """The rows of a query as records, with what was stored as JSON taken apart."""
     types = {f.name: f.type for f in RECORDS[kind]}
     made = []
     for row in source.reader.execute(f"{sql} LIMIT :limit", {**_bound(asked.period), "limit": asked.rows(usual) or -1}):
-        fields = {name: _value(types.get(name), value) for name, value in known(row).items()}
+        fields = {name: _value(types.get(name), value) for name, value in known(row).items()
+                  if name not in without}
         made.append(record(kind, **fields))
     return made
 
