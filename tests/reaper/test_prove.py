@@ -22,9 +22,9 @@ from rogue_hunter.stream.tick import Tick, record
 from tests.reaper import proofs
 from tests.reaper.arena import run
 
-PAIRS = int(os.environ.get("RH_PAIRS", "1"))
-KILLS = int(os.environ.get("RH_KILLS", "15"))
-"""Planted pairs of each kind, and kills of the prover; the long run has 10 and 200."""
+LONG = "RH_LONG" in os.environ
+PAIRS, KILLS = (10, 200) if LONG else (1, 10)
+"""Planted pairs of each kind, and kills of the prover; RH_LONG=1 has 10 and 200."""
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
