@@ -17,13 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rogue_hunter.config.options import Bands, Config
-from rogue_hunter.sampling.ledger import ancestors
-from rogue_hunter.sampling.units import WRAPPERS, starts_jobs
 from rogue_hunter.schema.field import BANDS, Key
 from rogue_hunter.schema.sampling import METRICS, SNAPSHOT
 from rogue_hunter.scoring.stage import Selector
 from rogue_hunter.stream.tick import Recent, Record, Row, Tick, record
-from rogue_hunter.tracking.pauses import KTHREADD
 from rogue_hunter.tracking.stays import Stay, Stays, Subject, row_of_unit
 
 _METRICS = tuple((f.name, f.sparse) for f in METRICS)
@@ -212,10 +209,7 @@ class Tracker:
                 replaced = any(other[0] == key[0] for other in rows) and not tick.partial
                 records.append(self._exit(event, closing["ts"], "replaced" if replaced else "exited"))
         for subject, stay in self._stays.due(self._clock):
-            if self._is_work_of_another(subject, rows):
-                self._stays.forget(subject)     # when the event above it has ended, it must last again
-            else:
-                records += self._due(subject, stay, rows, closing)
+            records += self._due(subject, stay, rows, closing)
         kept = self._selector.rogues(tick)
         self.picked = kept
         others = {key: rows[key] for key in self._open if key in rows and key not in kept}
@@ -287,23 +281,6 @@ class Tracker:
         if subject in self._open or any(event.unit is not None for event in open_) or (whole is not None and not open_):
             return []
         return [self._begin(subject, rows[subject], stay, closing)]
-
-    def _is_work_of_another(self, subject: Subject, rows: Mapping[Key, Row]) -> bool:
-        """Whether a process above this one, or above the oldest of a unit, has an open event: what a test run starts is
-        a part of it, in sessions and units of its own too. What is started at a prompt or by a manager is not."""
-        if not self._open or any(subject in (key, event.unit) for key, event in self._open.items()):
-            return False
-        key = subject if not isinstance(subject, str) else min(
-            (key for key, row in rows.items() if row.get("unit") == subject), key=lambda key: (key[1], key[0]))
-        units = {event.row.get("unit") for event in self._open.values()} - {None, rows[key].get("unit")}
-        by_pid = {pid: (pid, start) for pid, start in rows}
-        for above in ancestors(key, rows[key], rows, by_pid):
-            row = rows[above]
-            if above[0] <= KTHREADD or not (starts_jobs(row) or row.get("command") in WRAPPERS):
-                return False
-            if above in self._open or row.get("unit") in units:
-                return True
-        return False
 
     def _begin(self, key: Key, row: Row, stay: Stay, closing: Row, unit: str | None = None,
                processes: int = 0) -> Record:

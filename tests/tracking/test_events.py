@@ -276,25 +276,6 @@ def test_a_test_suite_is_not_an_event_a_test() -> None:
     assert [(r["scope"], r["pid"]) for r in found if r["kind"] == "enter"] == [("process", 100), ("unit", 7)]
 
 
-@pytest.mark.parametrize(("shell", "wanted"), [("/bin/sh case.sh", [7]), ("-bash", [7, 20])])
-def test_what_a_test_suite_starts_in_a_session_of_its_own_is_a_part_of_it(shell: str, wanted: list[int]) -> None:
-    """A server that a test starts has a unit of its own; an event of its own only if a person started it at a prompt."""
-    step = row(9, 9, ppid=7, unit="make[7]", command="bash", cmdline=shell)
-    server = rated(60, 20, 20, ppid=9, unit="server[20]", disproportionality=64.0, dominant_resource="cpu")
-    work = [ROOT, step, *(member(100 + i, 25.0) for i in range(4))]
-    found = events(ticks([*[work] * 30, *[[*work, server]] * 30]), CONFIG)
-    assert [r["pid"] for r in found if r["kind"] == "enter"] == wanted
-
-
-def test_a_child_of_a_process_with_an_event_is_a_part_of_it_until_that_ends() -> None:
-    """A suite that runs alone and then starts a loop, of the same unit; the loop is left behind, and is an event then."""
-    suite = rated(60, 7, 7, unit="make[7]", disproportionality=64.0, dominant_resource="cpu")
-    loop = rated(60, 20, 20, ppid=7, unit="make[7]", disproportionality=64.0, dominant_resource="cpu")
-    found = events(ticks([*[[suite]] * 30, *[[suite, loop]] * 60, *[[{**loop, "ppid": 1}]] * 30]), CONFIG)
-    assert [(r["pid"], r["ts"] - START) for r in found if r["kind"] == "enter"] == [
-        (7, pytest.approx(2, abs=0.4)), (20, pytest.approx(32, abs=0.4))]
-
-
 def test_two_hogs_of_one_unit_are_one_event() -> None:
     """Workers that use as much each are summed up, however long they live."""
     found = events(ticks([[member(8, 60.0), member(9, 60.0)]] * 30), CONFIG)
@@ -499,3 +480,11 @@ def test_only_records_of_a_filter() -> None:
     stream = [*ticks([[rated(50)]]), Tick(records=[error])]
     wire.write(chain(stream, Track(FAST)), sink, encode=wire.only_records)
     assert [json.loads(line)["type"] for line in sink.getvalue().splitlines()] == ["event", "error", "event"]
+
+
+def test_what_is_left_of_a_unit_must_last_again() -> None:
+    """The process with the event ends; what else its unit has uses as much for a second more: no event of no length."""
+    first = rated(60, 7, 7, unit="make[7]", disproportionality=64.0, dominant_resource="cpu")
+    second = rated(60, 20, 20, ppid=1, unit="make[7]", disproportionality=64.0, dominant_resource="cpu")
+    found = events(ticks([*[[first]] * 30, *[[second]] * 3, *[[]] * 60]), CONFIG)
+    assert [r["pid"] for r in found if r["kind"] == "enter"] == [7]
