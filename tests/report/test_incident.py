@@ -221,6 +221,13 @@ def test_a_pause_an_event_a_moment_a_period(report: Report, args: tuple[str, ...
     assert heads[0].startswith("No data:") == (args == ("--at", f"@{START - 9000:.0f}"))
 
 
+def test_stacks_of_a_capture_that_was_made_just_after(report: Report) -> None:
+    """A capture is made after its pause began and may be stored after the time that is asked for: its stacks are shown
+    beside its blame."""
+    made = report("html", "--since", f"@{START:.0f}", "--until", f"@{START + 20:.0f}")
+    assert "On the CPUs" in made and "decode_frame" in made
+
+
 def test_missing_parts(report: Report, tmp_path: Path) -> None:
     assert "no such pause" in report("html", "--pause", "99", code=65)
     assert "no such event" in report("trace", "--event", "99", code=65)

@@ -118,11 +118,16 @@ def machine_rows(source: Source, period: Period, asked: Asked) -> list[Row]:
     return [*(row for row in older if not rows or row["minute"] + 60 <= begin + 1), *rows]
 
 
+def _captures(source: Source, period: Period) -> list[Record]:
+    """The captures of a time: a capture begins after its pause, or while its event lasts."""
+    wide = replace(period, since=period.since - 30, until=period.until + 30)
+    return [own for own in captures.find(source.reader, wide) if own["status"] != "skipped"]
+
+
 def _blamed(source: Source, period: Period) -> list[tuple[dict[str, object], list[str]]]:
     made: list[tuple[dict[str, object], list[str]]] = []
-    wide = replace(period, since=period.since - 30, until=period.until + 30)   # a capture begins after its pause
-    for own in captures.find(source.reader, wide):
-        found = captures.read(source.reader, str(own["id"])) if own["status"] != "skipped" else None
+    for own in _captures(source, period):
+        found = captures.read(source.reader, str(own["id"]))
         if found is not None and len(made) < CAPTURES:
             made.append((found[0], list(blame_lines(blame(found[1]), 5))))
     return made
@@ -131,8 +136,7 @@ def _blamed(source: Source, period: Period) -> list[tuple[dict[str, object], lis
 def _stacks(source: Source, period: Period) -> list[Record]:
     """The stacks of the longest pause of a time that has some, else of a capture."""
     longest = sorted(history.pauses(source.reader, period), key=lambda one: -float(one["duration_s"]))
-    those = [("pause", one["id"]) for one in longest] + [("capture", one["id"]) for one in captures.find(
-        source.reader, period) if one["status"] != "skipped"]
+    those = [*(("pause", one["id"]) for one in longest), *(("capture", one["id"]) for one in _captures(source, period))]
     return next((found for kind, number in those[:20] if (found := stacks_of(source.reader, kind, number))), [])
 
 
