@@ -67,7 +67,8 @@ def overhead(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def _pipe(stack: ExitStack, folder: Path, enabled: bool) -> int:
     name = "on" if enabled else "off"
-    (folder / f"{name}.toml").write_text(f"[recorder]\nenabled = {str(enabled).lower()}\n")
+    (folder / f"{name}.toml").write_text(f"[recorder]\nenabled = {str(enabled).lower()}\n[budget]\n"
+                                         "cpu_percent = 0\n")
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "rogue_hunter", "pipe", "--quiet", "--no-socket", "--db", str(folder / f"{name}.db"),
          "--config", str(folder / f"{name}.toml")], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
