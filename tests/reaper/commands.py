@@ -295,18 +295,17 @@ def pipe(arena: Arena, mode: str) -> Any:
     victim = arena.victim("loop")
     bystander = arena.victim(name="bystander")
     words = ("pipe", "-q", "--no-socket", "-c", str(config))
-    database = place.home / ".local" / "share" / "rogue-hunter" / "rogue-hunter.db"
+    log = place.home / ".local" / "state" / "rogue-hunter" / "rh-pipe.log"
     with place.background(*words):
         if mode == "armed":
             wait_for(lambda: not arena.alive(victim))
             survived = arena.alive(victim)
             time.sleep(1)
         else:
-            wait_for(lambda: database.exists() and place.rh("report", "matches")["out"])
+            wait_for(lambda: log.exists() and "rule burner matches" in log.read_text())     # without a start of Python for each look
             survived = arena.alive(victim)
             place.rh("reap", "--yes", "--pid", str(victim))
-            wait_for(lambda: place.rh("report", "actions")["out"], 10)
-    log = place.home / ".local" / "state" / "rogue-hunter" / "rh-pipe.log"
+            wait_for(lambda: place.rh("report", "actions")["out"])
     return {"survived": survived, "bystander": arena.alive(bystander), "matches": place.rh("report", "matches")["out"],
             "actions": place.rh("report", "actions")["out"], "timeline": place.rh("report", "timeline")["out"],
             "log": [json.loads(line)["message"] for line in log.read_text().splitlines()], "victim": victim,

@@ -137,8 +137,8 @@ def test_cells_have_links_units_and_times() -> None:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory, clean_env: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
-    """A database that rh-pipe writes, with an event and a pause in it, and the address of its Datasette."""
+def live(tmp_path_factory: pytest.TempPathFactory, clean_env: Mapping[str, str]) -> Iterator[tuple[Path, str, subprocess.Popen[bytes]]]:
+    """A database that rh-pipe writes, with an event and a pause in it, the address of its Datasette, and the loop of the event."""
     place = tmp_path_factory.mktemp("datasette")
     db = place / "rogue-hunter.db"
     begun: list[subprocess.Popen[bytes]] = []
@@ -172,7 +172,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, clean_env: Mapping[str, str])
             start(DATASETTE, *words[1:], "-p", str(port), stdout=log, stderr=log)
         address = f"http://127.0.0.1:{port}"
         wait_for(lambda: answers(address), 40)
-        yield db, address
+        yield db, address, begun[0]
         # It was the live file all the time.
         assert pipe.poll() is None
     finally:
@@ -214,11 +214,11 @@ def canned(address: str, query: str, **values: object) -> list[dict[str, Any]]:
 @needs_datasette
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="rh-pipe's live run here is of Linux")
-def test_the_same_numbers_as_rh_report_while_rh_pipe_writes(live: tuple[Path, str],
+def test_the_same_numbers_as_rh_report_while_rh_pipe_writes(live: tuple[Path, str, subprocess.Popen[bytes]],
                                                             capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """Pauses, offenders, timeline, events, open events: what both show of the same moment is the same."""
     mask = os.umask(0o077)
-    db, address = live
+    db, address, _ = live
 
     def said(*args: str) -> list[dict[str, Any]]:
         # In this process: a command that starts is an event itself.
@@ -256,14 +256,16 @@ def test_the_same_numbers_as_rh_report_while_rh_pipe_writes(live: tuple[Path, st
     wait_for(lambda: int(rows(db, "SELECT value FROM daemon_state WHERE key = 'ticks'")[0][0]) > ticks, 30)
 
 
+@pytest.mark.waits      # with the test before: a worker without it would need a live run of its own
 @needs_datasette
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="rh-pipe's live run here is of Linux")
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: the pages were not looked at in a browser")
 @pytest.mark.parametrize("page", ["", "offenders", "recent_pauses", "timeline", "pauses/1", "dashboard"])
-def test_a_real_browser_shows_it(live: tuple[Path, str], tmp_path: Path, page: str) -> None:
+def test_a_real_browser_shows_it(live: tuple[Path, str, subprocess.Popen[bytes]], tmp_path: Path, page: str) -> None:
     """Headless Chromium draws the page: the rows are in it, and the picture is not blank."""
-    db, address = live
+    db, address, loop = live
+    loop.kill()     # its event is recorded
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", "--disable-component-update", "--disable-sync",
              f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,900"]
@@ -273,8 +275,8 @@ def test_a_real_browser_shows_it(live: tuple[Path, str], tmp_path: Path, page: s
         url = f"{address}/-/dashboards/{USUAL}"
     picture = tmp_path / "page.png"
     browser = [str(CHROMIUM), *flags]
-    subprocess.run([*browser, f"--screenshot={picture}", url], capture_output=True, timeout=120, check=True)
-    drawn = subprocess.run([*browser, "--dump-dom", url], capture_output=True, timeout=120, check=True).stdout.decode()
+    drawn = subprocess.run([*browser, f"--screenshot={picture}", "--dump-dom", url], capture_output=True, timeout=120,
+                           check=True).stdout.decode()
     queries = metadata()["databases"][USUAL]["queries"]
     if page == "dashboard":
         titles = [chart["title"] for chart in metadata()["plugins"]["datasette-dashboards"][USUAL]["charts"].values()]

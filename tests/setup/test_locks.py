@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -115,6 +116,7 @@ def test_every_requirement_of_a_locked_distribution_is_in_the_lock(path: Path) -
     assert unmet(lock, roots(path), installed(lock)) == []
 
 
+@pytest.mark.slow
 def test_an_incomplete_lock_is_found() -> None:
     """Without coverage (asked for as an extra too), or with a version that is too old, the lock is not closed."""
     lock = locked(TESTS.read_text())
@@ -266,6 +268,7 @@ def test_every_pip_installs_the_pinned_versions_beside_newer_ones(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("RH_LONG" not in os.environ, reason="a check of the check before it: RH_LONG")
 @pytest.mark.parametrize("pip", OLD_PIPS[:1])
 def test_without_no_deps_a_newer_version_breaks_the_setup(
     pip: Callable[[Path], Path], index: Index, tmp_path: Path
