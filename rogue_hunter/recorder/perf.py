@@ -26,6 +26,8 @@ SOFTWARE, CPU_CLOCK, CONTEXT_SWITCHES, DUMMY = 1, 0, 3, 9
 TID, TIME, CALLCHAIN = 1 << 1, 1 << 2, 1 << 5
 INHERIT, EXCLUDE_KERNEL, EXCLUDE_IDLE, COMM, FREQ, TASK, ID_ALL, EXCLUDE_GUEST, COMM_EXEC, USE_CLOCKID, BACKWARD = (
     1 << bit for bit in (1, 5, 7, 9, 10, 13, 18, 20, 24, 25, 27))
+TIME_ENABLED = 1
+"""Flag of what a read returns besides the count (PERF_FORMAT_TOTAL_TIME_ENABLED)."""
 DISABLE, ENABLE, SET_OUTPUT, PAUSE_OUTPUT = 0x2401, 0x2400, 0x2405, 0x40042409
 CLOEXEC = 1 << 3
 ATTR_BYTES = 112
@@ -46,7 +48,7 @@ PERMISSION = (errno.EACCES, errno.EPERM)
 
 def attributes(config: int, period: int, sample: int, flags: int) -> bytes:
     """A struct perf_event_attr with the times of CLOCK_MONOTONIC."""
-    return struct.pack("=IIQQQQQIIQQQQIiQIHH", SOFTWARE, ATTR_BYTES, config, period, sample, 0,
+    return struct.pack("=IIQQQQQIIQQQQIiQIHH", SOFTWARE, ATTR_BYTES, config, period, sample, TIME_ENABLED,
                        flags | USE_CLOCKID | BACKWARD, 0, 0, 0, 0, 0, 0, 0, time.CLOCK_MONOTONIC, 0, 0,
                        STACK_MAX if sample & CALLCHAIN else 0, 0)
 
@@ -120,9 +122,13 @@ class Ring:
         finally:
             self._kernel.ioctl(self.fd, PAUSE_OUTPUT, 0)
 
-    def count(self) -> int:
-        """Events so far. Raises OSError."""
-        return int.from_bytes(os.read(self.fd, 8), "little" if struct.pack("=H", 1) == b"\1\0" else "big")
+    def count(self) -> tuple[int, int]:
+        """Events so far, and for how many nanoseconds the kernel has counted them. Raises OSError."""
+        data = os.read(self.fd, 16)
+        if len(data) != 16:
+            raise OSError(errno.EIO, "no count")
+        count, enabled_ns = struct.unpack("=QQ", data)
+        return count, enabled_ns
 
     def control(self, request: int) -> None:
         """ENABLE or DISABLE. Raises OSError."""

@@ -91,7 +91,7 @@ class FlightRecorder:
         self._before: Mapping[Key, Row] = {}
         self._check_ns = 0
         self._resting: dict[int, int] = {}
-        self._counts: dict[int, int] = {}
+        self._counts: dict[int, tuple[int, int]] = {}
         self._jobs: deque[int] = deque()
         self._opened = False
         self.skipped = 0
@@ -188,10 +188,13 @@ class FlightRecorder:
                         self._counts.pop(ring.cpu, None)
                         ring.control(ENABLE)
                     continue
-                count = ring.count()
-                before = self._counts.get(ring.cpu)
-                self._counts[ring.cpu] = count
-                if before is not None and count - before > self._set.switches_per_s * CHECK_NS / 1e9:
+                before, found = self._counts.get(ring.cpu), ring.count()
+                self._counts[ring.cpu] = found
+                if before is not None and found[1] == before[1]:
+                    # Its CPU went offline and came back between two ticks, as all but one do when a machine sleeps:
+                    # the kernel has ended the event.
+                    self._opened = False
+                elif before is not None and found[0] - before[0] > self._set.switches_per_s * CHECK_NS / 1e9:
                     ring.control(DISABLE)
                     self._resting[ring.cpu] = now + REST_NS
             except OSError:  # its CPU is offline: all are opened again when the number of CPUs is known

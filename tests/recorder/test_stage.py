@@ -150,7 +150,7 @@ def test_a_cpu_that_switches_too_often_is_given_a_rest(monkeypatch: pytest.Monke
     requests: list[tuple[int, int]] = []
     monkeypatch.setattr("rogue_hunter.recorder.perf.Ring.control", lambda self, request: requests.append((self.cpu, request)))
     counts = {ring.cpu: 0 for ring in rings.switches}
-    monkeypatch.setattr("rogue_hunter.recorder.perf.Ring.count", lambda self: counts[self.cpu])
+    monkeypatch.setattr("rogue_hunter.recorder.perf.Ring.count", lambda self: (counts[self.cpu], bench.now))
     for _ in range(3):
         bench.now += CHECK_NS
         counts[0] += Settings().switches_per_s * 10 - 5
@@ -163,6 +163,27 @@ def test_a_cpu_that_switches_too_often_is_given_a_rest(monkeypatch: pytest.Monke
     bench.now += REST_NS
     bench.run(tick(4))
     assert [cpu for cpu, _ in requests] == [1, 1] and requests[0] != requests[1]
+
+
+def test_a_cpu_that_was_offline_between_two_ticks_is_recorded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel ends the events of a CPU that goes offline, also while a machine sleeps; the number of CPUs is as before.
+    The rings are opened again when one no longer counts time."""
+    bench = Bench()
+    bench.run(tick(1))
+    ended_ns = 0
+    monkeypatch.setattr("rogue_hunter.recorder.perf.Ring.count",
+                        lambda self: (5, ended_ns if self.cpu == 1 and ended_ns else bench.now))
+    for _ in range(3):
+        bench.now += CHECK_NS
+        bench.run(tick(2))
+    assert bench.opened == 1
+    ended_ns = bench.now
+    for _ in range(2):
+        bench.now += CHECK_NS
+        bench.run(tick(3), tick(4))
+    assert bench.opened == 2 and not bench.said
+    bench.stage.close()
+    assert bench.fake.clean()
 
 
 def test_a_helper_that_fails_is_reported() -> None:
