@@ -91,10 +91,12 @@ def _windows(loops: Sequence[subprocess.Popen[str]]) -> list[float]:
     return [typical([float(word) for word in loop.stdout.readline().split()]) for loop in loops if loop.stdout]
 
 
-def _alternated(loops: Sequence[subprocess.Popen[str]], until: Callable[[], bool]) -> list[list[tuple[float, float]]]:
-    """For each loop its pairs with and without rings; every second pair begins without."""
+def _alternated(loops: Sequence[subprocess.Popen[str]], until: Callable[[], bool],
+                ) -> tuple[list[list[tuple[float, float]]], int]:
+    """For each loop its pairs with and without rings, and the bytes of the rings, which the kernel holds; every second
+    pair begins without."""
     pairs: list[list[tuple[float, float]]] = [[] for _ in loops]
-    turn = 0
+    turn = held = 0
     while not until():
         found: dict[bool, list[float]] = {}
         for with_rings in (True, False) if turn % 2 else (False, True):
@@ -103,13 +105,14 @@ def _alternated(loops: Sequence[subprocess.Popen[str]], until: Callable[[], bool
                 raise SystemExit(f"not measured: {why}")
             try:
                 found[with_rings] = _windows(loops)
+                held = rings.bytes if rings is not None else held
             finally:
                 if rings is not None:
                     rings.close()
         for kept, with_, without in zip(pairs, found[True], found[False], strict=True):
             kept.append((with_, without))
         turn += 1
-    return pairs
+    return pairs, held
 
 
 def measure(seconds: float) -> dict[str, object]:
@@ -127,7 +130,7 @@ def measure(seconds: float) -> dict[str, object]:
         time.sleep(seconds / 2)
         loops = [stack.enter_context(subprocess.Popen([folder / "loop", str(cpu), str(WINDOW_S)], text=True,
                                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)) for cpu in cpus]
-        pairs = _alternated(loops, lambda: time.monotonic() - start >= seconds)
+        pairs, held = _alternated(loops, lambda: time.monotonic() - start >= seconds)
         took = time.monotonic() - start
         used = {each: ((process_cpu_ns(pid) or 0) - begin[each]) / 1e9 for each, pid in pids.items()}
         memory = {each: _rss(pid) for each, pid in pids.items()}
@@ -138,6 +141,7 @@ def measure(seconds: float) -> dict[str, object]:
             "pipe_percent_of_each_cpu": round(pipe, 4), "rings_percent_of_busy_cpu": [round(m, 4) for m, _ in kernel],
             "rings_error": [round(e, 4) for _, e in kernel], "memory_mb_on": round(memory[True] / 1e6, 2),
             "memory_mb_off": round(memory[False] / 1e6, 2), "memory_mb_more": round((memory[True] - memory[False]) / 1e6, 2),
+            "rings_mb": round(held / 1e6, 2),
             "total_percent_of_each_cpu": [round(m + pipe, 4) for m, _ in kernel]}
 
 
