@@ -21,6 +21,7 @@ The rooms of the package. Each imports from itself and from those above it in th
     service     rh-pipe under systemd and launchd
     fleet       many machines: rh-ship and rh-hub, over NATS into DuckDB or ClickHouse
     tui         rh-top: the live view
+    commandline what all commands share: how one runs, and their common options
     cli         one click command a module
 
 At the top: paths (where files lie), files (locks, private and trusted files), worker (a thread with a queue),

@@ -16,7 +16,7 @@ import click
 import pytest
 from hypothesis import HealthCheck, settings
 
-from rogue_hunter.cli import run as cli_run
+from rogue_hunter.commandline import run as cli_run
 from tests.tools.processes import dies_with_us
 
 REPO = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rogue_hunter.cli import options, run
+from rogue_hunter.commandline import options, run
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config

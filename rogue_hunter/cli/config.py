@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rogue_hunter import paths
-from rogue_hunter.cli import options, run
+from rogue_hunter.commandline import options, run
 from rogue_hunter.files import replace
 from rogue_hunter.stream import wire
 

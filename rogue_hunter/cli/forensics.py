@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rogue_hunter.cli import options, run
+from rogue_hunter.commandline import options, run
 from rogue_hunter.schema.capture import RECORDS
 from rogue_hunter.schema.field import BANDS
 from rogue_hunter.stream import wire

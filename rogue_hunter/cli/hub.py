@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rogue_hunter import paths
-from rogue_hunter.cli import options, run
 from rogue_hunter.cli.ship import access_options
+from rogue_hunter.commandline import options, run
 
 if TYPE_CHECKING:
     from rogue_hunter.fleet.bus import Access

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rogue_hunter.cli import options, run
+from rogue_hunter.commandline import options, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from rogue_hunter import paths
-from rogue_hunter.cli import options, run
+from rogue_hunter.commandline import options, run
 from rogue_hunter.stream.pipeline import chain, gathered
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 from rogue_hunter.text.format import visible

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from rogue_hunter import paths
-from rogue_hunter.cli import options, run
+from rogue_hunter.commandline import options, run
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import record
 

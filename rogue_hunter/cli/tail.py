@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from rogue_hunter.cli import options, run
+from rogue_hunter.commandline import options, run
 from rogue_hunter.schema import RECORDS
 
 if TYPE_CHECKING:

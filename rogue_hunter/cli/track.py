@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rogue_hunter.cli import options, run
+from rogue_hunter.commandline import options, run
 from rogue_hunter.stream.pipeline import chain
 
 if TYPE_CHECKING:

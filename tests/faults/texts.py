@@ -15,8 +15,8 @@ from contextlib import closing
 from pathlib import Path
 
 from rogue_hunter.capture import logs
-from rogue_hunter.cli import run as cli_run
-from rogue_hunter.cli.options import cron_line
+from rogue_hunter.commandline import run as cli_run
+from rogue_hunter.commandline.options import cron_line
 from rogue_hunter.config.options import Config
 from rogue_hunter.schema.field import Field
 from rogue_hunter.service import launchd, sudoers, systemd

@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.report import command
+from rogue_hunter.commandline import run as cli_run
 from rogue_hunter.report.page.chart import Timeline, axis, flame, stairs, timeline
 from rogue_hunter.report.page.incident import merged
 from rogue_hunter.report.page.markup import Markup, tag

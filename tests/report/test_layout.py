@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.cli import run as cli_run
 from rogue_hunter.cli.match import command as match_command
 from rogue_hunter.cli.report import VIEWS, command
+from rogue_hunter.commandline import run as cli_run
 from rogue_hunter.report.render import TIMES, Answer, Style, render, table, wrapped
 from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream.tick import Tick, record

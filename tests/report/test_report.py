@@ -481,7 +481,7 @@ def test_reading_disturbs_no_writer(call: Run, tmp_path: Path) -> None:
 
 def test_costly_imports_wait(clean_env: dict[str, str], database: Path) -> None:
     """Only a table needs tabulate; nothing here needs sqlite_utils or jsonschema."""
-    program = ("import sys; from rogue_hunter.cli import report, run\n"
+    program = ("import sys; from rogue_hunter.cli import report; from rogue_hunter.commandline import run\n"
                "code = run.run(report.command, sys.argv[1:])\n"
                "sys.stderr.write(','.join(sorted({'tabulate', 'sqlite_utils', 'watchdog'} & set(sys.modules))))\n"
                "sys.exit(code)")

@@ -65,7 +65,7 @@ def test_an_impostor_is_not_own(spawn: Spawn, tmp_path: Path, name: str) -> None
 
 def test_a_program_that_a_command_becomes_is_not_own(spawn: Spawn) -> None:
     """The mark is closed on exec."""
-    code = "from rogue_hunter.cli.run import mark; import os; mark(); os.execvp('sleep', ['rh-pipe', '60'])"
+    code = "from rogue_hunter.commandline.run import mark; import os; mark(); os.execvp('sleep', ['rh-pipe', '60'])"
     child = spawn([sys.executable, "-P", "-c", code], cwd=REPO)
     wait_for(lambda: (PROC / str(child.pid) / "cmdline").read_bytes().startswith(b"rh-pipe"))
     assert "own" not in described(child.pid)

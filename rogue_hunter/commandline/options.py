@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rogue_hunter.cli.run import USAGE, Failure
+from rogue_hunter.commandline.run import USAGE, Failure
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
