@@ -16,7 +16,7 @@ from rogue_hunter.capture.command import Command, Spawn, first_words
 from rogue_hunter.files import FileError, read_trusted
 from rogue_hunter.rules.model import HOOKS, Action, Rule, web_address
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record
+from rogue_hunter.stream.tick import Record, shown_name
 from rogue_hunter.text.format import clip
 from rogue_hunter.worker import Worker
 
@@ -162,5 +162,5 @@ def _secret(name: str) -> str:
 
 def text_of(match: Record) -> str:
     """A match in a line, for people."""
-    name = clip(str(match.get("name") or match.get("command", "?")), 80)
+    name = clip(str(shown_name(match) or "?"), 80)
     return f"{match['rule']}: {name} [{match['pid']}]: {clip(str(match.get('reason', '')), 300)}"

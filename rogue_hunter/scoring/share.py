@@ -20,9 +20,9 @@ A process at nice 15 or more, or with the policy SCHED_IDLE, yields to others: i
 is 0.5, 10 points less), and the pressure of others is not counted against it.
 
 Only what can have changed is scored again: rows that changed, and processes whose averages still move. A low score that
-comes out the same makes no new row for up to a second: its shares are those of the row that stands. A process that does
-nothing and holds less memory than its fair share keeps its row until the row changes or the scale (scarcity times N)
-has moved by a twelfth.
+comes out the same makes no new row for up to a second: its shares are those of the row that is kept. A process that
+does nothing and holds less memory than its fair share keeps its row until the row changes or the scale (scarcity
+times N) has moved by a twelfth.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _SCALE_STEPS = 8
 LOW = 20
 """Scores below this are far from any band that is shown."""
 LOW_S = 0.9
-"""How long a row with such a score stands: a second, less what beats are late."""
+"""How long a row with such a score is kept: a second, less what beats are late."""
 
 Flows = tuple[float | None, float | None, float | None, float | None]
 """Averages of cpu (cores), gpu (s/s), disk (bytes/s), wakeups (1/s)."""

@@ -316,7 +316,7 @@ def every_call_of_files(bench: Bench) -> str:
     return _every_call(bench, clocks=False, step=1 if bench.long else 4)
 
 
-def _every_call(bench: Bench, clocks: bool, step: int = 1) -> str:
+def _every_call(bench: Bench, clocks: bool, step: int) -> str:
     template = bench.tmp / "template.db"
     run(bench.tmp / "first", Faults(), clocks=clocks)
     shutil.copyfile(bench.tmp / "first" / "x.db", template)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sys
 import time
 
@@ -246,12 +244,7 @@ def day_copy_tree(stage: Stage) -> None:
           victims=("client",))
 def day_stopped_database(stage: Stage) -> None:
     server = stage.python("database.py", SERVER)
-    time.sleep(1)
-    for _ in range(3):
-        stage.python("client.py", "import socket, time\ns = socket.create_connection(('127.0.0.1', 15298))\n"
-                     "while True:\n s.sendall(b'x')\n s.recv(9)\n time.sleep(0.05)\n")
-    time.sleep(1)
-    os.kill(server.pid, signal.SIGSTOP)
+    stage.stop_before_clients(server, "socket.create_connection(('127.0.0.1', 15298))")
 
 
 @scenario("culprit", "the holder of a POSIX lock sleeps, three wait", who=("package_job",), causes=("wait", "file_lock"),

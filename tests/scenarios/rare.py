@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -219,12 +217,7 @@ def lock_stopped_server(stage: Stage) -> None:
                           "import selectors\nsel = selectors.DefaultSelector()\nsel.register(s, 1)\nwhile True:\n"
                           " for key, _ in sel.select():\n  if key.fileobj is s: sel.register(s.accept()[0], 1)\n"
                           "  else: key.fileobj.sendall(key.fileobj.recv(9))\n")
-    time.sleep(1)
-    for _ in range(3):
-        stage.python("client.py", "import socket, time\ns = socket.socket(socket.AF_UNIX)\ns.connect('server.sock')\n"
-                     "while True:\n s.sendall(b'x')\n s.recv(9)\n time.sleep(0.05)\n")
-    time.sleep(1)
-    os.kill(server.pid, signal.SIGSTOP)
+    stage.stop_before_clients(server, "socket.socket(socket.AF_UNIX)\ns.connect('server.sock')")
 
 
 @scenario("culprit", "a step of a script is stopped, the script waits for it", who=("step_two",), causes=("wait", "stopped"),

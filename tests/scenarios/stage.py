@@ -70,6 +70,15 @@ class Stage:
         """Start a shell script of this name."""
         return self.start("/bin/sh", self.script(name, code), *args, **options)     # type: ignore[arg-type]
 
+    def stop_before_clients(self, server: subprocess.Popen[bytes], connect: str) -> None:
+        """Stop a server that echoes while three clients ask it; `connect` is Python that gives a client's socket `s`."""
+        time.sleep(1)
+        for _ in range(3):
+            self.python("client.py", f"import socket, time\ns = {connect}\n"
+                        "while True:\n s.sendall(b'x')\n s.recv(9)\n time.sleep(0.05)\n")
+        time.sleep(1)
+        os.kill(server.pid, signal.SIGSTOP)
+
     def program(self, name: str, code: str) -> Path:
         """Compile a C program."""
         source = self.directory / f"{name}.c"

@@ -37,10 +37,12 @@ _CLOCK = re.compile(rb"[0-9]{1,9}(?::[0-9]{2}){1,2}(?:\.[0-9]{1,3})?")
 
 def _seconds(value: bytes) -> float | None:
     """`12:34.56` and `01:02:03`."""
+    if not _CLOCK.match(value):
+        return None
     total = 0.0
-    for part in value.split(b":") if _CLOCK.match(value) else ():
+    for part in value.split(b":"):
         total = total * 60 + (fraction(part) or 0.0)
-    return total if _CLOCK.match(value) else None
+    return total
 
 
 def _times(value: bytes) -> float | None:

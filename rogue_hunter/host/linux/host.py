@@ -108,7 +108,8 @@ class LinuxHost:
         turns = round(1 / interval_s) if 0 < interval_s < 1 else 1
         waiting = {process.row.get("ppid") for process in gone}
         for process, value in ran:
-            if process.stands(value, now) and not self._is_due(process, scan, turns) and process.key[0] not in waiting:
+            if process.stays_light(value, now) and process.key[0] not in waiting and \
+                    not self._is_due(process, scan, turns):
                 scan.active += 1
                 scan.cores += process.row.get("cpu_percent", 0.0) / 100
                 scan.unsettled.add(process)
@@ -177,7 +178,7 @@ class LinuxHost:
                 continue
             if process.light and not self._is_due(process, scan, turns):
                 scan.unsettled.add(process)
-            elif process.gate is None or process.rests(value := process.gate.last_value(process)):
+            elif process.gate is None or process.was_idle(value := process.gate.last_value(process)):
                 process.rest()
                 self._table.publish(process, scan)
             else:

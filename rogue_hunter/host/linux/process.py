@@ -162,7 +162,7 @@ class Process:
         self.reaped = False
         """It waited for a child between its last two readings."""
         self.light = False
-        """Its row stands for up to a second, whether it runs or not: see LIGHT_CORES."""
+        """Its row is kept for up to a second, whether it runs or not: see LIGHT_CORES."""
         self.read_ns = 0
         """Clock of the last full reading."""
         self.seen_ns = 0
@@ -360,7 +360,7 @@ class Process:
         self.row = row
         self.light = False
 
-    def stands(self, value: int | bytes, now_ns: int) -> bool:
+    def stays_light(self, value: int | bytes, now_ns: int) -> bool:
         """True while a light process, by the `value` of its gate, has used no more than a light one does."""
         return self.light and (self.own or self._used_ns(value) < LIGHT_CORES * (now_ns - self.seen_ns))
 
@@ -369,7 +369,7 @@ class Process:
         known = None if self.counters is None else self.counters.clock_ns
         return inf if known is None or isinstance(value, bytes) else value - known
 
-    def rests(self, value: int | bytes) -> bool:
+    def was_idle(self, value: int | bytes) -> bool:
         """False for a light process that has run since its last reading, by the `value` of its gate."""
         return not self.light or not 0 < self._used_ns(value) < inf
 

@@ -30,7 +30,7 @@ def actions(source: Source, asked: Asked) -> Answer:
         f"SELECT outcome, count(*), sum(cpu_recovered_percent) {_ACTIONS} GROUP BY outcome ORDER BY 2 DESC",
         _bound(asked.period)).fetchall()
     total = sum(count for _, count, _ in counts)
-    proofs = _rows(source, "proof", f"SELECT * {_PROOFS} ORDER BY ts DESC, id DESC", asked, 20, without=("id",)) \
+    proofs = _rows(source, "proof", f"SELECT * {_PROOFS} ORDER BY ts DESC, id DESC", asked, 20) \
         if source.watch != "hub" else []
     empty = "" if found or proofs else nothing(source, asked, "action of the reaper", earlier=False)
 
@@ -88,19 +88,17 @@ def _bound(period: Period) -> dict[str, Any]:
     return {"since": period.since, "until": period.until, "text": period.text.lower()}
 
 
-def _rows(source: Source, kind: str, sql: str, asked: Asked, usual: int,
-          without: tuple[str, ...] = ()) -> list[Record]:
-    """The rows of a query as records, with what was stored as JSON taken apart."""
+def _rows(source: Source, kind: str, sql: str, asked: Asked, usual: int) -> list[Record]:
+    """The rows of a query as records of their declared fields, with what was stored as JSON taken apart."""
     types = {f.name: f.type for f in RECORDS[kind]}
     made = []
     for row in source.reader.execute(f"{sql} LIMIT :limit", {**_bound(asked.period), "limit": asked.rows(usual) or -1}):
-        fields = {name: _value(types.get(name), value) for name, value in known(row).items()
-                  if name not in without}
-        made.append(record(kind, **fields))
+        made.append(record(kind, **{name: _value(types[name], value) for name, value in known(row).items()
+                                    if name in types}))
     return made
 
 
-def _value(kind: type | None, value: Any) -> Any:
+def _value(kind: type, value: Any) -> Any:
     if kind in (list, dict):
         return wire.loads(value.encode())
     return bool(value) if kind is bool else value
