@@ -63,13 +63,14 @@ class FakeProcess:
 class FakeHandle:
     method = "pidfd"
 
-    def __init__(self, process: FakeProcess, machine: FakeMachine) -> None:
-        self.process, self.machine, self.closed = process, machine, False
+    def __init__(self, process: FakeProcess, sent: list[tuple[int, int]]) -> None:
+        self.process, self.closed = process, False
+        self._sent = sent       # not the machine, which lists its handles: in a circle the pipes would stay open
 
     def send(self, number: int) -> float | None:
         if self.process.dead:
             raise Gone
-        self.machine.sent.append((self.process.key[0], number))
+        self._sent.append((self.process.key[0], number))
         self.process.got.append(number)
         self.process.on.get(number, FakeProcess.ignore)(self.process)
         return None
@@ -105,7 +106,7 @@ class FakeMachine:
             raise NotAProcess
         if pid not in self.processes or (self.processes[pid].dead and self.processes[pid].row["state"] != "defunct"):
             raise Gone
-        self.handles.append(FakeHandle(self.processes[pid], self))
+        self.handles.append(FakeHandle(self.processes[pid], self.sent))
         return self.handles[-1]
 
     def read(self, pid: int) -> Live:

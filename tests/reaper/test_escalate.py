@@ -22,7 +22,7 @@ def victims(count: int, on: dict[int, Callable[[FakeProcess], None]], **more: An
     machine = FakeMachine(*(FakeProcess(2000 + i) for i in range(count)))
     for process in machine.processes.values():
         process.on = on
-    return machine, [Victim(FakeHandle(p, machine), free, **{"term_wait_s": 0.2, **more})
+    return machine, [Victim(FakeHandle(p, machine.sent), free, **{"term_wait_s": 0.2, **more})
                      for p in machine.processes.values()]
 
 
