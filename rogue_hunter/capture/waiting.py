@@ -54,7 +54,9 @@ class Waits:
         self._worker: Worker[Job, list[Seen]] = Worker("rh-waits", lambda job: look(*job), limit=1)
         self._readable = reads is not None or (root / "self/stat").exists()
         self._ran_ns: dict[Key, int] = {}
-        """When each process ran last, of those that ran within RECENT_S."""
+        """When each process was last seen to run; those that were not are missing."""
+        self._first_ns: int | None = None
+        """The first tick. What has not run since waited already then."""
         self._asked: dict[Key, int] = {}
         self._turn: list[Key] = []
         self._still: dict[Key, None] = {}
@@ -70,6 +72,8 @@ class Waits:
         if tick.row is None or not self._readable:
             return tick
         now: int = tick.row["mono_ns"]
+        if self._first_ns is None:
+            self._first_ns = now
         for key in tick.changed:
             if (row := tick.processes.get(key)) is None:
                 continue
@@ -81,6 +85,7 @@ class Waits:
                 self._still.pop(key, None)
         for key in tick.exited:
             self._still.pop(key, None)
+            self._ran_ns.pop(key, None)
         for found in self._worker.collect():
             tick.records += self._report(found, tick, tick.row, now)
         if now - self._then_ns >= EVERY_S * 1e9 and not self._worker.pending:
@@ -96,11 +101,10 @@ class Waits:
     def _candidates(self, tick: Tick, now: int) -> tuple[Key, ...]:
         """Those that stopped running most recently or run little, least recently asked first; then some of the others
         in turn."""
-        self._ran_ns = {key: ran for key, ran in self._ran_ns.items()
-                        if now - ran < RECENT_S * 1e9 and key in tick.processes}
-        self._asked = {key: asked for key, asked in self._asked.items() if key in self._ran_ns}
-        still = [key for key, ran in self._ran_ns.items()
-                 if ran < now or (tick.processes[key].get("cpu_percent") or 0.0) < IDLE_PERCENT]
+        recent = {key for key, ran in self._ran_ns.items() if now - ran < RECENT_S * 1e9 and key in tick.processes}
+        self._asked = {key: asked for key, asked in self._asked.items() if key in recent}
+        still = [key for key in recent if self._ran_ns[key] < now
+                 or (tick.processes[key].get("cpu_percent") or 0.0) < IDLE_PERCENT]
         still.sort(key=lambda key: (self._asked.get(key, 0), -self._ran_ns[key]))
         chosen = still[:RECENT]
         self._asked.update(dict.fromkeys(chosen, now))
@@ -122,16 +126,26 @@ class Waits:
             if one.kind == "uninterruptible":
                 # A process that ran in between waits again and again, for a device that answers.
                 first = max(first, *(self._ran_ns.get(rows[pid][0], 0) for pid in one.waiters if pid in rows), 0)
-            since_s = (now - first) / 1e9
-            pause_s = SAY_EVERY_S if since_s < LONG_S else SAY_LONG_EVERY_S
-            if since_s >= LASTING_S and (not said or now - said >= pause_s * 1e9):
-                said = now
-                records.append(_record(one, rows, machine, since_s))
+            if now - first >= LASTING_S * 1e9:
+                # None begins to wait or to hold without running, and a run is seen within a second: neither waiter nor
+                # holder has done anything else since they ran last.
+                ran = [self._last_ran(*rows[pid], machine, now) for pid in one.waiters if pid in rows]
+                held = self._last_ran(*rows[one.holder], machine, now) if one.holder in rows else 0
+                began = min(first, max(held, min(ran, default=first)))
+                pause_s = SAY_EVERY_S if now - began < LONG_S * 1e9 else SAY_LONG_EVERY_S
+                if not said or now - said >= pause_s * 1e9:
+                    said = now
+                    records.append(_record(one, rows, machine, (now - began) / 1e9, began == self._first_ns))
             lasting[wait] = first, said
         self._lasting = lasting
         self._waiters = [rows[pid][0] for one in found if one.kind not in ("file_lock", "mutex", "stopped")
                          or one.certainty == "guessed" for pid in one.waiters if pid in rows][:RECENT]
         return records
+
+    def _last_ran(self, key: Key, row: Row, machine: Row, now: int) -> int:
+        """When a process was last seen to run: at the first tick or its own start, the later, if it was not since."""
+        age_s = max(0.0, machine["ts"] - row.get("start_time", machine["ts"]))
+        return self._ran_ns.get(key) or max(self._first_ns or now, now - int(age_s * 1e9))
 
 
 def _busiest(tick: Tick) -> Key | None:
@@ -143,7 +157,7 @@ def _busiest(tick: Tick) -> Key | None:
     return most if busy else None
 
 
-def _record(one: Seen, rows: dict[int, tuple[Key, Row]], machine: Row, since_s: float) -> Record:
+def _record(one: Seen, rows: dict[int, tuple[Key, Row]], machine: Row, since_s: float, standing: bool) -> Record:
     held: Row = {}
     if one.holder in rows:
         key, row = rows[one.holder]
@@ -159,4 +173,4 @@ def _record(one: Seen, rows: dict[int, tuple[Key, Row]], machine: Row, since_s: 
         else:
             waiters.append({"pid": pid})
     return record("wait", ts=machine["ts"], boot_id=machine["boot_id"], kind=one.kind, object=one.object,
-                  since_s=round(since_s, 3), waiters=waiters, certainty=one.certainty, **held)
+                  since_s=round(since_s, 3), standing=standing, waiters=waiters, certainty=one.certainty, **held)

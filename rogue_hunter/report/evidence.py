@@ -43,8 +43,6 @@ STRETCHES = 180
 """Sums of a long period."""
 HOURS_FROM_S = 2 * 86400.0
 """From this length on the sums of a period are made of hours, not of minutes."""
-STANDING_S = 3.0
-"""A wait that was seen to begin so soon after the start of rh-pipe was there before."""
 USUAL_OF = 1500
 """How many minutes the usual is taken from: the median of 1,500 is known to 3 % of the ranks, and costs 10 ms."""
 
@@ -148,8 +146,6 @@ def _complete(source: Source, found: Evidence, text: str) -> Evidence:
     window = found.window
     reader, since = source.reader, window.slices[0].start
     waits, limits = slices.waits_and_limits(reader, since, window.until + SLICE_S)
-    began = float(source.state.get("started_at") or 0.0)
-    waits = [{**one, "standing": one["ts"] - (one.get("since_s") or 0.0) <= began + STANDING_S} for one in waits]
     pauses = history.pauses(reader, Period(window.since, window.until, text))
     minutes = history.minute_count(reader, Period(window.since, window.until))
     usual, usual_of = _usual(source, window)

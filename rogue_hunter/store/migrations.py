@@ -142,6 +142,7 @@ STEPS: dict[str, Callable[[sqlite3.Connection], None]] = {
     "m009_minutes_by_identity": _minutes_by_identity,
     "m010_recorded": lambda connection: _create(connection, *RECORDED),
     "m011_reports": _reports,
+    "m012_standing": lambda connection: _complete(connection, *SLICES),
 }
 """In order. A step that a released version has applied somewhere is never changed."""
 

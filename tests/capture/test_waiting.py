@@ -297,7 +297,7 @@ class Reads:
 def ticks(reads: Reads, seconds: int, step_s: float = 1.0) -> list[tuple[float, Record]]:
     """The wait records of so many seconds, each with the second of its tick."""
     stage = Waits(reads=reads)
-    rows = {(pid, 1): {"pid": pid, "command": f"p{pid}", "cmdline": f"p{pid}"} for pid in range(1, 40)}
+    rows = {(pid, 1): {"pid": pid, "command": f"p{pid}", "cmdline": f"p{pid}", "start_time": 0.0} for pid in range(1, 40)}
     found = []
     for second in range(int(seconds / step_s) + 1):
         now = 1 + second * step_s
@@ -317,11 +317,34 @@ def test_a_wait_is_reported_from_the_second_second_on_and_once_a_slice() -> None
     """Names come from the rows; the state is the one that the look saw."""
     found = ticks(Reads([LOCK]), 13)
     assert [now for now, _ in found] == [3.0, 8.0, 13.0]
-    assert [one["since_s"] for _, one in found] == [1.0, 6.0, 11.0]
+    assert [one["since_s"] for _, one in found] == [2.0, 7.0, 12.0] and all(one["standing"] for _, one in found)
     one = found[0][1]
     assert (one["type"], one["kind"], one["object"], one["holder_pid"], one["holder"], one["holder_state"]) == \
         ("wait", "file_lock", "/var/lock/x", 2, "p2", "stopped")
     assert one["waiters"] == [{"pid": 3, "start_ticks": 1, "name": "p3"}, {"pid": 4, "start_ticks": 1, "name": "p4"}]
+
+
+def test_a_wait_begins_when_waiter_and_holder_ran_last() -> None:
+    """However late it is looked at. What began since the first tick does not count as older; a holder that took over
+    from another one, or runs, has been waited for since it was seen to hold."""
+    def begins(holder_ran: int | None, waiter_ran: int | None, waiter_started: int = -100) -> tuple[float, bool]:
+        stage = Waits(reads=Reads(*[[]] * 10, [Seen("pipe", "pipe:[7]", 1, (2,))]))
+        for second in range(1, 20):
+            rows = {(pid, 1): {"pid": pid, "command": f"p{pid}", "cmdline": "x", "start_time": 1000.0 + start,
+                               "cpu_percent": 5.0 if second == ran else 0.0}
+                    for pid, start, ran in ((1, -100, holder_ran), (2, waiter_started, waiter_ran))}
+            changed = {(pid, 1) for pid, ran in ((1, holder_ran), (2, waiter_ran)) if second == ran}
+            made = stage(Tick({"ts": 1000.0 + second, "mono_ns": int(second * 1e9), "boot_id": "b"}, rows, changed)).records
+            stage._worker.wait(5)
+            if made:
+                stage.close()
+                return second - made[0]["since_s"], made[0]["standing"]
+        raise AssertionError("no wait")
+
+    assert begins(None, None) == (1, True)
+    assert begins(3, 5) == begins(5, 3) == begins(5, None) == begins(None, 5) == (5, False)
+    assert begins(None, None, waiter_started=4) == (4, False)
+    assert begins(12, 5) == (12, False)
 
 
 def test_a_passing_wait_is_not_reported() -> None:

@@ -32,6 +32,9 @@ def playing(directory: Path) -> Iterator[tuple[Pipe, Stage]]:
     """An rh-pipe and a stage, both taken down at the end."""
     pipe, stage = Pipe(directory), Stage(directory)
     pipe.start()
+    end = time.monotonic() + 20
+    while not pipe.db.exists() and time.monotonic() < end:
+        time.sleep(0.05)
     try:
         yield pipe, stage
     finally:
