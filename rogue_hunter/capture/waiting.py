@@ -77,7 +77,7 @@ class Waits:
         for key in tick.changed:
             if (row := tick.processes.get(key)) is None:
                 continue
-            if (row.get("cpu_percent") or 0.0) > 0:
+            if row.get("cpu_percent") or row.get("wakeups_per_s"):
                 self._ran_ns[key] = now
             if row.get("state") in ("uninterruptible", "stopped"):
                 self._still[key] = None
@@ -123,13 +123,13 @@ class Waits:
                 continue        # all of them have ended since
             wait = (one.kind, one.object, one.holder) if one.holder or one.object else (one.kind, None, -one.waiters[0])
             first, said = self._lasting.get(wait, (now, 0))
-            if one.kind == "uninterruptible":
-                # A process that ran in between waits again and again, for a device that answers.
-                first = max(first, *(self._ran_ns.get(rows[pid][0], 0) for pid in one.waiters if pid in rows), 0)
+            ran = [self._last_ran(*rows[pid], machine, now) for pid in one.waiters if pid in rows]
+            if one.kind == "uninterruptible" or (one.kind == "file_lock" and one.certainty == "proven"):
+                # What ran in between waits again and again, for a device that answers or a lock that changes hands.
+                first = max(first, min(ran, default=first))
             if now - first >= LASTING_S * 1e9:
                 # None begins to wait or to hold without running, and a run is seen within a second: neither waiter nor
                 # holder has done anything else since they ran last.
-                ran = [self._last_ran(*rows[pid], machine, now) for pid in one.waiters if pid in rows]
                 held = self._last_ran(*rows[one.holder], machine, now) if one.holder in rows else 0
                 began = min(first, max(held, min(ran, default=first)))
                 pause_s = SAY_EVERY_S if now - began < LONG_S * 1e9 else SAY_LONG_EVERY_S
@@ -144,7 +144,7 @@ class Waits:
 
     def _last_ran(self, key: Key, row: Row, machine: Row, now: int) -> int:
         """When a process was last seen to run: at the first tick or its own start, the later, if it was not since."""
-        age_s = max(0.0, machine["ts"] - row.get("start_time", machine["ts"]))
+        age_s = max(0.0, machine["ts"] - row.get("start_time", 0.0))
         return self._ran_ns.get(key) or max(self._first_ns or now, now - int(age_s * 1e9))
 
 

@@ -352,6 +352,19 @@ def test_a_passing_wait_is_not_reported() -> None:
     assert ticks(Reads([LOCK], [], [LOCK], [], [LOCK], []), 12) == []
 
 
+@pytest.mark.parametrize(("certainty", "reported"), [("proven", False), ("guessed", True)])
+def test_processes_that_take_turns_do_not_wait_for_one_holder(certainty: str, reported: bool) -> None:
+    """Two looks met the same holder; its waiters had the lock in between. One that tries again and again runs, too."""
+    stage, made = Waits(reads=Reads([LOCK._replace(certainty=certainty)])), []
+    for second in range(1, 9):
+        rows = {(pid, 1): {"pid": pid, "command": f"p{pid}", "start_time": 0.0, "wakeups_per_s": 2.0} for pid in (2, 3, 4)}
+        tick = Tick({"ts": 1000.0 + second, "mono_ns": second * 10**9, "boot_id": "b"}, rows, set(rows))
+        made += stage(tick).records
+        stage._worker.wait(5)
+    stage.close()
+    assert bool(made) == reported
+
+
 def test_a_wait_of_ten_minutes_is_reported_once_a_minute() -> None:
     """Some daemons wait for a lock for good."""
     late = [now for now, _ in ticks(Reads([LOCK]), 800) if now > 620]
