@@ -38,8 +38,6 @@ RECENT_S = 15.0
 """For a question about now, a slice this old counts half."""
 STEADY_CORES, STEADY_S = 0.8, 5.0
 """Cores of its own and seconds in the tracking band from which a process that nothing waited for stands out."""
-NICE = 10
-"""From this nice value on a process gives way to all others."""
 OWN_CORES = 0.1
 """CPU use of rogue-hunter itself, over the window, from which it is a cause: ten times its budget."""
 
@@ -110,7 +108,7 @@ def stands_out(cause: Cause) -> bool:
     by itself, above the tracking band and without giving way to others. A build or a player is not that."""
     who = cause.who
     return (cause.kind == "use" and cause.resource == "cpu" and who is not None and who.children < 0.5 * who.amount
-            and who.rogue_s >= STEADY_S and who.rate >= STEADY_CORES and who.nice < NICE)
+            and who.rogue_s >= STEADY_S and who.rate >= STEADY_CORES and who.nice < shortage.NICE)
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------

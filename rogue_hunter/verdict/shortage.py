@@ -28,6 +28,8 @@ IDLE = 0.8
 """Part of the CPUs in use below which waiting for a CPU is a matter of a quota, an affinity or a real-time process."""
 IDLE_WAIT = 0.25
 """Waiting that needs that explanation, part of the time."""
+NICE = 10
+"""From this nice value on a process gives way to all others: that it waits is what was asked for."""
 LATE_S = 0.3
 """A beat that is later than this was delayed; the scheduler's own delays stay below 0.1 s on a full machine."""
 MEMORY = 0.03
@@ -122,10 +124,11 @@ def may_be_short(machine: Row) -> bool:
 
 def others_delay(one: Slice, limited: Collection[str], readers: Collection[int],
                  first: Taker | None = None) -> tuple[float | None, float]:
-    """Run delay (s/s) of all but one taker and the limited, and what these others used (cores). Without a taker it is
-    the largest consumer of CPU in the slice.
+    """Run delay (s/s) of all but one taker, the limited and those that give way by their nice value, and what these
+    others used (cores). Without a taker it is the largest consumer of CPU in the slice.
 
-    None: run delay is not known here.
+    The machine's total has the delay of processes that have ended, too: the taker's part of it is that of its ended
+    children in the CPU time of all that have no row. None: run delay is not known here.
     """
     rows = [row for row in one.processes if row.get("pid") not in readers]
     machine = number(one.machine, "run_delay_ms_per_s")
@@ -141,13 +144,17 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int],
         if first.kind != "process" and first.root is not None:
             of_unit = max((total(g, "run_delay_s") for g in one.groups
                            if g.get("unit") == first.unit or g.get("pid") == first.root[1]), default=0.0)
-    of_rows = 0.0
+    of_rows = ended = 0.0
     for row in rows:
         if belongs(row, first):
             of_rows += total(row, "run_delay_s")
-        elif row.get("cgroup") in limited:
+            ended += total(row, "children_cpu_seconds")
+        elif row.get("cgroup") in limited or (row.get("nice") or 0) >= NICE:
             left -= total(row, "run_delay_s")
             used -= total(row, "cpu_seconds", "children_cpu_seconds")
+    if ended and machine is not None:
+        rest = total(one.machine, "cpu_busy_cores") * one.seconds - sum(total(row, "cpu_seconds") for row in rows)
+        left -= min(1.0, ended / max(rest, ended)) * max(0.0, whole - sum(total(row, "run_delay_s") for row in rows))
     left -= max(of_rows, of_unit)
     return max(0.0, left) / one.seconds, max(0.0, used) / one.seconds
 

@@ -100,6 +100,27 @@ def test_a_storm_belongs_to_the_process_that_spawns() -> None:
     assert who.amount == pytest.approx(1.52 * 20) and who.children == pytest.approx(1.5 * 20)
 
 
+def test_a_build_whose_own_jobs_queue_is_use() -> None:
+    """Its compilers lived for milliseconds: the machine's total alone has what they waited."""
+    make = process(7, "make", cores=0.05, child_cores=1.6, unit="make[7]", children=300)
+    unit = {"unit": "make[7]", "name": "cc1", "pid": 7, "start_ticks": 1007, "processes": 4, "started": 300,
+            "cpu_seconds": 0.3, "children_cpu_seconds": 8.0}
+    quiet = process(50, "player", cores=0.15, delay=0.01, unit="player[50]")
+    machine = {**PSI, "run_delay_ms_per_s": 800.0, "cpu_busy_cores": 1.85}
+    assert named(verdict(window(*repeat(3, [make, quiet], groups=[unit], **machine))))[:3] == ("use", "cpu", "make")
+    found = verdict(window(*repeat(3, [make, VICTIM], groups=[unit], **{**machine, "run_delay_ms_per_s": 1000.0})))
+    assert found.state == "found" and [v.name for v in first(found).victims] == ["player"]
+
+
+def test_a_process_that_gives_way_is_no_victim_of_what_it_gives_way_to() -> None:
+    """An encoder at nice 19 waits for an unhurried compilation; at nice 0 it is held up."""
+    def state(nice: int) -> str:
+        rows = [process(7, "cc1plus", cores=1.2), process(8, "encoder", cores=0.7, delay=0.6, nice=nice)]
+        return verdict(window(*repeat(3, rows, **{**PSI, "run_delay_ms_per_s": 640.0}))).state
+
+    assert (state(19), state(0)) == ("use", "found")
+
+
 def test_a_make_with_many_compilers_is_one_taker() -> None:
     """Make, its shells and its compilers: the unit, named by its root."""
     compilers = [process(100 + n, "cc1", ppid=60 + n, cores=0.05, unit="make[7]") for n in range(20)]
