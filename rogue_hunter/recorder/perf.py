@@ -88,6 +88,7 @@ class Kernel:
     map: Callable[[int, int], mmap.mmap] = _map
     ioctl: Callable[[int, int, int], int] = fcntl.ioctl
     close: Callable[[int], None] = os.close
+    read: Callable[[int, int], bytes] = os.read
 
 
 class Ring:
@@ -124,7 +125,7 @@ class Ring:
 
     def count(self) -> tuple[int, int]:
         """Events so far, and for how many nanoseconds the kernel has counted them. Raises OSError."""
-        data = os.read(self.fd, 16)
+        data = self._kernel.read(self.fd, 16)
         if len(data) != 16:
             raise OSError(errno.EIO, "no count")
         count, enabled_ns = struct.unpack("=QQ", data)

@@ -362,8 +362,8 @@ def use_causes(window: Window, recency: Sequence[float]) -> list[Cause]:
     def add(resource: str, taker: Taker, amount: float) -> None:
         start, seconds = taker.start, taker.seconds
         worst = max(slices, key=lambda one: total(one.machine, "cpu_busy_cores")).machine
-        numbers = {**readings(worst, "cpu_busy_cores", "cpus"),
-                   **({"waiting_while_idle": 1.0} if resource == "cpu" and _held_back(slices) else {})}
+        held = resource == "cpu" and taker.rate <= shortage.IDLE * cpus and _held_back(slices)
+        numbers = {**readings(worst, "cpu_busy_cores", "cpus"), **({"waiting_while_idle": 1.0} if held else {})}
         cause = {"waiting": "io"}.get(resource, CAUSE_OF.get(resource, resource))
         weight = FORWARDED if taker.forwarder else 1.0
         found.append(Cause("use", {"waiting": "disk", "growth": "memory"}.get(resource, resource), cause, 0.0,

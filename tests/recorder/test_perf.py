@@ -7,6 +7,7 @@ import mmap
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,13 @@ class Fake:
         os.close(fd)
         self.open_fds.discard(fd)
 
+    def read(self, fd: int, size: int) -> bytes:
+        self._count("read")
+        return bytes(size)
+
     @property
     def kernel(self) -> Kernel:
-        return Kernel(self.open, self.map, self.ioctl, self.close)
+        return Kernel(self.open, self.map, self.ioctl, self.close, self.read)
 
     def clean(self) -> bool:
         return not self.open_fds and all(each.closed for each in self.maps)
@@ -68,7 +73,7 @@ CODES = (errno.EACCES, errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EMFILE, er
          errno.EOPNOTSUPP, errno.EBUSY)
 
 
-@pytest.mark.parametrize("call", ["open", "map", "ioctl"])
+@pytest.mark.parametrize("call", ["open", "map", "ioctl", "read"])
 @pytest.mark.parametrize("ever", [False, True])
 def test_each_call_fails_with_each_error(call: str, ever: bool) -> None:
     """The Nth call fails, for each N until none is left: rings or a reason, and nothing is left open."""
@@ -84,6 +89,9 @@ def test_each_call_fails_with_each_error(call: str, ever: bool) -> None:
                     if rings.mode == "own":
                         rings.attach(1, [1, 2])
                     rings.copies()
+                    for ring in rings.switches:
+                        with suppress(OSError):
+                            ring.count()
                     rings.close()
                 else:
                     assert why

@@ -112,6 +112,16 @@ def test_a_build_whose_own_jobs_queue_is_use() -> None:
     assert found.state == "found" and [v.name for v in first(found).victims] == ["player"]
 
 
+def test_what_uses_all_cpus_is_not_held_back() -> None:
+    """A moment in which it waited while CPUs were idle does not make a quota of it."""
+    def held(*cores: float) -> bool:
+        slices = [one(n, [process(7, "cron", cores=part)], pressure_cpu_some_ms_per_s=300.0 if part < 1 else 5.0,
+                      cpu_busy_cores_max=part) for n, part in enumerate(cores)]
+        return "waiting_while_idle" in first(verdict(window(*slices))).numbers
+
+    assert held(0.5, 0.5) and not held(1.9, 0.5, 1.9, 1.9, 1.9)
+
+
 def test_a_process_that_gives_way_is_no_victim_of_what_it_gives_way_to() -> None:
     """An encoder at nice 19 waits for an unhurried compilation; at nice 0 it is held up."""
     def state(nice: int) -> str:
