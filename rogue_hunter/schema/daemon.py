@@ -66,11 +66,14 @@ SLICES = (
 PROCESSES_REQUEST = (
     _f("limit", int, "", "send at most so many processes: those with the highest scores, then the most CPU, then the "
        "most memory", required=True),
+    _f("filter", str, "", "only those that have this text, in any case, in their name, command, arguments, user, unit "
+       "or pid"),
 )
 
 PROCESSES = (
     _f("ts", float, "s", "epoch seconds of the last tick; left out before the first"),
     _f("total", int, "", "processes in that tick", required=True),
+    _f("filter", str, "", "the filter of the request"),
     _f("rows", list, "", "the fields of process records without ts, seq and age_s; a command line is cut to 400 "
        "characters", required=True),
 )

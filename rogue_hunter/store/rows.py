@@ -35,6 +35,7 @@ from rogue_hunter.store.tables import (
 )
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record
+from rogue_hunter.text.format import cut
 
 _EVENT_COLUMNS = tuple(c.name for c in PROCESS_EVENTS.columns if c.name != "id")
 _SNAPSHOT_COLUMNS = tuple(c.name for c in PROCESS_SNAPSHOTS.columns if c.name != "id")
@@ -249,7 +250,7 @@ def _write_use(table: Table, subject: Table, own: str, connection: sqlite3.Conne
     about: dict[str, Any] = {name: each.get(name) for name in names}
     about.update(boot=_boot(connection, each["boot_id"]), last_seen=each["slice"])
     if about.get("cmdline"):
-        about["cmdline"] = about["cmdline"][:CMDLINE]
+        about["cmdline"] = cut(about["cmdline"], CMDLINE)
     connection.execute(write, about)
     row = {}
     for column in table.columns:

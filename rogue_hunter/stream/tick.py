@@ -77,3 +77,13 @@ def record(kind: str, /, **fields: Any) -> Record:
 def shown_name(row: Mapping[str, Any]) -> str | None:
     """The name of a process for people: that of its script or module, else the program's. None if neither is known."""
     return row.get("name") or row.get("command")
+
+
+SEARCHED = ("name", "command", "cmdline", "user", "unit", "pid")
+"""Fields that a filter is searched in."""
+
+
+def matches(row: Mapping[str, Any], search: str) -> bool:
+    """One of the fields of the process has the text of the filter in it, in any case."""
+    word = search.strip().casefold()
+    return any(word in str(row.get(name, "")).casefold() for name in SEARCHED)

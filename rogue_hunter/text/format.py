@@ -40,6 +40,11 @@ def clip(text: str, width: int) -> str:
     return text
 
 
+def cut(text: str, length: int) -> str:
+    """The first characters of a text that is longer, with an ellipsis as the last; control characters stay."""
+    return text if len(text) <= length else f"{text[:length - 1]}…"
+
+
 def columns(text: str) -> int:
     """Terminal columns of `text`."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -42,7 +42,7 @@ MESSAGE_S = 4.0
 STYLES = {
     "": Style(), "low": Style(), "medium": Style(color="cyan"), "elevated": Style(color="yellow"),
     "high": Style(color="red"), "critical": Style(color="red", bold=True), "bold": Style(bold=True),
-    "dim": Style(dim=True), "title": Style(color="white", bgcolor="blue"), "cursor": Style(reverse=True, bold=True),
+    "dim": Style(dim=True), "title": Style(color="black", bgcolor="cyan"), "cursor": Style(reverse=True, bold=True),
     "pause": Style(color="magenta", bold=True), "key": Style(color="cyan", bold=True),
 }
 
@@ -200,7 +200,7 @@ class Top(App[int]):
 
     def _beat(self) -> None:
         """Ask for the processes: the answer is painted when it comes. Without one, paint what is known."""
-        if not self.reader.ask() or self._unanswered:
+        if not self.reader.ask(self.order.filter) or self._unanswered:
             self.paint()
         self._unanswered = True
 
@@ -355,6 +355,8 @@ class Top(App[int]):
         self._message = (message, self._now() + MESSAGE_S)
         if self.held:
             self._entries = self.model.entries(self.order)
+        if self.order.filter:
+            self.reader.ask(self.order.filter)
         self.paint()
 
     def action_clear(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rogue_hunter.report.sentences import measure, number
+from rogue_hunter.report.sentences import measure, number, percent
 from rogue_hunter.schema.sampling import METRICS, PROCESS
 from rogue_hunter.stream.tick import Row
 from rogue_hunter.text.format import clip, columns, duration, size
@@ -23,7 +23,7 @@ FIRST = {
 }
 """Title of the columns that come first, in their order; the remaining metrics follow under their own names."""
 
-_LEFT = {"dominant_resource": 7, "dominant_category": 10, "user": 8, "state": 8}
+_LEFT = {"dominant_resource": 8, "dominant_category": 10, "user": 8, "state": 8}
 """Columns of text, with their width."""
 
 _STATES = {"uninterruptible": "disk", "sleeping": "sleep", "running": "run", "stopped": "stop", "defunct": "defunct",
@@ -59,6 +59,8 @@ class Column:
         value = row.get(self.field)
         if value is None or (self.field == "dominant_resource" and not row.get("score")):
             return " " * self.width
+        if self.field == "dominant_resource" and row.get("children_cpu_percent", 0.0) > row.get("cpu_percent", 0.0):
+            value = "children" if value == "cpu" else value     # its own CPU use is not what its score comes from
         if self.left:
             return fill(_STATES.get(value, str(value)) if self.field == "state" else str(value), self.width)
         text = _BRIEF.get(self.unit, number if isinstance(value, (int, float)) else str)(value)
@@ -101,4 +103,6 @@ def fill(text: str, width: int) -> str:
 def whole(field: str, value: Any) -> str:
     """A value with its unit, for the view of one process."""
     unit = next((f.unit for f in PROCESS if f.name == field), "")
+    if field.endswith("_share"):
+        return percent(value)
     return measure(value, unit) if isinstance(value, (int, float)) else clip(str(value), 400)

@@ -12,7 +12,7 @@ from rogue_hunter.report.record_text import clock
 from rogue_hunter.report.record_text import line as record_line
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Row
+from rogue_hunter.stream.tick import Row, matches
 from rogue_hunter.text.format import visible
 
 HISTORY = 120
@@ -29,8 +29,8 @@ TIME = len("14:02:03 ")
 ENDED = 20
 """Ended events that the tracked panel keeps."""
 
-SEARCHED = ("name", "command", "cmdline", "user", "unit", "pid")
-"""Fields that a filter is searched in."""
+HISTORIES = 2000
+"""Histories that are kept while only the processes that match a filter are received."""
 
 
 class Point(NamedTuple):
@@ -112,18 +112,19 @@ class Model:
         if not self.answers_processes:
             self._rows(self.rogues)
 
-    def _rows(self, rows: Mapping[Key, Row]) -> None:
-        """Replace the processes by a complete reading."""
+    def _rows(self, rows: Mapping[Key, Row], complete: bool = True) -> None:
+        """Replace the processes. Unless the reading is `complete`, the histories of others are kept too."""
         self.rows = dict(rows)
         kept = self.histories
-        self.histories = {}
+        others = [] if complete else [each for each in kept.items() if each[0] not in rows]
+        self.histories = dict(others[-HISTORIES:])
         for key, row in rows.items():
             history = self.histories[key] = kept.get(key) or deque(maxlen=HISTORY)
             history.append(Point(*(row.get(name) for name in Point._fields)))
 
     def _record(self, kind: str, found: Row) -> None:
         if kind == "processes":
-            self._rows({key_of(row): row for row in found["rows"] if not row.get("ended")})
+            self._rows({key_of(row): row for row in found["rows"] if not row.get("ended")}, "filter" not in found)
         elif kind == "initial_state":
             self._begin(found)
         elif kind == "error" and "processes_request" not in str(found.get("message")) \
@@ -180,8 +181,7 @@ class Model:
         else:
             rows = list(self.rows.values())
         if order.filter:
-            word = order.filter.strip().casefold()
-            rows = [row for row in rows if any(word in str(row.get(name, "")).casefold() for name in SEARCHED)]
+            rows = [row for row in rows if matches(row, order.filter)]
         if not order.tree:
             return [Entry(key_of(row), row) for row in ordered(rows, order)]
         units: dict[str, list[Row]] = {}

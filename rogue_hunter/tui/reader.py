@@ -20,7 +20,7 @@ LIMIT = 16 << 20
 """Bytes of the longest line: an answer with 10,000 processes is 9 MB."""
 
 ROWS = 1000
-"""Processes that are asked for: a filter is searched in these."""
+"""Processes that are asked for: the most conspicuous ones of all, or of those that match the filter."""
 
 
 class _Closed(Exception):
@@ -52,9 +52,10 @@ class Reader:
         os.close(self._woken)
         os.close(self._waker)
 
-    def ask(self, rows: int = ROWS) -> bool:
-        """Ask for the processes; False if that cannot be asked."""
-        return self._model.answers_processes and self._send(record("processes_request", limit=rows))
+    def ask(self, search: str = "") -> bool:
+        """Ask for the processes, or those that match a filter; False if that cannot be asked."""
+        wanted = {"filter": search} if search.strip() else {}
+        return self._model.answers_processes and self._send(record("processes_request", limit=ROWS, **wanted))
 
     def log(self, level: str, message: str) -> None:
         """Have rh-pipe write a line to its log; lost if there is no connection."""

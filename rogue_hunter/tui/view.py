@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,10 +92,10 @@ def _machine(model: Model, width: int, now: float, flags: Sequence[str]) -> Line
     if "memory_available_bytes" in tick:
         parts.append((f"{size(tick['memory_available_bytes'])} available", ""))
     parts.append((f"{tick.get('processes', '?')} processes", ""))
-    for resource, kind in (("cpu", "some"), ("memory", "full"), ("io", "full")):
+    for title, resource, kind in (("CPU", "cpu", "some"), ("memory", "memory", "full"), ("disk", "io", "full")):
         value = tick.get(f"pressure_{resource}_{kind}_ms_per_s")
         if value is not None:
-            parts.append((f"{resource} {value / 10:.0f}%", "elevated" if value >= 200 else "dim"))
+            parts.append((f"wait for {title} {value / 10:.0f}%", "elevated" if value >= 200 else "dim"))
     if "self_cpu_percent" in tick:
         parts.append((f"rh-pipe {tick['self_cpu_percent']:.1f}%", "dim"))
     return _joined(parts, width)
@@ -296,7 +297,8 @@ def detail(model: Model, key: Key, last: Row, width: int) -> list[Line]:
     band = str(row.get("band", ""))
     title = f"{_name(row)}  score {row.get('score', '-')} {band}" + "  GONE: these are its last values" * gone
     lines: list[Line] = [((fill(title, width), "dim" if gone else band or "bold"),), _blank(width)]
-    for text in textwrap.wrap(visible(str(row.get("cmdline") or f"[{row.get('command', '?')}]")), max(10, width))[:4]:
+    for text in textwrap.wrap(visible(str(row.get("cmdline") or f"[{row.get('command', '?')}]")), max(10, width),
+                              max_lines=4, placeholder=" …"):
         lines.append(((fill(text, width), ""),))
     lines.append(_blank(width))
     points = model.histories.get(key, ())
@@ -318,9 +320,13 @@ def _history(label: str, name: str, values: Sequence[float | None], top: float |
     return ((text, "dim"), (fill(sparkline(list(values)[-room:] if room else [], top), room), ""))
 
 
+_UNIT = re.compile("(_bytes)?_per_s$|_(bytes|percent|watts|ms_per_s)$")
+"""The part of the name of a metric that is its unit, which is behind the value."""
+
+
 def _metrics(row: Row, width: int) -> list[Line]:
     """Every metric that is known, in as many columns as fit."""
-    cells = [(f.name, whole(f.name, row[f.name])) for f in METRICS if f.name in row]
+    cells = [(_UNIT.sub("", f.name).replace("_", " "), whole(f.name, row[f.name])) for f in METRICS if f.name in row]
     many = max(1, width // 42)
     each = width // many
     lines: list[Line] = []
@@ -341,7 +347,8 @@ def help_lines(width: int) -> list[Line]:
     title = "rh-top: the processes that make this machine pause, as rh-pipe sees them"
     lines: list[Line] = [((fill(title, width), "bold"),), _blank(width)]
     lines += [((f"  {key:<12}", "key"), (fill(text, max(0, width - 14)), "")) for key, text in KEYS]
-    notes = ("SCORE is how far a process exceeds its fair share, 0 to 100. USES is the resource it takes.",
+    notes = ("SCORE is how far a process exceeds its fair share, 0 to 100. USES is the resource it takes; children: CPU by its "
+             "children that ended.",
              "DELAY is the time that it waited for a CPU, in ms a second. CHILD% is the CPU of children that ended.",
              "TRACKED lists the events: processes at or above the tracking band, with their peak.",
              "Other rogue-hunter commands are dim. Everything comes from rh-pipe; for the past there is rh-report.")

@@ -95,6 +95,10 @@ def test_the_dashboard_runs(tmp_path: Path) -> None:
         names = {column[0] for column in found.description}
         drawn = {one["field"] for one in chart["display"].get("encoding", {}).values()} or {chart["display"]["field"]}
         assert drawn == names and chart["title"] and chart["db"] == USUAL
+        axes = chart["display"].get("encoding", {})
+        assert not (axes.get("y", {}).get("title") or "").startswith("%") or axes["y"]["scale"] == {"domain": [0, 100]}
+        # Bars without a row are an empty box: without a pause, that is said.
+        assert "JOIN pauses" not in chart["query"] or [tuple(row) for row in found] == [("(none in the last day)", 0)]
     reader.close()
 
 
@@ -130,6 +134,8 @@ def test_cells_have_links_units_and_times() -> None:
     assert ">82.0 %<" in cell(value=0.82, column="share", table="pause_culprits")
     assert re.search(r">2027-01-1\d \d\d:\d\d:\d\d<", cell(value=1_800_000_000.5, column="entry_time", table="process_events"))
     assert cell(value="2026-11-28 <b>", column="at", table=None).endswith(">2026-11-28 &lt;b&gt;</span>")
+    boot = "2ce6a2cf-6ebb-4767-b8c6-db2171b9c394"       # would make each row four lines high
+    assert re.fullmatch(rf'<span title="{boot}" [^>]*>2ce6a2cf…</span>', cell(value=boot, column="boot_id", table="pauses"))
     assert cell(value=None, column="ts", table=None) is None and cell(value=3.0, column="duration_s", table=None) is None
 
 

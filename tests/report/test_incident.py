@@ -12,10 +12,12 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -163,7 +165,7 @@ def test_the_verdict_comes_first_and_is_that_of_why(report: Report) -> None:
     seen = Seen(page)
     heads = [text for inside, text in seen.texts if inside in ("h1", "h2")]
     assert heads[0] == why["headline"].replace("2026-09-21 ", "") and "ffmpeg" in heads[0]
-    assert heads[1:] == ["Timeline", "Likely causes", *(["Processes that waited"] if why["victims"] else []), "Not the cause",
+    assert heads[1:] == ["Timeline", "Likely causes, 0 to 100 points", *(["Processes that waited"] if why["victims"] else []), "Not the cause",
                          "Pauses", "On the CPUs", "Events", "Captures: which process blocks which", "The machine"]
     said = " ".join(text for _, text in seen.texts)
     for cause in why["causes"][:3]:
@@ -244,6 +246,24 @@ def test_the_timeline_is_of_the_time_that_is_recorded(report: Report) -> None:
         named = next(text for inside, text in Seen(report("html", *args)).texts if inside == "title" and text.startswith("Timeline"))
         since, until = re.findall(r"\d\d:\d\d:\d\d", named)
         assert ("14:12:00" if args[0] == "--pause" else "14:11:00") <= since <= "14:12:40" and "14:16:00" <= until <= "14:17:10", named
+
+
+def test_what_the_colours_mean(report: Report) -> None:
+    """Only what can be seen is explained; a pause in which nothing was measured is not one of the machine."""
+    page = report("html", *PERIOD)
+    assert "the time of this report" in page and "the machine paused" in page
+    assert "program: its share of 95 samples is its width" in page and ">kernel<" in page
+    pause = report("html", "--pause", "1")      # the pause covers the time in question
+    assert "the time of this report" not in pause and 'class="asked"' not in pause and 'class="paused"' in pause
+
+
+def test_a_stop_of_rh_pipe_is_no_pause_of_the_machine(database: Path, report: Report, tmp_path: Path) -> None:
+    stopped = tmp_path / "stopped.db"
+    shutil.copy(database, stopped)
+    with closing(sqlite3.connect(stopped)) as connection, connection:
+        connection.execute("UPDATE pauses SET cause = 'stopped'")
+    page = report("html", *PERIOD, db=stopped)
+    assert "rh-pipe was stopped: not measured" in page and "the machine paused</span>" not in page
 
 
 def test_into_a_file_that_others_cannot_read(report: Report, tmp_path: Path) -> None:

@@ -59,13 +59,14 @@ def event(kind: str, made: Row, key: str = "e1", **fields: Any) -> list[bytes]:
 
 
 class Feed:
-    """A reader without a thread: `give` hands it what a socket would bring. Counts what it is asked for."""
+    """A reader without a thread: `give` hands it what a socket would bring. Keeps what it is asked for."""
 
     def __init__(self, _path: Path, model: Model, paint: Callable[[], object]) -> None:
         self.lock = threading.Lock()
         self.error: Any = None
         self.model, self.paint = model, paint
-        self.asked, self.answers = 0, False
+        self.asked: list[str] = []
+        self.answers = False
         self.logged: list[str] = []
         self.running = False
 
@@ -75,8 +76,8 @@ class Feed:
     def close(self) -> None:
         self.running = False
 
-    def ask(self, rows: int = 1000) -> bool:
-        self.asked += 1
+    def ask(self, search: str = "") -> bool:
+        self.asked.append(search)
         return self.answers
 
     def log(self, level: str, message: str) -> None:

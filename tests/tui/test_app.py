@@ -90,6 +90,8 @@ def test_a_filter_while_it_is_typed() -> None:
         assert "backupqtk▏" in part(top, "foot")
         await pilot.press("backspace", "backspace", "backspace", "enter")
         assert top.order.filter == "backup" and "/backup 1 of 200" in part(top, "table")
+        # rh-pipe searches in all processes, rh-top in those that it was sent: it asks again with each letter.
+        assert "backupqtk" in feed(top).asked and feed(top).asked[-1] == "backup"
         await pilot.press("t")
         assert top.order.tree
         await pilot.press("t", "escape")

@@ -35,6 +35,15 @@ def test_the_answer_replaces_the_processes_and_adds_a_point_to_their_history(mod
     assert model.find((4003, 1000)) is None and model.find("make[4000]") is None
 
 
+def test_a_filter_keeps_the_histories_of_the_other_processes(model: Model) -> None:
+    """What matches a filter comes alone; the bound is of all that are kept."""
+    rows = processes()
+    model.take([line("processes", ts=START, total=5, filter="x", rows=rows[2:3])])
+    assert list(model.rows) == [(4003, 1000)] and set(model.histories) == {key(each) for each in rows}
+    model.take(answer(rows))
+    assert [len(model.histories[key(each)]) for each in rows] == [2, 2, 3, 2, 2]
+
+
 def test_the_table_is_sorted_by_any_field_and_unknown_values_come_last(model: Model) -> None:
     assert pids(model) == [4001, 4003, 4002, 4004, 4005]
     assert pids(model, sort="memory_bytes")[0] == 4002

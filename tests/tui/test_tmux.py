@@ -115,7 +115,7 @@ def test_keys(pipe: Callable[[], subprocess.Popen[bytes]], terminal: Callable[[i
     screen = top.wait(f"/{pid} 1 of")
     assert "while kill -0" in screen and len(screen.splitlines()) <= 24
     top.keys("Enter")
-    top.wait("cpu_percent")
+    top.wait("threads")
     top.keys("Escape")
     top.wait("TRACKED")
     top.keys("Escape")      # with the next key behind it at once, it would be Alt

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+
+pytest.importorskip("textual")
 
 from rogue_hunter.text.format import columns
 from rogue_hunter.tui import view
+from rogue_hunter.tui.app import STYLES
+from rogue_hunter.tui.columns import COLUMNS, whole
 from rogue_hunter.tui.model import Model, Order
 from tests.tools.ticks import START
 from tests.tui.feed import HOSTILE, event, processes, running
@@ -87,6 +93,27 @@ def test_a_hostile_name_is_shown_and_does_nothing(model: Model) -> None:
     assert "\\x1b[2J[red]x[/red]\\u202eevil\\nline[b" in text and HOSTILE not in text
 
 
+def test_work_of_children_is_named(model: Model) -> None:
+    """A score of 72 beside a CPU use of 1 % needs its reason; a disk's does not change."""
+    uses = next(column for column in COLUMNS if column.field == "dominant_resource")
+    made = {"score": 72, "dominant_resource": "cpu", "cpu_percent": 1.0}
+    assert uses.cell({**made, "children_cpu_percent": 80.0}) == "children" and uses.cell(made) == "cpu     "
+    assert uses.cell({**made, "children_cpu_percent": 80.0, "dominant_resource": "disk"}) == "disk    "
+    assert whole("cpu_share", 0.349) == "35 %"
+
+
+def test_pressure_says_that_it_is_waiting(model: Model) -> None:
+    """`cpu 48%` beside the busy CPUs reads like a use of them."""
+    model.tick["pressure_cpu_some_ms_per_s"] = 480.0
+    assert "wait for CPU 48%" in plain(view.head(model, 200, START)[0])
+
+
+def test_the_titles_can_be_read_on_any_palette() -> None:
+    """Black on cyan: 7 to 1 and more in the usual palettes, where white on blue has as little as 2."""
+    title = STYLES["title"]
+    assert title.color is not None and title.bgcolor is not None and (title.color.name, title.bgcolor.name) == ("black", "cyan")
+
+
 def test_more_metrics_are_further_right(model: Model) -> None:
     entries = model.entries(Order())
     first, later = view.Layout.of(entries, 80, 0), view.Layout.of(entries, 80, 5)
@@ -98,7 +125,9 @@ def test_the_view_of_one_process_has_every_metric_and_survives_its_end(model: Mo
     loop = processes()[0]
     text = "\n".join(map(plain, view.detail(model, (4001, 1000), loop, 100)))
     assert "backup.py [4001]  score 72 high" in text and "/usr/bin/python3 backup.py --all" in text
-    assert "cpu_percent" in text and "99.5 %" in text and "make[4000]" in text
+    assert re.search(r"cpu +99\.5 %", text) and "make[4000]" in text and "_per_s" not in text
+    shared = "\n".join(map(plain, view.detail(model, (4001, 1000), {**loop, "pid": 1, "cpu_share": 0.349}, 100)))
+    assert "0.349" not in shared
     model.take([b'{"type":"processes","v":1,"total":0,"rows":[]}\n'])
     assert "GONE" in plain(view.detail(model, (4001, 1000), loop, 100)[0])
 

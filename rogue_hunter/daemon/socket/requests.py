@@ -23,7 +23,8 @@ from rogue_hunter.daemon.socket.address import Peer
 from rogue_hunter.daemon.socket.server import Bucket, Handler, Reply
 from rogue_hunter.store import prune as pruning
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record, Row, Tick, record
+from rogue_hunter.stream.tick import Record, Row, Tick, matches, record
+from rogue_hunter.text.format import cut
 
 HISTORY = 120
 """Ticks whose highest score is sent to a new client: 40 s at 3 Hz, the width of a terminal's sparkline."""
@@ -177,17 +178,18 @@ def processes(last: Callable[[], Tick | None], later: Callable[[Callable[[], obj
         limit = asked["limit"]
         if not 1 <= limit <= MOST:
             raise ValueError(f"limit is not between 1 and {MOST}")
-        later(lambda: reply(_processes(last(), limit)))
+        later(lambda: reply(_processes(last(), limit, asked.get("filter"))))
 
     return handle
 
 
-def _processes(tick: Tick | None, limit: int) -> Record:
-    rows: list[Row] = [] if tick is None else nlargest(limit, tick.processes.values(), key=lambda row: (
+def _processes(tick: Tick | None, limit: int, search: str | None) -> Record:
+    every = () if tick is None else tick.processes.values()
+    rows: list[Row] = nlargest(limit, (row for row in every if search is None or matches(row, search)), key=lambda row: (
         row.get("score", 0), row.get("cpu_percent", 0.0), row.get("memory_bytes", 0)))
     return record("processes", ts=tick.row["ts"] if tick is not None and tick.row is not None else None,
-                  total=len(tick.processes) if tick is not None else 0,
-                  rows=[row if len(row.get("cmdline", "")) <= CMDLINE else {**row, "cmdline": row["cmdline"][:CMDLINE]}
+                  total=len(every), filter=search,
+                  rows=[row if len(row.get("cmdline", "")) <= CMDLINE else {**row, "cmdline": cut(row["cmdline"], CMDLINE)}
                         for row in rows])
 
 

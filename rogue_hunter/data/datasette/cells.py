@@ -12,6 +12,9 @@ TIMES = {"ts", "minute", "slice", "entry_time", "exit_time", "start_time", "end_
          "last_seen", "first_seen", "oldest_event", "updated_at", "first_ts", "audit_ts"}
 """Columns with epoch seconds."""
 
+IDENTITIES = {"boot_id", "event", "pause", "capture", "bundle", "run"}
+"""Columns with long names that only machines read: their beginning is shown, with the whole one as a tip."""
+
 
 @hookimpl
 def render_cell(value, column, table, database, datasette):
@@ -20,6 +23,8 @@ def render_cell(value, column, table, database, datasette):
         return Markup('<span style="white-space: nowrap">{}</span>').format(value)
     if column == "evidence" and isinstance(value, str):     # JSON without a space would not wrap
         return Markup("{}").format(value.replace(',"', ', "'))
+    if column in IDENTITIES and isinstance(value, str) and len(value) > 12:
+        return Markup('<span title="{}" style="white-space: nowrap">{}…</span>').format(value, value[:8])
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if column in LINKS and table not in LINKS.values():

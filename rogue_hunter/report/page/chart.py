@@ -64,6 +64,13 @@ class Timeline:
     panels: Sequence[Panel] = ()
     bars: Sequence[Bar] = field(default=())
 
+    @property
+    def marked(self) -> bool:
+        """The time in question is a part of what is drawn that no pause covers."""
+        since, until = self.asked
+        return until - since < 0.95 * (self.until - self.since) and not any(
+            begin <= since + 1 and end >= until - 1 for begin, end in self.pauses)
+
 
 def timeline(made: Timeline, width: int, prefix: str, title: str, description: str) -> Markup:
     """The chart, `width` pixels wide. `prefix` makes the ids of this drawing unique in the page."""
@@ -75,7 +82,7 @@ def timeline(made: Timeline, width: int, prefix: str, title: str, description: s
 
     floor = height - AXIS
     parts: list[object] = [tag("title", title, id=f"{prefix}-t"), tag("desc", description, id=f"{prefix}-d")]
-    if made.asked[1] - made.asked[0] < 0.95 * (made.until - made.since):
+    if made.marked:
         parts.append(_band("asked", x(made.asked[0]), x(made.asked[1]), floor))
     ticks = axis(made.since, made.until, width - LEFT - RIGHT)
     parts += [tag("line", class_="grid", x1=x(at), x2=x(at), y1=0, y2=floor) for at, _ in ticks]
@@ -86,7 +93,7 @@ def timeline(made: Timeline, width: int, prefix: str, title: str, description: s
         y += HEAD + HEIGHT
     y += 14
     if made.bars:
-        parts.append(tag("text", "Events", class_="head", x=LEFT, y=y + 12))
+        parts.append(tag("text", "Events, with their highest score", class_="head", x=LEFT, y=y + 12))
         y += HEAD
     for bar in made.bars:
         parts += _bar(bar, x, y, width)
@@ -116,7 +123,7 @@ def _panel(panel: Panel, x: Callable[[float], float], top: float, width: int) ->
         for line in panel.lines:
             parts += [tag("line", class_=f"line {line.style}", x1=at, x2=at + 18, y1=top + 20, y2=top + 20),
                       tag("text", line.name, class_="tick", x=at + 23, y=top + 24)]
-            at += 40 + len(line.name) * CHARACTER
+            at += 36 + len(line.name) * CHARACTER
     highest = max((value for line in panel.lines for _, _, value in line.points), default=None)
     if highest is not None and at + 100 < width:
         parts.append(tag("text", f"highest {panel.words(highest)}", class_="tick", x=width - RIGHT, y=top + 24,

@@ -83,7 +83,7 @@ def _facts(incident: Incident) -> Markup | None:
     state = {"found": "Cause found", "use": "Nothing was short", "nothing": "Nothing stood out"}.get(
         judged.state, "No data")
     shown = [("Verdict", state),
-             ("Short", title(first) if first is not None and first.kind != "use" else "nothing"),
+             ("What was short", title(first) if first is not None and first.kind != "use" else "nothing"),
              ("Confidence", first.confidence if first is not None else ""),
              ("Period", duration(window.until - window.since)),
              ("Pauses", f"{len(incident.pauses)}, {duration(sum(p['duration_s'] for p in incident.pauses))} in all"
@@ -109,15 +109,20 @@ def _timeline(incident: Incident) -> Markup | None:
                     sorted(bars, key=lambda b: b.start))
     about = _described(incident, rows)
     label = f"Timeline from {moment(incident.since, 0)} to {moment(incident.until, 0)}"
-    keys = [(kind, words) for kind, words, there in (
-        ("asked", "the time of this report", made.asked[1] - made.asked[0] < 0.95 * (made.until - made.since)),
-        ("paused", "the machine paused", bool(made.pauses))) if there]
-    legend = tag("p", [(tag("svg", tag("rect", class_=kind, width=12, height=12), width=12, height=12,
-                            aria_hidden="true"), words) for kind, words in keys], class_="legend") if keys else None
+    stopped = bool(made.pauses) and all(pause["cause"] == "stopped" for pause in incident.pauses)
+    legend = _legend([("asked", "the time of this report")] * made.marked + [
+        ("paused", "rh-pipe was stopped: not measured" if stopped else "the machine paused")] * bool(made.pauses))
     return tag("section", tag("h2", "Timeline"),
                tag("figure", [timeline(made, width, prefix, label, about)
                               for width, prefix in ((WIDE, "wide"), (NARROW, "narrow"))], legend),
                _as_table(rows))
+
+
+def _legend(keys: Iterable[tuple[str, str]]) -> Markup | None:
+    """What the colours of a chart mean: classes of its parts, and words."""
+    shown = [tag("span", tag("svg", tag("rect", class_=kind, width=12, height=12), width=12, height=12,
+                             aria_hidden="true"), words) for kind, words in keys]
+    return tag("p", shown, class_="legend") if shown else None
 
 
 def merged(rows: Sequence[Row], since: float, until: float) -> list[dict[str, Any]]:
@@ -194,16 +199,18 @@ def _as_table(rows: Sequence[dict[str, Any]]) -> Markup:
         ["Time", "Busy cores", "CPU wait", "Memory wait", "Disk wait", "Memory in use", "Disk"], shown, range(1, 7)))
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> Markup:
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = (),
+          style: str | None = None) -> Markup:
     """A table without its empty columns; `numbers` are the indices of columns that are aligned to the right. On a
-    narrow screen each row is a block in which every cell has its column's name."""
+    narrow screen each row is a block in which every cell has its column's name. A `style` "short" is as wide as its
+    cells, not as the page."""
     right = set(numbers)
     cells = [[escaped(cell) for cell in row] for row in rows]
     shown = [n for n in range(len(heads)) if any(row[n] for row in cells)]
     kind = ["number" if n in right else None for n in range(len(heads))]
     return tag("table", tag("thead", tag("tr", [tag("th", heads[n], scope="col", class_=kind[n]) for n in shown])),
                tag("tbody", [tag("tr", [tag("td", tag("div", row[n]), class_=kind[n], data_name=heads[n])
-                                        for n in shown]) for row in cells]))
+                                        for n in shown]) for row in cells]), class_=style)
 
 
 # -- causes ------------------------------------------------------------------------------------------------------------
@@ -213,7 +220,7 @@ def _causes(incident: Incident) -> Markup | None:
     if not judged.causes:
         return None
     head = "Likely causes" if judged.state == "found" else "What used most, none of it a problem"
-    return tag("section", tag("h2", head), [_cause(one, incident) for one in judged.causes[:CAUSES]])
+    return tag("section", tag("h2", f"{head}, 0 to 100 points"), [_cause(one, incident) for one in judged.causes[:CAUSES]])
 
 
 def _cause(one: Cause, incident: Incident) -> Markup:
@@ -223,7 +230,7 @@ def _cause(one: Cause, incident: Incident) -> Markup:
     rows = [[taker_name(taker), percent(taker.share) if taker.share > 0 else "",
              amount_words(one, taker, incident.day) if taker.amount > 0 else "",
              _spark(one, course, top), _line(taker.cmdline)] for taker, course in zip(takers, courses, strict=False)]
-    points = tag("span", f"{one.points:.0f}", class_="points", title="points, 0 to 100")
+    points = tag("span", f"{one.points:.0f}", class_="points")
     return tag("article", tag("h3", points, title(one), tag("span", one.confidence, class_="quiet")),
                tag("p", f"{cause_words(one, incident.day)}."),
                table(["Process", "Share", "What it did", "When", "Command line"], rows, (1,)) if rows else None)
@@ -272,7 +279,7 @@ def _victims(incident: Incident) -> Markup | None:
     rows = [[clip(one.name, 60), one.key[1] if one.key is not None else "",
              duration(one.waited_s) if one.waited_s > 0 else "", one.pageins or ""] for one in first.victims[:10]]
     return tag("section", tag("h2", "Processes that waited"), table(
-        ["Process", "Pid", "Waited", "Pages lost"], rows, (1, 2, 3)))
+        ["Process", "Pid", "Waited", "Pages lost"], rows, (1, 2, 3), "short"))
 
 
 def _cleared(incident: Incident) -> Markup | None:
@@ -310,7 +317,9 @@ def _stacks(incident: Incident) -> Markup | None:
                                                                 class_="line")] for stack, samples in found[:20]]
     return tag("section", tag("h2", "On the CPUs"),
                tag("figure", [flame(found, width, prefix, label)
-                              for width, prefix in ((WIDE, "wide"), (NARROW, "narrow"))]),
+                              for width, prefix in ((WIDE, "wide"), (NARROW, "narrow"))],
+                   _legend([("frame", f"program: its share of {count(total, 'sample')} is its width"),
+                            *[("frame kernel", "kernel")] * any("_[k]" in stack for stack, _ in found)])),
                tag("details", tag("summary", "The most frequent stacks as a table"),
                    table(["Share", "Process", "Stack, innermost first"], rows, (0,))))
 
@@ -319,12 +328,12 @@ def _events(incident: Incident) -> Markup | None:
     if not incident.events:
         return None
     rows = [[moment(e["entry_time"], incident.day), duration(e["duration_s"]),
-             tag("span", f"{e['peak_score']} {e.get('peak_band', '')}", class_=str(e.get("peak_band", ""))),
+             tag("span", f"{e['peak_score']} {e.get('peak_band', '')}", class_=f"whole {e.get('peak_band', '')}"),
              cause_of(e), name(e), tag("span", clip(command_line(e), LINE), class_="line")]
             for e in incident.events[:EVENTS]]
     more = len(incident.events) - EVENTS
     return tag("section", tag("h2", "Events"),
-               table(["Time", "Length", "Peak", "Used", "Process", "Command line"], rows, (1,)),
+               table(["Time", "Length", "Peak score", "Used", "Process", "Command line"], rows, (1,)),
                tag("p", f"and {more} more", class_="quiet") if more > 0 else None)
 
 

@@ -84,6 +84,9 @@ def test_processes_through_the_socket(serve: Callable[..., Served]) -> None:
     Draft202012Validator(json_schema("processes")).validate(answer)
     assert [each["pid"] for each in answer["rows"]] == [2, 3, 4] and answer["total"] == 4
     assert answer["rows"][0] == rows[0] and len(answer["rows"][2]["cmdline"]) == CMDLINE
+    assert answer["rows"][2]["cmdline"].endswith("x…") and "filter" not in answer
+    found = asked(served, b'{"type":"processes_request","v":1,"limit":1,"filter":" XXX "}')     # not among the first two
+    assert [each["pid"] for each in found["rows"]] == [4] and (found["total"], found["filter"]) == (4, " XXX ")
     for wrong in (b"0", b"10001", b"-1", b'"5"'):
         refused = asked(served, b'{"type":"processes_request","v":1,"limit":' + wrong + b"}")
         assert refused["type"] == "error" and "limit" in refused["message"]
