@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
+from rogue_hunter.host.linux import cgroups
 from rogue_hunter.reaper.process import Live
 from rogue_hunter.reaper.signals import Gone, Guard, Handle, Veto
 from rogue_hunter.rules.model import Action
 
 DONE = {"renice": "reniced", "stop": "stopped", "freeze": "frozen"}
 """Remedy -> the outcome of an action record."""
-
-CGROUPS = Path("/sys/fs/cgroup")
 
 MEMBERS_MAX = 200
 """Processes of a control group that is frozen; each is checked by the guards."""
@@ -50,6 +49,9 @@ else:
 """
 """The process that ends a stop or a freeze: the kind, a descriptor or a file, seconds."""
 
+Place = Callable[[int], tuple[Path, str] | None]
+"""(pid) -> where the tree of cgroup v2 is mounted, and the path of the process's control group in it; None without."""
+
 Keep = Callable[[str, str, float, tuple[int, ...]], None]
 """(kind, descriptor or file, seconds, descriptors to inherit). Starts it and returns once it waits. Raises Veto."""
 
@@ -73,7 +75,7 @@ def keeper(kind: str, target: str, seconds: float, fds: tuple[int, ...] = ()) ->
 
 
 def apply(action: Action, live: Live, handle: Handle, guard: Guard, protected: Callable[[int], str | None], *,
-          keep: Keep = keeper, cgroups: Path = CGROUPS) -> tuple[str, str]:
+          keep: Keep = keeper, place: Place | None = None) -> tuple[str, str]:
     """Do it; the outcome and a text. `protected(pid)` says why another process must not be touched, None if it may.
 
     Raises Veto, Gone, PermissionError.
@@ -82,7 +84,7 @@ def apply(action: Action, live: Live, handle: Handle, guard: Guard, protected: C
         return _renice(live, handle, guard, action.nice)
     if action.type == "stop":
         return _stop(handle, guard, action.seconds, keep)
-    return _freeze(live, guard, protected, action.seconds, keep, cgroups)
+    return _freeze(live, guard, protected, action.seconds, keep, place or placed)
 
 
 def _renice(live: Live, handle: Handle, guard: Guard, nice: int) -> tuple[str, str]:
@@ -119,15 +121,20 @@ def _stop(handle: Handle, guard: Guard, seconds: float, keep: Keep) -> tuple[str
 
 
 def _freeze(live: Live, guard: Guard, protected: Callable[[int], str | None], seconds: float, keep: Keep,
-            cgroups: Path) -> tuple[str, str]:
-    """Every process of the group is checked: the group of a terminal holds the shell too."""
-    name = str(live.row.get("cgroup", "")).strip("/")
-    group = cgroups / name
+            place: Place) -> tuple[str, str]:
+    """Every process of the group is checked: the group of a terminal holds the shell too. The group is the one of
+    version 2 in which the process is now; a row of rh-sample may hold that of version 1, whose path means another."""
+    root, name = place(live.pid) or (Path(), "")
+    name = name.strip("/")
+    group = root / name
     switch = group / "cgroup.freeze"
     if not name or ".." in name.split("/") or not os.access(switch, os.W_OK):
         raise Veto("refused", "its control group cannot be frozen: that needs a group of its own in cgroup v2 that "
                               "this user may write to")
-    for count, pid in enumerate(_members(group), 1):
+    members = list(_members(group))
+    if live.pid not in members:
+        raise Gone
+    for count, pid in enumerate(members, 1):
         why = protected(pid)
         if why is not None or count > MEMBERS_MAX:
             raise Veto("refused", f"process {pid} of its control group must not be frozen: {why}" if why else
@@ -136,6 +143,16 @@ def _freeze(live: Live, guard: Guard, protected: Callable[[int], str | None], se
     guard(0)
     switch.write_text("1")
     return "frozen", f"control group {name}; it continues in {seconds:g} s"
+
+
+def placed(pid: int) -> tuple[Path, str] | None:
+    """Where it is, from /proc: on a machine with both versions, version 2 is not mounted at the usual place."""
+    try:
+        root = cgroups.parse_mounts(Path("/proc/self/mountinfo").read_bytes()).get("")
+        name = cgroups.parse_cgroup(Path(f"/proc/{pid}/cgroup").read_bytes()).get("")
+    except OSError:
+        return None
+    return None if root is None or name is None else (root, name)
 
 
 def _members(group: Path) -> Iterator[int]:

@@ -347,8 +347,8 @@ def help_lines(width: int) -> list[Line]:
     title = "rh-top: the processes that make this machine pause, as rh-pipe sees them"
     lines: list[Line] = [((fill(title, width), "bold"),), _blank(width)]
     lines += [((f"  {key:<12}", "key"), (fill(text, max(0, width - 14)), "")) for key, text in KEYS]
-    notes = ("SCORE is how far a process exceeds its fair share, 0 to 100. USES is the resource it takes; children: CPU by its "
-             "children that ended.",
+    notes = ("SCORE is how far a process exceeds its fair share, 0 to 100. USES is the resource it takes, children "
+             "if that is CPU of children that ended.",
              "DELAY is the time that it waited for a CPU, in ms a second. CHILD% is the CPU of children that ended.",
              "TRACKED lists the events: processes at or above the tracking band, with their peak.",
              "Other rogue-hunter commands are dim. Everything comes from rh-pipe; for the past there is rh-report.")

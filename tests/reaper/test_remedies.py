@@ -21,12 +21,13 @@ from rogue_hunter.reaper.confirm import numbers, question
 from rogue_hunter.reaper.notify import sentence
 from rogue_hunter.reaper.process import live
 from rogue_hunter.reaper.run import reap_batch
-from rogue_hunter.reaper.signals import Pidfd, Veto
+from rogue_hunter.reaper.signals import Gone, Pidfd, Veto
 from rogue_hunter.rules.load import parse
 from rogue_hunter.rules.matcher import named
 from rogue_hunter.rules.model import Action
 from rogue_hunter.stream.tick import Tick
 from tests.reaper.fakes import NOW, FakeMachine, FakeProcess, match_of, setup
+from tests.tools import processes as waiting
 from tests.tools.ticks import key, row
 
 pytestmark = pytest.mark.waits
@@ -187,10 +188,10 @@ def group(tmp_path: Path) -> Path:
 
 
 def freeze(group: Path, protected: Callable[[int], str | None], cgroup: str = "/user.slice/app.scope") -> tuple[str, str]:
-    process = live((2000, 1), {"pid": 2000, "cgroup": cgroup}, (0,), leader=2000)
+    process = live((2000, 1), {"pid": 2000, "cgroup": "/of/version/1"}, (0,), leader=2000)
     kept: list[Any] = []
     done = remedies.apply(Action(type="freeze", seconds=9), process, None, lambda n: None, protected,  # type: ignore[arg-type]
-                          keep=lambda *words: kept.append(words), cgroups=group)
+                          keep=lambda *words: kept.append(words), place=lambda pid: (group, cgroup))
     assert kept == [("freeze", str(group / "user.slice/app.scope/cgroup.freeze"), 9.0, ())]
     return done
 
@@ -212,6 +213,56 @@ def test_a_group_with_a_protected_process_is_not_frozen(group: Path) -> None:
     with pytest.raises(Veto, match="process 2001 of its control group must not be frozen: it is a shell"):
         freeze(group, lambda pid: "it is a shell" if pid == 2001 else None)
     assert (group / "user.slice/app.scope/cgroup.freeze").read_text() == "0"
+
+
+def test_a_group_that_the_process_has_left_is_not_frozen(group: Path) -> None:
+    (group / "user.slice/app.scope/cgroup.procs").write_text("2002\n")
+    with pytest.raises(Gone):
+        freeze(group, lambda pid: None)
+    assert (group / "user.slice/app.scope/cgroup.freeze").read_text() == "0"
+
+
+def unified() -> Path | None:
+    """Where cgroup v2 is mounted, if groups can be made there."""
+    place = remedies.placed(os.getpid()) if sys.platform == "linux" else None
+    return place[0] if place is not None and os.access(place[0], os.W_OK) else None
+
+
+@LINUX
+@pytest.mark.skipif(unified() is None, reason="FREEZE NOT TRIED: no cgroup v2 in which this user may make a group")
+def test_a_real_control_group_is_frozen_and_continues(spawn: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """In the kernel's own tree, wherever it is mounted: a loop does not run while its group is frozen."""
+    place = unified()
+    assert place is not None
+    made = place / f"rogue-hunter-test-{os.getpid()}"
+    made.mkdir()
+    loop = spawn(["/bin/sh", "-c", "while :; do :; done"])
+    try:
+        (made / "cgroup.procs").write_text(str(loop.pid))
+        asked: list[int] = []
+        kept: list[Any] = []
+        process = live((loop.pid, 1), {"pid": loop.pid, "cgroup": "/"}, (0,), leader=loop.pid)
+        with contextlib.closing(Pidfd(loop.pid)) as handle:
+            done = remedies.apply(Action(type="freeze", seconds=1.0), process, handle, lambda n: None, asked.append,
+                                  keep=lambda *words: kept.append(words))
+        assert done == ("frozen", f"control group {made.name}; it continues in 1 s") and asked == [loop.pid]
+
+        def frozen() -> bool:
+            return "frozen 1" in (made / "cgroup.events").read_text().splitlines()
+
+        def used() -> int:
+            return int(Path(f"/proc/{loop.pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+        waiting.wait_for(frozen, 20)
+        remedies.keeper(*kept[0])
+        waiting.wait_for(lambda: not frozen(), 20)
+        before = used()
+        waiting.wait_for(lambda: used() > before, 20)
+    finally:
+        loop.kill()
+        loop.wait(10)
+        waiting.wait_for(lambda: not (made / "cgroup.procs").read_text(), 20)
+        made.rmdir()
 
 
 @LINUX

@@ -185,12 +185,12 @@ def processes(last: Callable[[], Tick | None], later: Callable[[Callable[[], obj
 
 def _processes(tick: Tick | None, limit: int, search: str | None) -> Record:
     every = () if tick is None else tick.processes.values()
-    rows: list[Row] = nlargest(limit, (row for row in every if search is None or matches(row, search)), key=lambda row: (
-        row.get("score", 0), row.get("cpu_percent", 0.0), row.get("memory_bytes", 0)))
+    rows: list[Row] = nlargest(limit, (row for row in every if search is None or matches(row, search)),
+                               key=lambda row: (row.get("score", 0), row.get("cpu_percent", 0.0),
+                                                row.get("memory_bytes", 0)))
     return record("processes", ts=tick.row["ts"] if tick is not None and tick.row is not None else None,
                   total=len(every), filter=search,
-                  rows=[row if len(row.get("cmdline", "")) <= CMDLINE else {**row, "cmdline": cut(row["cmdline"], CMDLINE)}
-                        for row in rows])
+                  rows=[{**row, "cmdline": cut(row["cmdline"], CMDLINE)} if "cmdline" in row else row for row in rows])
 
 
 class Pruner:

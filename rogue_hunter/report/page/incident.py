@@ -220,7 +220,8 @@ def _causes(incident: Incident) -> Markup | None:
     if not judged.causes:
         return None
     head = "Likely causes" if judged.state == "found" else "What used most, none of it a problem"
-    return tag("section", tag("h2", f"{head}, 0 to 100 points"), [_cause(one, incident) for one in judged.causes[:CAUSES]])
+    return tag("section", tag("h2", head, ", 0 to 100 points"),
+               [_cause(one, incident) for one in judged.causes[:CAUSES]])
 
 
 def _cause(one: Cause, incident: Incident) -> Markup:
