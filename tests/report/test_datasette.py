@@ -97,7 +97,7 @@ def test_the_dashboard_runs(tmp_path: Path) -> None:
         assert drawn == names and chart["title"] and chart["db"] == USUAL
         axes = chart["display"].get("encoding", {})
         assert not (axes.get("y", {}).get("title") or "").startswith("%") or axes["y"]["scale"] == {"domain": [0, 100]}
-        # Bars without a row are an empty box: without a pause, that is said.
+        # Without a pause the box is not empty.
         assert "JOIN pauses" not in chart["query"] or [tuple(row) for row in found] == [("(none in the last day)", 0)]
     reader.close()
 
