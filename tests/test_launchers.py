@@ -510,7 +510,7 @@ def test_a_warm_start_runs_two_programs_beside_the_command(checkout: Checkout) -
     report(checkout.run(checkout.sample, "--report"))
     trace = checkout.root.parent / "trace"
     calls = "trace=execve,clone,clone3,fork,vfork"
-    traced = checkout.run(strace, "-f", "-qq", "-o", trace, "-e", calls, checkout.sample, "--exit", "0")
+    traced = checkout.run(strace, "-f", "--seccomp-bpf", "-qq", "-o", trace, "-e", calls, checkout.sample, "--exit", "0")
     if "ptrace" in traced.stderr:
         pytest.skip("strace may not trace here")
     lines = trace.read_text().splitlines()

@@ -25,8 +25,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 REPO = Path(__file__).parents[2]
 USER = 1000
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
@@ -35,6 +33,8 @@ FIRST_PID = 2000
 
 def unshare() -> list[str]:
     """The command that makes the namespace. Skips the test where none can be made."""
+    import pytest       # 0.1 s of each start inside of the arena, which does without
+
     if sys.platform != "linux" or shutil.which("unshare") is None:
         pytest.skip("REAL KILLS NOT TESTED: they need Linux and unshare(1)")
     own = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
@@ -58,6 +58,8 @@ def run(scenario: Callable[..., Any], timeout_s: float = 120, **arguments: Any) 
                json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, cwd=REPO, env=environment())
     if b"NOT TESTED: " in done.stderr:
+        import pytest
+
         pytest.skip(done.stderr.decode(errors="replace").rpartition("NOT TESTED: ")[2].strip())
     if done.returncode != 0:
         raise AssertionError(f"{scenario.__name__} failed ({done.returncode}):\n{done.stderr.decode(errors='replace')}")
@@ -120,7 +122,7 @@ class Arena:
         return child
 
     def victim(self, kind: str = "obey", name: str = "victim", pid: int | None = None) -> int:
-        """obey: sleeps. ignore: does not hear SIGTERM. loop: burns. stopped: is. catch: exits by itself on SIGTERM."""
+        """obey: sleeps. ignore: does not hear SIGTERM. loop: burns. busy: burns half of a core. stopped: is. catch: exits by itself on SIGTERM."""
         child = self.fork(VICTIMS[kind], name, pid)
         if kind == "stopped":
             os.waitpid(child, os.WUNTRACED)
@@ -222,6 +224,14 @@ def _loop() -> None:
         pass
 
 
+def _busy() -> None:
+    while True:
+        until = time.thread_time() + 0.05
+        while time.thread_time() < until:
+            pass
+        time.sleep(0.05)
+
+
 def _stop() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
     _sleep()
@@ -238,7 +248,7 @@ def _headless() -> None:
     ctypes.CDLL(None).syscall(93 if os.uname().machine == "aarch64" else 60, 0)
 
 
-VICTIMS: dict[str, Callable[[], None]] = {"obey": _sleep, "ignore": _ignore, "loop": _loop, "stopped": _stop,
+VICTIMS: dict[str, Callable[[], None]] = {"obey": _sleep, "ignore": _ignore, "loop": _loop, "busy": _busy, "stopped": _stop,
                                           "catch": _catch, "headless": _headless}
 
 

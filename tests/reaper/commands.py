@@ -139,7 +139,7 @@ def incident(arena: Arena, strace: str) -> Any:
         names = {pid: name for name, pid in {**rogue, **people}.items()}
         old_enough()
         traces = {name: place.home / name for name in ("dry.trace", "real.trace")}
-        before = {name: f"{strace} -f -qq -e trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo -e signal=none "
+        before = {name: f"{strace} -f --seccomp-bpf -qq -e trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo -e signal=none "
                         f"-o {trace}" if strace else "" for name, trace in traces.items()}
         pipeline = (("sample", "-n", "2"), ("match",))
         dry = place.shell(*pipeline, ("reap", "--dry-run"), before=before["dry.trace"])
@@ -292,7 +292,7 @@ def pipe(arena: Arena, mode: str) -> Any:
     config = place.home / "config.toml"
     burner, _, _ = RULES.partition('[[rules]]\nname = "idler"')  # which matches rh-pipe by its name
     arena.as_user(lambda: config.write_text(f'[reap]\nmode = "{mode}"\n{burner}\n[notifications]\nenabled = false\n'))
-    victim = arena.victim("loop")
+    victim = arena.victim("busy")
     bystander = arena.victim(name="bystander")
     words = ("pipe", "-q", "--no-socket", "-c", str(config))
     log = place.home / ".local" / "state" / "rogue-hunter" / "rh-pipe.log"
@@ -334,7 +334,7 @@ def disarming(arena: Arena) -> Any:
         armed = wait_for(lambda: said("armed: processes that match"))
         arena.as_user(lambda: config.write_text(f'[reap]\nmode = "observe"\n{RULES}'))
         disarmed = wait_for(lambda: said("no longer armed"))
-        victim = arena.victim("loop")
+        victim = arena.victim("busy")
         matched = wait_for(lambda: said("rule burner matches"))
         time.sleep(1.0)
         return {"armed": armed, "disarmed": disarmed, "matched": matched, "victim": arena.alive(victim),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib  # noqa: F401  (loaded while this is root: a user may not be able to read root's Python)
 import importlib
 import json
 import shutil

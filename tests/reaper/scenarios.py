@@ -497,6 +497,9 @@ name = "orphaned_monitor"
 priority = "low"
 conditions = { age_seconds = 3, cpu_percent_max = 1, orphan = true, command_patterns = ["^tail -f", "^watch "] }
 """
+BUSY = "while :; do n=0; while [ $n -lt 30000 ]; do n=$((n+1)); done; sleep 0.03; done"
+"""A shell that burns about half of a core: more than enough for the rule."""
+
 INCIDENT = parse(INCIDENT_RULES.encode())
 
 
@@ -533,7 +536,7 @@ def scene(arena: Arena) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
     os.chdir(arena.dir)
     arena.dir.chmod(0o755)
     Path("notes.log").write_text("x")
-    for name, script in (("build", "while :; do :; done"), ("page", "while :; do :; done"), ("my_test.py", "read x")):
+    for name, script in (("build", BUSY), ("page", BUSY), ("my_test.py", "read x")):
         Path(name).write_text(script)
     binary = Path(f"/tmp/test_rh_{arena.dir.name[-8:]}")
     for program, copies in (("/bin/sleep", (binary, Path("cargo-nextest"))),
@@ -558,7 +561,7 @@ def _editor() -> None:
 
 def _people_and_rogues(arena: Arena, binary: str) -> tuple[dict[str, int], dict[str, int]]:
     rogue = {
-        "loop": arena.fork(_exec("/bin/sh", "-c", "while :; do :; done"), "sh"),
+        "loop": arena.fork(_exec("/bin/sh", "-c", BUSY), "sh"),
         "hung": arena.fork(_exec("cargo-nextest", "600", program="./cargo-nextest"), "x"),
         "binary": arena.fork(_exec(binary, "600"), "x"),
     }

@@ -219,7 +219,7 @@ def _straced(tmp_path: Path, dry_run: bool) -> tuple[Any, str]:
 
     out = tmp_path / "trace"
     calls = "trace=kill,tkill,tgkill,pidfd_send_signal,rt_sigqueueinfo"
-    command = ["strace", "-f", "-qq", "-e", calls, "-e", "signal=none", "-o", str(out), *unshare(), sys.executable,
+    command = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", calls, "-e", "signal=none", "-o", str(out), *unshare(), sys.executable,
                "-m", "tests.reaper.inside", "tests.reaper.scenarios", "system_calls", json.dumps({"dry_run": dry_run})]
     done = subprocess.run(command, capture_output=True, check=False, cwd=REPO, env=environment(), timeout=120)
     if done.returncode != 0:
