@@ -308,12 +308,12 @@ def lies(outcome: Outcome, truth: Outcome) -> list[str]:
 @case("calls/every call fails", "every tick is taken, no error is unhandled, nothing spins, what is missing is said, "
       "all is whole again after it")
 def every_call(bench: Bench) -> str:
-    return _every_call(bench, clocks=True, step=1 if bench.long else 2)
+    return _every_call(bench, clocks=True, step=1 if bench.long else 4)
 
 
 @case("calls/every call fails, without CPU clocks", "the same where the gates are files")
 def every_call_of_files(bench: Bench) -> str:
-    return _every_call(bench, clocks=False, step=1 if bench.long else 4)
+    return _every_call(bench, clocks=False, step=1 if bench.long else 8)
 
 
 def _every_call(bench: Bench, clocks: bool, step: int) -> str:

@@ -33,7 +33,7 @@ FIRST_PID = 2000
 
 def unshare() -> list[str]:
     """The command that makes the namespace. Skips the test where none can be made."""
-    import pytest       # 0.1 s of each start inside of the arena, which does without
+    import pytest  # 0.1 s of each start inside of the arena, which does without
 
     if sys.platform != "linux" or shutil.which("unshare") is None:
         pytest.skip("REAL KILLS NOT TESTED: they need Linux and unshare(1)")
