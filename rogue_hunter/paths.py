@@ -68,6 +68,16 @@ def runtime_dir() -> Path:
     return Path(value) / NAME if value.startswith("/") else state_dir() / "run"
 
 
+SYSTEM_DATABASE = Path("/var/lib/rogue-hunter/rogue-hunter.db")
+SYSTEM_SOCKET = Path("/run/rogue-hunter/rh-pipe.sock")
+"""Where the service of the whole system (rh-service install --system) keeps them; root may read them."""
+
+
+def own_or_system(own: Path, system: Path) -> Path:
+    """The user's file, unless there is none and that of the system's service is accessible."""
+    return system if not os.path.lexists(own) and os.access(system, os.R_OK | os.W_OK) else own
+
+
 def private_dir(path: Path) -> Path:
     """Make `path` and what is missing above it with mode 0700, and see that it is ours alone.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter import paths
-from rogue_hunter.paths import PathError, private_dir
+from rogue_hunter.paths import PathError, own_or_system, private_dir
 
 PLACES: list[tuple[Callable[[], Path], str, str]] = [
     (paths.config_dir, "XDG_CONFIG_HOME", ".config/rogue-hunter"),
@@ -149,3 +149,13 @@ def test_place_where_nothing_can_be_made() -> None:
     """An error of the system becomes one line that names the place."""
     with pytest.raises(PathError, match=r"^/proc/rogue-hunter/x: "):
         private_dir(Path("/proc/rogue-hunter/x"))
+
+
+def test_the_history_of_the_system_is_read_where_the_user_has_none(tmp_path: Path) -> None:
+    """Root without an rh-pipe of its own asks the service's."""
+    own, system = tmp_path / "own", tmp_path / "system"
+    assert own_or_system(own, system) == own
+    system.touch()
+    assert own_or_system(own, system) == system
+    own.symlink_to(tmp_path / "nowhere")
+    assert own_or_system(own, system) == own

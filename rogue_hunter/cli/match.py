@@ -157,7 +157,7 @@ def backtest_(db: Path | None, since: float, until: float | None, form: str | No
     until = time.time() if until is None else until
     if since > until:
         raise run.Failure("--since is later than --until", run.USAGE)
-    path = options.database_path(db, config, make=False)
+    path = options.database_path(db, config)
     try:
         with closing(open_reader(path)) as connection:
             fired = backtest(rules, history(connection, since, until))

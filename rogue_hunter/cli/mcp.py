@@ -37,11 +37,11 @@ def command(db: Path | None, config: Config) -> int:
     if os.isatty(0):
         raise run.Failure("speaks the Model Context Protocol on standard input: name it in the configuration of an "
                           "agent", run.USAGE)
-    database = options.database_path(db, config, make=False)
+    database = options.database_path(db, config, system=True)
 
     def show(needed: bool, view: Callable[[Source], Answer]) -> Answer:
         with source(database, time.time(), config, needed=needed) as found:
-            return view(found if needed else with_live_state(found, config))
+            return view(found if needed else with_live_state(found))
 
     try:
         made = server(Answers(show, partial(live_slices, database, config)))

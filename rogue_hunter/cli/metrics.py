@@ -93,7 +93,7 @@ def command(port: int | None, path: str, textfile: Path | None, every: float, da
         raise run.Failure("prometheus-client is not installed; in the checkout: pip install '.[metrics]'",
                              run.UNAVAILABLE) from None
     if db is not None or not _piped():
-        return _of_database(options.database_path(db, config, make=False), port, path, textfile)
+        return _of_database(options.database_path(db, config, system=True), port, path, textfile)
     ticks, finish = run.read_ticks("rh-metrics")
     server = _serving(metrics, port, path)
     try:

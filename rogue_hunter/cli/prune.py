@@ -65,7 +65,7 @@ def command(older_than: float | None, max_size: int | None, yes: bool, dry_run: 
         return run.OK
     age = config.retention.days * 86400 if older_than is None else older_than
     limit = config.retention.max_size_mb * 1_000_000 if max_size is None else max_size
-    database = options.database_path(db, config, make=False)
+    database = options.database_path(db, config)
     now = time.time()
     before = pruning.files_size(database)
     fine_before = now - 3600 * config.retention.slice_hours

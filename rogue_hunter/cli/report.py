@@ -280,7 +280,7 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
         raise run.Failure(f"--since ({moment(period.since, 0)}) is later than --until ({moment(period.until, 0)})",
                           run.USAGE)
     form = run.output_form(form or ("table" if part == "oneline" or view.file else view.form))
-    database = options.database_path(db, config, make=False)
+    database = options.database_path(db, config, system=True)
     asked = Asked(period, limit, which, form == "table" and template is None, at, by, part or "", exit_code,
                   live=partial(live_slices, database, config), pause=pause_id or "", event=event_id or "",
                   capture=capture_id or "", recorded=partial(_recorded, reports))
@@ -343,7 +343,7 @@ def _answer(view: View, asked: Asked, database: Path, now: float, config: Config
     if view.database == "unused":
         return answer(Source(database, now, config), asked)
     with source(database, now, config, needed=view.database == "needed") as found:
-        return answer(with_live_state(found, config) if view.database == "optional" else found, asked)
+        return answer(with_live_state(found) if view.database == "optional" else found, asked)
 
 
 @run.group("rh-report", """

@@ -110,7 +110,7 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
         _say(_sudoers(config).install())
         _say(_tailspin().install())
     if service.kind == "systemd" and manager.kind == "system":
-        run.say("its history is in /var/lib/rogue-hunter: sudo rh-report --db /var/lib/rogue-hunter/rogue-hunter.db")
+        run.say(f"its history is in {paths.SYSTEM_DATABASE.parent}: sudo rh-report")
     elif service.kind == "systemd":
         run.say("it stops at logout; to keep it: loginctl enable-linger")
     return run.OK

@@ -45,14 +45,14 @@ def command(count: int | None, types: tuple[str, ...], start: float | None, form
 
     Waits while rh-pipe is not running, and reconnects when it starts.
     """
-    from rogue_hunter.daemon.socket.address import socket_path
+    from rogue_hunter.daemon.socket.address import client_path
     from rogue_hunter.daemon.socket.client import Output, Quit, follow
 
-    path = socket_path(config.socket.path, socket)
+    path = client_path(config.socket.path, socket)
     # Of chosen types a terminal gets a line each, not the picture.
     table = form == "table" or (form is None and not types and os.isatty(1))
     out = run.output()
-    before = [] if start is None else _stored(start, options.database_path(db, config, make=False))
+    before = [] if start is None else _stored(start, options.database_path(db, config, system=True))
     keys = 0 if table and _full_screen() and os.isatty(0) else None
     batches = follow(path, Output(None if os.isatty(1) else 1, keys).wait, _silent if table else run.say, not no_wait)
     if not table:

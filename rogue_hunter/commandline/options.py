@@ -133,9 +133,10 @@ def db_option(doc: str = "Database file (default: store.path if set, else the us
     return click.option("-d", "--db", type=click.Path(path_type=Path), metavar="FILE", help=doc)
 
 
-def database_path(db: Path | None, config: Config, *, make: bool) -> Path:
-    """The database: --db, else the configured one, else the user's; `make` makes the user's directory."""
-    from rogue_hunter.paths import database, private_dir
+def database_path(db: Path | None, config: Config, *, make: bool = False, system: bool = False) -> Path:
+    """The database: --db, else the configured one, else the user's; `make` makes the user's directory. With `system`,
+    for commands that only read, it is that of the service of the whole system where the user has none."""
+    from rogue_hunter.paths import SYSTEM_DATABASE, database, own_or_system, private_dir
 
     if db is not None:
         return db
@@ -144,7 +145,7 @@ def database_path(db: Path | None, config: Config, *, make: bool) -> Path:
     path = database()
     if make:
         private_dir(path.parent)
-    return path
+    return own_or_system(path, SYSTEM_DATABASE) if system else path
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only

@@ -52,10 +52,10 @@ def told(socket: Path, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, An
 
 @pytest.fixture
 def status(clean_env: Mapping[str, str], tmp_path: Path) -> Status:
-    """Exit code and record of `rh-report status --exit-code`."""
+    """Exit code and record of `rh-report status --exit-code`, which finds the socket in the database."""
     def ask() -> tuple[int, dict[str, Any]]:
         done = subprocess.run([sys.executable, "-P", "-m", "rogue_hunter", "report", "status", "--exit-code", "--json",
-                               "--db", str(tmp_path / "x.db"), "-c", str(tmp_path / "c.toml")], env=dict(clean_env),
+                               "--db", str(tmp_path / "x.db")], env=dict(clean_env),
                               capture_output=True, check=False, timeout=60)
         return done.returncode, json.loads(done.stdout)
 

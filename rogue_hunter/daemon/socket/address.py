@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rogue_hunter.files import Lock, Locked, lock
-from rogue_hunter.paths import private_dir, runtime_dir
+from rogue_hunter.paths import SYSTEM_SOCKET, own_or_system, private_dir, runtime_dir
 from rogue_hunter.text.errors import UNAVAILABLE, RogueHunterError
 
 SOL_LOCAL, LOCAL_PEERCRED, LOCAL_PEERPID = 0, 1, 2
@@ -87,6 +87,13 @@ def socket_path(configured: str = "", given: Path | None = None) -> Path:
     if configured:
         return Path(configured).expanduser().absolute()
     return runtime_dir() / NAME
+
+
+def client_path(configured: str = "", given: Path | None = None) -> Path:
+    """The socket to connect to: as `socket_path`, but that of the system's service where the user has none.
+    Raises PathError without a home."""
+    path = socket_path(configured, given)
+    return path if configured or given is not None else own_or_system(path, SYSTEM_SOCKET)
 
 
 def check_length(path: Path) -> None:

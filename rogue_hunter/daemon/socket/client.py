@@ -20,7 +20,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.daemon.socket.address import Peer, SocketError, check_length, peer_of, socket_path
 from rogue_hunter.host.platform import suspended
 from rogue_hunter.paths import PathError
-from rogue_hunter.report.database import Source, holder
+from rogue_hunter.report.database import Source, source
 from rogue_hunter.report.history import pauses
 from rogue_hunter.report.queries import Period
 from rogue_hunter.schema.events import EVENT
@@ -131,19 +131,25 @@ LIVE_S = 2.0
 """How long rh-pipe has to answer with its slices; it does so between two ticks, in some 10 ms."""
 
 
+def serves(found: Source) -> Path:
+    """The socket of the rh-pipe that writes to this database: it may be that of the service of the whole system. Where
+    none is known, the configured one. Raises PathError."""
+    return socket_path(found.state.get("socket_path") or found.config.socket.path)
+
+
 def live_slices(database: Path, config: Config) -> list[dict[str, Any]]:
     """The slices in the memory of the rh-pipe that writes to this database; none if there is no answer."""
-    if not holder(database).held:
-        return []
     try:
-        found: list[dict[str, Any]] = ask(socket_path(config.socket.path), record("slices_request"), "slices",
-                                          LIVE_S)["records"]
-    except SocketError:
+        with source(database, time.time(), config, needed=False) as found:
+            if not found.holder.held:
+                return []
+            answer: list[dict[str, Any]] = ask(serves(found), record("slices_request"), "slices", LIVE_S)["records"]
+    except (SocketError, DatabaseError, PathError):
         return []
-    return found
+    return answer
 
 
-def with_live_state(found: Source, config: Config) -> Source:
+def with_live_state(found: Source) -> Source:
     """The source with the live state of the rh-pipe that holds the database: what it wrote may be 10 s old, and it
     cannot write that it cannot write. Unchanged if it serves no socket."""
     pid = found.holder.pid
@@ -153,7 +159,7 @@ def with_live_state(found: Source, config: Config) -> Source:
     if halted is not None:
         return replace(found, silent=f"rh-pipe does not run: {halted}")
     try:
-        live = greeting(socket_path(config.socket.path))
+        live = greeting(serves(found))
     except Silent:
         return replace(found, silent="rh-pipe does not answer on its socket")
     except (SocketError, PathError):
@@ -169,7 +175,9 @@ def prune_through_pipe(database: Path, age_s: float, max_bytes: int, config: Con
     request = record("prune_request", older_than_s=age_s, max_bytes=max_bytes,
                      database=os.fsencode(os.path.realpath(database)).decode("utf-8", "backslashreplace"))
     try:
-        answer: Record = ask(socket_path(config.socket.path), request, "prune")
+        with source(database, time.time(), config, needed=False) as found:
+            place = serves(found)
+        answer: Record = ask(place, request, "prune")
     except SocketError as error:
         raise DatabaseError(f"{refused}, which cannot be asked to prune it: {error}", refused.code) from None
     return answer
