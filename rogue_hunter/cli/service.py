@@ -111,9 +111,19 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
         _say(_tailspin().install())
     if service.kind == "systemd" and manager.kind == "system":
         run.say(f"its history is in {paths.SYSTEM_DATABASE.parent}: sudo rh-report")
-    elif service.kind == "systemd":
+    elif service.kind == "systemd" and not _lingers():
         run.say("it stops at logout; to keep it: loginctl enable-linger")
     return run.OK
+
+
+def _lingers(folder: Path = Path("/var/lib/systemd/linger")) -> bool:
+    """True if the services of this user keep running after logout, loginctl(1); False if that cannot be read."""
+    import pwd
+
+    try:
+        return (folder / pwd.getpwuid(os.geteuid()).pw_name).exists()
+    except (KeyError, OSError):
+        return False
 
 
 @command.command("uninstall")

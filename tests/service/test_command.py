@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import plistlib
+import pwd
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from rogue_hunter.cli import service
 from rogue_hunter.service.launchd import LABEL
 
 
@@ -70,3 +72,10 @@ def test_logs_are_records_in_a_pipe(rh: Callable[..., subprocess.CompletedProces
     log.write_text("".join(json.dumps(e) + "\n" for e in entries))
     done = rh("service", "logs", "-n", "5", HOME=str(tmp_path))
     assert [json.loads(line)["message"] for line in done.stdout.splitlines()] == ["25", "26", "27", "28", "29"]
+
+
+def test_whether_a_user_lingers(tmp_path: Path) -> None:
+    """It is a file with the user's name."""
+    assert not service._lingers(tmp_path)
+    (tmp_path / pwd.getpwuid(os.geteuid()).pw_name).touch()
+    assert service._lingers(tmp_path)
