@@ -36,9 +36,6 @@ from rogue_hunter.store.tables import (
     quoted,
 )
 
-VERSION = 11
-"""Number of steps: the user_version of a file that has them all."""
-
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Apply the missing steps; an empty file needs no sqlite_utils. The connection is in autocommit mode. Raises
@@ -145,6 +142,9 @@ STEPS: dict[str, Callable[[sqlite3.Connection], None]] = {
     "m012_standing": lambda connection: _complete(connection, *SLICES),
 }
 """In order. A step that a released version has applied somewhere is never changed."""
+
+VERSION = len(STEPS)
+"""The user_version of a file that has them all."""
 
 _SET = "rogue_hunter"
 _APPLIED = (

@@ -13,7 +13,7 @@ from rogue_hunter.schema.sampling import METRICS
 from rogue_hunter.stream.tick import Row, shown_name
 from rogue_hunter.text.format import clip, columns, duration, size, sparkline, visible
 from rogue_hunter.tui.columns import Column, fill, known, whole
-from rogue_hunter.tui.model import Entry, Model, Order
+from rogue_hunter.tui.model import TIME, Entry, Model, Order
 
 Piece = tuple[str, str]
 """Text without control characters, and the name of its style: a band, bold, dim, title, cursor, pause or key."""
@@ -236,8 +236,10 @@ def panels(model: Model, width: int, height: int, now: float) -> list[Line]:
 
 def _log(model: Model, width: int, height: int) -> list[Line]:
     lines: list[Line] = [((fill("ACTIVITY", width), "title"),)]
-    last = list(model.log)[-(height - 1):] if height > 1 else []
-    lines += [((fill(text, width), band),) for band, text in last]
+    if height > 1:
+        last = [(band, part) for band, text in list(model.log)[1 - height:] for part in textwrap.wrap(
+            text, max(width, 2 * TIME), subsequent_indent=" " * TIME)]     # the end of a refusal is its reason
+        lines += [((fill(text, width), band),) for band, text in last[1 - height:]]
     return _padded(lines, width, height)
 
 

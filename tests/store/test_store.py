@@ -372,6 +372,18 @@ def test_migration_apart(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held.close()
 
 
+def test_a_file_of_the_version_before_is_completed(db: Path) -> None:
+    """Its number of steps is lower, so that the missing ones are applied: waits had no column `standing`."""
+    open_writer(db)[0].close()
+    with closing(sqlite3.connect(db, isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE waits DROP COLUMN standing")
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name >= 'm012'")
+        connection.execute("PRAGMA user_version = 11")
+    open_writer(db)[0].close()
+    assert "standing" in [row[1] for row in rows(db, "PRAGMA table_info(waits)")]
+    assert rows(db, "SELECT count(*) FROM _sqlite_migrations") == rows(db, "PRAGMA user_version") == [(VERSION,)]
+
+
 def test_migration_that_fails_leaves_nothing(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A migration that fails at its Nth statement leaves the file as it was, for every N."""
     from rogue_hunter.store import migrations

@@ -93,6 +93,14 @@ def test_a_hostile_name_is_shown_and_does_nothing(model: Model) -> None:
     assert "\\x1b[2J[red]x[/red]\\u202eevil\\nline[b" in text and HOSTILE not in text
 
 
+def test_what_happened_is_wrapped(model: Model) -> None:
+    """The reason of a refusal is at its end; the last lines are those that are shown."""
+    model.note("high", "sh [8843] not killed: one of its user ids is root's, and it is a session leader")
+    lines = [plain(line).split("│")[0].rstrip() for line in view.panels(model, 80, 6, START)]
+    assert lines[-1].strip().endswith("session leader") and lines[-1].startswith("         ")
+    assert "sh [8843] not killed: one of its" in lines[-2] and len(lines) == 6
+
+
 def test_work_of_children_is_named(model: Model) -> None:
     """A score of 72 beside a CPU use of 1 % needs its reason; a disk's does not change."""
     uses = next(column for column in COLUMNS if column.field == "dominant_resource")
