@@ -19,6 +19,7 @@ from rogue_hunter.commandline import options, run
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
     from rogue_hunter.daemon.log import Log
+    from rogue_hunter.stream.tick import Tick
 
 
 class Countdown:
@@ -79,7 +80,8 @@ Examples:
 @options.hz_option
 @click.option("--for", "seconds", type=options.Seconds(), metavar="TIME", help="Stop after this time (90s, 1h30m, 2d).")
 @options.db_option()
-@click.option("--tee", is_flag=True, help="Print every tick as NDJSON as well.")
+@click.option("--tee", is_flag=True, help="Print every tick as well: a table on a terminal, records in a pipe.")
+@click.option("--ndjson", is_flag=True, help="With --tee: print records even on a terminal.")
 @click.option("--report", is_flag=True, help="At the end, print the summary of rh-report for this run.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors on standard error.")
 @click.option("--socket", type=click.Path(path_type=Path), metavar="FILE",
@@ -87,8 +89,8 @@ Examples:
 @click.option("--no-socket", is_flag=True, help="Serve no socket.")
 @options.host_options
 @options.config_file_option("Configuration file (default: the user's, if there is one). Read again when it changes.")
-def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool, report: bool, quiet: bool,
-            socket: Path | None, no_socket: bool, proc_root: Path, libproc: str | None,
+def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool, ndjson: bool, report: bool,
+            quiet: bool, socket: Path | None, no_socket: bool, proc_root: Path, libproc: str | None,
             config_file: Path | None) -> int:
     """Sample, score and track every process at 3 Hz, evaluate the rules, and write what happens to the database.
 
@@ -111,6 +113,8 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
 
     if tee and report:
         raise run.Failure("--tee and --report both want standard output; choose one", run.USAGE)
+    if ndjson and not tee:
+        raise run.Failure("--ndjson needs --tee", run.USAGE)
     if socket and no_socket:
         raise run.Failure("--socket and --no-socket exclude each other", run.USAGE)
     config = load(config_file, paths.config_file())
@@ -148,7 +152,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
                 return loop.sleep(left)
 
             pipe.run(config, host, database, hz=hz, seconds=seconds,
-                     write=run.write_output if tee else None, sleep=sleep,
+                     write=run.write_output if tee else None, encode=None if ndjson else _for_people(), sleep=sleep,
                      warn=lambda message: say("warning", message),
                      evidence=(Limits(), Waits()) if here_and_now else (), captures=captures,
                      recorder=FlightRecorder(config.recorder, lambda message: say("info", message))
@@ -171,6 +175,16 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
 
         print_summary(database, began, time.time())
     return run.OK
+
+
+def _for_people() -> Callable[[Tick], bytes] | None:
+    """What makes text of a tick for the terminal on standard output; None if there is none."""
+    if run.stream_form(None) == "ndjson":
+        return None
+    from rogue_hunter.report.record_text import Texts
+    from rogue_hunter.report.render import style
+
+    return Texts(style(sys.stdout, time.time())).utf8
 
 
 def _print(message: str) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 from rogue_hunter.config.options import Config
 from rogue_hunter.daemon.rules_stage import RuleStages
 from rogue_hunter.daemon.services import Running, Services, Start
-from rogue_hunter.daemon.socket.server import line_of
 from rogue_hunter.host.protocol import Host
 from rogue_hunter.recorder.stage import FlightRecorder
 from rogue_hunter.report.live_verdict import pause_culprits
@@ -26,7 +25,7 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.clock import Clock, Rate
 from rogue_hunter.stream.clock import sleep as plain_sleep
 from rogue_hunter.stream.pipeline import Pipeline, Stage
-from rogue_hunter.stream.tick import Record, Tick
+from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.tracking.events import Open, Track
 from rogue_hunter.tracking.minutes import History
 from rogue_hunter.tracking.pauses import Pauses
@@ -45,12 +44,14 @@ class Tee:
     """A stage that hands every tick to a writer thread. A tick for which there is no room is dropped and counted, and a
     `dropped` record takes its place, as for a slow client of the socket. After an error nothing more is written."""
 
-    def __init__(self, write: Callable[[bytes], object], warn: Callable[[str], object]) -> None:
-        """`write` writes all of its bytes and may block; `warn` takes a line for people."""
+    def __init__(self, write: Callable[[bytes], object], warn: Callable[[str], object],
+                 encode: Callable[[Tick], bytes] | None = None) -> None:
+        """`write` writes all of its bytes and may block; `warn` takes a line for people. `encode` makes the bytes of a
+        tick, in the thread of the beat; without one they are records."""
         self._write = write
         self._warn = warn
         self._worker: Worker[bytes, int] = Worker("rh-tee", self._written, limit=QUEUE_TICKS)
-        self._encode = wire.Encoder().tick
+        self._encode = encode or wire.Encoder().tick
         self._waiting = 0
         self._open = True
         self._gap = 0
@@ -72,7 +73,7 @@ class Tee:
         if not data:
             return tick
         if self._gap:
-            data = line_of("dropped", ticks=self._gap, total=self.dropped) + data
+            data = self._encode(Tick(records=[record("dropped", ticks=self._gap, total=self.dropped)])) + data
         if self._worker.submit(data):
             self._waiting += len(data)
             self._gap = 0
@@ -136,14 +137,16 @@ def stages(config: Config, writer: Writer, restored: Iterable[Open], history: Hi
 
 
 def run(config: Config, host: Host, database: Path, *, hz: float | None = None, seconds: float | None = None,
-        write: Callable[[bytes], object] | None = None, sleep: Callable[[float], bool] | None = None,
+        write: Callable[[bytes], object] | None = None, encode: Callable[[Tick], bytes] | None = None,
+        sleep: Callable[[float], bool] | None = None,
         clock: Clock | None = None, warn: Callable[[str], None], evidence: Iterable[Stage] = (),
         captures: Stage | None = None, recorder: FlightRecorder | None = None, rules: RuleStages | None = None,
         start: Start | None = None) -> int:
     """Sample, score, track and store until `seconds` have passed or `sleep` says stop; returns the number of ticks.
 
     `evidence` are stages that read more of this machine than the host does: limits that bind, waits without use.
-    `hz` takes the place of the configured rate. `write` gets every tick as NDJSON, on a thread of its own. `start` is
+    `hz` takes the place of the configured rate. `write` gets every tick as NDJSON, or as
+    `encode` makes it, on a thread of its own. `start` is
     entered when the database is ours. Raises DatabaseError, HostError, what `start` raises.
     """
     rate = Rate(hz or config.system.hz)
@@ -165,7 +168,7 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
             running = Running(writer, opener.now, rate, configure, history.slicer.recent)
             with start(running) if start else nullcontext(Services()) as services:
                 pipeline = stages(config, writer, writer.open_events(), history, evidence, captures, recorder,
-                                  rules or RuleStages(), services, Tee(write, warn) if write is not None else None)
+                                  rules or RuleStages(), services, Tee(write, warn, encode) if write else None)
                 facts = {"pid": os.getpid(), "started_at": now(), "stopped_at": None, **services.facts}
 
                 def state() -> dict[str, Any]:

@@ -192,19 +192,37 @@ def _terms(terms: Iterable[Mapping[str, Any]]) -> str:
                      for one in terms if isinstance(one, dict) and one.get("points")) or "no points"
 
 
-def texts(ticks: Iterable[Tick], look: Style, keep: Callable[[Record], bool] | None = None) -> Iterator[str]:
+class Texts:
     """Ticks as text: their records as lines, at once; and without `keep` the processes, every EVERY_S by the clock of
-    the ticks, and those of the last tick. `keep` selects records."""
-    due, held = 0.0, None
-    for tick in ticks:
-        lines = [text for each in tick.records if (keep is None or keep(each)) and (text := line(each))]
-        made = "".join(f"{wrapped(text, look.width)}\n" for text in lines)
-        if tick.row is not None and keep is None:
-            held = tick
-            if tick.row["ts"] >= due:
-                due, held = tick.row["ts"] + 0.95 * EVERY_S, None
-                made += block(tick, look)
-        if made:
-            yield made
-    if held is not None:
-        yield block(held, look)
+    the ticks. `keep` selects records."""
+
+    def __init__(self, look: Style, keep: Callable[[Record], bool] | None = None) -> None:
+        self._look, self._keep = look, keep
+        self._due = 0.0
+        self._held: Tick | None = None
+
+    def __call__(self, tick: Tick) -> str:
+        """The text of a tick, or nothing."""
+        made = "".join(f"{wrapped(text, self._look.width)}\n" for each in tick.records
+                       if (self._keep is None or self._keep(each)) and (text := line(each)))
+        if tick.row is not None and self._keep is None:
+            self._held = tick
+            if tick.row["ts"] >= self._due:
+                self._due, self._held = tick.row["ts"] + 0.95 * EVERY_S, None
+                made += block(tick, self._look)
+        return made
+
+    def utf8(self, tick: Tick) -> bytes:
+        """The text of a tick as bytes."""
+        return self(tick).encode("utf-8", "backslashreplace")
+
+    def end(self) -> str:
+        """The processes of the last tick, if they were not yet printed."""
+        return block(self._held, self._look) if self._held is not None else ""
+
+
+def texts(ticks: Iterable[Tick], look: Style, keep: Callable[[Record], bool] | None = None) -> Iterator[str]:
+    """The texts of ticks, as they come."""
+    text = Texts(look, keep)
+    yield from filter(None, map(text, ticks))
+    yield from filter(None, [text.end()])

@@ -68,6 +68,13 @@ def test_a_sample_is_a_table(shown: Shown) -> None:
     assert code == 0 and [json.loads(line)["type"] for line in text.splitlines()] == ["process"] * 3 + ["tick"]
 
 
+def test_the_output_of_rh_pipe_is_a_table(shown: Shown, tmp_path: Path) -> None:
+    args = ("pipe", "-q", "--for", "0.5s", "--tee", "--no-socket", "--db", str(tmp_path / "x.db"))
+    code, text = shown(*args)
+    assert code == 0 and "CPUs busy" in text and "COMMAND" in text and "{" not in text
+    assert {json.loads(line)["type"] for line in shown(*args, "--ndjson")[1].splitlines()} >= {"process", "tick"}
+
+
 @pytest.mark.parametrize("args", [("score",), ("track",), ("match", "--no-project"), ("forensics",)])
 def test_a_filter_prints_text_on_a_terminal(shown: Shown, args: tuple[str, ...]) -> None:
     code, text = shown(*args, stdin=scored(*[76] * 20))

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from rogue_hunter.daemon.pipe import QUEUE_BYTES, QUEUE_TICKS, Tee
+from rogue_hunter.report.record_text import Texts
+from rogue_hunter.report.render import Style
 from rogue_hunter.store.database import open_reader
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Tick
@@ -79,6 +81,20 @@ def test_reader_that_stops_costs_ticks_and_no_time() -> None:
     kept = QUEUE_TICKS + 50 - dropped
     assert got == [*(("tick", n) for n in range(kept)), ("dropped", dropped), ("tick", 1000)]
     assert stage.state() == {"tee": {"dropped_ticks": dropped, "open": True}}
+
+
+def test_a_gap_is_printed_in_the_form_of_the_output() -> None:
+    """Text for people holds no record, and has how many ticks are missing."""
+    reader = Reader()
+    stage = Tee(reader.write, lambda message: None, Texts(Style(80, False, 0)).utf8)
+    for n in range(QUEUE_TICKS + 30):
+        stage(tick(3 * n))      # a table each second
+    reader.go.set()
+    assert stage._worker.wait(60)
+    stage(tick(3 * QUEUE_TICKS + 90))
+    stage.close()
+    shown = reader.data.decode()
+    assert "{" not in shown and "CPU%" in shown and stage.dropped and f"{stage.dropped} ticks" in shown
 
 
 def test_bytes_that_wait_are_bounded() -> None:
