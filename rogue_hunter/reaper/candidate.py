@@ -33,6 +33,9 @@ PID_MAX = 1 << 22
 FRESH_S = 1.0
 """CPU time is counted in ticks of 10 ms: over less than a second, a rate computed from it is too coarse."""
 
+CLOCK_SET_S = 1.0
+"""Ages are exact to less than that: with a larger difference the wall clock was set."""
+
 SAMPLES = 20
 """Readings before the match that a bundle carries, if they are available."""
 
@@ -258,8 +261,11 @@ def still_matches(match: Record, live: Live, rule: Rule | None, patterns: Patter
 
 
 def cpu_percent(match: Record, live: Live, now: float) -> float | None:
-    """CPU use since the match, if that is at least a second ago; else the match's own value. None if unknown."""
+    """CPU use since the match, if that is at least a second ago; else the match's own value. None if unknown. Where the
+    wall clock was set, the time since is by how much the process has aged."""
     before, after, elapsed = match.get("cpu_seconds_total"), live.row.get("cpu_seconds_total"), now - match["ts"]
+    if "age_s" in match and abs(aged := live.age_s - match["age_s"] - elapsed) > CLOCK_SET_S:
+        elapsed += aged
     if before is not None and after is not None and elapsed >= FRESH_S and after >= before:
         return float(round(100 * (after - before) / elapsed, 2))
     reported = match.get("cpu_percent")

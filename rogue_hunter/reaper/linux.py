@@ -72,8 +72,9 @@ class LinuxMachine:
             row["tty"] = tty
         with contextlib.suppress(KeyError, OverflowError):
             row["user"] = pwd.getpwuid(uids[1]).pw_name
-        row.update(describe(self._root, key, kernel)[0])
-        return live(key, row, uids, leader=leader, session=session, kernel_thread=kernel,
+        argv: list[str] = []
+        row.update(describe(self._root, key, kernel, argv)[0])
+        return live(key, row, uids, argv, leader=leader, session=session, kernel_thread=kernel,
                     age_s=max(0.0, self._boottime() - stat.start / HZ))
 
     def me(self) -> Me:

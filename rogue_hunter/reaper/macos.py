@@ -154,9 +154,11 @@ class DarwinMachine:
         if path is not None:
             row["exe"] = text(path)
         arguments, _ = process_arguments(self._library, pid, ctypes.create_string_buffer(4 * LIMIT))
+        argv: list[str] = []
         if arguments is not None:
             with contextlib.suppress(ValueError):
-                row["cmdline"] = redact(decode_arguments(arguments))
+                argv = decode_arguments(arguments)
+                row["cmdline"] = redact(argv)
         if info.e_tdev != 0xFFFFFFFF:
             row["tty"] = device_name(self._library, info.e_tdev) or f"device {info.e_tdev:#x}"
         with contextlib.suppress(KeyError, OverflowError):
@@ -166,7 +168,7 @@ class DarwinMachine:
             usage = decode_rusage(used, self._rusage.version)
             row["cpu_seconds_total"] = round(usage.cpu_ticks * self._tick_s, 6)
             row["memory_bytes"] = usage.memory_bytes
-        return live((pid, start), row, (info.pbi_ruid, info.pbi_uid, info.pbi_svuid), leader=pid,
+        return live((pid, start), row, (info.pbi_ruid, info.pbi_uid, info.pbi_svuid), argv, leader=pid,
                     session=self._session(pid), kernel_thread=pid == 0, age_s=max(0.0, time.time() - start / 1e6))
 
     def _session(self, pid: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -86,9 +87,11 @@ class Machine(Protocol):
         ...
 
 
-def live(key: Key, row: Row, uids: tuple[int, ...], **more: object) -> Live:
-    """A Live with the names of `row`."""
-    return Live(key, row, uids, program=program_of(row), **more)  # type: ignore[arg-type]
+def live(key: Key, row: Row, uids: tuple[int, ...], argv: Sequence[str] = (), **more: object) -> Live:
+    """A Live with the names of `row`. Rules see the arguments as they are (`argv`): what protects a process may lie
+    under the masks that cover secrets in a row."""
+    seen = {**row, "cmdline": " ".join(argv)} if argv and "cmdline" in row else row
+    return Live(key, row, uids, program=program_of(seen), **more)  # type: ignore[arg-type]
 
 
 def my_uids() -> tuple[int, ...]:

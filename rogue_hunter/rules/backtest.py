@@ -20,6 +20,7 @@ from rogue_hunter.rules.conditions import Held, Subject
 from rogue_hunter.rules.logic import NS, Lasting, Window, decide, evidence, lasted, reason
 from rogue_hunter.rules.model import Example, Rule, RuleSet
 from rogue_hunter.rules.patterns import Patterns
+from rogue_hunter.sampling.units import in_service
 from rogue_hunter.stream.tick import Row
 
 BY_ITSELF_S = 300.0
@@ -144,7 +145,7 @@ def _orphan(row: Row) -> bool | None:
     if row.get("ppid") != 1:
         return False if "ppid" in row else None
     if "cgroup" in row or sys.platform == "darwin":
-        return not str(row.get("cgroup", "")).endswith(".service")
+        return not in_service(str(row.get("cgroup", "")))
     return None
 
 

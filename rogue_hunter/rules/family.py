@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rogue_hunter.sampling.units import SHELLS
+from rogue_hunter.sampling.units import in_service
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 
 SERVICE_MANAGERS = frozenset({"systemd", "launchd"})
 """Processes other than pid 1 that become the parent of orphans: systemd --user does (PR_SET_CHILD_SUBREAPER)."""
+FIRST = SERVICE_MANAGERS | {"init"}
+"""Names of a pid 1 whose other children are services. In a container it is any program, with children of its own."""
 
 
 @dataclass(slots=True)
@@ -38,7 +40,7 @@ class Kin:
         if "orphan_of" in row:
             self.orphan, self.orphan_of, self.adopted = True, row["orphan_of"], False
         if self.adopted and "cgroup" in row:
-            self.orphan, self.adopted = not row["cgroup"].endswith(".service"), False
+            self.orphan, self.adopted = not in_service(row["cgroup"]), False
 
     def parent_exited(self) -> None:
         """The parent exited."""
@@ -62,19 +64,19 @@ class Family:
     def add(self, key: Key, row: Row, processes: dict[Key, Row]) -> Kin:
         """A process that is seen for the first time.
 
-        A child of pid 1 or of a service manager has lost another parent, unless it is a service. If pid 1 is a shell,
-        as in a container, its children may be its own: then it is unknown.
+        A child of pid 1 or of a service manager has lost another parent, unless it is a service. If pid 1 is another
+        program, as in a container, its children may be its own: then it is unknown.
         """
         kin = Kin(row.get("ppid", 0))
-        manager = shell = False
+        manager = own = False
         parent = self._by_pid.get(kin.ppid, key)
         if parent != key and parent in processes:
             command = processes[parent].get("command")
             kin.parent = f"{command or ''}[{kin.ppid}]"
-            manager, shell = command in SERVICE_MANAGERS, kin.ppid == 1 and command in SHELLS
+            manager, own = command in SERVICE_MANAGERS, kin.ppid == 1 and command not in FIRST
             self._children.setdefault(parent, {})[key] = kin
             self._parents[key] = parent
-        if kin.ppid > 0 and not shell:
+        if kin.ppid > 0 and not own:
             kin.adopted = (kin.ppid == 1 or manager) and self._cgroups
             kin.orphan = None if kin.adopted else kin.ppid == 1 or manager
         kin.update(row)

@@ -78,7 +78,8 @@ def _program(command: str | None, exe: str | None, cmdline: str | None) -> Progr
     script = script_of(_last(path), rest.split(" ")) or script_of(_last(first), rest.split(" "))
     names = _distinct([*known, _last(first), first, *((_last(script), script) if script else ())])
     interprets = any(script_of(_last(name), ("script",)) for name in (path, first))
-    unread = NO_NAME if command is None else CUT if cut and interprets and script is None else ""
+    ends = not rest or (interprets and (script is None or rest.endswith(script)))   # a name may go on behind the cut
+    unread = NO_NAME if command is None else CUT if cut and ends else ""
     return Program(names, None if cut else _line(first, rest), unread, CUT if cut else "")
 
 
@@ -118,10 +119,13 @@ def _last(path: str) -> str:
 def listed(program: Program, entries: Iterable[str]) -> str | None:
     """The first of `entries` that is exactly one of the program's known names, ignoring case; None if there is none.
 
-    An entry longer than the kernel's short name also protects the process whose short name is its beginning.
+    An entry longer than the kernel's short name also protects the process whose short name is its beginning. One with a
+    blank also counts in the command line, where it may be the name of a script: `python3 /srv/my job.py`.
     """
     names = {name.casefold() for name in program.names}
-    return next((entry for entry in entries if entry.casefold() in names or _comm(entry) in names), None)
+    line = f" {program.line or ''} ".casefold().replace("/", " ")
+    return next((entry for entry in entries if entry.casefold() in names or _comm(entry) in names
+                 or (" " in entry and f" {entry.casefold()} " in line)), None)
 
 
 def whitelisted(program: Program, entries: Collection[str]) -> bool | None:

@@ -84,6 +84,13 @@ def unit_of_cgroup(path: str) -> str | None:
     return None if not names or _SESSION.fullmatch(names[-1]) else names[-1]
 
 
+def in_service(path: str) -> bool:
+    """Whether the innermost service or scope of a control group path is a service. A service may have groups of its own
+    below (Delegate= of systemd.resource-control(5))."""
+    names = _NAMED.findall(path)
+    return bool(names) and names[-1].endswith(".service")
+
+
 def starts_jobs(row: Row) -> bool:
     """Whether the children of a process are parts of its work: false for service managers and for a shell at a prompt,
     from which unrelated programs are started; true for a script and for any other program."""

@@ -218,7 +218,7 @@ class TestLooking:
     def test_what_it_uses_is_asked_again_unless_it_winds_up(self) -> None:
         process = FakeProcess(2000)
         machine = FakeMachine(process)
-        match = match_of(process, ts=NOW - 5, cpu_seconds_total=50.0)
+        match = match_of(process, ts=NOW - 5, age_s=55.0, cpu_seconds_total=50.0)
         found = judge(machine).assess(match, NOW)
         assert (found.outcome, found.text) == ("spared", "rule r no longer matches it")
         for levels, outcome in ((False, ""), (True, "spared")):
@@ -228,6 +228,14 @@ class TestLooking:
         last = Candidate(match, RULES, machine.open(2000))
         judge(machine).look(last, NOW)
         assert last.outcome == "spared"
+
+    @pytest.mark.parametrize(("clock_set_s", "outcome"), [(0.0, "spared"), (-8.5, "spared"), (30.0, "spared")])
+    def test_what_it_uses_does_not_depend_on_the_wall_clock(self, clock_set_s: float, outcome: str) -> None:
+        """3 s of CPU time in 10 s. With the clock set back by 8.5 s they would have been 200 %."""
+        process = FakeProcess(2000, age_s=70.0, cpu_seconds_total=103.0)
+        match = match_of(process, ts=NOW, age_s=60.0, cpu_seconds_total=100.0)
+        found = judge(FakeMachine(process)).assess(match, NOW + 10 + clock_set_s)
+        assert (found.outcome, found.text) == (outcome, "rule r no longer matches it")
 
     def test_a_guard_comes_before_the_rule(self) -> None:
         """What is protected is refused and not spared: the message names which of the two."""

@@ -61,6 +61,19 @@ def test_cmdline_is_redacted_and_read_like_the_samplers(spawn: Spawn) -> None:
     assert "hunter2" not in str(row) and row["cmdline"].startswith("sh -c")
 
 
+def test_rules_see_what_masks_cover(spawn: Spawn) -> None:
+    """A rule may protect by an argument that looks like a secret, or that lies behind a very long one."""
+    for argv, seen in ((["--token", "build-farm"], "--token build-farm"), (["--token=" + "x" * 9000, "--keep"], None)):
+        child = spawn(["sh", "-c", "echo; read x", "sh", *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child.stdout.readline()  # type: ignore[union-attr]
+        found = LinuxMachine().read(child.pid)
+        assert "--token" in found.row["cmdline"] and not found.row["cmdline"].endswith(("farm", "x"))
+        if seen is None:
+            assert found.program.line is None and found.program.line_unread
+        else:
+            assert found.program.line is not None and found.program.line.endswith(seen)
+
+
 def test_a_held_process(spawn: Spawn) -> None:
     child = spawn(["sleep", "60"])
     handle = LinuxMachine().open(child.pid)

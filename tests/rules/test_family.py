@@ -42,7 +42,9 @@ class TestFirstSight:
 
     @pytest.mark.parametrize(("cgroup", "orphan"), [
         ("/system.slice/cron.service", False), ("/user.slice/user-1000.slice/session-2.scope", True),
-        ("/service.slice", True), ("", True)])
+        ("/service.slice", True), ("", True), ("/system.slice/udev.service/udev", False),
+        ("/user.slice/user@1000.service/app.slice/a.service/main/worker", False),
+        ("/user.slice/user@1000.service/app.slice/vte-spawn-1.scope", True)])
     @pytest.mark.parametrize("parent", [(1, 0), (800, 3)])
     def test_unless_it_is_a_service(self, parent: Key, cgroup: str, orphan: bool) -> None:
         """A service is its manager's child by design."""
@@ -55,12 +57,12 @@ class TestFirstSight:
         assert met({"ppid": 800}, {(800, 3): {"command": name + "x"}}).orphan is False
         assert sorted(SERVICE_MANAGERS) == ["launchd", "systemd"]
 
-    @pytest.mark.parametrize("shell", [
-        "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh"])
-    def test_where_pid_1_is_a_shell_it_is_unknown(self, shell: str) -> None:
+    @pytest.mark.parametrize("first", ["bash", "sh", "node", "python3", "docker-init", "tini", "pause", "s6-svscan"])
+    def test_where_pid_1_is_any_program_it_is_unknown(self, first: str) -> None:
         """In a container its children are its own or orphans that fell to it."""
-        assert met({"ppid": 1}, {(1, 0): {"command": shell}}).orphan is None
-        assert met({"ppid": 900}, {(900, 0): {"command": shell}}).orphan is False
+        for row in ({"ppid": 1}, {"ppid": 1, "cgroup": "/"}, {"ppid": 1, "cgroup": "/docker/0123456789ab"}):
+            assert met(row, {(1, 0): {"command": first}}).orphan is None
+        assert met({"ppid": 900}, {(900, 0): {"command": first}}).orphan is False
 
     def test_a_parent_that_is_not_known_says_nothing(self) -> None:
         for kin in (met({}, {}), met({"ppid": 0}, {(0, 0): {"command": "x"}})):

@@ -11,6 +11,7 @@ from rogue_hunter.rules.program import (
     listed,
     program_of,
     script_of,
+    whitelisted,
     with_subcommand,
 )
 
@@ -122,6 +123,27 @@ def test_whitelisted_is_a_whole_name_in_any_case() -> None:
     assert listed(program_of({}), ["xorg"]) is None and listed(program_of(row), []) is None
     assert listed(program_of({"command": "node", "exe": "/bin/node", "cmdline": "node /opt/bin/claude -p"}), ["claude"]) == "claude"
     assert listed(program_of({"command": "cat", "cmdline": "cat claude"}), ["claude"]) is None
+
+
+@pytest.mark.parametrize(("exe", "cmdline", "listed_as"), [
+    ("/usr/bin/python3", "python3 " + "./" * 2100 + "keep.py", None),          # the name of the script is cut off
+    ("/usr/bin/python3", "python3 " + "./" * 2040 + "keep.py --much " + "x" * 100, True),
+    ("/usr/bin/python3", "python3 x.py " + "y" * 5000, False),
+    ("/opt/run", "./" * 2100 + "keep.py", None),                               # so is that in argv[0]
+    ("/opt/run", "run " + "y" * 5000, False),
+])
+def test_a_name_that_is_cut_off_is_unknown(exe: str, cmdline: str, listed_as: bool | None) -> None:
+    """It may be on the whitelist."""
+    assert whitelisted(program_of({"command": "x", "exe": exe, "cmdline": cmdline}), ["keep.py"]) is listed_as
+
+
+@pytest.mark.parametrize(("cmdline", "found"), [
+    ("python3 /srv/my job.py", True), ("python3 /srv/My Job.py --once", True), ("my job.py", True),
+    ("python3 /srv/my job.pyc", False), ("python3 /srv/amy job.py", False)])
+def test_a_whitelisted_name_with_a_blank(cmdline: str, found: bool) -> None:
+    """Arguments come as one line, which does not show where such a name ends."""
+    row = {"command": "python3", "exe": "/usr/bin/python3", "cmdline": cmdline}
+    assert listed(program_of(row), ["vim", "my job.py"]) == ("my job.py" if found else None)
 
 
 @pytest.mark.parametrize(("entry", "comm", "found"), [

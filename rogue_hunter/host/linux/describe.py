@@ -22,6 +22,7 @@ from rogue_hunter.host.linux.parse import (
     parse_status,
     split_cmdline,
     text,
+    without_arguments,
 )
 from rogue_hunter.host.linux.threads import live_thread
 from rogue_hunter.schema.field import Key
@@ -75,13 +76,13 @@ class Describer:
         return (key, *describe(self.root, key, kernel_thread))
 
 
-def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bool]:
+def describe(root: Path, key: Key, kernel_thread: bool = False, argv: list[str] | None = None) -> tuple[Row, bool]:
     """exe, cmdline, cgroup and own of one process, and whether something of it may not be read; of a large one also
     shared_bytes.
 
-    An empty `cmdline` was read and is empty; a missing one is unknown. All is read below one descriptor of /proc/PID,
-    which fails once that process is gone, even when its pid is in use again; the start time is compared first, because
-    the pid may have changed hands before that.
+    An empty `cmdline` is known to be empty; a missing one is unknown. `argv` takes up the arguments without the masks
+    over secrets. All is read below one descriptor of /proc/PID, which fails once that process is gone, even when its
+    pid is in use again; the start time is compared first, because the pid may have changed hands before that.
     """
     fields: Row = {}
     denied = False
@@ -97,11 +98,12 @@ def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bo
         if stat.start != key[1]:
             return fields, False
         if not kernel_thread:
-            denied = _program(root, key[0], at, stat, fields)
+            denied = _program(root, key[0], at, stat, fields, argv)
             if "cmdline" not in fields:     # the leader may have ended since its state was read
-                stat = parse_stat(_read(at, "stat", 4096))
-                denied = _program(root, key[0], at, stat, fields) or denied
-                if "cmdline" not in fields and (stat.threads > 1 or stat.state not in (b"Z", b"X")):
+                data = _read(at, "stat", 4096)
+                stat = parse_stat(data)
+                denied = _program(root, key[0], at, stat, fields, argv) or denied
+                if "cmdline" not in fields and without_arguments(data):
                     fields["cmdline"] = ""
             if stat.rss * _PAGE >= LARGE_BYTES:
                 with suppress(OSError, ValueError):
@@ -116,9 +118,9 @@ def describe(root: Path, key: Key, kernel_thread: bool = False) -> tuple[Row, bo
     return fields, denied
 
 
-def _program(root: Path, pid: int, at: int, stat: Stat, fields: Row) -> bool:
-    """Add exe, own and, unless there are none, the arguments; returns whether something may not be read. Raises
-    OSError, ValueError."""
+def _program(root: Path, pid: int, at: int, stat: Stat, fields: Row, argv: list[str] | None) -> bool:
+    """Add exe, own and, unless there are none, the arguments, which `argv` takes up unmasked; returns whether something
+    may not be read. Raises OSError, ValueError."""
     of = ""
     if stat.state == b"Z" and stat.threads > 1:
         thread = live_thread(root, pid)
@@ -131,6 +133,8 @@ def _program(root: Path, pid: int, at: int, stat: Stat, fields: Row) -> bool:
     except OSError:
         pass
     data = _read(at, of + "cmdline", CMDLINE_BYTES)
+    if argv is not None:
+        argv[:] = split_cmdline(data)
     if data:
         fields["cmdline"] = _line(data) if len(data) <= _CACHED_BYTES else intern(redact(split_cmdline(data)))
     if any(word in data for word in WORDS):

@@ -69,6 +69,14 @@ def parse_stat(data: bytes) -> Stat:
     )
 
 
+def without_arguments(data: bytes) -> bool:
+    """Whether /proc/PID/stat says that a process has no arguments: arg_start and arg_end, fields 48 and 49, are the
+    same place. They differ where arguments are there and cannot be read, as during an exec, and both are 0 where the
+    kernel does not show them."""
+    f = data[data.rfind(b")") + 2:].split()
+    return len(f) > 46 and f[45] == f[46] != b"0"
+
+
 _PAGES = 1 << 47
 """More pages than that are more bytes than 64 bits count, where a page has 64 KiB."""
 

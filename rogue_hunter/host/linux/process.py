@@ -245,8 +245,7 @@ class Process:
             self.comm = stat.comm
             self.static["command"] = text(stat.comm)
         if stat.image is not None and stat.image != self.image:
-            changed = changed or self.image is not None
-            self.image = stat.image
+            changed, self.image = True, stat.image
         if status.uids and status.uids != self.uids:
             uid = effective_uid(status.uids)
             if self.static.get("uid", uid) != uid:

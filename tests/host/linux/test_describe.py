@@ -29,17 +29,38 @@ def test_recorded_process(tree: Tree) -> None:
     ("pid", "field", "value"),
     [
         (1008, "exe", "/usr/bin/gone (deleted)"),
-        (1009, "cmdline", ""),
+        (1009, "cmdline", None),
         (1010, "cmdline", "postgres: user db password=*** idle"),
         (1002, "cmdline", None),
         (1002, "exe", None),
     ],
 )
 def test_odd_processes(tree: Tree, pid: int, field: str, value: str | None) -> None:
-    """A deleted program keeps the kernel's word for it; empty arguments are empty, those of a zombie unknown; a title is redacted as well."""
+    """A deleted program keeps the kernel's word for it; arguments that are there and read as nothing are unknown, as are
+    those of a zombie; a title is redacted as well."""
     start = int((tree.path / f"{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     fields, denied = describe(tree.path, (pid, start))
     assert fields.get(field) == value and not denied
+
+
+@pytest.mark.parametrize(("start", "end", "cmdline"), [
+    (4096, 4096, ""), (4096, 4105, None), (4096, 0, None), (0, 0, None)])
+def test_arguments_that_read_as_nothing(tree: Tree, start: int, end: int, cmdline: str | None) -> None:
+    """They are empty only if the kernel says so. In the middle of an exec they have no end yet, and a process may have
+    given back the memory that they lie in; of others' processes the kernel does not tell."""
+    words = stat_line(1009).split()
+    words[47:49] = [b"%d" % start, b"%d" % end]
+    tree.write("1009/stat", b" ".join(words))
+    tree.write("1009/cmdline", b"")
+    assert describe(tree.path, (1009, 1000))[0].get("cmdline") == cmdline
+
+
+def test_arguments_without_masks(tree: Tree) -> None:
+    argv: list[str] = []
+    tree.write("1009/stat", stat_line(1009))
+    tree.write("1009/cmdline", b"x\0--token\0farm\0")
+    fields, _ = describe(tree.path, (1009, 1000), argv=argv)
+    assert (fields["cmdline"], argv) == ("x --token ***", ["x", "--token", "farm"])
 
 
 def test_another_process_by_now(tree: Tree) -> None:
