@@ -251,7 +251,7 @@ def still_matches(match: Record, live: Live, rule: Rule | None, patterns: Patter
     if levels and (cpu := cpu_percent(match, live, now)) is not None:
         row["cpu_percent"] = cpu
     subject = Subject(row, live.age_s, patterns, lasted(float("inf")), orphan=match.get("orphan"),
-                      slack=1 - HELD_SHARE)
+                      slack=1 - HELD_SHARE, program=live.program)
     subject.rule = rule.name
     patterns.new_tick()
     value, _ = decide(rule.condition, subject, ())  # the whitelist is a guard

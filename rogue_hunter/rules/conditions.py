@@ -31,6 +31,8 @@ class Subject:
 
     `age_s` is in seconds, None if unknown; `orphan` says whether its parent exited, None if unknown; `cpus` is the
     number of CPUs. `held` answers for lasting conditions, and leaves in `proofs` what proved one (evidence, seconds).
+    `program` has its names where they are known better than from the row.
+
     With `lifetime` numbers are averages over the process's life instead of the last reading. `slack` is the part by
     which a CPU reading may miss its limit (where one short reading checks what a window has proved).
     """
@@ -39,7 +41,7 @@ class Subject:
                  "slack")
 
     def __init__(self, row: Row, age_s: float | None, patterns: Patterns, held: Callable[[Held, Subject], Verdict], *,
-                 orphan: bool | None = None, cpus: int = 1, slack: float = 0.0) -> None:
+                 orphan: bool | None = None, cpus: int = 1, slack: float = 0.0, program: Program | None = None) -> None:
         self.row = row
         self.age_s = age_s
         self.patterns = patterns
@@ -50,7 +52,7 @@ class Subject:
         self.lifetime = False
         self.rule = ""
         self.proofs: dict[Held, tuple[str, float]] = {}
-        self._program: Program | None = None
+        self._program = program
 
     @property
     def program(self) -> Program:

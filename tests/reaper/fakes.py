@@ -37,6 +37,7 @@ class FakeProcess:
         self.uids: tuple[int, ...] = fields.pop("uids", (1000,) * 4)
         self.leader: int = fields.pop("leader", pid)
         self.age_s: float = fields.pop("age_s", 60.0)
+        self.argv: tuple[str, ...] = fields.pop("argv", ())
         self.row: Row = {"pid": pid, "start_ticks": self.key[1], "command": "victim", "exe": "/bin/victim",
                          "cmdline": "victim", "state": "running", "threads": 1,
                          "cpu_seconds_total": 50.0, "memory_bytes": 1 << 20, **fields}
@@ -113,7 +114,7 @@ class FakeMachine:
         p = self.processes.get(pid)
         if p is None or (p.dead and p.row["state"] != "defunct"):
             raise Gone
-        return live(p.key, dict(p.row), p.uids, leader=p.leader, session=pid, age_s=p.age_s)
+        return live(p.key, dict(p.row), p.uids, p.argv, leader=p.leader, session=pid, age_s=p.age_s)
 
     def me(self) -> Me:
         return self.who

@@ -237,6 +237,16 @@ class TestLooking:
         found = judge(FakeMachine(process)).assess(match, NOW + 10 + clock_set_s)
         assert (found.outcome, found.text) == (outcome, "rule r no longer matches it")
 
+    @pytest.mark.parametrize(("argv", "outcome"), [(("victim", "--token", "farm"), "spared"), (("victim", "--token", "x"), "")])
+    def test_an_exclusion_sees_what_masks_cover(self, argv: tuple[str, ...], outcome: str) -> None:
+        rules = parse(b"""
+[[rules]]
+name = "r"
+conditions = { command_patterns = ["^victim"], exclude_patterns = ["--token farm"] }
+""")
+        process = FakeProcess(2000, cmdline="victim --token ***", argv=argv)
+        assert judge(FakeMachine(process), rules).assess(match_of(process), NOW).outcome == outcome
+
     def test_a_guard_comes_before_the_rule(self) -> None:
         """What is protected is refused and not spared: the message names which of the two."""
         process = FakeProcess(2000, exe="/usr/bin/vim")

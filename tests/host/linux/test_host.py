@@ -101,7 +101,7 @@ def test_recorded_machine(recorded: Watch) -> None:
         (1006, {"command": "a\nb) R 9 9", "state": "sleeping"}),
         (1007, {"command": "\\xff\\xfe\x1b[2J)(", "state": "sleeping"}),
         (1008, {"exe": "/usr/bin/gone (deleted)"}),
-        (1009, {"cmdline": ""}),
+        (1009, {"cmdline": None}),
         (1010, {"cmdline": "postgres: user db password=*** idle"}),
         (1011, {"command": "old", "memory_bytes": 2012 * PAGE}),
         (1015, {"uid": None, "disk_read_bytes_total": None, "wakeups_total": None, "user": None, "command": "python3"}),
