@@ -154,7 +154,7 @@ def test_a_dead_one_that_waits_for_its_parent_is_a_zombie(tmp_path: Path) -> Non
 def test_what_no_longer_matches_is_spared(tmp_path: Path, change: dict[str, Any], spared: bool) -> None:
     """Five seconds after a match at 50 %: a calm process is spared; one that misses by less than a tenth is not."""
     process = FakeProcess(2000)
-    match = match_of(process, ts=NOW - 4.8)
+    match = match_of(process, ts=NOW - 4.8, age_s=55.2)
     process.row.update(change if "cpu_seconds_total" in change else {**change, "cpu_seconds_total": 55.0})
     action, machine, _ = only(tmp_path, process, match)
     assert (action["outcome"] == "spared") is spared and bool(machine.sent) is not spared
