@@ -78,7 +78,7 @@ def _program(command: str | None, exe: str | None, cmdline: str | None) -> Progr
     script = script_of(_last(path), rest.split(" ")) or script_of(_last(first), rest.split(" "))
     names = _distinct([*known, _last(first), first, *((_last(script), script) if script else ())])
     interprets = any(script_of(_last(name), ("script",)) for name in (path, first))
-    ends = not rest or (interprets and (script is None or rest.endswith(script)))   # a name may go on behind the cut
+    ends = not rest or (interprets and (script is None or rest.endswith(script)))   # the cut may be in a name
     unread = NO_NAME if command is None else CUT if cut and ends else ""
     return Program(names, None if cut else _line(first, rest), unread, CUT if cut else "")
 
