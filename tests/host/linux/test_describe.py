@@ -36,8 +36,8 @@ def test_recorded_process(tree: Tree) -> None:
     ],
 )
 def test_odd_processes(tree: Tree, pid: int, field: str, value: str | None) -> None:
-    """A deleted program keeps the kernel's word for it; arguments that are there and read as nothing are unknown, as are
-    those of a zombie; a title is redacted as well."""
+    """A deleted program keeps the kernel's word for it; existing arguments that read as nothing are unknown, as are those
+    of a zombie; a title is redacted as well."""
     start = int((tree.path / f"{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     fields, denied = describe(tree.path, (pid, start))
     assert fields.get(field) == value and not denied
@@ -46,7 +46,7 @@ def test_odd_processes(tree: Tree, pid: int, field: str, value: str | None) -> N
 @pytest.mark.parametrize(("start", "end", "cmdline"), [
     (4096, 4096, ""), (4096, 4105, None), (4096, 0, None), (0, 0, None)])
 def test_arguments_that_read_as_nothing(tree: Tree, start: int, end: int, cmdline: str | None) -> None:
-    """They are empty only if the kernel says so. In the middle of an exec they have no end yet, and a process may have
+    """They are empty only if the kernel shows that. In the middle of an exec they have no end yet, and a process may have
     given back the memory that they lie in; of others' processes the kernel does not tell."""
     words = stat_line(1009).split()
     words[47:49] = [b"%d" % start, b"%d" % end]
