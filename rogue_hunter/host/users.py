@@ -37,6 +37,14 @@ class Users:
                 self._worker.submit(uid)
         return name
 
+    def soon(self, uid: int, seconds: float) -> str | None:
+        """The name; the first time that it is asked for, it is waited for at most so long."""
+        first = uid not in self._asked
+        if self.name(uid) is None and first:
+            self.wait(seconds)
+        self.found()
+        return self._names.get(uid)
+
     def found(self) -> dict[int, str]:
         """The names found since the last call."""
         answers = dict(self._worker.collect())

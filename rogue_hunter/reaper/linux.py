@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from rogue_hunter.host.linux.describe import describe
 from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, parse_stat, text, tty_name
 from rogue_hunter.host.linux.threads import live_thread
+from rogue_hunter.host.users import Users
 from rogue_hunter.reaper.process import ANCESTORS_MAX, Live, Me, Unreadable, live, my_uids
 from rogue_hunter.reaper.signals import Gone, Handle, Pidfd
 from rogue_hunter.stream.tick import Row
@@ -23,6 +23,9 @@ INITIAL_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"
 
 THREADS_SHOWN = 16
 TEXT_MAX = 4096
+
+USER_WAIT_S = 0.5
+"""How long the name of a user is waited for: a directory service that hangs must not make a reading old."""
 
 
 def _boottime() -> float:
@@ -36,6 +39,7 @@ class LinuxMachine:
     def __init__(self, root: Path = Path("/proc"), boottime: Callable[[], float] = _boottime) -> None:
         self._root = root
         self._boottime = boottime
+        self._users = Users()
 
     def boot_id(self) -> str:
         return _read(self._root / "sys/kernel/random/boot_id").decode("utf-8", "replace").strip()
@@ -70,8 +74,8 @@ class LinuxMachine:
             row.update(state=STATES.get(thread[1].state, "sleeping"), memory_bytes=thread[1].rss * PAGE)
         if (tty := tty_name(stat.tty)) is not None:
             row["tty"] = tty
-        with contextlib.suppress(KeyError, OverflowError):
-            row["user"] = pwd.getpwuid(uids[1]).pw_name
+        if (user := self._users.soon(uids[1], USER_WAIT_S)) is not None:
+            row["user"] = user
         argv: list[str] = []
         row.update(describe(self._root, key, kernel, argv)[0])
         return live(key, row, uids, argv, leader=leader, session=session, kernel_thread=kernel,

@@ -28,6 +28,18 @@ def test_a_user_database_that_hangs_delays_names_only() -> None:
     users.close()
 
 
+def test_a_name_is_waited_for_once_and_not_for_long() -> None:
+    release = threading.Event()
+    users = Users(lookup=lambda uid: f"user{uid}" if uid == 7 or release.wait(60) else None)
+    assert users.soon(7, 60) == "user7"
+    began = time.monotonic()
+    assert users.soon(8, 0.01) is None and users.soon(8, 60) is None and time.monotonic() - began < 30
+    release.set()
+    users.wait(60)
+    assert users.soon(8, 0) == "user8"
+    users.close()
+
+
 def test_a_user_without_a_name_is_looked_up_again() -> None:
     """A directory service that was down: a failure holds for a minute only."""
     now, names = 0, dict[int, str]()
