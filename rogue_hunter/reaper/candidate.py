@@ -33,8 +33,8 @@ PID_MAX = 1 << 22
 FRESH_S = 1.0
 """CPU time is counted in ticks of 10 ms: over less than a second, a rate computed from it is too coarse."""
 
-CLOCK_SET_S = 1.0
-"""Ages are exact to less than that: with a larger difference the wall clock was set."""
+CLOCK_SET_S = 2.0
+"""If the time since a match and what its process has aged since differ by more than this, the wall clock was set."""
 
 SAMPLES = 20
 """Readings before the match that a bundle carries, if they are available."""

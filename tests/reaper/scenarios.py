@@ -112,8 +112,9 @@ def setup(arena: Arena, rules: RuleSet | None = None, **more: Any) -> Setup:
 
 def judged(pid: int, rule: str = "v", **more: Any) -> Record:
     """What rh-match would say of a process that has burnt a core for a while."""
-    return {**manual(LinuxMachine(), pid, time.time()), "rule": rule, "evidence": "window", "priority": "high",
-            "reason": "cpu 99 %", "cpu_percent": 99.0, "age_s": 60.0, **more}
+    match = manual(LinuxMachine(), pid, time.time())
+    return {**match, "rule": rule, "evidence": "window", "priority": "high", "reason": "cpu 99 %", "cpu_percent": 99.0,
+            "age_s": max(2.0, match["age_s"]), **more}
 
 
 def brief(actions: list[Record]) -> list[dict[str, Any]]:
