@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.fleet.intake import Batch, Coverage, new_rows
-from rogue_hunter.fleet.tables import HOUR_S, ROLLUPS, STORED, TABLES, Table, duckdb_tables, duckdb_type, stored
+from rogue_hunter.fleet.tables import HOUR_S, MADE, ROLLUPS, STORED, TABLES, Table, duckdb_tables, duckdb_type, stored
 from rogue_hunter.stream import wire
 from rogue_hunter.text.errors import BAD_INPUT, CONFIG_ERROR, IO_ERROR, UNAVAILABLE, RogueHunterError
 
-FORMAT = 2
+FORMAT = 3
 """Version of the tables. A file of a newer version is refused untouched."""
 LIMIT_S = 30.0
 """A query that takes longer is cancelled."""
@@ -87,6 +87,10 @@ class Warehouse:
         found = self._db.execute("SELECT max(version) FROM format").fetchone()[0]
         if found is None:
             self._db.execute("INSERT INTO format VALUES (?)", [FORMAT])
+        elif found == 2:
+            self._db.execute("ALTER TABLE pauses ADD COLUMN culprit_release VARCHAR")
+            self._db.execute(f"UPDATE pauses SET culprit_release = {MADE['culprit_release']}")
+            self._db.execute("UPDATE format SET version = ?", [FORMAT])
         elif found != FORMAT:
             age = "a newer" if found > FORMAT else "an older"
             raise WarehouseError(f"{self.path}: made by {age} rh-hub (version {found}, here {FORMAT})", CONFIG_ERROR)
@@ -166,7 +170,8 @@ class Warehouse:
         source = f"read_json(?, format = 'newline_delimited', columns = {{{kinds}}})"
         if replace:
             self._db.execute(f"DELETE FROM {table} WHERE host_id IN (SELECT host_id FROM {source})", [str(file)])
-        self._db.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {source}", [str(file)])
+        values = ", ".join(MADE.get(name, f'"{name}"') for name in columns)
+        self._db.execute(f"INSERT INTO {table} ({names}) SELECT {values} FROM {source}", [str(file)])
         for each in ROLLUPS:
             if each.source.name == table:
                 self._db.execute(each.merge(source), [str(file)])

@@ -218,6 +218,23 @@ def test_a_file_of_another_version_or_in_use_is_refused(tmp_path: Path) -> None:
         Warehouse(tmp_path / "bad.duckdb")
 
 
+def test_a_file_of_the_version_before_gets_the_new_columns(tmp_path: Path) -> None:
+    """Its rows stay, and the questions have the same answers."""
+    import duckdb
+
+    warehouse = Warehouse(tmp_path / "x.duckdb")
+    warehouse.store(history(4, 30))
+    answer = warehouse.query(question("pauses", NUMBERS))
+    warehouse.close()
+    db = duckdb.connect(str(tmp_path / "x.duckdb"))
+    db.execute("UPDATE format SET version = 2")
+    db.execute("ALTER TABLE pauses DROP COLUMN culprit_release")
+    db.close()
+    warehouse = Warehouse(tmp_path / "x.duckdb")
+    assert warehouse.query(question("pauses", NUMBERS)) == answer and len(answer[1]) > 1
+    warehouse.close()
+
+
 def test_a_state_begins_where_it_is_asked_to() -> None:
     made: State = begin(SimulatedHost(0, START), "h", START)
     assert made.after == made.base and made.minute == START

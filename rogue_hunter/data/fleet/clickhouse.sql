@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.machine_minutes_rows (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY positiveModulo(intDiv(toInt64(minute), 86400), 64) ORDER BY (minute, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.machine_minutes AS SELECT * FROM rogue_hunter.machine_minutes_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
@@ -122,7 +122,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.command_minutes_rows (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY positiveModulo(intDiv(toInt64(minute), 86400), 64) ORDER BY (minute, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.command_minutes AS SELECT * FROM rogue_hunter.command_minutes_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
@@ -176,7 +176,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.process_slices_rows (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY positiveModulo(intDiv(toInt64(slice), 86400), 64) ORDER BY (slice, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.process_slices AS SELECT * FROM rogue_hunter.process_slices_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
@@ -214,7 +214,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.events_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "ts" Float64,
+    "ts" Float64 CODEC(NONE),
     "kind" LowCardinality(String),
     "event" String,
     "boot_id" LowCardinality(String),
@@ -255,7 +255,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.events_rows (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY positiveModulo(intDiv(toInt64(ts), 86400), 64) ORDER BY (ts, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.events AS SELECT * FROM rogue_hunter.events_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
@@ -308,7 +308,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.pauses_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "ts" Float64,
+    "ts" Float64 CODEC(NONE),
     "pause" String,
     "boot_id" LowCardinality(String),
     "start" Float64,
@@ -319,11 +319,12 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.pauses_rows (
     "unexplained_share" Nullable(Float64),
     "evidence" String,
     "culprit" LowCardinality(Nullable(String)),
-    "os_version" LowCardinality(Nullable(String))
+    "os_version" LowCardinality(Nullable(String)),
+    "culprit_release" LowCardinality(String)
 ) ENGINE = ReplacingMergeTree
 PARTITION BY positiveModulo(intDiv(toInt64(ts), 86400), 64) ORDER BY (ts, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.pauses AS SELECT * FROM rogue_hunter.pauses_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
@@ -342,7 +343,8 @@ SELECT splitByChar('.', _subject)[3] AS host_id, JSONExtract(line, 'row', 'Int64
     JSONExtract(line, 'unexplained_share', 'Nullable(Float64)') AS "unexplained_share",
     nullIf(JSONExtractRaw(line, 'evidence'), '') AS "evidence",
     JSONExtract(line, 'culprit', 'Nullable(String)') AS "culprit",
-    JSONExtract(line, 'os_version', 'Nullable(String)') AS "os_version"
+    JSONExtract(line, 'os_version', 'Nullable(String)') AS "os_version",
+    concat(coalesce(culprit, '?'), ' ', coalesce(os_version, '?')) AS "culprit_release"
 FROM rogue_hunter.wire
 WHERE JSONExtractString(line, 'type') = 'pause' AND JSONExtractInt(line, 'v') = 1;
 
@@ -350,7 +352,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.captures_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "ts" Float64,
+    "ts" Float64 CODEC(NONE),
     "capture" String,
     "trigger" LowCardinality(String),
     "status" LowCardinality(String),
@@ -371,7 +373,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.captures_rows (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY positiveModulo(intDiv(toInt64(ts), 86400), 64) ORDER BY (ts, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.captures AS SELECT * FROM rogue_hunter.captures_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
@@ -404,7 +406,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.actions_rows (
     "host_id" LowCardinality(String),
     "row" Int64,
     "received" Float64,
-    "ts" Float64,
+    "ts" Float64 CODEC(NONE),
     "boot_id" LowCardinality(String),
     "pid" Int64,
     "start_ticks" Int64,
@@ -429,7 +431,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.actions_rows (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY positiveModulo(intDiv(toInt64(ts), 86400), 64) ORDER BY (ts, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.actions AS SELECT * FROM rogue_hunter.actions_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
@@ -477,7 +479,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.batches_rows (
 ) ENGINE = ReplacingMergeTree
 PARTITION BY positiveModulo(intDiv(toInt64(sent), 86400), 64) ORDER BY (sent, host_id, row)
 TTL toDateTime(received) + INTERVAL 30 DAY
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.batches AS SELECT * FROM rogue_hunter.batches_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
@@ -504,7 +506,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.commands_rows (
     "highest" SimpleAggregateFunction(max, Nullable(Int64))
 ) ENGINE = AggregatingMergeTree
 ORDER BY (command, host_id)
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.commands AS SELECT * FROM rogue_hunter.commands_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
@@ -519,7 +521,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.culprits_rows (
     "last_ts" SimpleAggregateFunction(max, Nullable(Float64))
 ) ENGINE = AggregatingMergeTree
 ORDER BY (version, command, host_id)
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.culprits AS SELECT * FROM rogue_hunter.culprits_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
@@ -535,7 +537,7 @@ CREATE TABLE IF NOT EXISTS rogue_hunter.host_hours_rows (
     "behind" SimpleAggregateFunction(min, Nullable(Float64))
 ) ENGINE = AggregatingMergeTree
 ORDER BY (hour, host_id)
-SETTINGS min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
+SETTINGS index_granularity = 32768, min_age_to_force_merge_seconds = 600, min_age_to_force_merge_on_partition_only = 1;
 
 CREATE VIEW IF NOT EXISTS rogue_hunter.host_hours AS SELECT * FROM rogue_hunter.host_hours_rows FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
