@@ -76,31 +76,23 @@ async def _serve(access: Access, warehouse: Warehouse, keep_s: float, ask_s: flo
     import asyncio
 
     from rogue_hunter.daemon.sd_notify import Notifier
-    from rogue_hunter.fleet.bus import Bus, BusError
+    from rogue_hunter.fleet.bus import Bus
     from rogue_hunter.fleet.hub import Hub, listen, socket_path
     from rogue_hunter.fleet.intake import ALL
 
     bus = Bus(access, "hub", run.say)
-    hub = Hub(warehouse, bus, time.time, keep_s=keep_s, report=run.say, ask_s=ask_s)
+
+    async def prepare() -> None:
+        await bus.make_stream([ALL], stream_bytes, 7 * 86_400.0, replicas)
+        Notifier().tell(READY=1)
+        run.say(f"storing into {warehouse.path}; {warehouse.hosts()} hosts are known")
+
+    hub = Hub(warehouse, bus, time.time, keep_s=keep_s, report=run.say, ask_s=ask_s, prepare=prepare)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, hub.stop)
     place = socket_path(warehouse.path)
     server = await listen(hub, place)
     try:
-        last = ""
-        while not hub.stopped:
-            try:
-                await bus.make_stream([ALL], stream_bytes, 7 * 86_400.0, replicas)
-                break
-            except BusError as error:
-                if error.code != run.UNAVAILABLE:
-                    raise
-                if str(error) != last:
-                    run.say(f"{error}; trying again")
-                last = str(error)
-                await asyncio.sleep(1)
-        Notifier().tell(READY=1)
-        run.say(f"storing into {warehouse.path}; {warehouse.hosts()} hosts are known")
         await hub.run()
     finally:
         server.close()

@@ -89,7 +89,7 @@ def command(access: Access, host_id: str | None, start: float | None, pace: floa
     lock = files.lock(file.with_name(file.name + ".lock")) if changes else None
     try:
         known = cursor.load()
-        database = source.HostDatabase(options.database_path(db, config, system=True), known.offsets if known else None)
+        database = source.HostDatabase(options.database_path(db, config, system=True))
         try:
             chosen = source.host_id(host_id) if host_id is not None or known is None else known.host_id
             if known is not None and known.host_id != chosen:
@@ -102,7 +102,6 @@ def command(access: Access, host_id: str | None, start: float | None, pace: floa
                 run.say(f"--from is ignored: {file} knows what was sent")
             if source.resume(database, known):
                 run.say("the database is a new file: its rows are sent from the first")
-                database = source.HostDatabase(options.database_path(db, config, system=True), known.offsets)
             shipper = source.Shipper(database, known, time.time, cursor.save if changes else lambda _: None)
             if not changes:
                 return _print(shipper, dry_run)

@@ -100,11 +100,12 @@ class SimulatedHost:
         self.number, self._start, self._commands = number, start, commands
         self.identity = f"sim-{number:05d}"
         self.redacted = 0
+        self.offsets: dict[str, int] = {}
 
     def facts(self) -> dict[str, Any]:
         """See Source."""
-        return {"host": f"host-{self.number:05d}.example", "os": "linux", "os_version": f"6.1{self.number % 3}",
-                "version": "demo"}
+        return {"host": f"host-{self.number:05d}.example", "boot_id": f"boot-{self.number}", "os": "linux",
+                "os_version": f"6.1{self.number % 3}", "version": "demo"}
 
     def next_minute(self, since: int) -> int | None:
         """See Source: a host runs all the time."""

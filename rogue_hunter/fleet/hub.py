@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,7 +51,12 @@ class Hub:
     """Moves messages from the stream into a Warehouse until it is stopped."""
 
     def __init__(self, warehouse: Warehouse, inbox: Inbox, clock: Callable[[], float], *, keep_s: float,
-                 report: Callable[[str], object] = lambda text: None, ask_s: float = ASK_S) -> None:
+                 report: Callable[[str], object] = lambda text: None, ask_s: float = ASK_S,
+                 prepare: Callable[[], Awaitable[object]] | None = None) -> None:
+        """`prepare` is awaited before the first step and after each error: it makes the stream."""
+        self._prepare = prepare
+        self._boots: dict[str, dict[str, float]] = {}
+        self._twins: set[tuple[str, str]] = set()
         self._warehouse, self._inbox, self._clock, self._keep_s = warehouse, inbox, clock, keep_s
         self._report, self._ask_s = report, ask_s
         self._asked: dict[str, float] = {}
@@ -66,9 +71,12 @@ class Hub:
 
     async def run(self) -> None:
         """Until it is stopped. Raises RogueHunterError for what another attempt does not mend."""
-        last = ""
+        last, ready = "", self._prepare is None
         while not self.stopped:
             try:
+                if not ready and self._prepare is not None:
+                    await self._prepare()
+                    ready = True
                 await self.step()
                 await self.ask()
             except WarehouseError:
@@ -78,12 +86,10 @@ class Hub:
                     raise
                 if str(error) != last:
                     self._report(f"{error}; trying again")
-                last = str(error)
+                last, ready = str(error), self._prepare is None
                 await asyncio.sleep(0.5)
                 continue
-            if last:
-                self._report("connected again")
-                last = ""
+            last = ""
             if self._clock() - self._pruned >= PRUNE_S:
                 self._pruned = self._clock()
                 await asyncio.to_thread(self._warehouse.prune, self._clock() - self._keep_s)
@@ -106,7 +112,9 @@ class Hub:
         refusals: list[tuple[str, float, str]] = []
         for each in received:
             try:
-                batches.append(parse(each.subject, each.payload, each.stored))
+                batch = parse(each.subject, each.payload, each.stored)
+                self._one_machine(batch)
+                batches.append(batch)
             except Refused as error:
                 refusals.append((_host(each.subject), each.stored, str(error)))
         self.rows += await asyncio.to_thread(self._warehouse.store, batches, refusals)
@@ -118,6 +126,19 @@ class Hub:
                 self._refusing.add(host)
                 self._report(f"refused: {reason}")
         self._refusing -= {batch.host_id for batch in batches}
+
+    def _one_machine(self, batch: Batch) -> None:
+        """Refuse a second machine with the same identity: a boot that sends between messages of an earlier one."""
+        host, boot, at = batch.host_id, str(batch.head.get("boot_id", "")), batch.received
+        began = self._boots.setdefault(host, {})
+        if (host, boot) not in self._twins:
+            first = began[boot] = min(at, began.get(boot, at))
+            for other in [other for other, since in began.items() if first < since < at]:
+                self._twins.add((host, other))
+                del began[other]
+        if (host, boot) in self._twins:
+            raise Refused(f"host {host}: two machines send with this identity, one of them is "
+                          f"{str(batch.head.get('host'))[:64]!r}: give it another --host-id, then start rh-hub again")
 
     async def ask(self) -> int:
         """Ask hosts for the rows that are missing; gives the number of hosts asked."""

@@ -19,6 +19,10 @@ ASK = "rh.ask.{}"
 """Subject on which a host is asked to send rows again."""
 
 
+NESTED = 200
+"""JSON can be read that is nested too deeply to be written (254): with more brackets than this it is tried."""
+
+
 class Refused(RogueHunterError):
     """A message that is not stored. The message says why, and what to do."""
 
@@ -56,6 +60,7 @@ def parse(subject: str, payload: bytes, received: float) -> Batch:
         wire.check("fleet_batch", head)
         if head["host_id"] != host:
             raise Refused(f"host {host}: sends rows in the name of host {str(head['host_id'])[:64]!r}")
+        _times("fleet_batch", head, "sent", "minute")
         spans = _spans(head["tables"])
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in spans}
         reached = {name: after for name, (_, after, _) in spans.items()}
@@ -69,6 +74,7 @@ def parse(subject: str, payload: bytes, received: float) -> Batch:
                 raise ValueError(f"{table.name}: row {str(number)[:32]} is out of order or outside of the message")
             reached[table.name] = number
             wire.check(table.kind, row)
+            _times(table.kind, row, table.columns[0].name)
             rows[table.name].append(row)
         for name, made in rows.items():
             if len(made) != head["tables"][name]["rows"]:
@@ -78,11 +84,20 @@ def parse(subject: str, payload: bytes, received: float) -> Batch:
     return Batch(host, received, head, spans, rows)
 
 
+def _times(kind: str, row: dict[str, Any], *names: str) -> None:
+    """Raise ValueError unless these fields are times that a calendar has."""
+    for name in names:
+        if not 0 <= row.get(name, -1) < wire.TIME_END:
+            raise ValueError(f"{kind}: {name} is not a time")
+
+
 def _record(host: str, line: bytes) -> dict[str, Any]:
     """A line as a record of this version. Raises Refused, ValueError."""
     row = wire.loads(line)
     if type(row) is not dict:
         raise ValueError("a line is not an object")
+    if line.count(b"[") + line.count(b"{") > NESTED:
+        wire.writable(row)
     version = row.get("v")
     if type(version) is not int:
         raise ValueError("a line without v")

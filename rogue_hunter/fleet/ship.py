@@ -11,12 +11,14 @@ from typing import Any, Protocol
 from rogue_hunter.fleet.intake import ASK, SUBJECT
 from rogue_hunter.fleet.source import Message, Shipper
 from rogue_hunter.stream import wire
-from rogue_hunter.text.errors import CONFIG_ERROR, RogueHunterError
+from rogue_hunter.text.errors import CONFIG_ERROR, UNAVAILABLE, RogueHunterError
 
 PACE = 5.0
 """Messages a second when a host is behind: a day in 5 minutes, 1,000 hosts after a common outage 5,000 messages/s."""
 SPREAD_S = 30
 """Hosts send a minute at different seconds of this time, by their identity, so that not all of them send at once."""
+SET_BACK_MIN = 60
+"""A clock that was set back by more than this many minutes is reported."""
 RETRY_S = 60.0
 """Longest time between two attempts."""
 
@@ -43,7 +45,7 @@ class ShipLoop:
         self._pace, self._once, self._report, self._retry_s = pace, once, report, retry_s
         self._asked: Any = None     # the newest request of a hub: it has all that is still missing
         self._wake = asyncio.Event()
-        self._stopped = self._masked = False
+        self._stopped = self._masked = self._waiting = False
         self.sent = self.rows = self.answered = 0
         identity = shipper.state.host_id
         self._subject = SUBJECT.format(identity)
@@ -79,10 +81,21 @@ class ShipLoop:
                 self._shipper.done(next_one)
                 if behind > 1 or not next_one.whole:
                     await self._sleep(1 / self._pace)
-            elif self._once:
-                return
             else:
+                self._check_clock(behind)
+                if self._once:
+                    return
                 await self._sleep(self._shipper.wait_s() + self._offset_s)
+
+    def _check_clock(self, behind: int) -> None:
+        """Report a clock that was set back, once; with `once` raise it."""
+        was, self._waiting = self._waiting, behind < -SET_BACK_MIN
+        if self._waiting and not was:
+            text = (f"the clock of this host is {-behind} minutes behind what was sent: its rows stay here so long; "
+                    "if it was wrong before, begin with --from, a new --host-id and a new --state")
+            if self._once:
+                raise RogueHunterError(text, UNAVAILABLE)
+            self._report(text)
 
     async def _hear(self, data: bytes) -> None:
         try:

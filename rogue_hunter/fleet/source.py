@@ -32,15 +32,13 @@ SETTLE_S = 90
 BUDGET = 900_000
 """Bytes of rows in one message: NATS takes 1 MiB unless it is configured otherwise."""
 
-_PRIVATE = frozenset({"cmdline", "exe", "cgroup", "name", "unit", "detail", "reason", "culprit", "command"})
-"""Fields with text that a process or a person chose."""
 
 
 class Source(Protocol):
     """A host whose rows are sent."""
 
     def facts(self) -> dict[str, Any]:
-        """host, os, os_version, version."""
+        """host, boot_id, os, os_version, version."""
         ...
 
     def last(self, table: Table, after: int, end: int) -> int:
@@ -56,6 +54,8 @@ class Source(Protocol):
         ...
 
     redacted: int
+    offsets: dict[str, int]
+    """table -> number added to the rows of this source, so that the numbers of a host grow."""
 
 
 @lru_cache(8192)
@@ -67,13 +67,12 @@ def clean(text: str) -> str:
 class HostDatabase:
     """The SQLite database of rh-pipe on this host, read only."""
 
-    def __init__(self, path: Path, offsets: Mapping[str, int] | None = None) -> None:
-        """Raises DatabaseError. `offsets`: table -> number added to the ids of this file, after an earlier one was
-        replaced."""
+    def __init__(self, path: Path) -> None:
+        """Raises DatabaseError."""
         self._path, self._db = path, open_reader(path)
         self._inode = os.stat(path).st_ino
         self._db.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
-        self._offsets = offsets or {}
+        self.offsets: dict[str, int] = {}
         self.redacted = 0
         self._boot, self._host, self._os = "", platform.node(), platform.system().lower().replace("darwin", "macos")
         with suppress(sqlite3.Error, ValueError, TypeError, KeyError):
@@ -86,8 +85,8 @@ class HostDatabase:
         self._db.close()
 
     def facts(self) -> dict[str, Any]:
-        """host, os, os_version, version."""
-        return {"host": self._host, "os": self._os, "os_version": platform.release(),
+        """host, boot_id, os, os_version, version."""
+        return {"host": self._host, "boot_id": self._boot, "os": self._os, "os_version": platform.release(),
                 "version": rogue_hunter.__version__}
 
     def highest(self, table: Table) -> int:
@@ -98,7 +97,7 @@ class HostDatabase:
         """See Source."""
         if table.timed:
             return end * PER_TIME - 1
-        offset = self._offsets.get(table.name, 0)
+        offset = self.offsets.get(table.name, 0)
         found = self._db.execute(table.last, {"after": max(0, after - offset), "end": end}).fetchone()[0]
         return max(after, int(found) + offset)
 
@@ -115,37 +114,33 @@ class HostDatabase:
 
     def lines(self, table: Table, after: int, through: int) -> Iterator[tuple[int, bytes]]:
         """See Source. Values have the types of the record; unknown ones are left out."""
-        offset = self._offsets.get(table.name, 0)
+        offset = self.offsets.get(table.name, 0)
         cursor = self._db.execute(table.rows, {"after": after - offset, "through": through - offset})
         names = [column[0] for column in cursor.description]
         kinds = {f.name: f.type for f in RECORDS[table.kind]}
         for values in cursor:
-            row = {name: self._typed(kinds.get(name, str), name, value)
+            row = {name: self._typed(kinds.get(name, str), value)
                    for name, value in zip(names, values, strict=True) if value is not None}
             number = row.pop("row") + offset
             if table.name == "pauses" and row.get("boot_id") == self._boot:
                 row["os_version"] = platform.release()
             yield number, wire.dumps({"type": table.kind, "v": VERSION, "row": number, **row}) + b"\n"
 
-    def _typed(self, kind: type, name: str, value: Any) -> Any:
-        if name == "row":
-            return value
+    def _typed(self, kind: type, value: Any) -> Any:
         if kind in (list, dict):
             return self._verified(wire.loads(value.encode()))
-        if kind is bool:
-            return bool(value)
-        return self._text(value) if name in _PRIVATE and isinstance(value, str) else value
+        return bool(value) if kind is bool else self._verified(value)
 
     def _verified(self, value: Any) -> Any:
-        """Lists and objects, with their texts verified."""
+        """A value, and lists and objects, with every text verified."""
         if isinstance(value, dict):
-            return {k: self._text(v) if k in _PRIVATE and isinstance(v, str) else self._verified(v)
-                    for k, v in value.items() if v is not None}
-        return [self._verified(v) for v in value] if isinstance(value, list) else value
-
-    def _text(self, text: str) -> str:
-        made = clean(text)
-        self.redacted += made != text
+            return {key: self._verified(each) for key, each in value.items() if each is not None}
+        if isinstance(value, list):
+            return [self._verified(each) for each in value]
+        if not isinstance(value, str):
+            return value
+        made = clean(value)
+        self.redacted += made != value
         return made
 
 
@@ -207,6 +202,7 @@ def begin(source: Source, identity: str, start: int) -> State:
 
 def resume(source: HostDatabase, state: State) -> bool:
     """Continue row numbers if the database is a new file, whose ids begin again at 1; True if it is."""
+    source.offsets = state.offsets
     replaced = False
     for table in TABLES:
         if not table.timed and source.highest(table) + state.offsets.get(table.name, 0) < state.after[table.name]:
@@ -236,8 +232,9 @@ class Message:
 
     @property
     def id(self) -> str:
-        """The value of Nats-Msg-Id."""
-        return f"{self.host_id}-{hashlib.sha256(wire.dumps(sorted(self.spans.items()))).hexdigest()[:24]}"
+        """The value of Nats-Msg-Id: not that of another machine with the same identity."""
+        same = [self.facts.get("boot_id"), sorted(self.spans.items())]
+        return f"{self.host_id}-{hashlib.sha256(wire.dumps(same)).hexdigest()[:24]}"
 
     def payload(self, sent: float) -> bytes:
         """The message as bytes; `sent` is the present by the clock of the host."""
@@ -285,10 +282,11 @@ class Shipper:
                  save: Callable[[State], object] = lambda state: None, budget: int = BUDGET) -> None:
         self.state = state
         self._source, self._clock, self._save, self._budget = source, clock, save, budget
+        source.offsets = state.offsets
 
     def behind(self) -> int:
-        """Minutes that are complete and not sent."""
-        return max(0, self._end() - self.state.minute) // 60
+        """Minutes that are complete and not sent; negative if the clock is behind what was sent."""
+        return (self._end() - self.state.minute) // 60
 
     def wait_s(self) -> float:
         """Seconds until the next minute is complete."""

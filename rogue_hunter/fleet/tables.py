@@ -274,8 +274,8 @@ def _clickhouse_type(field: Field) -> str:
 
 
 _FEW = frozenset({
-    "boot_id", "command", "name", "user", "kind", "cause", "culprit", "os", "os_version", "version", "band",
-    "peak_band", "culprit_release", "model", "dominant_resource", "state", "rule", "outcome", "status", "trigger", "host"})
+    "boot_id", "command", "name", "user", "kind", "cause", "culprit", "culprit_release", "os", "os_version", "version",
+    "band", "peak_band", "model", "dominant_resource", "state", "rule", "outcome", "status", "trigger", "host"})
 """Texts of few different values: ClickHouse keeps a number for each."""
 
 
@@ -333,11 +333,11 @@ JOIN (SELECT culprit_release, count(*) AS pauses, round(sum(duration_s), 1) AS p
       FROM pauses WHERE ts >= {since} GROUP BY culprit_release) AS p ON p.culprit_release = c.culprit_release
 ORDER BY pauses DESC, command, version LIMIT {limit}"""),
     "silent": Query("Hosts that have sent nothing for --silent.", """
-SELECT host_id, max(name) AS host, max(last_ts) AS last_received, round({now} - max(last_ts), 0) AS silent_s
+SELECT host_id, argMax(name, last_ts) AS host, max(last_ts) AS last_received, round({now} - max(last_ts), 0) AS silent_s
 FROM host_hours GROUP BY host_id HAVING max(last_ts) < {now} - {silent}
 ORDER BY last_received, host_id LIMIT {limit}"""),
     "skewed": Query("Hosts whose clock differs by --skew or more; positive: it is behind.", """
-SELECT host_id, max(name) AS host, round(min(behind), 1) AS behind_s, max(last_ts) AS last_received
+SELECT host_id, argMax(name, last_ts) AS host, round(min(behind), 1) AS behind_s, max(last_ts) AS last_received
 FROM host_hours WHERE hour > {since} - 3600
 GROUP BY host_id HAVING abs(min(behind)) >= {skew}
 ORDER BY abs(min(behind)) DESC, host_id LIMIT {limit}"""),

@@ -88,6 +88,7 @@ class Warehouse:
         if found is None:
             self._db.execute("INSERT INTO format VALUES (?)", [FORMAT])
         elif found == 2:
+            self._db.execute("ALTER TABLE batches ADD COLUMN boot_id VARCHAR")
             self._db.execute("ALTER TABLE pauses ADD COLUMN culprit_release VARCHAR")
             self._db.execute(f"UPDATE pauses SET culprit_release = {MADE['culprit_release']}")
             self._db.execute("UPDATE format SET version = ?", [FORMAT])

@@ -15,6 +15,7 @@ FLEET_BATCH = (
     _f("sent", float, "s", "epoch seconds by the clock of the host when the message was sent", required=True),
     _f("minute", int, "s", "epoch seconds until which rows that are complete are in it", required=True),
     _f("host", str, "", "host name"),
+    _f("boot_id", str, "", "the present boot of the host: two at the same time are two machines with one identity"),
     _f("os", str, "", "linux or macos"),
     _f("os_version", str, "", "release of the kernel"),
     _f("version", str, "", "version of rh-ship"),

@@ -19,7 +19,7 @@ MAX_LINE = 1 << 20
 """Bytes of one line. The longest real row, with a command line of 4 KiB, is under 10 KB."""
 
 _I64 = 1 << 63
-_TIME_END = 1e11
+TIME_END = 1e11
 """Epoch seconds of the year 5138: a later time is garbage, and calendar functions fail on it."""
 
 Stamp = tuple[float, int]
@@ -133,13 +133,13 @@ def _stamp(kind: str, fields: Row) -> Stamp:
     """ts and seq of a row. Raises ValueError."""
     ts: Any = fields.get("ts")
     seq: Any = fields.get("seq")
-    if type(seq) is not int or type(ts) not in (float, int) or not 0 <= ts < _TIME_END:
+    if type(seq) is not int or type(ts) not in (float, int) or not 0 <= ts < TIME_END:
         check(kind, fields)
         raise ValueError("ts is not a time")
     return ts, seq
 
 
-def _writable(value: Row) -> bytes:
+def writable(value: Row) -> bytes:
     """The value as bytes. JSON that can be read may be nested too deeply to be written: raises ValueError."""
     try:
         return orjson.dumps(value)
@@ -192,7 +192,7 @@ class Reader:
                     yield self._tick(fields, rows, extra)
                     rows, extra = {}, []
                 else:
-                    _writable(fields)
+                    writable(fields)
                     extra.append({"type": kind, "v": VERSION, **fields})
             except ValueError as error:
                 extra.append(self._error(str(error)))
@@ -240,7 +240,7 @@ class Reader:
         pid, start = body.get("pid"), body.get("start_ticks")
         before = self._before.get((pid, start)) if type(pid) is int and type(start) is int else None
         # Compared as bytes: 0, 0.0 and false are equal in Python and not on the wire.
-        data = _writable(body)
+        data = writable(body)
         if before is None or before[1] != data:
             check("process", fields)
             before = body, data
@@ -249,7 +249,7 @@ class Reader:
         return (body["pid"], body["start_ticks"]), before
 
     def _tick(self, closing: Row, held: dict[Key, tuple[Row, bytes]], extra: list[Record]) -> Tick:
-        _writable(closing)
+        writable(closing)
         before = self._before
         changed = {key for key, row in held.items() if before.get(key) is not row}
         rows = {key: row for key, (row, _) in held.items()}
