@@ -8,8 +8,8 @@ import binascii
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,8 @@ def explain(error: BaseException | None) -> str:
     if getattr(error, "err_code", None) in (10047, 10077) or "maximum" in low or "insufficient" in low:
         reason = getattr(error, "description", None) or text
         return f"the stream is full ({reason}); rows are kept on this host and sent later"
+    if "unexpected eof" in low or isinstance(error, (BrokenPipeError, ConnectionResetError)):
+        return "the server closed the connection"
     if isinstance(error, ConnectionRefusedError):
         return "no server listens there"
     if "no response from stream" in low or type(error).__name__ == "NoStreamResponseError":
@@ -138,7 +140,7 @@ def explain(error: BaseException | None) -> str:
 
 def _decisive(error: BaseException) -> bool:
     """True for an error that another attempt does not mend."""
-    return "refuse" in explain(error)
+    return bool(re.search("refuse|not allowed", explain(error)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class Bus:
         self._access, self._name, self._report = access, name, report
         self._client: Any = None
         self._last: BaseException | None = None
-        self._said = ""
+        self._said, self._waiting = "", 0
         self._listening: list[tuple[str, Callable[[bytes], Awaitable[None]]]] = []
         self._pull: Any = None
         self._connecting, self._refused = asyncio.Lock(), asyncio.Event()
@@ -171,6 +173,8 @@ class Bus:
 
     async def _connected(self) -> Any:
         if self._client is not None and not self._client.is_closed:
+            if self._last is not None and _decisive(self._last) and not self._client.is_connected:
+                raise BusError(f"{self._access.where()}: {explain(self._last)}", self._code(self._last))
             return self._client
         try:
             from nats.aio.client import Client
@@ -210,9 +214,7 @@ class Bus:
             cause = self._cause(error)
             with suppress(Exception):
                 await asyncio.wait_for(client.close(), 0.2)
-            # Of several servers another one may be in order: the next attempt takes them in another order.
-            code = CONFIG_ERROR if _decisive(cause) and len(self._access.servers) == 1 else UNAVAILABLE
-            raise BusError(f"{self._access.where()}: {explain(cause)}", code) from None
+            raise BusError(f"{self._access.where()}: {explain(cause)}", self._code(cause)) from None
         finally:
             attempt.cancel()
             refused.cancel()
@@ -222,7 +224,7 @@ class Bus:
         client.options["reconnect_time_wait"] = 0.5
         self._client = client
         for subject, call in self._listening:
-            await self._listen(subject, call)
+            await self._subscribe(client, subject, call)
         return client
 
     async def _failed(self, error: BaseException) -> None:
@@ -230,8 +232,11 @@ class Bus:
             self._last = error
         if _decisive(error):
             self._refused.set()
-        text = explain(error)
-        if self._client is not None and text != self._said:     # one that ends the first attempt is raised
+        if self._client is not None and not (self._waiting and _decisive(error)):   # otherwise it is raised
+            self._say(error)
+
+    def _say(self, error: BaseException | None) -> None:
+        if error is not None and (text := explain(error)) != self._said:
             self._said = text
             self._report(text)
 
@@ -247,45 +252,52 @@ class Bus:
         """The reason that was reported beside an error, else the error."""
         return error if self._last is None else self._last
 
-    def _error(self, error: BaseException) -> BusError:
-        self._check(error)
-        # A publish that is not permitted has no answer; the reason comes beside it.
-        beside = self._cause(error) if isinstance(error, TimeoutError) else error
+    @asynccontextmanager
+    async def _call(self) -> AsyncIterator[Any]:
+        """The client for one call. What the server reports beside it is the reason if the call fails."""
+        client = await self.connect()
         self._last = None
-        text = "no answer from the server" if isinstance(beside, TimeoutError) else explain(beside)
-        return BusError(f"{self._access.where()}: {text}")
+        self._waiting += 1
+        try:
+            yield client
+        except Exception as error:
+            self._check(error)
+            # A publish that is not permitted has no answer.
+            reason = self._cause(error) if isinstance(error, TimeoutError) else error
+            text = "no answer from the server" if isinstance(reason, TimeoutError) else explain(reason)
+            raise BusError(f"{self._access.where()}: {text}", self._code(reason)) from None
+        else:
+            self._say(self._last)
+        finally:
+            self._waiting -= 1
+
+    def _code(self, error: BaseException) -> int:
+        """Of several servers another one may be in order: the next attempt takes them in another order."""
+        return CONFIG_ERROR if _decisive(error) and len(self._access.servers) == 1 else UNAVAILABLE
 
     async def publish(self, subject: str, payload: bytes, message_id: str) -> None:
         """Send a message and wait until the stream has stored it."""
-        client = await self.connect()
-        try:
+        async with self._call() as client:
             await client.jetstream(timeout=ANSWER_S).publish(subject, payload, headers={"Nats-Msg-Id": message_id})
-        except Exception as error:
-            raise self._error(error) from None
         self._said = ""
 
     async def tell(self, subject: str, payload: bytes) -> None:
         """Send a message that is not stored."""
-        client = await self.connect()
-        try:
+        async with self._call() as client:
             await client.publish(subject, payload)
-        except Exception as error:
-            raise self._error(error) from None
 
     async def listen(self, subject: str, call: Callable[[bytes], Awaitable[None]]) -> None:
         """Call a function with each message of a subject."""
         self._listening.append((subject, call))
         if self._client is not None and not self._client.is_closed:
-            await self._listen(subject, call)
+            await self._subscribe(self._client, subject, call)
 
-    async def _listen(self, subject: str, call: Callable[[bytes], Awaitable[None]]) -> None:
+    @staticmethod
+    async def _subscribe(client: Any, subject: str, call: Callable[[bytes], Awaitable[None]]) -> None:
         async def one(message: Any) -> None:
             await call(message.data)
 
-        try:
-            await self._client.subscribe(subject, cb=one)
-        except Exception as error:
-            raise self._error(error) from None
+        await client.subscribe(subject, cb=one)
 
     # -- the hub's side ------------------------------------------------------------------------------------------------
 
@@ -295,49 +307,43 @@ class Bus:
         from nats.js.api import DiscardPolicy, StorageType, StreamConfig
         from nats.js.errors import NotFoundError
 
-        client = await self.connect()
-        manager = client.jsm(timeout=ANSWER_S)
-        try:
+        async with self._call() as client:
+            manager = client.jsm(timeout=ANSWER_S)
             try:
                 await manager.stream_info(STREAM)
             except NotFoundError:
                 await manager.add_stream(StreamConfig(
                     name=STREAM, subjects=list(subjects), max_bytes=max_bytes, max_age=max_age_s, num_replicas=replicas,
                     discard=DiscardPolicy.NEW, storage=StorageType.FILE, duplicate_window=min(DUPLICATES_S, max_age_s)))
-        except Exception as error:
-            raise self._error(error) from None
 
     async def fetch(self, subject: str, consumer: str, count: int, wait_s: float) -> list[Received]:
         """Up to `count` messages that were not acknowledged, after `wait_s` seconds at most."""
         from nats.js.api import ConsumerConfig
 
-        client = await self.connect()
-        try:
-            if self._pull is None:
-                self._pull = await client.jetstream(timeout=ANSWER_S).pull_subscribe(
-                    subject, durable=consumer, stream=STREAM,
-                    config=ConsumerConfig(ack_wait=ACK_S, max_ack_pending=10_000))
+        async with self._call() as client:
             try:
+                if self._pull is None:
+                    self._pull = await client.jetstream(timeout=ANSWER_S).pull_subscribe(
+                        subject, durable=consumer, stream=STREAM,
+                        config=ConsumerConfig(ack_wait=ACK_S, max_ack_pending=10_000))
                 found = await self._pull.fetch(count, timeout=wait_s)
-            except TimeoutError:
-                return []
-        except Exception as error:
-            self._pull = None
-            raise self._error(error) from None
+            except Exception as error:
+                if self._pull is not None and isinstance(error, TimeoutError):
+                    return []
+                self._pull = None
+                raise
         return [Received(m.subject, m.data, m.metadata.timestamp.timestamp(), m) for m in found]
 
     async def acknowledge(self, received: Sequence[Received]) -> None:
         """They are stored, or refused for good: do not send them again."""
-        try:
+        async with self._call() as client:
             for each in received:
                 await each.source.ack()
-            await self._client.flush()
-        except Exception as error:
-            raise self._error(error) from None
+            await client.flush()
 
     async def close(self) -> None:
         """End the connection."""
-        if self._client is not None:
+        client, self._client = self._client, None
+        if client is not None:
             with suppress(Exception):
-                await asyncio.wait_for(self._client.close(), 2)
-            self._client = None
+                await asyncio.wait_for(client.close(), 2)

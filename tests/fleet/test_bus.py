@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -87,7 +88,7 @@ def test_a_host_can_send_in_its_own_name_only(start: Start, tmp_path: Path, monk
         inbox = Bus(Access(url, nkey=tmp_path / "hub.nk", ca=certs.ca), "hub")
         await inbox.make_stream([ALL], 1 << 20, 3600.0, 1)
         one = Bus(Access(url, nkey=tmp_path / "h1.nk", ca=certs.ca), "h1")
-        two = Bus(Access(url, nkey=tmp_path / "h2.nk", ca=certs.ca), "h2")
+        two = Bus(Access(url, nkey=tmp_path / "h2.nk", ca=certs.ca), "h2", said.append)
         asked: list[bytes] = []
 
         async def hear(data: bytes) -> None:
@@ -98,8 +99,9 @@ def test_a_host_can_send_in_its_own_name_only(start: Start, tmp_path: Path, monk
         await one.publish(SUBJECT.format("h1"), good.payload(1.0), good.id)
         await two.publish(SUBJECT.format("h2"), good.payload(1.0), "forged")      # h2 sends the rows of h1
         monkeypatch.setattr(bus, "ANSWER_S", 0.5)       # a publish that is not allowed has no answer
-        with pytest.raises(BusError, match=r"not allowed.*rh\.v1\.h1\.minute"):
+        with pytest.raises(BusError, match=r"not allowed.*rh\.v1\.h1\.minute") as error:
             await two.publish(SUBJECT.format("h1"), good.payload(1.0), "stolen")
+        assert error.value.code == 78 and said == []        # raised, so not reported beside that
         monkeypatch.undo()
         warehouse = Warehouse(tmp_path / "x.duckdb")
         hub = Hub(warehouse, inbox, time.time, keep_s=1e9, report=said.append)
@@ -138,6 +140,28 @@ def test_wrong_credentials_and_certificates_end_with_the_reason(start: Start, tm
         good = Bus(Access(url, nkey=tmp_path / "good.nk", ca=certs.ca), "h1")
         await good.connect()
         await good.close()
+
+    run(work())
+
+
+def test_a_user_who_is_removed_while_connected_ends_with_the_reason(start: Start, tmp_path: Path) -> None:
+    """The server closes the connection; the next message is not repeated without end."""
+    public, config = keys.seed(tmp_path / "h1.nk"), "authorization { users: [{ nkey: %s }] }"
+    server = start(config % public)
+
+    async def work() -> None:
+        said: list[str] = []
+        one = Bus(Access((server.url,), nkey=tmp_path / "h1.nk"), "h1", said.append)
+        await one.connect()
+        file = tmp_path / "nats.conf"
+        file.write_text(file.read_text().replace(public, keys.seed(tmp_path / "other.nk")))
+        os.kill(server.pid, signal.SIGHUP)
+        while "the server refuses these credentials" not in said:
+            await asyncio.sleep(0.02)
+        with pytest.raises(BusError, match="refuses these credentials") as error:
+            await one.publish(SUBJECT.format("h1"), b"x", "1")
+        assert error.value.code == 78
+        await one.close()
 
     run(work())
 
