@@ -81,7 +81,7 @@ class View:
 
     def lines(self, width: int, height: int, colour: bool) -> list[str]:
         """The picture: at most `height` lines of `width` columns each."""
-        head = [clip(self._machine(), width), self._spark(width)]
+        head = [clip(self._machine(width), width), self._spark(width)]
         # The log has a quarter of the height, and what the table leaves.
         room = height - len(head) - 1
         events = list(self._log)[-max(height // 4, room - 1 - len(self._rows)):] if height >= 8 else []
@@ -97,16 +97,18 @@ class View:
         # What is left of the last connection is dim.
         return [made[0], *(f"\x1b[2m{text}{_OFF}" for text in made[1:])] if self.note and colour else made
 
-    def _machine(self) -> str:
+    def _machine(self, width: int) -> str:
         if self.note:
             return self.note
         row = self._closing
         if not row:
             return "waiting for the first tick"
-        parts = [clock(row["ts"]), *machine(row)]
         slowed = self._state.get("slowed", 1)
-        parts += [f"slowed to 1/{slowed}"] if slowed > 1 else []
-        parts += ["DEGRADED"] if self._state.get("degraded") else []
+        alarms = ["DEGRADED"] if self._state.get("degraded") else []
+        alarms += [f"slowed to 1/{slowed}"] if slowed > 1 else []
+        parts = [clock(row["ts"]), *alarms, *machine(row)]
+        while len(parts) > 1 and columns("  ".join(parts)) > width:
+            parts.pop()      # whole facts, the least important ones last
         return "  ".join(parts)
 
     def _spark(self, width: int) -> str:

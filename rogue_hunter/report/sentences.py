@@ -94,14 +94,21 @@ def amount(row: Fields) -> str:
     return words(value) if value is not None else ""
 
 
+OWN = " -m rogue_hunter "
+"""How the launchers start a command; what follows is its name and its arguments."""
+
+
 def command_line(row: Fields) -> str:
     """What people know a process by: its command line, with its short name before it where the two differ.
 
-    A process without arguments (a kernel thread, one that has ended) is in brackets, as in ps. Not yet made safe.
+    A process without arguments (a kernel thread, one that has ended) is in brackets, as in ps. A command of
+    rogue-hunter is shown as people type it. Not yet made safe.
     """
     command, line = str(row.get("command") or "?"), str(row.get("cmdline") or "").strip()
     if not line:
         return f"[{command}]"
+    if command.startswith("rh-") and OWN in line:
+        return "rh-" + line.partition(OWN)[2]
     program = line.split(None, 1)[0].rsplit("/", 1)[-1]
     return line if program.startswith(command[:15]) else f"{command}: {line}"
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rogue_hunter.report.record_text import clock
+from rogue_hunter.report.sentences import OWN, command_line
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.sampling import METRICS
 from rogue_hunter.stream.tick import Row, shown_name
@@ -28,9 +29,6 @@ GAUGE = 30
 
 SILENT_S = 3.0
 """Seconds without a tick after which rh-pipe, still connected, is shown as silent: stopped, or waiting for the disk."""
-
-OWN = " -m rogue_hunter "
-"""How the launchers start a command; what follows is its name and its arguments."""
 
 KEYS = (("up down", "select a process (also PgUp PgDn Home End)"),
         ("Enter", "show one process; fold or unfold a unit"),
@@ -212,10 +210,8 @@ def command_text(row: Row) -> str:
     """The command line with the directory of the program left out; without one, the kernel's name in brackets. A
     command of rogue-hunter has the name that people type."""
     line, command = str(row.get("cmdline") or ""), str(row.get("command", "?"))
-    if not line:
-        return f"[{command}]"
-    if command.startswith("rh-") and OWN in line:
-        return "rh-" + line.partition(OWN)[2]
+    if not line or (command.startswith("rh-") and OWN in line):
+        return command_line(row)
     program, blank, rest = line.partition(" ")
     last = program.rpartition("/")[2]
     known = last and (last[:15] == command or last == str(row.get("exe", "")).rpartition("/")[2])

@@ -134,6 +134,9 @@ def test_cells_have_links_units_and_times() -> None:
     assert ">82.0 %<" in cell(value=0.82, column="share", table="pause_culprits")
     assert re.search(r">2027-01-1\d \d\d:\d\d:\d\d<", cell(value=1_800_000_000.5, column="entry_time", table="process_events"))
     assert cell(value="2026-11-28 <b>", column="at", table=None).endswith(">2026-11-28 &lt;b&gt;</span>")
+    long = "<b> " * 60
+    assert cell(value=long, column="cmdline", table=None).endswith(f"overflow: auto\">{html.escape(long)}</div>")
+    assert cell(value="sh -c x", column="cmdline", table=None) is None
     boot = "2ce6a2cf-6ebb-4767-b8c6-db2171b9c394"       # would make each row four lines high
     assert re.fullmatch(rf'<span title="{boot}" [^>]*>2ce6a2cf…</span>', cell(value=boot, column="boot_id", table="pauses"))
     assert cell(value=None, column="ts", table=None) is None and cell(value=3.0, column="duration_s", table=None) is None

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("textual")
 
+from rogue_hunter.report.sentences import command_line
 from rogue_hunter.text.format import columns
 from rogue_hunter.tui import view
 from rogue_hunter.tui.app import STYLES
@@ -75,6 +76,7 @@ def test_a_program_is_shown_by_its_name_and_a_command_of_ours_as_it_is_typed() -
             ("/opt/a/b c", "other", "/opt/a/b", "b c"), ("[x/y] z", "w", "", "[x/y] z"), ("", "kworker", "", "[kworker]"),
             ("/v/bin/python -P -m rogue_hunter pipe -q", "rh-pipe", "/v/bin/python", "rh-pipe -q")):
         assert view.command_text({"cmdline": line, "command": command, "exe": exe}) == shown
+    assert command_line({"cmdline": "/v/bin/python -P -m rogue_hunter pipe -q", "command": "rh-pipe"}) == "rh-pipe -q"
 
 
 def test_the_head_says_what_the_machine_does(model: Model) -> None:

@@ -15,6 +15,9 @@ TIMES = {"ts", "minute", "slice", "entry_time", "exit_time", "start_time", "end_
 IDENTITIES = {"boot_id", "event", "pause", "capture", "bundle", "run"}
 """Columns with long names that only machines read: their beginning is shown, with the whole one as a tip."""
 
+LONG = 160
+"""Characters of a command line from which its cell has three lines and scrolls."""
+
 
 @hookimpl
 def render_cell(value, column, table, database, datasette):
@@ -23,6 +26,8 @@ def render_cell(value, column, table, database, datasette):
         return Markup('<span style="white-space: nowrap">{}</span>').format(value)
     if column == "evidence" and isinstance(value, str):     # JSON without a space would not wrap
         return Markup("{}").format(value.replace(',"', ', "'))
+    if column == "cmdline" and isinstance(value, str) and len(value) > LONG:
+        return Markup('<div style="width: 36em; max-height: 4.5em; overflow: auto">{}</div>').format(value)
     if column in IDENTITIES and isinstance(value, str) and len(value) > 12:
         return Markup('<span title="{}" style="white-space: nowrap">{}…</span>').format(value, value[:8])
     if isinstance(value, bool) or not isinstance(value, (int, float)):

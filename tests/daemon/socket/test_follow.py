@@ -241,6 +241,8 @@ def test_the_picture_shows_the_current_state() -> None:
         view.take(batch)
     drawn = view.lines(160, 30, False)
     assert "CPUs busy" in drawn[0] and "slowed to 1/2" in drawn[0] and "DEGRADED" in drawn[0]
+    for width in (60, 40):      # whole facts, what is wrong first
+        assert "…" not in (first := view.lines(width, 30, False)[0]) and "DEGRADED" in first
     assert drawn[1].startswith("highest") and "▄" in drawn[1]
     assert "SCORE" in drawn[2] and "was still active when rh-pipe stopped after" in "\n".join(drawn)
     view.take([b'{"type":"pause","v":1,"ts":1.0,"start":1.0,"end":3.5,"duration_s":2.5,"cause":"cpu",'
