@@ -65,7 +65,8 @@ class Family:
         """A process that is seen for the first time.
 
         A child of pid 1 or of a service manager has lost another parent, unless it is a service. If pid 1 is another
-        program, as in a container, its children may be its own: then it is unknown.
+        program, as in a container, its children may be its own: then it is unknown, unless the child is in the session
+        of a third process.
         """
         kin = Kin(row.get("ppid", 0))
         manager = own = False
@@ -73,7 +74,9 @@ class Family:
         if parent != key and parent in processes:
             command = processes[parent].get("command")
             kin.parent = f"{command or ''}[{kin.ppid}]"
-            manager, own = command in SERVICE_MANAGERS, kin.ppid == 1 and command not in FIRST
+            manager = command in SERVICE_MANAGERS
+            own = kin.ppid == 1 and command not in FIRST and \
+                row.get("session") in (None, key[0], processes[parent].get("session"))
             self._children.setdefault(parent, {})[key] = kin
             self._parents[key] = parent
         if kin.ppid > 0 and not own:

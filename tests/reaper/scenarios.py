@@ -372,7 +372,8 @@ def changed(arena: Arena, how: str) -> Any:
     victim = arena.fork(morph)
     match = arena.as_user(lambda: judged(victim))
     if how == "calm":
-        match |= {"ts": match["ts"] - 2, "cpu_seconds_total": match["cpu_seconds_total"]}
+        del match["age_s"]
+        match |= {"ts": match["ts"] - 2, "start_time": match["ts"] - 60}
     if how == "ended":
         arena.end(victim)
     elif how == "zombie":

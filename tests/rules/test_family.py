@@ -62,6 +62,9 @@ class TestFirstSight:
         """In a container its children are its own or orphans that fell to it."""
         for row in ({"ppid": 1}, {"ppid": 1, "cgroup": "/"}, {"ppid": 1, "cgroup": "/docker/0123456789ab"}):
             assert met(row, {(1, 0): {"command": first}}).orphan is None
+            for session, orphan in ((0, None), (CHILD[0], None), (70, True)):
+                assert met({"cgroup": "/", **row, "session": session}, {(1, 0): {"command": first, "session": 0}}
+                           ).orphan is orphan
         assert met({"ppid": 900}, {(900, 0): {"command": first}}).orphan is False
 
     def test_a_parent_that_is_not_known_says_nothing(self) -> None:
