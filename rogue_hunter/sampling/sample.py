@@ -30,7 +30,9 @@ class Own:
 
 
 QUOTA_CALLS = 30
-"""Calls between two looks for a CPU quota on our own control group: 10 s at 3 Hz. Without one a call costs nothing."""
+QUOTA_LATE_NS = 1_000_000_000
+"""Calls between two looks for a CPU quota on our own control group: 10 s at 3 Hz. Without one a call costs nothing. A
+call that comes so long after the one before looks at once: a new quota may be why."""
 
 
 class OwnUse:
@@ -41,8 +43,9 @@ class OwnUse:
 
     def __init__(self, cgroups: Cgroups | None = None) -> None:
         self._cgroups = cgroups or Cgroups()
-        self._limited: list[Group] = []
-        self._calls = 0
+        self._limited: dict[Group, float] = {}
+        self._calls = self._called_ns = 0
+        self._throttled_s = 0.0
         self._continued = 0
         self._schedstat = -1
         with suppress(ValueError):
@@ -63,11 +66,16 @@ class OwnUse:
 
     def _throttled(self) -> float | None:
         """Seconds taken by the quotas of our own control group and its ancestors."""
-        if self._calls % QUOTA_CALLS == 0:
-            self._limited = [group for group in self._cgroups.groups(os.getpid()) if self._cgroups.cpu(group)]
-        self._calls += 1
-        limits = [limit for group in self._limited if (limit := self._cgroups.cpu(group))]
-        return sum(limit.throttled_s for limit in limits) if limits else None
+        known = bool(self._limited)
+        for group, before in self._limited.items():     # also when the quota has just been lifted
+            self._limited[group] = now = self._cgroups.throttled(group)[1]
+            self._throttled_s += max(0.0, now - before)
+        now_ns = time.monotonic_ns()
+        if self._calls % QUOTA_CALLS == 0 or now_ns - self._called_ns >= QUOTA_LATE_NS:
+            self._limited = {group: limit.throttled_s for group in self._cgroups.groups(os.getpid())
+                             if (limit := self._cgroups.cpu(group))}
+        self._calls, self._called_ns = self._calls + 1, now_ns
+        return self._throttled_s if known or self._limited else None
 
     def close(self) -> None:
         """Give the descriptor back."""

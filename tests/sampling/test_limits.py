@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from rogue_hunter.host.linux.cgroups import Cgroups, parse_mounts
 from rogue_hunter.sampling.limits import Limits, on_full, parse_descriptor_slots, parse_open_files_limit
+from rogue_hunter.sampling.sample import OwnUse
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, Tick
 
@@ -261,3 +263,25 @@ def test_a_real_quota(spawn: Callable[..., subprocess.Popen[bytes]]) -> None:
                 time.sleep(0.1)
     assert [one["kind"] for one in found] == ["cpu_quota"]
     assert found[0]["limit"] == 0.2 and found[0]["held_back_s"] > 0 and found[0]["cgroup"].endswith(group.name)
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+def test_own_quota(tmp_path: Path, lifted: bool) -> None:
+    """What a quota took is known up to the moment in which it is lifted; a new quota counts from its first reading."""
+    group = tmp_path / "tree/g"
+    group.mkdir(parents=True)
+    (tmp_path / f"proc/{os.getpid()}").mkdir(parents=True)
+    (tmp_path / f"proc/{os.getpid()}/cgroup").write_text("0::/g\n")
+    before, own = signal.getsignal(signal.SIGCONT), OwnUse(Cgroups(tmp_path / "proc", {"": tmp_path / "tree"}))
+    try:
+        for quota, seconds in (("max", 5), ("20000", 7), ("max" if lifted else "10000", 15)):
+            (group / "cpu.max").write_text(f"{quota} 100000\n")
+            (group / "cpu.stat").write_text(f"nr_throttled {seconds}\nthrottled_usec {seconds * 1_000_000}\n")
+            own._called_ns = 0      # as after a late beat
+            found = own().throttled_s
+            assert found == {5: None, 7: 0.0, 15: 8.0}[seconds]
+        own._called_ns = 0
+        assert own().throttled_s == (None if lifted else 8.0)
+    finally:
+        own.close()
+        signal.signal(signal.SIGCONT, before)

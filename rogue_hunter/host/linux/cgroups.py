@@ -151,18 +151,21 @@ class Cgroups:
         """The CPU quota of a group; None without one."""
         if group.controller == "":
             quota, _, period = _read(group.directory / "cpu.max").strip().partition(b" ")
-            stat = parse_pairs(_read(group.directory / "cpu.stat"))
-            held_s = stat.get("throttled_usec", 0) / 1e6
         elif group.controller == "cpu":
             quota = _read(group.directory / "cpu.cfs_quota_us").strip()
             period = _read(group.directory / "cpu.cfs_period_us").strip()
-            stat = parse_pairs(_read(group.directory / "cpu.stat"))
-            held_s = stat.get("throttled_time", 0) / 1e9
         else:
             return None
-        if not quota.isdigit() or not period.isdigit() or int(period) == 0 or "nr_throttled" not in stat:
+        throttled, held_s = self.throttled(group)
+        if not quota.isdigit() or not period.isdigit() or int(period) == 0 or throttled is None:
             return None
-        return CpuLimit(int(quota) / int(period), stat["nr_throttled"], held_s)
+        return CpuLimit(int(quota) / int(period), throttled, held_s)
+
+    def throttled(self, group: Group) -> tuple[int | None, float]:
+        """In how many CPU periods a quota held a group back, None if that is not known, and for how many seconds."""
+        stat = parse_pairs(_read(group.directory / "cpu.stat"))
+        held_s = stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9
+        return stat.get("nr_throttled"), held_s
 
     def memory(self, group: Group) -> MemoryLimit | None:
         """The memory limit of a group; None without one."""
