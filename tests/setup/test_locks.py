@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ ENVIRONMENTS: list[dict[str, str]] = [
 
 UNUSED = {"chdb-core": ("pandas", "pyarrow")}
 """Distribution -> what it requires for a part of it that no test uses; see tests/requirements.in."""
+
+parsed = cache(Requirement)
+"""A line of Requires-Dist: each is met thousands of times."""
 
 Lock = Mapping[str, Requirement]
 Metadata = Callable[[str], Sequence[str]]
@@ -79,8 +83,8 @@ def unmet(lock: Lock, wanted: Sequence[str], requires: Metadata) -> list[str]:
     for environment in ENVIRONMENTS:
         applying = {name for name, pin in lock.items() if pin.marker is None or pin.marker.evaluate(environment)}
         where = f"{environment['sys_platform']} {environment['platform_machine']}, Python {environment['python_version']}"
-        todo = [("project", Requirement(each), "") for each in wanted]
-        todo += [("lock", Requirement(name), "") for name in applying]
+        todo = [("project", parsed(each), "") for each in wanted]
+        todo += [("lock", parsed(name), "") for name in applying]
         done: set[tuple[str, str]] = set()
         while todo:
             parent, requirement, extra = todo.pop()
@@ -93,7 +97,7 @@ def unmet(lock: Lock, wanted: Sequence[str], requires: Metadata) -> list[str]:
             for asked in {"", *requirement.extras}:
                 if (name, asked) not in done:
                     done.add((name, asked))
-                    todo += [(name, Requirement(line), asked) for line in requires(name)]
+                    todo += [(name, parsed(line), asked) for line in requires(name)]
     return sorted(found)
 
 
@@ -103,7 +107,7 @@ def installed(lock: Lock) -> Metadata:
     def requires(name: str) -> Sequence[str]:
         distribution = importlib.metadata.distribution(name)
         assert distribution.version == version_of(lock[name]), f"{name}: run the tests with bin/rh-check"
-        return [line for line in distribution.requires or [] if Requirement(line).name not in UNUSED.get(name, ())]
+        return [line for line in distribution.requires or [] if parsed(line).name not in UNUSED.get(name, ())]
 
     return requires
 
@@ -230,6 +234,9 @@ def newest_pip(_: Path) -> Path:
 def checkout_with(pip: Path, index: Index, place: Path) -> Checkout:
     """A checkout that pins the packages of the local index, and whose Python has this pip and no uv beside it."""
     checkout = make_checkout(place)
+    if pip.is_file():   # unpacked, so that it is compiled once and not at each start
+        zipfile.ZipFile(pip).extractall(place / "pip")
+        pip = place / "pip"
     (checkout.root / "bin" / "requirements.lock").write_text(index.lock)
     (checkout.programs / "uv").unlink()
     instead = f"*'-m pip '*) shift 2; exec '{BASE_PYTHON}' '{pip}/pip' \"$@\" ;;"
