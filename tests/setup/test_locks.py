@@ -43,7 +43,7 @@ UNUSED = {"chdb-core": ("pandas", "pyarrow")}
 """Distribution -> what it requires for a part of it that no test uses; see tests/requirements.in."""
 
 parsed = cache(Requirement)
-"""A line of Requires-Dist: each is met thousands of times."""
+"""A line of Requires-Dist, parsed once: each comes thousands of times."""
 
 Lock = Mapping[str, Requirement]
 Metadata = Callable[[str], Sequence[str]]
