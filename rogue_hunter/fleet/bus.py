@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -135,6 +136,8 @@ def explain(error: BaseException | None) -> str:
         return "no server listens there"
     if "no response from stream" in low or type(error).__name__ == "NoStreamResponseError":
         return f"there is no stream {STREAM}; rh-hub makes it"
+    if type(error).__name__ == "ServiceUnavailableError":
+        return f"the stream {STREAM} does not answer"
     return text or type(error).__name__
 
 
@@ -157,7 +160,10 @@ class Bus:
     """One connection. Every method raises BusError; the next call connects again where that is needed."""
 
     def __init__(self, access: Access, name: str, report: Callable[[str], object] = lambda text: None) -> None:
-        """`name` is that of the inbox: this user has to be allowed to subscribe to _INBOX.NAME.> for answers."""
+        """`name` is that of the inbox: this user has to be allowed to subscribe to _INBOX.NAME.> for answers. Raises
+        BusError if nats-py is not installed."""
+        if find_spec("nats") is None:
+            raise BusError("nats-py is not installed; in the checkout: pip install '.[fleet]'")
         self._access, self._name, self._report = access, name, report
         self._client: Any = None
         self._last: BaseException | None = None
@@ -176,12 +182,8 @@ class Bus:
             if self._last is not None and _decisive(self._last) and not self._client.is_connected:
                 raise BusError(f"{self._access.where()}: {explain(self._last)}", self._code(self._last))
             return self._client
-        try:
-            from nats.aio.client import Client
-        except ImportError as error:
-            if (error.name or "").split(".")[0] != "nats":
-                raise
-            raise BusError("nats-py is not installed; in the checkout: pip install '.[fleet]'") from None
+        from nats.aio.client import Client
+
         client: Any = Client()
         more: dict[str, Any] = {}
         chosen = self._access.creds or self._access.nkey

@@ -12,6 +12,7 @@ from rogue_hunter.fleet.intake import ASK, SUBJECT
 from rogue_hunter.fleet.source import Message, Shipper
 from rogue_hunter.stream import wire
 from rogue_hunter.text.errors import CONFIG_ERROR, UNAVAILABLE, RogueHunterError
+from rogue_hunter.text.format import duration
 
 PACE = 5.0
 """Messages a second when a host is behind: a day in 5 minutes, 1,000 hosts after a common outage 5,000 messages/s."""
@@ -91,7 +92,7 @@ class ShipLoop:
         """Report a clock that was set back, once; with `once` raise it."""
         was, self._waiting = self._waiting, behind < -SET_BACK_MIN
         if self._waiting and not was:
-            text = (f"the clock of this host is {-behind} minutes behind what was sent: its rows stay here so long; "
+            text = (f"the clock of this host is {duration(-60 * behind)} behind what was sent: rows stay here so long; "
                     "if it was wrong before, begin with --from, a new --host-id and a new --state")
             if self._once:
                 raise RogueHunterError(text, UNAVAILABLE)

@@ -45,6 +45,10 @@ def _duckdb() -> Any:
     return duckdb
 
 
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or str(error).splitlines()[0])
+
+
 class Warehouse:
     """The open file. One process has it; threads may query while another one stores."""
 
@@ -74,7 +78,7 @@ class Warehouse:
             for host, spans in self._db.execute("SELECT host_id, spans FROM coverage").fetchall():
                 self._coverage[host] = {table: Coverage(*value) for table, value in wire.loads(spans.encode()).items()}
         except duckdb.Error as error:
-            text = str(error).splitlines()[0]
+            text = _reason(error)
             in_use = "set lock" in text
             raise WarehouseError(f"{path}: {'another rh-hub uses it' if in_use else text}",
                                  UNAVAILABLE if in_use else IO_ERROR) from None
@@ -123,7 +127,7 @@ class Warehouse:
             for host, text in before.items():       # as it is in the file
                 self._coverage[host] = {table: Coverage(*value) for table, value in wire.loads(text).items()}
             if isinstance(error, (_duckdb().Error, OSError)):
-                raise WarehouseError(f"{self.path}: {str(error).splitlines()[0]}") from None
+                raise WarehouseError(f"{self.path}: {_reason(error)}") from None
             raise
         return count
 
@@ -215,7 +219,7 @@ class Warehouse:
                 if gone:
                     self._db.execute("CHECKPOINT")
         except _duckdb().Error as error:
-            raise WarehouseError(f"{self.path}: {str(error).splitlines()[0]}") from None
+            raise WarehouseError(f"{self.path}: {_reason(error)}") from None
         return gone
 
     # -- rows out ------------------------------------------------------------------------------------------------------
@@ -234,7 +238,7 @@ class Warehouse:
         except duckdb.InterruptException:
             raise WarehouseError(f"the query took longer than {LIMIT_S:.0f} s and was cancelled", UNAVAILABLE) from None
         except duckdb.Error as error:
-            raise WarehouseError(f"SQL: {str(error).splitlines()[0]}", BAD_INPUT) from None
+            raise WarehouseError(f"SQL: {_reason(error)}", BAD_INPUT) from None
         if len(rows) > MOST_ROWS:
             raise WarehouseError(f"more than {MOST_ROWS} rows; put a LIMIT into the query", UNAVAILABLE)
         return names, [[_plain(value) for value in row] for row in rows]
@@ -274,7 +278,7 @@ class Warehouse:
         except (OSError, sqlite3.Error, _duckdb().Error) as error:
             with suppress(OSError):
                 beside.unlink()
-            raise WarehouseError(f"{file}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+            raise WarehouseError(f"{file}: {_reason(error)}") from None
         finally:
             cursor.close()
         return count
@@ -298,7 +302,7 @@ class Warehouse:
             shutil.move(beside, directory)
         except (OSError, _duckdb().Error) as error:
             shutil.rmtree(beside, ignore_errors=True)
-            text = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            text = _reason(error)
             raise WarehouseError(f"{directory}: {text}") from None
         return count
 

@@ -212,6 +212,14 @@ def test_an_expired_certificate_is_refused(start: Start, tmp_path: Path) -> None
     run(work())
 
 
+def test_without_nats_py_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying again would not install it."""
+    monkeypatch.setattr(bus, "find_spec", lambda name: None)
+    with pytest.raises(BusError, match="nats-py is not installed") as error:
+        Bus(Access(("nats://127.0.0.1:1",)), "h1")
+    assert error.value.code == 69
+
+
 def test_without_a_server_the_message_names_it() -> None:
     async def work() -> None:
         with pytest.raises(BusError, match=r"nats://127.0.0.1:1: no server listens there") as error:

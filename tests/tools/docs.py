@@ -269,7 +269,7 @@ def options_mdoc(made: click.Command, page: str) -> Iterator[str]:
         for text, of in sorted(texts.items(), key=lambda each: -len(each[1])):
             if subs and "" not in of and 2 * len(of) < len(subs):
                 yield f".Cm {' , '.join(of)} :"
-                text = text if text.startswith(("JSON", "CSV", "NDJSON")) else text[0].lower() + text[1:]
+                text = text if text[:2].isupper() else text[0].lower() + text[1:]
             yield _marked(text)
         if _name_of(head) in more:
             yield MORE
