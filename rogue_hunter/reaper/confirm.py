@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 
 from rogue_hunter.reaper.candidate import Candidate
@@ -35,9 +36,7 @@ def question(candidates: Sequence[Candidate]) -> str:
     verbs = dict.fromkeys(_VERBS[c.action.type] for c in candidates)
     lines = [f"About to {' or '.join(verbs)} {len(candidates)} process{'es' if len(candidates) != 1 else ''}:"]
     for c in candidates[:SHOWN]:
-        lines.append(f"  {c.match['pid']:>7}  {clip(_command(c), 100)}")
-        lines.append(f"           {_facts(c)}")
-        lines.append(f"           {visible(c.match['rule'])}: {clip(str(c.match.get('reason', '')), 100)}")
+        lines += [*_described(c), *_wrapped(f"{visible(c.match['rule'])}: {clip(str(c.match.get('reason', '')), 100)}")]
     if len(candidates) > SHOWN:
         lines.append(f"  and {len(candidates) - SHOWN} more")
     counts = [(p, sum(c.match.get("priority") == p for c in candidates)) for p in PRIORITIES]
@@ -50,8 +49,18 @@ def proof_question(candidates: Sequence[Candidate]) -> str:
     """What will be stopped for an experiment."""
     lines = ["About to stop and continue this process several times, for 0.2 s each:"]
     for c in candidates:
-        lines += [f"  {c.match['pid']:>7}  {clip(_command(c), 100)}", f"           {_facts(c)}"]
+        lines += _described(c)
     return "\n".join(lines) + "\nProceed? [y/N] "
+
+
+def _described(c: Candidate) -> list[str]:
+    return [*_wrapped(clip(_command(c), 100), f"  {c.match['pid']:>7}  "), *_wrapped(_facts(c))]
+
+
+def _wrapped(text: str, first: str = "") -> list[str]:
+    """A text as lines of 80 columns at most, below each other; `first` is before the first."""
+    indent = " " * 11
+    return textwrap.wrap(text, 79, initial_indent=first or indent, subsequent_indent=indent)
 
 
 def _command(c: Candidate) -> str:

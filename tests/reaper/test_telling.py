@@ -64,8 +64,11 @@ def test_the_question_says_what_is_known_of_each_process() -> None:
     c.live, c.parent = live(p.key, p.row, p.uids, leader=2000, age_s=3725.0), "bash"
     assert question([c]).splitlines() == [
         "About to terminate 1 process:", "     2000  victim: python3 job.py --all",
-        "           user me, CPU 99 %, memory 1.0 MiB, age 1h 02m, parent bash [900], pts/3", "           r: cpu 99 %",
+        "           user me, CPU 99 %, memory 1.0 MiB, age 1h 02m, parent bash [900],", "           pts/3",
+        "           r: cpu 99 %",
         "  high: 1", "Proceed? [y/N] "]
+    c.live.row["cmdline"] = "python3 " + "--option " * 40
+    assert all(len(line) < 80 for line in question([c]).splitlines())       # a terminal would break within a word
     del c.match["cpu_percent"]
     for name in ("user", "tty", "ppid", "cmdline"):
         del c.live.row[name]
