@@ -67,7 +67,9 @@ def _self(p: Live, me: Me, safety: Safety) -> str | None:
 
 
 def _ancestor(p: Live, me: Me, safety: Safety) -> str | None:
-    return "it is an ancestor of rogue-hunter" if p.pid in me.ancestors else None
+    if p.pid in me.ancestors:
+        return "it is an ancestor of rogue-hunter"
+    return "it may be an ancestor of rogue-hunter: one of these is hidden" if p.key[1] <= me.hidden_before else None
 
 
 def _session_leader(p: Live, me: Me, safety: Safety) -> str | None:

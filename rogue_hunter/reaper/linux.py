@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rogue_hunter.host.linux.describe import describe
-from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, parse_stat, text, tty_name
+from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, Stat, parse_stat, text, tty_name
 from rogue_hunter.host.linux.threads import live_thread
 from rogue_hunter.host.users import Users
 from rogue_hunter.reaper.process import ANCESTORS_MAX, Live, Me, Unreadable, live, my_uids
@@ -84,14 +85,21 @@ class LinuxMachine:
     def me(self) -> Me:
         pid = os.getpid()
         ancestors: set[int] = set()
-        parent = os.getppid()
+        parent, hidden_before = os.getppid(), 0
+        oldest = self._stat(pid)
         while parent > 0 and parent not in ancestors and len(ancestors) < ANCESTORS_MAX:
             ancestors.add(parent)
-            try:
-                parent = parse_stat(_read(self._root / str(parent) / "stat")).ppid
-            except (OSError, ValueError):
-                parent = 0
-        return Me(pid, my_uids(), frozenset(ancestors), os.getsid(0), self._in_own_pid_namespace())
+            above = self._stat(parent)
+            if above is None and parent > 1:
+                hidden_before = sys.maxsize if oldest is None else oldest.start
+            parent, oldest = 0 if above is None else above.ppid, above
+        return Me(pid, my_uids(), frozenset(ancestors), os.getsid(0), self._in_own_pid_namespace(), hidden_before)
+
+    def _stat(self, pid: int) -> Stat | None:
+        """None if it cannot be read."""
+        with contextlib.suppress(OSError, ValueError):
+            return parse_stat(_read(self._root / str(pid) / "stat"))
+        return None
 
     def _in_own_pid_namespace(self) -> bool:
         """False also where the kernel does not say: then low pids are protected."""

@@ -54,13 +54,15 @@ class Live:
 class Me:
     """The process that sends the signals. `uids` are real, effective and saved user; `ancestors` every parent up
     to the first process; `session` the leader of the session; `own_pid_namespace` whether pids are those of a
-    container, where the system's processes have no low ones."""
+    container, where the system's processes have no low ones. Processes that started up to `hidden_before` (clock ticks)
+    may be ancestors too: one of these is hidden from this user (hidepid of proc(5)), so what is above it is unknown."""
 
     pid: int
     uids: tuple[int, ...]
     ancestors: frozenset[int]
     session: int
     own_pid_namespace: bool = False
+    hidden_before: int = 0
 
 
 class Machine(Protocol):

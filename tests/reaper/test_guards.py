@@ -44,6 +44,11 @@ def test_a_plain_process_is_not_protected() -> None:
     assert codes(process()) == set()
 
 
+@pytest.mark.parametrize(("hidden_before", "refused"), [(6, set()), (7, {"ancestor"})])
+def test_what_is_older_than_a_hidden_ancestor_may_be_one(hidden_before: int, refused: set[str]) -> None:
+    assert codes(process(), replace(ME, hidden_before=hidden_before)) == refused
+
+
 @pytest.mark.parametrize("code", GUARDS)
 def test_each_guard_speaks_with_a_sentence(code: str) -> None:
     found = refusals(process(**PROTECTED[code]), ME, SAFETY)

@@ -274,6 +274,14 @@ class TestAncestors:
                                                         parents: dict[int, int], ancestors: set[int]) -> None:
         assert self.me(monkeypatch, tmp_path, parents) == ancestors
 
+    @pytest.mark.parametrize(("parents", "hidden_before"), [
+        ({40: 30, 30: 1, 1: 0}, 0), ({40: 30, 30: 1}, 0), ({40: 30}, 500), ({}, sys.maxsize)], ids=str)
+    def test_above_one_that_is_hidden_any_older_process_may_be_one(
+            self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parents: dict[int, int], hidden_before: int) -> None:
+        """Such as sudo under hidepid. The first process has no parent."""
+        self.me(monkeypatch, tmp_path, parents)
+        assert LinuxMachine(tmp_path).me().hidden_before == hidden_before
+
     def test_outside_of_our_namespace_there_is_no_parent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "getppid", lambda: 0)
         assert LinuxMachine(tmp_path).me().ancestors == frozenset()
