@@ -582,7 +582,7 @@ case "$*" in "-m $STUB_FAILS"*) exit 1 ;; esac
     quick = run("nothing", "--quick", "-x").stdout.splitlines()
     assert quick[0].startswith("rh-check: ruff, mypy and the fast tests; less than a minute")
     assert [line.split()[2] for line in quick if line.startswith("ran ")] == ["ruff", "pytest", "mypy"]
-    assert "ran -m pytest -m not slow -x" in quick
+    assert "ran -m pytest -m not slow and not waits -x" in quick
     helped = run("nothing", "--help")
     assert helped.returncode == 0 and "--quick" in helped.stdout and "ran " not in helped.stdout
     for part in ("ruff", "mypy", "pytest"):

@@ -116,6 +116,7 @@ def test_the_tests_run_with_the_versions_that_are_shipped() -> None:
     assert {name: version for name, (version, _) in run.items()} == {name: tests[name][0] for name in run}
 
 
+@pytest.mark.slow
 def test_only_declared_libraries_are_imported() -> None:
     """Every import of the package is its own, the standard library's, or a dependency that pyproject.toml names."""
     project = PROJECT["project"]

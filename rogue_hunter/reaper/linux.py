@@ -119,7 +119,8 @@ class LinuxMachine:
         with contextlib.suppress(OSError):
             found["open_files"] = len(os.listdir(folder / "fd"))
         with contextlib.suppress(OSError):
-            tasks = sorted(os.listdir(folder / "task"), key=int)
+            # The first thread first: numbers start again at a low one, so that a later thread can have a lower one.
+            tasks = sorted(os.listdir(folder / "task"), key=lambda tid: (int(tid) != pid, int(tid)))
             found["threads"] = [t for t in map(self._thread, (folder / "task" / n for n in tasks[:THREADS_SHOWN])) if t]
         return found
 

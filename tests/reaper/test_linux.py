@@ -306,9 +306,9 @@ class TestBundle:
         (folder / "task" / "11").mkdir()
         assert LinuxMachine(tmp_path).bundle(4242) == {
             "wchan": "do_wait", "syscall": "61 0x1", "stack": "[<0>] do_wait", "open_files": 3, "threads": [
+                {"tid": 4242, "command": "t4242", "state": "running"},
                 {"tid": 9, "command": "t9", "state": "sleeping"},
-                {"tid": 10, "command": "t10", "state": "uninterruptible", "wchan": "io_schedule"},
-                {"tid": 4242, "command": "t4242", "state": "running"}]}
+                {"tid": 10, "command": "t10", "state": "uninterruptible", "wchan": "io_schedule"}]}
 
     @pytest.mark.parametrize("wchan", [b"0", b"", b"\n"])
     def test_a_process_that_waits_for_nothing_has_no_wait(self, tmp_path: Path, wchan: bytes) -> None:
@@ -317,15 +317,15 @@ class TestBundle:
         assert LinuxMachine(tmp_path).bundle(4242) == {}
 
     def test_no_more_than_a_person_reads(self, tmp_path: Path) -> None:
-        """16 threads, the oldest first, and 4 KiB of a stack."""
+        """16 threads, the first of the process before all, and 4 KiB of a stack."""
         folder = tmp_path / "4242"
-        for tid in range(1, 30):
+        for tid in (*range(1, 30), 4242):
             (folder / "task" / str(tid)).mkdir(parents=True)
             (folder / "task" / str(tid) / "stat").write_bytes(stat_of(tid))
             (folder / "task" / str(tid) / "wchan").write_bytes(b"0")
         (folder / "stack").write_bytes(b"x" * 5000)
         found = LinuxMachine(tmp_path).bundle(4242)
-        assert [t["tid"] for t in found["threads"]] == list(range(1, 17)) and found["stack"] == "x" * 4096
+        assert [t["tid"] for t in found["threads"]] == [4242, *range(1, 16)] and found["stack"] == "x" * 4096
 
     def test_no_descriptor_is_left_open(self, tmp_path: Path) -> None:
         machine = tree(tmp_path, stat_of(), MINE)

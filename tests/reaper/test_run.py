@@ -234,6 +234,7 @@ def test_twenty_in_one_run(tmp_path: Path) -> None:
     assert dry == ["dry_run"] * 10
 
 
+@pytest.mark.slow
 def test_a_thousand_at_once(tmp_path: Path) -> None:
     """Twenty are signalled, and all of them before any is waited for; of the others each gets its answer and its line."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

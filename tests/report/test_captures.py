@@ -59,6 +59,7 @@ def ndjson(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_list(report: Callable[..., str]) -> None:
     """Newest first, what was skipped among them; the same in every form."""
     found = ndjson(report("captures"))
@@ -94,6 +95,7 @@ def test_one_capture_whole(report: Callable[..., str], database: Path) -> None:
         "culprit", "waiter", "waiter"]
 
 
+@pytest.mark.slow
 def test_one_capture_in_words(report: Callable[..., str]) -> None:
     """Who asked, how the parts went, who held up whom, who did what, what was logged; nothing that a terminal obeys."""
     words = report("capture", "1", "--table")

@@ -58,6 +58,7 @@ def test_gained_and_lost(rh: Run, two: tuple[Path, Path]) -> None:
         assert one.keys() <= {f.name for f in RECORDS["report_diff"]}
 
 
+@pytest.mark.slow
 def test_as_a_table(rh: Run, two: tuple[Path, Path]) -> None:
     """A sentence with the counts first; names visible; no database is asked for."""
     text = rh("report", "diff", *two, "--table", "--db", "/nonexistent/x.db").stdout.decode()
@@ -69,6 +70,7 @@ def test_as_a_table(rh: Run, two: tuple[Path, Path]) -> None:
     assert len(rh("report", "diff", *two, "-n", "1").stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_one_of_them_from_a_pipe(rh: Run, two: tuple[Path, Path]) -> None:
     """`rh-score --config other.toml < recorded | rh-report diff before -`."""
     done = rh("report", "diff", two[0], "-", stdin=two[1].read_bytes())
@@ -76,6 +78,7 @@ def test_one_of_them_from_a_pipe(rh: Run, two: tuple[Path, Path]) -> None:
     assert rh("report", "diff", "-", "-").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_replay_with_another_configuration(rh: Run, tmp_path: Path) -> None:
     """The same recording through rh-score twice: with higher bands, commands lose theirs and none gains one."""
     recorded = lines(Machine(7).ticks(120))
@@ -101,6 +104,7 @@ def test_what_is_no_recording(rh: Run, two: tuple[Path, Path], tmp_path: Path, c
     assert words in done.stderr.decode() and str(tmp_path / "x") in done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_what_is_damaged_or_absent(rh: Run, two: tuple[Path, Path], tmp_path: Path) -> None:
     """A recording that is cut short is compared up to there and reported, exit 65; an absent one is an error, 74."""
     (tmp_path / "cut").write_bytes(two[1].read_bytes()[:-40])

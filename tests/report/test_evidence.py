@@ -186,6 +186,7 @@ def test_the_summary_is_in_the_past_when_the_watch_ended(gap: Path) -> None:
         assert (" uses " in text) == running and (" now" not in text or running)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6))
 def test_the_summary_and_why_agree(tmp_path: Path, seed: int) -> None:
@@ -225,6 +226,7 @@ def test_identities_of_another_boot_are_others(tmp_path: Path) -> None:
     assert sorted(c["command"] for c in causes) == ["one", "two"]
 
 
+@pytest.mark.slow
 def test_a_long_period_is_a_small_window(tmp_path: Path) -> None:
     """Of a day with a shortage in most slices: the worst ones, sums of the rest, and nothing twice."""
     hours = 3
@@ -242,6 +244,7 @@ def test_a_long_period_is_a_small_window(tmp_path: Path) -> None:
         assert 0.3 * cpu < seen <= cpu + 0.1     # a minute has the highest of its processes only
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("days", [1, 4, 40])
 def test_hours_minutes_and_slices_cover_a_period_once(tmp_path: Path, days: int) -> None:
     """At any ends: hours for several days, minutes beside them, slices at the ends."""

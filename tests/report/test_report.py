@@ -420,6 +420,7 @@ def on_terminal(clean_env: dict[str, str], *args: str | Path, **env: str) -> str
             os.close(side)
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_table_in_colour(clean_env: dict[str, str], database: Path) -> None:
     """Bands are coloured on a terminal, unless NO_COLOR or a dumb one; columns stand as without colour."""
     args = ("events", *PERIOD, "--db", database)

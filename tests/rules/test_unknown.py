@@ -228,6 +228,7 @@ def some_rules(draw: random.Random) -> RuleSet:
     return from_values({"rules": made, "safety": {"whitelist_processes": list(whitelist)}}, base=RuleSet(()))
 
 
+@pytest.mark.slow
 def test_random_rules_and_processes(request: pytest.FixtureRequest) -> None:
     """--pairs rules and processes, each with and without some of its fields.
 

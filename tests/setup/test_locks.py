@@ -112,6 +112,7 @@ def installed(lock: Lock) -> Metadata:
     return requires
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [RUN, TESTS], ids=["run", "tests"])
 def test_every_requirement_of_a_locked_distribution_is_in_the_lock(path: Path) -> None:
     """With its extras, on Linux and macOS, Python 3.11 to 3.14: an install from the lock needs no resolver."""

@@ -108,6 +108,7 @@ def whole(path: Path) -> None:
 # -- by age ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_age_removes_what_ended_before_and_nothing_else(database: Path) -> None:
     """Open events stay, however old; the room is given back to the file system."""
     before = NOW - 30 * DAY
@@ -312,6 +313,7 @@ def test_no_size(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=20))
 def test_any_text_is_a_size_or_an_error(text: str) -> None:
     """Never another exception, never a limit below a million."""
@@ -449,6 +451,7 @@ def on_terminal(args: list[str], answer: bytes, env: dict[str, str]) -> tuple[in
     return child.returncode, err
 
 
+@pytest.mark.slow
 def test_more_than_half_of_the_history_is_asked_about(database: Path, clean_env: dict[str, str]) -> None:
     """On a terminal; in cron nothing is asked, and less is not asked about either."""
     few = ["--db", str(database), "--older-than", "36500d"]

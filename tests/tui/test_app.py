@@ -242,6 +242,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     drive(steps, (160, 40))
 
 
+@pytest.mark.slow
 def test_ten_thousand_processes() -> None:
     async def steps(top: Top, pilot: Any) -> None:
         assert len(table(top)) > 10
@@ -283,6 +284,7 @@ def killed(monkeypatch: pytest.MonkeyPatch, key: str) -> tuple[Top, list[str], l
     return drive(steps, (120, 30)), shown, done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "does"), [("y", True), ("n", False), ("enter", False), ("escape", False), ("q", False)])
 def test_the_question_of_rh_reap_decides(monkeypatch: pytest.MonkeyPatch, key: str, does: bool) -> None:
     top, (question, panel), done = killed(monkeypatch, key)

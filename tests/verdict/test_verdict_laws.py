@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,6 +67,7 @@ def identities(judged: Window) -> dict[tuple[str, int, int], dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(windows())
 def test_numbers_belong_to_one_identity(judged: Window) -> None:
@@ -94,6 +96,7 @@ def test_numbers_belong_to_one_identity(judged: Window) -> None:
     assert (found.state == "found") == bool(kinds and not kinds[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(windows())
 def test_sentences_are_safe_and_take_their_numbers_from_the_one_who_is_named(judged: Window) -> None:
