@@ -36,6 +36,9 @@ FRESH_S = 1.0
 CLOCK_SET_S = 2.0
 """If the time since a match and what its process has aged since differ by more than this, the wall clock was set."""
 
+KEEPS = frozenset({"whitelist", "rogue_hunter", "self", "ancestor", "unreadable"})
+"""Guards of a process that also forbid to end another one that takes it along."""
+
 SAMPLES = 20
 """Readings before the match that a bundle carries, if they are available."""
 
@@ -222,8 +225,24 @@ class Judge:
             found.refuse(*refusals(live, self.me, found.rules.safety))
             if not found.outcome and found.handle is None:
                 found.refuse(Refusal("no_pidfd", "no handle of it is open"))
+            if not found.outcome and found.action.type == "kill":
+                found.refuse(*self._taken_along(found, live.pid))
             if not found.outcome:
                 self._compare(found, live, now, levels=levels)
+
+    def _taken_along(self, found: Candidate, pid: int) -> list[Refusal]:
+        """Why the processes that end with this one forbid to end it."""
+        for other in self.machine.ends_with(pid):
+            try:
+                reasons = refusals(self.machine.read(other), self.me, found.rules.safety)
+            except Gone:
+                continue
+            except Unreadable as error:
+                reasons = (Refusal("unreadable", str(error)),)
+            for code, words in reasons:
+                if code in KEEPS:
+                    return [Refusal(code, f"process {other} would end with it: {words}")]
+        return []
 
     def _compare(self, found: Candidate, live: Live, now: float, *, levels: bool) -> None:
         """Spare the process if it is no longer what matched; refuse it if that cannot be found out."""

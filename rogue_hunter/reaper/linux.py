@@ -108,6 +108,26 @@ class LinuxMachine:
         except OSError:
             return False
 
+    def ends_with(self, pid: int) -> list[int]:
+        depth, space = self._place(pid)
+        if depth < 2:
+            return []
+        found = []
+        for other in [int(name) for name in os.listdir(self._root) if name.isdigit()]:
+            its_depth, its_space = self._place(other, any_place=True)
+            if other != pid and (its_depth > depth or (its_depth == depth and its_space in (space, ""))):
+                found.append(other)
+        return found
+
+    def _place(self, pid: int, *, any_place: bool = False) -> tuple[int, str]:
+        """In how many pid namespaces a process is, and the innermost one, "" if that may not be read. Unless
+        `any_place`, 0 for a process that is not the first of a namespace."""
+        pids, space = [b""], ""
+        with contextlib.suppress(OSError):
+            pids = _status(_read(self._root / str(pid) / "status", 2 * TEXT_MAX)).get(b"NSpid", b"").split() or pids
+            space = os.readlink(self._root / str(pid) / "ns/pid")
+        return (len(pids) if any_place or pids[-1] == b"1" else 0), space
+
     def bundle(self, pid: int) -> Row:
         folder = self._root / str(pid)
         found: Row = {}

@@ -191,5 +191,8 @@ class DarwinMachine:
             parent = decode_kinfo(raw).ppid
         return Me(os.getpid(), my_uids(), frozenset(ancestors), os.getsid(0))
 
+    def ends_with(self, pid: int) -> list[int]:
+        return []
+
     def bundle(self, pid: int) -> Row:
         return {}

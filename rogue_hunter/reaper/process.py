@@ -84,6 +84,10 @@ class Machine(Protocol):
         """The process that asks, with its ancestors."""
         ...
 
+    def ends_with(self, pid: int) -> list[int]:
+        """The processes that the kernel ends with this one: those of the pid namespace of which it is the first."""
+        ...
+
     def bundle(self, pid: int) -> Row:
         """What the process is doing, as evidence; what cannot be read is left out. Never raises."""
         ...

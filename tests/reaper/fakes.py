@@ -37,6 +37,7 @@ class FakeProcess:
         self.uids: tuple[int, ...] = fields.pop("uids", (1000,) * 4)
         self.leader: int = fields.pop("leader", pid)
         self.age_s: float = fields.pop("age_s", 60.0)
+        self.first: int = fields.pop("first", 0)
         self.argv: tuple[str, ...] = fields.pop("argv", ())
         self.row: Row = {"pid": pid, "start_ticks": self.key[1], "command": "victim", "exe": "/bin/victim",
                          "cmdline": "victim", "state": "running", "threads": 1,
@@ -118,6 +119,9 @@ class FakeMachine:
 
     def me(self) -> Me:
         return self.who
+
+    def ends_with(self, pid: int) -> list[int]:
+        return [other for other, p in self.processes.items() if p.first == pid]
 
     def bundle(self, pid: int) -> Row:
         return {"wchan": "do_nothing"}

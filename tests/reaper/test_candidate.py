@@ -25,7 +25,7 @@ from rogue_hunter.reaper.run import reap_batch
 from rogue_hunter.rules.load import load, parse
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.schema.rules import MATCH
-from rogue_hunter.stream.tick import Record
+from rogue_hunter.stream.tick import Record, Row
 from tests.reaper.fakes import NOW, RULES, FakeMachine, FakeProcess, match_of, setup
 
 GOOD: Record = {"type": "match", "v": 1, "pid": 2000, "start_ticks": 7, "boot_id": "boot", "rule": "r", "ts": NOW}
@@ -246,6 +246,17 @@ conditions = { command_patterns = ["^victim"], exclude_patterns = ["--token farm
 """)
         process = FakeProcess(2000, cmdline="victim --token ***", argv=argv)
         assert judge(FakeMachine(process), rules).assess(match_of(process), NOW).outcome == outcome
+
+    @pytest.mark.parametrize(("row", "refusals"), [
+        ({"exe": "/usr/bin/vim"}, ["whitelist"]), ({"cmdline": None}, ["unreadable"]), ({}, [])])
+    def test_what_would_end_with_it_protects_it(self, row: Row, refusals: list[str]) -> None:
+        """The first process of a pid namespace takes all of it along."""
+        process = FakeProcess(2000)
+        machine = FakeMachine(process, FakeProcess(2001, first=2000, **row), FakeProcess(2002, exe="/usr/bin/vim"))
+        rules = replace(RULES, safety=replace(RULES.safety, whitelist=("vim",)))
+        found = judge(machine, rules).assess(match_of(process), NOW)
+        assert [r.code for r in found.refusals] == refusals
+        assert found.text == "" or found.text.startswith("process 2001 would end with it: ")
 
     def test_a_guard_comes_before_the_rule(self) -> None:
         """What is protected is refused and not spared: the message names which of the two."""

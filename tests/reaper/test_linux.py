@@ -291,6 +291,19 @@ class TestAncestors:
         assert len(self.me(monkeypatch, tmp_path, {})) == linux.ANCESTORS_MAX == 1000
 
 
+@pytest.mark.parametrize(("nspid", "found"), [(b"7", []), (b"7 2", []), (b"7 1", [8, 9, 11])])
+def test_what_ends_with_the_first_process_of_a_pid_namespace(tmp_path: Path, nspid: bytes, found: list[int]) -> None:
+    """Those of its namespace, of one that may not be read, and of any further down; 10 is in another one."""
+    for pid, pids, space in ((7, nspid, "a"), (8, b"8 2", "a"), (9, b"9 3", None), (10, b"10 1", "b"),
+                             (11, b"11 4 1", "c"), (12, b"12", "host")):
+        (tmp_path / str(pid) / "ns").mkdir(parents=True)
+        (tmp_path / str(pid) / "status").write_bytes(b"Name:\tx\nNSpid:\t" + pids + b"\n")
+        if space is not None:
+            (tmp_path / str(pid) / "ns/pid").symlink_to(space)
+    assert sorted(LinuxMachine(tmp_path).ends_with(7)) == found
+    assert LinuxMachine(tmp_path).ends_with(99) == []
+
+
 class TestBundle:
     def test_what_it_waits_for_holds_open_and_runs(self, tmp_path: Path) -> None:
         folder = tmp_path / "4242"
