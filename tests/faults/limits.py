@@ -56,8 +56,9 @@ def memory(bench: Bench) -> str:
         args = ["rh-pipe", "--quiet", "--for", "0.4s", "--hz", "10", "--no-socket", "--db", bench.tmp / f"{megabytes}.db"]
         done = subprocess.run([sys.executable, "-P", "-c", code, *args], env=bench.env, capture_output=True, timeout=60,
                               check=False)
-        # orjson and Python's own re end by a signal or an IndexError when malloc gives them nothing.
-        if done.returncode < 0 or b"bytearray index out of range" in done.stderr:
+        # orjson and Python's own re and typing end by a signal, an IndexError or a SystemError when malloc gives them nothing.
+        if done.returncode < 0 or any(text in done.stderr for text in (
+                b"bytearray index out of range", b"SystemError: error return without exception set")):
             seen.append(f"{megabytes} MB: dies in a library")
             continue
         assert done.returncode in (0, 69, 74), (megabytes, done)
