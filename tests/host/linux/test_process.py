@@ -729,3 +729,15 @@ def test_another_program_is_another_process_to_a_person() -> None:
     changed = [process.update(Files(parse_stat(data), b"", b"", b"", None, 1, 1, 0, 0.0, 9e9))[1]
                for data in (line(1, 2), line(1, 2), line(7, 2), line(7, 8), stat_line(5), line(7, 8))]
     assert changed == [False, False, True, True, False, False]
+
+
+def test_a_program_whose_place_in_memory_is_known_late_is_described_again() -> None:
+    """The first reading may fall into an exec, in which the kernel shows no arguments."""
+    process = Process((5, 1000), parse_stat(stat_line(5)), BOOT)
+    assert process.image is None
+    words = stat_line(5).split()
+    for place, changed in ((b"0", False), (b"8192", True), (b"8192", False), (b"0", False), (b"4096", True)):
+        words[47] = place
+        stat = parse_stat(b" ".join(words))
+        found = process.update(Files(stat, status_text(), io_text(), b"0 0 9\n", None, SECOND, SECOND, 0, 1.0, OLD))
+        assert found[1] is changed
