@@ -125,7 +125,7 @@ class Hub:
             if host not in self._refusing:      # once a host, until it sends something that is stored
                 self._refusing.add(host)
                 self._report(f"refused: {reason}")
-        self._refusing -= {batch.host_id for batch in batches}
+        self._refusing -= {batch.host_id for batch in batches} - {host for host, _ in self._twins}
 
     def _one_machine(self, batch: Batch) -> None:
         """Refuse a second machine with the same identity: a boot that sends between messages of an earlier one."""

@@ -109,10 +109,12 @@ def test_two_machines_with_one_identity_are_noticed_and_a_restart_is_not(tmp_pat
     assert hub.refused == 0 and said == []
     stream.left = Stream((3, payload(3, 4, "b"), 5.0), (3, payload(3, 5, "c"), 6.0), (3, payload(3, 6, "b"), 7.0), (4, payload(4), 8.0)).left
     asyncio.run(hub.step())
+    stream.left = Stream((3, payload(3, 6, "c"), 9.0)).left
+    asyncio.run(hub.step())
     assert said == ["refused: host sim-00003: two machines send with this identity, one of them is 'host-00003.example': "
                     "give it another --host-id, then start rh-hub again"]
     minutes = warehouse.query("SELECT minute FROM machine_minutes WHERE host_id = 'sim-00003' ORDER BY 1")[1]
-    assert minutes == [[START + 60 * n] for n in (0, 1, 2, 3, 4, 6)] and hub.refused == 1
+    assert minutes == [[START + 60 * n] for n in (0, 1, 2, 3, 4, 6)] and hub.refused == 2
     warehouse.close()
 
 
