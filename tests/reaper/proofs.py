@@ -65,6 +65,14 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def ended(pid: int) -> bool:
+    """Is this process gone, or a zombie?"""
+    try:
+        return state(pid) in ("Z", "X")
+    except FileNotFoundError:
+        return True
+
+
 def pairs(arena: Arena, count: int = 1, kind: str = "guilty") -> Any:
     """guilty: suspect and victim share a CPU. innocent: the suspect has another CPU, and something else has the
     victim's. noise: as innocent, and both CPUs have processes that come and go."""
@@ -139,10 +147,10 @@ def killed(arena: Arena, times: int = 20) -> Any:
         else:
             os.kill(pid, signal.SIGKILL)
         stopped_then += state(suspect) == "T"
-        deadline = time.monotonic() + 3
-        while state(suspect) == "T" and time.monotonic() < deadline:
+        # Until the keeper has ended: it still does what it was asked for before, one stop after the other.
+        deadline = time.monotonic() + 20
+        while (state(suspect) == "T" or not ended(keeper_pid)) and time.monotonic() < deadline:
             time.sleep(0.005)
-        time.sleep(0.02)  # a keeper that is still there may not stop it again
         left += state(suspect) == "T"
         os.close(ready)
         arena.end(pid)
