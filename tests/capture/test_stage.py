@@ -435,6 +435,7 @@ def test_strange_times_and_names(ts: object) -> None:
     assert request.targets[0].command == "" and records(out, "capture")
 
 
+@pytest.mark.slow
 def test_captures_of_a_bad_day_cost_one_percent_of_a_core() -> None:
     """A new trouble in each tick for six hours, with captures that take 0.2 or 3 s of CPU each: within the budget, one
     capture of one trouble, and the rest is counted."""

@@ -40,6 +40,7 @@ def beats(count: int) -> Iterator[Beat]:
         time.sleep(0.4)
 
 
+@pytest.mark.slow
 def test_what_was_read_live_is_read_again(spawn: Spawn, tmp_path: Path) -> None:
     """A process whose leader has ended, one with busy threads, one of rogue-hunter's own: program, arguments, state,
     memory, switches and mark are those that the live host saw."""
