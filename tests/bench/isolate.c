@@ -75,6 +75,25 @@ static void catch_signals(void)
 	sigaction(SIGINT, &on_interrupt, NULL);
 }
 
+/* SIGTERM waits while `below` is not known yet: a handler that ran then would drop it. The child keeps it blocked. */
+static void hold_term(int how)
+{
+	sigset_t term;
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(how, &term, NULL);
+}
+
+static void fork_below(void)
+{
+	hold_term(SIG_BLOCK);
+	below = fork();
+	if (below < 0)
+		refuse("fork");
+	if (below > 0)
+		hold_term(SIG_UNBLOCK);
+}
+
 static int status_of(int status)
 {
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
@@ -101,11 +120,11 @@ static int first_process(char **argv)
 	    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL))
 		refuse("mount /proc");
 	catch_signals();
-	below = fork();
-	if (below < 0)
-		refuse("fork");
+	fork_below();
 	if (below == 0) {
-		execvp(argv[0], argv);         /* handlers fall back to the default here */
+		signal(SIGTERM, SIG_DFL);
+		hold_term(SIG_UNBLOCK);
+		execvp(argv[0], argv);
 		perror(argv[0]);
 		_exit(127);
 	}
@@ -121,9 +140,7 @@ int main(int argc, char **argv)
 	enter_namespaces();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	catch_signals();
-	below = fork();
-	if (below < 0)
-		refuse("fork");
+	fork_below();
 	if (below == 0)
 		_exit(first_process(argv + 1));
 	return wait_below();

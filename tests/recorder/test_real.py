@@ -94,7 +94,7 @@ def test_profiles_of_loops(rh: Run, spawn: Spawn, tmp_path: Path) -> None:
     if shutil.which("py-spy"):
         assert ";hot_py_loop (hot.py:4) " in python[0]
     else:
-        assert "PyEval" in python[0]
+        assert any("PyEval" in line for line in python)     # a leaf without a frame pointer has no caller
     shell = profiled(rh, spawn, "bash", tmp_path / "hot.sh").decode().splitlines()
     assert shell[0].startswith("hot.sh;hot.sh (read to line 2);"), shell[0]
 

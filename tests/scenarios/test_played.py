@@ -21,8 +21,8 @@ assert catalogue.__doc__     # it fills the list of scenarios
 pytestmark = [pytest.mark.slow, pytest.mark.serial,
               pytest.mark.skipif(sys.platform != "linux", reason="the scenarios are of Linux")]
 
-PLAYED = (("cpu-two-pythons", "storm-true"), ("lock-flock", "lock-pipe"), ("ok-video",))
-"""Those in one pair do not hide each other, and are asked about together."""
+PLAYED = (("cpu-two-pythons",), ("storm-true",), ("lock-flock", "lock-pipe"), ("ok-video",))
+"""Two locks do not hide each other, and are asked about together."""
 SETTLE_S, SECONDS = 1.5, 5.5
 CALM = 0.25
 """Part of the CPUs that other work may use: beside more, that work is a right answer too."""
