@@ -294,8 +294,8 @@ def test_a_real_browser_shows_it(live: tuple[Path, str, subprocess.Popen[bytes]]
         assert "pause_culprits" in drawn and re.search(r">\d{4}-\d\d-\d\d \d\d:\d\d:\d\d<", drawn)
     elif page:
         assert queries[page]["title"] in drawn and (page != "recent_pauses" or f'href="/{USUAL}/pauses/1"' in drawn)
-        (name,) = rows(db, "SELECT command FROM process_events LIMIT 1")[0]
-        assert (">stopped<" in drawn) if page == "recent_pauses" else (f">{name}<" in drawn)
+        shown = "cause FROM pauses WHERE id = 1" if page == "recent_pauses" else "command FROM process_events LIMIT 1"
+        assert f">{rows(db, f'SELECT {shown}')[0][0]}<" in drawn
     else:
         assert all(query["title"] in drawn for query in queries.values())
     data = picture.read_bytes()
