@@ -146,8 +146,9 @@ def end(*processes: subprocess.Popen[str]) -> None:
 def test_a_killed_set_up_is_done_again_without_delay(checkout: Checkout, gate: Path) -> None:
     """kill -9 of a whole pipeline in mid set-up: what is half made is not used, and nothing stays locked."""
     first = launch(checkout, "--report", STUB_GATE=str(gate))
-    os.close(reach(gate))
+    held = reach(gate)      # until it has ended: the installer would go on
     end(first)
+    os.close(held)
     assert (checkout.root / ".venv" / "bin" / "python").exists()
     second = checkout.run(checkout.sample, "--report")
     assert report(second)["prefix"] == str(checkout.root / ".venv")
