@@ -146,7 +146,7 @@ def end(*processes: subprocess.Popen[str]) -> None:
 def test_a_killed_set_up_is_done_again_without_delay(checkout: Checkout, gate: Path) -> None:
     """kill -9 of a whole pipeline in mid set-up: what is half made is not used, and nothing stays locked."""
     first = launch(checkout, "--report", STUB_GATE=str(gate))
-    held = reach(gate)      # until it has ended: the installer would go on
+    held = reach(gate)      # closed only when it has ended: the installer would continue
     end(first)
     os.close(held)
     assert (checkout.root / ".venv" / "bin" / "python").exists()
