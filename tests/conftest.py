@@ -146,7 +146,7 @@ def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     def filled(name: str, make: Callable[[Path], object]) -> Path:
         place = shared / name
         with (shared / f"{name}.lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _take(lock.fileno(), fcntl.LOCK_EX)
             if not place.exists():
                 part = shared / f"{name}.part"
                 part.mkdir()

@@ -28,7 +28,6 @@ def command(db: Path | None, config: Config) -> int:
     Tools: why, summary, pauses, capture, status. All of them only read; no process is touched.
     """
     import time
-    from functools import partial
 
     from rogue_hunter.daemon.socket.client import live_slices, with_live_state
     from rogue_hunter.report.agent import Answers, server
@@ -44,7 +43,7 @@ def command(db: Path | None, config: Config) -> int:
             return view(found if needed else with_live_state(found))
 
     try:
-        made = server(Answers(show, partial(live_slices, database, config)))
+        made = server(Answers(show, live_slices))
     except ImportError as error:
         if (error.name or "").split(".")[0] != "mcp":
             raise

@@ -282,7 +282,7 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
     form = run.output_form(form or ("table" if part == "oneline" or view.file else view.form))
     database = options.database_path(db, config, system=True)
     asked = Asked(period, limit, which, form == "table" and template is None, at, by, part or "", exit_code,
-                  live=partial(live_slices, database, config), pause=pause_id or "", event=event_id or "",
+                  live=live_slices, pause=pause_id or "", event=event_id or "",
                   capture=capture_id or "", recorded=partial(_recorded, reports))
     try:
         answer = _answer(view, asked, database, now, config)

@@ -89,7 +89,8 @@ def command(access: Access, host_id: str | None, start: float | None, pace: floa
     lock = files.lock(file.with_name(file.name + ".lock")) if changes else None
     try:
         known = cursor.load()
-        database = source.HostDatabase(options.database_path(db, config, system=True))
+        path = options.database_path(db, config, system=True)
+        database = source.HostDatabase(path)
         try:
             chosen = source.host_id(host_id) if host_id is not None or known is None else known.host_id
             if known is not None and known.host_id != chosen:
@@ -108,7 +109,7 @@ def command(access: Access, host_id: str | None, start: float | None, pace: floa
             cursor.save(known)
             return asyncio.run(_send(access, shipper, pace, once))
         except sqlite3.Error as error:
-            raise run.Failure(f"{options.database_path(db, config, system=True)}: {error}", run.IO_ERROR) from None
+            raise run.Failure(f"{path}: {error}", run.IO_ERROR) from None
         finally:
             database.close()
     finally:

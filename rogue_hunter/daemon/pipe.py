@@ -145,9 +145,9 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
     """Sample, score, track and store until `seconds` have passed or `sleep` says stop; returns the number of ticks.
 
     `evidence` are stages that read more of this machine than the host does: limits that bind, waits without use.
-    `hz` takes the place of the configured rate. `write` gets every tick as NDJSON, or as
-    `encode` makes it, on a thread of its own. `start` is
-    entered when the database is ours. Raises DatabaseError, HostError, what `start` raises.
+    `hz` takes the place of the configured rate. `write` gets every tick as NDJSON, or as `encode`
+    makes it, on a thread of its own. `start` is entered when the database is ours. Raises DatabaseError,
+    HostError, what `start` raises.
     """
     rate = Rate(hz or config.system.hz)
     if recorder is not None:

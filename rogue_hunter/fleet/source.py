@@ -33,7 +33,6 @@ BUDGET = 900_000
 """Bytes of rows in one message: NATS takes 1 MiB unless it is configured otherwise."""
 
 
-
 class Source(Protocol):
     """A host whose rows are sent."""
 

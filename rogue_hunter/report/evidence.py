@@ -49,7 +49,7 @@ USUAL_OF = 1500
 _ADDED = ("disk_bytes", "device_bytes", "started", "exited")
 _USE = tuple(f.name for f in PROCESS_SLICE if compact(f).name in slices.SUMMED)
 
-Live = Callable[[], Sequence[Record]]
+Live = Callable[[Source], Sequence[Record]]
 """Asks a running rh-pipe for its slice records; nothing if there is none."""
 
 
@@ -96,7 +96,7 @@ def of_records(records: Sequence[Record], since: float, until: float, *, recent:
 def of_now(source: Source, live: Live | None = None) -> Evidence:
     """The evidence about the last 20 s: from the running rh-pipe, else from the newest slices if they are fresh."""
     now = source.now
-    found = [one for one in assembled(live() if live is not None else ()) if one.end > now - NOW_S]
+    found = [one for one in assembled(live(source) if live is not None else ()) if one.end > now - NOW_S]
     if not found and source.watch != "stopped":
         newest, _ = slices.nearest(source.reader, now + 1, now + 1)
         if newest is not None and newest["slice"] + newest["seconds"] >= now - FRESH_S:
@@ -122,7 +122,7 @@ def _period(source: Source, since: float, until: float, at: float | None, live: 
         found = _slices(source, slices.machine(source.reader, since, until))
         if live is not None and until > source.now - LIVE_S and source.watch == "running":
             after = max((one.end for one in found), default=since) - 0.1
-            found += [one for one in assembled(live()) if one.start >= after and one.start < until]
+            found += [one for one in assembled(live(source)) if one.start >= after and one.start < until]
         begin = found[0].start if found else until
         older = _minutes(source, since, begin, at, bool(found)) if begin - since > NEAR_S else []
     else:

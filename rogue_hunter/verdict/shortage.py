@@ -144,8 +144,9 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int],
         if first.kind != "process" and first.root is not None:
             of_unit = max((total(g, "run_delay_s") for g in one.groups
                            if g.get("unit") == first.unit or g.get("pid") == first.root[1]), default=0.0)
-    of_rows = ended = 0.0
+    of_rows = ended = shown = 0.0
     for row in rows:
+        shown += total(row, "run_delay_s")
         if belongs(row, first):
             of_rows += total(row, "run_delay_s")
             ended += total(row, "children_cpu_seconds")
@@ -154,7 +155,7 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int],
             used -= total(row, "cpu_seconds", "children_cpu_seconds")
     if ended and machine is not None:
         rest = total(one.machine, "cpu_busy_cores") * one.seconds - sum(total(row, "cpu_seconds") for row in rows)
-        left -= min(1.0, ended / max(rest, ended)) * max(0.0, whole - sum(total(row, "run_delay_s") for row in rows))
+        left -= min(1.0, ended / max(rest, ended)) * max(0.0, whole - shown)
     left -= max(of_rows, of_unit)
     return max(0.0, left) / one.seconds, max(0.0, used) / one.seconds
 

@@ -162,11 +162,11 @@ def test_now_is_answered_from_the_memory_of_rh_pipe(gap: Path) -> None:
         pass
     live = history.slicer.recent
     with asked(gap, now, running=True) as found:
-        (one,) = why(found, EVER, now, live=live).records
+        (one,) = why(found, EVER, now, live=lambda _: live()).records
     assert (one["verdict"], one["command"], one["pid"]) == ("use", "live", 9)
     assert one["headline"].startswith("In the last ")
     with asked(gap, now, running=False) as found:
-        (one,) = why(found, EVER, now, live=list).records
+        (one,) = why(found, EVER, now, live=lambda _: []).records
     assert one["verdict"] == "no_evidence" and "rh-pipe is not running" in one["headline"]
 
 
@@ -174,7 +174,7 @@ def test_now_without_an_answer_of_rh_pipe_is_the_newest_slice_if_it_is_fresh(gap
     """It holds the database and does not answer."""
     for late, verdict in ((3.0, "use"), (200.0, "no_evidence")):
         with asked(gap, START + 640 + late, running=True, ticked=START + 640) as found:
-            (one,) = why(found, EVER, START + 640 + late, live=list).records
+            (one,) = why(found, EVER, START + 640 + late, live=lambda _: []).records
         assert one["verdict"] == verdict
 
 

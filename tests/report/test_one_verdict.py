@@ -79,7 +79,7 @@ def test_every_answer_is_the_same(tmp_path: Path, seed: int, windows: list[tuple
         live = history.slicer.recent()
         words = now_words(live, end)
         if words:
-            (now,) = why(found, Period(0, 0), end, live=lambda: live).records
+            (now,) = why(found, Period(0, 0), end, live=lambda _: live).records
             assert words.startswith(now["cause"]) and ("pid" not in now or f"(pid {now['pid']})" in words)
 
 

@@ -16,6 +16,7 @@ from tests.scenarios.__main__ import Pipe, Record
 from tests.scenarios.judge import mark
 from tests.scenarios.scenario import Scenario, find
 from tests.scenarios.stage import Missing, Stage
+from tests.tools.processes import wait_for
 
 assert catalogue.__doc__     # it fills the list of scenarios
 pytestmark = [pytest.mark.slow, pytest.mark.serial,
@@ -33,10 +34,8 @@ def playing(directory: Path) -> Iterator[tuple[Pipe, Stage]]:
     """An rh-pipe and a stage, both taken down at the end."""
     pipe, stage = Pipe(directory), Stage(directory)
     pipe.start()
-    end = time.monotonic() + 20
-    while not pipe.db.exists() and time.monotonic() < end:
-        time.sleep(0.05)
     try:
+        wait_for(pipe.db.exists, 20)
         yield pipe, stage
     finally:
         stage.close()
@@ -82,7 +81,7 @@ def answers(scenarios: list[Scenario], directory: Path) -> tuple[dict[str, Recor
 def test_the_culprit_is_named(tmp_path: Path, names: tuple[str, ...]) -> None:
     """The culprits are among the first three names, and no process is blamed beside a player; if other work has the CPUs,
     it is tried once more."""
-    scenarios = [found for name in names for found in find([name])]
+    scenarios = find(list(names))
     for attempt in range(2):
         said, calm = answers(scenarios, tmp_path / str(attempt))
         marks = [(way, scenario.kind, mark(scenario, one.get("verdict"), one.get("causes") or [], one.get("victims") or [],

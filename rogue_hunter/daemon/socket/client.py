@@ -137,14 +137,13 @@ def serves(found: Source) -> Path:
     return socket_path(found.state.get("socket_path") or found.config.socket.path)
 
 
-def live_slices(database: Path, config: Config) -> list[dict[str, Any]]:
+def live_slices(found: Source) -> list[dict[str, Any]]:
     """The slices in the memory of the rh-pipe that writes to this database; none if there is no answer."""
+    if not found.holder.held:
+        return []
     try:
-        with source(database, time.time(), config, needed=False) as found:
-            if not found.holder.held:
-                return []
-            answer: list[dict[str, Any]] = ask(serves(found), record("slices_request"), "slices", LIVE_S)["records"]
-    except (SocketError, DatabaseError, PathError):
+        answer: list[dict[str, Any]] = ask(serves(found), record("slices_request"), "slices", LIVE_S)["records"]
+    except (SocketError, PathError):
         return []
     return answer
 

@@ -112,7 +112,8 @@ def machine_rows(source: Source, period: Period, asked: Asked) -> list[Row]:
     rows: list[Row] = list(slices.machine(source.reader, period.since, period.until))
     if asked.live is not None and source.watch == "running":
         last = rows[-1]["slice"] if rows else period.since
-        rows += [one for one in asked.live() if one["type"] == "machine_slice" and last < one["slice"] < period.until]
+        rows += [one for one in asked.live(source)
+                 if one["type"] == "machine_slice" and last < one["slice"] < period.until]
     begin = float(rows[0]["slice"]) if rows else period.until
     older = history.machine(source.reader, period.since // 60 * 60, begin) if begin - period.since > 60 else []
     return [*(row for row in older if not rows or row["minute"] + 60 <= begin + 1), *rows]
