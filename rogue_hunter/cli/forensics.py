@@ -144,6 +144,7 @@ def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
     """The records of one file. Errors are also printed on standard error."""
     from rogue_hunter.capture.reports.collect import WHOLE
     from rogue_hunter.capture.spindump.detect import read
+    from rogue_hunter.text.format import path_text
 
     name = "standard input" if file == "-" else file
     with _opened(file) as stream:
@@ -152,7 +153,7 @@ def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
                 where = f", line {each['line']}" if "line" in each else ""
                 run.say(f"{name}{where}: {each['message']}")
             elif each["type"] in WHOLE and file != "-":
-                each.setdefault("file", os.fsencode(file).decode("utf-8", "backslashreplace"))
+                each.setdefault("file", path_text(file))
             yield each
 
 

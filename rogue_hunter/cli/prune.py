@@ -12,7 +12,7 @@ import click
 
 from rogue_hunter.commandline import options, run
 from rogue_hunter.stream.tick import Record, record
-from rogue_hunter.text.format import visible
+from rogue_hunter.text.format import path_text, visible
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
@@ -83,7 +83,7 @@ def command(older_than: float | None, max_size: int | None, yes: bool, dry_run: 
         return run.OK if answer.get("below_limit", True) else run.FOUND
     after = removed.size_bytes if dry_run else pruning.files_size(database)
     _print(record(
-        "prune", ts=now, database=os.fsencode(database).decode("utf-8", "backslashreplace"), dry_run=dry_run,
+        "prune", ts=now, database=path_text(database), dry_run=dry_run,
         older_than_s=age, max_bytes=limit, removed=removed.rows, before_bytes=before, after_bytes=after,
         below_limit=after <= limit, **left), form)
     if after > limit:

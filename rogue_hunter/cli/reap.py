@@ -18,7 +18,7 @@ from rogue_hunter import paths
 from rogue_hunter.commandline import options, run
 from rogue_hunter.stream.pipeline import chain, gathered
 from rogue_hunter.stream.tick import Record, Row, Tick, record
-from rogue_hunter.text.format import visible
+from rogue_hunter.text.format import path_text, visible
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
@@ -293,7 +293,7 @@ def _verify(config: Config, rules: RuleSet, form: str | None) -> int:
     log = audit_log(config.reap, rules.settings)
     verdict = log.verify()
     damages = [{"file": d.file, "line": d.line, "text": d.text} for d in verdict.damages]
-    file = os.fsencode(log.path).decode("utf-8", "backslashreplace")
+    file = path_text(log.path)
     found = record("audit_check", ts=round(time.time(), 3), file=file, lines=verdict.lines, whole=not damages,
                    damages=damages or None)
     words = f"{len(damages)} damages" if damages else "as it was written" if verdict.lines else "empty"

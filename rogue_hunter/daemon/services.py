@@ -34,6 +34,7 @@ from rogue_hunter.store.writer import WalAlarm, Writer
 from rogue_hunter.stream.clock import Rate
 from rogue_hunter.stream.pipeline import Stage
 from rogue_hunter.stream.tick import Record, Tick
+from rogue_hunter.text.format import path_text
 
 if TYPE_CHECKING:
     from rogue_hunter.capture.worker import CaptureProcess
@@ -250,7 +251,7 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
                                Notify(tell, words=lambda at: now_words(running.recent_slices(), at),
                                     enter=bands.start(bands.tracking)) if tell.wanted else None,
                                {"config": reloader.status if reloader else {}, "socket": {},
-                                "socket_path": _text(setting.socket) if server is not None and setting.socket else None,
+                                "socket_path": path_text(setting.socket) if server and setting.socket else None,
                                 "log": str(log.path) if log else None})
             finally:
                 say("info", "stopped")
@@ -319,10 +320,6 @@ def _reloading(config: Config, loop: Loop, setting: Setting, say: Say, tell: Not
     return reloader
 
 
-def _text(path: Path) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _serving(config: Config, loop: Loop, setting: Setting, say: Say, log: Log | None, running: Running,
              reloader: Reloader | None, budget: CpuBudget, pruner: Pruner) -> tuple[Server | None, Feed]:
     began, writer, rate = setting.now(), running.writer, running.rate
@@ -331,7 +328,7 @@ def _serving(config: Config, loop: Loop, setting: Setting, say: Say, log: Log | 
         status = reloader.status if reloader else {}
         return {"pid": os.getpid(), "version": __version__, "started_at": began, "hz": rate.hz, "slowed": rate.slowed,
                 "model": (reloader.config if reloader else config).scoring.model,
-                "database": _text(setting.database),
+                "database": path_text(setting.database),
                 "degraded": writer.degraded or writer.alarm, "dropped": writer.dropped,
                 "config_file": status.get("file"), "config_error": status.get("error"),
                 "self_cpu_percent_average": budget.used_percent}

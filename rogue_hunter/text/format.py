@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,11 @@ def clip(text: str, width: int) -> str:
 def cut(text: str, length: int) -> str:
     """The first characters of a text that is longer, with an ellipsis as the last; control characters stay."""
     return text if len(text) <= length else f"{text[:length - 1]}…"
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """A path as text for a record: bytes that are not UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def columns(text: str) -> int:

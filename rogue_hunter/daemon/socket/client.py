@@ -28,6 +28,7 @@ from rogue_hunter.schema.field import VERSION
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
+from rogue_hunter.text.format import path_text
 
 CHUNK = 1 << 16
 
@@ -172,7 +173,7 @@ def prune_through_pipe(database: Path, age_s: float, max_bytes: int, config: Con
     Raises DatabaseError, with the reason in `refused`, if it cannot be asked.
     """
     request = record("prune_request", older_than_s=age_s, max_bytes=max_bytes,
-                     database=os.fsencode(os.path.realpath(database)).decode("utf-8", "backslashreplace"))
+                     database=path_text(os.path.realpath(database)))
     try:
         with source(database, time.time(), config, needed=False) as found:
             place = serves(found)

@@ -21,7 +21,7 @@ from rogue_hunter.report.views.view import Asked
 from rogue_hunter.schema import RECORDS
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.errors import FOUND, OK
-from rogue_hunter.text.format import clip, duration, size, visible
+from rogue_hunter.text.format import clip, duration, path_text, size, visible
 
 PAUSED_S = 60.0
 """How long a pause is shown in the one line."""
@@ -49,7 +49,7 @@ def status(source: Source, asked: Asked) -> Answer:
         max_score=(source.live.get("history") or [last])[-1].get("max_score") if running else None,
         rogues=state.get("rogues") if running else None,
         **(queries.totals(source.connection, midnight) if source.connection else {}),
-        database=str(source.path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+        database=path_text(source.path),
         database_bytes=files_size(source.path), degraded=degraded, dropped=(source.live or state).get("dropped"),
         answers=bool(source.live) if running else None, version=__version__, writer_version=state.get("version"),
         schema_version=_schema(source), sqlite_version=sqlite3.sqlite_version,
