@@ -26,6 +26,7 @@ _LIMITS = {
     "cpu_quota": "was held back by its own CPU quota",
     "io": "was held back by the I/O limit of its control group",
     "rlimit": "has as many files open as it may",
+    "tasks": "could start no further process: its control group has as many as it may",
     "affinity": "was held back by its own CPU affinity, with other CPUs idle",
 }
 

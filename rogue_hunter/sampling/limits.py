@@ -1,4 +1,5 @@
-"""Processes that limits hold back: CPU quota, memory and I/O of control groups, affinity, open files, a full disk.
+"""Processes that limits hold back: CPU quota, memory, I/O and tasks of control groups, affinity, open files, a full
+disk.
 
 A limit is looked for only where it can matter: on the control groups of processes that used or waited for something in
 the last seconds. A machine without limits costs one reading of /proc/PID/cgroup a process that becomes active.
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from rogue_hunter.host.linux.cgroups import Cgroups, CpuLimit, Group, IoLimit, MemoryLimit
+from rogue_hunter.host.linux.cgroups import Cgroups, CpuLimit, Group, IoLimit, MemoryLimit, TaskLimit
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, Tick, record, shown_name
 from rogue_hunter.worker import Worker
@@ -48,9 +49,10 @@ FULL_LEAST = 1 << 20
 FULL_TRIES, FULL_WAIT_S = 8, 0.03
 """How often the files of a process are read before it counts as one that does not write there, and the time between."""
 FULL_CPU_PERCENT, FULL_BYTES_PER_S = 5.0, 1e6
-FULL_ASKED = 4
-"""CPU use, or traffic, from which a process is asked whether it uses a full file system, and how many are asked: one
-that waits for space would be asleep, one that tries again and again is busy. Writes that fail count as traffic."""
+BUSIEST = 4
+"""CPU use, or traffic, from which a process is asked whether it uses a full file system; and how many are asked about
+that, and about their open files. One that waits for space would be asleep, one that tries again and again is busy.
+Writes that fail count as traffic."""
 
 LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "exfat", "ntfs3", "jfs", "tmpfs", "zfs",
                    "bcachefs", "overlay"))
@@ -70,12 +72,9 @@ class _State:
     cpu: CpuLimit | None = None
     memory: MemoryLimit | None = None
     io: dict[tuple[str, str, bool], IoLimit] = field(default_factory=dict)
+    tasks: TaskLimit | None = None
     checked_ns: int = 0
     read_ns: int = 0
-
-    @property
-    def limited(self) -> bool:
-        return self.cpu is not None or self.memory is not None or bool(self.io)
 
 
 class Limits:
@@ -164,11 +163,13 @@ class Limits:
 
     def _bound(self, group: Group, state: _State, now: int) -> list[Row]:
         """What each limit of a group did since it was read last; nothing for a group that has none."""
-        if state.checked_ns and not state.limited and now - state.checked_ns < RECHECK_S * 1e9:
-            return []
         then, seconds = state, (now - state.read_ns) / 1e9 if state.read_ns else 0.0
-        fresh = _State(self._cgroups.cpu(group), self._cgroups.memory(group),
-                       {limit[:2] + limit[4:]: limit for limit in self._cgroups.io(group)}, now, now)
+        check = not state.checked_ns or now - state.checked_ns >= RECHECK_S * 1e9
+        ask = self._cgroups
+        fresh = _State(ask.cpu(group) if check or then.cpu else None,
+                       ask.memory(group) if check or then.memory else None,
+                       {limit[:2] + limit[4:]: limit for limit in (ask.io(group) if check or then.io else ())},
+                       ask.tasks(group) if check or then.tasks else None, now if check else then.checked_ns, now)
         self._states[group] = fresh
         if seconds <= 0:
             return []
@@ -184,6 +185,9 @@ class Limits:
             if fresh.memory.oom_kills > then.memory.oom_kills:
                 found.append({"kind": "oom_kill", "limit": float(fresh.memory.limit), "use": float(fresh.memory.use),
                               "count": fresh.memory.oom_kills - then.memory.oom_kills})
+        if fresh.tasks and then.tasks and fresh.tasks.refused > then.tasks.refused:
+            found.append({"kind": "tasks", "limit": float(fresh.tasks.limit), "use": float(fresh.tasks.limit),
+                          "count": fresh.tasks.refused - then.tasks.refused})
         for at, limit in fresh.io.items():
             rate = (limit.moved - then.io[at].moved) / seconds if at in then.io else 0.0
             if rate >= IO_NEAR * limit.limit:
@@ -236,26 +240,22 @@ class Limits:
         return found
 
     def _open_files(self, tick: Tick, ts: float, boot: str) -> list[Record]:
-        """The busiest process, if it has as many files open as it may: it gets "too many open files" and retries."""
-        busiest = max((pair for pair in self._active.items() if pair[0] in tick.processes),
-                      key=lambda pair: pair[1].get("cpu_percent") or 0.0, default=None)
-        if busiest is None:
-            return []
-        key, row = busiest
-        try:
-            limit = parse_open_files_limit((self._root / str(key[0]) / "limits").read_bytes())
-            slots = parse_descriptor_slots((self._root / str(key[0]) / "status").read_bytes())
-            # The table of descriptors grows in powers of two: below the limit there is no need to count them.
-            if limit is None or slots is None or slots < limit:
-                return []
-            use = len(os.listdir(self._root / str(key[0]) / "fd"))
-        except OSError:
-            return []
-        if use < limit:
-            return []
-        return [record("limit", ts=ts, boot_id=boot, kind="rlimit", pid=key[0], start_ticks=key[1],
-                       name=shown_name(row), limit=float(limit), use=float(use))]
-
+        """The busiest processes that have as many files open as they may: they get "too many open files" and retry."""
+        found = []
+        busiest = sorted((pair for pair in self._active.items() if pair[0] in tick.processes),
+                         key=lambda pair: -(pair[1].get("cpu_percent") or 0.0))
+        for key, row in busiest[:BUSIEST]:
+            place = self._root / str(key[0])
+            with suppress(OSError):
+                slots = parse_descriptor_slots((place / "status").read_bytes())
+                limit = parse_open_files_limit((place / "limits").read_bytes())
+                # The table of descriptors grows in powers of two: below the limit there is no need to count them.
+                if limit is None or slots is None or slots < limit:
+                    continue
+                if (use := len(os.listdir(place / "fd"))) >= limit:
+                    found.append(record("limit", ts=ts, boot_id=boot, kind="rlimit", pid=key[0], start_ticks=key[1],
+                                        name=shown_name(row), limit=float(limit), use=float(use)))
+        return found
 
     def _full_disks(self, tick: Tick, ts: float, boot: str, now: int) -> list[Record]:
         """The busiest processes that work on a file system that is full, as another thread found them."""
@@ -271,7 +271,7 @@ class Limits:
                       key=lambda key: -_weight(self._active[key]))
         if busy and now - self._full_ns >= FULL_EVERY_S * 1e9 and not self._full.pending:
             self._full_ns = now
-            self._full.submit(tuple(key[0] for key in busy[:FULL_ASKED]))
+            self._full.submit(tuple(key[0] for key in busy[:BUSIEST]))
         return found
 
     def close(self) -> tuple[Record, ...]:

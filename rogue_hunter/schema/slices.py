@@ -15,7 +15,7 @@ SLICE_S = 5
 """Seconds of a slice: a stall of 3 s drowns in a minute's average and still fills more than half of a slice."""
 
 WAIT_KINDS = ("file_lock", "mutex", "pipe", "socket", "fanotify", "traced", "stopped", "frozen", "uninterruptible")
-LIMIT_KINDS = ("cpu_quota", "memory", "oom_kill", "io", "affinity", "rlimit", "disk_full")
+LIMIT_KINDS = ("cpu_quota", "memory", "oom_kill", "io", "affinity", "rlimit", "tasks", "disk_full")
 
 
 def _f(name: str, kind: type, unit: str, doc: str, *, required: bool = False, choices: tuple[str, ...] = (),
@@ -140,10 +140,10 @@ LIMIT = (
     _f("pid", int, "", "the process that is held back, where it is one"),
     _f("start_ticks", int, "host ticks", "when that process started"),
     _f("name", str, "", "what it, or most of the group, is called"),
-    _f("limit", float, "", "the limit: cores, bytes, bytes/s, or CPUs allowed"),
+    _f("limit", float, "", "the limit: cores, bytes, bytes/s, files, tasks, or CPUs allowed"),
     _f("use", float, "", "what is used of it, in the same unit"),
     _f("held_back_s", float, "s", "time held back since it was seen last"),
-    _f("count", int, "", "how often it struck since it was seen last: kills, allocations refused"),
+    _f("count", int, "", "how often it struck since it was seen last: kills, allocations or processes refused"),
 )
 
 RECORDS: dict[str, tuple[Field, ...]] = {

@@ -30,7 +30,8 @@ WAIT_S = 1.0
 """Waits shorter than this are not reported."""
 EVEN_IF_ALONE = ("traced", "frozen")
 """Kinds of wait that are worth a word without a process that waits; a stopped job at a prompt is not."""
-RESOURCES = {"io": "disk", "disk_full": "disk", "oom_kill": "memory", "memory": "memory", "rlimit": "rlimit"}
+RESOURCES = {"io": "disk", "disk_full": "disk", "oom_kill": "memory", "memory": "memory", "rlimit": "rlimit",
+             "tasks": "rlimit"}
 """Kind of a limit -> its resource, where that is not the CPU."""
 
 
@@ -38,7 +39,7 @@ def limits(window: Window, found: Sequence[Cause]) -> list[Cause]:
     """The limits that held processes back in the window. Memory that pages at a limit is a shortage of memory, and not
     here; processes killed at a limit are. An affinity is a limit unless `found` has a shortage of CPU: then other
     processes are on the same CPUs."""
-    kinds = {"cpu_quota", "io", "oom_kill", "rlimit", "disk_full"}
+    kinds = {"cpu_quota", "io", "oom_kill", "rlimit", "tasks", "disk_full"}
     if not any(one.resource == "cpu" for one in found):
         kinds.add("affinity")
     own = {row.get("pid") for one in window.slices for row in one.processes if row.get("own")}
@@ -68,7 +69,7 @@ def _limit(window: Window, kind: str, group: str, these: Sequence[Row]) -> Cause
     last = these[-1]
     seconds = window.seconds or window.until - window.since
     lost = KILLED_S * max(count, 1) if kind == "oom_kill" else min(held, seconds)
-    if kind in ("io", "rlimit", "disk_full") and not held:
+    if kind in ("io", "rlimit", "tasks", "disk_full") and not held:
         # Each record is of a moment in which the limit bound, one a second.
         lost = min(seconds, window.resolution_s * len(these))
     if lost < HELD_BACK * seconds and kind != "oom_kill":

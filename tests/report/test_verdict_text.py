@@ -124,6 +124,8 @@ def test_further_waits(wait: dict[str, Any], words: str) -> None:
     ({"kind": "affinity", "limit": 1.0, "held_back_s": 0.9}, "server (pid 7) was held back by its own CPU affinity, with "
      "other CPUs idle (1 core) for 12s"),
     ({"kind": "rlimit", "limit": 64.0}, "server (pid 7) has as many files open as it may (64)"),
+    ({"kind": "tasks", "cgroup": "/g", "limit": 20.0, "count": 9}, "server (pid 7) could start no further process: its "
+     "control group has as many as it may (20)"),
     ({"kind": "disk_full", "object": "/mnt\x1b[2J"}, "server (pid 7) writes to /mnt\\x1b[2J, which is full"),
     ({"kind": "io", "cgroup": "/g", "object": "requests", "limit": 100.0, "use": 99.0},
      "server (pid 7) was held back by the I/O limit of its control group (100 requests/s)")])

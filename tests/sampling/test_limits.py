@@ -36,12 +36,13 @@ class Scene:
         self.limits = Limits(Cgroups(self.proc, {"": tmp_path / "tree"}), self.proc,
                              lambda pid: self.allowed.get(pid, {0, 1}))
         self.now_ns = 0
+        self.beside: dict[Key, Row] = {}
         self.machine: dict[str, Any] = {"cpus": 2, "cpu_busy_cores": 0.2}
 
     def look(self, row: Row | None = None, exited: tuple[Key, ...] = (), **files: str) -> list[Record]:
         for name, text in files.items():
             (self.group / name.replace("__", ".")).write_text(text)
-        processes = {} if row is None else {KEY: {"pid": 7, "start_ticks": 70, "command": "encoder", **row}}
+        processes = {} if row is None else {KEY: {"pid": 7, "start_ticks": 70, "command": "encoder", **row}, **self.beside}
         self.now_ns += 1_000_000_000
         tick = Tick({"ts": 1000.0 + self.now_ns / 1e9, "mono_ns": self.now_ns, "boot_id": "b", **self.machine},
                     processes, set(processes), exited)
@@ -222,6 +223,31 @@ def test_open_files_at_their_limit(scene: Scene) -> None:
     scene.look({"cpu_percent": 99.0})
     (found,) = scene.look({"cpu_percent": 99.0})
     assert (found["kind"], found["limit"], found["use"]) == ("rlimit", 2.0, 2.0)
+
+
+def test_a_process_beside_a_busier_one_is_asked_for_its_open_files(scene: Scene) -> None:
+    """A server that sleeps a little between two tries is not the busiest of the machine."""
+    for pid, slots in ((7, 64), (8, 256)):
+        (scene.proc / f"{pid}/fd").mkdir(parents=True, exist_ok=True)
+        (scene.proc / f"{pid}/limits").write_text("Max open files            2        64       files\n" if pid == 7 else
+                                                  "Max open files            1024     4096     files\n")
+        (scene.proc / f"{pid}/status").write_text(f"Name:\tx\nFDSize:\t{slots}\n")
+    for number in range(2):
+        (scene.proc / "7/fd" / str(number)).touch()
+    scene.beside = {(8, 80): {"pid": 8, "start_ticks": 80, "command": "build", "cpu_percent": 190.0}}
+    scene.look({"cpu_percent": 3.0})
+    assert [(one["kind"], one["pid"]) for one in scene.look({"cpu_percent": 3.0})] == [("rlimit", 7)]
+
+
+def test_a_limit_of_tasks(scene: Scene) -> None:
+    """The kernel counts each process that it refuses; a limit that refuses none is no news, and neither is an old one."""
+    busy = {"cpu_percent": 20.0}
+    files = {"pids__max": "20\n", "pids__events": "max 5\n"}
+    assert scene.look(busy, **files) == scene.look(busy, **files) == scene.look(busy) == []
+    (found,) = scene.look(busy, pids__events="max 905\n")
+    assert (found["kind"], found["cgroup"], found["pid"], found["limit"], found["count"]) == (
+        "tasks", "/jobs/encoder", 7, 20.0, 900)
+    assert scene.look(busy, pids__max="max\n", pids__events="max 906\n") == []
 
 
 def test_unlimited_open_files_are_no_limit() -> None:

@@ -120,6 +120,14 @@ def quota_files(stage: Stage) -> None:
                  "while True:\n try: held.append(os.open('/dev/null', 0))\n except OSError: pass\n")
 
 
+@scenario("self", "a server whose control group has as many tasks as it may tries again and again to start a worker",
+          who=("gateway",), causes=("limit", "tasks", "rlimit"))
+def quota_tasks(stage: Stage) -> None:
+    group = stage.group("pids", "fewtasks", pids__max=8)
+    stage.python("gateway.py", "import os, signal, time\nfor _ in range(7):\n if not os.fork():\n  while True: time.sleep(600)\n"
+                 "while True:\n try:\n  if not os.fork(): os._exit(0)\n except OSError: time.sleep(0.0005)\n", group=group)
+
+
 @scenario("culprit", "an uploader tries again and again on a full disk", who=("uploader",), causes=("io", "disk_full", "limit"))
 def io_full(stage: Stage) -> None:
     place = stage.directory / "small"

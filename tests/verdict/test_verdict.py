@@ -746,6 +746,7 @@ def test_the_limit_of_another_group_is_not_taken_for_the_cause() -> None:
 
 @pytest.mark.parametrize(("kind", "fields", "cause"), [
     ("affinity", {"limit": 1.0, "held_back_s": 0.9}, "limit"), ("rlimit", {"limit": 64.0, "use": 64.0}, "limit"),
+    ("tasks", {"limit": 20.0, "use": 20.0, "cgroup": "/jobs"}, "limit"),
     ("disk_full", {"object": "/mnt"}, "io")])
 def test_further_limits(kind: str, fields: dict[str, Any], cause: str) -> None:
     """Threads on one of two CPUs, no more files to open, no space left: no other process is guilty."""

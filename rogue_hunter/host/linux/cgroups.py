@@ -2,7 +2,7 @@
 
 Reads version 1 (one tree a controller), version 2 (one tree for all) and machines that have both. A limit of an
 ancestor binds its descendants, so every group up to the root of the tree is looked at. File formats: cgroup-v2.rst and
-cgroup-v1/{memory,blkio-controller}.rst of the kernel's admin guide, scheduler/sched-bwc.rst.
+cgroup-v1/{memory,blkio-controller,pids}.rst of the kernel's admin guide, scheduler/sched-bwc.rst.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rogue_hunter.files import shut
 
-CONTROLLERS = ("cpu", "memory", "blkio", "freezer")
+CONTROLLERS = ("cpu", "memory", "blkio", "freezer", "pids")
 """The trees of version 1 that are read. blkio is called io in version 2."""
 
 UNLIMITED_BYTES = 1 << 60
@@ -49,6 +49,13 @@ class IoLimit(NamedTuple):
     limit: int
     moved: int
     requests: bool = False
+
+
+class TaskLimit(NamedTuple):
+    """A limit of tasks (processes and threads): how many there may be, and how often a new one was refused."""
+
+    limit: int
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +191,14 @@ class Cgroups:
             return None
         limit = min((bound for bound in bounds if bound is not None), default=UNLIMITED_BYTES)
         return None if limit >= UNLIMITED_BYTES or use is None else MemoryLimit(limit, use, hits, kills)
+
+    def tasks(self, group: Group) -> TaskLimit | None:
+        """The limit of tasks of a group; None without one, and where the kernel does not count refusals."""
+        if group.controller not in ("", "pids"):
+            return None
+        limit = _number(group.directory / "pids.max")
+        refused = None if limit is None else parse_pairs(_read(group.directory / "pids.events")).get("max")
+        return None if limit is None or refused is None else TaskLimit(limit, refused)
 
     def frozen(self, group: Group) -> bool:
         """True when every process of the group is kept from running by its freezer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from rogue_hunter.host.linux.cgroups import (
     Group,
     IoLimit,
     MemoryLimit,
+    TaskLimit,
     parse_cgroup,
     parse_devices,
     parse_mounts,
@@ -72,6 +74,17 @@ def test_limits_of_version_1(tmp_path: Path) -> None:
     assert cgroups.cpu(Group(cpu, "cpu", "/")) == CpuLimit(1.5, 4, 0.5)
     assert cgroups.memory(Group(memory, "memory", "/")) == MemoryLimit(4096, 4096, 12, 2)
     assert cgroups.io(Group(blkio, "blkio", "/")) == [IoLimit("8:0", "write", 4194304, 99), IoLimit("8:0", "read", 100, 7, True)]
+
+
+@pytest.mark.parametrize("controller", ["", "pids"])
+def test_limits_of_tasks(tmp_path: Path, controller: str) -> None:
+    """pids.max and pids.events are the same in both versions; before Linux 4.19, and without a limit, none is known."""
+    directory, cgroups = put(tmp_path / "g", pids__max="20\n", pids__events="max 7\n"), Cgroups(tmp_path, {})
+    assert cgroups.tasks(Group(directory, controller, "/g")) == TaskLimit(20, 7)
+    assert cgroups.tasks(Group(directory, "memory", "/g")) is None
+    (directory / "pids.max").write_text("max\n")
+    assert cgroups.tasks(Group(directory, controller, "/g")) is None
+    assert cgroups.tasks(Group(put(tmp_path / "old", pids__max="20\n"), controller, "/old")) is None
 
 
 def test_a_group_without_limits_has_none(tmp_path: Path) -> None:
