@@ -8,18 +8,19 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from hypothesis import HealthCheck, settings
 
 from rogue_hunter.commandline import run as cli_run
-from tests.tools.processes import dies_with_us
+from tests.tools import forked
 
 REPO = Path(__file__).resolve().parent.parent
 LONG = "RH_LONG" in os.environ
@@ -59,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite runs in a worker for each CPU; files that are named run here, as the start of workers costs more.
+    """The whole suite runs in a worker for each CPU and one more; files that are named run here, as the start of workers costs more.
 
     worksteal keeps the tests of a file together, which share what the file prepares. `-n` on the command line comes first.
     """
@@ -67,31 +68,50 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return      # a worker that began workers would never come to an end of them
     if not option.usepdb and getattr(option, "numprocesses", 0) is None:
-        option.numprocesses = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        option.numprocesses = cpus + 1      # many tests wait for a process or a clock
         option.dist = "worksteal"
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The worker of `-m waits` reads only the files that hold such a test: to collect all of them takes some seconds of CPU."""
-    if config.option.markexpr == "waits" and collection_path.match("test_*.py"):
-        return "mark.waits" not in collection_path.read_text("utf-8") or None
-    return None
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long tests first, so that no worker ends with one while others are idle; those that need the machine for themselves last."""
+    """Each worker begins with long tests, so that none ends with one while others are idle: one with those that wait, the
+    others with those that compute. Tests that need the machine for themselves are last."""
     seed = config.getoption("--random-order")
     if seed is not None:
         random.Random(seed).shuffle(items)
     else:
-        items.sort(key=lambda item: -1 if item.get_closest_marker("slow") else 0)
+        workers = getattr(config, "workerinput", {}).get("workercount", 1)
+        items[:] = _dealt(items, workers) if workers > 1 else items
     items.sort(key=lambda item: item.get_closest_marker("serial") is not None)
+
+
+def _dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """The tests in the order in which xdist's worksteal deals them: a part of equal length to each worker. The long tests of
+    a file stay together."""
+    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    parts[-1] = [item for item in items if item.get_closest_marker("waits")]
+    slow = [item for item in items if item.get_closest_marker("slow") and not item.get_closest_marker("waits")]
+    for _, group in groupby(slow, lambda item: item.path):
+        min(parts[:-1], key=len).extend(group)
+    begun = {id(item) for part in parts for item in part}
+    short = [item for item in items if id(item) not in begun]
+    for index, part in enumerate(parts):
+        left = sum(map(len, parts[index:])) + len(short)
+        room = max(0, left // (workers - index) - len(part))
+        part += short[:room]
+        del short[:room]
+    return [item for part in parts for item in part]
 
 
 def pytest_collection_finish() -> None:
     """The thousands of tests are left out of each search for garbage: 5 % of the CPU."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """The process from which commands are forked ends."""
+    forked.close()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -138,10 +158,7 @@ def _locks() -> tuple[int, int]:
 def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """once(name, make): the directory that `make` fills, filled once in a run: workers share it and only read it."""
     base = tmp_path_factory.getbasetemp()
-    if "RH_ONCE" in os.environ:     # bin/rh-check runs two sessions side by side
-        shared = Path(os.environ["RH_ONCE"])
-    else:
-        shared = base.parent if hasattr(request.config, "workerinput") else base
+    shared = base.parent if hasattr(request.config, "workerinput") else base
 
     def filled(name: str, make: Callable[[Path], object]) -> Path:
         place = shared / name
@@ -162,11 +179,10 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Popen whose processes are killed and waited for at the end of the test, each by its own id."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(args: Sequence[str | Path], **options: object) -> subprocess.Popen[bytes]:
-        options.setdefault("preexec_fn", dies_with_us)
-        process = subprocess.Popen(args, **options)  # type: ignore[call-overload]
+    def start(args: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
+        process = forked.popen(args, **options)
         started.append(process)
-        return process  # type: ignore[no-any-return]
+        return process
 
     yield start
     for process in started:
@@ -227,14 +243,7 @@ def rh(clean_env: Mapping[str, str]) -> Callable[..., subprocess.CompletedProces
     def run(
         name: str, *args: str | Path, stdin: bytes = b"", timeout: float = 60, **env: str
     ) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "rogue_hunter", name, *args],
-            input=stdin,
-            timeout=timeout,
-            capture_output=True,
-            env={**clean_env, **env},
-            check=False,
-        )
+        return forked.run([name, *args], {**clean_env, **env}, stdin, timeout)
 
     return run
 

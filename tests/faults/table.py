@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.tools.processes import dies_with_us
+from tests.tools import forked
 
 REPO = Path(__file__).resolve().parents[2]
 SEED = 20_310_716
@@ -47,14 +47,15 @@ class Bench:
     def rh(self, name: str, *args: str | Path, stdin: bytes = b"", prefix: Sequence[str] = (), timeout: float = 120,
            env: Mapping[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """Run `rh-NAME` to its end."""
+        if not prefix and not options:
+            return forked.run([name, *args], {**self.env, **(env or {})}, stdin, timeout)
         return subprocess.run([*prefix, *self.command(name, *args)], input=stdin, capture_output=True, check=False,
                               timeout=timeout, env={**self.env, **(env or {})}, **options)
 
     def start(self, args: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
         """Start a process that is killed, by its own id, when the case is over."""
         options.setdefault("env", self.env)
-        options.setdefault("preexec_fn", dies_with_us)
-        process = subprocess.Popen(list(map(str, args)), **options)
+        process = forked.popen([*map(str, args)], **options)
         self.started.append(process)
         return process
 

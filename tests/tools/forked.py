@@ -1,0 +1,227 @@
+"""A command in a process of its own without a start of Python: a process that has imported the commands forks for each call.
+
+A start of Python and its imports take 0.1 to 0.3 s of CPU, a fork some milliseconds. `python -m tests.tools.forked` is the
+process that forks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import select
+import selectors
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+from typing import Any
+
+import rogue_hunter
+from tests.tools.processes import dies_with_us
+
+REPO = Path(__file__).resolve().parent.parent.parent
+COMMAND = [sys.executable, "-P", "-m", "rogue_hunter"]
+LIKE_OURS = ("LANG", "LC_ALL", "LC_CTYPE")
+"""Variables that Python reads only when it starts: a call that has other values needs a start."""
+
+
+def run(words: Sequence[str | Path], env: Mapping[str, str], stdin: bytes = b"", timeout: float = 60,
+        ) -> subprocess.CompletedProcess[bytes]:
+    """Run `rh-WORD WORD...` as a process of its own to its end. Raises subprocess.TimeoutExpired."""
+    args = [*COMMAND, *map(os.fspath, words)]
+    if not can(args, env):
+        return subprocess.run(args, input=stdin, timeout=timeout, capture_output=True, env=dict(env), check=False)
+    with Forked(args, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            out, err = process.communicate(stdin, timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+
+def popen(args: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process that ends with this one: one of our commands without a start of Python, where that is possible."""
+    if options.keys() <= {"stdin", "stdout", "stderr", "env", "cwd"} and can(args, options.get("env")):
+        return Forked(args, **options)
+    return subprocess.Popen(args, **{"preexec_fn": dies_with_us, **options})
+
+
+def can(args: Sequence[str | Path], env: Mapping[str, str] | None) -> bool:
+    """Whether this command line needs no Python of its own in this environment."""
+    env = os.environ if env is None else env
+    return (list(args[:len(COMMAND)]) == COMMAND and sys.platform == "linux" and env.get("PYTHONPATH") == str(REPO)
+            and not any(name.startswith(("PYTHON", "COVERAGE")) for name in env if name != "PYTHONPATH")
+            and all(env.get(name) == os.environ.get(name) for name in LIKE_OURS))
+
+
+class Forked(subprocess.Popen[bytes]):
+    """Popen of a command, by the template. Of the options it knows the streams, `env` and `cwd`."""
+
+    def _execute_child(self, args: Sequence[str | Path], *options: Any) -> None:
+        """What the base class calls to start the program: options as in CPython from 3.7 to 3.14."""
+        cwd, env = options[4:6]
+        streams = [fd if fd >= 0 else number for number, fd in enumerate((options[9], options[12], options[14]))]
+        try:
+            self.pid, self._told = template().start([os.fspath(word) for word in args[len(COMMAND):]],
+                                                    os.environ if env is None else env, cwd, streams)
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(*options[9:15])    # type: ignore[attr-defined]
+
+    def _ended(self, timeout: float | None) -> int | None:
+        """The status of waitpid(2), once the template has it."""
+        if self._told is None or not select.select([self._told], [], [], timeout)[0]:
+            return None
+        (status,) = struct.unpack("=q", os.read(self._told, 8))
+        os.close(self._told)
+        self._told = None
+        return int(status)
+
+    def _internal_poll(self, *_: Any, **more: Any) -> int | None:
+        if self.returncode is None and (status := self._ended(0)) is not None:
+            self._handle_exitstatus(status)
+        found: int | None = self.returncode
+        return found
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        status = self._ended(0 if flags & os.WNOHANG else None)
+        return (0, 0) if status is None else (self.pid, status)
+
+
+@cache
+def template() -> Template:
+    """The one of this process."""
+    return Template()
+
+
+def close() -> None:
+    """End the template, if there is one."""
+    if template.cache_info().currsize:
+        template().close()
+        template.cache_clear()
+
+
+class Template:
+    """The process that forks. It ends with this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            env = {**{k: v for k, v in os.environ.items() if k in ("PATH", "TZ", *LIKE_OURS)}, "PYTHONPATH": str(REPO)}
+            self._process = subprocess.Popen([sys.executable, "-P", "-m", "tests.tools.forked", str(theirs.fileno())], env=env,
+                                             pass_fds=[theirs.fileno()], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def start(self, words: list[str], env: Mapping[str, str], cwd: str | None, streams: list[int]) -> tuple[int, int]:
+        """The pid of a new process, and a pipe in which its status will be."""
+        told, tell = os.pipe()
+        with self._lock:
+            os.umask(mask := os.umask(0o077))
+            said = json.dumps([words, dict(env), os.fspath(cwd or os.getcwd()), mask]).encode()
+            socket.send_fds(self._socket, [struct.pack("=Q", len(said))], [*streams, tell])
+            self._socket.sendall(said)
+        os.close(tell)
+        return struct.unpack("=q", os.read(told, 8))[0], told
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+        self._process.communicate(timeout=30)
+
+
+def _serve(requests: socket.socket) -> list[str] | None:
+    """Fork for each request until the other end is closed. In a forked process: the words of its command."""
+    running: dict[int, tuple[int, int]] = {}
+    with selectors.DefaultSelector() as ready:
+        ready.register(requests, selectors.EVENT_READ)
+        while True:
+            for key, _ in ready.select():
+                if key.fileobj is not requests:
+                    ready.unregister(key.fd)
+                    pid, told = running.pop(key.fd)
+                    os.write(told, struct.pack("=q", os.waitpid(pid, 0)[1]))
+                    os.close(told)
+                    os.close(key.fd)
+                    continue
+                head, fds, _, _ = socket.recv_fds(requests, 8, 4)
+                if not head:
+                    return None
+                said = _whole(requests, struct.unpack("=Q", head)[0])
+                pid = os.fork()
+                if pid == 0:
+                    ready.close()
+                    requests.detach()
+                    return _become(said, fds)
+                for fd in fds[:3]:
+                    os.close(fd)
+                os.write(fds[3], struct.pack("=q", pid))
+                end = os.pidfd_open(pid)
+                running[end] = pid, fds[3]
+                ready.register(end, selectors.EVENT_READ)
+
+
+def _whole(requests: socket.socket, size: int) -> Any:
+    data = b""
+    while len(data) < size:
+        data += requests.recv(size - len(data))
+    return json.loads(data)
+
+
+def _become(said: Any, fds: list[int]) -> list[str]:
+    """Take on the streams, the environment and the directory of the call."""
+    words, env, cwd, mask = said
+    dies_with_us()
+    for number, fd in enumerate(fds[:3]):
+        os.dup2(fd, number)
+    os.closerange(3, 1 << 16)
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    os.umask(mask)
+    os.chdir(cwd)
+    return list(words)
+
+
+def _main() -> None:
+    from rogue_hunter.__main__ import main
+
+    for module in walk_packages(rogue_hunter.__path__, "rogue_hunter."):
+        if "tui" not in module.name:    # textual takes long, and is seldom needed
+            with suppress(ImportError):     # what is optional and not installed
+                import_module(module.name)
+    gc.collect()
+    gc.freeze()
+    words = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if words is None:
+        return
+    sys.argv = ["rogue_hunter", *words]
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    # What Python does at its end but for taking down each module, which would copy the template's memory.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else code is not None)
+
+
+if __name__ == "__main__":
+    _main()
