@@ -10,17 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.daemon import pipe
-from rogue_hunter.store.database import open_reader
+from rogue_hunter.store.database import DatabaseError, open_reader
 from rogue_hunter.stream.clock import Clock
 from rogue_hunter.stream.tick import Tick
 from tests.tools import ticks as ticktools
-from tests.tools.processes import PYTHON, python
+from tests.tools.processes import PYTHON, python, wait_for
 
 from .statements import Scripted
 from .table import REPO, Bench, Skip, case, clean
@@ -72,7 +72,7 @@ def memory(bench: Bench) -> str:
 def descriptors(bench: Bench) -> str:
     _works(["prlimit", "--nofile=40"])
     database = bench.tmp / "x.db"
-    done = bench.rh("pipe", "--quiet", "--for", "2s", "--hz", "10", "--db", database, prefix=["prlimit", "--nofile=40"])
+    done = bench.rh("pipe", "--quiet", "--for", "1s", "--hz", "10", "--db", database, prefix=["prlimit", "--nofile=40"])
     clean(done.stderr, lines=0)
     assert done.returncode == 0
     told = state(database)
@@ -80,26 +80,41 @@ def descriptors(bench: Bench) -> str:
     return f"{told['ticks']} ticks of {told['last_tick']['processes']} processes, 0 errors"
 
 
+HALF = """
+import time
+while True:
+    end = time.thread_time() + 0.01
+    while time.thread_time() < end: pass
+    time.sleep(0.01)
+"""
+"""It uses half of a core."""
+
+
 @case("no threads", "where none can be begun: every tick, events, captures that say why not; exit 0")
 def threads(bench: Bench) -> str:
-    burner = bench.start(["/bin/sh", "-c", "while :; do :; done"])
+    burner = bench.start(python(HALF))
     code = ("import threading, sys\n"
             "def start(self): raise RuntimeError(\"can't start new thread\")\n"
             "threading.Thread.start = start\n"
             "import rogue_hunter.cli.pipe as pipe; sys.argv = sys.argv[1:]; pipe.main()")
-    database = bench.tmp / "x.db"
-    config = bench.tmp / "c.toml"
-    config.write_text("[bands]\nelevated = 31\nhigh = 32\ncritical = 33\n")
-    done = subprocess.run([sys.executable, "-P", "-c", code, "rh-pipe", "--for", "3s", "--hz", "10", "--db", database,
-                           "-c", config], env=bench.env, capture_output=True, timeout=60, check=False)
-    clean(done.stderr)
-    assert done.returncode == 0, done
+    database, config, err = bench.tmp / "x.db", bench.tmp / "c.toml", bench.tmp / "err"
+    config.write_text("[bands]\nmedium = 10\nelevated = 11\nhigh = 12\ncritical = 13\n")
+    with err.open("wb") as stderr:
+        child = bench.start([sys.executable, "-P", "-c", code, "rh-pipe", "--hz", "10", "--db", database, "-c", config], stderr=stderr)
+
+    def events() -> list[tuple[Any, ...]]:
+        with suppress(DatabaseError):
+            return rows(database, "SELECT pid, command FROM process_events")
+        return []
+
+    # Beside other loops of the test run the event is that of the unit to which all of them belong.
+    wait_for(lambda: child.poll() is not None or events(), 60)
+    child.terminate()
+    assert child.wait(60) == 0, (child.returncode, err.read_bytes())
+    clean(err.read_bytes())
     told = state(database)
     assert told["ticks"] >= 2 and told["last_tick"]["errors"] == 0, told
-    # Beside other loops of the test run the event is that of the unit to which all of them belong.
-    events = rows(database, "SELECT pid, command FROM process_events")
-    assert events, told
-    found = next((event for event in events if event[0] == burner.pid), events[0])
+    found = next((event for event in events() if event[0] == burner.pid), events()[0])
     captures = rows(database, "SELECT status FROM forensic_captures")
     return f"{told['ticks']} ticks, event {found}, captures {captures}"
 
@@ -109,7 +124,7 @@ def fewest(bench: Bench) -> str:
     _works(["prlimit", "--nofile=12"])
     seen = []
     for number in (6, 8, 10, 12, 14, 16, 20) if bench.long else (6, 14, 20):
-        done = bench.rh("pipe", "--quiet", "--for", "1s", "--db", bench.tmp / f"{number}.db",
+        done = bench.rh("pipe", "--quiet", "--for", "0.3s", "--db", bench.tmp / f"{number}.db",
                         prefix=["prlimit", f"--nofile={number}"])
         # Below that Python itself cannot import.
         if b"Traceback" in done.stderr and b"rogue_hunter/" not in done.stderr.rpartition(b"File ")[2]:
@@ -221,7 +236,7 @@ def clock_steps(bench: Bench) -> str:
 @case("SIGSTOP", "rh-pipe stopped for 2 s: no pause is blamed on anybody, ticks go on, exit 0")
 def stopped(bench: Bench) -> str:
     database = bench.tmp / "x.db"
-    burner = bench.start(["/bin/sh", "-c", "while :; do :; done"])
+    burner = bench.start(python(HALF))
     child = bench.start(bench.command("pipe", "--quiet", "--hz", "10", "--no-socket", "--tee", "--db", database),
                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout is not None and child.stderr is not None

@@ -86,11 +86,11 @@ def failing(faults: Faults) -> Iterator[None]:
         return made
 
     # The process of its own that migrates would know nothing of the faults, and take longer than all the ticks.
-    with mock.patch.object(sqlite3, "connect", connect), mock.patch.object(database, "migrate_apart", _migrated):
+    with mock.patch.object(sqlite3, "connect", connect), mock.patch.object(database, "migrate_apart", migrated):
         yield
 
 
-def _migrated(path: Path) -> None:
+def migrated(path: Path) -> None:
     """migrate_apart, here. Raises sqlite3.Error."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         migrations.prepare(connection)

@@ -86,7 +86,7 @@ def pairs(arena: Arena, count: int = 1, kind: str = "guilty") -> Any:
             others = [arena.fork(_noise({cpus[0]}, number * 10 + i), "noise") for i in range(2)]
         # Not a suspect with a CPU of its own: the prover, and all else on this machine, would have no CPU left.
         _first(arena, victim, *others, *([suspect] if kind == "guilty" else []))
-        found.append(_proof(arena, suspect, victim, trials=10, stop_s=0.2 if count > 1 else 0.1))
+        found.append(_proof(arena, suspect, victim, trials=10 if count > 1 else 8, stop_s=0.2 if count > 1 else 0.1))
         for pid in (victim, suspect, *others):
             arena.end(pid)
     return found
