@@ -6,8 +6,8 @@ person does not think in processes but in the thing that was started: a service,
 
 The resident sets of ten database backends hold the same buffers ten times; their sum may exceed the machine. Only
 /proc/PID/smaps shows which pages are shared. It takes milliseconds a gigabyte, in which the process cannot change its
-memory map. So processes of one unit with one command are taken to share what they may share: the largest shared part
-among them counts once, divided in proportion to the parts.
+memory map. So processes of one unit that run one program, under any name, are taken to share what they may share: the
+largest shared part among them counts once, divided in proportion to the parts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rogue_hunter.stream.rowmap import RowMap
 from rogue_hunter.stream.tick import Row, Tick, lived
 
 Group = tuple[str, str]
-"""Unit and command."""
+"""Unit and program: its path, until that is known its parent's, else its command."""
 
 
 class SharedMemory:
@@ -200,7 +200,9 @@ class Lineage:
         unit = out["unit"] = self._units.find(key, row, name, processes, self._by_pid, self._names)
         shared = row.get("shared_bytes", 0)
         if shared or key in self._shared:
-            out["memory_bytes"] = self._shared.held(key, (unit, row.get("command", "")), row["memory_bytes"], shared)
+            parent = processes.get(self._by_pid.get(row.get("ppid") or -1, (0, 0)), {})
+            program = row.get("exe") or parent.get("exe") or row.get("command", "")
+            out["memory_bytes"] = self._shared.held(key, (unit, program), row["memory_bytes"], shared)
         return out
 
     # -- use of ended children -----------------------------------------------------------------------------------

@@ -67,10 +67,10 @@ _CPU = (
 
 _MEMORY = (
     _m("memory_bytes", int, "bytes", "memory held: physical footprint (macOS); resident set, huge pages and what was "
-       "swapped out (Linux), where `shared_bytes` is divided among the processes of one unit with this command"),
+       "swapped out (Linux), where `shared_bytes` is divided among the processes of one unit with this program"),
     _f("memory_peak_bytes", int, "bytes", "highest memory held so far"),
-    _f("shared_bytes", int, "bytes", "files, shared memory and huge pages, which other processes may hold as well; "
-       "from 256 MiB of memory on also pages shared since a fork; left out below 64 MiB", platforms="linux"),
+    _f("shared_bytes", int, "bytes", "files, shared memory, huge pages and pages shared since a fork, which other "
+       "processes may hold as well; left out below 64 MiB", platforms="linux"),
     _f("swap_bytes", int, "bytes", "memory that was swapped out; left out when it is 0", platforms="linux"),
     _f("pageins_total", int, "", "page-ins: faults that needed the disk (major faults)"),
     _m("pageins_per_s", float, "1/s", "page-ins of the interval"),

@@ -30,6 +30,15 @@ def test_ten_backends_hold_their_buffers_once() -> None:
     assert len(set(first.values())) == 1
 
 
+def test_workers_that_name_themselves_share_with_their_parent() -> None:
+    """A pool of workers, each with a title of its own, and one so young that its program has not been read."""
+    program = {"exe": "/usr/bin/python3", "ppid": 50}
+    young = {**backend(53), "command": "worker 3", "ppid": 50}
+    (first,) = held([{**backend(50), **program, "ppid": 1},
+                     *({**backend(pid), **program, "command": f"worker {pid}"} for pid in (51, 52)), young])
+    assert sum(first.values()) == pytest.approx(6 * GIB + 4 * (10 << 20), abs=10)
+
+
 def test_the_largest_part_counts_when_parts_differ() -> None:
     """A backend that touched a tenth of the buffers has a tenth of the part of one that touched all."""
     (first,) = held([backend(50, 0, 5 * GIB), backend(51, 0, GIB // 2)])

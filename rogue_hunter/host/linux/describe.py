@@ -39,8 +39,9 @@ QUEUE_MAX = 1 << 17
 DESCRIBED = ("exe", "cmdline", "cgroup", "own")
 """The fields that a description replaces as a whole."""
 
-LARGE_BYTES = 256 << 20
-"""Memory held from which a process is asked which part of it is shared: that takes some milliseconds a gigabyte."""
+LARGE_BYTES = 64 << 20
+"""Memory held from which a process is asked which part of it is shared, and such a part from which a row has it: one
+more key in every row. Asking takes 1.5 ms at this size."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 

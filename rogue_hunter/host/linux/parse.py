@@ -146,16 +146,21 @@ def parse_status(data: bytes) -> Status:
     return Status(uids, peak, int(fields[1]), int(fields[3]), shared, swap, huge)
 
 
-_ROLLUP = re.compile(rb"^(Rss|Private_Clean|Private_Dirty): +([0-9]{1,15}) kB$", re.MULTILINE)
+_ROLLUP = re.compile(rb"^(Rss|Private_Clean|Private_Dirty|Swap|SwapPss): +([0-9]{1,15}) kB$", re.MULTILINE)
 
 
 def parse_shared(rollup: bytes) -> int:
-    """/proc/PID/smaps_rollup: bytes of the resident set that other processes have mapped as well, also those that a
-    child has in common with its parent since fork(2). Raises ValueError."""
+    """/proc/PID/smaps_rollup: bytes of the resident set and of what was swapped out that other processes have mapped as
+    well, also those that a child has in common with its parent since fork(2). Raises ValueError.
+
+    Of n processes that share S swapped bytes, each has Swap - SwapPss = S - S/n: at least half of S.
+    """
     sizes = {name: int(number) * 1024 for name, number in _ROLLUP.findall(rollup)}
     if len(sizes) < 3:
         raise ValueError("smaps_rollup is cut short")
-    return max(0, sizes[b"Rss"] - sizes[b"Private_Clean"] - sizes[b"Private_Dirty"])
+    swap = sizes.get(b"Swap", 0)
+    swapped = min(swap, 2 * max(0, swap - sizes.get(b"SwapPss", swap)))
+    return max(0, sizes[b"Rss"] - sizes[b"Private_Clean"] - sizes[b"Private_Dirty"]) + swapped
 
 
 def _kib(data: bytes, at: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rogue_hunter.files import shut
+from rogue_hunter.host.linux.describe import LARGE_BYTES
 from rogue_hunter.host.linux.gate import Gate
 from rogue_hunter.host.linux.parse import (
     HZ,
@@ -34,10 +35,6 @@ USUAL_STATES = frozenset({b"R", b"S", b"D", b"T", b"Z", b"I"})
 _ASLEEP = frozenset({b"S", b"I"})
 
 _USUAL_POLICY = "other"
-
-SHARED_LEAST = 64 << 20
-"""Bytes that may be shared from which a row has them. Programs and libraries take less; it would be one more key in
-every row."""
 
 Descriptors = tuple[int, int, int, int]
 """stat, status, io and schedstat, kept open; -1 for what may not be read or is not wanted."""
@@ -279,7 +276,7 @@ class Process:
         if status.peak is not None:
             row["memory_peak_bytes"] = status.peak if not self.elsewhere else max(status.peak, row["memory_bytes"])
             shared = max((status.shared or 0) + status.huge, self.shared)
-            if shared >= SHARED_LEAST:
+            if shared >= LARGE_BYTES:
                 row["shared_bytes"] = shared
             if status.swap:
                 row["swap_bytes"] = status.swap

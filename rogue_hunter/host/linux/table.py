@@ -27,7 +27,7 @@ from rogue_hunter.host.linux.parse import (
     parse_status,
     parse_touched,
 )
-from rogue_hunter.host.linux.process import PAGE, SHARED_LEAST, STAT_MAX, STATUS_MAX, Process, Reading
+from rogue_hunter.host.linux.process import PAGE, STAT_MAX, STATUS_MAX, Process, Reading
 from rogue_hunter.host.linux.threads import THREADS_CPU_PERCENT, THREADS_MAX, live_thread
 from rogue_hunter.host.protocol import HostError, Snapshot
 from rogue_hunter.host.users import Users
@@ -204,7 +204,7 @@ class Table:
                 continue
             process.denied = denied
             process.shared = fields.pop("shared_bytes", 0)
-            if process.shared >= SHARED_LEAST and process.row:
+            if process.shared >= LARGE_BYTES and process.row:
                 process.row = {**process.row,
                                "shared_bytes": max(process.shared, process.row.get("shared_bytes", 0))}
             self._name_user(process)

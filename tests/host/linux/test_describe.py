@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rogue_hunter.host.linux.describe import Describer, cgroup_path, describe
+from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.text.redact import LIMIT
 from tests.tools.processes import Tree, stat_line
 
@@ -72,6 +75,20 @@ def test_another_process_by_now(tree: Tree) -> None:
 def test_what_is_cut_short_or_gone(tree: Tree, pid: int) -> None:
     """Vanished or malformed: nothing is reported, nothing raised."""
     assert describe(tree.path, (pid, 1)) == ({}, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads its own /proc")
+def test_pages_shared_since_a_fork() -> None:
+    """A worker that its parent has filled with 80 MiB, as servers do before they fork."""
+    forks = ("import os, sys\nfilled = b'x' * (80 << 20)\npid = os.fork()\nif pid:\n    print(pid, flush=True)\n"
+             "sys.stdin.read()\nif pid:\n    os.waitpid(pid, 0)")
+    with subprocess.Popen([sys.executable, "-c", forks], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None and parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        start = parse_stat(Path(f"/proc/{pid}/stat").read_bytes()).start
+        shared = describe(Path("/proc"), (pid, start))[0]["shared_bytes"]
+        parent.stdin.close()
+    assert shared >= 80 << 20
 
 
 def test_kernel_thread_is_not_asked(tree: Tree) -> None:

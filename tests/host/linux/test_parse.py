@@ -328,3 +328,12 @@ def test_divided_memory() -> None:
     assert (status.peak, status.shared, status.swap) == (9 * 1024, 7 * 1024, 2 * 1024)
     status = parse.parse_status(data.replace(b"RssFile", b"RssNone").replace(b"VmSwap", b"VmNone"))
     assert (status.shared, status.swap) == (None, None)
+
+
+@pytest.mark.parametrize(("swap", "swap_pss", "shared"), [
+    (142, 71, 142), (100, 10, 100), (100, 100, 0), (100, 90, 20), (0, 0, 0)])
+def test_swapped_pages_are_shared_as_well(swap: int, swap_pss: int, shared: int) -> None:
+    """KiB of two and of ten processes that share all of it, of one that shares nothing, of one that shares a part."""
+    data = (b"00400000-7fff00000000 ---p 00000000 00:00 0    [rollup]\nRss:   50 kB\nPss:  20 kB\nPrivate_Clean:  10 kB\n"
+            b"Private_Dirty:   30 kB\nSwap:  %d kB\nSwapPss:  %d kB\nLocked: 0 kB\n" % (swap, swap_pss))
+    assert parse.parse_shared(data) == (10 + shared) * 1024
