@@ -106,7 +106,7 @@ def pause_words(pause: Record) -> str:
         counted, cpus = evidence.get("cpu_counted_cores"), evidence.get("cpus")
         if counted is not None and cpus and counted < STOOD_STILL * cpus:
             return f" with the whole virtual machine: {number(counted)} of {cpus} CPUs ran; no process is to blame"
-        return (f" for the hypervisor ran others: {number(evidence.get('cpu_steal_cores', 0.0))} of {cpus} CPUs; "
+        return (f" because the hypervisor ran others: {number(evidence.get('cpu_steal_cores', 0.0))} of {cpus} CPUs; "
                 "no process is to blame")
     if cause == "stopped":
         return " because rh-pipe itself was stopped (SIGSTOP, or a debugger); no process is to blame"

@@ -98,8 +98,8 @@ def judge(one: Slice, usual: Mapping[str, float], limited: Collection[str] = (),
 
 
 def may_be_short(machine: Row) -> bool:
-    """False for a slice in which `judge` finds nothing: a quick look, for a day has 17,280 of them. What is the sum of
-    several slices (`summed`) shows no shortage: each of them was looked at."""
+    """False for a slice in which `judge` finds nothing: a quick look, because a day has 17,280 of them. What is the
+    sum of several slices (`summed`) shows no shortage: each of them was looked at."""
     if machine.get("summed"):
         return False
     cpus = machine.get("cpus") or 1

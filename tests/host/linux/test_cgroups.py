@@ -78,7 +78,7 @@ def test_limits_of_version_1(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("controller", ["", "pids"])
 def test_limits_of_tasks(tmp_path: Path, controller: str) -> None:
-    """pids.max and pids.events are the same in both versions; before Linux 4.19, and without a limit, none is known."""
+    """pids.max and pids.events are the same in both versions; without the count, or without a limit, none is known."""
     directory, cgroups = put(tmp_path / "g", pids__max="20\n", pids__events="max 7\n"), Cgroups(tmp_path, {})
     assert cgroups.tasks(Group(directory, controller, "/g")) == TaskLimit(20, 7)
     assert cgroups.tasks(Group(directory, "memory", "/g")) is None
