@@ -273,7 +273,7 @@ def profile(pid: int, seconds: float, form: str | None) -> int:
     process does not exist or must not be recorded, 1 if it used no CPU time.
     """
     from rogue_hunter.recorder.profile import profile as make
-    from rogue_hunter.report.flame import collapsed_text, speedscope, top_text
+    from rogue_hunter.report.capture_text import collapsed_text, speedscope, top_text
     from rogue_hunter.report.render import Answer
 
     if seconds > LONGEST_S:

@@ -155,8 +155,8 @@ def prove_(suspect: int, victim: int, trials: int, yes: bool, quiet: bool, confi
     """
     from rogue_hunter.reaper.audit import audit_log
     from rogue_hunter.reaper.confirm import confirm_on_tty, proof_question
+    from rogue_hunter.reaper.experiment import Experiment, prove
     from rogue_hunter.reaper.platform import here
-    from rogue_hunter.reaper.prove.experiment import Experiment, prove
     from rogue_hunter.reaper.run import Setup
     from rogue_hunter.stream import wire
 

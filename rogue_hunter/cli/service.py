@@ -265,7 +265,7 @@ def _sudoers(config: Config) -> Any:
     """The rule for tailspin, for this user; under sudo, for the user who called it."""
     import pwd
 
-    from rogue_hunter.service.sudoers import Sudoers
+    from rogue_hunter.service.tailspin import Sudoers
 
     caller = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
     uid = int(caller) if caller.isascii() and caller.isdecimal() else os.getuid()
@@ -277,8 +277,7 @@ def _sudoers(config: Config) -> Any:
 
 
 def _tailspin() -> Any:
-    from rogue_hunter.service.sudoers import root_prefix
-    from rogue_hunter.service.tailspin import Tailspin
+    from rogue_hunter.service.tailspin import Tailspin, root_prefix
 
     return Tailspin(paths.state_dir() / "tailspin.before", root_prefix())
 

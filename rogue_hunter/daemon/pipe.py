@@ -15,7 +15,7 @@ from rogue_hunter.daemon.rules_stage import RuleStages
 from rogue_hunter.daemon.services import Running, Services, Start
 from rogue_hunter.host.protocol import Host
 from rogue_hunter.recorder.stage import FlightRecorder
-from rogue_hunter.report.live_verdict import pause_culprits
+from rogue_hunter.report.verdict_text import pause_culprits
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import beats_of, sample
 from rogue_hunter.scoring.stage import Score

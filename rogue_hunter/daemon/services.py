@@ -29,7 +29,7 @@ from rogue_hunter.daemon.sd_notify import Notifier, Notify
 from rogue_hunter.daemon.socket.address import Place, Taken
 from rogue_hunter.daemon.socket.requests import PRUNE_S, Broadcast, Feed, Pruner, logging, processes, slices
 from rogue_hunter.daemon.socket.server import Server
-from rogue_hunter.report.live_verdict import now_words
+from rogue_hunter.report.verdict_text import now_words
 from rogue_hunter.store.writer import WalAlarm, Writer
 from rogue_hunter.stream.clock import Rate
 from rogue_hunter.stream.pipeline import Stage

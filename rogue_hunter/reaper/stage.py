@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rogue_hunter.reaper.candidate import check_match
+from rogue_hunter.reaper.experiment import prove
 from rogue_hunter.reaper.guards import GUARDS
-from rogue_hunter.reaper.prove.experiment import prove
 from rogue_hunter.reaper.run import Setup, reap_batch
 from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.worker import Worker

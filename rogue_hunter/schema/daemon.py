@@ -1,4 +1,4 @@
-"""The records of the socket, besides the ticks: what rh-pipe sends to its clients, and what they may send to it."""
+"""The records of rh-pipe's socket besides the ticks, of rh-service, and the head of a message from rh-ship to a hub."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ STATES = ("running", "stopped", "failed", "starting", "stopping", "unknown")
 
 def _f(name: str, kind: type, unit: str, doc: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> Field:
     return Field(name, kind, unit, doc, "pipe", required=required, choices=choices)
+
+
+def _ship(name: str, kind: type, unit: str, doc: str, *, required: bool = False) -> Field:
+    return Field(name, kind, unit, doc, "ship", required=required)
 
 
 INITIAL_STATE = (
@@ -96,6 +100,21 @@ SERVICE = (
     _f("tailspin", bool, "", "macOS: true if the system records the trace that captures save; it is off by default"),
 )
 
+FLEET_BATCH = (
+    _ship("row", int, "ms", "number of the message: `sent` in milliseconds", required=True),
+    _ship("host_id", str, "", "identity of the host; the subject of the message has the same", required=True),
+    _ship("sent", float, "s", "epoch seconds by the clock of the host when the message was sent", required=True),
+    _ship("minute", int, "s", "epoch seconds until which rows that are complete are in it", required=True),
+    _ship("host", str, "", "host name"),
+    _ship("boot_id", str, "", "the present boot of the host: two at the same time are two machines with one identity"),
+    _ship("os", str, "", "linux or macos"),
+    _ship("os_version", str, "", "release of the kernel"),
+    _ship("version", str, "", "version of rh-ship"),
+    _ship("redacted", int, "", "texts in which a secret was masked only when they were sent", required=True),
+    _ship("tables", dict, "", "table -> {base, after, through, rows}: all `rows` rows after `after` up to and with "
+       "`through` are in the message, and all before were sent; `base` is where this host began", required=True),
+)
+
 RECORDS: dict[str, tuple[Field, ...]] = {
     "initial_state": INITIAL_STATE,
     "dropped": DROPPED,
@@ -106,6 +125,7 @@ RECORDS: dict[str, tuple[Field, ...]] = {
     "processes_request": PROCESSES_REQUEST,
     "processes": PROCESSES,
     "service": SERVICE,
+    "fleet_batch": FLEET_BATCH,
 }
 
 SUMMARY: dict[str, str] = {
@@ -118,4 +138,6 @@ SUMMARY: dict[str, str] = {
     "processes_request": "a request for the processes of the last tick; answered with a record processes",
     "processes": "processes of the last tick, in one record",
     "service": "rh-pipe as a service: what rh-service status prints",
+    "fleet_batch": "the head of a message from rh-ship: whose rows follow, and which; each of them is a record of "
+                   "its own type with its number in the database, `row`",
 }

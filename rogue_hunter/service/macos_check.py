@@ -13,8 +13,7 @@ from rogue_hunter.capture.reports.collect import WHOLE, newest_first
 from rogue_hunter.host.macos.selfcheck import Finding
 from rogue_hunter.service.launchd import LABEL
 from rogue_hunter.service.manager import Run, run_command
-from rogue_hunter.service.sudoers import FILE
-from rogue_hunter.service.tailspin import TAILSPIN, enabled_by
+from rogue_hunter.service.tailspin import FILE, TAILSPIN, enabled_by
 
 READ_MOST = 50
 """Reports of one directory that are parsed."""

@@ -28,10 +28,10 @@ from rogue_hunter.reaper.confirm import question
 from rogue_hunter.reaper.signals import Stop
 from rogue_hunter.schema.field import Key
 from rogue_hunter.tui import view
-from rogue_hunter.tui.columns import SORTS, fill, known
 from rogue_hunter.tui.model import Entry, Model, Order
 from rogue_hunter.tui.reader import Reader
 from rogue_hunter.tui.terminate import terminate
+from rogue_hunter.tui.view import SORTS, fill, known
 
 PAINT_S = 1.0
 """Seconds between two pictures. Keys are answered at once."""

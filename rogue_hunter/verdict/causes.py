@@ -6,8 +6,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rogue_hunter.verdict import shortage
-from rogue_hunter.verdict.model import Cause, Key, Row, Slice, Taker, Victim, Window, number, total
-from rogue_hunter.verdict.rows import KTHREADD, REALTIME, belongs, in_group, key_of, name_of
+from rogue_hunter.verdict.model import (
+    KTHREADD,
+    REALTIME,
+    Cause,
+    Key,
+    Row,
+    Slice,
+    Taker,
+    Victim,
+    Window,
+    belongs,
+    in_group,
+    key_of,
+    name_of,
+    number,
+    total,
+)
 from rogue_hunter.verdict.shortage import Shortage
 from rogue_hunter.verdict.takers import FORWARDED, Ledger
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from rogue_hunter.sampling.units import is_apart
-from rogue_hunter.verdict.model import Cause, Key, Row, Taker, Victim, Window, total
-from rogue_hunter.verdict.rows import OWN_FIELDS, in_group, key_of, name_of
+from rogue_hunter.verdict.model import (
+    OWN_FIELDS,
+    Cause,
+    Key,
+    Row,
+    Taker,
+    Victim,
+    Window,
+    in_group,
+    key_of,
+    name_of,
+    total,
+)
 from rogue_hunter.verdict.takers import Ledger
 
 HELD_BACK = 0.05

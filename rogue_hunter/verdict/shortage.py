@@ -9,8 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rogue_hunter.verdict.model import Row, Slice, Taker, number, total
-from rogue_hunter.verdict.rows import belongs, in_group, uses
+from rogue_hunter.verdict.model import Row, Slice, Taker, belongs, in_group, number, total, uses
 from rogue_hunter.verdict.takers import Ledger
 
 DELAY = 0.05

@@ -11,8 +11,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rogue_hunter.sampling.units import is_apart, starts_jobs
-from rogue_hunter.verdict.model import Key, Member, Row, Slice, Taker, total
-from rogue_hunter.verdict.rows import KTHREADD, REALTIME, SERVERS, is_forwarder, key_of, name_of, uses
+from rogue_hunter.verdict.model import (
+    KTHREADD,
+    REALTIME,
+    SERVERS,
+    Key,
+    Member,
+    Row,
+    Slice,
+    Taker,
+    is_forwarder,
+    key_of,
+    name_of,
+    total,
+    uses,
+)
 
 DOMINANT = 0.6
 """One identity with this part of a group's use is named instead of the group."""

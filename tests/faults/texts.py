@@ -19,7 +19,7 @@ from rogue_hunter.commandline import run as cli_run
 from rogue_hunter.commandline.options import cron_line
 from rogue_hunter.config.options import Config
 from rogue_hunter.schema.field import Field
-from rogue_hunter.service import launchd, sudoers, systemd
+from rogue_hunter.service import launchd, systemd, tailspin
 from rogue_hunter.service.manager import QUIET, Program, ServiceError
 from rogue_hunter.text.format import visible
 from tests.tools import docs
@@ -100,7 +100,7 @@ def rules_of_sudo(bench: Bench) -> str:
     for name in PATHS:
         for user, file in ((name, Config().forensics.tailspin_file), ("me", name), ("me", f"/var/db/{name}"), (name, f"/{name}")):
             try:
-                lines = sudoers.text(user, 1000, file).decode().split("\n")
+                lines = tailspin.text(user, 1000, file).decode().split("\n")
             except ServiceError as error:
                 refused += 1
                 assert not _OBEYED.search(visible(str(error))), name
@@ -108,7 +108,7 @@ def rules_of_sudo(bench: Bench) -> str:
             assert len(lines) == 3 and lines[0].startswith("# Written by rh-service") and lines[2] == "", name
             found = exact.fullmatch(lines[1])
             assert found and found.group(1).split(" ")[4:] == [file] and ".." not in file, lines[1]
-            assert lines[1].startswith("#1000 ") or sudoers.NAME.fullmatch(user), lines[1]
+            assert lines[1].startswith("#1000 ") or tailspin.NAME.fullmatch(user), lines[1]
             taken += 1
     assert taken > 20 and refused > 60
     return f"{4 * len(PATHS)} users and paths: {taken} exact rules, {refused} refused"

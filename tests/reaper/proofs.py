@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.reaper.prove.experiment import Experiment, KeeperProcess, prove
+from rogue_hunter.reaper.experiment import Experiment, KeeperProcess, prove
 from rogue_hunter.reaper.signals import Gone, Handle, Pidfd
 from tests.reaper.arena import Arena
 from tests.reaper.scenarios import setup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rogue_hunter.report.flame import collapsed_text, speedscope, top_text
+from rogue_hunter.report.capture_text import collapsed_text, speedscope, top_text
 from rogue_hunter.report.render import Style
 from rogue_hunter.report.views.status import _recorder
 from rogue_hunter.stream.tick import Record, record

@@ -26,9 +26,8 @@ import pytest
 
 from rogue_hunter.cli.report import command
 from rogue_hunter.commandline import run as cli_run
-from rogue_hunter.report.page.chart import Timeline, axis, flame, stairs, timeline
-from rogue_hunter.report.page.incident import merged
-from rogue_hunter.report.page.markup import Markup, tag
+from rogue_hunter.report.chart import Markup, Timeline, axis, flame, stairs, tag, timeline
+from rogue_hunter.report.incident_page import merged
 from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick, record

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rogue_hunter.report import history as reading
 from rogue_hunter.report.database import source
-from rogue_hunter.report.live_verdict import now_words, pause_culprits
 from rogue_hunter.report.queries import Period
+from rogue_hunter.report.verdict_text import now_words, pause_culprits
 from rogue_hunter.report.views.summary import summary
 from rogue_hunter.report.views.why import why
 from rogue_hunter.scoring.stage import Score

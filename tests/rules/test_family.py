@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rogue_hunter.rules.family import SERVICE_MANAGERS, Family, Kin
+from rogue_hunter.rules.matcher import SERVICE_MANAGERS, Family, Kin
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 

@@ -12,7 +12,7 @@ import pytest
 
 from rogue_hunter.capture.macos import Tools, save_argv
 from rogue_hunter.service.manager import Done, ServiceError, run_command
-from rogue_hunter.service.sudoers import Sudoers, owned_by_root, text
+from rogue_hunter.service.tailspin import Sudoers, owned_by_root, text
 
 
 def visudo() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.report.live_verdict import pause_culprits
+from rogue_hunter.report.verdict_text import pause_culprits
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.schema.field import Key
 from rogue_hunter.scoring.stage import Score

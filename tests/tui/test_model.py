@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.tui.columns import COLUMNS, SORTS, brief, known
 from rogue_hunter.tui.model import Model, Order
+from rogue_hunter.tui.view import COLUMNS, SORTS, brief, known
 from tests.tools.ticks import START, key, row
 from tests.tui.feed import answer, event, line, processes, running, state, tick
 

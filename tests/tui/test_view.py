@@ -12,8 +12,8 @@ from rogue_hunter.report.sentences import command_line
 from rogue_hunter.text.format import columns
 from rogue_hunter.tui import view
 from rogue_hunter.tui.app import STYLES
-from rogue_hunter.tui.columns import COLUMNS, whole
 from rogue_hunter.tui.model import Model, Order
+from rogue_hunter.tui.view import COLUMNS, whole
 from tests.tools.ticks import START
 from tests.tui.feed import HOSTILE, event, processes, running
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sqlite3
 
+from rogue_hunter.report.capture_text import collapsed_text, speedscope
 from rogue_hunter.report.database import Source
-from rogue_hunter.report.flame import collapsed_text, speedscope
 from rogue_hunter.report.queries import Period, known
 from rogue_hunter.report.render import Answer
 from rogue_hunter.report.views.view import Asked, columns

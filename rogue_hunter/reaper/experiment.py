@@ -2,7 +2,7 @@
 
 The suspect passes every guard of the reaper, before the experiment and again before each stop. The experiment is in the
 audit file before the first signal, and counts against the hourly budget of the reaper. Another process sends the
-signals and continues the suspect even if this one is killed (rogue_hunter.reaper.prove.keeper).
+signals and continues the suspect even if this one is killed (rogue_hunter.reaper.keeper).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import rogue_hunter
 from rogue_hunter.reaper.audit import AuditError
 from rogue_hunter.reaper.candidate import Candidate, Judge, manual
 from rogue_hunter.reaper.guards import HOUR_S, Budget, Refusal, disarmed
+from rogue_hunter.reaper.keeper import READY
 from rogue_hunter.reaper.process import Unreadable
-from rogue_hunter.reaper.prove.keeper import READY
 from rogue_hunter.reaper.run import Setup, alone, entry_of, unauditable
 from rogue_hunter.reaper.signals import CONT, Gone, Handle
 from rogue_hunter.stream.tick import Record, record
@@ -135,7 +135,7 @@ class KeeperProcess:
         home = str(Path(rogue_hunter.__file__).resolve().parent.parent)
         path = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
         self._child = subprocess.Popen(
-            [python, "-P", "-m", "rogue_hunter.reaper.prove.keeper", str(handle.fileno()), f"{limit_s:g}"],
+            [python, "-P", "-m", "rogue_hunter.reaper.keeper", str(handle.fileno()), f"{limit_s:g}"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
             pass_fds=[handle.fileno()], env={**os.environ, "PYTHONPATH": path}, bufsize=0)
         assert self._child.stdout is not None  # noqa: S101 - made with pipes

@@ -8,17 +8,28 @@ from importlib import resources
 from typing import Any
 
 from rogue_hunter import __version__
+from rogue_hunter.report.chart import (
+    Bar,
+    Line,
+    Markup,
+    Panel,
+    Points,
+    Timeline,
+    document,
+    escaped,
+    flame,
+    spark,
+    tag,
+    timeline,
+)
 from rogue_hunter.report.evidence import Evidence
-from rogue_hunter.report.page.chart import Bar, Line, Panel, Points, Timeline, flame, spark, timeline
-from rogue_hunter.report.page.markup import Markup, document, escaped, tag
 from rogue_hunter.report.record_text import culprit_words, pause_words
 from rogue_hunter.report.sentences import cause as cause_of
 from rogue_hunter.report.sentences import command_line, moment, name, number, percent, program_first
 from rogue_hunter.report.verdict_text import amount_words, cause_words, cleared_words, count, taker_name, title
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size
-from rogue_hunter.verdict.model import Cause, Row, Slice, Taker, Verdict
-from rogue_hunter.verdict.rows import belongs, uses
+from rogue_hunter.verdict.model import Cause, Row, Slice, Taker, Verdict, belongs, uses
 
 WIDE, NARROW = 1000, 360
 """Pixels of the two drawings of the timeline: one for a desk, one for a telephone."""

@@ -1,1 +1,0 @@
-"""Proof by experiment: does a process make another one wait?"""
