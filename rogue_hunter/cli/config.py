@@ -192,9 +192,7 @@ def _place(line: str) -> None:
     if os.isatty(1):
         _word(line)
     else:
-        out = run.output()
-        out.write(os.fsencode(line) + b"\n")
-        out.flush()
+        run.emit(os.fsencode(line) + b"\n")
 
 
 def _target(file: Path | None) -> Path:

@@ -289,9 +289,7 @@ def profile(pid: int, seconds: float, form: str | None) -> int:
     else:
         return run.print_answer(Answer(records, lambda look: top_text(records, look, 20) if records else "",
                                        code=run.OK if records else run.FOUND), shown)
-    out = run.output()
-    out.write(data)
-    out.flush()
+    run.emit(data)
     return run.OK if records else run.FOUND
 
 

@@ -166,9 +166,7 @@ def show(name: str) -> int:
     """Print a file of the package: tables for ClickHouse, a server of a cluster of three, a server near the hosts."""
     from rogue_hunter.fleet.demo import example
 
-    out = run.output()
-    out.write(example(name))
-    out.flush()
+    run.emit(example(name))
     return run.OK
 
 

@@ -74,9 +74,7 @@ def command(port: int | None, path: str, textfile: Path | None, every: float, da
     if data is not None:
         from importlib import resources
 
-        out = run.output()
-        out.write(resources.files("rogue_hunter").joinpath("data", data).read_bytes())
-        out.flush()
+        run.emit(resources.files("rogue_hunter").joinpath("data", data).read_bytes())
         return run.OK
     if print_cron:
         if textfile is None:
@@ -102,7 +100,7 @@ def command(port: int | None, path: str, textfile: Path | None, every: float, da
         if textfile is not None:
             _write(metrics, textfile)
         elif port is None:
-            _print(metrics)
+            run.emit(metrics.render())
     finally:
         if server is not None:
             server()
@@ -135,7 +133,7 @@ def _of_database(database: Path, port: int | None, path: str, textfile: Path | N
     if textfile is not None:
         _write(page, textfile)
     elif port is None:
-        _print(page, first)
+        run.emit(first)
     if port is not None:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -180,12 +178,6 @@ def _write(page: Page, file: Path) -> None:
     from rogue_hunter.metrics import write_textfile
 
     write_textfile(page, file)
-
-
-def _print(page: Page, made: bytes | None = None) -> None:
-    out = run.output()
-    out.write(page.render() if made is None else made)
-    out.flush()
 
 
 main = run.entry(command)

@@ -169,9 +169,7 @@ def prove_(suspect: int, victim: int, trials: int, yes: bool, quiet: bool, confi
                   confirm=None if yes else interrupts.asking(ask))
     with interrupts.handled(setup.stop.set):
         proof = prove(suspect, victim, setup, Experiment(trials=trials))
-    out = run.output()
-    out.write(wire.dumps(proof) + b"\n")
-    out.flush()
+    run.emit(wire.dumps(proof) + b"\n")
     if not quiet:
         run.say(f"{proof['verdict'].replace('_', ' ')}: {proof['detail']}")
     return interrupts.code or (run.OK if proof["verdict"] == "proven" else run.FOUND)

@@ -21,7 +21,7 @@ from rogue_hunter.stream.tick import record
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
-    from rogue_hunter.service.manager import Manager
+    from rogue_hunter.service.platform import Manager
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -86,6 +86,8 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
 
     ARGUMENTS after -- are those of --program rh-ship or rh-hub.
     """
+    from rogue_hunter.service.systemd import lingers
+
     config = _config(config_file)
     if manager.program == "rh-pipe" and arguments:
         raise run.Failure("rh-pipe takes the options of this command, and no arguments", run.USAGE)
@@ -111,19 +113,9 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
         _say(_tailspin().install())
     if service.kind == "systemd" and manager.kind == "system":
         run.say(f"its history is in {paths.SYSTEM_DATABASE.parent}: sudo rh-report")
-    elif service.kind == "systemd" and not _lingers():
+    elif service.kind == "systemd" and not lingers():
         run.say("it stops at logout; to keep it: loginctl enable-linger")
     return run.OK
-
-
-def _lingers(folder: Path = Path("/var/lib/systemd/linger")) -> bool:
-    """True if the services of this user keep running after logout, loginctl(1); False if that cannot be read."""
-    import pwd
-
-    try:
-        return (folder / pwd.getpwuid(os.geteuid()).pw_name).exists()
-    except (KeyError, OSError):
-        return False
 
 
 @command.command("uninstall")

@@ -228,6 +228,13 @@ def output() -> BinaryIO:
     return _Output(io.FileIO(1, "wb", closefd=False), 1 << 20)
 
 
+def emit(data: bytes) -> None:
+    """Write all of `data` to standard output at once."""
+    out = output()
+    out.write(data)
+    out.flush()
+
+
 def write_output(data: bytes) -> None:
     """Write all of `data` to standard output, unbuffered; blocks as long as the reader does. For a thread: nothing is
     left to be flushed or locked at exit. Raises BrokenPipeError, and Failure for other errors."""
@@ -357,7 +364,6 @@ def print_answer(answer: Answer, form: str | None, *, now: float | None = None, 
     """
     from rogue_hunter.report.render import formatted, render, select, style
 
-    out = output()
     if template is not None:
         answer, form = formatted(answer, template), "table"
     if fields:
@@ -365,6 +371,5 @@ def print_answer(answer: Answer, form: str | None, *, now: float | None = None, 
     made = render(answer, output_form(form), style(sys.stdout, time.time() if now is None else now), epoch=epoch)
     for note in answer.notes:
         say(note)
-    out.write(made)
-    out.flush()
+    emit(made)
     return answer.code

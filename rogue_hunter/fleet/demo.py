@@ -100,7 +100,6 @@ class SimulatedHost:
         self.number, self._start, self._commands = number, start, commands
         self.identity = f"sim-{number:05d}"
         self.redacted = 0
-        self.offsets: dict[str, int] = {}
 
     def facts(self) -> dict[str, Any]:
         """See Source."""

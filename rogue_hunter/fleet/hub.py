@@ -9,9 +9,9 @@ import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from rogue_hunter.fleet.bus import Received
+from rogue_hunter.fleet.bus import Bus, Received
 from rogue_hunter.fleet.intake import ALL, ASK, Batch, Refused, parse, sender
 from rogue_hunter.fleet.warehouse import Warehouse, WarehouseError
 from rogue_hunter.stream import wire
@@ -31,28 +31,16 @@ LINE_MAX = 1 << 20
 """Bytes of one question on the socket."""
 
 
-class Inbox(Protocol):
-    """What the loop needs of a Bus. Methods raise BusError."""
-
-    async def fetch(self, subject: str, consumer: str, count: int, wait_s: float) -> list[Received]:
-        """Messages that were not acknowledged."""
-        ...
-
-    async def acknowledge(self, received: Sequence[Received]) -> None:
-        """Do not send them again."""
-        ...
-
-    async def tell(self, subject: str, payload: bytes) -> None:
-        """Send a message that is not stored."""
-        ...
+async def _nothing() -> None:
+    """Nothing has to be prepared."""
 
 
 class Hub:
     """Moves messages from the stream into a Warehouse until it is stopped."""
 
-    def __init__(self, warehouse: Warehouse, inbox: Inbox, clock: Callable[[], float], *, keep_s: float,
+    def __init__(self, warehouse: Warehouse, inbox: Bus, clock: Callable[[], float], *, keep_s: float,
                  report: Callable[[str], object] = lambda text: None, ask_s: float = ASK_S,
-                 prepare: Callable[[], Awaitable[object]] | None = None) -> None:
+                 prepare: Callable[[], Awaitable[object]] = _nothing) -> None:
         """`prepare` is awaited before the first step and after each error: it makes the stream."""
         self._prepare = prepare
         self._boots: dict[str, dict[str, float]] = {}
@@ -71,10 +59,10 @@ class Hub:
 
     async def run(self) -> None:
         """Until it is stopped. Raises RogueHunterError for what another attempt does not mend."""
-        last, ready = "", self._prepare is None
+        last, ready = "", False
         while not self.stopped:
             try:
-                if not ready and self._prepare is not None:
+                if not ready:
                     await self._prepare()
                     ready = True
                 await self.step()
@@ -86,7 +74,7 @@ class Hub:
                     raise
                 if str(error) != last:
                     self._report(f"{error}; trying again")
-                last, ready = str(error), self._prepare is None
+                last, ready = str(error), False
                 await asyncio.sleep(0.5)
                 continue
             last = ""

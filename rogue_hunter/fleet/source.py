@@ -53,8 +53,6 @@ class Source(Protocol):
         ...
 
     redacted: int
-    offsets: dict[str, int]
-    """table -> number added to the rows of this source, so that the numbers of a host grow."""
 
 
 @lru_cache(8192)
@@ -71,7 +69,7 @@ class HostDatabase:
         self._path, self._db = path, open_reader(path)
         self._inode = os.stat(path).st_ino
         self._db.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
-        self.offsets: dict[str, int] = {}
+        self.offsets: dict[str, int] = {}     # added to the rows of a table, so that the numbers of a host grow
         self.redacted = 0
         self._boot, self._host, self._os = "", platform.node(), platform.system().lower().replace("darwin", "macos")
         with suppress(sqlite3.Error, ValueError, TypeError, KeyError):
@@ -281,7 +279,6 @@ class Shipper:
                  save: Callable[[State], object] = lambda state: None, budget: int = BUDGET) -> None:
         self.state = state
         self._source, self._clock, self._save, self._budget = source, clock, save, budget
-        source.offsets = state.offsets
 
     def behind(self) -> int:
         """Minutes that are complete and not sent; negative if the clock is behind what was sent."""

@@ -258,22 +258,14 @@ class AuditLog:
             torn = tail[tail.rfind(b"\n") + 1:]
             self._set_aside(fd, size, torn)
             return self._last(fd)
-        line = tail[:-1].rsplit(b"\n", 1)[-1]
-        entry, link = entry_of(line), own_link(line)
-        if entry is None or link is None or type(entry.get("seq")) is not int:
-            raise AuditError(f"{self.path}: its last line is damaged; check it with rh-reap --verify and move it away")
-        return entry["seq"], link
+        return _end(self.path, tail)
 
     def _before(self) -> tuple[int, str]:
         """Number and link that a new file continues: those of the end of the rotated file, if there is one."""
         rotated = numbered(self.path, 1)
         if not rotated.exists():
             return 0, START
-        line = rotated.read_bytes().rstrip(b"\n").rsplit(b"\n", 1)[-1]
-        entry, link = entry_of(line), own_link(line)
-        if entry is None or link is None or type(entry.get("seq")) is not int:
-            raise AuditError(f"{rotated}: its last line is damaged; check it with rh-reap --verify and move it away")
-        return entry["seq"], link
+        return _end(rotated, rotated.read_bytes().rstrip(b"\n"))
 
     def _set_aside(self, fd: int, size: int, torn: bytes) -> None:
         with open(f"{self.path}.torn", "ab", opener=_private) as file:
@@ -313,6 +305,15 @@ class AuditLog:
             os.pwrite(fd, f"{seq:020d} {link}\n".encode(), 0)
         finally:
             os.close(fd)
+
+
+def _end(file: Path, data: bytes) -> tuple[int, str]:
+    """Number and link of the last line of a file, which ends with `data`. Raises AuditError if it is damaged."""
+    line = data.removesuffix(b"\n").rsplit(b"\n", 1)[-1]
+    entry, link = entry_of(line), own_link(line)
+    if entry is None or link is None or type(entry.get("seq")) is not int:
+        raise AuditError(f"{file}: its last line is damaged; check it with rh-reap --verify and move it away")
+    return entry["seq"], link
 
 
 def _newer(file: Path, recent: Callable[[dict[str, Any]], bool]) -> tuple[list[dict[str, Any]], bool]:

@@ -301,10 +301,7 @@ class Matcher:
                 del self._seen[key]
 
     def _evaluate(self, key: Key, row: Row, processes: dict[Key, Row]) -> None:
-        """Evaluate every rule for one process (its last row, if it exited), and note when to do so again."""
-        if row.get("ended"):
-            self._matched.pop(key, None)
-            return
+        """Evaluate every rule for one process, and note when to do so again."""
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = Seen(self._family.add(key, row, processes))

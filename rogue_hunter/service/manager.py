@@ -1,4 +1,4 @@
-"""The interface of a service manager, and what both share: the command line of the service, its environment, files."""
+"""What systemd and launchd share: the command line of the service, its environment, its state, files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import rogue_hunter
 from rogue_hunter import files
@@ -126,46 +125,6 @@ class State:
     runs: int | None = None
 
 
-class Manager(Protocol):
-    """systemd or launchd. Every method raises ServiceError; the texts that methods return report what was done."""
-
-    kind: str
-    name: str
-    file: Path
-
-    def text(self) -> bytes:
-        """The file that describes the service."""
-        ...
-
-    def arguments(self) -> list[str]:
-        """The arguments in the installed file that were chosen at the installation."""
-        ...
-
-    def install(self) -> list[str]:
-        """Write the file and start the service, now and at each login. Idempotent."""
-        ...
-
-    def uninstall(self) -> list[str]:
-        """Stop the service and remove the file. It is no error if the service is not installed."""
-        ...
-
-    def start(self) -> list[str]:
-        """Start it."""
-        ...
-
-    def stop(self) -> list[str]:
-        """Stop it and wait for its exit; it stays installed."""
-        ...
-
-    def restart(self) -> list[str]:
-        """Stop and start it."""
-        ...
-
-    def state(self) -> State:
-        """Its state."""
-        ...
-
-
 def write_file(file: Path, text: bytes, mark: bytes) -> bool:
     """Write a world-readable file atomically; False if it already has this content.
 
@@ -186,16 +145,21 @@ def write_file(file: Path, text: bytes, mark: bytes) -> bool:
 
 def remove_file(file: Path, mark: bytes) -> bool:
     """Remove a file; False if it does not exist. Raises ServiceError for a file without `mark`."""
-    before = read(file)
-    if before is None:
+    if not ours(file, mark):
         return False
-    if mark not in before:
-        raise ServiceError(f"{file}: was not written by rh-service and is not removed", 1)
     try:
         file.unlink()
     except OSError as error:
         raise ServiceError(f"{file}: {error.strerror}", 74) from None
     return True
+
+
+def ours(file: Path, mark: bytes) -> bool:
+    """True if a file exists and has `mark`; raises ServiceError if it exists without."""
+    before = read(file)
+    if before is not None and mark not in before:
+        raise ServiceError(f"{file}: was not written by rh-service and is not removed", 1)
+    return before is not None
 
 
 def read(file: Path) -> bytes | None:

@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 from rogue_hunter.service.launchd import Launchd
-from rogue_hunter.service.manager import Manager, Program, Run, ServiceError, run_command
+from rogue_hunter.service.manager import Program, Run, ServiceError, run_command
 from rogue_hunter.service.systemd import Systemd, SystemSystemd
+
+Manager = Systemd | Launchd
+"""Every method raises ServiceError; the texts that methods return report what was done."""
 
 
 def here(program: Program, log: Path, run: Run = run_command, platform: str = sys.platform, *,

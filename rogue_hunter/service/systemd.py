@@ -7,6 +7,7 @@ would belong to the user nobody, and before systemd 254 they are silently ignore
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from rogue_hunter.service.manager import (
     ServiceError,
     State,
     chosen,
+    ours,
     read,
     remove_file,
     run_command,
@@ -289,10 +291,7 @@ class Systemd:
 
     def uninstall(self) -> list[str]:
         """Stop, disable, remove."""
-        before = read(self.file)
-        if before is not None and MARK not in before:
-            raise ServiceError(f"{self.file}: was not written by rh-service and is not removed", 1)
-        if before is None:
+        if not ours(self.file, MARK):
             return [f"{self.name} is not installed"]
         try:
             self._ask("disable", "--now", self.name)
@@ -397,6 +396,14 @@ class SystemSystemd(Systemd):
         """Stop, disable, remove. The user stays: it owns the history."""
         said = super().uninstall()
         return [*said, f"removed {self._users}"] if remove_file(self._users, MARK) else said
+
+
+def lingers(folder: Path = Path("/var/lib/systemd/linger")) -> bool:
+    """True if the services of this user keep running after logout, loginctl(1); False if that cannot be read."""
+    try:
+        return (folder / pwd.getpwuid(os.geteuid()).pw_name).exists()
+    except (KeyError, OSError):
+        return False
 
 
 def unreadable(program: Path) -> Path | None:

@@ -23,6 +23,7 @@ from rogue_hunter.service import launchd, systemd, tailspin
 from rogue_hunter.service.manager import QUIET, Program, ServiceError
 from rogue_hunter.text.format import visible
 from tests.tools import docs
+from tests.tools.plist import problems
 
 from .hostile import _OBEYED, NAMES, _history
 from .table import Bench, Skip, case, clean
@@ -86,7 +87,7 @@ def plist(bench: Bench) -> str:
             continue
         held = plistlib.loads(made)
         assert held["ProgramArguments"] == argv and held["StandardErrorPath"] == f"/{path}", path
-        assert set(held) <= set(launchd.REASONS) and not launchd.problems(made), path
+        assert set(held) <= set(launchd.REASONS) and not problems(made), path
         taken += 1
     assert taken > 20 and refused >= 4
     return f"{len(PATHS)} paths: {taken} written as they are, {refused} refused"

@@ -27,9 +27,10 @@ import pytest
 
 from rogue_hunter.cli.report import command
 from rogue_hunter.commandline import run as cli_run
-from rogue_hunter.report.views.datasette import USUAL, describe, metadata, metadata_file, tables
+from rogue_hunter.report.views.datasette import USUAL, describe, metadata, metadata_file
 from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.tables import TABLES, VIEWS
+from tests.tools.docs import datasette_tables
 from tests.tools.processes import wait_for
 
 DATASETTE = Path(sys.executable).parent / "datasette"
@@ -77,7 +78,7 @@ def test_the_command_line_fits_the_name_of_the_file(tmp_path: Path) -> None:
 def test_tables_are_described() -> None:
     """From the declarations; labels, order and facets are of columns that exist."""
     shown = metadata()["databases"][USUAL]["tables"]
-    assert shown == tables()
+    assert shown == datasette_tables()
     for table in TABLES:
         about, names = shown[table.name], {column.name for column in table.columns}
         assert about.get("hidden") or table.doc[1:] in about["description"]

@@ -10,8 +10,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from rogue_hunter.cli import service
 from rogue_hunter.service.launchd import LABEL
+from rogue_hunter.service.systemd import lingers
 
 
 def test_print_writes_and_changes_nothing(rh: Callable[..., subprocess.CompletedProcess[bytes]],
@@ -76,6 +76,6 @@ def test_logs_are_records_in_a_pipe(rh: Callable[..., subprocess.CompletedProces
 
 def test_whether_a_user_lingers(tmp_path: Path) -> None:
     """It is a file with the user's name."""
-    assert not service._lingers(tmp_path)
+    assert not lingers(tmp_path)
     (tmp_path / pwd.getpwuid(os.geteuid()).pw_name).touch()
-    assert service._lingers(tmp_path)
+    assert lingers(tmp_path)

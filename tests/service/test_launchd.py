@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.service.launchd import LABEL, Launchd, problems
+from rogue_hunter.service.launchd import LABEL, Launchd
 from rogue_hunter.service.manager import Done, Program, ServiceError, State
 from rogue_hunter.service.tailspin import Tailspin, enabled_by
+from tests.tools.plist import problems
 
 
 class Launchctl:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.service.launchd import LABEL, REASONS, agent, problems, render
+from rogue_hunter.service.launchd import LABEL, REASONS, agent, render
+from tests.tools.plist import problems
 
 REPO = Path(__file__).resolve().parent.parent.parent
 FILE = REPO / "launchd" / f"{LABEL}.plist"
@@ -45,10 +46,9 @@ def test_keys_that_come_twice_are_found() -> None:
 
 
 @pytest.mark.parametrize(("program", "log", "complaint"), [
-    (["rh-pipe"], "/tmp/x", "ProgramArguments begins with a relative path: rh-pipe"),
-    ([], "/tmp/x", "ProgramArguments is not a list of strings"),
-    (["/bin/rh-pipe"], "~/Library/Logs/x", "StandardErrorPath is not an absolute path: ~/Library/Logs/x"),
-    (["/bin/rh-pipe"], "$HOME/x", "StandardErrorPath is not an absolute path"),
+    (["rh-pipe"], "/tmp/x", "ProgramArguments: a relative path: rh-pipe"),
+    (["/bin/rh-pipe"], "~/Library/Logs/x", "StandardErrorPath: a relative path: ~/Library/Logs/x"),
+    (["/bin/rh-pipe"], "$HOME/x", "StandardErrorPath: a relative path"),
 ])
 def test_relative_paths_are_refused(program: list[str], log: str, complaint: str) -> None:
     """launchd expands nothing: such a job would start and write nowhere, or not start."""
@@ -68,6 +68,7 @@ def test_what_is_no_job() -> None:
     """Broken XML, a list, a throttled job, an unknown key: each is named."""
     assert problems(b"<plist><dict>")[0].startswith("not a property list")
     assert problems(plistlib.dumps(["x"])) == ["not a dictionary"]
+    assert "ProgramArguments is not a list of strings" in problems(plistlib.dumps({**EXAMPLE, "ProgramArguments": []}))
     assert problems(plistlib.dumps({**EXAMPLE, "ProcessType": "Background"})) == [
         "ProcessType is not Interactive: launchd would throttle it"]
     assert problems(plistlib.dumps({**EXAMPLE, "KeepAliv": True})) == ["KeepAliv is not a known key"]

@@ -29,13 +29,13 @@ import click
 from rogue_hunter.cli import names
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import Setting, settings
-from rogue_hunter.fleet.tables import clickhouse
-from rogue_hunter.report.views.datasette import USUAL, tables
+from rogue_hunter.report.views.datasette import USUAL
 from rogue_hunter.schema import RECORDS, SUMMARY
 from rogue_hunter.schema.field import VERSION, Field
 from rogue_hunter.schema.sampling import METRICS, SNAPSHOT
 from rogue_hunter.store.tables import TABLES, Table
 from rogue_hunter.stream import wire
+from tests.tools.clickhouse import clickhouse
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -326,13 +326,42 @@ def _marked(text: str) -> str:
     return "\n".join("\\&" + line if line.startswith((".", "'")) else line for line in lines)
 
 
+_HIDDEN = ("slice_boots", "slice_processes", "slice_units", "machine_slices", "process_slices", "group_slices",
+           "daemon_state", "_sqlite_migrations", "spindump_reports", "buffer_context")
+"""Tables that number things, or of which a view or a query shows more."""
+_SHOWN: dict[str, dict[str, Any]] = {
+    "pauses": {"sort_desc": "start_time", "label_column": "cause", "facets": ["cause"]},
+    "process_events": {"sort_desc": "entry_time", "label_column": "command",
+                       "facets": ["peak_band", "dominant_resource", "reason"]},
+    "process_snapshots": {"sort_desc": "captured_at", "facets": ["snapshot_type"]},
+    "forensic_captures": {"sort_desc": "captured_at", "label_column": "trigger", "facets": ["trigger", "status"]},
+    "matches": {"sort_desc": "last_seen", "label_column": "rule", "facets": ["rule"]},
+    "actions": {"sort_desc": "ts", "label_column": "rule", "facets": ["outcome", "rule"]},
+    "machine_minutes": {"sort_desc": "minute"}, "command_minutes": {"sort_desc": "minute"},
+    "waits": {"sort_desc": "ts", "facets": ["kind"]}, "limits": {"sort_desc": "ts", "facets": ["kind"]},
+    "log_entries": {"sort_desc": "ts", "facets": ["level"]}, "spindump_processes": {"label_column": "command"},
+}
+"""Order, label and facets of tables. The large ones have no facets: each is a scan."""
+
+
+def datasette_tables() -> dict[str, dict[str, Any]]:
+    """The tables as the packaged metadata describes them, from the declarations. Columns are described in the manual:
+    Datasette would print all of that above the rows."""
+    made: dict[str, dict[str, Any]] = {name: {"hidden": True} for name in _HIDDEN}
+    for table in TABLES:
+        if table.name not in made:
+            made[table.name] = {"description": f"{table.doc[0].upper()}{table.doc[1:]}. Columns: man 5 rogue-hunter.",
+                                **_SHOWN.get(table.name, {})}
+    return made
+
+
 def generated(repo: Path = REPO) -> dict[Path, str]:
     """Every file with generated parts, whole, as it should be. Raises DocsError."""
     made = {repo / "rogue_hunter" / "schemas" / f"{kind}.json": wire.dumps_pretty(json_schema(kind)).decode() + "\n"
             for kind in RECORDS}
     shipped = repo / "rogue_hunter" / "data" / "datasette.json"
     described = wire.loads(shipped.read_bytes())
-    described["databases"][USUAL]["tables"] = tables()
+    described["databases"][USUAL]["tables"] = datasette_tables()
     made[shipped] = wire.dumps_pretty(described).decode() + "\n"
     made[repo / "rogue_hunter" / "data" / "fleet" / "clickhouse.sql"] = "\n".join(clickhouse()) + "\n"
     documents: tuple[tuple[str, str, dict[str, Callable[[str], Iterable[str]]]], ...] = (

@@ -10,41 +10,11 @@ from typing import Any
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.render import Answer
 from rogue_hunter.report.views.view import Asked, columns
-from rogue_hunter.store.tables import TABLES
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 
 USUAL = "rogue-hunter"
 """The name of the database in the packaged metadata: Datasette names a database after the stem of its file."""
-
-_HIDDEN = ("slice_boots", "slice_processes", "slice_units", "machine_slices", "process_slices", "group_slices",
-           "daemon_state", "_sqlite_migrations", "spindump_reports", "buffer_context")
-"""Tables that number things, or of which a view or a query shows more."""
-_SHOWN: dict[str, dict[str, Any]] = {
-    "pauses": {"sort_desc": "start_time", "label_column": "cause", "facets": ["cause"]},
-    "process_events": {"sort_desc": "entry_time", "label_column": "command",
-                       "facets": ["peak_band", "dominant_resource", "reason"]},
-    "process_snapshots": {"sort_desc": "captured_at", "facets": ["snapshot_type"]},
-    "forensic_captures": {"sort_desc": "captured_at", "label_column": "trigger", "facets": ["trigger", "status"]},
-    "matches": {"sort_desc": "last_seen", "label_column": "rule", "facets": ["rule"]},
-    "actions": {"sort_desc": "ts", "label_column": "rule", "facets": ["outcome", "rule"]},
-    "machine_minutes": {"sort_desc": "minute"}, "command_minutes": {"sort_desc": "minute"},
-    "waits": {"sort_desc": "ts", "facets": ["kind"]}, "limits": {"sort_desc": "ts", "facets": ["kind"]},
-    "log_entries": {"sort_desc": "ts", "facets": ["level"]}, "spindump_processes": {"label_column": "command"},
-}
-"""Order, label and facets of tables. The large ones have no facets: each is a scan."""
-
-
-def tables() -> dict[str, dict[str, Any]]:
-    """The tables as the packaged metadata describes them, from the declarations. Columns are described in the manual:
-    Datasette would print all of that above the rows."""
-    made: dict[str, dict[str, Any]] = {name: {"hidden": True} for name in _HIDDEN}
-    for table in TABLES:
-        if table.name not in made:
-            made[table.name] = {"description": f"{table.doc[0].upper()}{table.doc[1:]}. Columns: man 5 rogue-hunter.",
-                                **_SHOWN.get(table.name, {})}
-    return made
-
 
 def metadata_file() -> Path:
     """The packaged metadata."""
