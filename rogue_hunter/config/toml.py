@@ -171,16 +171,21 @@ FILE_LIMIT = 256 * 1024
 """Bytes of a configuration file. One with every key and its comment has 20 KB."""
 
 
-def parse(data: bytes, name: str = "configuration") -> Config:
-    """TOML bytes as a Config. Raises ConfigError naming `name`, the key and the reason."""
+def values_of(data: bytes, place: Place) -> dict[str, Any]:
+    """The values of a file of TOML."""
     try:
-        values = tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError:
-        raise ConfigError(f"{name}: not UTF-8") from None
+        raise place.error("not UTF-8") from None
     except (ValueError, RecursionError) as error:
         # ValueError: a TOMLDecodeError, or a number of more digits than Python converts.
-        raise ConfigError(f"{name}: {error}") from None
+        raise place.error(str(error)) from None
+
+
+def parse(data: bytes, name: str = "configuration") -> Config:
+    """TOML bytes as a Config. Raises ConfigError naming `name`, the key and the reason."""
     place = Place(name)
+    values = values_of(data, place)
     known_keys(values, (*(f.name for f in fields(Config)), *RULE_TABLES), place)
     config: Config = _table(Config(), {k: v for k, v in values.items() if k not in RULE_TABLES}, place)
     for where, bands in (("bands", config.bands), ("scoring.stress.bands", config.scoring.stress.bands)):

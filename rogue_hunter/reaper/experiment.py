@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import rogue_hunter
 from rogue_hunter.reaper.audit import AuditError
@@ -117,18 +117,10 @@ METRICS: dict[str, tuple[str, float]] = {
 """What a victim may wait by, in the order in which it is chosen; words, and the rate from which it counts."""
 
 
-class Keeper(Protocol):
-    """Stops and continues the suspect. Both raise Gone when it, or what does it, is gone."""
-
-    def stop(self) -> None: ...
-
-    def go(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class KeeperProcess:
-    """A keeper in a process of its own, run by `python`, for the process behind `handle`. Raises OSError."""
+    """Stops and continues the process behind `handle`, by a process of its own that `python` runs. Raises OSError.
+
+    `stop` and `go` raise Gone when the suspect, or what does it, is gone."""
 
     def __init__(self, handle: Handle, limit_s: float, python: str = sys.executable) -> None:
         self._handle = handle
@@ -190,7 +182,7 @@ class Experiment:
     trials: int = TRIALS
     stop_s: float = STOP_S
     read: Callable[[int], Counters] = field(default_factory=lambda: counters)
-    keeper: Callable[[Handle, float], Keeper] = KeeperProcess
+    keeper: Callable[[Handle, float], KeeperProcess] = KeeperProcess
     sleep: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = time.monotonic
     rng: random.Random = field(default_factory=random.SystemRandom)
@@ -319,7 +311,7 @@ def _run(found: Candidate, handle: Handle, victim: int, victim_start: int, judge
                   p_refute=round(result.p_refute, 5), trials=[[round(v, 3) for v in each] for each in trials])
 
 
-def _trial(victim: int, metric: str, keeper: Keeper, how: Experiment) -> Trial:
+def _trial(victim: int, metric: str, keeper: KeeperProcess, how: Experiment) -> Trial:
     """Measure the victim while the suspect runs and while it is stopped, in random order."""
     order = [False, True]
     how.rng.shuffle(order)

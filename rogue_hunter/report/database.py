@@ -13,7 +13,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.files import Locked, check_lock
 from rogue_hunter.report import queries
 from rogue_hunter.report.queries import Watched
-from rogue_hunter.store.database import NO_HISTORY, DatabaseError, open_reader
+from rogue_hunter.store.database import NO_HISTORY, DatabaseError, failed, open_reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,7 @@ def source(path: Path, now: float, config: Config, *, needed: bool = True) -> It
         connection.execute("BEGIN")
         yield Source(path, now, config, connection, queries.state(connection), held)
     except sqlite3.DatabaseError as error:
-        busy = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-        raise DatabaseError(f"{path}: {error}", 69 if busy else 74) from None
+        raise failed(path, error) from None
     finally:
         connection.close()
 

@@ -27,6 +27,7 @@ from rogue_hunter.config.toml import (
     tables,
     text,
     toml_value,
+    values_of,
     whole,
 )
 from rogue_hunter.files import FileError, read_trusted
@@ -94,7 +95,7 @@ def load(config: Path | None = None, project: Path | None = None, default: Path 
         rules = dataclasses.replace(parse(data, str(file)), file=str(file.absolute()), contents=(data,))
     if project is not None:
         data = _read(project, follow=False)
-        rules = dataclasses.replace(narrow(rules, _toml(data, str(project)), str(project)),
+        rules = dataclasses.replace(narrow(rules, values_of(data, place_in(str(project))), str(project)),
                                     project=str(project.absolute()), contents=(*rules.contents, data))
     return rules
 
@@ -134,19 +135,9 @@ def _read(path: Path, *, follow: bool = True) -> bytes:
         raise RuleError(str(error)) from None
 
 
-def _toml(data: bytes, source: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(data.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise RuleError(f"{source}: not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        # ValueError: a TOMLDecodeError, or a number of more digits than Python converts.
-        raise RuleError(f"{source}: {error}") from None
-
-
 def parse(data: bytes, source: str = "rules", base: RuleSet | None = None) -> RuleSet:
     """A rule file as a RuleSet, laid over `base` (the built-in rules). Raises RuleError."""
-    return from_values(_toml(data, source), source, base=base)
+    return from_values(values_of(data, place_in(source)), source, base=base)
 
 
 def from_values(values: Mapping[str, Any], source: str = "rules", base: RuleSet | None = None,

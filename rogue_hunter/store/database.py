@@ -255,11 +255,13 @@ def _ours(path: Path) -> None:
 
 
 def _refusal(path: Path, error: sqlite3.Error) -> DatabaseError:
-    name = getattr(error, "sqlite_errorname", "")
-    if is_corrupt(error):
-        return DatabaseError(f"{path}: not a readable database ({error})", 74)
-    code = 69 if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) else 74
-    return DatabaseError(f"{path}: {error}", code)
+    return DatabaseError(f"{path}: not a readable database ({error})", 74) if is_corrupt(error) else failed(path, error)
+
+
+def failed(path: Path, error: sqlite3.Error) -> DatabaseError:
+    """The error of a statement: 69 where another process is in the way, else 74."""
+    busy = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+    return DatabaseError(f"{path}: {error}", 69 if busy else 74)
 
 
 _FITS = {"TEXT": "('null', 'text')", "INTEGER": "('null', 'integer')", "REAL": "('null', 'real', 'integer')"}

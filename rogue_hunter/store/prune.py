@@ -17,10 +17,10 @@ from heapq import merge
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.store.database import DatabaseError, Lock, open_reader, open_writer
+from rogue_hunter.store.database import DatabaseError, Lock, failed, open_reader, open_writer
 from rogue_hunter.store.rows import SEEN_S
 from rogue_hunter.store.tables import CAPTURE_PARTS
-from rogue_hunter.text.errors import CONFIG_ERROR, IO_ERROR, UNAVAILABLE
+from rogue_hunter.text.errors import CONFIG_ERROR, UNAVAILABLE
 
 BITE = 500
 """Rows of a table removed in one transaction: 500 events have about 2,000 snapshots, 1.5 MB."""
@@ -234,8 +234,7 @@ def _reported(database: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        busy = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-        raise DatabaseError(f"{database}: {error}", UNAVAILABLE if busy else IO_ERROR) from None
+        raise failed(database, error) from None
 
 
 def _remaining(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -246,35 +245,31 @@ def _remaining(connection: sqlite3.Connection) -> dict[str, Any]:
 
 def checkpoint(connection: sqlite3.Connection) -> bool:
     """Move the write-ahead log into the file and cut it to nothing; False if a reader prevents it."""
-    busy: int = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-    return not busy
+    return not _pragma(connection, "wal_checkpoint(TRUNCATE)")
 
 
 def pages_size(connection: sqlite3.Connection) -> int:
     """Bytes of the database file once the write-ahead log is in it."""
-    pages: int = connection.execute("PRAGMA page_count").fetchone()[0]
-    return pages * _page(connection)
+    return _pragma(connection, "page_count") * _pragma(connection, "page_size")
 
 
 def files_size(database: Path) -> int:
-    """Bytes of the database file and its write-ahead log."""
+    """Bytes of the database file and its write-ahead log; 0 without a file."""
     total = 0
     for tail in ("", "-wal"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             total += database.with_name(database.name + tail).stat().st_size
     return total
 
 
 # -- inside ----------------------------------------------------------------------------------------------------------
 
-def _page(connection: sqlite3.Connection) -> int:
-    size: int = connection.execute("PRAGMA page_size").fetchone()[0]
-    return size
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
 def _free(connection: sqlite3.Connection) -> int:
-    pages: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
-    return pages * _page(connection)
+    return _pragma(connection, "freelist_count") * _pragma(connection, "page_size")
 
 
 def _kept(connection: sqlite3.Connection) -> list[History]:
@@ -359,7 +354,7 @@ def _row_sizes(connection: sqlite3.Connection, kept: list[History], size: float)
     # A page for each table and index, and two that describe the file, are there without any row.
     roots: int = connection.execute("SELECT count(*) FROM sqlite_master WHERE rootpage > 0").fetchone()[0]
     content = sum(counts[name] * means[name] for name in counts)
-    scale = max(0.0, size - (roots + 2) * _page(connection)) / content if content else 0.0
+    scale = max(0.0, size - (roots + 2) * _pragma(connection, "page_size")) / content if content else 0.0
     return {name: scale * mean for name, mean in means.items()}
 
 

@@ -10,7 +10,7 @@ adds a sixtieth of that.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rogue_hunter.store.tables import (
     GROUP_HOURS,
@@ -58,25 +58,20 @@ _MINUTE_OF = ("60 * CAST((CASE WHEN m.slice = CAST(m.slice AS INTEGER) AND CAST(
 def roll_minute(connection: sqlite3.Connection, minute: int) -> None:
     """Make the minute that begins at `minute` (epoch seconds), and the hour before it when it is the first one after
     it. Raises sqlite3.Error."""
-    _minutes(connection, minute, minute + 60)
+    _make(connection, _MINUTES, minute, minute + 60)
     before = connection.execute("SELECT max(minute) FROM machine_minutes WHERE minute < ?", (minute,)).fetchone()[0]
     if before is not None and before // 3600 < minute // 3600:
-        _hours(connection, before // 3600 * 3600, before // 3600 * 3600 + 3600)
+        _make(connection, _HOURS, before // 3600 * 3600, before // 3600 * 3600 + 3600)
 
 
 def roll_all(connection: sqlite3.Connection) -> None:
     """Make the minutes and hours of all slices. Raises sqlite3.Error."""
-    _minutes(connection, 0, 1 << 40)
-    _hours(connection, 0, 1 << 40)
+    _make(connection, _MINUTES, 0, 1 << 40)
+    _make(connection, _HOURS, 0, 1 << 40)
 
 
-def _minutes(connection: sqlite3.Connection, since: int, until: int) -> None:
-    for statement in _MINUTES:
-        connection.execute(statement, {"since": since, "until": until})
-
-
-def _hours(connection: sqlite3.Connection, since: int, until: int) -> None:
-    for statement in _HOURS:
+def _make(connection: sqlite3.Connection, statements: Iterable[str], since: int, until: int) -> None:
+    for statement in statements:
         connection.execute(statement, {"since": since, "until": until})
 
 

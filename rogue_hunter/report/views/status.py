@@ -5,9 +5,7 @@ from __future__ import annotations
 import platform
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rogue_hunter import __version__, paths
@@ -19,6 +17,7 @@ from rogue_hunter.report.render import Answer, Style, pairs
 from rogue_hunter.report.sentences import ago, amount, cause, measure, moment, name, percent
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.schema import RECORDS
+from rogue_hunter.store.prune import files_size
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.errors import FOUND, OK
 from rogue_hunter.text.format import clip, duration, path_text, size, visible
@@ -49,8 +48,8 @@ def status(source: Source, asked: Asked) -> Answer:
         max_score=(source.live.get("history") or [last])[-1].get("max_score") if running else None,
         rogues=state.get("rogues") if running else None,
         **(queries.totals(source.connection, midnight) if source.connection else {}),
-        database=path_text(source.path),
-        database_bytes=files_size(source.path), degraded=degraded, dropped=(source.live or state).get("dropped"),
+        database=path_text(source.path), database_bytes=files_size(source.path) or None,
+        degraded=degraded, dropped=(source.live or state).get("dropped"),
         answers=bool(source.live) if running else None, version=__version__, writer_version=state.get("version"),
         schema_version=_schema(source), sqlite_version=sqlite3.sqlite_version,
         python_version=platform.python_version(), config_file=_config_file(), **_recorder(state if running else {}))
@@ -100,15 +99,6 @@ def _recorder(state: Mapping[str, Any]) -> dict[str, Any]:
 def _healthy(found: Record) -> bool:
     """True if rh-pipe runs and what it writes is fresh."""
     return found["watch"] == "running" and "degraded" not in found
-
-
-def files_size(database: Path) -> int | None:
-    """Bytes of the database with its write-ahead log; None when there is no file."""
-    total = None
-    for tail in ("", "-wal"):
-        with suppress(OSError):
-            total = (total or 0) + database.with_name(database.name + tail).stat().st_size
-    return total
 
 
 def _schema(source: Source) -> int | None:
