@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from rogue_hunter.cli.forensics import command as forensics
+from rogue_hunter.cli.report import command as report
 from rogue_hunter.recorder.perf import open_rings
 from rogue_hunter.store.database import open_reader
 from tests.report.test_flame import LINE, check_speedscope
@@ -24,6 +27,7 @@ from tests.tools.processes import wait_for
 REPO = Path(__file__).resolve().parents[2]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+InProcess = Callable[[click.Command], Run]
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="perf events are Linux's"), pytest.mark.slow]
 
@@ -68,46 +72,51 @@ def compiled(folder: Path, name: str, text: str) -> Path:
     return folder / name
 
 
-def profiled(rh: Run, spawn: Spawn, *argv: str | Path, form: str = "--flame") -> bytes:
-    """The profile of a program that loops, as `form`."""
+def profiled(in_process: InProcess, spawn: Spawn, *argv: str | Path, forms: Sequence[str] = ("--flame",)) -> list[bytes]:
+    """The profile of a program that loops, once in each form."""
     loop = spawn([str(word) for word in argv], stdin=subprocess.DEVNULL)
-    try:
-        time.sleep(0.2)
-        done = rh("forensics", "profile", "--pid", str(loop.pid), "--for", "1s", form)
-    finally:
-        loop.kill()
-        loop.wait()
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    time.sleep(0.1)
+    run, printed = in_process(forensics), []
+    for form in forms:
+        done = run("profile", "--pid", str(loop.pid), "--for", "500ms", form)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    loop.kill()
+    return printed
 
 
-def test_profiles_of_loops(rh: Run, spawn: Spawn, tmp_path: Path) -> None:
-    """The hottest frame is the loop: its function in C; in Python with py-spy its function and line; without it, and in
-    a shell, the interpreter's function below the script and the line of the loop."""
-    (tmp_path / "hot.py").write_text(PY_LOOP)
-    (tmp_path / "hot.sh").write_text(SH_LOOP)
-    lines = profiled(rh, spawn, compiled(tmp_path, "hot", C_LOOP)).decode().splitlines()
+def test_profile_of_a_c_program(in_process: InProcess, spawn: Spawn, tmp_path: Path) -> None:
+    """The hottest frame is the function that loops: as collapsed stacks, as a file of speedscope, and as records."""
+    made = profiled(in_process, spawn, compiled(tmp_path, "hot", C_LOOP), forms=("--flame", "--speedscope", "--ndjson"))
+    lines = made[0].decode().splitlines()
     assert all(LINE.fullmatch(line) for line in lines)
     assert lines[0].startswith("hot;") and lines[0].rpartition(" ")[0].endswith(";main;hot_c_loop")
-    python = profiled(rh, spawn, sys.executable, tmp_path / "hot.py").decode().splitlines()
+    check_speedscope(json.loads(made[1]))
+    first = json.loads(made[2].splitlines()[0])
+    assert first["type"] == "stack" and first["command"] == "hot" and first["stack"].endswith("hot_c_loop")
+
+
+def test_profiles_of_scripts(in_process: InProcess, spawn: Spawn, tmp_path: Path) -> None:
+    """Of a loop in Python the function and line with py-spy; without it, and in a shell, the interpreter's function below
+    the script and the line of the loop."""
+    (tmp_path / "hot.py").write_text(PY_LOOP)
+    (tmp_path / "hot.sh").write_text(SH_LOOP)
+    python = profiled(in_process, spawn, sys.executable, tmp_path / "hot.py")[0].decode().splitlines()
     assert all(line.startswith("hot.py;") for line in python)
     if shutil.which("py-spy"):
         assert ";hot_py_loop (hot.py:4) " in python[0]
     else:
         assert any("PyEval" in line for line in python)     # a leaf without a frame pointer has no caller
-    shell = profiled(rh, spawn, "bash", tmp_path / "hot.sh").decode().splitlines()
+    shell = profiled(in_process, spawn, "bash", tmp_path / "hot.sh")[0].decode().splitlines()
     assert shell[0].startswith("hot.sh;hot.sh (read to line 2);"), shell[0]
 
 
-def test_speedscope_and_records(rh: Run, spawn: Spawn, tmp_path: Path) -> None:
-    """The same profile as a file of speedscope, and as records."""
-    program = compiled(tmp_path, "hot", C_LOOP)
-    check_speedscope(json.loads(profiled(rh, spawn, program, form="--speedscope")))
-    first = json.loads(profiled(rh, spawn, program, form="--ndjson").splitlines()[0])
-    assert first["type"] == "stack" and first["command"] == "hot" and first["stack"].endswith("hot_c_loop")
-    assert rh("forensics", "profile", "--pid", "4194303").returncode == 69
-    assert rh("forensics", "profile", "--pid", "1", "--for", "1h").returncode == 2
-    assert rh("forensics", "profile", "--pid", str(os.getpid()), "--for", "100ms").returncode in (0, 1)
+def test_refused_profiles(in_process: InProcess) -> None:
+    """A process that does not exist, a period that is too long; one's own process is no error."""
+    run = in_process(forensics)
+    assert run("profile", "--pid", "4194303").returncode == 69
+    assert run("profile", "--pid", "1", "--for", "1h").returncode == 2
+    assert run("profile", "--pid", str(os.getpid()), "--for", "100ms").returncode in (0, 1)
 
 
 # -- rh-pipe -----------------------------------------------------------------------------------------------------------
@@ -136,7 +145,7 @@ def watched(spawn: Spawn, clean_env: Mapping[str, str], tmp_path: Path) -> Itera
 
 @pytest.mark.serial
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may take a CPU from everything else")
-def test_a_pause_names_the_loop_with_its_stack(watched: Path, spawn: Spawn, rh: Run, tmp_path: Path) -> None:
+def test_a_pause_names_the_loop_with_its_stack(watched: Path, spawn: Spawn, in_process: InProcess, tmp_path: Path) -> None:
     """A loop at a real-time priority on every CPU for a second: rh-pipe cannot run. Afterwards the pause has the loop's
     function, and the loop had the CPUs for most of the pause."""
     program = compiled(tmp_path, "rthog", HOG)
@@ -150,23 +159,23 @@ def test_a_pause_names_the_loop_with_its_stack(watched: Path, spawn: Spawn, rh: 
         for hog in hogs:
             hog.kill()
             hog.wait()
+    rh = in_process(report)
     (row,) = ask(watched, "SELECT pause_id FROM cpu_shares WHERE command = 'rthog' ORDER BY cpu_seconds DESC LIMIT 1")
-    found = json.loads(rh("report", "pause", str(row["pause_id"]), "--json", "--db", watched).stdout)
+    found = json.loads(rh("pause", str(row["pause_id"]), "--json", "--db", watched).stdout)
     firsts = {s["cpu"]: s for s in found["cpu_shares"] if s["rank"] == 1}
     assert {s["command"] for s in firsts.values()} == {"rthog"}
     assert all(s["share"] >= 0.6 for s in firsts.values()), firsts
     assert found["stacks"][0]["stack"].endswith(";main;spin_in_hog")
-    flame = rh("report", "flame", "--pause", str(row["pause_id"]), "--db", watched).stdout.decode().splitlines()
+    flame = rh("flame", "--pause", str(row["pause_id"]), "--db", watched).stdout.decode().splitlines()
     assert all(LINE.fullmatch(line) for line in flame) and "spin_in_hog" in flame[0]
-    check_speedscope(json.loads(rh("report", "flame", "--pause", str(row["pause_id"]), "--speedscope", "--db",
-                                   watched).stdout))
-    text = rh("report", "pause", str(row["pause_id"]), "--table", "--db", watched).stdout.decode()
+    check_speedscope(json.loads(rh("flame", "--pause", str(row["pause_id"]), "--speedscope", "--db", watched).stdout))
+    text = rh("pause", str(row["pause_id"]), "--table", "--db", watched).stdout.decode()
     assert "Who had each CPU during the pause:" in text and "spin_in_hog < main" in text
-    status = json.loads(rh("report", "status", "--json", "--db", watched).stdout)
+    status = json.loads(rh("status", "--json", "--db", watched).stdout)
     assert status["recorder"] == "system" and 0 < status["recorder_bytes"] <= 3 << 20
-    assert rh("report", "flame", "--command", "rthog", "--db", watched).stdout.decode().splitlines() == flame
-    assert rh("report", "flame", "--pause", "1", "--capture", "1", "--db", watched).returncode == 2
-    assert rh("report", "flame", "--pause", "999999", "--db", watched).returncode == 65
+    assert rh("flame", "--command", "rthog", "--db", watched).stdout.decode().splitlines() == flame
+    assert rh("flame", "--pause", "1", "--capture", "1", "--db", watched).returncode == 2
+    assert rh("flame", "--pause", "999999", "--db", watched).returncode == 65
 
 
 REFUSED = """

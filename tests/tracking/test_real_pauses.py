@@ -14,8 +14,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from rogue_hunter.cli.report import command
 from rogue_hunter.store.database import open_reader
 from tests.tools.processes import wait_for
 
@@ -27,7 +29,8 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-BURN = "import time\nend = time.monotonic() + 15\nwhile time.monotonic() < end: pass"
+STARVE_S = 2.0
+BURN = f"import time\nend = time.monotonic() + {STARVE_S + 0.3}\nwhile time.monotonic() < end: pass\ntime.sleep(30)"
 
 
 @pytest.fixture
@@ -56,8 +59,9 @@ def culprits(db: Path, pause: int) -> list[dict[str, Any]]:
     return ask(db, f"SELECT * FROM pause_culprits WHERE pause_id = {pause} ORDER BY rank")
 
 
-def test_stopped_and_continued(watched: tuple[int, Path],
-                               rh: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+def test_stopped_and_continued(
+    watched: tuple[int, Path], in_process: Callable[[click.Command], Callable[..., subprocess.CompletedProcess[bytes]]]
+) -> None:
     """SIGSTOP and SIGCONT of rh-pipe: one pause, cause stopped, no culprit; `why` names no process."""
     pid, db = watched
     time.sleep(1)
@@ -72,7 +76,7 @@ def test_stopped_and_continued(watched: tuple[int, Path],
     assert 1.5 < pause["duration_s"] < 6
     assert culprits(db, pause["id"]) == []
     assert json.loads(pause["evidence"])["continued"] >= 1
-    said = json.loads(rh("report", "why", "--at", f"@{pause['start_time']:.3f}", "--json", "--db", db).stdout)
+    said = json.loads(in_process(command)("why", "--at", f"@{pause['start_time']:.3f}", "--json", "--db", db).stdout)
     (stopped,) = [one for one in said["causes"] if one["cause"] == "stopped"]
     assert "no process is to blame" in stopped["words"] and "command" not in stopped
 
@@ -102,10 +106,10 @@ def schedule(pid: int, policy: int) -> None:
 
 
 def starve(pid: int, db: Path, spawn: Spawn) -> tuple[set[int], list[dict[str, Any]]]:
-    """Take the CPUs from `pid` for three seconds by loops that come first; gives their pids and the pauses since.
+    """Take the CPUs from `pid` for two seconds by loops that come first; gives their pids and the pauses since.
 
-    The loops continue, gently, until rh-pipe has seen them after the gap: of a process that ends within a gap nothing is
-    known but that its parent had a child.
+    The loops sleep until rh-pipe has seen them after the gap: of a process that ends within a gap nothing is known but that
+    its parent had a child.
     """
     before = max((p["id"] for p in ask(db, "SELECT id FROM pauses")), default=0)
     loops = [spawn([sys.executable, "-I", "-S", "-c", BURN], stdin=subprocess.DEVNULL, start_new_session=True)
@@ -115,7 +119,7 @@ def starve(pid: int, db: Path, spawn: Spawn) -> tuple[set[int], list[dict[str, A
     try:
         for child in loops:
             favour(child.pid, -20)
-        time.sleep(3)
+        time.sleep(STARVE_S)
     finally:
         schedule(pid, os.SCHED_OTHER)
         favour(pid, 0)
