@@ -6,10 +6,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 pytest.importorskip("duckdb", reason="duckdb is not installed: no history was read")
 
+from rogue_hunter.cli.report import command
 from rogue_hunter.config.options import Config
 from rogue_hunter.fleet.history import find_host, write_history
 from rogue_hunter.fleet.warehouse import Warehouse
@@ -72,9 +74,9 @@ def test_a_host_is_found_by_its_name_and_nothing_else(hub: Path) -> None:
     warehouse.close()
 
 
-def test_a_view_of_a_hub(rh: Run, hub: Path) -> None:
+def test_a_view_of_a_hub(in_process: Callable[[click.Command], Run], hub: Path) -> None:
     """Whether rh-pipe runs on that host is not known, and not reported."""
     period = ("--since", f"@{START}", "--until", f"@{START + 60 * MINUTES}", "--hub", HOST, "-d", str(hub))
-    done = rh("report", "summary", "--table", *period)
+    done = in_process(command)("summary", "--table", *period)
     assert done.returncode == 0 and b"1 row of this host malformed and left out" in done.stderr, done.stderr
     assert b"From a hub; its history was last written" in done.stdout and b"not running" not in done.stdout

@@ -105,13 +105,13 @@ def test_hostile_values_are_stored_as_they_are(tmp_path: Path) -> None:
     warehouse.close()
 
 
-@pytest.mark.parametrize("sql", ["DELETE FROM events", "SELECT 1; SELECT 2", "COPY events TO 'x'", "ATTACH 'x.db'", "SET threads = 1",
-                                 "SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM nothing", ""])
-def test_sql_only_reads_and_reaches_no_other_file(tmp_path: Path, sql: str) -> None:
+def test_sql_only_reads_and_reaches_no_other_file(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path / "x.duckdb")
-    with pytest.raises(WarehouseError) as error:
-        warehouse.query(sql)
-    assert error.value.code == 65
+    for sql in ("DELETE FROM events", "SELECT 1; SELECT 2", "COPY events TO 'x'", "ATTACH 'x.db'", "SET threads = 1",
+                "SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM nothing", ""):
+        with pytest.raises(WarehouseError) as error:
+            warehouse.query(sql)
+        assert error.value.code == 65, sql
     warehouse.close()
 
 
