@@ -123,16 +123,14 @@ def test_every_requirement_of_a_locked_distribution_is_in_the_lock(path: Path) -
 
 @pytest.mark.slow
 def test_an_incomplete_lock_is_found() -> None:
-    """Without coverage (asked for as an extra too), or with a version that is too old, the lock is not closed."""
+    """Without coverage (asked for as an extra too), and with a version that is too old, the lock is not closed."""
     lock = locked(TESTS.read_text())
     requires = installed(lock)
-    without = {name: pin for name, pin in lock.items() if name != "coverage"}
-    missing = unmet(without, roots(TESTS), requires)
-    assert any(line.startswith("pytest-cov: coverage[toml]") for line in missing), missing
-    assert any(line.startswith("project: coverage") for line in missing)
-    older = {**lock, "pluggy": Requirement("pluggy==0.1")}
-    problems = unmet(older, roots(TESTS), lambda name: [] if name == "pluggy" else requires(name))
-    assert any(line.startswith("pytest: pluggy") for line in problems), problems
+    wrong = {**lock, "pluggy": Requirement("pluggy==0.1")}
+    del wrong["coverage"]
+    problems = unmet(wrong, roots(TESTS), lambda name: [] if name == "pluggy" else requires(name))
+    for start in ("pytest-cov: coverage[toml]", "project: coverage", "pytest: pluggy"):
+        assert any(line.startswith(start) for line in problems), problems
 
 
 def test_a_requirement_of_one_platform_or_extra_counts_there_only() -> None:
@@ -264,11 +262,13 @@ OLD_PIPS = [pytest.param(pinned_pip, marks=pytest.mark.network, id="oldest"), py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pip", [*OLD_PIPS, pytest.param(newest_pip, id="newest")])
+@pytest.mark.parametrize("pip", [*(OLD_PIPS if "RH_LONG" in os.environ else OLD_PIPS[sys.version_info >= (3, 12):][:1]),
+                                 pytest.param(newest_pip, id="newest")])
 def test_every_pip_installs_the_pinned_versions_beside_newer_ones(
     pip: Callable[[Path], Path], index: Index, tmp_path: Path
 ) -> None:
-    """bin/_env.sh with the oldest supported pip, the bundled one and the newest, from an index with newer versions."""
+    """bin/_env.sh with the oldest pip that runs here and the newest, with RH_LONG the bundled one too, from an index with
+    newer versions."""
     checkout = checkout_with(pip(tmp_path), index, tmp_path)
     done = checkout.run(checkout.sample, "--exit", "0", environ=environ(checkout, index))
     assert done.returncode == 0, done.stderr
