@@ -176,13 +176,13 @@ def test_a_hostile_name_stays_a_name() -> None:
 
 
 @pytest.mark.slow
-def test_a_chain_of_six_thousand_and_a_crowd() -> None:
+def test_a_chain_of_two_thousand_and_a_crowd() -> None:
     """A convoy of thousands is answered without recursion and without much work."""
-    chain = [wait(i, "t", i + 1, "t") for i in range(1, 6000)]
+    chain = [wait(i, "t", i + 1, "t") for i in range(1, 2000)]
     root = blame(chain).roots[0]
-    assert (root.command, root.hops, root.waiters) == ("p6000", 5999, 5999)
-    crowd = blame([wait(i, "t", 1, "t") for i in range(2, 6000)]).roots[0]
-    assert (crowd.command, crowd.processes) == ("p1", 5998)
+    assert (root.command, root.hops, root.waiters) == ("p2000", 1999, 1999)
+    crowd = blame([wait(i, "t", 1, "t") for i in range(2, 2000)]).roots[0]
+    assert (crowd.command, crowd.processes) == ("p1", 1998)
 
 
 def test_the_same_records_give_the_same_answer() -> None:

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rogue_hunter.schema.field import Field
@@ -448,7 +448,6 @@ GARBAGE = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
 @given(st.lists(GARBAGE, max_size=12), st.booleans())
 def test_any_bytes(parts: list[bytes], ended: bool) -> None:
     """Any input gives ticks and error records, never an exception, and what comes out can be written and read again."""
@@ -463,7 +462,6 @@ def test_any_bytes(parts: list[bytes], ended: bool) -> None:
     assert lines(again) == lines(got)
 
 
-@settings(max_examples=150)
 @given(st.data())
 def test_any_mutation_of_real_input(data: st.DataObject) -> None:
     """Bytes changed in, cut out of or put into real records: no exception, and every tick was closed by its row."""

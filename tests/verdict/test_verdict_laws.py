@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rogue_hunter.report.verdict_text import cause_fields, cause_words
@@ -68,7 +68,6 @@ def identities(judged: Window) -> dict[tuple[str, int, int], dict[str, Any]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
 @given(windows())
 def test_numbers_belong_to_one_identity(judged: Window) -> None:
     """A taker that is a process has the name, and no more CPU than the rows, of its identity; own ones are never named;
@@ -97,7 +96,6 @@ def test_numbers_belong_to_one_identity(judged: Window) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
 @given(windows())
 def test_sentences_are_safe_and_take_their_numbers_from_the_one_who_is_named(judged: Window) -> None:
     """No escape reaches a terminal; a pid in the part about the taker is its own; the record says the same."""
@@ -114,7 +112,6 @@ def test_sentences_are_safe_and_take_their_numbers_from_the_one_who_is_named(jud
             assert fields["who"][0]["total"] == fields["total"]
 
 
-@settings(max_examples=80, deadline=None)
 @given(windows(), st.sampled_from(("cpu", "memory", "io")))
 def test_culprits_of_a_pause_explain_no_more_than_all(judged: Window, resource: str) -> None:
     """They are the takers of a cause of the verdict, and what no process explains is a part."""
@@ -124,7 +121,6 @@ def test_culprits_of_a_pause_explain_no_more_than_all(judged: Window, resource: 
         assert 0 <= unexplained <= 1
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 0.3), st.integers(0, GIB // 4), st.integers(0, 200)), max_size=30))
 def test_a_quiet_machine_never_blames(rows: list[tuple[float, int, int]]) -> None:
     """However many processes use a little: none waits, so none is blamed."""

@@ -305,7 +305,7 @@ def test_a_report_is_not_held_in_memory() -> None:
         finally:
             tracemalloc.stop()
 
-    assert peak(600) < peak(100) + 200_000
+    assert peak(240) < peak(40) + 100_000
 
 
 def test_a_process_with_threads_without_end_is_given_out_in_parts() -> None:

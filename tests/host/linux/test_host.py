@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rogue_hunter.host.linux import host as linux
@@ -350,6 +350,7 @@ def test_other_files_that_make_no_sense(watch: Watch, name: str, junk: bytes) ->
     assert by_pid(watch.take())[9]["cpu_seconds_total"] == 7 / HZ
 
 
+@settings(max_examples=100 if "RH_LONG" in os.environ else 30)
 @given(st.data())
 def test_any_bytes_in_any_file(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Any recorded tree gives a snapshot, and its rows can be written and read."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rogue_hunter.host.linux import parse
@@ -227,7 +227,6 @@ PARSERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
 
 
 @pytest.mark.parametrize("name", PARSERS)
-@settings(max_examples=200)
 @given(st.data())
 def test_any_bytes(name: str, data: st.DataObject) -> None:
     """A parser gives a value or raises ValueError, for any bytes and for real ones that were changed or cut."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import plistlib
 import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rogue_hunter.host.macos import iokit
@@ -70,6 +71,7 @@ values = st.recursive(st.integers(-2**63, 2**64 - 1) | st.text(max_size=5) | st.
 
 
 @pytest.mark.slow
+@settings(max_examples=100 if "RH_LONG" in os.environ else 20)
 @given(values)
 def test_any_property_list(tree: object) -> None:
     """No property list makes the parser fail, and no time is negative."""
