@@ -62,11 +62,11 @@ class Worker(Generic[Job, Result]):
         """The results since the last call, in order."""
         if self._jobs:
             self._begin()
-        return _taken(self._results)
+        return _taken(self._results) if self._results else []
 
     def failures(self) -> list[tuple[Job, Exception]]:
         """The jobs that failed since the last call."""
-        return _taken(self._failures)
+        return _taken(self._failures) if self._failures else []
 
     def wait(self, seconds: float) -> bool:
         """Wait until every job is done, at most `seconds`; True when they are. Without a thread there is no wait."""

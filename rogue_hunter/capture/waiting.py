@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rogue_hunter.capture.linux.waiting import Looker, Seen
+from rogue_hunter.sampling.units import KTHREADD
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.slices import SLICE_S
 from rogue_hunter.stream.tick import Record, Row, Tick, record, shown_name
@@ -25,7 +26,7 @@ LONG_S = 600.0
 RECENT = 8
 OTHERS = 4
 """Processes asked in one look: of those that ran lately and do not run now, and of all others in turn. One takes 25 us,
-so a look takes 0.3 ms: 0.1 ms a tick at 3 Hz."""
+so a look takes 0.3 ms: 0.1 ms a tick at 3 Hz. Kernel threads are asked only while their wait is uninterruptible."""
 
 RECENT_S = 30.0
 """Seconds for which a process counts as one that ran lately."""
@@ -103,8 +104,8 @@ class Waits:
         in turn."""
         recent = {key for key, ran in self._ran_ns.items() if now - ran < RECENT_S * 1e9 and key in tick.processes}
         self._asked = {key: asked for key, asked in self._asked.items() if key in recent}
-        still = [key for key in recent if self._ran_ns[key] < now
-                 or (tick.processes[key].get("cpu_percent") or 0.0) < IDLE_PERCENT]
+        still = [key for key in recent if (row := tick.processes[key]).get("ppid") != KTHREADD
+                 and (self._ran_ns[key] < now or (row.get("cpu_percent") or 0.0) < IDLE_PERCENT)]
         still.sort(key=lambda key: (self._asked.get(key, 0), -self._ran_ns[key]))
         chosen = still[:RECENT]
         self._asked.update(dict.fromkeys(chosen, now))

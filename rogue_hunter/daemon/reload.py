@@ -18,10 +18,10 @@ from rogue_hunter.config.toml import ConfigError, load, settings, toml_value
 SETTLE_S = 0.2
 """Seconds of quiet after a change: an editor writes, renames and sets times one after the other."""
 
-POLL_S = 0.5
+POLL_S = 2.0
 """Poll interval when the directory cannot be watched."""
 
-WATCHED_POLL_S = 2.0
+WATCHED_POLL_S = 10.0
 """Poll interval when the directory is also watched: a replaced directory sends no more events."""
 
 AT_ONCE = frozenset({"system", "bands", "scoring", "rogue_selection", "tracking", "pause", "budget", "forensics",
@@ -97,7 +97,7 @@ class Reloader:
             from watchdog.events import FileSystemEvent, FileSystemEventHandler
             from watchdog.observers import Observer
         except ImportError as error:
-            self._say("debug", f"the configuration file is polled twice a second: {error}")
+            self._say("debug", f"the configuration file is polled every {POLL_S:g} s: {error}")
             return False
         # Its threads print warnings on standard error while they are being stopped.
         logging.getLogger("watchdog").addHandler(logging.NullHandler())
@@ -119,7 +119,7 @@ class Reloader:
                 observer.schedule(Handler(), str(directory))
             observer.start()
         except (OSError, RuntimeError) as error:
-            self._say("debug", f"the configuration file is polled twice a second: {error}")
+            self._say("debug", f"the configuration file is polled every {POLL_S:g} s: {error}")
             return False
         self._observer = observer
         return True

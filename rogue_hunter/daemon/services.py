@@ -349,7 +349,7 @@ def _serving(config: Config, loop: Loop, setting: Setting, say: Say, log: Log | 
         raise
     server.handle("prune_request", pruner.handle)
     server.handle("slices_request", slices(running.recent_slices, setting.now))
-    server.handle("processes_request", processes(lambda: feed.whole, loop.soon))
+    server.handle("processes_request", processes(lambda: feed.last, loop.soon))
     if log is not None:
         server.handle("log", logging(log.write))
     return server, feed

@@ -8,6 +8,7 @@ from rogue_hunter.reaper.candidate import check_match
 from rogue_hunter.reaper.experiment import prove
 from rogue_hunter.reaper.guards import GUARDS
 from rogue_hunter.reaper.run import Setup, reap_batch
+from rogue_hunter.sampling.units import KTHREADD
 from rogue_hunter.stream.tick import Record, Tick, record
 from rogue_hunter.worker import Worker
 
@@ -15,8 +16,6 @@ SETTLED = (frozenset(GUARDS) - {"unreadable"}) | {"not_a_kill"}
 """Reasons of refusals that do not pass with time."""
 
 STAGE = "rh-reap"
-KTHREADD = 2
-"""The parent of all kernel threads, which are no victims."""
 
 
 class Inbox:

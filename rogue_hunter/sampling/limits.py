@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from rogue_hunter.host.linux.cgroups import Cgroups, CpuLimit, Group, IoLimit, MemoryLimit, TaskLimit
+from rogue_hunter.sampling.units import KTHREADD
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, Tick, record, shown_name
 from rogue_hunter.worker import Worker
@@ -57,9 +58,6 @@ Writes that fail count as traffic."""
 LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "exfat", "ntfs3", "jfs", "tmpfs", "zfs",
                    "bcachefs", "overlay"))
 """File systems that answer without a network."""
-
-KTHREADD = 2
-"""The parent of all kernel threads."""
 
 HEAVY_BYTES = 16 << 20
 """Memory from which a process can be the one that the kernel killed for want of memory."""
@@ -242,7 +240,8 @@ class Limits:
     def _open_files(self, tick: Tick, ts: float, boot: str) -> list[Record]:
         """The busiest processes that have as many files open as they may: they get "too many open files" and retry."""
         found = []
-        busiest = sorted((pair for pair in self._active.items() if pair[0] in tick.processes),
+        busiest = sorted(((key, row) for key, row in self._active.items()
+                          if key in tick.processes and not row.get("own")),
                          key=lambda pair: -(pair[1].get("cpu_percent") or 0.0))
         for key, row in busiest[:BUSIEST]:
             place = self._root / str(key[0])

@@ -25,6 +25,9 @@ WRAPPERS = frozenset({"timeout", "env", "nice", "ionice", "nohup", "sudo", "doas
                       "runuser", "chroot", "unshare", "nsenter", "prlimit", "numactl", "firejail", "bwrap"})
 """Programs that run one other program and wait for it: the unit is that program."""
 
+KTHREADD = 2
+"""The parent of all kernel threads."""
+
 STEPPED_OVER = SHELLS | MANAGERS | WRAPPERS
 
 _ID = r"[0-9a-f]{12}"

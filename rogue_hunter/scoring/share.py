@@ -20,7 +20,9 @@ A process at nice 15 or more, or with the policy SCHED_IDLE, yields to others: i
 is 0.5, 10 points less), and the pressure of others is not counted against it.
 
 Only what can have changed is scored again: rows that changed, and processes whose averages still move. A low score that
-comes out the same makes no new row for up to a second: its shares are those of the row that is kept. A process that
+comes out the same makes no new row for up to a second: its shares are those of the row that is kept. While no score is
+above LOW and no row changes, nothing is scored for up to a second: averages follow in one step, which is as exact,
+because what they are averages of has not changed. A process that
 does nothing and holds less memory than its fair share keeps its row until the row changes or the scale (scarcity
 times N) has moved by a twelfth.
 """
@@ -46,8 +48,8 @@ _YIELDS_FROM = 15
 _SCALE_STEPS = 8
 """Steps of the scale of memory in one doubling: 2 ** (1/8) is 1.09, or 1.25 points."""
 
-LOW = 20
-"""Scores below this are far from any band that is shown."""
+LOW = 30
+"""Scores below this are in no band that is shown."""
 LOW_S = 0.9
 """How long a row with such a score is kept: a second, less what beats are late."""
 
@@ -91,6 +93,10 @@ class ShareModel:
         self._n: float | None = None
         self._pressures: dict[str, float] = {}
         self._scale = 0
+        self._top = LOW
+        """The highest score of the last tick."""
+        self._owed_s = 0.0
+        """Time of the last ticks, in which nothing was scored."""
 
     def __call__(self, tick: Tick) -> Tick:
         """The tick with every process scored."""
@@ -98,10 +104,14 @@ class ShareModel:
 
     def _score(self, tick: Tick, closing: Row) -> Tick:
         processes = tick.processes
+        dt = self._owed_s + max(0.0, closing.get("interval_s") or 0.0)
+        if tick.steady and self._top < LOW and dt < LOW_S:
+            self._owed_s = dt
+            return self._made_of(tick, closing, set())
+        self._owed_s = 0.0
         gone = [key for key in self._map.rows if key not in processes] if tick.partial else tick.exited
         for key in gone:
             self._forget(key)
-        dt = max(0.0, closing.get("interval_s") or 0.0)
         moved = self._average(tick, dt)
         n = self._fair(tick, closing, dt)
         scope = self._scope(closing, n, dt)
@@ -126,8 +136,12 @@ class ShareModel:
         rows = self._map.rows
         for key in changed:
             (self._scored.add if rows[key]["score"] else self._scored.discard)(key)
-        top = max((rows[key]["score"] for key in self._scored), default=0)
-        return Tick({**closing, "max_score": top}, rows, changed, tick.exited, self._scored.copy(), tick.records)
+        self._top = max((rows[key]["score"] for key in self._scored), default=0)
+        return self._made_of(tick, closing, changed)
+
+    def _made_of(self, tick: Tick, closing: Row, changed: set[Key]) -> Tick:
+        return Tick({**closing, "max_score": self._top}, self._map.rows, changed, tick.exited, self._scored.copy(),
+                    tick.records)
 
     # -- averages ------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,12 @@ class Selector:
     def __init__(self, settings: RogueSelection) -> None:
         self._set = settings
         self._states: dict[str, dict[Key, None]] = {state: {} for state in settings.states}
+        self._picked: dict[Key, Row] | None = None
 
     def rogues(self, tick: Tick) -> dict[Key, Row]:
         """The rogues of the tick, highest score first, then the picks by category and by state."""
+        if tick.steady and self._picked is not None:
+            return self._picked
         s = self._set
         rows = tick.processes
         # Equal scores are ordered by identity: the order of a set differs from run to run.
@@ -36,6 +39,7 @@ class Selector:
         for held in self._states.values():
             for key in list(held)[: s.per_state]:
                 picked.setdefault(key, rows[key])
+        self._picked = picked
         return picked
 
     def _keep_states(self, tick: Tick) -> None:

@@ -131,6 +131,8 @@ class Writer:
         self._queue: deque[Batch] = deque()
         self._slices = SliceBudget(cmdline=CMDLINE)
         self._state: Callable[[], dict[str, Any]] = dict
+        self._written: dict[str, str] = {}
+        """The state as the open database has it: what has not changed is not written again."""
         self._retry_at = self._look_at = self._state_at = -math.inf
         self._file: tuple[int, int] | None = None
         self.degraded: str | None = None
@@ -142,6 +144,7 @@ class Writer:
     def _open(self) -> sqlite3.Connection:
         self._connection, moved = self._opener(self._path)
         self._file = _identity(self._path)
+        self._written = {}
         if moved is not None:
             self._warn(f"{self._path} was corrupt; it was renamed to {moved.name} and a new one created")
         return self._connection
@@ -287,11 +290,14 @@ class Writer:
             execute("ROLLBACK")
             execute("BEGIN IMMEDIATE")
         state = {**self._state(), "degraded": self.alarm, "dropped": self.dropped, "version": __version__}
-        for key, value in state.items():
+        texts = {key: wire.dumps(value).decode() for key, value in state.items()}
+        for key, text in texts.items():
+            if self._written.get(key) == text:
+                continue
             execute("INSERT INTO daemon_state (key, value, updated_at) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
-                    "SET value = excluded.value, updated_at = excluded.updated_at",
-                    (key, wire.dumps(value).decode(), now))
+                    "SET value = excluded.value, updated_at = excluded.updated_at", (key, text, now))
         execute("COMMIT")
+        self._written = texts
         if acted:
             execute("PRAGMA synchronous = NORMAL")
         self._queue.clear()

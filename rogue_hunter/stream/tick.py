@@ -52,6 +52,11 @@ class Tick:
         return made
 
     @property
+    def steady(self) -> bool:
+        """True when the rows are those of the tick before, every one: what was made of them still holds."""
+        return not self.changed and not self.exited and not self.partial
+
+    @property
     def partial(self) -> bool:
         """True when rows were left out (`--active`, `--pid`, ...): then a missing process may still be running."""
         return self.row is not None and len(self.processes) < self.row.get("processes", 0)

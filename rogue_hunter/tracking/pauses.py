@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rogue_hunter.config.options import Config, Pause
+from rogue_hunter.sampling.units import KTHREADD
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 
@@ -35,8 +36,6 @@ SCARCE = 0.05
 WAITED = 0.5
 """Part of the gap that the sampling thread itself spent in the run queue."""
 BUSY = 0.9
-KTHREADD = 2
-"""The parent of all kernel threads."""
 SURE_S = 1.0
 """A beat that is late by less is a pause only with a known cause: a timer alone is late by up to half a second on a
 virtual machine whose host is busy."""

@@ -153,6 +153,8 @@ class Slicer:
         as dicts."""
         self._cut = False
         self._active: set[Key] = set()
+        self._owed_s = 0.0
+        """Time of the last ticks, in which no row changed: what it means for the active ones is added in one step."""
         self._large: set[Key] = set()
         self._pids: dict[int, Key] = {}
         self._blocked: set[Key] = set()
@@ -186,6 +188,7 @@ class Slicer:
 
     def finish(self, cut: bool = False) -> Slice | None:
         """End the running slice; with `cut` before its time, so that the next one does not begin where it began."""
+        self._add_owed()
         ended, self._slice, self._cut = self._slice, None, self._cut or cut
         return ended
 
@@ -199,6 +202,7 @@ class Slicer:
 
     def current(self) -> list[Record]:
         """The records of the running slice as far as it has come; nothing before the first tick."""
+        self._add_owed()
         return self._records(self._slice, True) if self._slice is not None else []
 
     def recent(self) -> list[Record]:
@@ -223,7 +227,28 @@ class Slicer:
             self._forget(before)
             before = {}
         dt = min(closing.get("interval_s") or 0.0, LONGEST_S)
-        ts, rows = closing["ts"], tick.processes
+        if tick.steady and running.machine.ticks and not first:
+            self._owed_s += dt
+        else:
+            self._add_owed()
+            self._add_rows(running, tick, closing["ts"], before, dt, first)
+        running.machine.add(closing, dt, first)
+        running.machine.blocked(len(self._blocked))
+        for made in tick.records:
+            if made["type"] == "pause":
+                running.machine.pause(made)
+        self.last = tick
+
+    def _add_owed(self) -> None:
+        if self._owed_s and self._slice is not None:
+            for key in self._active:
+                use = self._slice.uses[key]
+                use.add(use.row, self._owed_s, self.enter)
+        self._owed_s = 0.0
+
+    def _add_rows(self, running: Slice, tick: Tick, ts: float, before: Mapping[Key, Row], dt: float,
+                  first: bool) -> None:
+        rows = tick.processes
         for key in tick.exited:
             self._end(running, key, before.get(key))
         for key in tick.changed | self._active:
@@ -245,12 +270,6 @@ class Slicer:
                 self._active.add(key)
             else:
                 self._active.discard(key)
-        running.machine.add(closing, dt, first)
-        running.machine.blocked(len(self._blocked))
-        for made in tick.records:
-            if made["type"] == "pause":
-                running.machine.pause(made)
-        self.last = tick
 
     def _describe(self, running: Slice, key: Key, row: Row, was: Row | None, first: bool) -> None:
         """A row has changed: keep the sets by which processes are found without looking at all of them."""

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rogue_hunter.config.options import Bands, Tracking
+from rogue_hunter.sampling.units import KTHREADD
 from rogue_hunter.schema.field import Key
 from rogue_hunter.scoring.share import points
 from rogue_hunter.stream.tick import Row, Tick
-from rogue_hunter.tracking.pauses import KTHREADD
 
 DIP_S = 1.0
 """Seconds below the band that do not end a stay: between two processes of a test suite nothing runs for a moment."""
@@ -83,37 +83,24 @@ class Stays:
     """The stays of one stream of ticks, and the units of the last tick."""
 
     def __init__(self, bands: Bands, settings: Tracking) -> None:
-        self.configure(bands, settings)
         self._stays: dict[Subject, Stay] = {}
         self.units: dict[str, Together] = {}
+        self._high: dict[Subject, tuple[int, str | None]] | None = None
+        """Score and resource of what is at or above the band in the last tick; None when it has to be found again."""
+        self.configure(bands, settings)
 
     def configure(self, bands: Bands, settings: Tracking) -> None:
         """Use these settings from now on."""
         self._enter = bands.start(bands.tracking)
         self._critical = bands.start("critical")
         self._set = settings
+        self._high = None
 
     def update(self, tick: Tick, ts: float, clock: float, dt: float) -> None:
         """Add a tick."""
-        rows = tick.processes
-        units: dict[str, Together] = {}
-        now: dict[Subject, tuple[int, str | None]] = {}
-        for key in tick.scored:
-            row = rows[key]
-            if row.get("own"):
-                continue
-            resource = row.get("dominant_resource") or row.get("dominant_category")
-            if row["score"] >= self._enter:
-                now[key] = row["score"], resource
-            unit = row.get("unit")
-            # Kernel threads work for others, and have nothing in common.
-            if unit is not None and "disproportionality" in row and KTHREADD not in (key[0], row.get("ppid")):
-                units.setdefault(unit, Together()).add(key, row)
-        for unit, together in units.items():
-            score = together.score
-            if score >= self._enter:
-                now[unit] = score, together.resource
-        self.units = units
+        if self._high is None or not tick.steady:
+            self._high = self._measured(tick)
+        now = self._high
         for subject, (score, resource) in now.items():
             stay = self._stays.get(subject)
             if stay is None:
@@ -124,12 +111,33 @@ class Stays:
             stay.above = clock
             stay.points[resource or ""] = stay.points.get(resource or "", 0.0) + score * dt
             if isinstance(subject, str) and not stay.events:
-                for key, row in units[subject].members.items():
+                for key, row in self.units[subject].members.items():
                     more = row.get("disproportionality", 0.0) * dt
                     stay.by_member[key] = stay.by_member.get(key, 0.0) + more
         for subject in [s for s, stay in self._stays.items() if s not in now and (
-                clock - stay.above > DIP_S or (not isinstance(s, str) and s not in rows))]:
+                clock - stay.above > DIP_S or (not isinstance(s, str) and s not in tick.processes))]:
             del self._stays[subject]
+
+    def _measured(self, tick: Tick) -> dict[Subject, tuple[int, str | None]]:
+        """Score and resource of the processes and units that are at or above the band; adds up the units."""
+        found: dict[Subject, tuple[int, str | None]] = {}
+        units: dict[str, Together] = {}
+        self.units = units
+        for key in tick.scored:
+            row = tick.processes[key]
+            if row.get("own"):
+                continue
+            if row["score"] >= self._enter:
+                found[key] = row["score"], row.get("dominant_resource") or row.get("dominant_category")
+            unit = row.get("unit")
+            # Kernel threads work for others, and have nothing in common.
+            if unit is not None and "disproportionality" in row and KTHREADD not in (key[0], row.get("ppid")):
+                units.setdefault(unit, Together()).add(key, row)
+        for unit, together in units.items():
+            score = together.score
+            if score >= self._enter:
+                found[unit] = score, together.resource
+        return found
 
     def due(self, clock: float) -> Iterable[tuple[Subject, Stay]]:
         """The stays that have lasted long enough and are at or above the band in this tick; units first, in order."""

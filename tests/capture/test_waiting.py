@@ -19,7 +19,7 @@ from rogue_hunter.capture.linux.waiting import Looker, Seen, _merged, contended,
 from rogue_hunter.capture.waiting import Waits
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.schema.field import Key
-from rogue_hunter.stream.tick import Record, Tick
+from rogue_hunter.stream.tick import Record, Row, Tick
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the /proc of Linux")
@@ -369,6 +369,20 @@ def test_a_wait_of_ten_minutes_is_reported_once_a_minute() -> None:
     """Some daemons wait for a lock for good."""
     late = [now for now, _ in ticks(Reads([LOCK]), 800) if now > 620]
     assert len(late) in (2, 3) and all(b - a >= 60 for a, b in pairwise(late))
+
+
+def test_kernel_threads_are_asked_only_while_they_cannot_be_interrupted() -> None:
+    """They run and rest all the time, and wait for no process."""
+    reads = Reads([])
+    stage = Waits(reads=reads)
+    idle: Row = {"pid": 5, "ppid": 2, "wakeups_per_s": 3.0, "state": "idle", "start_time": 0.0}
+    stuck: Row = {**idle, "pid": 6, "state": "uninterruptible"}
+    for second in range(1, 4):
+        rows = {(row["pid"], 1): {**row, "wakeups_per_s": 3.0 if second == 1 else 0.0} for row in (idle, stuck)}
+        stage(Tick({"ts": 1000.0 + second, "mono_ns": second * 10**9, "boot_id": "b"}, rows, set(rows)))
+        stage._worker.wait(5)
+    stage.close()
+    assert reads.asked == [[(6, 1)]] * 3
 
 
 def test_who_waits_is_asked_again_and_all_are_asked_in_turn() -> None:

@@ -707,15 +707,30 @@ def test_the_first_use_counts_for_the_time_it_lasted() -> None:
     assert ticks[2].processes[key(later)]["cpu_share"] == 0.3
 
 
+@pytest.mark.parametrize(("percent", "rests"), [(3.0, True), (100.0, False)])
+def test_averages_of_rows_that_stay_follow_in_one_step(percent: float, rests: bool) -> None:
+    """While no score is high and no row changes, ticks are not scored for up to a second; the average is then what it
+    would have been. A high score is made again at every tick."""
+    quiet, loud = hog(1, 0.0), hog(1, percent)
+    many = score([at(0, 0, [quiet], [quiet]), *(at(n, n / 4, [loud], [loud] if n == 1 else [], interval_s=0.25)
+                                                for n in range(1, 10))])
+    few = score([at(0, 0, [quiet], [quiet]), at(1, 0.25, [loud], [loud], interval_s=0.25),
+                 at(2, 1.25, [loud]), at(3, 2.25, [loud])])
+    assert many[9].processes[key(loud)]["cpu_share"] == few[3].processes[key(loud)]["cpu_share"]
+    made = [tick.processes[key(loud)] for tick in many]
+    assert (made[2] is made[1] and made[4] is made[1] and made[5] is not made[1]) is rests
+    assert all(tick.row is not None and tick.row["max_score"] == made[n]["score"] for n, tick in enumerate(many))
+
+
 @pytest.mark.parametrize(("rate", "value", "name"), [
     ("cpu_percent", 100.0, "cpu"), ("gpu_ms_per_s", 1000.0, "gpu"), ("disk_bytes_per_s", 100e6, "disk"),
     ("wakeups_per_s", 2000.0, "wakeups")])
 def test_what_falls_below_a_thousandth_of_its_floor_is_0(rate: str, value: float, name: str) -> None:
-    """exp(-6.5) is 0.0015 and exp(-7) 0.00091: after 7 s the share is 0 and the row stands. In between, a score of 0
+    """exp(-6.5) is 0.0015 and exp(-7) 0.00091: from 7 s on the share is 0 and the row stands. In between, a score of 0
     makes no new row for a second."""
     loud, quiet = row(1, **{rate: value}), row(1, **{rate: 0.0})
     ticks = score([at(0, 0, [loud], [loud]), at(1, 6.5, [quiet], [quiet], interval_s=6.5),
-                   at(2, 6.9, [quiet], interval_s=0.4), at(3, 7.0, [quiet], interval_s=0.1), at(4, 8.0, [quiet])])
+                   at(2, 6.9, [quiet], interval_s=0.4), at(3, 7.4, [quiet], interval_s=0.5), at(4, 8.4, [quiet])])
     assert [t.processes[key(loud)].get(f"{name}_share") for t in ticks] == [1.0, 0.0015, 0.0015, None, None]
     assert ticks[4].processes[key(loud)] is ticks[3].processes[key(loud)] and ticks[4].changed == set()
 

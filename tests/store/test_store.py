@@ -107,6 +107,25 @@ def test_one_event_from_begin_to_end(db: Path, clock: Clock, said: list[str]) ->
     assert said == []
 
 
+def test_state_that_stays_is_written_once(db: Path, clock: Clock, said: list[str]) -> None:
+    """Each value has the time of its last change; into a file that takes the place of the first, all of it goes."""
+    writer = write(db, stream([[row(7)]]), clock, said)
+    facts = {"pid": 7, "ticks": 1}
+    writer.tells(lambda: facts)
+    clock.now, before = START + 100, rows(db, "SELECT value, updated_at FROM daemon_state WHERE key = 'pid'")
+    writer.flush()
+    clock.now, facts["ticks"] = START + 200, 2
+    writer.flush()
+    state = dict(rows(db, "SELECT key, updated_at FROM daemon_state"))
+    assert before == [] and state["pid"] == START + 100 and state["ticks"] == START + 200
+    for each in db.parent.glob(db.name + "*"):
+        each.unlink()
+    clock.now = START + 300
+    writer.flush()
+    writer.close()
+    assert dict(rows(db, "SELECT key, updated_at FROM daemon_state"))["pid"] == START + 300
+
+
 def test_files_are_the_owners_alone(tmp_path: Path, clock: Clock, said: list[str]) -> None:
     """Database, -wal, -shm and lock file have mode 0600 with any umask."""
     before = os.umask(0)

@@ -49,6 +49,11 @@ def test_a_row_that_stays_the_same_counts_in_each_tick() -> None:
     same = row(7, cpu_percent=50.0)
     made, _ = run(stream([[same]] * 30))
     assert sum(p["cpu_seconds"] for p in of(made, "process_slice", pid=7)) == pytest.approx(5, abs=0.01)
+    slicer = Slicer(45)
+    for tick in stream([[same]] * 6):
+        slicer.add(tick, tick.row or {})
+    (now,) = of(slicer.current(), "process_slice")
+    assert now["cpu_seconds"] == pytest.approx(1, abs=0.01), "the running slice too, whenever it is asked for"
 
 
 def test_two_processes_of_one_name_are_two_rows() -> None:

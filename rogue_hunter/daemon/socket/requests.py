@@ -56,15 +56,14 @@ class Clients(Protocol):
 
 class Feed:
     """Encodes ticks for clients, and keeps what a new client is sent first. `state` returns the fields of
-    initial_state that describe rh-pipe itself; `whole` is the last tick with all of its processes."""
+    initial_state that describe rh-pipe itself; `last` is the last tick."""
 
     def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
         self._state = state
         self._encode = wire.Encoder().tick
         self._history: deque[tuple[float, int | None]] = deque(maxlen=HISTORY)
         self._events: dict[str, Record] = {}
-        self._last: Tick | None = None
-        self.whole: Tick | None = None
+        self.last: Tick | None = None
 
     def take(self, tick: Tick) -> None:
         """Keep what a new client will be sent."""
@@ -76,22 +75,23 @@ class Feed:
                     self._events[each["event"]] = {name: each[name] for name in _SENT if name in each}
         if tick.row is not None:
             self._history.append((tick.row["ts"], tick.row.get("max_score")))
-            self._last = Tick(tick.row, dict(tick.rogues))
-            self.whole = Tick(tick.row, tick.processes)
+            self.last = tick
 
     def frame(self, tick: Tick) -> bytes:
         """The lines of a tick for clients."""
-        kept = [each for each in tick.records if each["type"] not in BULKY]
-        return self._encode(Tick(tick.row, dict(tick.rogues), records=kept))
+        return self._rogues(tick, [each for each in tick.records if each["type"] not in BULKY])
+
+    def _rogues(self, tick: Tick, records: list[Record]) -> bytes:
+        return self._encode(Tick(tick.row, dict(tick.rogues), records=records))
 
     def greeting(self) -> bytes:
         """The `initial_state` record, and the last tick."""
-        last = self._last
+        last = self.last
         row = (last.row if last is not None else None) or {}
         known = {name: row.get(name) for name in ("ts", "host", "boot_id", "os", "cpus", "memory_total_bytes")}
         lines = wire.dumps(record("initial_state", **known, **self._state(), events=list(self._events.values()),
                                   history=[{"ts": ts, "max_score": score} for ts, score in self._history])) + b"\n"
-        return lines + (self._encode(last) if last is not None else b"")
+        return lines + (self._rogues(last, []) if last is not None else b"")
 
 
 class Broadcast:

@@ -171,8 +171,8 @@ def line_of(kind: str, /, **fields: object) -> bytes:
     return wire.dumps(record(kind, **fields)) + b"\n"
 
 
-CHECK_S = 1.0
-"""Interval of checking for stuck clients, rate-limited requests and a removed socket."""
+CHECK_S, ALONE_S = 1.0, 5.0
+"""Interval of checking for stuck clients, rate-limited requests and a removed socket: with clients, and without."""
 
 BAD_LINES = 20
 """Malformed requests after which a client is disconnected."""
@@ -209,7 +209,7 @@ class Server:
         self._lost = False
         self._listener: socket.socket | None = place.listen()
         loop.watch(self._listener, READ, self._accept)
-        loop.every(CHECK_S, self.check)
+        self._checks = loop.every(CHECK_S, self.check)
 
     # -- for the pipe ------------------------------------------------------------------------------------------------
 
@@ -277,6 +277,7 @@ class Server:
         client = Client(self._count, connection, peer, self._set.queue_ticks, now,
                         Bucket.full(LINES_PER_S, LINES_BURST, now))
         self._clients[client.number] = client
+        self._loop.hurry(self._checks, CHECK_S)
         client.answers.append(self._greet())
         self._send(client, now)
 
@@ -370,6 +371,7 @@ class Server:
     def check(self) -> None:
         """Disconnect stuck clients, continue rate-limited requests, and create a socket that was removed again."""
         now = self._clock()
+        self._checks.period = CHECK_S if self._clients else ALONE_S
         for client in list(self._clients.values()):
             if client.waiting and now - client.moved >= self._set.stall_s:
                 self._drop(client, f"read nothing for {self._set.stall_s:g} s")

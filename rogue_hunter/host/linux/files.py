@@ -54,7 +54,7 @@ class Files:
         ran: list[tuple[Process, GateValue]] = []
         gone: list[Process] = []
         gates: tuple[Gate[Process, int] | Gate[Process, bytes], ...] = (self.clock, self.sched, self.stat)
-        for gate in gates:
+        for gate in filter(len, gates):
             changed, failed = gate.poll()
             ran += [(process, gate.last_value(process)) for process in changed]
             for process, error in failed:

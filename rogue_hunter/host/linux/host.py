@@ -27,9 +27,9 @@ from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 
 LIGHT_EVERY_NS = 700_000_000
-"""What uses next to nothing (and this process itself, which runs at every beat) is read once a second at 3 Hz, a third
-of them in each tick: a reading costs 0.09 ms in all stages. A late tick has all of them: lateness that counts as a
-pause is longer."""
+"""What uses next to nothing (and this process itself, which runs at every beat) is read once a second at 3 Hz, all in
+the same tick: the other two change no row of an idle machine, so no stage has to copy its rows or to make new ones. A
+late tick has all of them too: lateness that counts as a pause is longer."""
 
 CHILDREN_FIELDS = ("children_exited", "children_failed")
 
@@ -77,7 +77,8 @@ class LinuxHost:
         self._restless: set[Process] = set()
         """Those that ran in the last tick."""
         self._before_ns: int | None = None
-        self._tick = 0
+        self._light_ns: int | None = None
+        """Clock of the last tick in which light processes were read."""
 
     def facts(self) -> Facts:
         """Facts of this boot."""
@@ -104,12 +105,10 @@ class LinuxHost:
         ran, gone = self._files.poll()
         for process in gone:
             self._table.forget(process, scan)
-        self._tick += 1
-        turns = round(1 / interval_s) if 0 < interval_s < 1 else 1
+        all_due = self._light_ns is None or now - self._light_ns >= LIGHT_EVERY_NS
         waiting = {process.row.get("ppid") for process in gone}
         for process, value in ran:
-            if process.stays_light(value, now) and process.key[0] not in waiting and \
-                    not self._is_due(process, scan, turns):
+            if not all_due and process.stays_light(value, now) and process.key[0] not in waiting:
                 scan.active += 1
                 scan.cores += process.row.get("cpu_percent", 0.0) / 100
                 scan.unsettled.add(process)
@@ -118,8 +117,10 @@ class LinuxHost:
         self._forget_reaped(scan)
         self._ask_orphans(scan)
         self._newcomers.find(scan)
-        self._settle(scan, turns)
-        self._sweep_some(scan)
+        self._settle(scan, all_due)
+        if all_due:
+            self._sweep_some(scan, 0.0 if self._light_ns is None else (now - self._light_ns) / 1e9)
+            self._light_ns = now
         self._take_exits(scan)
         self._table.take_descriptions(scan)
         if before is None:
@@ -142,11 +143,6 @@ class LinuxHost:
         return shot
 
     # -- the parts of a snapshot, in order -------------------------------------------------------------------------
-
-    def _is_due(self, process: Process, scan: Scan, turns: int) -> bool:
-        """Whether a light process is looked at in this tick."""
-        return (not process.own and (self._tick + process.key[0]) % turns == 0) or \
-            scan.shot.mono_ns - process.read_ns >= LIGHT_EVERY_NS
 
     def _forget_reaped(self, scan: Scan) -> None:
         """A child may have ended after the poll and before its parent was read: its parent's counters hold what it
@@ -171,12 +167,12 @@ class LinuxHost:
         if not self._table.touch(process, scan):
             self._newcomers.look_again()
 
-    def _settle(self, scan: Scan, turns: int) -> None:
-        """Set to 0 the rates of those that ran a tick ago and did not in this one; of a light one, when it is due."""
+    def _settle(self, scan: Scan, all_due: bool) -> None:
+        """Set to 0 the rates of those that ran a tick ago and did not in this one; of light ones, when they are due."""
         for process in self._restless:
             if process in scan.unsettled or process.key not in self._table.processes or process.own:
                 continue
-            if process.light and not self._is_due(process, scan, turns):
+            if process.light and not all_due:
                 scan.unsettled.add(process)
             elif process.gate is None or process.was_idle(value := process.gate.last_value(process)):
                 process.rest()
@@ -186,9 +182,9 @@ class LinuxHost:
         self._restless = scan.unsettled
         self._files.trim()
 
-    def _sweep_some(self, scan: Scan) -> None:
-        """Read a few of those that did not run: their memory may have been reclaimed."""
-        for process in self._sweep.due(scan.interval_s, self._machine.calm):
+    def _sweep_some(self, scan: Scan, seconds: float) -> None:
+        """Read a few of those that did not run: their memory may have been reclaimed. `seconds`: since last time."""
+        for process in self._sweep.due(seconds, self._machine.calm):
             if process.key not in self._table.processes or process in scan.unsettled:
                 continue
             if process.gate is not None and process.gate.exact:

@@ -53,6 +53,8 @@ class Machine:
         self.root = root
         self._live = live
         self._fds: dict[str, int] = {}
+        self._parsed: dict[str, tuple[bytes, Any]] = {}
+        """What was made of each file last: on an idle machine most of them stay as they are."""
         self._before: tuple[int, CpuTimes | None, dict[str, int]] | None = None
         self._shortage: tuple[Reclaim | None, dict[bytes, Disk] | None] = (None, None)
         self._shortage_ns = -SHORTAGE_NS
@@ -93,11 +95,15 @@ class Machine:
         data = self.read(name, _FILES[name])
         if data is None:
             return None
-        try:
-            return parse(data)
-        except ValueError:
-            self.errors += 1
-            return None
+        before, made = self._parsed.get(name, (None, None))
+        if data != before:
+            try:
+                made = parse(data)
+            except ValueError:
+                self.errors += 1
+                return None
+            self._parsed[name] = data, made
+        return made
 
     def cpu(self, whole: bool = False) -> CpuTimes | None:
         """CPU times of the machine. `whole` also reads the time of the boot, behind the long line of interrupts."""

@@ -236,7 +236,7 @@ class Process:
         return cores, changed
 
     def _identify(self, stat: Stat, status: Status) -> bool:
-        """Keep name, user and place of the program; True when one of them changed since the first reading."""
+        """Keep name, user and place of the program; True when one of them changed and may be described otherwise."""
         changed = stat.comm != self.comm
         if changed:
             self.comm = stat.comm
@@ -250,7 +250,8 @@ class Process:
                 self.static.pop("user", None)
             self.uids = status.uids
             self.static["uid"] = uid
-        return changed
+        # A kernel thread has no program; a kworker takes another name with each queue that it serves.
+        return changed and not self.kernel_thread
 
     def _totals(self, stat: Stat, status: Status, io: tuple[int, int] | None, now: Counters) -> Row:
         """A row without rates. What most processes do not have is left out: a dict of 43 keys is twice as large."""

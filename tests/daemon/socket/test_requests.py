@@ -75,7 +75,7 @@ def asked(served: Served, request_: bytes) -> dict[str, Any]:
 def test_processes_through_the_socket(serve: Callable[..., Served]) -> None:
     """Those with the highest score, the most CPU, the most memory; of the last tick, rogue or not."""
     served = serve()
-    served.server.handle("processes_request", processes(lambda: served.feed.whole, served.loop.soon))
+    served.server.handle("processes_request", processes(lambda: served.feed.last, served.loop.soon))
     none = asked(served, b'{"type":"processes_request","v":1,"limit":5}')
     assert none == {"type": "processes", "v": 1, "total": 0, "rows": []}
     rows = [row(2, score=9), row(3, cpu_percent=50.0), row(4, memory_bytes=1 << 40, cmdline="x" * 4000), row(5)]

@@ -13,6 +13,7 @@ import pytest
 
 from rogue_hunter.host.linux import host, table
 from rogue_hunter.host.linux.host import LIGHT_EVERY_NS, LinuxHost
+from rogue_hunter.host.linux.parse import PF_KTHREAD
 from rogue_hunter.host.linux.table import LIST_EVERY, SWEEP_S
 from rogue_hunter.host.linux.threads import THREADS_MAX
 from rogue_hunter.host.protocol import Snapshot
@@ -275,14 +276,16 @@ def test_our_own_row_is_kept_for_two_beats_of_three(kept: Kept) -> None:
     own = os.getpid()
     kept.put(own)
     kept.take()
-    rows, said = [], []
+    rows, said, steady = [], [], []
     for i in range(1, 11):
         kept.ran(own, i * HZ // 10)
         shot = kept.take(0.3)
+        steady.append(not shot.changed)
         rows.append(by_pid(shot)[own])
         said.append((shot.active, round(shot.cpu_cores or 0.0, 3)))
     new = [i for i in range(10) if i == 0 or rows[i] is not rows[i - 1]]
-    assert new == [0, 3, 6, 9] and 2 * 0.3e9 < LIGHT_EVERY_NS < 3 * 0.3e9
+    assert new == [0, 2, 5, 8] and 2 * 0.3e9 < LIGHT_EVERY_NS < 3 * 0.3e9
+    assert [i for i in range(10) if not steady[i]] == new, "the others change no row"
     assert {row["cpu_percent"] for row in rows} == {33.33}
     assert said == [(1, 0.333)] * 10
     idle = kept.take(0.3)
@@ -349,6 +352,17 @@ def test_a_new_name_is_described_again(kept: Kept) -> None:
     kept.ran(10, 3 * HZ, comm=b"newer", flags=0)
     kept.take()
     assert asked == [((10, 1000), False)]
+
+
+def test_a_kernel_thread_with_a_new_name_is_not_described_again(kept: Kept) -> None:
+    """A kworker takes another name with each queue that it serves, and has no program."""
+    kept.put(20, comm=b"kworker/0:1-events", flags=PF_KTHREAD)
+    kept.last_pid(200)
+    kept.settled()
+    asked: list[Any] = []
+    kept.host._describer.ask = lambda *what: asked.append(what)    # type: ignore[method-assign]
+    kept.ran(20, 1, comm=b"kworker/0:1-mm", flags=PF_KTHREAD)
+    assert by_pid(kept.take())[20]["command"] == "kworker/0:1-mm" and asked == []
 
 
 def test_everything_is_given_back(kept: Kept) -> None:
