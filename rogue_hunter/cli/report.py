@@ -95,11 +95,11 @@ VIEWS: dict[str, View] = {
     "captures": View("captures:captures", "captured evidence of bad moments, newest first", usual=20),
     "capture": View("captures:capture", "one capture: who blocked whom, threads, log", ("ID",), "refused", usual=0,
                     more=_PARTS),
-    "flame": View("flame:flame", "collapsed stacks of a pause or a capture (default: the last one), for a flame graph",
-                  form="table", more=_FLAME),
+    "flame": View("captures:flame", "collapsed stacks of a pause or a capture (default: the last one), for a flame "
+                  "graph", form="table", more=_FLAME),
     "top": View("events:top", "commands by their time at or above the tracking band", usual=20, more=(_BY,)),
-    "actions": View("actions:actions", "what the reaper did or refused, and why, newest first", usual=20),
-    "matches": View("actions:matches", "processes that matched a rule (in observe mode: what armed mode would have "
+    "actions": View("events:actions", "what the reaper did or refused, and why, newest first", usual=20),
+    "matches": View("events:matches", "processes that matched a rule (in observe mode: what armed mode would have "
                     "killed)", usual=20),
     "status": View("status:status", "whether rh-pipe runs, and its state", (), "ignored", "optional",
                    more=(_ONELINE, _EXIT_CODE)),
@@ -110,7 +110,7 @@ VIEWS: dict[str, View] = {
     "sql": View("sql:sql", "the rows of one SELECT", ("SELECT",), "refused", usual=20),
     "diff": View("diff:diff", "commands whose band differs between recordings A and B", ("A", "B"), "refused", "unused",
                  usual=40),
-    "datasette": View("datasette:datasette", "the command that starts Datasette on the database", (), "ignored",
+    "datasette": View("sql:datasette", "the command that starts Datasette on the database", (), "ignored",
                       "unused"),
 }
 """The views, in the order of --help. The first is the default."""

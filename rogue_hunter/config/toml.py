@@ -134,10 +134,8 @@ def tables(value: Any, place: Place) -> list[Mapping[str, Any]]:
     return value
 
 
-def texts(value: Any, place: Place, choices: Collection[str] | None = None, *, single: bool = False) -> tuple[str, ...]:
-    """An array of texts, each one of `choices` if there are any; with `single` one text is an array of one."""
-    if single and isinstance(value, str):
-        value = [value]
+def texts(value: Any, place: Place, choices: Collection[str] | None = None) -> tuple[str, ...]:
+    """An array of texts, each one of `choices` if there are any."""
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise place.must("an array of texts", value)
     for each in value:

@@ -32,7 +32,7 @@ _HAPPENED = "ts >= :since AND ts < :until AND (:text = '' OR instr(lower(coalesc
 def pauses(connection: sqlite3.Connection, period: Period, limit: int = 0) -> list[Record]:
     """The pauses that overlap the period, the newest first; `limit` 0 is no limit."""
     rows = connection.execute(f"SELECT * FROM pauses p WHERE {_PAUSED} ORDER BY p.start_time DESC, p.id DESC "
-                              "LIMIT :limit", {**_period(period), "limit": limit or -1}).fetchall()
+                              "LIMIT :limit", {**period.values(), "limit": limit or -1}).fetchall()
     return _with_culprits(connection, rows)
 
 
@@ -46,7 +46,7 @@ def pause(connection: sqlite3.Connection, which: str) -> Record | None:
 def pause_times(connection: sqlite3.Connection, period: Period) -> list[tuple[float, float, str]]:
     """Start, length (s) and cause of every pause of the period."""
     return [tuple(row) for row in connection.execute(
-        f"SELECT p.start_time, p.duration_s, p.cause FROM pauses p WHERE {_PAUSED}", _period(period))]
+        f"SELECT p.start_time, p.duration_s, p.cause FROM pauses p WHERE {_PAUSED}", period.values())]
 
 
 def offenders(connection: sqlite3.Connection, period: Period, watched: Watched, by: str) -> list[Record]:
@@ -82,20 +82,20 @@ def owed_times(connection: sqlite3.Connection, period: Period, by: str) -> list[
     """Name, start of the pause and seconds owed, of every culprit of the period."""
     return [tuple(row) for row in connection.execute(
         f"SELECT {group_of(by, 'c')}, p.start_time, p.duration_s * c.share FROM pauses p JOIN pause_culprits c "
-        f"ON c.pause_id = p.id WHERE {_PAUSED}", _period(period))]
+        f"ON c.pause_id = p.id WHERE {_PAUSED}", period.values())]
 
 
 def timeline(connection: sqlite3.Connection, period: Period, limit: int = 0) -> list[Record]:
     """What happened in the period, the newest first, from the view v_timeline."""
     rows = connection.execute(
         f"SELECT ts, what, detail, command, score, id FROM v_timeline WHERE {_HAPPENED} "
-        "ORDER BY ts DESC, id DESC LIMIT :limit", {**_period(period), "limit": limit or -1})
+        "ORDER BY ts DESC, id DESC LIMIT :limit", {**period.values(), "limit": limit or -1})
     return [record("report_timeline", **known(row)) for row in rows]
 
 
 def timeline_count(connection: sqlite3.Connection, period: Period) -> int:
     """How many lines the timeline of the period has."""
-    row = connection.execute(f"SELECT count(*) FROM v_timeline WHERE {_HAPPENED}", _period(period)).fetchone()
+    row = connection.execute(f"SELECT count(*) FROM v_timeline WHERE {_HAPPENED}", period.values()).fetchone()
     count: int = row[0]
     return count
 
@@ -109,7 +109,7 @@ def minutes(connection: sqlite3.Connection, period: Period, limit: int = 0) -> l
     """
     having = "" if not period.text else (
         "AND EXISTS (SELECT 1 FROM command_minutes WHERE minute = m.minute AND instr(lower(command), :text))")
-    asked = {**_period(period), "limit": limit or -1, "first": period.since - 60}
+    asked = {**period.values(), "limit": limit or -1, "first": period.since - 60}
     rows = connection.execute(f"SELECT {_COLUMNS} FROM machine_minutes m WHERE m.minute > :first AND m.minute < :until "
                               f"{having} ORDER BY m.minute DESC, m.boot_id LIMIT :limit", asked).fetchall()
     if not rows:
@@ -143,7 +143,7 @@ def usage(connection: sqlite3.Connection, period: Period, resource: str) -> list
         "sum(wakeups) AS wakeups, count(*) AS minutes, max(max_score) AS max_score, "
         "max(CASE WHEN nth = 1 THEN minute END) AS peak_minute, max(CASE WHEN nth = 1 THEN pid END) AS pid "
         f"FROM m GROUP BY command HAVING {most} > 0 ORDER BY {most} DESC, command",
-        {**_period(period), "first": period.since - 60})
+        {**period.values(), "first": period.since - 60})
     return [record("report_usage", **known(row)) for row in rows]
 
 
@@ -219,10 +219,6 @@ def sample(connection: sqlite3.Connection, names: Iterable[str], steps: dict[str
 
 
 # -- inside ----------------------------------------------------------------------------------------------------------
-
-def _period(period: Period) -> dict[str, Any]:
-    return {"since": period.since, "until": period.until, "text": period.text.lower()}
-
 
 def _machine(row: sqlite3.Row) -> Minute:
     return {name: value for name, value in zip(_MACHINE, row, strict=True) if value is not None}

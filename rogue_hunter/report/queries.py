@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,10 @@ class Period:
     since: float
     until: float
     text: str = ""
+
+    def values(self) -> dict[str, Any]:
+        """The parameters of a statement: since, until, text."""
+        return {"since": self.since, "until": self.until, "text": self.text.lower()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +210,7 @@ def latest(connection: sqlite3.Connection, period: Period, watched: Watched) -> 
 # -- inside ----------------------------------------------------------------------------------------------------------
 
 def bind(period: Period, watched: Watched) -> dict[str, Any]:
-    return {"since": period.since, "until": period.until, "text": period.text.lower(), "boot": watched.boot_id,
-            "seen": watched.seen, "leave": watched.leave}
+    return {**period.values(), "boot": watched.boot_id, "seen": watched.seen, "leave": watched.leave}
 
 
 def inside(end: str) -> str:
@@ -223,6 +227,22 @@ def known(row: sqlite3.Row) -> dict[str, Any]:
     if "dominant_metrics" in fields:
         fields["dominant_metrics"] = wire.loads(fields["dominant_metrics"].encode())
     return fields
+
+
+def typed(kind: str, fields: Mapping[str, Any], *without: str) -> dict[str, Any]:
+    """The known columns of a row that are fields of a type of record, as the record had them."""
+    types = _TYPES[kind]
+    return {name: _value(types[name], value) for name, value in fields.items()
+            if name in types and name not in without and value is not None}
+
+
+def _value(kind: type, value: Any) -> Any:
+    if kind in (list, dict):
+        return wire.loads(value.encode())
+    return bool(value) if kind is bool else value
+
+
+_TYPES = {kind: {f.name: f.type for f in fields} for kind, fields in RECORDS.items()}
 
 
 def _with_share(row: sqlite3.Row) -> dict[str, Any]:

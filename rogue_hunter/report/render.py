@@ -134,17 +134,16 @@ def _filled(name: str, value: object, spec: str) -> str:
         raise RogueHunterError(f"--format: {name}: {error}", USAGE) from None
 
 
-def style(stream: TextIO | None, now: float, environ: Mapping[str, str] | None = None) -> Style:
+def style(stream: TextIO | None, now: float) -> Style:
     """The style for a stream: colours on a terminal that wants them, and its width. Without a terminal, and without
     COLUMNS, tables have 120 columns and sentences are not wrapped."""
-    environ = os.environ if environ is None else environ
     try:
         terminal = stream is not None and stream.isatty()
     except ValueError:
         terminal = False
-    colour = terminal and not environ.get("NO_COLOR") and environ.get("TERM", "dumb") != "dumb"
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
     return Style(max(40, shutil.get_terminal_size((120, 24)).columns), colour, now,
-                 terminal or "COLUMNS" in environ)
+                 terminal or "COLUMNS" in os.environ)
 
 
 def render(answer: Answer, form: str, look: Style, *, epoch: bool = False) -> bytes:

@@ -83,16 +83,15 @@ def _holds_rules(file: Path) -> str | None:
     return next((name for name in RULE_TABLES if name in values), None)
 
 
-def load(config: Path | None = None, project: Path | None = None, default: Path | None = None) -> RuleSet:
-    """The rules of the user's file (`config`, which must exist, else `default` if it exists, else the built-in ones),
-    narrowed by the project's file. Both must be regular files of this user or root that no other user may write to.
+def load(config: Path | None = None, project: Path | None = None) -> RuleSet:
+    """The rules of the user's file (`config`, which must exist), without one the built-in ones, narrowed by the
+    project's file. Both must be regular files of this user or root that no other user may write to.
     Raises RuleError."""
-    file = config or (default if default is not None and default.exists() else None)
-    if file is None:
+    if config is None:
         rules = builtin()
     else:
-        data = _read(file)
-        rules = dataclasses.replace(parse(data, str(file)), file=str(file.absolute()), contents=(data,))
+        data = _read(config)
+        rules = dataclasses.replace(parse(data, str(config)), file=str(config.absolute()), contents=(data,))
     if project is not None:
         data = _read(project, follow=False)
         rules = dataclasses.replace(narrow(rules, values_of(data, place_in(str(project))), str(project)),

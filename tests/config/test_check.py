@@ -23,7 +23,7 @@ class OtherError(RogueHunterError):
     (lambda v: toml.whole(v, PLACE, 0), 7, 7), (lambda v: toml.flag(v, PLACE), False, False),
     (lambda v: toml.text(v, PLACE), "a", "a"), (lambda v: toml.text(v, PLACE, empty=True), "", ""),
     (lambda v: toml.choice(v, ("a", "b"), PLACE), "b", "b"), (lambda v: toml.texts(v, PLACE), ["a"], ("a",)),
-    (lambda v: toml.texts(v, PLACE, single=True), "a", ("a",)), (lambda v: toml.table(v, PLACE), {}, {}),
+    (lambda v: toml.table(v, PLACE), {}, {}),
     (lambda v: toml.tables(v, PLACE), [{}], [{}]),
 ])
 def test_good_values(checked: Callable[[Any], object], value: object, result: object) -> None:

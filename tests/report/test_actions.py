@@ -12,7 +12,7 @@ from rogue_hunter.config.options import Store
 from rogue_hunter.report.database import Source, source
 from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Style, render
-from rogue_hunter.report.views.actions import actions, matches
+from rogue_hunter.report.views.events import actions, matches
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.store.writer import Writer
 from rogue_hunter.stream.tick import Record, Tick, record

@@ -27,7 +27,7 @@ import pytest
 
 from rogue_hunter.cli.report import command
 from rogue_hunter.commandline import run as cli_run
-from rogue_hunter.report.views.datasette import USUAL, describe, metadata, metadata_file
+from rogue_hunter.report.views.sql import USUAL, describe, metadata, metadata_file
 from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.tables import TABLES, VIEWS
 from tests.tools.docs import datasette_tables

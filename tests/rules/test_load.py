@@ -168,15 +168,13 @@ class TestRules:
 
 
 class TestReading:
-    def test_the_users_file_else_the_default_else_the_builtin_rules(self, tmp_path: Path) -> None:
-        config, default, missing = tmp_path / "c.toml", tmp_path / "d.toml", tmp_path / "none.toml"
+    def test_the_users_file_else_the_builtin_rules(self, tmp_path: Path) -> None:
+        config, missing = tmp_path / "c.toml", tmp_path / "none.toml"
         config.write_text(rule("mine"))
-        default.write_text(rule("usual"))
-        assert load().sources == load(None, default=missing).sources == ("built-in rules",)
-        assert load(None, default=default).rules[0].name == "usual"
-        assert load(config, default=default).rules[0].name == "mine" and load(config).sources == (str(config),)
+        assert load().sources == ("built-in rules",)
+        assert load(config).rules[0].name == "mine" and load(config).sources == (str(config),)
         with pytest.raises(RuleError) as error:
-            load(missing, default=default)
+            load(missing)
         assert str(error.value) == f"{missing}: No such file or directory"
 
     def test_it_is_no_larger_than_256_kib(self, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ import click
 from rogue_hunter.cli import names
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import Setting, settings
-from rogue_hunter.report.views.datasette import USUAL
+from rogue_hunter.report.views.sql import USUAL
 from rogue_hunter.schema import RECORDS, SUMMARY
 from rogue_hunter.schema.field import VERSION, Field
 from rogue_hunter.schema.sampling import METRICS, SNAPSHOT

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("textual")
+
 from rogue_hunter.config.options import Config
 from rogue_hunter.reaper.audit import AuditLog
 from rogue_hunter.reaper.signals import Stop
-from rogue_hunter.tui.terminate import terminate
+from rogue_hunter.tui.app import terminate
 from tests.reaper.fakes import FakeMachine, FakeProcess
 
 

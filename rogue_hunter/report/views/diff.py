@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.render import Answer, Style, table
@@ -18,8 +17,6 @@ from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import duration
-
-Opener = Callable[[str], AbstractContextManager[BinaryIO]]
 
 
 @dataclass(slots=True)
@@ -41,17 +38,12 @@ class Recording:
     wrong: str
 
 
-def open_recording(name: str) -> AbstractContextManager[BinaryIO]:
-    """The file, or standard input for `-`. Raises OSError."""
-    return nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb")
-
-
-def diff(_: Source, asked: Asked, opener: Opener = open_recording) -> Answer:
+def diff(_: Source, asked: Asked) -> Answer:
     """Commands whose highest band differs, the largest difference first. Raises DatabaseError, 65, OSError."""
     first, second = asked.which
     if first == second == "-":
         raise DatabaseError("only one of the recordings can be standard input", 2)
-    a, b = (_recording(name, opener) for name in (first, second))
+    a, b = (_recording(name) for name in (first, second))
     found = [one for one in compare(a, b) if one["change"] != "same"
              and asked.period.text.lower() in str(one["command"]).lower()]
     same = len(a.commands.keys() | b.commands.keys()) - len(found)
@@ -102,8 +94,8 @@ def _side(side: str, seen: Seen | None) -> dict[str, Any]:
             f"seconds_{side}": round(seen.seconds.get(seen.band, 0.0), 3)}
 
 
-def _recording(name: str, opener: Opener) -> Recording:
-    with opener(name) as file:
+def _recording(name: str) -> Recording:
+    with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file:
         reader = wire.Reader(file, "rh-report")
         made = read(reader)
     if not made.ticks:

@@ -1,4 +1,4 @@
-"""The views events, event and top: processes at or above the tracking band, one of them in full, and commands."""
+"""The views events, event, top, actions and matches: rogue processes and commands, and what the reaper did or saw."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from rogue_hunter.report import queries
 from rogue_hunter.report.database import Source
+from rogue_hunter.report.queries import known, typed
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import cause, command_line, measure, moment, name, percent, share
-from rogue_hunter.report.views.view import Asked, columns, more, nothing, recorded_lines
+from rogue_hunter.report.views.view import Asked, columns, empty, existing, more, nothing, recorded_lines
 from rogue_hunter.schema.sampling import PROCESS
-from rogue_hunter.store.database import DatabaseError
-from rogue_hunter.stream.tick import Record
-from rogue_hunter.text.format import duration, visible
+from rogue_hunter.stream.tick import Record, record
+from rogue_hunter.text.format import clip, duration, visible
 
 _UNITS = {field.name: field.unit for field in PROCESS}
 
@@ -43,9 +43,7 @@ def events(source: Source, asked: Asked) -> Answer:
 def event(source: Source, asked: Asked) -> Answer:
     """One event with its snapshots, and what each metric did."""
     (which,) = asked.which
-    found = queries.event(source.reader, which, source.watched)
-    if found is None:
-        raise DatabaseError(f"{which}: no such event; `rh-report events` lists them", 65)
+    found = existing(queries.event(source.reader, which, source.watched), "event", which)
     flat = {key: value for key, value in found.items() if key != "snapshots"}
     taken: list[Record] = found["snapshots"]
     return Answer([found], lambda look: _event_text(found, look), single=True, ndjson_rows=[flat, *taken],
@@ -95,11 +93,8 @@ def top(source: Source, asked: Asked) -> Answer:
     found = queries.top(source.reader, asked.period, source.watched, 0, asked.by)
     total, limit = len(found), asked.rows(20)
     found = found[:limit] if limit else found
-    empty = "" if found else nothing(source, asked)
 
     def text(look: Style) -> str:
-        if not found:
-            return empty
         rows = [[duration(c["duration_s"]), str(c["events"]), str(c["processes"]), str(c["peak_score"]),
                  look.band(c.get("peak_band"), c.get("peak_band")), cause(c), measure(c.get("cpu_seconds"), "s"),
                  "open" if c["open_events"] else moment(c["last_seen"], look.now), str(c.get(asked.by) or "?")]
@@ -108,4 +103,78 @@ def top(source: Source, asked: Asked) -> Answer:
         return table(heads, rows, look, right="TIME EVENTS PROCESSES PEAK CPU-TIME",
                       drop="BAND PROCESSES LAST CPU-TIME EVENTS CAUSE") + more(len(found), total)
 
-    return Answer(found, text, columns=columns("report_command"))
+    return Answer(found, text if found else empty(source, asked), columns=columns("report_command"))
+
+
+_HAS_TEXT = ("(:text = '' OR instr(lower(coalesce(command, '')), :text) OR instr(lower(coalesce(cmdline, '')), :text) "
+             "OR lower(rule) = :text)")
+_ACTIONS = f"FROM actions WHERE ts >= :since AND ts < :until AND {_HAS_TEXT}"
+_PROOFS = ("FROM proofs WHERE ts >= :since AND ts < :until AND (:text = '' "
+           "OR instr(lower(coalesce(command, '')), :text) OR instr(lower(coalesce(victim_command, '')), :text))")
+_MATCHES = f"FROM matches WHERE last_seen >= :since AND first_seen < :until AND {_HAS_TEXT}"
+
+
+def actions(source: Source, asked: Asked) -> Answer:
+    """What the reaper did or refused in the period, newest first, then what it found by experiments. A hub has no
+    experiments."""
+    found = _rows(source, "report_action", f"SELECT * {_ACTIONS} ORDER BY ts DESC, id DESC", asked, 20)
+    counts = source.reader.execute(
+        f"SELECT outcome, count(*), sum(cpu_recovered_percent) {_ACTIONS} GROUP BY outcome ORDER BY 2 DESC",
+        asked.period.values()).fetchall()
+    total = sum(count for _, count, _ in counts)
+    proofs = _rows(source, "proof", f"SELECT * {_PROOFS} ORDER BY ts DESC, id DESC", asked, 20) \
+        if source.watch != "hub" else []
+    empty = "" if found or proofs else nothing(source, asked, "action of the reaper", earlier=False)
+
+    def text(look: Style) -> str:
+        return empty or "\n".join([*([_acted(look)] if found else ()), *([_proved(proofs, look)] if proofs else ())])
+
+    def _acted(look: Style) -> str:
+        recovered = sum(cpu or 0.0 for _, _, cpu in counts)
+        head = ", ".join(f"{count} {visible(outcome).replace('_', ' ')}" for outcome, count, _ in counts)
+        head += f"; {recovered:.0f} % CPU given back" if recovered > 0 else ""
+        rows = [[str(a["id"]), moment(a["ts"], look.now), visible(a["outcome"]), visible(a["rule"]),
+                 visible(" ".join(map(str, a.get("signals", ())))), str(a["pid"]),
+                 clip(str(a.get("command", "?")), 20), _why(a)]
+                for a in found]
+        heads = ["ID", "AT", "OUTCOME", "RULE", "SIGNALS", "PID", "COMMAND", "WHY"]
+        made = table(heads, rows, look, right="ID PID", drop="SIGNALS ID RULE PID AT")
+        return f"{head}\n\n{made}{more(len(found), total)}"
+
+    return Answer([*found, *proofs], text, columns=columns("report_action"), csv_rows=found)
+
+
+def _proved(proofs: list[Record], look: Style) -> str:
+    rows = [[moment(each["ts"], look.now), visible(each["verdict"]).replace("_", " "), str(each["pid"]),
+             clip(str(each.get("command", "?")), 20), str(each["victim_pid"]),
+             clip(str(each.get("victim_command", "?")), 20), str(each.get("detail", ""))] for each in proofs]
+    heads = ["AT", "VERDICT", "PID", "SUSPECT", "VICTIM PID", "VICTIM", "WHY"]
+    return f"Experiments (rh-reap prove):\n\n{table(heads, rows, look, right='PID VICTIM', drop='AT PID')}"
+
+
+def _why(action: Record) -> str:
+    detail = action.get("detail") if action["outcome"] in ("refused", "survived", "spared") else None
+    return str(detail or action.get("reason", ""))
+
+
+def matches(source: Source, asked: Asked) -> Answer:
+    """What the rules matched in the period, newest first: in observe mode, what armed mode would have killed."""
+    found = _rows(source, "report_match", f"SELECT * {_MATCHES} ORDER BY last_seen DESC, id DESC", asked, 20)
+    total = source.reader.execute(f"SELECT count(*) {_MATCHES}", asked.period.values()).fetchone()[0]
+
+    def text(look: Style) -> str:
+        rows = [[str(m["id"]), moment(m["first_seen"], look.now), duration(m["last_seen"] - m["first_seen"]),
+                 visible(m["rule"]), visible(m["priority"]), visible(m["action"]), str(m["pid"]),
+                 clip(command_line(m), 40), str(m["reason"])] for m in found]
+        heads = ["ID", "SINCE", "FOR", "RULE", "PRIORITY", "ASKS", "PID", "COMMAND", "WHY"]
+        made = table(heads, rows, look, right="ID FOR PID", drop="PRIORITY ID FOR PID ASKS SINCE")
+        return made + more(len(found), total)
+
+    return Answer(found, text if found else empty(source, asked, "match of a rule", earlier=False),
+                  columns=columns("report_match"))
+
+
+def _rows(source: Source, kind: str, sql: str, asked: Asked, usual: int) -> list[Record]:
+    """The rows of a query as records of their declared fields, with what was stored as JSON taken apart."""
+    rows = source.reader.execute(f"{sql} LIMIT :limit", {**asked.period.values(), "limit": asked.rows(usual) or -1})
+    return [record(kind, **typed(kind, known(row))) for row in rows]

@@ -23,11 +23,9 @@ from rogue_hunter.report.queries import Period
 from rogue_hunter.report.render import Answer
 from rogue_hunter.report.sentences import cause, command_line, number
 from rogue_hunter.report.views import captures
-from rogue_hunter.report.views.flame import stacks_of
-from rogue_hunter.report.views.view import Asked
+from rogue_hunter.report.views.view import Asked, existing
 from rogue_hunter.report.views.why import evidence_of, headline
 from rogue_hunter.schema.slices import SLICE_S
-from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, shown_name
 from rogue_hunter.text.format import clip, size
@@ -177,14 +175,10 @@ def trace(source: Source, asked: Asked) -> Answer:
 def _subject(source: Source, asked: Asked) -> tuple[Period, float | None]:
     """The period, or the moment, that is asked for. Raises DatabaseError for an unknown pause or event."""
     if asked.pause:
-        pause = history.pause(source.reader, asked.pause)
-        if pause is None:
-            raise DatabaseError(f"{asked.pause}: no such pause; `rh-report pauses` lists them", 65)
+        pause = existing(history.pause(source.reader, asked.pause), "pause", asked.pause)
         return Period(pause["start"], pause["end"]), None
     if asked.event:
-        event = queries.event(source.reader, asked.event, source.watched)
-        if event is None:
-            raise DatabaseError(f"{asked.event}: no such event; `rh-report events` lists them", 65)
+        event = existing(queries.event(source.reader, asked.event, source.watched), "event", asked.event)
         return Period(event["entry_time"], event["entry_time"] + event["duration_s"]), None
     return asked.period, asked.at
 
@@ -237,7 +231,8 @@ def _stacks(source: Source, period: Period) -> list[Record]:
     """The stacks of the longest pause of a time that has some, else of a capture."""
     longest = sorted(history.pauses(source.reader, period), key=lambda one: -float(one["duration_s"]))
     those = [*(("pause", one["id"]) for one in longest), *(("capture", one["id"]) for one in _captures(source, period))]
-    return next((found for kind, number in those[:20] if (found := stacks_of(source.reader, kind, number))), [])
+    found = (captures.stacks_of(source.reader, kind, number) for kind, number in those[:20])
+    return next(filter(None, found), [])
 
 
 def _facts(source: Source, found: Evidence, own_cores: float | None, period: Period) -> list[tuple[str, str]]:

@@ -11,10 +11,9 @@ from rogue_hunter.report.record_text import culprit_name, culprit_words, pause_w
 from rogue_hunter.report.render import Answer, Style, pairs, table
 from rogue_hunter.report.sentences import command_line, measure, moment, name, percent, period_words
 from rogue_hunter.report.verdict_text import cause_words, cleared_words, count
-from rogue_hunter.report.views.flame import cpu_shares_of, stacks_of
-from rogue_hunter.report.views.view import SLOTS, Asked, columns, more, nothing, spark
+from rogue_hunter.report.views.captures import cpu_shares_of, stacks_of
+from rogue_hunter.report.views.view import SLOTS, Asked, columns, empty, existing, more, spark
 from rogue_hunter.schema.sampling import TICK
-from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import clip, duration, size, visible
 from rogue_hunter.verdict.engine import verdict
@@ -28,11 +27,8 @@ def pauses(source: Source, asked: Asked) -> Answer:
     """The pauses of the period, the newest first."""
     found = history.pauses(source.reader, asked.period, asked.rows(20))
     times = history.pause_times(source.reader, asked.period) if asked.people else []
-    empty = "" if found else nothing(source, asked, "pause", earlier=False)
 
     def text(look: Style) -> str:
-        if not found:
-            return empty
         by: dict[str, float] = {}
         for _, length, cause in times:
             by[cause] = by.get(cause, 0.0) + length
@@ -52,7 +48,8 @@ def pauses(source: Source, asked: Asked) -> Answer:
         return head + table(heads, rows, look, right="ID FOR SHARE UNATTRIBUTED PID",
                             drop="UNATTRIBUTED PID SHARE ID") + more(len(found), len(times))
 
-    return Answer(found, text, columns=columns("report_pause"))
+    return Answer(found, text if found else empty(source, asked, "pause", earlier=False),
+                  columns=columns("report_pause"))
 
 
 def _without(cause: str) -> str:
@@ -64,9 +61,7 @@ def _without(cause: str) -> str:
 def pause(source: Source, asked: Asked) -> Answer:
     """One pause: what was short, which processes used it, what it was not, and the readings it was judged by."""
     (which,) = asked.which
-    found = history.pause(source.reader, which)
-    if found is None:
-        raise DatabaseError(f"{which}: no such pause; `rh-report pauses` lists them", 65)
+    found = existing(history.pause(source.reader, which), "pause", which)
     open_then = events(source.reader, Period(found["start"], found["end"]), source.watched, 10)
     found = {**found, "cpu_shares": cpu_shares_of(source.reader, found["id"]) or None,
              "stacks": stacks_of(source.reader, "pause", found["id"]) or None}

@@ -6,7 +6,7 @@ from rogue_hunter.report import history
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import moment, number, percent, period_words
-from rogue_hunter.report.views.view import Asked, blocks_that_fit, columns, more, nothing, spark
+from rogue_hunter.report.views.view import Asked, blocks_that_fit, columns, empty, more, spark
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import duration, size, sparkline, visible
 from rogue_hunter.verdict.shortage import rate
@@ -21,11 +21,8 @@ def timeline(source: Source, asked: Asked) -> Answer:
     found = sorted([*history.timeline(source.reader, asked.period, limit), *recorded], key=lambda t: -float(t["ts"]))
     found = found[:limit] if limit else found
     total = history.timeline_count(source.reader, asked.period) + len(recorded) if asked.people else 0
-    empty = "" if found else nothing(source, asked)
 
     def text(look: Style) -> str:
-        if not found:
-            return empty
         rows = [[moment(t["ts"], look.now), t["what"], str(t.get("id", "")), str(t.get("score", "")),
                  visible(str(t.get("detail", ""))), str(t.get("command", ""))] for t in found]
         head = "".join(f"{what + 's':<8}{line}\n" for what, kind in (("pause", "pause"), ("event", "enter"))
@@ -36,7 +33,7 @@ def timeline(source: Source, asked: Asked) -> Answer:
                         drop="SCORE ID DETAIL")
                 + more(len(found), total))
 
-    return Answer(found, text, columns=columns("report_timeline"))
+    return Answer(found, text if found else empty(source, asked), columns=columns("report_timeline"))
 
 
 def offenders(source: Source, asked: Asked) -> Answer:
@@ -46,11 +43,8 @@ def offenders(source: Source, asked: Asked) -> Answer:
     found = found[:limit] if limit else found
     times = history.owed_times(source.reader, asked.period, asked.by) if asked.people else []
     paused = history.pause_times(source.reader, asked.period) if asked.people else []
-    empty = "" if found else nothing(source, asked, "pause or event", earlier=False)
 
     def text(look: Style) -> str:
-        if not found:
-            return empty
         rows = [[duration(60 * o["pause_minutes"] or None), percent(o.get("pause_share") or None),
                  str(o["pauses"] or ""), duration(o.get("longest_s")), duration(60 * o["rogue_minutes"] or None),
                  str(o["events"] or ""),
@@ -66,7 +60,8 @@ def offenders(source: Source, asked: Asked) -> Answer:
                       drop="PEAK EVENTS WHEN LAST LONGEST ROGUE-FOR OF-ALL PAUSES")
                 + more(len(found), total) + foot)
 
-    return Answer(found, text, columns=columns("report_offender"))
+    return Answer(found, text if found else empty(source, asked, "pause or event", earlier=False),
+                  columns=columns("report_offender"))
 
 
 def usage(source: Source, asked: Asked) -> Answer:
@@ -74,11 +69,8 @@ def usage(source: Source, asked: Asked) -> Answer:
     found = history.usage(source.reader, asked.period, asked.by)
     total, limit = len(found), asked.rows(20)
     found = found[:limit] if limit else found
-    empty = "" if found else nothing(source, asked, f"usage of {asked.by}", earlier=False)
 
     def text(look: Style) -> str:
-        if not found:
-            return empty
         rows = [[duration(u.get("cpu_seconds")), size(u.get("disk_bytes")), size(u.get("memory_bytes")),
                  duration(u.get("gpu_seconds") or None), str(u.get("wakeups", "")), str(u["minutes"]),
                  moment(u["peak_minute"], look.now), str(u.get("pid", "")), str(u["command"])] for u in found]
@@ -89,7 +81,8 @@ def usage(source: Source, asked: Asked) -> Answer:
         made = table(heads, rows, look, right=" ".join([*heads[:6], "PID"]), drop=" ".join(drop))
         return made + more(len(found), total)
 
-    return Answer(found, text, columns=columns("report_usage"))
+    return Answer(found, text if found else empty(source, asked, f"usage of {asked.by}", earlier=False),
+                  columns=columns("report_usage"))
 
 
 def minutes(source: Source, asked: Asked) -> Answer:
@@ -97,11 +90,8 @@ def minutes(source: Source, asked: Asked) -> Answer:
     found = history.minutes(source.reader, asked.period, asked.rows(20))
     total = history.minute_count(source.reader, asked.period) if asked.people and not asked.period.text else len(found)
     whole = history.machine(source.reader, asked.period.since - 60, asked.period.until) if asked.people else []
-    empty = "" if found else nothing(source, asked, "minute", earlier=False)
 
     def text(look: Style) -> str:
-        if not found:
-            return empty
         rows = []
         for m in found:
             first: Record = m["commands"][0] if m["commands"] else {}
@@ -124,7 +114,8 @@ def minutes(source: Source, asked: Asked) -> Answer:
                         drop="LEVEL PEAK LATE DISK AVAIL DISK-WAIT CPU-WAIT PAUSED")
                 + more(len(found), total))
 
-    return Answer(found, text, columns=columns("report_minute", "commands"))
+    return Answer(found, text if found else empty(source, asked, "minute", earlier=False),
+                  columns=columns("report_minute", "commands"))
 
 
 def _waited(ms_per_s: float | None) -> str:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rogue_hunter.report import queries
 from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import Live
 from rogue_hunter.report.queries import Period
+from rogue_hunter.report.render import Style
 from rogue_hunter.report.sentences import ago, moment
 from rogue_hunter.schema import RECORDS
+from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream.tick import Record
 from rogue_hunter.text.format import sparkline, visible
+
+_T = TypeVar("_T")
 
 SLOTS = 60
 """Blocks of a sparkline over a whole period."""
@@ -75,6 +80,19 @@ def nothing(source: Source, asked: Asked, what: str = "event", *, earlier: bool 
     if seen < period.since:
         return f"Nothing was recorded since {since}: the last tick was {ago(seen, source.now)}.{before}\n"
     return f"No {what}{like} since {since}.{before}\n"
+
+
+def empty(source: Source, asked: Asked, what: str = "event", *, earlier: bool = True) -> Callable[[Style], str]:
+    """The text of an empty list, see `nothing`."""
+    words = nothing(source, asked, what, earlier=earlier)
+    return lambda _: words
+
+
+def existing(found: _T | None, kind: str, which: str) -> _T:
+    """What was found by a number or key. Raises DatabaseError, 65, if that is None."""
+    if found is None:
+        raise DatabaseError(f"{which}: no such {kind}; `rh-report {kind}s` lists them", 65)
+    return found
 
 
 def blocks_that_fit(width: int) -> int:
