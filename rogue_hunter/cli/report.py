@@ -264,6 +264,7 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
     from rogue_hunter.report.queries import Period
     from rogue_hunter.report.sentences import moment
     from rogue_hunter.report.views.view import Asked
+    from rogue_hunter.store.database import damaged
 
     now = time.time()
     if at is not None and (since is not None or until is not None):
@@ -291,7 +292,7 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
         return run.print_answer(answer, form, now=now, fields=columns.split(",") if columns else (), epoch=epoch,
                                 template=template)
     except (TypeError, ValueError, AttributeError, LookupError) as error:
-        raise _damaged(database, error) from error
+        raise damaged(database, error) from error
 
 
 @contextmanager
@@ -324,14 +325,6 @@ def _recorded(reports: tuple[Path, ...], since: float, until: float) -> list[Rec
     for problem in problems:
         run.say(problem)
     return found
-
-
-def _damaged(database: Path, error: Exception) -> Exception:
-    """What to report if an answer could not be made: that the file is damaged if it is, else the error itself."""
-    from rogue_hunter.store.database import misfit
-
-    wrong = misfit(database) if database.exists() else None
-    return error if wrong is None else run.Failure(f"{database}: damaged: {wrong}", run.IO_ERROR)
 
 
 def _answer(view: View, asked: Asked, database: Path, now: float, config: Config) -> Answer:

@@ -11,11 +11,10 @@ running rh-pipe need not notify it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
-import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 
 from rogue_hunter.config.options import Reap
 from rogue_hunter.config.toml import ConfigError
-from rogue_hunter.files import rotate
+from rogue_hunter.files import Locked, last_lines, lock, open_private, rotate, rotated
 from rogue_hunter.paths import PathError, private_dir, state_dir
 from rogue_hunter.rules.model import Settings
 from rogue_hunter.schema.rules import ACTION
@@ -51,11 +50,6 @@ class Verdict(NamedTuple):
 
     lines: int
     damages: tuple[Damage, ...]
-
-
-def numbered(path: Path, number: int) -> Path:
-    """The name of a file that was rotated away."""
-    return Path(f"{path}.{number}")
 
 
 def link_of(link: str, body: bytes) -> str:
@@ -90,8 +84,8 @@ def own_link(line: bytes) -> str | None:
 def verify(path: Path) -> Verdict:
     """Check the chain over `path` and what was rotated away from it."""
     files = [path]
-    while numbered(path, len(files)).exists():
-        files.append(numbered(path, len(files)))
+    while rotated(path, len(files)).exists():
+        files.append(rotated(path, len(files)))
     damages: list[Damage] = []
     lines, seq, link = 0, 0, ""
     for file in reversed(files):
@@ -188,7 +182,7 @@ class AuditLog:
 
         found: list[dict[str, Any]] = []
         with self._locked():
-            for file in (self.path, numbered(self.path, 1)):
+            for file in (self.path, rotated(self.path, 1)):
                 entries, whole = _newer(file, recent)
                 found = entries + found
                 if not whole:
@@ -204,49 +198,24 @@ class AuditLog:
         """The open file, under its lock. Raises AuditError."""
         try:
             private_dir(self.path.parent)
-            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
-                           0o600)
+            held = lock(f"{self.path}.lock", wait_s=LOCK_WAIT_S)
+        except Locked:
+            raise AuditError(f"{self.path}: its lock was held by another process for {LOCK_WAIT_S:.0f} s") from None
         except (OSError, PathError) as error:
             raise AuditError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from None
-        try:
-            self._wait_for(lock)
-            with self._opened() as fd:
-                yield fd
-        finally:
-            os.close(lock)
-
-    def _wait_for(self, lock: int) -> None:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise AuditError(f"{self.path}: its lock was held by another process for {LOCK_WAIT_S:.0f} s"
-                                     ) from None
-                time.sleep(0.005)
+        with held, self._opened() as fd:
+            yield fd
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
-                         0o600)
+            fd = open_private(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            try:
+                yield fd
+            finally:
+                os.close(fd)
         except OSError as error:
             raise AuditError(f"{self.path}: {error.strerror}") from None
-        try:
-            info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode):
-                raise AuditError(f"{self.path}: not a regular file")
-            if info.st_uid != os.geteuid():
-                raise AuditError(f"{self.path}: belongs to user {info.st_uid}")
-            if info.st_mode & 0o077:
-                os.fchmod(fd, 0o600)
-            yield fd
-        except OSError as error:
-            raise AuditError(f"{self.path}: {error.strerror}") from None
-        finally:
-            os.close(fd)
 
     def _last(self, fd: int) -> tuple[int, str]:
         """Number and link of the last line; a torn one (a crash while it was written) is set aside first."""
@@ -262,13 +231,13 @@ class AuditLog:
 
     def _before(self) -> tuple[int, str]:
         """Number and link that a new file continues: those of the end of the rotated file, if there is one."""
-        rotated = numbered(self.path, 1)
-        if not rotated.exists():
+        before = rotated(self.path, 1)
+        if not before.exists():
             return 0, START
-        return _end(rotated, rotated.read_bytes().rstrip(b"\n"))
+        return _end(before, before.read_bytes().rstrip(b"\n"))
 
     def _set_aside(self, fd: int, size: int, torn: bytes) -> None:
-        with open(f"{self.path}.torn", "ab", opener=_private) as file:
+        with open(f"{self.path}.torn", "ab", opener=open_private) as file:
             file.write(torn + b"\n")
         os.ftruncate(fd, size - len(torn))
         seq, link = self._last(fd)
@@ -299,8 +268,7 @@ class AuditLog:
 
     def _note_head(self, seq: int, link: str) -> None:
         """Write the last link beside the file. After a crash it may lag behind; it is never ahead."""
-        fd = os.open(f"{self.path}.head", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
-                     0o600)
+        fd = open_private(f"{self.path}.head", os.O_WRONLY | os.O_CREAT)
         try:
             os.pwrite(fd, f"{seq:020d} {link}\n".encode(), 0)
         finally:
@@ -316,30 +284,22 @@ def _end(file: Path, data: bytes) -> tuple[int, str]:
     return entry["seq"], link
 
 
+def _entries(lines: list[bytes]) -> list[dict[str, Any]]:
+    return [entry for entry in map(entry_of, lines) if entry is not None]
+
+
 def _newer(file: Path, recent: Callable[[dict[str, Any]], bool]) -> tuple[list[dict[str, Any]], bool]:
     """The recent entries of a file, read from its end, and whether all of the file is recent."""
-    size = file.stat().st_size if file.exists() else 0
-    take = 1 << 16
-    while size:
-        with open(file, "rb") as stream:
-            stream.seek(max(0, size - take))
-            lines = stream.read(take).split(b"\n")[:-1]
-        entries = [entry for entry in map(entry_of, lines if take >= size else lines[1:]) if entry is not None]
-        newer = [entry for entry in entries if recent(entry)]
-        if len(newer) < len(entries) or take >= size:
-            return newer, len(newer) == len(entries)
-        take *= 4
-    return [], True
+    lines, _ = last_lines(file, lambda lines: not all(map(recent, _entries(lines))), sys.maxsize)
+    entries = _entries(lines)
+    newer = [entry for entry in entries if recent(entry)]
+    return newer, len(newer) == len(entries)
 
 
 def _time(entry: dict[str, Any]) -> float:
     """When it was written; a damaged line counts as new, which can only make a budget smaller."""
     ts = entry.get("ts")
     return ts if isinstance(ts, (int, float)) else math.inf
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def audit_path(reap: Reap, settings: Settings) -> Path:
@@ -363,7 +323,6 @@ def audit_log(reap: Reap, settings: Settings) -> AuditLog:
 
 _NAMES = frozenset(f.name for f in ACTION) - {"ts", "host", "audit_seq"}
 _REQUIRED = tuple(f.name for f in ACTION if f.required and f.name != "ts")
-CHUNK = 1 << 16
 MOST = 1 << 22
 """Bytes that are read at most at one time: 1,500 actions of 3 KB."""
 LOOK_S = 2.0
@@ -391,7 +350,7 @@ def after(path: Path, seq: int) -> list[dict[str, Any]]:
     """The entries with a higher number than `seq`, oldest first. Nothing is locked: a line that is just being written
     has no end yet and is left for the next time. Raises OSError."""
     found: list[dict[str, Any]] = []
-    for file in (path, numbered(path, 1)):
+    for file in (path, rotated(path, 1)):
         entries = _tail(file, seq)
         found = entries + found
         if not entries or entries[0]["seq"] <= seq + 1:
@@ -401,21 +360,11 @@ def after(path: Path, seq: int) -> list[dict[str, Any]]:
 
 def _tail(file: Path, seq: int) -> list[dict[str, Any]]:
     """The last entries of a file: so many that `seq` is among them, if it is in the file and not too far back."""
-    try:
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return []
-    with os.fdopen(fd, "rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        take = CHUNK
-        while True:
-            stream.seek(max(0, size - take))
-            lines = stream.read(take).split(b"\n")[:-1]
-            whole = [entry for entry in map(entry_of, lines if take >= size else lines[1:])
-                     if entry is not None and type(entry.get("seq")) is int]
-            if take >= min(size, MOST) or (whole and whole[0]["seq"] <= seq + 1):
-                return whole
-            take *= 4
+    def whole(lines: list[bytes]) -> list[dict[str, Any]]:
+        return [entry for entry in _entries(lines) if type(entry.get("seq")) is int]
+
+    lines, _ = last_lines(file, lambda lines: any(entry["seq"] <= seq + 1 for entry in whole(lines)[:1]), MOST)
+    return whole(lines)
 
 
 class FollowAudit:

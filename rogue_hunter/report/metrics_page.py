@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rogue_hunter.metrics import Metrics
-from rogue_hunter.store.database import DatabaseError, open_reader
+from rogue_hunter.store.database import DatabaseError, damaged, open_reader
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 
@@ -28,12 +28,7 @@ def recorded(path: Path, now: float | None = None) -> bytes:
     except sqlite3.Error as error:
         raise DatabaseError(f"{path}: {error}", 74) from None
     except (ValueError, TypeError, AttributeError, LookupError) as error:
-        from rogue_hunter.store.database import misfit
-
-        wrong = misfit(path)
-        if wrong is None:
-            raise
-        raise DatabaseError(f"{path}: damaged: {wrong}", 74) from error
+        raise damaged(path, error) from error
 
 
 def _page(connection: sqlite3.Connection, now: float) -> bytes:

@@ -297,6 +297,12 @@ def misfit(path: Path) -> str | None:
         connection.close()
 
 
+def damaged(path: Path, error: Exception) -> Exception:
+    """What to report if an answer could not be made: that the file is damaged if it is, else the error itself."""
+    wrong = misfit(path) if path.exists() else None
+    return error if wrong is None else DatabaseError(f"{path}: damaged: {wrong}", 74)
+
+
 _JSON = {list: "array", dict: "object"}
 
 
