@@ -52,15 +52,15 @@ class Lock:
     """An exclusive flock(2) with the holder's pid in the file. It ends with `release` or with the process."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
 
     def release(self) -> None:
         """Unlock. The file stays: removing it would let two processes lock two files of one name."""
-        if self._fd >= 0:
+        if self.fd >= 0:
             with suppress(OSError):
-                os.ftruncate(self._fd, 0)
-            shut(self._fd)
-            self._fd = -1
+                os.ftruncate(self.fd, 0)
+            shut(self.fd)
+            self.fd = -1
 
     def __enter__(self) -> Lock:
         return self
@@ -78,7 +78,13 @@ def lock(path: Path | str, *, wait_s: float = 0.0, dir_fd: int | None = None,
 
     Raises Locked when another process holds the lock, OSError when the file cannot be opened as one of ours.
     """
-    fd = open_private(path, os.O_RDWR | os.O_CREAT, dir_fd=dir_fd)
+    return hold(open_private(path, os.O_RDWR | os.O_CREAT, dir_fd=dir_fd), path, wait_s=wait_s, stop=stop, sleep=sleep,
+                clock=clock)
+
+
+def hold(fd: int, path: Path | str, *, wait_s: float = 0.0, stop: Callable[[], object] = lambda: False,
+         sleep: Callable[[float], object] = time.sleep, clock: Callable[[], float] = time.monotonic) -> Lock:
+    """Lock an open file as `lock` does. The descriptor is closed with the lock, or at once when that fails."""
     deadline = clock() + wait_s
     try:
         while True:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,18 +26,18 @@ EVERY_S = 15.0
 """Interval between two writes of a file: the usual scrape interval of Prometheus."""
 
 
-class Address(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
+class Address(options.Reading):
     """`127.0.0.1:9090`, `:9090` or `9090`. The value is the port."""
 
     name = "address"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The port; a usage error for any address that others can reach."""
-        host, _, port = str(value).rpartition(":")
+    def read(self, text: str) -> int:
+        """The port. Raises ValueError, also for an address that others can reach."""
+        host, _, port = text.rpartition(":")
         if host not in LOCAL:
-            self.fail(f"{value}: only loopback addresses are allowed (127.0.0.1)", param, ctx)
+            raise ValueError(f"{text}: only loopback addresses are allowed (127.0.0.1)")
         if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
-            self.fail(f"{value}: write it like 127.0.0.1:9090", param, ctx)
+            raise ValueError(f"{text}: write it like 127.0.0.1:9090")
         return int(port)
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,19 +18,15 @@ if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
+class Size(options.Reading):
     """A size of a file: `500MB`, `1.5GiB`. The value is in bytes."""
 
     name = "size"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes of the text; a usage error names the forms."""
+    def read(self, text: str) -> int:
         from rogue_hunter.store.prune import parse_size
 
-        try:
-            return parse_size(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+        return parse_size(text)
 
 
 @run.command("rh-prune", """

@@ -148,7 +148,22 @@ def database_path(db: Path | None, config: Config, *, make: bool = False, system
     return own_or_system(path, SYSTEM_DATABASE) if system else path
 
 
-class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
+class Reading(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
+    """A value that `read` makes of a text; a ValueError of `read` is a usage error, which names the forms."""
+
+    def read(self, text: str) -> Any:
+        """The value. Raises ValueError."""
+        raise NotImplementedError
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value of the text."""
+        try:
+            return self.read(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Seconds(Reading):
     """A length of time: `90`, `90s`, `1h30m`, `500ms`. The value is in seconds. With `unit` a bare number is an error:
     for an option that deletes, 1 must not be a second when a day was meant."""
 
@@ -157,33 +172,24 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic from click 
     def __init__(self, *, unit: bool = False) -> None:
         self._unit = unit
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of the text; a usage error names the forms."""
+    def read(self, text: str) -> float:
         from rogue_hunter.text.timespec import parse_duration
 
-        try:
-            seconds = parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if self._unit and str(value).strip()[-1:].isdecimal():
-            self.fail(f"{value!r} has no unit; write it like 7d, 12h, 90s", param, ctx)
+        seconds = parse_duration(text)
+        if self._unit and text.strip()[-1:].isdecimal():
+            raise ValueError(f"{text!r} has no unit; write it like 7d, 12h, 90s")
         return seconds
 
 
-class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
+class Moment(Reading):
     """A point of time: `1h`, `today`, `14:32`, ISO 8601, `@epoch`. The value is in epoch seconds."""
 
     name = "time"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Epoch seconds of the text; a usage error names the forms."""
+    def read(self, text: str) -> float:
         from rogue_hunter.text.timespec import parse_time
 
-        try:
-            seconds = parse_time(str(value), time.time())
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return seconds
+        return parse_time(text, time.time())
 
 
 def cron_line(name: str, when: str, arguments: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rogue_hunter.rules.conditions import (
     NEVER,
@@ -35,7 +36,23 @@ NS = 1e9
 
 @dataclass(frozen=True, slots=True)
 class _Several:
+    """Conditions of which one can decide: `ends` is the answer of one that is the answer of all."""
+
     nodes: tuple[Node, ...]
+    ends: ClassVar[bool]
+
+    def verdict(self, s: Subject) -> Verdict:
+        ends = self.ends
+        answer: bool | None = not ends
+        due = NEVER
+        for node in self.nodes:
+            value, when = node.verdict(s)
+            if value is ends:
+                return ends, when  # until this one changes, nothing else matters
+            if value is None:
+                answer = None
+            due = min(due, when)
+        return answer, due
 
     def walk(self) -> Iterator[Node]:
         yield self  # type: ignore[misc]
@@ -50,18 +67,7 @@ class AllOf(_Several):
     """Every one of these holds."""
 
     __slots__ = ()
-
-    def verdict(self, s: Subject) -> Verdict:
-        answer: bool | None = True
-        due = NEVER
-        for node in self.nodes:
-            value, when = node.verdict(s)
-            if value is False:
-                return False, when  # until this one changes, nothing else matters
-            if value is None:
-                answer = None
-            due = min(due, when)
-        return answer, due
+    ends = False
 
     def explain(self, s: Subject) -> Iterator[Term]:
         for node in self.nodes:
@@ -72,18 +78,7 @@ class AnyOf(_Several):
     """At least one of these holds."""
 
     __slots__ = ()
-
-    def verdict(self, s: Subject) -> Verdict:
-        answer: bool | None = False
-        due = NEVER
-        for node in self.nodes:
-            value, when = node.verdict(s)
-            if value:
-                return True, when
-            if value is None:
-                answer = None
-            due = min(due, when)
-        return answer, due
+    ends = True
 
     def explain(self, s: Subject) -> Iterator[Term]:
         for node in self.nodes:

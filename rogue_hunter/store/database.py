@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import stat
 import time
 from pathlib import Path
 
+from rogue_hunter import files
 from rogue_hunter.store.migrations import VERSION, migrate, migrate_apart, prepare
 from rogue_hunter.store.tables import APPLICATION_ID, TABLES, quoted
 from rogue_hunter.stream import wire
@@ -46,20 +46,18 @@ class Lock:
         """Take the lock. Raises DatabaseError, 69 when another process has it."""
         self.path = database.with_name(database.name + ".lock")
         self._database = database
-        self._fd = -1
-        self._take()
+        self._held = self._take()
 
     def keep(self) -> None:
         """Take the lock again if its file was deleted or replaced: another process could hold the new one. Raises
         DatabaseError as at first."""
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(self._fd), os.stat(self.path, follow_symlinks=False)):
+            if os.path.samestat(os.fstat(self._held.fd), os.stat(self.path, follow_symlinks=False)):
                 return
-        old = self._fd
-        self._take()
-        os.close(old)
+        old, self._held = self._held, self._take()
+        old.release()
 
-    def _take(self) -> None:
+    def _take(self) -> files.Lock:
         if not self._database.parent.is_dir():
             raise DatabaseError(f"{self._database.parent}: no such directory", 74)
         try:
@@ -67,23 +65,15 @@ class Lock:
         except OSError as error:
             raise DatabaseError(f"{self.path}: {error.strerror}", 74) from None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(fd)
-            who = f" (process {holder})" if holder.isdigit() else ""
+            return files.hold(fd, self.path)
+        except (files.Locked, OSError) as error:
+            holder = getattr(error, "holder", None)
+            who = f" (process {holder})" if holder else ""
             raise DatabaseError(f"{self._database}: another rh-pipe writes to it{who}", 69) from None
-        self._fd = fd
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let others write. The file stays: removing it would let two processes hold two locks of one name."""
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._fd, 0)
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
+        self._held.release()
 
 
 def open_writer(path: Path, *, check: bool = True, apart: bool = False) -> tuple[sqlite3.Connection, Path | None]:
