@@ -78,7 +78,7 @@ class LinuxMachine:
         if (user := self._users.soon(uids[1], USER_WAIT_S)) is not None:
             row["user"] = user
         argv: list[str] = []
-        row.update(describe(self._root, key, kernel, argv)[0])
+        row.update(describe(self._root, key, kernel, argv=argv)[0])
         return live(key, row, uids, argv, leader=leader, session=session, kernel_thread=kernel,
                     age_s=max(0.0, self._boottime() - stat.start / HZ))
 

@@ -43,8 +43,6 @@ LARGE_BYTES = 64 << 20
 """Memory held from which a process is asked which part of it is shared, and such a part from which a row has it: one
 more key in every row. Asking takes 1.5 ms at this size."""
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
 Description = tuple[Key, Row, bool]
 """Identity, fields, and whether something may not be read."""
 
@@ -54,11 +52,11 @@ class Describer:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._worker: Worker[tuple[Key, bool], Description] = Worker("describe", self._describe, limit=QUEUE_MAX)
+        self._worker: Worker[tuple[Key, bool, bool], Description] = Worker("describe", self._describe, limit=QUEUE_MAX)
 
-    def ask(self, key: Key, kernel_thread: bool) -> None:
+    def ask(self, key: Key, kernel_thread: bool, shared: bool = False) -> None:
         """Have the process described."""
-        self._worker.submit((key, kernel_thread))
+        self._worker.submit((key, kernel_thread, shared))
 
     def answers(self) -> list[Description]:
         """The descriptions made since the last call. One without fields is of a process that is gone."""
@@ -72,14 +70,15 @@ class Describer:
         """End the thread."""
         self._worker.close()
 
-    def _describe(self, asked: tuple[Key, bool]) -> Description:
-        key, kernel_thread = asked
-        return (key, *describe(self.root, key, kernel_thread))
+    def _describe(self, asked: tuple[Key, bool, bool]) -> Description:
+        key, kernel_thread, shared = asked
+        return (key, *describe(self.root, key, kernel_thread, shared))
 
 
-def describe(root: Path, key: Key, kernel_thread: bool = False, argv: list[str] | None = None) -> tuple[Row, bool]:
-    """exe, cmdline, cgroup and own of one process, and whether something of it may not be read; of a large one also
-    shared_bytes.
+def describe(root: Path, key: Key, kernel_thread: bool = False, shared: bool = False,
+             argv: list[str] | None = None) -> tuple[Row, bool]:
+    """exe, cmdline, cgroup and own of one process, with `shared` also shared_bytes, and whether something of it may not
+    be read.
 
     An empty `cmdline` is known to be empty; a missing one is unknown. `argv` takes up the arguments without the masks
     over secrets. All is read below one descriptor of /proc/PID, which fails once that process is gone, even when its
@@ -106,7 +105,7 @@ def describe(root: Path, key: Key, kernel_thread: bool = False, argv: list[str] 
                 denied = _program(root, key[0], at, stat, fields, argv) or denied
                 if "cmdline" not in fields and without_arguments(data):
                     fields["cmdline"] = ""
-            if stat.rss * _PAGE >= LARGE_BYTES:
+            if shared:
                 with suppress(OSError, ValueError):
                     fields["shared_bytes"] = parse_shared(_read(at, "smaps_rollup", 4096))
         cgroup = cgroup_path(_read(at, "cgroup", 4096))

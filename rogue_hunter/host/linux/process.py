@@ -127,6 +127,7 @@ class Process:
         "row",
         "seen_ns",
         "shared",
+        "shared_ns",
         "started_s",
         "static",
         "thread_sums",
@@ -153,7 +154,8 @@ class Process:
         self.elsewhere = 0
         """Bytes held that are not in its resident set: swapped out, or huge pages."""
         self.shared = 0
-        """Bytes that it shared with others when it was described; known of large processes."""
+        """Bytes that it shared with others when it was asked at `shared_ns`, 0 for never; only large ones are asked."""
+        self.shared_ns = 0
         self.uids = b""
         self.counters: Counters | None = None
         self.reaped = False

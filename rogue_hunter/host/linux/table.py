@@ -47,13 +47,12 @@ SWEEP_S = 60.0
 CALM_SWEEP_S = 600.0
 """And this often while none is. A reading costs 28 us: at 1,000 processes 0.15 ms a tick at the first rate, of 4."""
 
-DESCRIBE_AGAIN_NS = 10_000_000_000
-DESCRIBE_AGAIN_CPU_PERCENT = 1.0
-"""A process that uses so much CPU is described again after so long: it may have written a title over its arguments,
-moved to another control group, or (where another user's exec cannot be seen) become another program."""
+DESCRIBE_AGAIN = ((25.0, 3_000_000_000), (1.0, 10_000_000_000), (0.0, 60_000_000_000))
+"""CPU use in percent from which a process that runs is described again after so long: it may have written a title over
+its arguments, moved to another control group, or (where another user's exec cannot be seen) become another program."""
 
-DESCRIBE_LARGE_NS = 60_000_000_000
-"""A large process that runs is described again after so long: pages that it shared become its own as it writes."""
+SHARED_AGAIN_NS = 60_000_000_000
+"""A large process that runs is asked again after so long what it shares: its pages become its own as it writes."""
 
 _DENIED = (errno.EACCES, errno.EPERM)
 
@@ -160,10 +159,9 @@ class Table:
             # Of this process they would cost 0.14 ms a tick, a twentieth of all that it uses.
             process.add_thread_sums(self._files.root, now)
         self._files.keep(process, stat, data)
-        since_ns = now - process.described_ns
         if process.key in self.processes and (
-                changed or (percent >= DESCRIBE_AGAIN_CPU_PERCENT and since_ns >= DESCRIBE_AGAIN_NS)
-                or (process.row["memory_bytes"] >= LARGE_BYTES and since_ns >= DESCRIBE_LARGE_NS)):
+                changed or now - process.described_ns >= next(ns for least, ns in DESCRIBE_AGAIN if percent >= least)
+                or self._may_share(process, now)):
             self.describe(process)
         return cores
 
@@ -184,9 +182,16 @@ class Table:
 
     def describe(self, process: Process) -> None:
         """Have program, arguments, control group and user read, off the beat."""
-        process.described_ns = self._mono()
-        self._describer.ask(process.key, process.kernel_thread)
+        process.described_ns = now = self._mono()
+        shared = self._may_share(process, now)
+        if shared:
+            process.shared_ns = now
+        self._describer.ask(process.key, process.kernel_thread, shared)
         self._name_user(process)
+
+    def _may_share(self, process: Process, now: int) -> bool:
+        return process.row["memory_bytes"] >= LARGE_BYTES and (
+            not process.shared_ns or now - process.shared_ns >= SHARED_AGAIN_NS)
 
     def _name_user(self, process: Process) -> bool:
         uid = process.static.get("uid")
@@ -203,7 +208,7 @@ class Table:
             if process is None or not (fields or denied):
                 continue
             process.denied = denied
-            process.shared = fields.pop("shared_bytes", 0)
+            process.shared = fields.pop("shared_bytes", process.shared)
             if process.shared >= LARGE_BYTES and process.row:
                 process.row = {**process.row,
                                "shared_bytes": max(process.shared, process.row.get("shared_bytes", 0))}

@@ -86,7 +86,7 @@ def test_pages_shared_since_a_fork() -> None:
         assert parent.stdin is not None and parent.stdout is not None
         pid = int(parent.stdout.readline())
         start = parse_stat(Path(f"/proc/{pid}/stat").read_bytes()).start
-        shared = describe(Path("/proc"), (pid, start))[0]["shared_bytes"]
+        shared = describe(Path("/proc"), (pid, start), shared=True)[0]["shared_bytes"]
         parent.stdin.close()
     assert shared >= 80 << 20
 

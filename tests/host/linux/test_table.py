@@ -351,7 +351,7 @@ def test_a_new_name_is_described_again(kept: Kept) -> None:
     assert asked == []
     kept.ran(10, 3 * HZ, comm=b"newer", flags=0)
     kept.take()
-    assert asked == [((10, 1000), False)]
+    assert asked == [((10, 1000), False, False)]
 
 
 def test_a_kernel_thread_with_a_new_name_is_not_described_again(kept: Kept) -> None:
@@ -399,18 +399,30 @@ def test_a_constant_last_pid_is_not_used(kept: Kept) -> None:
     assert 32 in by_pid(kept.take())
 
 
-def test_a_process_that_works_is_described_again(kept: Kept) -> None:
-    """A title written over the arguments, or another control group, shows within 10 s."""
+@pytest.mark.parametrize(("seconds", "used", "within"), [(1.0, HZ // 2, 5), (1.0, HZ // 20, 12), (20.0, 1, 5)],
+                         ids=["busy", "works", "now and then"])
+def test_a_process_that_runs_is_described_again(kept: Kept, seconds: float, used: int, within: int) -> None:
+    """A title written over the arguments, or another control group, shows within 3, 10 or 60 s."""
     kept.tree.write("10/cmdline", b"old\0")
     kept.take()
     kept.tree.write("10/cmdline", b"new\0")
     kept.tree.write("10/cgroup", b"0::/moved.scope\n")
-    for tick in range(1, 13):
-        kept.ran(10, tick * HZ // 2)
-        row = by_pid(kept.take())[10]
+    for tick in range(1, within):
+        kept.ran(10, tick * used)
+        kept.take(seconds)
         kept.host._describer.wait(10)
-    row = by_pid(kept.take())[10]
+    row = by_pid(kept.take(seconds))[10]
     assert (row["cmdline"], row["cgroup"]) == ("new", "/moved.scope")
+
+
+def test_a_large_process_is_asked_for_what_it_shares_when_it_grows_and_once_a_minute(kept: Kept) -> None:
+    """It takes the kernel milliseconds, in which the process cannot change its memory map."""
+    asked: list[bool] = []
+    kept.host._describer.ask = lambda *what: asked.append(what[2])     # type: ignore[method-assign]
+    for tick in range(1, 121):
+        kept.ran(10, tick * HZ, rss=10 if tick < 5 else 1 << 20)
+        kept.take()
+    assert asked[0] is False and asked.count(True) == 2 and len(asked) > 30
 
 
 def test_a_clock_that_is_set_leaves_ages_right(kept: Kept) -> None:
