@@ -14,7 +14,9 @@ The share of one core shrinks as the machine grows, and N does not grow with it:
 would score 33 on a quiet machine of 32 cores and 24 on a full one of 128. A busy core means the same to a person on
 any machine: most likely a loop. So a whole core counts as at least 32 fair shares (50 points, elevated), and
 as 48 (56 points, the score of eight loops on eight cores) when all cores are busy. More cores than one do not raise
-this minimum: 10 cores of 256 are judged by their share.
+this minimum: 10 cores of 256 are judged by their share. Of four loops for each core none gets more than a quarter of
+one: on a full machine a process that runs or waits for a CPU all the time counts as a whole core, as long as it gets
+an eighth of one. One that gets less is starved.
 
 A process at nice 15 or more, or with the policy SCHED_IDLE, yields to others: its CPU use counts by half (`nice_weight`
 is 0.5, 10 points less), and the pressure of others is not counted against it.
@@ -47,6 +49,11 @@ _YIELDS_FROM = 15
 
 _SCALE_STEPS = 8
 """Steps of the scale of memory in one doubling: 2 ** (1/8) is 1.09, or 1.25 points."""
+
+_FULL = 0.9
+"""Part of all cores that is busy on a full machine, and part of the time for which a loop there runs or waits."""
+_STARVED = 1 / 8
+"""Part of a core below which a process that would run all the time counts by what it gets."""
 
 LOW = 30
 """Scores below this are in no band that is shown."""
@@ -244,7 +251,7 @@ class ShareModel:
              n * s.disk_weight * (1.0 + s.pressure_gain * disk_pressure), n * s.wakeups_weight),
             s.cpu_weight * s.core_times * (1.0 + s.pressure_gain / 6.0 * cpu_pressure),
             (n * s.cpu_weight * s.nice_weight, s.cpu_weight * s.core_times * s.nice_weight),
-            (cpu_pressure, 0.0, 0.0, disk_pressure, 0.0),
+            (cpu_pressure, 0.0, 0.0, disk_pressure, 0.0), self._pressure("busy", (busy or 0.0) / cpus, dt) >= _FULL,
             round(_SCALE_STEPS * log2(scarce * n)) if scarce * n >= 1e-3 else -1000,
         )
 
@@ -309,13 +316,15 @@ class Scope:
 
     `n`: 1/n is the fair share. `denominators` of the four flows. `memory_factor`: scarcity / total. `factors`: weight
     * n * (1 + gain * pressure) by resource. `core`: times of one whole core, at least. `nice`: the factor of the CPU
-    share and `core` of processes that yield to others. `pressures` by resource. `scale`: the step of scarcity * n.
+    share and `core` of processes that yield to others. `pressures` by resource. `full`: all cores are busy. `scale`:
+    the step of scarcity * n.
     """
 
-    __slots__ = ("core", "denominators", "factors", "memory_factor", "n", "nice", "pressures", "scale")
+    __slots__ = ("core", "denominators", "factors", "full", "memory_factor", "n", "nice", "pressures", "scale")
 
     def __init__(self, n: int, denominators: tuple[float, ...], memory_factor: float, factors: tuple[float, ...],
-                 core: float, nice: tuple[float, float], pressures: tuple[float, ...], scale: int) -> None:
+                 core: float, nice: tuple[float, float], pressures: tuple[float, ...], full: bool,
+                 scale: int) -> None:
         self.n = n
         self.denominators = denominators
         self.memory_factor = memory_factor
@@ -323,13 +332,17 @@ class Scope:
         self.core = core
         self.nice = nice
         self.pressures = pressures
+        self.full = full
         self.scale = scale
 
     def cpu_times(self, cores: float, row: Row) -> float:
         """The use of `cores` in fair shares: by the share, and at least by the cores themselves."""
         yields = (row.get("nice") or 0) >= _YIELDS_FROM or row.get("policy") == "idle"
         factor, core = self.nice if yields else (self.factors[_CPU], self.core)
-        return max(cores / self.denominators[_CPU] * factor, min(1.0, cores) * core)
+        share = cores / self.denominators[_CPU] * factor
+        if self.full and cores + row.get("run_delay_ms_per_s", 0.0) / 1000 >= _FULL * row.get("threads", 1):
+            cores /= _STARVED
+        return max(share, min(1.0, cores) * core)
 
 
 def _use(row: Row) -> Flows:

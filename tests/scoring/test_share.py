@@ -103,6 +103,21 @@ def test_every_loop_of_a_full_machine_is_elevated(cpus: int, psi: float | None) 
         assert min(made[r["pid"]]["score"] for r in hogs) >= 45, (cpus, loops)
 
 
+@pytest.mark.parametrize("cpus", [1, 4, 16, 64])
+def test_loops_that_wait_for_each_other_are_elevated(cpus: int) -> None:
+    """Four and eight loops for each core: each runs or waits all the time. Not who waits for a quota on a machine with
+    idle cores, not a pool of threads that wait in turn, and not a process that gets nearly nothing."""
+    for each in (4, 8):
+        waits = {"run_delay_ms_per_s": 990 - 990 / each}
+        hogs = [{**hog(1 + i, 99 / each), **waits} for i in range(each * cpus)]
+        full = one(hogs, each * cpus + 40, cpus=cpus, cpu_busy_cores=0.99 * cpus, pressure_cpu_some_ms_per_s=900.0)
+        assert min(full[r["pid"]]["score"] for r in hogs) >= 45, (cpus, each)
+    assert one([{**hog(1, 10.0), "run_delay_ms_per_s": 890.0}], 100, cpus=8, cpu_busy_cores=0.1)[1]["score"] < 45
+    rest = [hog(10 + i, 99.0) for i in range(8)]
+    for victim in ({**hog(1, 10.0), "threads": 8, "run_delay_ms_per_s": 890.0}, {**hog(1, 2.0), "run_delay_ms_per_s": 980.0}):
+        assert one([victim, *rest], 100, cpus=8, cpu_busy_cores=8.0)[1]["score"] < 45
+
+
 @pytest.mark.parametrize("cpus", CORES)
 def test_nothing_is_elevated_on_an_idle_machine(cpus: int) -> None:
     """Processes that use 5 % of a core between them, and one that uses a fifth of one steadily, have no event."""
@@ -399,6 +414,7 @@ class Reference:
             dt,
         )
         disk = self._mean("disk", end["pressure_io_full_ms_per_s"] / 1000, dt)
+        full = self._mean("busy", (busy or 0) / end["cpus"], dt) >= 0.9
         sums = [sum(flows[i] or 0 for flows in self.flows.values()) for i in range(3)]
         bottom = [max(x, floor) for x, floor in zip(sums, (max(1, end["cpus"] / 4), 100e6, 2000), strict=True)]
         free = end["memory_available_bytes"] / end["memory_total_bytes"]
@@ -410,7 +426,9 @@ class Reference:
                 (x or 0) / b * n * w * (1 + 3 * p)
                 for x, b, w, p in zip(flows, bottom, (1, 1, 0.5), (cpu, disk, 0), strict=True)
             ]
-            times[0] = max(times[0], 32 * min(1, flows[0] or 0) * (1 + cpu / 2))
+            wanted = (flows[0] or 0) + made.get("run_delay_ms_per_s", 0) / 1000
+            whole = 8 if full and wanted >= 0.9 * made["threads"] else 1
+            times[0] = max(times[0], 32 * min(1, whole * (flows[0] or 0)) * (1 + cpu / 2))
             times.append(made.get("memory_bytes", 0) / end["memory_total_bytes"] * scarce * n)
             found[k] = points(max(times))
         return found
