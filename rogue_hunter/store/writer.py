@@ -142,6 +142,9 @@ class Writer:
         self._open()
 
     def _open(self) -> sqlite3.Connection:
+        if self._file is not None:
+            with suppress(OSError):     # it may have been deleted with its directory
+                self._path.parent.mkdir(mode=0o700)
         self._connection, moved = self._opener(self._path)
         self._file = _identity(self._path)
         self._written = {}
@@ -253,6 +256,8 @@ class Writer:
         self._warn(f"{self._path} was {'replaced' if self._path.exists() else 'deleted'} while rh-pipe ran; "
                    "opening it again")
         with suppress(sqlite3.Error):
+            # What is in the log only would be lost to a file that has another name now.
+            self._connection.execute("PRAGMA wal_checkpoint")
             self._connection.close()
         self._connection = None
         self._state_at = -math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -233,10 +234,11 @@ def test_full_disk_keeps_records_until_there_is_room(db: Path, clock: Clock, sai
     assert rows(db, "SELECT count(*), count(exit_time) FROM process_events") == [(9, 9)]
 
 
-@pytest.mark.parametrize("deed", ["delete", "replace", "directory"])
+@pytest.mark.parametrize("deed", ["delete", "replace", "rename", "delete directory", "rename directory"])
 def test_a_file_that_is_deleted_or_replaced_is_opened_again(tmp_path: Path, clock: Clock, said: list[str],
                                                            deed: str) -> None:
-    """Noticed within a second and reported; what comes later is in the new file, an open event among it."""
+    """Noticed within a second and reported; what comes later is in the new file, an open event among it. A file that
+    has another name now keeps what was written to it."""
     db = tmp_path / "data" / "x.db"
     db.parent.mkdir()
     lock = Lock(db)
@@ -244,24 +246,29 @@ def test_a_file_that_is_deleted_or_replaced_is_opened_again(tmp_path: Path, cloc
     writer = Writer(db, CONFIG.store, clock, said.append, opener, clock=clock)
     for place, tick in enumerate(events(60, 90)):
         if place == 30:
-            if deed == "directory":
+            if deed == "rename directory":
                 db.parent.rename(tmp_path / "away")
+            elif deed == "delete directory":
+                shutil.rmtree(db.parent)
+            elif deed == "rename":
+                db.rename(tmp_path / "x.db")
             else:
                 for file in db.parent.iterdir():
                     file.unlink()
             if deed == "replace":
                 open_writer(db)[0].close()
-        if place == 50 and deed == "directory":
-            db.parent.mkdir()
         if tick.row:
             clock.now = tick.row["ts"]
         writer.take(tick)
         if place == 34:
             assert len(said) >= 1 and str(db) in said[0] and ("replaced" if deed == "replace" else "deleted") in said[0]
-            assert (writer.degraded is None) == (deed != "directory")
+            assert writer.degraded is None
     writer.close()
     assert writer.dropped == 0
     assert rows(db, "SELECT command, reason FROM process_events") == [("hog", "below_threshold")]
+    if "rename" in deed:
+        before = tmp_path / ("x.db" if deed == "rename" else "away/x.db")
+        assert rows(before, "SELECT command, reason FROM process_events") == [("hog", None)]
     with pytest.raises(DatabaseError, match="another rh-pipe writes"):
         Lock(db)
     lock.release()
