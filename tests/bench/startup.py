@@ -26,7 +26,8 @@ RUN_TIMEOUT_S = 30.0
 MONTH_TIMEOUT_S = 120.0
 
 _MONTH = """
-import sys
+import os, sys
+os.environ["RH_LONG"] = "1"     # the whole month
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from tests.tools.history import CASES, build_month, planted

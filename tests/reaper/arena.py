@@ -22,8 +22,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from tests.tools import forked
 
 REPO = Path(__file__).parents[2]
 USER = 1000
@@ -31,6 +34,7 @@ LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 FIRST_PID = 2000
 
 
+@cache
 def unshare() -> list[str]:
     """The command that makes the namespace. Skips the test where none can be made."""
     import pytest  # 0.1 s of each start inside of the arena, which does without
@@ -54,9 +58,12 @@ def environment() -> dict[str, str]:
 
 def run(scenario: Callable[..., Any], timeout_s: float = 120, **arguments: Any) -> Any:
     """Run `scenario(arena, **arguments)` as the first process of a new namespace; its result must be JSON."""
-    command = [*unshare(), sys.executable, "-m", "tests.reaper.inside", scenario.__module__, scenario.__name__,
-               json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, cwd=REPO, env=environment())
+    words = [scenario.__module__, scenario.__name__, json.dumps(arguments)]
+    command, env = [*unshare(), sys.executable, "-m", "tests.reaper.inside"], environment()
+    if os.geteuid() == 0 and "COVERAGE_PROCESS_CONFIG" not in env:
+        done = forked.run([forked.ARENA, *words], env, timeout=timeout_s, sure=True)
+    else:
+        done = subprocess.run([*command, *words], capture_output=True, timeout=timeout_s, check=False, cwd=REPO, env=env)
     if b"NOT TESTED: " in done.stderr:
         import pytest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -11,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from typing import Any, NoReturn
 
 import click
 
 from tests.reaper.arena import Arena, readable
 from tests.reaper.scenarios import INCIDENT_RULES, lives, scene
+from tests.tools import forked
 
 RULES = """
 [safety]
@@ -50,22 +53,50 @@ class Place:
             self.rules.write_text(rules)
 
         arena.as_user(make)
-        self.python, self.path = arena.as_user(interpreter)
+
+    @cached_property
+    def _found(self) -> tuple[str, str]:
+        return self.arena.as_user(interpreter)  # type: ignore[no-any-return]
 
     @property
     def env(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONDONTWRITEBYTECODE")}
-        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), self.path]))
+        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), self._found[1]]))
         return {**kept, "PYTHONPATH": path, "HOME": str(self.home), "LANG": "C.UTF-8"}
 
     def argv(self, *words: str) -> list[str]:
         """The command line of rh-NAME ARGUMENT..."""
-        return [self.python, "-P", "-m", "rogue_hunter", *words]
+        return [self._found[0], "-P", "-m", "rogue_hunter", *words]
 
     def rh(self, *words: str, stdin: bytes = b"") -> Run:
         """rh-NAME ARGUMENT... as the user."""
-        return self.arena.as_user(lambda: brief(subprocess.run(  # type: ignore[no-any-return]
-            self.argv(*words), input=stdin, capture_output=True, env=self.env, cwd=self.home, check=False, timeout=60)))
+        return self.arena.as_user(lambda: brief(self.forked(words, stdin)))  # type: ignore[no-any-return]
+
+    def forked(self, words: Sequence[str], stdin: bytes) -> subprocess.CompletedProcess[bytes]:
+        """Run a command here, as the user, to its end, without a start of Python."""
+        read, write = os.pipe()
+        streams = [read, os.memfd_create("out"), os.memfd_create("err")]
+        pid = os.fork()
+        if pid == 0:
+            os.close(write)
+            for number, fd in enumerate(streams):
+                os.dup2(fd, number)
+            self.become(words)
+        os.close(read)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(write, stdin)      # fits into the pipe
+        os.close(write)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        out, err = (os.pread(fd, os.fstat(fd).st_size, 0) for fd in streams[1:])
+        return subprocess.CompletedProcess(words, code, out, err)
+
+    def become(self, words: Sequence[str]) -> NoReturn:
+        """This process, the user's, becomes a command."""
+        os.chdir(self.home)
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8"}
+        os.environ.clear()
+        os.environ.update(env)
+        forked.command(words)
 
     def shell(self, *stages: Sequence[str], before: str = "") -> Run:
         """A pipeline of commands in the user's shell; the exit code is the last one's."""
@@ -76,14 +107,16 @@ class Place:
 
     @contextmanager
     def background(self, *words: str, end: int = signal.SIGTERM) -> Iterator[int]:
-        """A command in the background, ended by a signal; gives its pid."""
+        """A command in the background, ended by a signal; gives its pid. Its threads would import what the user may not read:
+        it has an interpreter of its own."""
         def work() -> None:
-            os.chdir(self.home)
-            log = os.open("background.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            log = os.open(self.home / "background.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.dup2(log, 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.execve(self.python, self.argv(*words), self.env)
+            os.chdir(self.home)
+            os.execve(argv[0], argv, env)
 
+        argv, env = self.argv(*words), self.env
         pid = self.arena.fork(work, "x")
         try:
             yield pid
@@ -177,8 +210,7 @@ def refusals(arena: Arena) -> Any:
     found = {name: place.rh("reap", "--yes", "--pid", str(pid)) for name, pid in cases.items()}
 
     def with_ancestor() -> Run:
-        return brief(subprocess.run(place.argv("reap", "--yes", "--pid", str(os.getpid())), capture_output=True,
-                                    stdin=subprocess.DEVNULL, env=place.env, cwd=place.home, check=False))
+        return brief(place.forked(("reap", "--yes", "--pid", str(os.getpid())), b""))
 
     found["ancestor"] = arena.as_user(with_ancestor)
     old_enough()
@@ -198,8 +230,7 @@ def asked(arena: Arena, answer: str) -> Any:
         pid, terminal = pty.fork()
         if pid == 0:
             os.dup2(out_w, 1)
-            os.chdir(place.home)
-            os.execve(place.python, place.argv("reap", "--pid", str(victim)), place.env)
+            place.become(("reap", "--pid", str(victim)))
         os.close(out_w)
         seen = b""
         while b"[y/N]" not in seen and readable(terminal, 20):
@@ -232,9 +263,10 @@ def twice(arena: Arena) -> Any:
     """Two commands at once on a process that ignores SIGTERM; then the audit file is changed by a byte."""
     victim, bystander = arena.victim("ignore"), arena.victim("ignore", name="bystander")
     place = Place(arena)
+    argv = place.argv("reap", "--yes", "--pid", str(victim))
 
     def both() -> list[Run]:
-        started = [subprocess.Popen(place.argv("reap", "--yes", "--pid", str(victim)), stdin=subprocess.DEVNULL, env=place.env,
+        started = [subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=place.env,
                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=place.home) for _ in range(2)]
         done = [(each, *each.communicate(timeout=60)) for each in started]
         return [brief(subprocess.CompletedProcess((), each.returncode, out, err)) for each, out, err in done]
@@ -279,7 +311,7 @@ def kept(arena: Arena) -> Any:
     place = Place(arena)
     named = str(place.home / "named.db")
     first = place.rh("reap", "--yes", "--pid", str(victims[0]), "--db", named)
-    place.rh("pipe", "--for", "1s", "-q", "--no-socket")
+    place.shell(("pipe", "--for", "1s", "-q", "--no-socket"))
     second = place.rh("reap", "--yes", "--pid", str(victims[1]))
     return {"first": first, "second": second, "named": place.rh("report", "actions", "--db", named)["out"],
             "own": place.rh("report", "actions")["out"], "alive": [arena.alive(v) for v in victims],
@@ -313,8 +345,10 @@ def pipe(arena: Arena, mode: str) -> Any:
 
 
 def metrics(place: Place) -> str:
+    argv = place.argv("metrics")
+
     def work() -> str:
-        done = subprocess.run(place.argv("metrics"), stdin=subprocess.DEVNULL, capture_output=True, env=place.env, check=False)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=place.env, check=False)
         return done.stdout.decode() + done.stderr.decode()
 
     return place.arena.as_user(work)  # type: ignore[no-any-return]

@@ -485,7 +485,7 @@ INCIDENT_RULES = """
 [[rules]]
 name = "infinite_loop"
 priority = "critical"
-conditions = { cpu_percent_min = 10, duration_seconds = 3, exclude_patterns = ["^chrome$", "^rustc$", "^cargo build"] }
+conditions = { cpu_percent_min = 4, duration_seconds = 3, exclude_patterns = ["^chrome$", "^rustc$", "^cargo build"] }
 [[rules]]
 name = "zombie_test_binary"
 priority = "critical"

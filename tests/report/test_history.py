@@ -134,7 +134,7 @@ def test_numbers_behind_a_cause(opened: Source) -> None:
 def test_as_usual_is_no_evidence(opened: Source) -> None:
     """A quiet minute: nothing was short, with every number as proof; what used most is use, of less than a tenth of the
     machine."""
-    one, answer = ask(opened, FIRST + 60 * 500)
+    one, answer = ask(opened, FIRST + 60 * 250)
     assert (one["verdict"], one["minutes"], {c["kind"] for c in one["causes"]}) == ("use", 1, {"use"})
     assert all(c["amount"] < 0.1 * CPUS for c in one["causes"]) and ": nothing was short and nothing waited." in one["headline"]
     out = {c["cause"] for c in one["not_causes"]}
@@ -172,7 +172,7 @@ def test_many_causes_of_a_month(opened: Source) -> None:
     """The whole month at once: every kind of cause that was planted is in the answer."""
     one = why(opened, Period(FIRST, LAST), None).records[0]
     assert {c["cause"] for c in one["causes"]} >= {"cpu", "memory", "io", "steal", "asleep", "stopped", "unknown"}
-    assert one["minutes"] > 44_000
+    assert one["minutes"] > MONTH - 640
     assert len(why(opened, Period(FIRST, LAST), None, limit=2).records[0]["causes"]) == 2
 
 
@@ -290,7 +290,7 @@ def test_a_month_takes_little_room(month: Path) -> None:
     size = files_size(month)
     print(f"{kept} minutes, {commands} rows of commands, {size / 1e6:.1f} MB, {size / kept:.0f} bytes a minute")
     assert MONTH - 100 < kept <= MONTH and commands / kept > 10
-    assert size < 120e6
+    assert size < 120e6 * MONTH / 44_640
 
 
 def test_as_many_commands_as_can_be_kept_take_little_room(tmp_path: Path) -> None:

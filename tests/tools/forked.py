@@ -7,6 +7,7 @@ process that forks.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import json
 import os
@@ -19,28 +20,32 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
-from typing import Any
+from typing import Any, NoReturn
 
 import rogue_hunter
+from rogue_hunter.__main__ import main
 from tests.tools.processes import dies_with_us
 
 REPO = Path(__file__).resolve().parent.parent.parent
 COMMAND = [sys.executable, "-P", "-m", "rogue_hunter"]
+ARENA = "an arena"
+"""Not a command: a scenario as the first process of a pid namespace (tests/reaper/inside.py)."""
 LIKE_OURS = ("LANG", "LC_ALL", "LC_CTYPE")
 """Variables that Python reads only when it starts: a call that has other values needs a start."""
 
 
-def run(words: Sequence[str | Path], env: Mapping[str, str], stdin: bytes = b"", timeout: float = 60,
-        ) -> subprocess.CompletedProcess[bytes]:
-    """Run `rh-WORD WORD...` as a process of its own to its end. Raises subprocess.TimeoutExpired."""
+def run(words: Sequence[str | Path], env: Mapping[str, str], stdin: bytes = b"", timeout: float = 60, *,
+        sure: bool = False) -> subprocess.CompletedProcess[bytes]:
+    """Run `rh-WORD WORD...` as a process of its own to its end; `sure`: whether it can be forked was
+    asked before. Raises subprocess.TimeoutExpired."""
     args = [*COMMAND, *map(os.fspath, words)]
-    if not can(args, env):
+    if not (sure or can(args, env)):
         return subprocess.run(args, input=stdin, timeout=timeout, capture_output=True, env=dict(env), check=False)
     with Forked(args, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -194,33 +199,65 @@ def _become(said: Any, fds: list[int]) -> list[str]:
     return list(words)
 
 
-def _main() -> None:
-    from rogue_hunter.__main__ import main
-
+def preload() -> None:
+    """Import what commands need, and what a user may not be able to read where the interpreter is root's."""
+    for name in ("encodings.ascii", "encodings.latin_1", "encodings.idna", "encodings.utf_8_sig", "tabulate", "sqlite_utils",
+                 "prometheus_client"):
+        with suppress(ImportError):
+            import_module(name)
     for module in walk_packages(rogue_hunter.__path__, "rogue_hunter."):
         if "tui" not in module.name:    # textual takes long, and is seldom needed
             with suppress(ImportError):     # what is optional and not installed
                 import_module(module.name)
+
+
+def _main() -> None:
+    preload()
     gc.collect()
     gc.freeze()
     words = _serve(socket.socket(fileno=int(sys.argv[1])))
     if words is None:
         return
+    if words[0] == ARENA:
+        _namespace()
+        finish(lambda: import_module("tests.reaper.inside").main(*words[1:]))
+    command(words)
+
+
+def command(words: Sequence[str]) -> NoReturn:
+    """This process becomes `rh-WORD WORD...`."""
     sys.argv = ["rogue_hunter", *words]
+    finish(main)
+
+
+def finish(work: Callable[[], object]) -> NoReturn:
+    """Do this and end, as Python does it, but for taking down each module, which would copy the template's memory."""
     code: object = 0
     try:
-        main()
+        work()
     except SystemExit as end:
         code = end.code
     except BaseException:
         traceback.print_exc()
         code = 1
-    # What Python does at its end but for taking down each module, which would copy the template's memory.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(code if isinstance(code, int) else code is not None)
+
+
+def _namespace() -> None:
+    """What `unshare --fork --pid --mount-proc --kill-child` does: the caller is the first process of a pid namespace, its
+    parent passes its status on. Raises AssertionError."""
+    libc = ctypes.CDLL(None)
+    assert libc.unshare(0x20020000) == 0                                # CLONE_NEWPID, CLONE_NEWNS
+    assert libc.mount(b"none", b"/", None, 0x44000, None) == 0          # MS_REC, MS_PRIVATE
+    first = os.fork()
+    if first:
+        os._exit(min(255, abs(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]))))
+    dies_with_us()
+    assert libc.mount(b"proc", b"/proc", b"proc", 0xE, None) == 0       # MS_NOSUID, MS_NODEV, MS_NOEXEC
 
 
 if __name__ == "__main__":
