@@ -29,8 +29,8 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-STARVE_S = 2.0
-BURN = f"import time\nend = time.monotonic() + {STARVE_S + 0.3}\nwhile time.monotonic() < end: pass\ntime.sleep(30)"
+BURN = "import signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: time.sleep(30))\nwhile True: pass"
+"""A loop that sleeps once it gets SIGUSR1."""
 
 
 @pytest.fixture
@@ -119,12 +119,12 @@ def starve(pid: int, db: Path, spawn: Spawn) -> tuple[set[int], list[dict[str, A
     try:
         for child in loops:
             favour(child.pid, -20)
-        time.sleep(STARVE_S)
+        time.sleep(2)
     finally:
         schedule(pid, os.SCHED_OTHER)
         favour(pid, 0)
         for child in loops:
-            favour(child.pid, 19)
+            child.send_signal(signal.SIGUSR1)
     time.sleep(1)
     with suppress(AssertionError):
         wait_for(lambda: ask(db, f"SELECT 1 FROM pauses WHERE id > {before}"), 5)
@@ -138,7 +138,8 @@ def starve(pid: int, db: Path, spawn: Spawn) -> tuple[set[int], list[dict[str, A
 def test_starved_of_the_cpu(watched: tuple[int, Path], spawn: Spawn) -> None:
     """Loops take every CPU from rh-pipe: a pause, cause cpu, the loops ahead of everybody else, and all explained.
 
-    On a loaded machine another process may rank above each single loop, not before all together.
+    On a loaded machine another process may rank above each single loop, not before all together, and a short pause comes
+    before the long one.
     Where the hypervisor takes the CPUs itself in that time, the pause is called steal, which is true; that is tried again.
     """
     pid, db = watched
@@ -150,8 +151,9 @@ def test_starved_of_the_cpu(watched: tuple[int, Path], spawn: Spawn) -> None:
         for pause in found:
             named = culprits(db, pause["id"])
             ours = sum(c["share"] for c in named if c["pid"] in loops)
-            if pause["cause"] == "cpu" and ours > max((c["share"] for c in named if c["pid"] not in loops), default=0):
-                assert pause["duration_s"] >= 0.8 and pause["unexplained_share"] < 0.2
+            others = max((c["share"] for c in named if c["pid"] not in loops), default=0)
+            if pause["cause"] == "cpu" and ours > others and pause["duration_s"] >= 0.8:
+                assert pause["unexplained_share"] < 0.2
                 assert [c["share"] for c in named] == sorted((c["share"] for c in named), reverse=True)
                 return
         time.sleep(1)
