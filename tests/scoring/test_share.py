@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from math import exp, log2
 from typing import Any
@@ -434,7 +435,7 @@ class Reference:
         return found
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(6 if "RH_LONG" in os.environ else 3))
 def test_what_is_skipped_changes_no_score(seed: int) -> None:
     """Over hundreds of ticks of a machine whose processes live, burn, rest, die and are reused, the scores are those of
     the definition; a process that uses nothing may be one step of the scale of memory behind it, 2 points."""
