@@ -76,6 +76,7 @@ def test_holders_that_cannot_be_found_cost_one_search(crowd: Path, files: Callab
     assert files() <= 2 * PROCESSES + 10
 
 
+@pytest.mark.slow
 def test_looks_have_a_budget(crowd: Path, files: Callable[[], int]) -> None:
     """A look a second for five minutes: searches use their part of a core, and a look without one a bounded number of
     files; each lock still gets its holder."""

@@ -236,6 +236,7 @@ def test_whom_kernel_threads_work_for(name: str, stack: str, expected: int | Non
     assert works_for(name, stack, {}) is None
 
 
+@pytest.mark.slow
 def test_the_helper_is_a_process_of_its_own() -> None:
     """A real one gives the same records; one that is late or dies is an error."""
     made = job(processes={7: (1, "hog\x1b;x", "/bin/hog")})

@@ -256,6 +256,7 @@ def test_unlimited_open_files_are_no_limit() -> None:
     assert parse_open_files_limit(b"") is None and parse_descriptor_slots(b"FDSize:\tx\n") is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="makes a control group: needs root on Linux")
 def test_a_real_quota(spawn: Callable[..., subprocess.Popen[bytes]]) -> None:
     """A loop in a group of 20 % of a core is held back, by the kernel's own count."""

@@ -294,6 +294,7 @@ def test_without_no_deps_a_newer_version_breaks_the_setup(
     assert "all requirements must have their versions pinned" in done.stderr
 
 
+@pytest.mark.slow
 def test_uv_installs_the_pinned_versions_beside_newer_ones(index: Index, tmp_path: Path) -> None:
     """The installer that bin/_env.sh prefers when it is installed."""
     checkout = checkout_with(newest_pip(tmp_path), index, tmp_path)

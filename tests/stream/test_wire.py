@@ -164,6 +164,7 @@ def rows_of(fields: tuple[Field, ...]) -> st.SearchStrategy[dict[str, object]]:
     )
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.tuples(st.integers(0, 1 << 31), st.integers(0, 1 << 62)), rows_of(PROCESS), max_size=4),
     rows_of(TICK),

@@ -127,6 +127,7 @@ libc.clone(ctypes.cast(libc.pause, ctypes.c_void_p), ctypes.c_void_p(top), CLONE
 """
 
 
+@pytest.mark.slow
 @linux
 def test_a_process_in_uninterruptible_wait(spawn: Spawn) -> None:
     """The maker of a process by vfork is in state D until that one ends; it is found without being asked for."""
@@ -147,6 +148,7 @@ def test_a_process_in_uninterruptible_wait(spawn: Spawn) -> None:
             os.kill(child, 9)
 
 
+@pytest.mark.slow
 @linux
 def test_pipes_and_sockets(spawn: Spawn) -> None:
     """Who reads waits for the only one who could write; the peer of a socket is known."""
@@ -212,6 +214,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize(("kind", "certainty"), [("inherit", "proven"), ("robust", "guessed"), ("plain", "guessed")])
 def test_the_owner_of_a_mutex_between_two_processes(spawn: Spawn, kind: str, certainty: str) -> None:

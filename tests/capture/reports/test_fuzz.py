@@ -111,6 +111,7 @@ def test_damaged_property_lists() -> None:
         assert report["complete"] is False and error["type"] == "error"
 
 
+@pytest.mark.slow
 def test_a_property_list_made_to_grow() -> None:
     """Lists that name each other, and a text that unpacks to a thousand times its size, take little memory."""
     def peak(unpacked: bytes) -> int:
@@ -127,10 +128,11 @@ def test_a_property_list_made_to_grow() -> None:
     assert peak(bytes(200 << 20)) < 160 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", KINDS.values(), ids=KINDS)
 def test_cut_anywhere(data: bytes) -> None:
     """A file that was cut off gives records or an error."""
-    for at in range(0, len(data), max(1, len(data) // 60)):
+    for at in range(0, len(data), max(1, len(data) // 30)):
         records = check(parse_file(io.BytesIO(data[:at])))
         assert isinstance(records, list), at
 

@@ -52,6 +52,7 @@ def test_spindumps(path: Path) -> None:
             for b in of(records, "spindump_blocker")] == edges
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", samples("spindump/macos-*"))
 def test_keys_of_spindumps(path: Path) -> None:
     """Every value of a key of a process in the report is in its records, as often."""

@@ -50,6 +50,7 @@ def test_the_records_are_those_of_the_plain_report(form: str) -> None:
     assert usual[-1]["type"] == "spindump_report" and usual[-1]["complete"] is True
 
 
+@pytest.mark.slow
 def test_real_reports_in_every_form() -> None:
     if not SAMPLES.is_dir():
         pytest.skip("the folder of real samples is not here")

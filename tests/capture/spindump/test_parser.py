@@ -34,6 +34,7 @@ def test_every_real_report_is_counted_as_grep_counts(path: Path) -> None:
     assert not of(records, "error")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", samples("spindump/macos-*"))
 def test_a_truncated_real_report_is_reported_and_read_up_to_its_end(path: Path) -> None:
     """Cut anywhere inside of a process, a report ends with an error, and its records are a beginning of the whole's."""
@@ -308,6 +309,7 @@ def test_a_report_is_not_held_in_memory() -> None:
     assert peak(240) < peak(40) + 100_000
 
 
+@pytest.mark.slow
 def test_a_process_with_threads_without_end_is_given_out_in_parts() -> None:
     """What is held back of one process is bounded."""
     data = b"Process:  p [1]\n" + b"  Thread 0x1    1 sample (1)\n" * (spindump_pending() + 5)

@@ -74,6 +74,7 @@ def test_any_bytes(data: bytes) -> None:
     parse_exit(message(1, 2)[:len(data)] + data)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
 def test_a_real_storm(spawn: object) -> None:
     """A shell that runs /bin/true 40 times and /bin/false once."""

@@ -647,6 +647,7 @@ def test_here_picks_linux() -> None:
         host.close()
 
 
+@pytest.mark.slow
 def test_pages_shared_since_a_fork_count_once(spawn: Spawn) -> None:
     """A parent holds 300 MiB that its four children have and do not write: together they hold it once."""
     child = spawn(python("""

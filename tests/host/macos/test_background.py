@@ -9,6 +9,7 @@ import pytest
 from tests.macos.fake import Fake
 
 
+@pytest.mark.slow
 def test_the_host_continues_beside_a_hanging_worker() -> None:
     """A registry that hangs does not delay a snapshot; its answer is used when it comes."""
     release = threading.Event()
