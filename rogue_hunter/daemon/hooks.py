@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from rogue_hunter import __version__
-from rogue_hunter.capture.command import Command, Spawn, first_words
 from rogue_hunter.files import FileError, read_trusted
 from rogue_hunter.rules.model import HOOKS, Action, Rule, web_address
 from rogue_hunter.stream import wire
@@ -116,9 +115,11 @@ class Hooks:
             self._webhook(rule.action, match)
 
     def _exec(self, action: Action, match: Record) -> None:
+        from rogue_hunter.capture.command import Command, first_words  # most rules have no hook
+
         env = {**self._environ, "RH_RULE": match["rule"], "RH_PID": str(match["pid"])}
-        spawn: Spawn = partial(subprocess.Popen, env=env, cwd="/")  # type: ignore[assignment]
-        command = Command(action.command, action.timeout_s, PRINTED, self._closing, spawn,
+        command = Command(action.command, action.timeout_s, PRINTED, self._closing,
+                          partial(subprocess.Popen, env=env, cwd="/"),  # type: ignore[arg-type]
                           given=wire.dumps(match) + b"\n")
         command.run()
         outcome = command.outcome

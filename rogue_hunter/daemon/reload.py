@@ -91,6 +91,11 @@ class Reloader:
     def watch(self, hurry: Callable[[], object]) -> bool:
         """Have watchdog call `hurry`, in a thread of its own, when the file or, if it is a link, its target changes.
         False when it cannot watch; then regular calls of `look` find the change."""
+        names = {self._file.absolute(), Path(os.path.realpath(self._file))}
+        directories = {name.parent for name in names}
+        if not all(map(os.path.isdir, directories)):
+            self._say("debug", f"the configuration file is polled every {POLL_S:g} s: its directory does not exist")
+            return False
         try:
             import logging
 
@@ -101,7 +106,6 @@ class Reloader:
             return False
         # Its threads print warnings on standard error while they are being stopped.
         logging.getLogger("watchdog").addHandler(logging.NullHandler())
-        names = {self._file.absolute(), Path(os.path.realpath(self._file))}
         wanted = {os.fsencode(name) for name in names}
 
         class Handler(FileSystemEventHandler):
@@ -115,7 +119,7 @@ class Reloader:
 
         try:
             observer = Observer()
-            for directory in {name.parent for name in names}:
+            for directory in directories:
                 observer.schedule(Handler(), str(directory))
             observer.start()
         except (OSError, RuntimeError) as error:

@@ -6,7 +6,6 @@ The rule files are reloaded like the configuration: an invalid file is rejected 
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -156,7 +155,7 @@ class _Rules:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _made(self, machine: Machine, rules: RuleSet, reap: Reap, patterns: Patterns) -> Setup:
-        return Setup(rules, machine, audit_log(reap, rules.settings), state_dir(), host=platform.node(),
+        return Setup(rules, machine, audit_log(reap, rules.settings), state_dir(), host=os.uname().nodename,
                      rules_fixed=True, dry_run=rules.settings.dry_run, samples=self._samples, patterns=patterns,
                      stop=self._stop, run=self._run)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -118,7 +117,13 @@ class CpuBudget:
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 
-def inhibitor(platform: str = sys.platform, which: Callable[[str], str | None] = shutil.which) -> list[str] | None:
+def _which(program: str) -> str | None:
+    import shutil  # with three libraries for compression
+
+    return shutil.which(program)
+
+
+def inhibitor(platform: str = sys.platform, which: Callable[[str], str | None] = _which) -> list[str] | None:
     """The command that keeps the machine awake as long as its standard input is open; None if there is none.
 
     It ends with this process however that ends: `caffeinate -w` watches the process, and `cat` ends with its input.
@@ -135,7 +140,7 @@ def inhibitor(platform: str = sys.platform, which: Callable[[str], str | None] =
 def keep_awake(wanted: bool, warn: Callable[[str], None], command: Sequence[str] | None = None,
                spawn: Spawn = subprocess.Popen) -> Iterator[None]:
     """Keep the machine awake inside `with`, if `wanted`; a failure is reported to `warn` and otherwise ignored."""
-    argv = list(command) if command is not None else inhibitor()
+    argv = list(command) if command is not None else inhibitor() if wanted else None
     child = None
     if wanted and argv is None:
         warn("cannot keep the machine awake: there is no systemd-inhibit")

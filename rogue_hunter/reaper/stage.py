@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rogue_hunter.reaper.candidate import check_match
-from rogue_hunter.reaper.experiment import prove
 from rogue_hunter.reaper.guards import GUARDS
 from rogue_hunter.reaper.run import Setup, reap_batch
 from rogue_hunter.sampling.units import KTHREADD
@@ -114,6 +113,13 @@ class BackgroundReap:
             self._inbox.settle(action)
         return found + [record("error", stage=STAGE, message=f"{type(error).__name__}: {error}")
                         for _, error in self._worker.failures()]
+
+
+def prove(suspect: int, victim: int, setup: Setup) -> Record:
+    """The `proof` of an experiment with two processes. Few machines allow any."""
+    from rogue_hunter.reaper import experiment
+
+    return experiment.prove(suspect, victim, setup)
 
 
 class BackgroundProve:

@@ -18,7 +18,7 @@ from typing import Any
 import rogue_hunter
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.options import Recorder as Settings
-from rogue_hunter.recorder.decode import Job, Known, dump
+from rogue_hunter.recorder.job import Job, Known, dump
 from rogue_hunter.recorder.perf import DISABLE, ENABLE, Rings, open_rings, paranoid
 from rogue_hunter.sampling.naming import name_of
 from rogue_hunter.schema.field import Key

@@ -22,11 +22,11 @@ A process at nice 15 or more, or with the policy SCHED_IDLE, yields to others: i
 is 0.5, 10 points less), and the pressure of others is not counted against it.
 
 Only what can have changed is scored again: rows that changed, and processes whose averages still move. A low score that
-comes out the same makes no new row for up to a second: its shares are those of the row that is kept. While no score is
-above LOW and no row changes, nothing is scored for up to a second: averages follow in one step, which is as exact,
-because what they are averages of has not changed. A process that
-does nothing and holds less memory than its fair share keeps its row until the row changes or the scale (scarcity
-times N) has moved by a twelfth.
+comes out the same, or one of rogue-hunter's own, makes no new row for up to a second: its shares are those of the row
+that is kept. While no other score is above LOW and no row changes, nothing is scored for up to a second: averages
+follow in one step, which is as exact, because what they are averages of has not changed. A process that does nothing
+and holds less memory than its fair share keeps its row until the row changes or the scale (scarcity times N) has moved
+by a twelfth.
 """
 
 from __future__ import annotations
@@ -100,8 +100,10 @@ class ShareModel:
         self._n: float | None = None
         self._pressures: dict[str, float] = {}
         self._scale = 0
-        self._top = LOW
+        self._top = 0
         """The highest score of the last tick."""
+        self._all_low = False
+        """True when all scores of the last tick but rogue-hunter's own were below LOW."""
         self._owed_s = 0.0
         """Time of the last ticks, in which nothing was scored."""
 
@@ -112,7 +114,7 @@ class ShareModel:
     def _score(self, tick: Tick, closing: Row) -> Tick:
         processes = tick.processes
         dt = self._owed_s + max(0.0, closing.get("interval_s") or 0.0)
-        if tick.steady and self._top < LOW and dt < LOW_S:
+        if tick.steady and self._all_low and dt < LOW_S:
             self._owed_s = dt
             return self._made_of(tick, closing, set())
         self._owed_s = 0.0
@@ -128,22 +130,24 @@ class ShareModel:
 
         def made(key: Key, row: Row) -> Row:
             flows = self._flows.get(key, _IDLE if key in self._known else _UNKNOWN)
-            scored = self._times(row, flows, scope)
-            value = round(points(scored[0]))
-            if value >= LOW:
+            terms = self._times(row, flows, scope)
+            value = round(points(terms[0]))
+            if value >= LOW and not row.get("own"):
                 self._made.pop(key, None)
             elif key not in fresh and not every and key in before and before[key]["score"] == value \
                     and now - self._made.get(key, 0.0) < LOW_S:
                 return before[key]
             elif value or key in self._flows:
                 self._made[key] = now
-            return self._row(row, flows, scope, value, *scored)
+            return self._row(row, flows, scope, value, *terms)
 
         changed = self._map.update(processes, moved | self._scored, gone, made, every=every)
         rows = self._map.rows
         for key in changed:
             (self._scored.add if rows[key]["score"] else self._scored.discard)(key)
-        self._top = max((rows[key]["score"] for key in self._scored), default=0)
+        scored = [rows[key] for key in self._scored]
+        self._top = max((row["score"] for row in scored), default=0)
+        self._all_low = not any(row["score"] >= LOW and not row.get("own") for row in scored)
         return self._made_of(tick, closing, changed)
 
     def _made_of(self, tick: Tick, closing: Row, changed: set[Key]) -> Tick:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rogue_hunter.stream.tick import Record, Tick
@@ -124,6 +123,8 @@ AHEAD = 4
 def pumped(ticks: Iterator[Tick], every_s: float) -> Iterator[Tick]:
     """The ticks, and an empty tick whenever none arrived for `every_s` seconds, so that a stage can add records
     between two ticks. Raises what reading raises."""
+    from queue import Empty, Queue  # rh-pipe has no use for it
+
     queue: Queue[Tick | BaseException | None] = Queue(AHEAD)
 
     def read() -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.options import Recorder as Settings
-from rogue_hunter.recorder.decode import Job, _woven, collapsed, decode, dump, load, walked, works_for
+from rogue_hunter.recorder.decode import _woven, collapsed, decode, walked, works_for
+from rogue_hunter.recorder.job import Job, dump, load
 from rogue_hunter.recorder.perf import Copy, Rings, open_rings
-from rogue_hunter.recorder.python import parse_dump, python_frames
+from rogue_hunter.recorder.scripts import parse_dump, python_frames
 from rogue_hunter.recorder.stage import CHECK_NS, REST_NS, FlightRecorder, decode_apart
 from rogue_hunter.recorder.symbols import Symbols
 from rogue_hunter.stream.clock import Rate

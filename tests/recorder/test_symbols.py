@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.recorder import elf
-from rogue_hunter.recorder.shell import BLOCK, script_line
+from rogue_hunter.recorder.scripts import BLOCK, script_line
 from rogue_hunter.recorder.symbols import EXITED, NO_MAPS, Symbols, parse_jit, parse_kallsyms, parse_maps
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="ELF files and /proc are Linux's")

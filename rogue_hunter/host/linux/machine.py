@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -229,7 +228,7 @@ def read_facts(machine: Machine, root: Path, live: bool) -> tuple[Facts, float]:
         boot_time = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     else:
         boot_time = float(cpu.boot_time) if cpu and cpu.boot_time else 0.0
-    facts = Facts("linux", name.decode("utf-8", "backslashreplace").strip() if name else platform.node(),
+    facts = Facts("linux", name.decode("utf-8", "backslashreplace").strip() if name else os.uname().nodename,
                   _boot_id(machine, boot_time), cpu.cpus if cpu else os.cpu_count() or 1, memory[0] if memory else None,
                   os.getpid() if own_namespace(root) else None)
     return facts, boot_time
