@@ -44,6 +44,24 @@ _GAUGES = {
 """Metric -> field of the closing row, help. A field that is unknown has no sample."""
 
 
+_COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ticks": ("Ticks taken", ()),
+    "errors": ("Readings or lines with errors", ()),
+    "pauses": ("Pauses of the machine", ("cause",)),
+    "pause_seconds": ("Length of all pauses", ("cause",)),
+    "events": ("Events that reached the band or a higher one", ("band",)),
+    "band_seconds": ("Time in which the highest score was in the band", ("band",)),
+    "pressure_seconds": ("Time in which tasks waited (PSI)", ("resource", "kind")),
+    "tick_late_seconds": ("Lateness of all ticks", ()),
+    "oom_kills": ("Processes that the kernel killed for want of memory", ()),
+    "matches": ("Matches that started", ("rule", "priority")),
+    "actions": ("Actions and refusals of the reaper", ("rule", "outcome")),
+    "processes_killed": ("Processes terminated by the reaper", ()),
+    "cpu_recovered_percent": ("CPU use of terminated processes, 100 = one core", ()),
+}
+"""Counter -> help, labels."""
+
+
 class Page(Protocol):
     """Called for the page at each scrape. May raise."""
 
@@ -63,34 +81,16 @@ class Metrics:
         self._rogues: dict[tuple[str, int, int], tuple[str, float]] = {}
         self._levels: Row = {}
         registry = self.registry = CollectorRegistry(auto_describe=False)
-        self._ticks = Counter("rogue_hunter_ticks", "Ticks taken", registry=registry)
-        self._errors = Counter("rogue_hunter_errors", "Readings or lines with errors", registry=registry)
-        self._pauses = Counter("rogue_hunter_pauses", "Pauses of the machine", ["cause"], registry=registry)
-        self._pause_s = Counter("rogue_hunter_pause_seconds", "Length of all pauses", ["cause"], registry=registry)
-        self._events = Counter("rogue_hunter_events", "Events that reached the band or a higher one", ["band"],
-                               registry=registry)
-        self._band_s = Counter("rogue_hunter_band_seconds", "Time in which the highest score was in the band", ["band"],
-                               registry=registry)
-        self._pressure_s = Counter("rogue_hunter_pressure_seconds", "Time in which tasks waited (PSI)",
-                                   ["resource", "kind"], registry=registry)
-        self._late_s = Counter("rogue_hunter_tick_late_seconds", "Lateness of all ticks", registry=registry)
-        self._oom_kills = Counter("rogue_hunter_oom_kills", "Processes that the kernel killed for want of memory",
-                                  registry=registry)
+        self._counters = {name: Counter(f"rogue_hunter_{name}", words, labels, registry=registry)
+                          for name, (words, labels) in _COUNTERS.items()}
         self._highest: dict[str, int] = {}
         # A counter that appears with its first value has no increase in Prometheus: each begins at 0.
         for cause in CAUSES:
-            self._pauses.labels(cause)
-            self._pause_s.labels(cause)
+            self._counters["pauses"].labels(cause)
+            self._counters["pause_seconds"].labels(cause)
         for band in BANDS[1:]:
-            self._events.labels(band)
-            self._band_s.labels(band)
-        self._matches = Counter("rogue_hunter_matches", "Matches that started", ["rule", "priority"],
-                                registry=registry)
-        self._actions = Counter("rogue_hunter_actions", "Actions and refusals of the reaper", ["rule", "outcome"],
-                                registry=registry)
-        self._killed = Counter("rogue_hunter_processes_killed", "Processes terminated by the reaper", registry=registry)
-        self._recovered = Counter("rogue_hunter_cpu_recovered_percent", "CPU use of terminated processes, 100 = "
-                                  "one core", registry=registry)
+            self._counters["events"].labels(band)
+            self._counters["band_seconds"].labels(band)
         Gauge("rogue_hunter_uptime_seconds", "Time since counting began", registry=registry).set_function(
             lambda: self._clock() - self._began)
         self._detected = Gauge("rogue_hunter_rogue_processes_detected", "Processes that match a rule now", ["priority"],
@@ -105,8 +105,8 @@ class Metrics:
             for record in tick.records:
                 self._record(record)
             if tick.row is not None:
-                self._ticks.inc()
-                self._errors.inc(max(0, tick.row.get("errors", 0)))
+                self._counters["ticks"].inc()
+                self._counters["errors"].inc(max(0, tick.row.get("errors", 0)))
                 self._levels = tick.row
                 self._count_time(tick)
                 self._count_bands(tick)
@@ -124,26 +124,26 @@ class Metrics:
         """Set the last closing row and the number of ticks, from another source."""
         with self._lock:
             self._levels = levels or {}
-            self._ticks.inc(max(0, ticks))
+            self._counters["ticks"].inc(max(0, ticks))
 
     def _count_time(self, tick: Tick) -> None:
         """Add what a scrape between two ticks would miss: seconds of pressure, of lateness, in each band."""
         row = tick.row or {}
         interval = row.get("interval_s", 0.0)
-        self._late_s.inc(max(0.0, row.get("late_s", 0.0)))
-        self._oom_kills.inc(max(0, row.get("oom_kills", 0)))
+        self._counters["tick_late_seconds"].inc(max(0.0, row.get("late_s", 0.0)))
+        self._counters["oom_kills"].inc(max(0, row.get("oom_kills", 0)))
         for name, value in row.items():
             if name.startswith("pressure_"):
                 self.add_pressure(name, value / 1000 * interval)
         top = max(tick.scored, key=lambda key: tick.processes.get(key, {}).get("score", 0), default=None)
         band = tick.processes.get(top, {}).get("band") if top is not None else None
         if band in BANDS[1:]:
-            self._band_s.labels(band).inc(max(0.0, interval))
+            self._counters["band_seconds"].labels(band).inc(max(0.0, interval))
 
     def add_pressure(self, field: str, seconds: float) -> None:
         """Add seconds to the counter of a field `pressure_RESOURCE_KIND_ms_per_s`."""
         _, resource, kind = field.split("_")[:3]
-        self._pressure_s.labels(resource, kind).inc(max(0.0, seconds))
+        self._counters["pressure_seconds"].labels(resource, kind).inc(max(0.0, seconds))
 
     def _count_bands(self, tick: Tick) -> None:
         counts = dict.fromkeys(BANDS[1:], 0)
@@ -159,37 +159,37 @@ class Metrics:
         try:
             self._count(record)
         except (KeyError, TypeError, ValueError):
-            self._errors.inc()
+            self._counters["errors"].inc()
 
     def _count(self, record: Record) -> None:
         kind = record.get("type")
         if kind == "match":
             key, priority = _identity(record), _word(record["priority"])
             if key not in self._rogues:
-                self._matches.labels(_word(record["rule"]), priority).inc()
+                self._counters["matches"].labels(_word(record["rule"]), priority).inc()
             self._rogues[key] = priority, self._clock()
         elif kind == "action":
             key, outcome = _identity(record), _word(record["outcome"])
             recovered = float(record.get("cpu_recovered_percent", 0.0))
-            self._actions.labels(_word(record["rule"]), outcome).inc()
-            self._recovered.inc(max(0.0, recovered))
+            self._counters["actions"].labels(_word(record["rule"]), outcome).inc()
+            self._counters["cpu_recovered_percent"].inc(max(0.0, recovered))
             if outcome in ("terminated", "killed"):
-                self._killed.inc()
+                self._counters["processes_killed"].inc()
                 self._rogues.pop(key, None)
         elif kind == "pause":
             cause, seconds = _word(record.get("cause", "unknown")), float(record.get("duration_s", 0.0))
-            self._pauses.labels(cause).inc()
-            self._pause_s.labels(cause).inc(max(0.0, seconds))
+            self._counters["pauses"].labels(cause).inc()
+            self._counters["pause_seconds"].labels(cause).inc(max(0.0, seconds))
         elif kind == "event":
             self._count_event(_word(record["event"]), _word(record["kind"]), _word(record["peak_band"]))
         elif kind == "error":
-            self._errors.inc()
+            self._counters["errors"].inc()
 
     def _count_event(self, event: str, kind: str, peak_band: str) -> None:
         """Count an event once in each band up to its peak."""
         before, now = self._highest.get(event, 0), BANDS.index(peak_band)
         for band in BANDS[before + 1:now + 1]:
-            self._events.labels(band).inc()
+            self._counters["events"].labels(band).inc()
         if kind == "exit":
             self._highest.pop(event, None)
         else:

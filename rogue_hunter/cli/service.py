@@ -139,28 +139,18 @@ def uninstall(purge: bool, yes: bool, config: Config, manager: _Which) -> int:
     return run.OK
 
 
-@command.command("start")
-@_manager_option
-def start(manager: _Which) -> int:
-    """Start the installed service."""
-    _say(_service(manager).start())
-    return run.OK
+def _does(verb: str, doc: str) -> None:
+    """A command that has the service manager do this."""
+    def do(manager: _Which) -> int:
+        _say(getattr(_service(manager), verb)())
+        return run.OK
+
+    command.command(verb, help=doc)(_manager_option(do))
 
 
-@command.command("stop")
-@_manager_option
-def stop(manager: _Which) -> int:
-    """Stop it until the next login, or until it is started."""
-    _say(_service(manager).stop())
-    return run.OK
-
-
-@command.command("restart")
-@_manager_option
-def restart(manager: _Which) -> int:
-    """Stop it and start it again."""
-    _say(_service(manager).restart())
-    return run.OK
+_does("start", "Start the installed service.")
+_does("stop", "Stop it until the next login, or until it is started.")
+_does("restart", "Stop it and start it again.")
 
 
 @command.command("status")

@@ -148,10 +148,8 @@ class Veto(Exception):
         self.text = text
 
 
-class Guard(Protocol):
-    """Called before every signal: reads the process again and writes the audit entry. Raises Veto, Gone."""
-
-    def __call__(self, number: int) -> None: ...
+Guard = Callable[[int], None]
+"""Called before every signal: reads the process again and writes the audit entry. Raises Veto, Gone."""
 
 
 @dataclass(slots=True)

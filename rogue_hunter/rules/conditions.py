@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rogue_hunter.rules.patterns import Patterns, PatternSet
 from rogue_hunter.rules.program import Program, program_of, with_subcommand
@@ -62,28 +62,33 @@ class Subject:
         return self._program
 
 
-class Node(Protocol):
+class Node:
     """A condition."""
+
+    __slots__ = ()
 
     def verdict(self, s: Subject) -> Verdict:
         """Does it hold of `s`?"""
-        ...
+        raise NotImplementedError
 
     def walk(self) -> Iterator[Node]:
         """Itself and everything in it."""
-        ...
+        yield self
 
     def unknown(self, s: Subject) -> str:
         """Why the answer is unknown, in words; only meaningful where it is."""
-        ...
+        return f"its {self._subject()} is not known"
 
     def explain(self, s: Subject) -> Iterator[Term]:
         """What held, for people; only for a condition that holds."""
-        ...
+        raise NotImplementedError
+
+    def _subject(self) -> str:
+        return type(self).__name__.lower()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
+class Held(Node):
     """The condition in it held in at least nine tenths of the last `seconds`, and holds now. Compared by object: each
     has its own window for each process."""
 
@@ -113,21 +118,8 @@ _QUANTITIES = {"cpu_percent": "CPU use", "memory_bytes": "memory use", "disk_byt
                "gpu_ms_per_s": "GPU use", "wakeups_per_s": "wakeup rate"}
 
 
-class _Leaf:
-    __slots__ = ()
-
-    def walk(self) -> Iterator[Any]:
-        yield self
-
-    def unknown(self, s: Subject) -> str:
-        return f"its {self._subject()} is not known"
-
-    def _subject(self) -> str:
-        return type(self).__name__.lower()
-
-
 @dataclass(frozen=True, slots=True)
-class Level(_Leaf):
+class Level(Node):
     """A number of the process record against a limit. `totals` are the counters from which its average over the
     process's life is made, times `total_scale`; without them there is no such average."""
 
@@ -186,7 +178,7 @@ class Level(_Leaf):
 
 
 @dataclass(frozen=True, slots=True)
-class Written(_Leaf):
+class Written(Node):
     """Megabytes written a day of its life, of which at least one day counts: so macOS limits the writes of 24 hours."""
 
     limit: float
@@ -213,7 +205,7 @@ class Written(_Leaf):
 
 
 @dataclass(frozen=True, slots=True)
-class Band(_Leaf):
+class Band(Node):
     """The score's band is this one or a higher."""
 
     limit: str
@@ -227,7 +219,7 @@ class Band(_Leaf):
 
 
 @dataclass(frozen=True, slots=True)
-class State(_Leaf):
+class State(Node):
     """The state is one of these."""
 
     states: tuple[str, ...]
@@ -241,7 +233,7 @@ class State(_Leaf):
 
 
 @dataclass(frozen=True, slots=True)
-class User(_Leaf):
+class User(Node):
     """The user is one of these, by name or by number."""
 
     users: tuple[str, ...]
@@ -261,7 +253,7 @@ class User(_Leaf):
 
 
 @dataclass(frozen=True, slots=True)
-class Age(_Leaf):
+class Age(Node):
     """The process is at least this old. `name` and `unit_s` are the words that the file used."""
 
     seconds: float
@@ -279,7 +271,7 @@ class Age(_Leaf):
 
 
 @dataclass(frozen=True, slots=True)
-class Orphan(_Leaf):
+class Orphan(Node):
     """The parent exited, or did not."""
 
     wanted: bool
@@ -295,7 +287,7 @@ class Orphan(_Leaf):
 
 
 @dataclass(frozen=True, slots=True)
-class Called(_Leaf):
+class Called(Node):
     """Patterns that must hit the process's names or command line; with `excluded`, that must not. Then the program with
     its subcommand counts as a name too: `^cargo build$` also excludes a build with options."""
 

@@ -35,7 +35,7 @@ NS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class _Several:
+class _Several(Node):
     """Conditions of which one can decide: `ends` is the answer of one that is the answer of all."""
 
     nodes: tuple[Node, ...]
@@ -55,7 +55,7 @@ class _Several:
         return answer, due
 
     def walk(self) -> Iterator[Node]:
-        yield self  # type: ignore[misc]
+        yield self
         for node in self.nodes:
             yield from node.walk()
 
@@ -88,7 +88,7 @@ class AnyOf(_Several):
 
 
 @dataclass(frozen=True, slots=True)
-class NoneOf:
+class NoneOf(Node):
     """This does not hold."""
 
     node: Node
