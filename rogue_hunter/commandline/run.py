@@ -34,12 +34,13 @@ class Failure(RogueHunterError):
     """Ends a command with one line on standard error and an exit code."""
 
 
-def say(message: str) -> None:
-    """Print one line on standard error. Control characters in names of processes and files are escaped."""
+def say(message: str, name: str | None = None) -> None:
+    """Print one line on standard error, after the name of the command that runs, or this one. Control characters in
+    names of processes and files are escaped."""
     from rogue_hunter.text.format import visible
 
-    command = click.get_current_context(silent=True)
-    name = command.find_root().info_name if command else None
+    if (context := click.get_current_context(silent=True)) is not None:
+        name = context.find_root().info_name
     with suppress(OSError, AttributeError, ValueError):  # standard error is closed
         sys.stderr.write(f"{name or 'rogue-hunter'}: {visible(message)}\n")
         sys.stderr.flush()
@@ -119,7 +120,7 @@ def run(made: click.Command, args: list[str] | None = None, *, prints: bool = Tr
     """Run a command and give its exit code. No traceback for anything that a user or a full disk can do."""
     os.umask(0o077)
     if prints and sys.stdout is None:
-        _say_of(made, "standard output is closed")
+        say("standard output is closed", made.name)
         return IO_ERROR
     try:
         result = made.main(args=args, prog_name=made.name, standalone_mode=False)
@@ -138,13 +139,13 @@ def run(made: click.Command, args: list[str] | None = None, *, prints: bool = Tr
         # click turns a closed pipe into an exit of its own, and exits for no other reason here.
         return _closed_pipe()
     except MemoryError:
-        _say_of(made, "out of memory")
+        say("out of memory", made.name)
         code = UNAVAILABLE
     except Exception as error:
         expected = _expected(error)
         if expected is None:
             raise
-        _say_of(made, str(expected[0]))
+        say(str(expected[0]), made.name)
         code = expected[1]
     return _flush(made, code)
 
@@ -169,13 +170,6 @@ def _show(error: click.ClickException) -> None:
         sys.stderr.write("\n".join(visible(line) for line in shown.getvalue().split("\n")))
 
 
-def _say_of(made: click.Command, message: str) -> None:
-    from rogue_hunter.text.format import visible
-
-    with suppress(OSError, AttributeError, ValueError):  # standard error is closed
-        sys.stderr.write(f"{made.name}: {visible(message)}\n")
-
-
 def _closed_pipe() -> int:
     """The reader closed the pipe: no message, and nothing left for the interpreter to flush."""
     null = os.open(os.devnull, os.O_WRONLY)
@@ -190,7 +184,7 @@ def _flush(made: click.Command, code: int) -> int:
     except BrokenPipeError:
         return _closed_pipe()
     except OSError as error:
-        _say_of(made, f"standard output: {error.strerror}")
+        say(f"standard output: {error.strerror}", made.name)
         _closed_pipe()
         return IO_ERROR
     return code

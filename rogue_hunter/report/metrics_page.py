@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 from rogue_hunter.metrics import Metrics
+from rogue_hunter.report import queries
 from rogue_hunter.store.database import DatabaseError, damaged, open_reader
-from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 
 STALE_S = 60.0
@@ -32,8 +32,7 @@ def recorded(path: Path, now: float | None = None) -> bytes:
 
 
 def _page(connection: sqlite3.Connection, now: float) -> bytes:
-    state = {key: wire.loads(value.encode())
-             for key, value in connection.execute("SELECT key, value FROM daemon_state").fetchall()}
+    state = queries.state(connection)
     last: Row = state.get("last_tick") or {}
     running = state.get("stopped_at") is None and "started_at" in state
     clock = [float(state["started_at"]) if running else now]
