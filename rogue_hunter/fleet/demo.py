@@ -30,7 +30,7 @@ START_S = 10.0
 class Server:
     """A nats-server on loopback with its data in one directory. It can be killed and started again."""
 
-    def __init__(self, directory: Path, config: str = "", *, sync: str = "always") -> None:
+    def __init__(self, directory: Path, config: str = "") -> None:
         """`config` is added to that of the server, for example users. Raises BusError without the program."""
         beside = Path(sys.executable).parent / "nats-server"
         found = str(beside) if beside.is_file() else shutil.which("nats-server")
@@ -40,7 +40,7 @@ class Server:
         self.port = _free_port()
         self._file = directory / "nats.conf"
         self._file.write_text(f'listen: 127.0.0.1:{self.port}\nmax_payload: 1MB\n'
-                              f'jetstream {{ store_dir: "{directory}/jetstream", sync_interval: {sync} }}\n{config}\n')
+                              f'jetstream {{ store_dir: "{directory}/jetstream", sync_interval: always }}\n{config}\n')
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -203,10 +203,9 @@ class RecordedHost(HostDatabase):
 class Faults:
     """A Carrier that loses, repeats and reorders messages of another one, as networks, retries and restarts do."""
 
-    def __init__(self, carrier: Carrier, seed: int, *, lose: float = 0.05, repeat: float = 0.05,
-                 hold: float = 0.05) -> None:
+    def __init__(self, carrier: Carrier, seed: int) -> None:
         self._carrier, self._random = carrier, random.Random(seed)  # noqa: S311
-        self._lose, self._repeat, self._hold = lose, repeat, hold
+        self._lose = self._repeat = self._hold = 0.05
         self._held: list[tuple[str, bytes, str]] = []
         self.counts: Counter[str] = Counter()
 
@@ -247,7 +246,7 @@ SKEW_S = 600
 class _Host:
     """One host: its clock shows the end of its history until it is moved."""
 
-    def __init__(self, number: int, minutes: int, now: float, carrier: Carrier, pace: float, faulty: bool,
+    def __init__(self, number: int, minutes: int, now: float, carrier: Carrier, pace: float,
                  commands: int, recording: Path | None) -> None:
         self.skew = {0: -SKEW_S, 5: SKEW_S}.get(number % 10, 0)
         self.source: RecordedHost | SimulatedHost
@@ -260,9 +259,9 @@ class _Host:
             start = self.end - 60 * minutes
             self.source = SimulatedHost(number, start, commands=commands)
         self.state = begin(self.source, self.source.identity, start)
-        self.carrier = Faults(carrier, number) if faulty else None
+        self.carrier = Faults(carrier, number)
         shipper = Shipper(self.source, self.state, lambda: self.end + SETTLE_S + 1.0)
-        self.loop = ShipLoop(shipper, self.carrier or carrier, lambda: time.time() + self.skew, pace=pace, retry_s=2.0)
+        self.loop = ShipLoop(shipper, self.carrier, lambda: time.time() + self.skew, pace=pace, retry_s=2.0)
 
     def later(self) -> None:
         """Another minute passes."""
@@ -273,13 +272,13 @@ class Fleet:
     """Hosts that send their histories. Every row is known, so that a hub's file can be compared with it."""
 
     def __init__(self, carrier: Carrier, hosts: int, minutes: int, now: float, *, pace: float = 100.0,
-                 faulty: bool = True, days_off: Iterable[int] = (), commands: int = 5,
+                 days_off: Iterable[int] = (), commands: int = 5,
                  recording: Path | None = None) -> None:
         """`days_off`: numbers of hosts that have a whole day to send, because they were offline. `recording`: a
         database of rh-pipe, whose last minutes every host sends."""
         off = set(days_off)
         self.hosts = [
-            _Host(n, minutes + 1440 * (n in off), now, carrier, 1000.0 if n in off else pace, faulty, commands,
+            _Host(n, minutes + 1440 * (n in off), now, carrier, 1000.0 if n in off else pace, commands,
                   recording) for n in range(hosts)]
         self.start = min(host.state.minute for host in self.hosts)
         self._tasks: list[asyncio.Task[None]] = []
@@ -295,8 +294,7 @@ class Fleet:
         """How many messages were lost, repeated, reordered, and sent again because the hub asked."""
         total = Counter({"sent again": sum(host.loop.answered for host in self.hosts)})
         for host in self.hosts:
-            if host.carrier is not None:
-                total += host.carrier.counts
+            total += host.carrier.counts
         return total
 
     async def send(self) -> None:
@@ -307,8 +305,7 @@ class Fleet:
     async def finish(self) -> None:
         """Send one more minute without faults, after which a hub notices every row that is lost."""
         for host in self.hosts:
-            if host.carrier is not None:
-                host.carrier.heal()
+            host.carrier.heal()
             host.later()
             host.loop.wake()
         await self._sent()

@@ -159,10 +159,6 @@ def worst(connection: sqlite3.Connection, period: Period, watched: Watched, limi
     return [record("report_process", **_with_share(row)) for row in rows]
 
 
-BY = ("command", "unit")
-"""What a report can be rolled up by."""
-
-
 def group_of(by: str, table: str) -> str:
     """The SQL of what `table`'s rows are rolled up by; a process without a unit of work stands for itself."""
     return f"{table}.command" if by == "command" else f"coalesce({table}.unit, {table}.command)"

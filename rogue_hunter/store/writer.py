@@ -43,11 +43,8 @@ _TEXTS = ("command", "name", "user", "cgroup", "unit")
 class SliceBudget:
     """Chooses the slice records that are written. The first process and the first unit are always among them."""
 
-    def __init__(self, bytes_per_day: float = BYTES_PER_DAY, burst: float = BURST_BYTES, cmdline: int = 200) -> None:
-        self._rate = bytes_per_day / 86400
-        self._burst = burst
-        self._left = burst
-        self._cmdline = cmdline
+    def __init__(self) -> None:
+        self._left = float(BURST_BYTES)
         self._known: dict[tuple[Any, ...], None] = {}
 
     def chosen(self, records: Iterable[Record]) -> list[Record]:
@@ -63,7 +60,7 @@ class SliceBudget:
                     found[machine] = self._marked(found[machine], listed)
                 machine, listed = len(found), False
                 kept.clear()
-                self._left = min(self._burst, self._left + self._rate * min(each["seconds"], 60.0))
+                self._left = min(BURST_BYTES, self._left + BYTES_PER_DAY / 86400 * min(each["seconds"], 60.0))
             elif kind in ROW_BYTES:
                 listed = True
                 if kind in kept and self._cost(each) > self._left:
@@ -85,7 +82,7 @@ class SliceBudget:
         bytes_ = ROW_BYTES[each["type"]]
         if each["type"] != "machine_slice" and _subject(each) not in self._known:
             bytes_ += SUBJECT_BYTES + sum(len(each.get(name) or "") for name in _TEXTS)
-            bytes_ += len((each.get("cmdline") or "")[: self._cmdline])
+            bytes_ += len((each.get("cmdline") or "")[:CMDLINE])
         return bytes_
 
     def _remember(self, each: Record) -> None:
@@ -129,7 +126,7 @@ class Writer:
         self._opener = opener
         self._clock = clock
         self._queue: deque[Batch] = deque()
-        self._slices = SliceBudget(cmdline=CMDLINE)
+        self._slices = SliceBudget()
         self._state: Callable[[], dict[str, Any]] = dict
         self._written: dict[str, str] = {}
         """The state as the open database has it: what has not changed is not written again."""

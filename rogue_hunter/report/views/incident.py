@@ -61,12 +61,11 @@ class _Tracks:
         return self._numbers[key]
 
 
-def named(number: int, process: str, thread: str, tid: int | None = None) -> list[Event]:
+def named(number: int, process: str, thread: str) -> list[Event]:
     """The names of a process and of a track in it."""
-    tid = number if tid is None else tid
-    return [{"ph": "M", "name": "process_name", "pid": number, "tid": tid, "args": {"name": process}},
-            {"ph": "M", "name": "process_sort_index", "pid": number, "tid": tid, "args": {"sort_index": number}},
-            {"ph": "M", "name": "thread_name", "pid": number, "tid": tid, "args": {"name": thread}}]
+    return [{"ph": "M", "name": "process_name", "pid": number, "tid": number, "args": {"name": process}},
+            {"ph": "M", "name": "process_sort_index", "pid": number, "tid": number, "args": {"sort_index": number}},
+            {"ph": "M", "name": "thread_name", "pid": number, "tid": number, "args": {"name": thread}}]
 
 
 def trace_events(machine: Iterable[Row], processes: Mapping[float, Sequence[Row]], events: Iterable[Record],
