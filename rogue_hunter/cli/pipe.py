@@ -111,12 +111,9 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     from rogue_hunter.sampling.limits import Limits
     from rogue_hunter.store.database import DatabaseError
 
-    if tee and report:
-        raise run.Failure("--tee and --report both want standard output; choose one", run.USAGE)
-    if ndjson and not tee:
-        raise run.Failure("--ndjson needs --tee", run.USAGE)
-    if socket and no_socket:
-        raise run.Failure("--socket and --no-socket exclude each other", run.USAGE)
+    run.exclude((tee and report, "--tee and --report both want standard output; choose one"),
+                (ndjson and not tee, "--ndjson needs --tee"),
+                (socket and no_socket, "--socket and --no-socket exclude each other"))
     config = load(config_file, paths.config_file())
     database = options.database_path(db, config, make=True)
     if tee:

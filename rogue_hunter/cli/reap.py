@@ -80,10 +80,9 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], text: str | None, p
     from rogue_hunter.reaper.run import Setup, exit_code
     from rogue_hunter.reaper.stage import Reap
 
-    if sum(map(bool, (pids, text, pick, everything, verify, rearm))) > 1:
-        raise run.Failure("--pid, --command, --pick, --all, --verify and --rearm exclude each other", run.USAGE)
-    if text is not None and not text.strip():
-        raise run.Failure("--command: the text is empty; --pick shows all processes", run.USAGE)
+    run.exclude((sum(map(bool, (pids, text, pick, everything, verify, rearm))) > 1,
+                 "--pid, --command, --pick, --all, --verify and --rearm exclude each other"),
+                (text is not None and not text.strip(), "--command: the text is empty; --pick shows all processes"))
     if verify:
         return _verify(config, rules, form)
     if rearm:

@@ -267,14 +267,14 @@ def _print(view: View, which: tuple[str, ...], *, db: Path | None, config: Confi
     from rogue_hunter.store.database import damaged
 
     now = time.time()
-    if at is not None and (since is not None or until is not None):
-        raise run.Failure("--at is a moment; it cannot be combined with --since or --until", run.USAGE)
-    if sum((since is not None or until is not None or at is not None, bool(pause_id), bool(event_id))) > 1:
-        raise run.Failure("a pause, an event and a time exclude each other", run.USAGE)
-    if _AT in view.more and not view.file and since is None and until is None and at is None:
+    span = since is not None or until is not None
+    run.exclude((at is not None and span, "--at is a moment; it cannot be combined with --since or --until"),
+                (sum((span or at is not None, bool(pause_id), bool(event_id))) > 1,
+                 "a pause, an event and a time exclude each other"),
+                (view.file and output is None and os.isatty(1),
+                 f"the {view.file} is for another program: > FILE, or -o FILE"))
+    if _AT in view.more and not view.file and not span and at is None:
         at = now
-    if view.file and output is None and os.isatty(1):
-        raise run.Failure(f"the {view.file} is for another program: > FILE, or -o FILE", run.USAGE)
     period = Period(options.Moment().convert(USUAL_PERIOD, None, None) if since is None else since,
                     now if until is None else until, text or "")
     if period.since > period.until:

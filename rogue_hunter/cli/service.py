@@ -38,10 +38,8 @@ def _manager_option(function: _F) -> _F:
     """--manager, --system and --program: they reach the command as `manager`."""
     @functools.wraps(function)
     def chosen(*args: Any, manager: str | None, system: bool, program: str, **more: Any) -> Any:
-        if system and manager:
-            raise run.Failure("--system and --manager exclude each other", run.USAGE)
-        if system and program != "rh-pipe":
-            raise run.Failure("--system is for rh-pipe", run.USAGE)
+        run.exclude((system and manager, "--system and --manager exclude each other"),
+                    (system and program != "rh-pipe", "--system is for rh-pipe"))
         return function(*args, manager=_Which("system" if system else manager, program), **more)
 
     for option in (
@@ -89,12 +87,10 @@ def install(print_only: bool, tailspin: bool, hz: float | None, db: Path | None,
     from rogue_hunter.service.systemd import lingers
 
     config = _config(config_file)
-    if manager.program == "rh-pipe" and arguments:
-        raise run.Failure("rh-pipe takes the options of this command, and no arguments", run.USAGE)
-    if manager.program != "rh-pipe" and (hz or socket or tailspin):
-        raise run.Failure("--hz, --socket and --tailspin are for rh-pipe", run.USAGE)
-    if manager.program == "rh-hub" and config_file is not None:
-        raise run.Failure("rh-hub has no configuration file", run.USAGE)
+    pipe = manager.program == "rh-pipe"
+    run.exclude((pipe and arguments, "rh-pipe takes the options of this command, and no arguments"),
+                (not pipe and (hz or socket or tailspin), "--hz, --socket and --tailspin are for rh-pipe"),
+                (manager.program == "rh-hub" and config_file is not None, "rh-hub has no configuration file"))
     words: list[str] = list(arguments)
     for flag, value in (("--config", config_file), ("--db", db), ("--socket", socket)):
         words += [flag, str(value.absolute())] if value is not None else []

@@ -30,10 +30,8 @@ def access_options(function: _F) -> _F:
                     cert: Path | None, key: Path | None, **more: Any) -> Any:
         from rogue_hunter.fleet.bus import Access
 
-        if creds is not None and nkey is not None:
-            raise run.Failure("--creds and --nkey exclude each other", run.USAGE)
-        if key is not None and cert is None:
-            raise run.Failure("--key needs --cert", run.USAGE)
+        run.exclude((creds is not None and nkey is not None, "--creds and --nkey exclude each other"),
+                    (key is not None and cert is None, "--key needs --cert"))
         return function(*args, access=Access(server, creds, nkey, ca, cert, key), **more)
 
     for option in (

@@ -34,6 +34,13 @@ class Failure(RogueHunterError):
     """Ends a command with one line on standard error and an exit code."""
 
 
+def exclude(*cases: tuple[object, str]) -> None:
+    """End the command with a usage error: the text of the first case that holds."""
+    for wrong, text in cases:
+        if wrong:
+            raise Failure(text, USAGE)
+
+
 def say(message: str, name: str | None = None) -> None:
     """Print one line on standard error, after the name of the command that runs, or this one. Control characters in
     names of processes and files are escaped."""

@@ -117,28 +117,25 @@ def explain(error: BaseException | None) -> str:
     """An error of the network, of TLS or of the server in words."""
     text = str(error or "").removeprefix("nats: ").strip("'")
     low = text.lower()
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of the server is refused: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}"
-    if "authorization violation" in low or "authentication" in low:
-        return "the server refuses these credentials"
-    if "permissions violation" in low:
-        return f"not allowed: {text}"
-    if "maximum payload" in low:
-        return "the server takes smaller messages only: set its max_payload to 1MB"
-    if getattr(error, "err_code", None) in (10047, 10077) or "maximum" in low or "insufficient" in low:
-        reason = getattr(error, "description", None) or text
-        return f"the stream is full ({reason}); rows are kept on this host and sent later"
-    if "unexpected eof" in low or isinstance(error, (BrokenPipeError, ConnectionResetError)):
-        return "the server closed the connection"
-    if isinstance(error, ConnectionRefusedError):
-        return "no server listens there"
-    if "no response from stream" in low or type(error).__name__ == "NoStreamResponseError":
-        return f"there is no stream {STREAM}; rh-hub makes it"
-    if type(error).__name__ == "ServiceUnavailableError":
-        return f"the stream {STREAM} does not answer"
-    return text or type(error).__name__
+    kind, reason = type(error).__name__, getattr(error, "reason", None) or error
+    full = getattr(error, "err_code", None) in (10047, 10077) or "maximum" in low or "insufficient" in low
+    cases = (
+        (isinstance(error, ssl.SSLCertVerificationError),
+         f"the certificate of the server is refused: {getattr(error, 'verify_message', '')}"),
+        (isinstance(error, ssl.SSLError), f"TLS: {reason}"),
+        ("authorization violation" in low or "authentication" in low, "the server refuses these credentials"),
+        ("permissions violation" in low, f"not allowed: {text}"),
+        ("maximum payload" in low, "the server takes smaller messages only: set its max_payload to 1MB"),
+        (full, f"the stream is full ({getattr(error, 'description', None) or text}); rows are kept on this host and "
+               "sent later"),
+        ("unexpected eof" in low or isinstance(error, (BrokenPipeError, ConnectionResetError)),
+         "the server closed the connection"),
+        (isinstance(error, ConnectionRefusedError), "no server listens there"),
+        ("no response from stream" in low or kind == "NoStreamResponseError",
+         f"there is no stream {STREAM}; rh-hub makes it"),
+        (kind == "ServiceUnavailableError", f"the stream {STREAM} does not answer"),
+    )
+    return next((words for holds, words in cases if holds), text or kind)
 
 
 def _decisive(error: BaseException) -> bool:

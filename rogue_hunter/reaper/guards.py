@@ -53,17 +53,9 @@ def _not_my_uid(p: Live, me: Me, safety: Safety) -> str | None:
     return None
 
 
-def _root(p: Live, me: Me, safety: Safety) -> str | None:
-    return "one of its user ids is root's" if 0 in p.uids else None
-
-
 def _low_pid(p: Live, me: Me, safety: Safety) -> str | None:
     least = safety.least_pid(own_namespace=me.own_pid_namespace)
     return f"its pid is below {least}" if p.pid < least else None
-
-
-def _self(p: Live, me: Me, safety: Safety) -> str | None:
-    return "it is rogue-hunter itself" if p.pid == me.pid else None
 
 
 def _ancestor(p: Live, me: Me, safety: Safety) -> str | None:
@@ -91,28 +83,24 @@ def _rogue_hunter(p: Live, me: Me, safety: Safety) -> str | None:
     return None
 
 
-def _kernel_thread(p: Live, me: Me, safety: Safety) -> str | None:
-    return "it is a kernel thread" if p.kernel_thread else None
-
-
-def _thread(p: Live, me: Me, safety: Safety) -> str | None:
-    return f"it is a thread of process {p.leader}" if p.leader != p.pid else None
-
-
 def _whitelist(p: Live, me: Me, safety: Safety) -> str | None:
     entry = listed(p.program, safety.whitelist)
     return f"{visible(entry)} is on the whitelist" if entry is not None else None
 
 
-def _unreadable(p: Live, me: Me, safety: Safety) -> str | None:
-    """Whether it is a shell, part of rogue-hunter or on the whitelist is only known from all of its names."""
-    return None if p.kernel_thread else p.program.names_unread or None
-
-
 GUARDS: dict[str, Guard] = {
-    "not_my_uid": _not_my_uid, "root": _root, "low_pid": _low_pid, "self": _self, "ancestor": _ancestor,
-    "session_leader": _session_leader, "rogue_hunter": _rogue_hunter, "kernel_thread": _kernel_thread,
-    "thread": _thread, "whitelist": _whitelist, "unreadable": _unreadable,
+    "not_my_uid": _not_my_uid,
+    "root": lambda p, me, safety: "one of its user ids is root's" if 0 in p.uids else None,
+    "low_pid": _low_pid,
+    "self": lambda p, me, safety: "it is rogue-hunter itself" if p.pid == me.pid else None,
+    "ancestor": _ancestor,
+    "session_leader": _session_leader,
+    "rogue_hunter": _rogue_hunter,
+    "kernel_thread": lambda p, me, safety: "it is a kernel thread" if p.kernel_thread else None,
+    "thread": lambda p, me, safety: f"it is a thread of process {p.leader}" if p.leader != p.pid else None,
+    "whitelist": _whitelist,
+    # Whether it is a shell, part of rogue-hunter or on the whitelist is only known from all of its names.
+    "unreadable": lambda p, me, safety: None if p.kernel_thread else p.program.names_unread or None,
 }
 """Short name -> guard."""
 

@@ -115,20 +115,11 @@ def _conditions(table: Any, place: Place, depth: int) -> AllOf:
     measured: list[Node] = [_level(key, table[key], place.at(key)) for key in _LEVELS if key in table]
     if table.get("cpu_percent_min", 0) > table.get("cpu_percent_max", math.inf):
         raise place.error("cpu_percent_min is above cpu_percent_max: nothing can be both")
-    if "band_min" in table:
-        measured.append(Band(choice(table["band_min"], BANDS, place.at("band_min"))))
-    if "state" in table:
-        measured.append(State(tuple(choice(s, STATES, place.at("state"))
-                                    for s in _listed(table["state"], place.at("state")))))
+    measured += [make(table[key], place.at(key)) for key, make in _MEASURED.items() if key in table]
     measured += _nested(table, place, depth)
     now: list[Node] = [Age(number(table[key], place.at(key), 0) * unit, key, unit)
                        for key, unit in _AGES.items() if key in table]
-    if "written_mb_per_day_min" in table:
-        now.append(Written(number(table["written_mb_per_day_min"], place.at("written_mb_per_day_min"), 1)))
-    if "user" in table:
-        now.append(User(_listed(table["user"], place.at("user"))))
-    if "orphan" in table:
-        now.append(Orphan(flag(table["orphan"], place.at("orphan"))))
+    now += [make(table[key], place.at(key)) for key, make in _OF_NOW.items() if key in table]
     now += [_called(key, table[key], place.at(key)) for key in _PATTERNS if key in table]
     seconds = number(table["duration_seconds"], place.at("duration_seconds"), 0, WINDOW_MAX_S) \
         if "duration_seconds" in table else 0.0
@@ -140,6 +131,17 @@ def _conditions(table: Any, place: Place, depth: int) -> AllOf:
     else:
         now += measured
     return AllOf(tuple(sorted(now, key=cost)))
+
+
+_MEASURED: dict[str, Callable[[Any, Place], Node]] = {
+    "band_min": lambda value, place: Band(choice(value, BANDS, place)),
+    "state": lambda value, place: State(tuple(choice(each, STATES, place) for each in _listed(value, place)))}
+"""Conditions that can last, besides levels and nested ones."""
+_OF_NOW: dict[str, Callable[[Any, Place], Node]] = {
+    "written_mb_per_day_min": lambda value, place: Written(number(value, place, 1)),
+    "user": lambda value, place: User(_listed(value, place)),
+    "orphan": lambda value, place: Orphan(flag(value, place))}
+"""Conditions that cannot last, besides ages and patterns."""
 
 
 def _level(key: str, value: Any, place: Place) -> Level:

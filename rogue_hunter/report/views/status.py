@@ -122,15 +122,11 @@ def sentence(found: Record, now: float) -> str:
     elif "last_tick" in found:    # the state is written every 10 s, so this is no sign of a stall
         seen = f"its history was last written {ago(found['last_tick'], now)}"
     who = f" (pid {pid})" if pid else ""
-    if watch == "running":
-        return f"rh-pipe is running{who} since {moment(found.get('started_at'), now)}; {seen}"
-    if watch == "stale":
-        return f"rh-pipe holds the database{who} but does not write: {seen}"
-    if watch == "busy":
-        return f"another command writes to the database{who}; no rh-pipe is running"
-    if watch == "hub":
-        return f"From a hub; {seen}"
-    return "rh-pipe is not running" + (f"; {seen}" if "last_tick" in found else "")
+    return {"running": f"rh-pipe is running{who} since {moment(found.get('started_at'), now)}; {seen}",
+            "stale": f"rh-pipe holds the database{who} but does not write: {seen}",
+            "busy": f"another command writes to the database{who}; no rh-pipe is running",
+            "hub": f"From a hub; {seen}",
+            "stopped": "rh-pipe is not running" + (f"; {seen}" if "last_tick" in found else "")}[watch]
 
 
 def _text(s: Record, look: Style) -> str:
