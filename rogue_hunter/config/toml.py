@@ -45,6 +45,12 @@ class Place:
         """An error about this place, to be raised."""
         return self.kind(f"{self.source}: {self.path}: {reason}" if self.path else f"{self.source}: {reason}")
 
+    def refuse(self, *cases: tuple[object, str, str]) -> None:
+        """Raise the error of the first case that holds: whether it does, the key (empty: this place), the reason."""
+        for wrong, key, reason in cases:
+            if wrong:
+                raise (self.at(key) if key else self).error(reason)
+
     def must(self, wanted: str, value: object) -> RogueHunterError:
         """The error that the value here must be something else: `must be a number, not "three"`."""
         # More digits than Python converts to text are an error of their own; TOML's hexadecimal numbers may have them.

@@ -207,14 +207,16 @@ def _action(table: Any, place: Place) -> Action:
         **{key: text(table.get(key, ""), place.at(key)) if key in table else "" for key in ("url", "url_file",
                                                                                          "token_file")},
         per_hour=whole(table.get("per_hour", usual.per_hour), place.at("per_hour"), 1, 10_000))
-    if kind == "exec" and not made.command:
-        raise place.error("exec needs `command`, an array: the program by its absolute path, then its arguments")
-    if kind == "exec" and not made.command[0].startswith("/"):
-        raise place.at("command").error(f"{made.command[0]!r}: name the program by its absolute path")
-    if kind == "webhook" and bool(made.url) == bool(made.url_file):
-        raise place.error("a webhook needs `url` or `url_file`, and not both")
-    if made.url and not web_address(made.url):
-        raise place.at("url").error("must be an https address without a user (http only for this machine)")
+    program = "".join(made.command[:1])
+    place.refuse(
+        (kind == "exec" and not made.command, "",
+         "exec needs `command`, an array: the program by its absolute path, then its arguments"),
+        (kind == "exec" and not program.startswith("/"), "command",
+         f"{program!r}: name the program by its absolute path"),
+        (kind == "webhook" and bool(made.url) == bool(made.url_file), "",
+         "a webhook needs `url` or `url_file`, and not both"),
+        (made.url and not web_address(made.url), "url",
+         "must be an https address without a user (http only for this machine)"))
     return made
 
 
@@ -317,10 +319,11 @@ def _safety(table: Mapping[str, Any], place: Place, base: Safety) -> Safety:
 def _rule(base: Rule, table: Mapping[str, Any], place: Place) -> Rule:
     rule = rule_of(table, place, base)
     place = replace(place, path=f"rule {base.name}")
-    if rule.enabled and not base.enabled and "enabled" in table:
-        raise place.at("enabled").error("a project cannot enable a rule that you disabled")
-    if PRIORITIES.index(rule.priority) < PRIORITIES.index(base.priority):
-        raise place.at("priority").error(f"a project cannot raise it above {base.priority}")
+    place.refuse(
+        (rule.enabled and not base.enabled and "enabled" in table, "enabled",
+         "a project cannot enable a rule that you disabled"),
+        (PRIORITIES.index(rule.priority) < PRIORITIES.index(base.priority), "priority",
+         f"a project cannot raise it above {base.priority}"))
     _gentler(base.action, rule.action, place.at("action"))
     condition, both = base.condition, base.table
     if "conditions" in table:
@@ -331,18 +334,16 @@ def _rule(base: Rule, table: Mapping[str, Any], place: Place) -> Rule:
 
 
 def _gentler(base: Action, action: Action, place: Place) -> None:
-    if action.type not in (base.type, "notify", "log"):
-        raise place.at("type").error(f"a project cannot make {base.type} a {action.type}")
-    if action.type in HOOKS and replace(action, notify=base.notify, log_level=base.log_level) != base:
-        raise place.error(f"a project cannot change what {base.type} runs")
-    if action.nice > base.nice or action.seconds > base.seconds:
-        raise place.error("a project cannot make it harsher")
-    if action.signal == "SIGKILL" != base.signal:
-        raise place.at("signal").error("a project cannot make it SIGKILL")
-    if action.timeout_s < base.timeout_s and action.type == base.type:
-        raise place.at("timeout_seconds").error(f"{action.timeout_s:g} is below {base.timeout_s:g}")
-    if action.fallback and not base.fallback:
-        raise place.at("fallback_signal").error("a project cannot make it SIGKILL")
+    same = replace(action, notify=base.notify, log_level=base.log_level) == base
+    place.refuse(
+        (action.type not in (base.type, "notify", "log"), "type",
+         f"a project cannot make {base.type} a {action.type}"),
+        (action.type in HOOKS and not same, "", f"a project cannot change what {base.type} runs"),
+        (action.nice > base.nice or action.seconds > base.seconds, "", "a project cannot make it harsher"),
+        (action.signal == "SIGKILL" != base.signal, "signal", "a project cannot make it SIGKILL"),
+        (action.timeout_s < base.timeout_s and action.type == base.type, "timeout_seconds",
+         f"{action.timeout_s:g} is below {base.timeout_s:g}"),
+        (action.fallback and not base.fallback, "fallback_signal", "a project cannot make it SIGKILL"))
 
 
 def _narrower(base: Mapping[str, Any], own: Mapping[str, Any], place: Place) -> None:
