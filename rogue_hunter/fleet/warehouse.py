@@ -66,6 +66,12 @@ class Warehouse:
                 self._in.mkdir(mode=0o700, exist_ok=True)
                 for left in self._in.iterdir():     # of a process that was killed
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
+                if not path.exists():   # a file that a killed process has half made would be refused ever after
+                    new = self._in / "new"
+                    duckdb.connect(str(new)).close()
+                    with suppress(FileExistsError):     # another process was faster
+                        os.link(new, path)
+                    new.unlink()
             self._db = duckdb.connect(str(path), read_only=read_only, config={
                 "threads": min(4, os.cpu_count() or 1), "memory_limit": f"{memory_mb}MB"})
             # SQL of a user reaches no other file; rows come in through one directory.

@@ -32,6 +32,21 @@ def history(number: int, minutes: int) -> list[Batch]:
     return batches
 
 
+def test_the_file_is_whole_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that is killed while it makes its file can start again: DuckDB refuses a file that is half made."""
+    import duckdb
+
+    place, connect, early = tmp_path / "x.duckdb", duckdb.connect, []
+
+    def watched(name: str, *args: object, **more: object) -> object:
+        early.append(name == str(place) and not place.exists())
+        return connect(name, *args, **more)
+
+    monkeypatch.setattr(duckdb, "connect", watched)
+    Warehouse(place).close()
+    assert early == [False, False] and [file.name for file in (tmp_path / "x.duckdb.in").iterdir()] == []
+
+
 def count(warehouse: Warehouse) -> int:
     return sum(warehouse.query(f"SELECT count(*) FROM {t.name}")[1][0][0] for t in TABLES)
 
