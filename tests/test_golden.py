@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rogue_hunter.__main__ import names
+from tests.tools import forked
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEMAS = Path(__file__).resolve().parent.parent / "rogue_hunter/schemas"
@@ -41,9 +41,7 @@ def run(
     """Runs a case with every rh-NAME on PATH."""
     programs = tmp_path_factory.mktemp("bin")
     for name in names():
-        program = programs / f"rh-{name}"
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m rogue_hunter {name} "$@"\n')
-        program.chmod(0o755)
+        forked.program(programs / f"rh-{name}", name)
     env = {**clean_env, "PATH": f"{programs}:{os.environ['PATH']}", "LC_ALL": "C"}
 
     def one(case: Path) -> subprocess.CompletedProcess[bytes]:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import Stage, chain
 from rogue_hunter.stream.tick import Tick
 from rogue_hunter.tracking.events import Track
+from tests.tools import forked
 from tests.tools.ticks import Machine, lines, read
 
 CONFIG = Config()
@@ -71,7 +73,7 @@ def pipeline(clean_env: Mapping[str, str], tmp_path: Path) -> Callable[..., tupl
                 for name in names:
                     stdin = begin if not running else running[-1].stdout
                     running.append(
-                        subprocess.Popen(
+                        forked.popen(
                             [sys.executable, "-P", "-m", "rogue_hunter", *name.split()],
                             stdin=stdin,
                             stdout=subprocess.PIPE,
@@ -104,7 +106,12 @@ def recording() -> bytes:
     return lines(Machine(11, processes=40).ticks(150))
 
 
-@pytest.mark.parametrize("seed", range(6 if "RH_LONG" in os.environ else 3))
+@cache
+def _machine(seed: int) -> bytes:
+    return lines(Machine(seed, processes=35).ticks(120))
+
+
+@pytest.mark.parametrize("seed", range(6 if "RH_LONG" in os.environ else 2))
 @pytest.mark.parametrize(
     "names",
     [
@@ -117,7 +124,7 @@ def recording() -> bytes:
 )
 def test_wire_between_stages_changes_nothing(seed: int, names: tuple[str, ...]) -> None:
     """Written and read again between any two stages, what comes out at the end is the same."""
-    data = lines(Machine(seed, processes=35).ticks(120))
+    data = _machine(seed)
     hops = data
     for name in names:
         hops = in_process(hops, name)

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +23,7 @@ from rogue_hunter.store.database import open_writer
 from rogue_hunter.stream.pipeline import chain
 from rogue_hunter.stream.tick import Tick
 from tests.test_house import PACKAGE, ROOMS
+from tests.tools import forked
 from tests.tools.docs import subcommands
 from tests.tools.reports import hog
 from tests.tools.ticks import closing, key, lines, row, stream
@@ -221,10 +221,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, clean_env: Mapping[str, str]
     (at / "bin").mkdir()
     ends = {"rh-sample": "-n 2 --hz 10", "rh-pipe": "--for 1s --hz 5"}
     for name in COMMANDS:
-        shim = at / "bin" / name
-        module = f"{shlex.quote(sys.executable)} -P -m rogue_hunter {name.removeprefix('rh-')}"
-        shim.write_text(f'#!/bin/sh\nexec {module} "$@" {ends.get(name, "")}\n')
-        shim.chmod(0o755)
+        forked.program(at / "bin" / name, name.removeprefix("rh-"), *ends.get(name, "").split())
     for database in ([], ["--db", str(at / "x.db")]):
         subprocess.run([at / "bin" / "rh-pipe", "--quiet", *database], env=dict(clean_env), check=True, timeout=60)
     return at

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 from rogue_hunter.__main__ import names
 from rogue_hunter.stream import wire
+from tests.tools import forked
 from tests.tools.processes import wait_for
 from tests.tools.reports import hog
 from tests.tools.ticks import lines, stream
@@ -49,7 +49,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, clean_env: Mapping[str, str])
     at = tmp_path_factory.mktemp("recipes")
     (at / "bin").mkdir()
     for name in names():
-        STUBS[f"rh-{name}"] = f'exec {shlex.quote(sys.executable)} -P -m rogue_hunter {name} "$@"'
+        forked.program(at / "bin" / f"rh-{name}", name)
     for name, script in STUBS.items():
         (at / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (at / "bin" / name).chmod(0o755)

@@ -84,7 +84,8 @@ def streams(bench: Bench) -> str:
     source.write_bytes(ticks)
     seen = []
     environment = {**bench.env, "LANG": "C", "PYTHONIOENCODING": "ascii"}
-    for name, args in (("sample", "-n 1"), ("score", ""), ("track", ""), ("config", "show"), ("match", "")):
+    tried = (("sample", "-n 1"), ("score", ""), ("config", "show"), ("track", ""), ("match", ""))
+    for name, args in tried if bench.long else tried[:3]:
         if name not in names():
             continue
         command = " ".join([*map(str, bench.command(name)), args])

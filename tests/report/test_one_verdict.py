@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def recorded(path: Path, seed: int) -> tuple[History, float]:
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None, phases=(Phase.explicit, Phase.generate),
+@settings(max_examples=60 if "RH_LONG" in os.environ else 3, deadline=None, phases=(Phase.explicit, Phase.generate),
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(seed=st.integers(0, 10**6), windows=st.lists(st.tuples(st.floats(0, 1), st.floats(0.05, 1)), min_size=2, max_size=4))
 @example(seed=588, windows=[(0.1, 0.9)])

@@ -93,9 +93,9 @@ def test_quiet_slices_of_a_minute_are_one_row(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("day", [busy_day, usual_day])
 def test_a_busy_day_takes_20_MB_at_most(tmp_path: Path, day: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Four hours at the limit, once the burst is used up, times six, and the burst. The first of each is always kept."""
-    before = 2160
-    batches = list(day(before + 2880))
+    """Two hours at the limit, once the burst is used up, times twelve, and the burst. The first of each is always kept."""
+    before = 720
+    batches = list(day(before + 1440))
     write(tmp_path / "x.db", batches[:before])
     first = files_size(tmp_path / "x.db")
     budget = SliceBudget()
@@ -109,7 +109,7 @@ def test_a_busy_day_takes_20_MB_at_most(tmp_path: Path, day: Any, capsys: pytest
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     each = connection.execute("SELECT count(*) * 1.0 / count(DISTINCT slice) FROM process_slices").fetchone()[0]
     connection.close()
-    grown = 6 * (files_size(tmp_path / "x.db") - first) + BURST_BYTES
+    grown = 12 * (files_size(tmp_path / "x.db") - first) + BURST_BYTES
     with capsys.disabled():
         print(f"\n{day.__name__}: {grown / 1e6:.1f} MB a day, {each:.1f} processes a slice")
     assert grown <= 20e6

@@ -9,14 +9,16 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
-import json
+import marshal
 import os
 import select
 import selectors
+import shlex
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -34,6 +36,29 @@ from tests.tools.processes import dies_with_us
 
 REPO = Path(__file__).resolve().parent.parent.parent
 COMMAND = [sys.executable, "-P", "-m", "rogue_hunter"]
+CLIENT = """#!{python} -IS
+import marshal, posix, sys, _signal, _socket
+decoded = lambda data: data.decode("utf-8", "surrogateescape")
+env = {{decoded(k): decoded(v) for k, v in posix.environ.items()}}
+told, tell = posix.pipe()
+said = marshal.dumps([[{name!r}, *sys.argv[1:], *{more!r}], env, posix.getcwd(), posix.umask(0o077)])
+template = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+template.connect({address!r})
+template.sendmsg([len(said).to_bytes(8, sys.byteorder)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(
+    fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2, tell)))])
+while said:
+    said = said[template.send(said):]
+posix.close(tell)
+pid = int.from_bytes(posix.read(told, 8), sys.byteorder)
+for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
+    _signal.signal(number, lambda number, frame: posix.kill(pid, number))
+code = posix.waitstatus_to_exitcode(int.from_bytes(posix.read(told, 8), sys.byteorder))
+if code < 0:
+    _signal.signal(-code, _signal.SIG_DFL)
+    posix.kill(posix.getpid(), -code)
+posix._exit(code)
+"""
+"""A program that is rh-NAME by a fork of the template, and costs a twentieth of a start of our commands."""
 ARENA = "an arena"
 """Not a command: a scenario as the first process of a pid namespace (tests/reaper/inside.py)."""
 LIKE_OURS = ("LANG", "LC_ALL", "LC_CTYPE")
@@ -69,6 +94,16 @@ def can(args: Sequence[str | Path], env: Mapping[str, str] | None) -> bool:
     return (list(args[:len(COMMAND)]) == COMMAND and sys.platform == "linux" and env.get("PYTHONPATH") == str(REPO)
             and not any(name.startswith(("PYTHON", "COVERAGE")) for name in env if name != "PYTHONPATH")
             and all(env.get(name) == os.environ.get(name) for name in LIKE_OURS))
+
+
+def program(path: Path, name: str, *more: str) -> None:
+    """Write a program that runs `rh-NAME ARGUMENT...` with these arguments behind its own."""
+    if sys.platform == "linux" and "COVERAGE_PROCESS_CONFIG" not in os.environ:
+        text = CLIENT.format(python=sys.executable, name=name, more=more, address=template().address)
+    else:
+        text = f'#!/bin/sh\nexec {shlex.join(COMMAND)} {name} "$@" {shlex.join(more)}\n'
+    path.write_text(text)
+    path.chmod(0o755)
 
 
 class Forked(subprocess.Popen[bytes]):
@@ -126,15 +161,18 @@ class Template:
         self._socket, theirs = socket.socketpair()
         with theirs:
             env = {**{k: v for k, v in os.environ.items() if k in ("PATH", "TZ", *LIKE_OURS)}, "PYTHONPATH": str(REPO)}
-            self._process = subprocess.Popen([sys.executable, "-P", "-m", "tests.tools.forked", str(theirs.fileno())], env=env,
-                                             pass_fds=[theirs.fileno()], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._place = tempfile.TemporaryDirectory(prefix="rh-forked-")
+            self.address = f"{self._place.name}/s"
+            self._process = subprocess.Popen([sys.executable, "-P", "-m", "tests.tools.forked", str(theirs.fileno()), self.address],
+                                             env=env, pass_fds=[theirs.fileno()], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process.stdout.read(1)    # type: ignore[union-attr]  (it listens)
 
     def start(self, words: list[str], env: Mapping[str, str], cwd: str | None, streams: list[int]) -> tuple[int, int]:
         """The pid of a new process, and a pipe in which its status will be."""
         told, tell = os.pipe()
         with self._lock:
             os.umask(mask := os.umask(0o077))
-            said = json.dumps([words, dict(env), os.fspath(cwd or os.getcwd()), mask]).encode()
+            said = marshal.dumps([words, dict(env), os.fspath(cwd or os.getcwd()), mask])
             socket.send_fds(self._socket, [struct.pack("=Q", len(said))], [*streams, tell])
             self._socket.sendall(said)
         os.close(tell)
@@ -144,34 +182,47 @@ class Template:
         """End it."""
         self._socket.close()
         self._process.communicate(timeout=30)
+        self._place.cleanup()
 
 
-def _serve(requests: socket.socket) -> list[str] | None:
-    """Fork for each request until the other end is closed. In a forked process: the words of its command."""
+def _serve(first: socket.socket, listener: socket.socket) -> list[str] | None:
+    """Fork for each request until the other end of `first` is closed. In a forked process: the words of its command."""
     running: dict[int, tuple[int, int]] = {}
     with selectors.DefaultSelector() as ready:
-        ready.register(requests, selectors.EVENT_READ)
+        for each in (first, listener):
+            ready.register(each, selectors.EVENT_READ)
         while True:
             for key, _ in ready.select():
-                if key.fileobj is not requests:
+                requests = key.fileobj
+                if not isinstance(requests, socket.socket):
                     ready.unregister(key.fd)
                     pid, told = running.pop(key.fd)
-                    os.write(told, struct.pack("=q", os.waitpid(pid, 0)[1]))
+                    with suppress(BrokenPipeError):
+                        os.write(told, struct.pack("=q", os.waitpid(pid, 0)[1]))
                     os.close(told)
                     os.close(key.fd)
                     continue
+                if requests is listener:
+                    ready.register(listener.accept()[0], selectors.EVENT_READ)
+                    continue
                 head, fds, _, _ = socket.recv_fds(requests, 8, 4)
                 if not head:
-                    return None
+                    if requests is first:
+                        return None
+                    ready.unregister(requests)
+                    requests.close()
+                    continue
                 said = _whole(requests, struct.unpack("=Q", head)[0])
                 pid = os.fork()
                 if pid == 0:
+                    for each in [key.fileobj for key in ready.get_map().values() if isinstance(key.fileobj, socket.socket)]:
+                        each.detach()
                     ready.close()
-                    requests.detach()
                     return _become(said, fds)
                 for fd in fds[:3]:
                     os.close(fd)
-                os.write(fds[3], struct.pack("=q", pid))
+                with suppress(BrokenPipeError):
+                    os.write(fds[3], struct.pack("=q", pid))
                 end = os.pidfd_open(pid)
                 running[end] = pid, fds[3]
                 ready.register(end, selectors.EVENT_READ)
@@ -181,7 +232,7 @@ def _whole(requests: socket.socket, size: int) -> Any:
     data = b""
     while len(data) < size:
         data += requests.recv(size - len(data))
-    return json.loads(data)
+    return marshal.loads(data)
 
 
 def _become(said: Any, fds: list[int]) -> list[str]:
@@ -215,7 +266,11 @@ def _main() -> None:
     preload()
     gc.collect()
     gc.freeze()
-    words = _serve(socket.socket(fileno=int(sys.argv[1])))
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(sys.argv[2])
+    listener.listen(50)
+    os.write(1, b"1")
+    words = _serve(socket.socket(fileno=int(sys.argv[1])), listener)
     if words is None:
         return
     if words[0] == ARENA:
