@@ -40,19 +40,19 @@ CLIENT = """#!{python} -IS
 import marshal, posix, sys, _signal, _socket
 decoded = lambda data: data.decode("utf-8", "surrogateescape")
 env = {{decoded(k): decoded(v) for k, v in posix.environ.items()}}
-told, tell = posix.pipe()
-said = marshal.dumps([[{name!r}, *sys.argv[1:], *{more!r}], env, posix.getcwd(), posix.umask(0o077)])
+answer, answering = posix.pipe()
+request = marshal.dumps([[{name!r}, *sys.argv[1:], *{more!r}], env, posix.getcwd(), posix.umask(0o077)])
 template = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 template.connect({address!r})
-template.sendmsg([len(said).to_bytes(8, sys.byteorder)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(
-    fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2, tell)))])
-while said:
-    said = said[template.send(said):]
-posix.close(tell)
-pid = int.from_bytes(posix.read(told, 8), sys.byteorder)
+template.sendmsg([len(request).to_bytes(8, sys.byteorder)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(
+    fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2, answering)))])
+while request:
+    request = request[template.send(request):]
+posix.close(answering)
+pid = int.from_bytes(posix.read(answer, 8), sys.byteorder)
 for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
     _signal.signal(number, lambda number, frame: posix.kill(pid, number))
-code = posix.waitstatus_to_exitcode(int.from_bytes(posix.read(told, 8), sys.byteorder))
+code = posix.waitstatus_to_exitcode(int.from_bytes(posix.read(answer, 8), sys.byteorder))
 if code < 0:
     _signal.signal(-code, _signal.SIG_DFL)
     posix.kill(posix.getpid(), -code)
@@ -114,7 +114,7 @@ class Forked(subprocess.Popen[bytes]):
         cwd, env = options[4:6]
         streams = [fd if fd >= 0 else number for number, fd in enumerate((options[9], options[12], options[14]))]
         try:
-            self.pid, self._told = template().start([os.fspath(word) for word in args[len(COMMAND):]],
+            self.pid, self._status = template().start([os.fspath(word) for word in args[len(COMMAND):]],
                                                     os.environ if env is None else env, cwd, streams)
             self._child_created = True
         finally:
@@ -122,11 +122,11 @@ class Forked(subprocess.Popen[bytes]):
 
     def _ended(self, timeout: float | None) -> int | None:
         """The status of waitpid(2), once the template has it."""
-        if self._told is None or not select.select([self._told], [], [], timeout)[0]:
+        if self._status is None or not select.select([self._status], [], [], timeout)[0]:
             return None
-        (status,) = struct.unpack("=q", os.read(self._told, 8))
-        os.close(self._told)
-        self._told = None
+        (status,) = struct.unpack("=q", os.read(self._status, 8))
+        os.close(self._status)
+        self._status = None
         return int(status)
 
     def _internal_poll(self, *_: Any, **more: Any) -> int | None:
@@ -169,14 +169,14 @@ class Template:
 
     def start(self, words: list[str], env: Mapping[str, str], cwd: str | None, streams: list[int]) -> tuple[int, int]:
         """The pid of a new process, and a pipe in which its status will be."""
-        told, tell = os.pipe()
+        answer, answering = os.pipe()
         with self._lock:
             os.umask(mask := os.umask(0o077))
-            said = marshal.dumps([words, dict(env), os.fspath(cwd or os.getcwd()), mask])
-            socket.send_fds(self._socket, [struct.pack("=Q", len(said))], [*streams, tell])
-            self._socket.sendall(said)
-        os.close(tell)
-        return struct.unpack("=q", os.read(told, 8))[0], told
+            request = marshal.dumps([words, dict(env), os.fspath(cwd or os.getcwd()), mask])
+            socket.send_fds(self._socket, [struct.pack("=Q", len(request))], [*streams, answering])
+            self._socket.sendall(request)
+        os.close(answering)
+        return struct.unpack("=q", os.read(answer, 8))[0], answer
 
     def close(self) -> None:
         """End it."""
@@ -196,10 +196,10 @@ def _serve(first: socket.socket, listener: socket.socket) -> list[str] | None:
                 requests = key.fileobj
                 if not isinstance(requests, socket.socket):
                     ready.unregister(key.fd)
-                    pid, told = running.pop(key.fd)
+                    pid, answer = running.pop(key.fd)
                     with suppress(BrokenPipeError):
-                        os.write(told, struct.pack("=q", os.waitpid(pid, 0)[1]))
-                    os.close(told)
+                        os.write(answer, struct.pack("=q", os.waitpid(pid, 0)[1]))
+                    os.close(answer)
                     os.close(key.fd)
                     continue
                 if requests is listener:
@@ -212,13 +212,13 @@ def _serve(first: socket.socket, listener: socket.socket) -> list[str] | None:
                     ready.unregister(requests)
                     requests.close()
                     continue
-                said = _whole(requests, struct.unpack("=Q", head)[0])
+                request = _whole(requests, struct.unpack("=Q", head)[0])
                 pid = os.fork()
                 if pid == 0:
                     for each in [key.fileobj for key in ready.get_map().values() if isinstance(key.fileobj, socket.socket)]:
                         each.detach()
                     ready.close()
-                    return _become(said, fds)
+                    return _become(request, fds)
                 for fd in fds[:3]:
                     os.close(fd)
                 with suppress(BrokenPipeError):
@@ -235,9 +235,9 @@ def _whole(requests: socket.socket, size: int) -> Any:
     return marshal.loads(data)
 
 
-def _become(said: Any, fds: list[int]) -> list[str]:
+def _become(request: Any, fds: list[int]) -> list[str]:
     """Take on the streams, the environment and the directory of the call."""
-    words, env, cwd, mask = said
+    words, env, cwd, mask = request
     dies_with_us()
     for number, fd in enumerate(fds[:3]):
         os.dup2(fd, number)
