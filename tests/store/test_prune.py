@@ -188,11 +188,13 @@ def test_open_events_alone_may_be_too_large(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_days_stay_below_the_limit(tmp_path: Path) -> None:
-    """Pruned once a day, the file is below its limit after each day, and no open event is ever lost."""
+def test_months_stay_below_the_limit(tmp_path: Path) -> None:
+    """Pruned once a day for 40 days (RH_LONG: 100), the file is below its limit after each day, and no open event is ever
+    lost."""
     path = tmp_path / "x.db"
     kept = 0
-    for day in range(100):
+    days = 100 if "RH_LONG" in os.environ else 40
+    for day in range(days):
         now = NOW + day * DAY
         fill(path, 10, 1, every_open=50, end=now)
         run(path, now - 30 * DAY, 1_000_000)
@@ -200,7 +202,7 @@ def test_a_hundred_days_stay_below_the_limit(tmp_path: Path) -> None:
         live = ask(path, "SELECT count(*) FROM process_events WHERE exit_time IS NULL")
         assert live >= kept
         kept = live
-    assert kept == 20
+    assert kept == days // 5
     whole(path)
 
 
