@@ -637,13 +637,3 @@ def test_ci_installs_what_is_missing_and_bears_a_refusal(checkout: Checkout, ans
     else:
         assert len(calls) > 2
         assert "warning: apt-get update failed" in done.stderr and "warning: jq was not installed" in done.stderr
-
-
-@pytest.mark.slow
-def test_shellcheck_has_nothing_to_say() -> None:
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed")
-    scripts = [REPO / "bin" / "_env.sh", *sorted((REPO / "bin").glob("rh-*")), REPO / ".ci" / "run"]
-    done = subprocess.run([shellcheck, "-x", *scripts], cwd=REPO, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout

@@ -19,7 +19,7 @@ from rogue_hunter.capture.reports.sleep import get_recent_sleep_events
 from rogue_hunter.capture.reports.sleep import parse as parse_pmset_log
 from rogue_hunter.capture.spindump.detect import parse_file
 from rogue_hunter.config.options import Config
-from rogue_hunter.config.toml import ConfigError, to_toml
+from rogue_hunter.config.toml import ConfigError, to_toml, values_of
 from rogue_hunter.config.toml import parse as parse_config
 from rogue_hunter.host.linux import parse as linux
 from rogue_hunter.host.linux.describe import cgroup_path
@@ -34,11 +34,11 @@ from rogue_hunter.recorder import elf
 from rogue_hunter.recorder.decode import entries
 from rogue_hunter.recorder.scripts import parse_dump
 from rogue_hunter.recorder.symbols import parse_jit, parse_kallsyms, parse_maps
-from rogue_hunter.rules.load import _toml, builtin
+from rogue_hunter.rules.load import builtin
 from rogue_hunter.rules.load import parse as parse_rules
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import RuleError
-from rogue_hunter.rules.parse import narrow
+from rogue_hunter.rules.parse import narrow, place_in
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.prune import parse_size
@@ -136,7 +136,7 @@ def _config(data: bytes) -> None:
 
 def _project(data: bytes) -> None:
     base = builtin()
-    rules = narrow(base, _toml(data, "fuzz"), "fuzz")
+    rules = narrow(base, values_of(data, place_in("fuzz")), "fuzz")
     assert set(base.safety.whitelist) <= set(rules.safety.whitelist)
     for inside in (True, False):
         assert rules.safety.least_pid(own_namespace=inside) >= base.safety.least_pid(own_namespace=inside)
