@@ -187,9 +187,8 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
     Reads the same files as parse, and records of captures as rh-forensics and rh-report print them.
     """
     from rogue_hunter.capture.blame import blame as judge
-    from rogue_hunter.capture.blame import blame_records
+    from rogue_hunter.capture.blame import blame_records, suspects
     from rogue_hunter.capture.spindump.detect import reports
-    from rogue_hunter.capture.suspects import suspects
     from rogue_hunter.report.capture_text import blame_lines
     from rogue_hunter.text.format import visible
 

@@ -110,8 +110,8 @@ def entry(made: click.Command, *, prints: bool = True) -> Callable[[], NoReturn]
 
 
 def mark() -> None:
-    """Mark this process as rogue-hunter's own until it ends or runs another program (see host/linux/own.py). Without
-    effect where the kernel has no memfd_create(2)."""
+    """Mark this process as rogue-hunter's own until it ends or runs another program (see host/linux/describe.py).
+    Without effect where the kernel has no memfd_create(2)."""
     with suppress(OSError, AttributeError):
         os.memfd_create(OWN_MARK)
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rogue_hunter import __version__
-from rogue_hunter.capture.blame import blame
+from rogue_hunter.capture.blame import blame, suspects
 from rogue_hunter.capture.logs import KERNEL_FACTS
 from rogue_hunter.capture.reports.collect import timeline
-from rogue_hunter.capture.suspects import suspects
 from rogue_hunter.capture.wait_graph import Blame, Root
 from rogue_hunter.report.render import Style, pairs, table
 from rogue_hunter.report.sentences import measure, moment, percent

@@ -32,6 +32,13 @@ def count_of(value: float) -> int:
     return round(max(-LARGEST, min(value, LARGEST)))
 
 
+_RATES = (("cpu_percent", "cpu", 100), ("children_cpu_percent", "children_cpu", 100), ("disk_bytes_per_s", "disk", 1),
+          ("children_disk_bytes_per_s", "children_disk", 1), ("wakeups_per_s", "wakeups", 1),
+          ("run_delay_ms_per_s", "run_delay", 1000), ("pageins_per_s", "pageins", 1), ("gpu_ms_per_s", "gpu", 1000))
+"""Rates of a row, the sums of Use to which they are added, and by what they are divided."""
+_MERGED = (*(total for _, total, _ in _RATES), "uninterruptible", "stopped", "rogue", "children", "exits", "unwaited")
+
+
 @dataclass(slots=True)
 class Use:
     """What one process, or several together, used. `row` is the last one known of the (busiest) process.
@@ -71,32 +78,12 @@ class Use:
         get = row.get
         self.row = row
         busy = False
-        if rate := get("cpu_percent"):
-            self.cpu += rate * dt / 100
-            busy = True
-        if rate := get("children_cpu_percent"):
-            self.children_cpu += rate * dt / 100
-            busy = True
+        for name, total, unit in _RATES:
+            if rate := get(name):
+                setattr(self, total, getattr(self, total) + rate * dt / unit)
+                busy = True
         if exits := get("children_exited"):
             self.exits += exits
-            busy = True
-        if rate := get("disk_bytes_per_s"):
-            self.disk += rate * dt
-            busy = True
-        if rate := get("children_disk_bytes_per_s"):
-            self.children_disk += rate * dt
-            busy = True
-        if rate := get("wakeups_per_s"):
-            self.wakeups += rate * dt
-            busy = True
-        if rate := get("run_delay_ms_per_s"):
-            self.run_delay += rate * dt / 1000
-            busy = True
-        if rate := get("pageins_per_s"):
-            self.pageins += rate * dt
-            busy = True
-        if rate := get("gpu_ms_per_s"):
-            self.gpu += rate * dt / 1000
             busy = True
         if score := get("score"):
             busy = True
@@ -118,21 +105,9 @@ class Use:
 
     def merge(self, other: Use) -> None:
         """Add what another one used, `row` and memory apart: whose memory counts, the caller knows."""
-        self.cpu += other.cpu
-        self.children_cpu += other.children_cpu
-        self.disk += other.disk
-        self.children_disk += other.children_disk
-        self.gpu += other.gpu
-        self.wakeups += other.wakeups
-        self.pageins += other.pageins
-        self.run_delay += other.run_delay
-        self.uninterruptible += other.uninterruptible
-        self.stopped += other.stopped
+        for name in _MERGED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.max_score = max(self.max_score, other.max_score)
-        self.rogue += other.rogue
-        self.children += other.children
-        self.exits += other.exits
-        self.unwaited += other.unwaited
 
     @property
     def growth(self) -> int:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.capture.blame import blame, blame_records
-from rogue_hunter.capture.suspects import suspects
+from rogue_hunter.capture.blame import blame, blame_records, suspects
 from rogue_hunter.capture.wait_graph import OBSERVERS, strongly_connected
 from rogue_hunter.report.capture_text import blame_lines
 from rogue_hunter.stream.tick import Record, record

@@ -2,6 +2,10 @@
 
 Reading a command line takes the lock of the process's memory map, which a process in trouble may hold for seconds. It
 must not delay a beat: a thread does it.
+
+A name or a command line does not prove that a process is one of rogue-hunter's own: any program may be called rh-pipe.
+Each command of rogue-hunter keeps an anonymous file (memfd_create(2)) of a certain name open as long as it runs, which
+/proc/PID/fd shows. Only root's processes and those of the sampler's user count: another user may do what he likes.
 """
 
 from __future__ import annotations
@@ -9,11 +13,12 @@ from __future__ import annotations
 import functools
 import os
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from sys import intern
 
+from rogue_hunter import OWN_MARK
 from rogue_hunter.files import shut
-from rogue_hunter.host.linux.own import WORDS, is_marked
 from rogue_hunter.host.linux.parse import (
     Stat,
     effective_uid,
@@ -43,28 +48,46 @@ LARGE_BYTES = 64 << 20
 """Memory held from which a process is asked which part of it is shared, and such a part from which a row has it: one
 more key in every row. Asking takes 1.5 ms at this size."""
 
+LINK = f"/memfd:{OWN_MARK} (deleted)"
+"""What the link in /proc/PID/fd reads (proc_pid_fd(5))."""
+
+LOOKED_AT = 64
+"""The mark is made when a command begins, so its number is among the first."""
+
+WORDS = (b"rogue_hunter", b"rh-")
+"""One of them is in the arguments of every command: only such processes are looked at."""
+
 Description = tuple[Key, Row, bool]
 """Identity, fields, and whether something may not be read."""
 
 
 class Describer:
-    """Describes processes in a thread. `ask` never waits; `answers` returns what is there by now."""
+    """Describes processes in a thread, those of one tick after all of them were read: while both work, the interpreter
+    changes between them at every system call. `ask` only takes note, `answers` returns what is there by now."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._asked: list[tuple[Key, bool, bool]] = []
         self._worker: Worker[tuple[Key, bool, bool], Description] = Worker("describe", self._describe, limit=QUEUE_MAX)
 
     def ask(self, key: Key, kernel_thread: bool, shared: bool = False) -> None:
         """Have the process described."""
-        self._worker.submit((key, kernel_thread, shared))
+        self._asked.append((key, kernel_thread, shared))
 
     def answers(self) -> list[Description]:
         """The descriptions made since the last call. One without fields is of a process that is gone."""
+        self._begin()
         return self._worker.collect()
 
     def wait(self, seconds: float) -> None:
         """Wait until everything asked for is answered, at most so long."""
+        self._begin()
         self._worker.wait(seconds)
+
+    def _begin(self) -> None:
+        for each in self._asked:
+            self._worker.submit(each)
+        self._asked.clear()
 
     def close(self) -> None:
         """End the thread."""
@@ -183,3 +206,24 @@ def _read(at: int, name: str, size: int) -> bytes:
         return data
     finally:
         shut(fd)
+
+
+def is_marked(at: int, uid: int) -> bool:
+    """Whether the process of the directory `at` of /proc, with the effective user id `uid`, is marked. False where its
+    descriptors may not be read."""
+    if uid not in (0, os.geteuid()):
+        return False
+    try:
+        fds = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
+    except OSError:
+        return False
+    try:
+        for name in islice(os.listdir(fds), LOOKED_AT):
+            with suppress(OSError):
+                if os.readlink(name, dir_fd=fds) == LINK:
+                    return True
+        return False
+    except OSError:
+        return False
+    finally:
+        shut(fds)

@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.host.linux.describe import CMDLINE_BYTES, LARGE_BYTES
+from rogue_hunter.host.linux.describe import CMDLINE_BYTES, LARGE_BYTES, LINK, LOOKED_AT, WORDS
 from rogue_hunter.host.linux.host import LinuxHost
 from rogue_hunter.host.linux.machine import ARCSTATS
-from rogue_hunter.host.linux.own import LINK, LOOKED_AT, WORDS
 from rogue_hunter.host.linux.parse import parse_stat, split_cmdline
 from rogue_hunter.host.linux.threads import THREADS_MAX
 from rogue_hunter.host.protocol import HostError, Snapshot

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.capture.blame import blame
+from rogue_hunter.capture.blame import blame, suspects
 from rogue_hunter.capture.spindump.detect import read, reports
-from rogue_hunter.capture.suspects import suspects
 from tests.tools.spindump import FIXTURES, SAMPLES, Record, binary_report, check, of, parsed, samples
 
 MAC = FIXTURES / "mac"

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter import OWN_MARK
-from rogue_hunter.host.linux.describe import describe
-from rogue_hunter.host.linux.own import LINK
+from rogue_hunter.host.linux.describe import LINK, describe
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
