@@ -16,6 +16,7 @@ from rogue_hunter.rules.patterns import Patterns, PatternSet
 from rogue_hunter.rules.program import Program, program_of, with_subcommand
 from rogue_hunter.schema.field import BANDS
 from rogue_hunter.stream.tick import Row
+from rogue_hunter.text.redact import MASK
 
 NEVER = math.inf
 
@@ -31,14 +32,15 @@ class Subject:
 
     `age_s` is in seconds, None if unknown; `orphan` says whether its parent exited, None if unknown; `cpus` is the
     number of CPUs. `held` answers for lasting conditions, and leaves in `proofs` what proved one (evidence, seconds).
-    `program` has its names where they are known better than from the row.
+    `program` has its names where they are known better than from the row. `final`: the answer is acted on as it is, and
+    what a mask over a secret hides is unknown; of what ends a process it is proven with the arguments as they are.
 
     With `lifetime` numbers are averages over the process's life instead of the last reading. `slack` is the part by
     which a CPU reading may miss its limit (where one short reading checks what a window has proved).
     """
 
-    __slots__ = ("_program", "age_s", "cpus", "held", "lifetime", "orphan", "patterns", "proofs", "row", "rule",
-                 "slack")
+    __slots__ = ("_program", "age_s", "cpus", "final", "held", "lifetime", "orphan", "patterns", "proofs", "row",
+                 "rule", "slack")
 
     def __init__(self, row: Row, age_s: float | None, patterns: Patterns, held: Callable[[Held, Subject], Verdict], *,
                  orphan: bool | None = None, cpus: int = 1, slack: float = 0.0, program: Program | None = None) -> None:
@@ -51,6 +53,7 @@ class Subject:
         self.slack = slack
         self.lifetime = False
         self.rule = ""
+        self.final = False
         self.proofs: dict[Held, tuple[str, float]] = {}
         self._program = program
 
@@ -298,11 +301,15 @@ class Called(Node):
     def verdict(self, s: Subject) -> Verdict:
         program = with_subcommand(s.program) if self.excluded else s.program
         hit = s.patterns.hits(s.rule, self.patterns, program)
+        if hit is False and s.final and MASK in (program.line or "") and not self.patterns.names_only:
+            hit = None
         return (None if hit is None else hit != self.excluded), NEVER
 
     def unknown(self, s: Subject) -> str:
         if s.rule in s.patterns.disabled:
             return s.patterns.disabled[s.rule]
+        if s.final and MASK in (s.program.line or ""):
+            return "a secret in its arguments is masked"
         return s.program.names_unread or s.program.line_unread or "patterns are searched on the main thread only"
 
     def explain(self, s: Subject) -> Iterator[Term]:

@@ -15,7 +15,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.host.platform import here
 from rogue_hunter.rules.conditions import NEVER, Held, Subject
 from rogue_hunter.rules.logic import NS, Lasting, Window, decide, evidence, names_needed, reason
-from rogue_hunter.rules.model import PRIORITIES, Rule, RuleSet
+from rogue_hunter.rules.model import PRIORITIES, REMEDIES, Rule, RuleSet
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.rules.program import Program, program_of
 from rogue_hunter.sampling.lineage import Lineage
@@ -312,7 +312,7 @@ class Matcher:
         found: list[Rule] = []
         seen.undecided = False
         for rule in seen.open.rules if seen.open else ():
-            subject.rule = rule.name
+            subject.rule, subject.final = rule.name, rule.action.type not in REMEDIES
             value, valid_s = decide(rule.condition, subject, self._whitelist)
             when = min(when, valid_s)
             if value:
@@ -380,7 +380,7 @@ class Matcher:
     def _record(self, tick: Row, row: Row, seen: Seen) -> Record:
         rule = seen.rules[0]
         subject = self._subject(seen, row)
-        subject.rule = rule.name
+        subject.rule, subject.final = rule.name, rule.action.type not in REMEDIES
         rule.condition.verdict(subject)  # for its proofs
         terms = list(rule.condition.explain(subject))
         return record(

@@ -66,6 +66,11 @@ class PatternSet:
 
     probes: tuple[Probe, ...]
 
+    @property
+    def names_only(self) -> bool:
+        """True when no pattern is searched in arguments."""
+        return all(probe.where == "names" for probe in self.probes)
+
     def first(self, program: Program) -> str | None:
         """The first pattern that hits, None if none does. Takes unbounded time: see Patterns.hits."""
         return next((probe.text for probe in self.probes if probe.found(program)), None)

@@ -303,6 +303,20 @@ def test_unknown_is_never_a_match() -> None:
         assert m.tick() == [], conditions
 
 
+@pytest.mark.parametrize("action", ["log", "notify", "kill"])
+def test_what_a_mask_hides_may_be_what_excludes(action: str) -> None:
+    """A rule that acts by itself waits for what is known; what ends a process is judged again with all arguments."""
+    for condition in ('exclude_patterns = ["--token build-farm"]', 'not = { cmdline_patterns = ["build-farm"] }'):
+        m = Machine(rules("cpu_percent_min = 50", condition, action=f'[rules.action]\ntype = "{action}"'))
+        m.set(1000, cpu_percent=99.0, cmdline="victim --token ***")
+        m.set(1001, cpu_percent=99.0, cmdline="victim --port 1")
+        m.set(1002, cpu_percent=99.0, cmdline="victim --token build-farm")
+        assert [r["pid"] for r in m.tick()] == ([1000, 1001] if action == "kill" else [1001])
+    m = Machine(rules("cpu_percent_min = 50", 'not = { command_patterns = ["^other"] }', action='[rules.action]\ntype = "log"'))
+    m.set(1000, cpu_percent=99.0, cmdline="victim --token ***")
+    assert [r["pid"] for r in m.tick()] == [1000]      # no arguments are asked for
+
+
 def test_nesting() -> None:
     ruleset = rules('''any = [
         { all = [ { cpu_percent_min = 90 }, { not = { user = "build" } } ] },
