@@ -22,7 +22,7 @@ assert catalogue.__doc__     # it fills the list of scenarios
 pytestmark = [pytest.mark.slow, pytest.mark.serial,
               pytest.mark.skipif(sys.platform != "linux", reason="the scenarios are of Linux")]
 
-PLAYED = {("cpu-two-pythons",): 5.0, ("lock-flock", "lock-pipe"): 6.0, ("ok-video", "ok-lock"): 4.5}
+PLAYED = {("cpu-two-pythons",): 4.5, ("lock-flock", "lock-pipe"): 6.0, ("ok-video", "ok-lock"): 4.5}
 """Which are played together, and for how many seconds. Two locks do not hide each other; a wait is reported once it has
 lasted some seconds."""
 SETTLE_S = 1.0
