@@ -75,19 +75,14 @@ def _facts(c: Candidate) -> str:
     row = c.match if c.live is None else c.live.row
     age_s = c.match.get("age_s") if c.live is None else c.live.age_s
     cpu, total = c.match.get("cpu_percent"), row.get("cpu_seconds_total")
-    parts = [f"user {visible(str(row.get('user', row.get('uid', 'unknown'))))}"]
-    if cpu is not None:
-        parts.append(f"CPU {cpu:.0f} %")
-    elif total is not None and age_s:
-        parts.append(f"CPU {100 * total / age_s:.0f} % over its life")
-    if "memory_bytes" in row:
-        parts.append(f"memory {size(row['memory_bytes'])}")
-    if age_s is not None:
-        parts.append(f"age {duration(age_s)}")
-    if "ppid" in row:
-        parts.append(f"parent {clip(c.parent, 24) + ' ' if c.parent else ''}[{row['ppid']}]")
-    parts.append(visible(str(row["tty"])) if "tty" in row else "no terminal")
-    return ", ".join(parts)
+    return ", ".join(filter(None, (
+        f"user {visible(str(row.get('user', row.get('uid', 'unknown'))))}",
+        f"CPU {cpu:.0f} %" if cpu is not None else
+        f"CPU {100 * total / age_s:.0f} % over its life" if total is not None and age_s else "",
+        f"memory {size(row['memory_bytes'])}" if "memory_bytes" in row else "",
+        f"age {duration(age_s)}" if age_s is not None else "",
+        f"parent {clip(c.parent, 24) + ' ' if c.parent else ''}[{row['ppid']}]" if "ppid" in row else "",
+        visible(str(row["tty"])) if "tty" in row else "no terminal")))
 
 
 def confirm_on_tty(candidates: Sequence[Candidate], path: str = "/dev/tty",

@@ -148,14 +148,13 @@ def _process(found: Record) -> str:
 
 def machine(closing: Mapping[str, Any]) -> list[str]:
     """The closing row of a tick as parts of a line: the host, CPUs, memory, processes, a late beat."""
-    parts = [str(closing.get("host", ""))]
-    if "cpu_busy_cores" in closing:
-        parts.append(f"{closing['cpu_busy_cores']:.1f} of {closing.get('cpus', '?')} CPUs busy")
-    if "memory_available_bytes" in closing:
-        parts.append(f"{size(closing['memory_available_bytes'])} available")
-    parts.append(count(closing["processes"], "process"))
-    if closing.get("late_s", 0) >= 0.5:
-        parts.append(f"LATE {duration(closing['late_s'])}")
+    busy = closing.get("cpu_busy_cores")
+    parts = (
+        str(closing.get("host", "")),
+        f"{busy:.1f} of {closing.get('cpus', '?')} CPUs busy" if busy is not None else "",
+        f"{size(closing['memory_available_bytes'])} available" if "memory_available_bytes" in closing else "",
+        count(closing["processes"], "process"),
+        f"LATE {duration(closing['late_s'])}" if closing.get("late_s", 0) >= 0.5 else "")
     return [visible(part) for part in parts if part]
 
 

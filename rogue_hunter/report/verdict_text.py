@@ -122,15 +122,11 @@ def line_of(who: Taker | None) -> str:
     """The command line for the end of a sentence, and the container or user where they add something."""
     if who is None:
         return ""
-    extra = []
-    if who.unit.startswith("container:"):
-        extra.append(f"in {clip(who.unit.replace(':', ' '), 30)}")
-    if who.user and who.user != "root":
-        extra.append(f"user {clip(who.user, 20)}")
-    if who.nice >= 10:
-        extra.append(f"nice {who.nice}")
+    extra = (f"in {clip(who.unit.replace(':', ' '), 30)}" if who.unit.startswith("container:") else "",
+             f"user {clip(who.user, 20)}" if who.user and who.user != "root" else "",
+             f"nice {who.nice}" if who.nice >= 10 else "")
     line = clip(who.cmdline, LINE) if who.cmdline else ""
-    return "; ".join(part for part in (", ".join(extra), line) if part)
+    return "; ".join(filter(None, (", ".join(filter(None, extra)), line)))
 
 
 # -- causes ------------------------------------------------------------------------------------------------------------
@@ -199,18 +195,15 @@ def _what(cause: Cause, now: float) -> str:
 
 
 def _memory(cause: Cause) -> str:
-    n, words = cause.numbers, []
-    if cause.details.get("cgroup"):
-        limit = f" ({size(n['limit'])})" if "limit" in n else ""
-        words.append(f"at the limit of its control group{limit} {clip(cause.details['cgroup'], 60)}")
-    elif n.get("memory_total_bytes") and "memory_available_bytes" in n:
-        words.append(f"{percent(n['memory_available_bytes'] / n['memory_total_bytes'])} of memory available")
+    n, group = cause.numbers, cause.details.get("cgroup")
+    limit = f" ({size(n['limit'])})" if "limit" in n else ""
     waited = n.get("pressure_memory_full_ms_per_s") or n.get("pressure_memory_some_ms_per_s")
-    if waited:
-        words.append(f"tasks waited for memory {percent(waited / 1000)} of the time")
-    if n.get("oom_kills"):
-        words.append(f"the kernel killed {count(int(n['oom_kills']), 'process')} for want of memory")
-    return ", ".join(words)
+    return ", ".join(filter(None, (
+        f"at the limit of its control group{limit} {clip(group, 60)}" if group else
+        f"{percent(n['memory_available_bytes'] / n['memory_total_bytes'])} of memory available"
+        if n.get("memory_total_bytes") and "memory_available_bytes" in n else "",
+        f"tasks waited for memory {percent(waited / 1000)} of the time" if waited else "",
+        f"the kernel killed {count(int(n['oom_kills']), 'process')} for want of memory" if n.get("oom_kills") else "")))
 
 
 def _victims(victims: Sequence[Victim]) -> str:

@@ -171,29 +171,24 @@ def _machine(model: Model, width: int, now: float, flags: Sequence[str]) -> Line
     tick = model.tick
     if not tick:
         return ((fill("waiting for the first tick", width), "dim"),)
-    parts: list[Piece] = [(flag, "pause") for flag in flags]
-    silent_s = now - model.tick_at
-    if silent_s > max(SILENT_S, 3 * tick.get("interval_s", 0.0)):
-        parts.append((f"no tick for {duration(silent_s)}", "critical"))
-    if tick.get("late_s", 0.0) >= 0.5:
-        parts.append((f"LATE {duration(tick['late_s'])}", "critical"))
-    if model.state.get("degraded"):
-        parts.append(("DEGRADED", "critical"))
-    if model.state.get("slowed", 1) > 1:
-        parts.append((f"slowed to 1/{model.state['slowed']}", "elevated"))
-    parts += [(clip(str(tick.get("host", "")), 20), "bold"), (clock(tick["ts"]), "")]
-    if "cpu_busy_cores" in tick:
-        parts.append((f"{tick['cpu_busy_cores']:.1f} of {tick.get('cpus', '?')} CPUs", ""))
-    if "memory_available_bytes" in tick:
-        parts.append((f"{size(tick['memory_available_bytes'])} available", ""))
-    parts.append((f"{tick.get('processes', '?')} processes", ""))
-    for title, resource, kind in (("CPU", "cpu", "some"), ("memory", "memory", "full"), ("disk", "io", "full")):
-        value = tick.get(f"pressure_{resource}_{kind}_ms_per_s")
-        if value is not None:
-            parts.append((f"wait for {title} {value / 10:.0f}%", "elevated" if value >= 200 else "dim"))
-    if "self_cpu_percent" in tick:
-        parts.append((f"rh-pipe {tick['self_cpu_percent']:.1f}%", "dim"))
-    return _joined(parts, width)
+    silent_s, slowed = now - model.tick_at, model.state.get("slowed", 1)
+    silent = silent_s > max(SILENT_S, 3 * tick.get("interval_s", 0.0))
+    waits = [(title, value) for title, field in (
+        ("CPU", "pressure_cpu_some_ms_per_s"), ("memory", "pressure_memory_full_ms_per_s"),
+        ("disk", "pressure_io_full_ms_per_s")) if (value := tick.get(field)) is not None]
+    parts: list[Piece] = [
+        *((flag, "pause") for flag in flags),
+        (f"no tick for {duration(silent_s)}" if silent else "", "critical"),
+        (f"LATE {duration(tick['late_s'])}" if tick.get("late_s", 0.0) >= 0.5 else "", "critical"),
+        ("DEGRADED" if model.state.get("degraded") else "", "critical"),
+        (f"slowed to 1/{slowed}" if slowed > 1 else "", "elevated"),
+        (clip(str(tick.get("host", "")), 20), "bold"), (clock(tick["ts"]), ""),
+        (f"{tick['cpu_busy_cores']:.1f} of {tick.get('cpus', '?')} CPUs" if "cpu_busy_cores" in tick else "", ""),
+        (f"{size(tick['memory_available_bytes'])} available" if "memory_available_bytes" in tick else "", ""),
+        (f"{tick.get('processes', '?')} processes", ""),
+        *((f"wait for {title} {value / 10:.0f}%", "elevated" if value >= 200 else "dim") for title, value in waits),
+        (f"rh-pipe {tick['self_cpu_percent']:.1f}%" if "self_cpu_percent" in tick else "", "dim")]
+    return _joined([part for part in parts if part[0]], width)
 
 
 def _joined(parts: Sequence[Piece], width: int) -> Line:
