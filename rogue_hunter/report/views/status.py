@@ -130,40 +130,32 @@ def sentence(found: Record, now: float) -> str:
 
 
 def _text(s: Record, look: Style) -> str:
-    facts = [("state", f"{s['watch']}: {sentence(s, look.now)}")]
-
-    def fact(label: str, words: str) -> None:
-        if words:
-            facts.append((label, words))
-
-    fact("uptime", duration(s.get("uptime_s")))
-    if "hz" in s:
-        fact("beat", f"{s['hz']:g} Hz, {s.get('ticks', 0)} ticks, model {s.get('model')}")
-    if "processes" in s:
-        fact("processes", str(s["processes"]))
-    if s.get("rogues"):
-        fact("rogues now", "; ".join(
+    oldest = f", the oldest of {moment(s['oldest_event'], look.now)}" if "oldest_event" in s else ""
+    bytes_ = f", {size(s['database_bytes'])}" if "database_bytes" in s else ": none yet"
+    records = {"system": "records all processes", "own": "records processes of this user"}.get(s.get("recorder", ""), "off")
+    records += f", {size(s['recorder_bytes'])}" if "recorder_bytes" in s else ""
+    recorder = [("recorder", records), ("  limited by", visible(s.get("recorder_why", ""))),
+                ("  to get more", s.get("recorder_more", ""))]
+    writer = str(s.get("writer_version", s["version"]))
+    versions = (f"rogue-hunter {s['version']}", f"written by {visible(writer)}" if writer != s["version"] else "",
+                f"SQLite {s['sqlite_version']}", f"Python {s['python_version']}")
+    facts = [
+        ("state", f"{s['watch']}: {sentence(s, look.now)}"),
+        ("uptime", duration(s.get("uptime_s"))),
+        ("beat", f"{s['hz']:g} Hz, {s.get('ticks', 0)} ticks, model {s.get('model')}" if "hz" in s else ""),
+        ("processes", str(s.get("processes", ""))),
+        ("rogues now", "; ".join(
             f"{name(r)} {look.band(str(r['score']), r.get('band'))} {cause(r)} {percent(r.get(cause(r) + '_share'))}"
-            for r in s["rogues"][:3] if "score" in r))
-    if "self_cpu_percent" in s:
-        fact("own cost", f"{measure(s['self_cpu_percent'], '%')} of a core, {size(s.get('self_memory_bytes'))}")
-    if "events_total" in s:
-        oldest = f", the oldest of {moment(s['oldest_event'], look.now)}" if "oldest_event" in s else ""
-        fact("events", f"{s['open_events']} open, {s['events_today']} today, {s['events_total']} in all{oldest}")
-    fact("database", visible(s["database"])
-         + (f", {size(s['database_bytes'])}" if "database_bytes" in s else ": none yet"))
-    if "recorder" in s:
-        words = {"system": "records all processes", "own": "records processes of this user"}.get(s["recorder"], "off")
-        more = [size(s["recorder_bytes"])] if "recorder_bytes" in s else []
-        fact("recorder", ", ".join([words, *more]))
-        fact("  limited by", visible(s.get("recorder_why", "")))
-        fact("  to get more", s.get("recorder_more", ""))
-    fact("degraded", visible(s.get("degraded", "no")))
-    if s.get("dropped"):
-        fact("dropped", f"{s['dropped']} records were lost")
-    versions = [f"rogue-hunter {s['version']}", f"SQLite {s['sqlite_version']}", f"Python {s['python_version']}"]
-    if s.get("writer_version", s["version"]) != s["version"]:
-        versions.insert(1, f"written by {visible(s['writer_version'])}")
-    fact("versions", ", ".join(versions))
-    fact("configuration", visible(s.get("config_file", "none: the defaults")))
-    return pairs(facts, look)
+            for r in (s.get("rogues") or ())[:3] if "score" in r)),
+        ("own cost", f"{measure(s['self_cpu_percent'], '%')} of a core, {size(s.get('self_memory_bytes'))}"
+         if "self_cpu_percent" in s else ""),
+        ("events", f"{s['open_events']} open, {s['events_today']} today, {s['events_total']} in all{oldest}"
+         if "events_total" in s else ""),
+        ("database", visible(s["database"]) + bytes_),
+        *(recorder if "recorder" in s else ()),
+        ("degraded", visible(s.get("degraded", "no"))),
+        ("dropped", f"{s['dropped']} records were lost" if s.get("dropped") else ""),
+        ("versions", ", ".join(filter(None, versions))),
+        ("configuration", visible(s.get("config_file", "none: the defaults"))),
+    ]
+    return pairs([fact for fact in facts if fact[1]], look)
