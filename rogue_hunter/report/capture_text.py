@@ -44,19 +44,18 @@ _STATES = {"running": "running in", "runnable": "waiting for a CPU in", "uninter
 
 def _suspect_line(each: Record) -> str:
     """`Editor [501] did not respond for 3.0s: its main thread was waiting in f (lib) for 990 of 1000 samples; ...`"""
-    words = []
-    if "leaf" in each:
-        words.append(f"its main thread was {_STATES.get(each.get('state', ''), 'waiting in')} {each['leaf']}"
-                     + (f" for {each['samples']} of {each['of_samples']} samples" if "samples" in each else ""))
-    if each.get("cpu_seconds") and each.get("sampled_s"):
-        words.append(f"CPU time {each['cpu_seconds']:.3g} s of {each['sampled_s']:.3g} s sampled")
-    if each.get("memory_bytes"):
-        of = f" on a machine of {size(each['memory_total_bytes'])}" if each.get("memory_total_bytes") else ""
-        words.append(f"memory {size(each['memory_bytes'])}{of}")
+    seen = f" for {each['samples']} of {each['of_samples']} samples" if "samples" in each else ""
+    of = f" on a machine of {size(each['memory_total_bytes'])}" if each.get("memory_total_bytes") else ""
+    words = "; ".join(filter(None, (
+        f"its main thread was {_STATES.get(each.get('state', ''), 'waiting in')} {each['leaf']}{seen}"
+        if "leaf" in each else "",
+        f"CPU time {each['cpu_seconds']:.3g} s of {each['sampled_s']:.3g} s sampled"
+        if each.get("cpu_seconds") and each.get("sampled_s") else "",
+        f"memory {size(each['memory_bytes'])}{of}" if each.get("memory_bytes") else "")))
     lasted = f" for {duration(each['unresponsive_s'])}" if "unresponsive_s" in each else ""
     why = {"unresponsive": f"did not respond{lasted}", "target": "is the subject of the report",
            "cpu": "used most CPU time", "memory": "holds most memory"}[each["reason"]]
-    return f"{each['command']} [{each.get('pid', '?')}] {why}" + (f": {'; '.join(words)}" if words else "")
+    return f"{each['command']} [{each.get('pid', '?')}] {why}" + (f": {words}" if words else "")
 
 
 def _root_lines(rank: int, root: Root) -> Iterator[str]:

@@ -132,7 +132,8 @@ def sentence(found: Record, now: float) -> str:
 def _text(s: Record, look: Style) -> str:
     oldest = f", the oldest of {moment(s['oldest_event'], look.now)}" if "oldest_event" in s else ""
     bytes_ = f", {size(s['database_bytes'])}" if "database_bytes" in s else ": none yet"
-    records = {"system": "records all processes", "own": "records processes of this user"}.get(s.get("recorder", ""), "off")
+    records = {"system": "records all processes", "own": "records processes of this user"}.get(
+        s.get("recorder", ""), "off")
     records += f", {size(s['recorder_bytes'])}" if "recorder_bytes" in s else ""
     recorder = [("recorder", records), ("  limited by", visible(s.get("recorder_why", ""))),
                 ("  to get more", s.get("recorder_more", ""))]
