@@ -30,7 +30,7 @@ settings.register_profile(
     deadline=None,
     database=None,
     print_blob=True,
-    max_examples=100 if LONG else 60,
+    max_examples=100 if LONG else 40,
     derandomize=not LONG,       # the same examples in each ordinary run: it does not fail by chance
     suppress_health_check=[HealthCheck.too_slow],
 )

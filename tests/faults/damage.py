@@ -114,7 +114,7 @@ def flips(bench: Bench) -> str:
     moved = refused = unharmed = 0
     beats = BEATS if bench.long else 30     # some seconds: it is opened, taken up, written to and closed
     used = [i for i, byte in enumerate(data) if byte]
-    for number in range(300 if bench.long else 50):
+    for number in range(300 if bench.long else 40):
         place = bench.tmp / "run"
         place.mkdir()
         damaged = bytearray(data)
@@ -159,7 +159,8 @@ def truncated(bench: Bench) -> str:
         data, wal = template.read_bytes(), Path(f"{template}-wal").read_bytes()
     assert len(wal) > 4096
     moved = refused = 0
-    for number in range(30):
+    cuts = 30 if bench.long else 15
+    for number in range(cuts):
         place = bench.tmp / "run"
         place.mkdir()
         cut, cut_wal = rng.randrange(len(data)), rng.randrange(len(wal))
@@ -177,7 +178,7 @@ def truncated(bench: Bench) -> str:
             contents(place / "x.db")
         shutil.rmtree(place)
     assert moved
-    return f"30 cuts: {moved} moved aside, {refused} refused, the others whole; integrity_check ok after each"
+    return f"{cuts} cuts: {moved} moved aside, {refused} refused, the others whole; integrity_check ok after each"
 
 
 @contextmanager

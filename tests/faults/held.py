@@ -155,7 +155,7 @@ def _version(file: Path) -> int:
       "never between; the next start brings it up to date, what was in it is there")
 def migration(bench: Bench) -> str:
     seen = []
-    step = 1 if bench.long else 6
+    step = 1 if bench.long else 12
     for name in ("new", "old"):
         place = bench.tmp / name
         place.mkdir()

@@ -72,7 +72,7 @@ def memory(bench: Bench) -> str:
 def descriptors(bench: Bench) -> str:
     _works(["prlimit", "--nofile=40"])
     database = bench.tmp / "x.db"
-    done = bench.rh("pipe", "--quiet", "--for", "1s", "--hz", "10", "--db", database, prefix=["prlimit", "--nofile=40"])
+    done = bench.rh("pipe", "--quiet", "--for", "2s", "--hz", "10", "--db", database, prefix=["prlimit", "--nofile=40"])
     clean(done.stderr, lines=0)
     assert done.returncode == 0
     told = state(database)

@@ -236,7 +236,7 @@ class TestReading:
             self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str], unread: str) -> None:
         """Whether reading them is denied or fails makes no difference: they may be protected."""
         for denied in (True, False):
-            monkeypatch.setattr(linux, "describe", lambda root, key, kernel, denied=denied: (fields, denied))
+            monkeypatch.setattr(linux, "describe", lambda *_, denied=denied, **more: (fields, denied))
             root = tmp_path / str(denied)
             root.mkdir()
             assert tree(root, stat_of(), MINE).read(4242).program.names_unread == unread
