@@ -108,11 +108,10 @@ def test_keys(pipe: Callable[[], subprocess.Popen[bytes]], terminal: Callable[[i
     pipe()
     top = terminal(80, 24)
     top.wait("COMMAND")
-    top.wait(f" {pid} ")
+    top.keys("/", *str(pid), "Enter")       # below busier processes its row may be outside of the screen
+    screen = top.wait(f"/{pid} 1 of")
     top.keys("s")
     top.wait("CPU%▼")
-    top.keys("/", *str(pid), "Enter")
-    screen = top.wait(f"/{pid} 1 of")
     assert "while kill -0" in screen and len(screen.splitlines()) <= 24
     top.keys("Enter")
     top.wait("threads")
@@ -138,8 +137,10 @@ def test_terminate_under_the_guards_of_rh_reap(pipe: Callable[[], subprocess.Pop
     pid = burn()
     pipe()
     top = terminal(120, 30)
-    top.wait(f" {pid} ")
-    top.keys("/", *str(pid), "Enter", "k")
+    top.wait("COMMAND")
+    top.keys("/", *str(pid), "Enter")
+    top.wait(f"/{pid} 1 of")
+    top.keys("k")
     if os.geteuid() == 0:
         top.wait("one of its user ids is root's")
     else:
@@ -168,5 +169,5 @@ def test_a_restart_of_rh_pipe_is_followed_within_two_seconds(pipe: Callable[[], 
         time.sleep(0.01)
     began = time.monotonic()
     top.wait(f"rh-pipe 0.1.0 [{second.pid}] again")
-    assert time.monotonic() - began < 2.0 + 0.5     # half a second for tmux on a busy machine
+    assert time.monotonic() - began < 2.0 + 3       # three seconds for starts of tmux on a busy machine
     top.wait("trying again", gone=True)
