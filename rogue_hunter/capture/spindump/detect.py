@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from rogue_hunter.capture import logs
-from rogue_hunter.capture.reports import ips, logshow, sample, sleep, tasks, text
+from rogue_hunter.capture.reports import ips, logshow, sample, sleep, tasks
 from rogue_hunter.capture.spindump import parser
 from rogue_hunter.capture.spindump.parser import FramesOf
 from rogue_hunter.schema.capture import RECORDS
@@ -119,8 +119,8 @@ _READERS: dict[str, Callable[[Iterable[bytes], FramesOf | None, str | None, dict
     "report": lambda lines, frames_of, capture, _: _whole(
         parser.parse(lines, capture=capture, **({} if frames_of is None else {"frames_of": frames_of}))),
     "sample": lambda lines, frames_of, capture, _: _whole(sample.parse(lines, frames_of=frames_of, capture=capture)),
-    "crash": lambda lines, _, capture, known: text.crash(lines, capture, known),
-    "reset": lambda lines, _, capture, known: text.reset(lines, capture, known),
+    "crash": lambda lines, _, capture, known: ips.text_crash(lines, capture, known),
+    "reset": lambda lines, _, capture, known: ips.text_reset(lines, capture, known),
     "ips": lambda lines, _, capture, known: ips.parse(known, lines, capture),
     "pmset": lambda lines, _, capture, known: sleep.parse(lines, capture),
     "powermetrics": lambda lines, _, capture, known: tasks.powermetrics(lines, capture),
