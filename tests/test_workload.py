@@ -373,6 +373,7 @@ def test_the_loop_is_found(host: LinuxHost, spawn: Spawn) -> None:
     assert last[loop.pid]["band"] in ("medium", "elevated", "high", "critical")
 
 
+@pytest.mark.slow
 def test_whole_machine_adds_up(host: LinuxHost, spawn: Spawn) -> None:
     """What all processes together use is what the machine says is used, but for what no process owns (interrupts, those
     that ended) and the clock ticks of each side."""

@@ -50,6 +50,7 @@ def test_verdicts() -> None:
     assert find([Trial(1, 0)] * 10, 10) == ("not_proven", None, 1.0, 1.0) == find([], 10)
 
 
+@pytest.mark.slow
 def test_noise_is_seldom_called_proof() -> None:
     """Of 500 experiments with an innocent suspect under load that comes and goes, at most 2 % are called proven."""
     rng = random.Random(3)

@@ -79,6 +79,7 @@ def records(done: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
 # -- pauses ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pauses(report: Run) -> None:
     """The newest first: when, how long, for want of what, who and how much; a line of blocks and the sum above."""
     text = said(report("pauses", "--table", *PERIOD))

@@ -306,6 +306,7 @@ conditions = { cpu_percent_min = 10, command_patterns = ["python"], exclude_patt
 """
 
 
+@pytest.mark.slow
 def test_a_process_whose_leader_ended_is_not_matched_past_its_exclusion(
         leader: subprocess.Popen[bytes], tmp_path: Path) -> None:
     file = tmp_path / "r.toml"

@@ -124,6 +124,7 @@ def test_age_removes_what_ended_before_and_nothing_else(database: Path) -> None:
     whole(database)
 
 
+@pytest.mark.slow
 def test_the_bites_are_small(database: Path) -> None:
     """No transaction removes more than a bite, and the sum grows with each step."""
     sums = [step.rows.get("process_events", 0) for step in run(database, NOW, 10**9, bite=50)]
