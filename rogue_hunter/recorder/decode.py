@@ -255,7 +255,8 @@ def share_records(scene: Scene, stacks: Iterable[Record]) -> list[Record]:
     made: list[Record] = []
     frames: dict[int, str] = {}
     for each in stacks:
-        frames[each["pid"]] = f"{frames.get(each['pid'], '')};{each['stack']}"
+        if "pid" in each:       # the last one is of all the rest
+            frames[each["pid"]] = f"{frames.get(each['pid'], '')};{each['stack']}"
     for found in occupancies(scene):
         ranked = sorted(found.by_pid.items(), key=lambda pair: (-pair[1], pair[0]))
         shown = [pair for pair in ranked if pair[1] >= SHARE_MIN * found.seconds][:TENANTS_MAX]

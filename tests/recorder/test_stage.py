@@ -11,6 +11,7 @@ import pytest
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.options import Recorder as Settings
+from rogue_hunter.recorder import decode as decode_module
 from rogue_hunter.recorder.decode import _woven, collapsed, decode, walked, works_for
 from rogue_hunter.recorder.job import Job, dump, load
 from rogue_hunter.recorder.perf import Copy, Rings, open_rings
@@ -224,6 +225,14 @@ def test_shares_stacks_and_whom_a_kernel_thread_works_for() -> None:
     stacks = [each for each in found if each["type"] == "stack"]
     assert {(s["stack"], s["samples"]) for s in stacks} == {("hog.py;[exited]", 50), ("kswapd0;[kernel]_[k]", 50)}
     assert not [each for each in decode(job(shares=False), Symbols(), dumps=False) if each["type"] == "cpu_share"]
+
+
+def test_more_stacks_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left over is one record of no process; the shares do not look for one in it."""
+    monkeypatch.setattr(decode_module, "STACKS_MAX", 1)
+    found = decode(job(), Symbols(), dumps=False)
+    assert [each.get("pid") in (7, 33) for each in found if each["type"] == "stack"] == [True, False]
+    assert len([each for each in found if each["type"] == "cpu_share"]) == 3
 
 
 @pytest.mark.parametrize("name, stack, expected", [
