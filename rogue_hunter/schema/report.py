@@ -182,6 +182,7 @@ REPORT_STATUS = (
     _f("self_memory_bytes", int, "bytes", "memory of rogue-hunter itself"),
     _f("max_score", int, "0-100", "highest score at the last tick that was written; while rh-pipe runs"),
     _f("rogues", list, "", "the processes selected at the last tick, highest score first"),
+    _f("unwaited", str, "", "which process has left most of its ended children unwaited for; left out below 50"),
     _f("open_events", int, "", "events that have not ended"),
     _f("events_today", int, "", "events that began today, local time"),
     _f("events_total", int, "", "all events in the database"),

@@ -10,8 +10,8 @@ import math
 import os
 import sqlite3
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rogue_hunter.config.options import Store as Settings
 from rogue_hunter.store.database import DatabaseError, Lock, is_corrupt, move_aside, open_writer
 from rogue_hunter.store.rows import CMDLINE, WRITES
 from rogue_hunter.stream import wire
-from rogue_hunter.stream.tick import Record, Row, Tick
+from rogue_hunter.stream.tick import Record, Row, Tick, shown_name
 from rogue_hunter.tracking.events import Open
 
 BYTES_PER_DAY = 18_000_000
@@ -365,7 +365,23 @@ class Store:
     def state(self) -> dict[str, Any]:
         """The facts of daemon_state."""
         return {"last_tick": self._last.row, "ticks": self._count, "highest": self._highest,
-                "rogues": [_named(row) for row in self._last.rogues.values()]}
+                "rogues": [_named(row) for row in self._last.rogues.values()],
+                "unwaited": _unwaited(self._last.processes.values())}
+
+
+UNWAITED_LEAST = 50
+"""Ended children of one process that it has not waited for: fewer are a moment's. Each takes a pid and 10 kB of the
+kernel's memory until its parent ends."""
+
+
+def _unwaited(rows: Collection[Row]) -> str | None:
+    """Who has left most children unwaited for, if that are many."""
+    counts = Counter(row.get("ppid") for row in rows if row.get("state") == "defunct")
+    parent, count = next(iter(counts.most_common(1)), (None, 0))
+    if count < UNWAITED_LEAST:
+        return None
+    name = next((shown_name(row) for row in rows if row["pid"] == parent), None)
+    return f"{name or '?'} (pid {parent}) has not waited for {count} children"
 
 
 class StoreActions:

@@ -294,6 +294,15 @@ def test_retries_do_not_wait_for_the_wall_clock(db: Path, clock: Clock, said: li
     writer.close()
 
 
+@pytest.mark.parametrize(("ended", "expected"), [(49, None), (60, "make (pid 7) has not waited for 60 children")])
+def test_who_does_not_wait_for_children_is_in_the_state(db: Path, ended: int, expected: str | None) -> None:
+    store = Store(Writer(db, CONFIG.store, Clock(), list[str]().append))
+    children = [row(100 + i, ppid=7, state="defunct", command="cc") for i in range(ended)]
+    for tick in stream([[row(7, command="make"), row(8, ppid=1, state="defunct"), *children]]):
+        store(tick)
+    assert store.state()["unwaited"] == expected
+
+
 def test_queue_is_bounded_and_counts_what_it_drops(db: Path, clock: Clock, said: list[str]) -> None:
     """With nowhere to write, the queue keeps the newest and says how many records were lost."""
     writer = Writer(db, Settings(queue_ticks=3, retry_s=1e3), clock, said.append, clock=clock)

@@ -46,7 +46,7 @@ def status(source: Source, asked: Asked) -> Answer:
         hz=state.get("hz"), model=state.get("model"), ticks=state.get("ticks"),
         self_cpu_percent=last.get("self_cpu_percent"), self_memory_bytes=last.get("self_memory_bytes"),
         max_score=(source.live.get("history") or [last])[-1].get("max_score") if running else None,
-        rogues=state.get("rogues") if running else None,
+        rogues=state.get("rogues") if running else None, unwaited=state.get("unwaited") if running else None,
         **(queries.totals(source.connection, midnight) if source.connection else {}),
         database=path_text(source.path), database_bytes=files_size(source.path) or None,
         degraded=degraded, dropped=(source.live or state).get("dropped"),
@@ -148,6 +148,7 @@ def _text(s: Record, look: Style) -> str:
         ("rogues now", "; ".join(
             f"{name(r)} {look.band(str(r['score']), r.get('band'))} {cause(r)} {percent(r.get(cause(r) + '_share'))}"
             for r in (s.get("rogues") or ())[:3] if "score" in r)),
+        ("zombies", visible(s.get("unwaited", ""))),
         ("own cost", f"{measure(s['self_cpu_percent'], '%')} of a core, {size(s.get('self_memory_bytes'))}"
          if "self_cpu_percent" in s else ""),
         ("events", f"{s['open_events']} open, {s['events_today']} today, {s['events_total']} in all{oldest}"
