@@ -34,8 +34,8 @@ from rogue_hunter.host.users import Users
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 
-LIST_EVERY = 90
-"""Ticks after which /proc is listed even when no pid was given out: 30 s at 3 Hz, against what the last pid hides."""
+LIST_EVERY = 30
+"""Ticks after which /proc is listed even when no pid was given out: 10 s at 3 Hz, against what the last pid hides."""
 
 MISSED_MAX = 2
 """When a listing found new processes so often although the last pid stood still, it is no longer trusted: gVisor and

@@ -456,7 +456,7 @@ def test_denied(tree: Tree) -> None:
 
 def test_list_every() -> None:
     """Thirty seconds at 3 Hz: long enough to cost nothing, short enough to find what the last pid hides."""
-    assert LIST_EVERY == 90
+    assert LIST_EVERY == 30
 
 
 def rows_of(shot: Snapshot) -> dict[int, Row]:

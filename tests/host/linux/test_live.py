@@ -481,7 +481,6 @@ def test_no_new_pid_no_listing(host: LinuxHost, clock: Clock, monkeypatch: pytes
     """While the pid given out last stays the same, /proc is not listed, but once in thirty ticks."""
     take(host, clock)
     read = host._machine.read
-    monkeypatch.setattr("rogue_hunter.host.linux.table.LIST_EVERY", 30)
     monkeypatch.setattr(
         host._machine, "read", lambda name, size: b"0 0 0 1/1 77\n" if name == "loadavg" else read(name, size)
     )
