@@ -138,16 +138,20 @@ class Arena:
         return child
 
     def alive(self, pid: int) -> bool:
-        """Is this child of ours alive, with no signal waiting for it?"""
-        if pid not in self.children:
-            return False
-        if os.waitpid(pid, os.WNOHANG) != (0, 0):
-            self.children.discard(pid)
-            return False
-        status = Path(f"/proc/{pid}/status").read_text()
-        pending = [line for line in status.splitlines() if line[:6] in ("SigPnd", "ShdPnd")]
-        assert all(int(line.split()[1], 16) == 0 for line in pending), pid
-        return True
+        """Is this child of ours alive? A signal that waits for it has a moment to arrive: on a busy machine the child
+        does not run at once."""
+        deadline = time.monotonic() + 10
+        while pid in self.children:
+            if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                self.children.discard(pid)
+                return False
+            status = Path(f"/proc/{pid}/status").read_text()
+            pending = [line for line in status.splitlines() if line[:6] in ("SigPnd", "ShdPnd")]
+            if all(int(line.split()[1], 16) == 0 for line in pending):
+                return True
+            assert time.monotonic() < deadline, pid
+            time.sleep(0.01)
+        return False
 
     def end(self, pid: int) -> None:
         """End a child of ours and collect it."""
