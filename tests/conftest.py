@@ -82,7 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     else:
         workers = getattr(config, "workerinput", {}).get("workercount", 1)
         items[:] = _dealt(items, workers) if workers > 1 else items
-    items.sort(key=lambda item: item.get_closest_marker("serial") is not None)
+    items.sort(key=_is_serial)
 
 
 def _dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
@@ -114,28 +114,46 @@ def pytest_sessionfinish() -> None:
     forked.close()
 
 
+HELD = pytest.StashKey[bool]()
+"""Whether this worker still holds the lock that it took for the test before."""
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
     """While a `serial` test runs in one worker, the others wait: it holds this file's lock alone, every other test shares it.
 
     Each takes the lock behind a gate, the lock of another file, which a serial test closes: of the others one would always
-    hold the first lock. It stays closed for the serial tests that follow.
+    hold the first lock. It stays closed for the serial tests that follow. A worker shares the lock to the end of a file:
+    what its fixtures have started runs until then.
     """
+    mask = os.umask(0o022)      # a command that runs in this process sets another one
+    os.umask(mask)
     if not hasattr(item.config, "workerinput"):
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            os.umask(mask)
     lock, gate = _locks()
-    serial = item.get_closest_marker("serial") is not None
-    _take(gate, fcntl.LOCK_EX)
-    _take(lock, fcntl.LOCK_EX if serial else fcntl.LOCK_SH)
-    if not serial:
-        fcntl.flock(gate, fcntl.LOCK_UN)
+    serial = _is_serial(item)
+    if not item.config.stash.get(HELD, False):
+        _take(gate, fcntl.LOCK_EX)
+        _take(lock, fcntl.LOCK_EX if serial else fcntl.LOCK_SH)
+        if not serial:
+            fcntl.flock(gate, fcntl.LOCK_UN)
     try:
         return (yield)
     finally:
         _handle_signals()
-        if not serial or nextitem is None or nextitem.get_closest_marker("serial") is None:
+        os.umask(mask)
+        held = nextitem is not None and _is_serial(nextitem) == serial and (serial or nextitem.path == item.path)
+        item.config.stash[HELD] = held
+        if not held:
             for file in (lock, gate):
                 fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _is_serial(item: pytest.Item) -> bool:
+    return item.get_closest_marker("serial") is not None
 
 
 def _take(file: int, how: int) -> None:

@@ -255,10 +255,9 @@ def stopped(bench: Bench) -> str:
         read.append(json.loads(line))
         seen += read[-1]["type"] == "tick"
     child.terminate()
-    out, err = child.communicate(timeout=30)
-    read += [json.loads(line) for line in out.splitlines()]
-    clean(err, lines=0)
-    assert child.returncode == 0
+    read += [json.loads(line) for line in child.stdout]     # communicate() would leave out what is read ahead
+    clean(child.stderr.read(), lines=0)
+    assert child.wait(30) == 0
     assert any(row.get("continued") for row in read if row["type"] == "tick")
     found = [row for row in read if row["type"] == "pause"]
     assert all(pause["cause"] == "stopped" and not pause.get("culprits") for pause in found), found
