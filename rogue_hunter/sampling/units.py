@@ -20,6 +20,12 @@ MANAGERS = frozenset({"systemd", "init", "launchd", "sshd", "sshd-session", "log
                       "getty", "agetty", "su"})
 """Programs that start services and sessions."""
 
+ADOPTERS = frozenset({"systemd", "init", "launchd"})
+"""Programs that become the parent of processes whose parent has ended."""
+
+ORPHANS_MAX = 256
+"""Programs of orphans whose unit is kept."""
+
 WRAPPERS = frozenset({"timeout", "env", "nice", "ionice", "nohup", "sudo", "doas", "setsid", "setpriv", "chrt",
                       "taskset", "time", "strace", "ltrace", "stdbuf", "unbuffer", "caffeinate", "systemd-inhibit",
                       "runuser", "chroot", "unshare", "nsenter", "prlimit", "numactl", "firejail", "bwrap"})
@@ -129,6 +135,8 @@ class Units:
         self._known: dict[Key, tuple[str | None, str | None, str]] = {}
         self.renamed: set[Key] = set()
         """Processes whose unit took another name with its topmost process."""
+        self._orphans: dict[tuple[str, Any, Any], str] = {}
+        """The unit of orphans by name, user and control group."""
 
     def get(self, key: Key) -> str | None:
         """The unit found last."""
@@ -153,7 +161,7 @@ class Units:
         named_after_itself = known is not None and before is not None and known == f"{before[2]}[{key[0]}]"
         if found is None and known is not None:
             # It keeps the unit that it was started in; a unit that is named after it takes its new name.
-            found = f"{name}[{key[0]}]" if named_after_itself else known
+            found = self._named(key, row, name, rows, by_pid) if named_after_itself else known
         if found is None:
             found = self._topmost(key, row, name, rows, by_pid, names)
         if named_after_itself and found != known:
@@ -171,4 +179,19 @@ class Units:
             if parent in self._units:
                 return self._units[parent]
             key, row, name = parent, rows[parent], names.get(parent, rows[parent].get("command", "?"))
-        return f"{name}[{key[0]}]"
+        return self._named(key, row, name, rows, by_pid)
+
+    def _named(self, key: Key, row: Row, name: str, rows: Mapping[Key, Row], by_pid: Mapping[int, Key]) -> str:
+        """The unit named after its topmost process. Orphans of one program or script are one: jobs that a script starts
+        into the background, each below a shell that ends at once."""
+        unit = f"{name}[{key[0]}]"
+        ppid = row.get("ppid")
+        adopted = ppid == 1 or rows.get(by_pid.get(ppid or -1, key), {}).get("command") in ADOPTERS
+        if not adopted or not row.get("cmdline") or not starts_jobs(row):
+            return unit
+        alike = name, row.get("uid"), row.get("cgroup")
+        unit = self._orphans.pop(alike, unit)
+        self._orphans[alike] = unit     # the newest last
+        if len(self._orphans) > ORPHANS_MAX:
+            del self._orphans[next(iter(self._orphans))]
+        return unit

@@ -174,3 +174,32 @@ def test_a_unit_takes_the_name_of_the_program_after_exec() -> None:
     ticks = list(map(Lineage(), stream([rows("launcher"), rows("server"), rows("server")])))
     assert [made["unit"] for made in ticks[0].processes.values()][1:] == ["launcher[60]"] * 2
     assert [made["unit"] for made in ticks[2].processes.values()][1:] == ["server[60]"] * 2
+
+
+def test_orphans_of_one_script_are_one_unit() -> None:
+    """A script starts jobs into the background below shells that end at once. Other programs, users and control groups are
+    units of their own, and so are shells at a prompt and those not yet described."""
+    def orphan(pid: int, **fields: object) -> dict[str, object]:
+        return row(pid, 10 * pid, **{"ppid": 1, "command": "python3", "cmdline": "python3 /x/job.py", "uid": 7, "session": pid,
+                                     **fields})
+
+    rows = [row(1, 1, command="init"), orphan(50), orphan(51), orphan(52, cmdline="python3 /x/job.py --more"),
+            orphan(53, uid=8), orphan(54, cgroup="/other"), orphan(55, cmdline="python3 /x/other.py"),
+            orphan(56, command="bash", cmdline="bash"), orphan(57, command="bash", cmdline="-bash"),
+            orphan(58, cmdline=None), row(60, 600, ppid=1, command="systemd", cmdline="/lib/systemd/systemd --user"),
+            orphan(61, ppid=60), orphan(62, ppid=50, session=50, command="cc", cmdline="cc x.c")]
+    (tick,) = map(Lineage(), stream([rows]))
+    units = {key[0]: made["unit"] for key, made in tick.processes.items()}
+    assert {pid: unit for pid, unit in units.items() if unit != f"job.py[{pid}]"} == {
+        1: "init[1]", 51: "job.py[50]", 52: "job.py[50]", 55: "other.py[55]", 56: "bash[56]", 57: "bash[57]",
+        58: "python3[58]", 60: "systemd[60]", 61: "job.py[50]", 62: "job.py[50]"}
+
+
+def test_an_orphan_joins_its_unit_when_it_is_described() -> None:
+    """Program and arguments come a tick later; the unit outlives the process that it is named after."""
+    job = {"ppid": 1, "command": "python3", "uid": 7, "session": 9}
+    known = {**job, "cmdline": "python3 /x/job.py"}
+    ticks = list(map(Lineage(), stream([[row(50, 500, **job)], [row(50, 500, **known), row(51, 510, **job)],
+                                        [row(51, 510, **known)], [row(52, 520, **known)]])))
+    assert [{key[0]: made["unit"] for key, made in tick.processes.items() if not made.get("ended")} for tick in ticks] == [
+        {50: "python3[50]"}, {50: "job.py[50]", 51: "python3[51]"}, {51: "job.py[50]"}, {52: "job.py[50]"}]
