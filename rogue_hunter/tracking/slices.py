@@ -58,6 +58,9 @@ _RANKS: tuple[tuple[Measure, float], ...] = (
 """By what the highest processes are found, and the least of it a second: 2 % of a core, 64 KiB/s, 1 % of the time
 spent waiting. rh-pipe itself uses 1 % of a core; an idle machine stays below all of it."""
 
+MEMORY_WAIT_MS_PER_S = 5.0
+"""Waiting for memory from which the processes that hold most are listed."""
+
 _GROUP_RANKS: tuple[tuple[Measure, float], ...] = (
     (lambda use: use.cpu + use.children_time, 0.02),
     (lambda use: use.disk + use.children_disk, 64 << 10),
@@ -370,8 +373,10 @@ class Slicer:
         return nlargest(TOP, self._large, key=held)
 
     def _short_of_memory(self, done: Slice) -> bool:
-        known = done.machine.values
-        total, available = known.get("memory_total_bytes"), known.get("memory_available_bytes")
+        machine = done.machine
+        if machine.weighted.get("pressure_memory_some_ms_per_s", 0.0) >= MEMORY_WAIT_MS_PER_S * machine.seconds > 0:
+            return True     # a control group can be short of memory by itself
+        total, available = machine.values.get("memory_total_bytes"), machine.values.get("memory_available_bytes")
         return total is not None and available is not None and bool(available < SCARCE * total)
 
     def _process(self, head: dict[str, Any], key: Key, use: Use) -> Record:

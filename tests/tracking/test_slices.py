@@ -118,6 +118,18 @@ def test_an_idle_machine_has_machine_rows_only() -> None:
     assert len(of(made, "process_slice")) <= 6 * 4
 
 
+def test_a_group_short_of_memory_lists_who_holds_it() -> None:
+    """The machine has memory left, but a control group waits for it: the process that fills it does nothing any more."""
+    rows = [row(7, command="greedy", memory_bytes=800 << 20), row(8, command="reader", cpu_percent=60.0)]
+
+    def holder(waited: float) -> list[Record]:
+        made, _ = run(ticks_of(*rows, count=90, pressure_memory_some_ms_per_s=waited))
+        return of(made, "process_slice", pid=7)
+
+    assert all(one["memory_bytes"] == 800 << 20 for one in holder(20.0))
+    assert (len(holder(20.0)), len(holder(1.0))) == (6, 1)      # in each slice; once a minute
+
+
 def test_a_unit_is_the_sum_of_all_its_processes() -> None:
     """Thirty small processes of one unit: its row has the sum over all of them, listed or not, and its root."""
     made, _ = run(ticks_of(*(row(100 + i, 50 + i, unit="job[100]", command=f"w{i}", cpu_percent=6.0) for i in range(30))))
