@@ -132,6 +132,9 @@ def _period(source: Source, since: float, until: float, at: float | None, live: 
         if not found:
             window = replace(window, since=min(since, older[0].start), until=max(until, older[-1].end))
     found = sorted(older + found, key=lambda one: one.start)
+    if at is not None:
+        # A slice of which most lies outside tells about another time, unless there is no other.
+        found = [one for one in found if 2 * (min(one.end, until) - max(one.start, since)) >= one.seconds] or found
     if not found:
         pauses = [p for p in history.pauses(source.reader, Period(since, until, text)) if p.get("evidence")]
         found = [_of_pause(pause) for pause in reversed(pauses)]
@@ -144,8 +147,8 @@ def _period(source: Source, since: float, until: float, at: float | None, live: 
 def _complete(source: Source, found: Evidence, text: str) -> Evidence:
     """Add waits, limits, pauses and the usual."""
     window = found.window
-    reader, since = source.reader, window.slices[0].start
-    waits, limits = slices.waits_and_limits(reader, since, window.until + SLICE_S)
+    reader = source.reader
+    waits, limits = slices.waits_and_limits(reader, window.since, window.until + SLICE_S)
     pauses = history.pauses(reader, Period(window.since, window.until, text))
     minutes = history.minute_count(reader, Period(window.since, window.until))
     usual, usual_of = _usual(source, window)

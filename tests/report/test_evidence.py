@@ -114,6 +114,17 @@ def test_five_seconds_beside_are_the_same_moment(gap: Path, at: float, command: 
     assert (one["command"], one["resolution_s"]) == (command, 5)
 
 
+def test_a_moment_is_not_answered_with_what_ended_before_it(tmp_path: Path) -> None:
+    """One loop after the other: of the slice in which the first ended, most lies outside of the time that is asked for."""
+    path = tmp_path / "x.db"
+    first = ticks_of(21, seconds(0, 99, hog(7, 66, command="before")))
+    then = ticks_of(12, seconds(0, 99, hog(8, 66, command="after")))
+    write(path, [*stream(first), *moved(stream(then), 21)])
+    one = answer(path, START + 29, now=START + 2000, running=False)      # the first loop is in the slice of 20 to 25 s
+    assert [each["command"] for each in one["causes"] if "command" in each][:1] == ["after"]
+    assert "before" not in str(one["causes"])
+
+
 def test_a_period_in_a_gap_has_no_data(gap: Path) -> None:
     """N1, with --since and --until."""
     with asked(gap, START + 2000, running=True) as found:
