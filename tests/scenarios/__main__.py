@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="scenarios or categories (cpu, io, ...); all when none is named")
     parser.add_argument("--json", type=Path, help="write every answer here")
     parser.add_argument("--together", action="store_true", help="one rh-pipe and one database for all")
+    parser.add_argument("--every", type=float, default=0, metavar="SECONDS", help="begin a scenario so often, not at once")
     parser.add_argument("--keep", type=Path, help="copy databases and scripts into this directory")
     parser.add_argument("--list", action="store_true", help="print the scenarios")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a disk")
@@ -203,18 +204,20 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # taken down as by Ctrl-C: no program of a scenario stays
     results: dict[str, dict[str, Mark]] = {}
     skipped: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="rh-scenarios-", dir=options.directory) as place:
+    with tempfile.TemporaryDirectory(prefix="rh-scenarios-", dir=options.directory) as place, ExitStack() as running:
         Path(place).chmod(0o755)
         shared = None
         if options.together:
             home = Path(place, "pipe")
             home.mkdir()
             shared = Pipe(home)
+            running.callback(shared.stop)
             pid = shared.start()
             time.sleep(SETTLE_S)
         print(f"{'':18} {'':8} " + " ".join(f"{column:7}" for column in COLUMNS), flush=True)
         events: list[float] = []
         for one in scenarios:
+            due = time.monotonic() + options.every
             directory = Path(place, one.name)
             directory.mkdir()
             if shared is not None:
@@ -235,8 +238,8 @@ def main() -> int:
                   + f"  {marks['why'].said[:110]}", flush=True)
             if options.json:
                 _write(options.json, results, skipped)
-        if shared is not None:
-            shared.stop()
+            if one is not scenarios[-1]:
+                time.sleep(max(0.0, due - time.monotonic()))
     print()
     print(block(results, scenarios, events, f"{datetime.now():%Y-%m-%d}"))
     return 0
