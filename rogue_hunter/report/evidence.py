@@ -133,7 +133,7 @@ def _period(source: Source, since: float, until: float, at: float | None, live: 
             window = replace(window, since=min(since, older[0].start), until=max(until, older[-1].end))
     found = sorted(older + found, key=lambda one: one.start)
     if at is not None:
-        # A slice of which most lies outside tells about another time, unless there is no other.
+        # A slice of which most lies outside is of another time; it answers only if there is no other.
         found = [one for one in found if 2 * (min(one.end, until) - max(one.start, since)) >= one.seconds] or found
     if not found:
         pauses = [p for p in history.pauses(source.reader, Period(since, until, text)) if p.get("evidence")]

@@ -37,8 +37,9 @@ EDGE_S = 0.1
 not exact, and times are rounded."""
 MEMORY_LEAST = 16 << 20
 """Bytes held below which a process is not listed for its memory."""
-SCARCE = 0.25
-"""Part of the machine's memory available below which its holders are listed in each slice, not once a minute."""
+SCARCE, MEMORY_WAIT_MS_PER_S = 0.25, 5.0
+"""Part of the machine's memory available below which its holders are listed in each slice, not once a minute; waiting
+for memory from which they are, too."""
 
 Measure = Callable[[Use], float]
 
@@ -57,9 +58,6 @@ _RANKS: tuple[tuple[Measure, float], ...] = (
 )
 """By what the highest processes are found, and the least of it a second: 2 % of a core, 64 KiB/s, 1 % of the time
 spent waiting. rh-pipe itself uses 1 % of a core; an idle machine stays below all of it."""
-
-MEMORY_WAIT_MS_PER_S = 5.0
-"""Waiting for memory from which the processes that hold most are listed."""
 
 _GROUP_RANKS: tuple[tuple[Measure, float], ...] = (
     (lambda use: use.cpu + use.children_time, 0.02),
@@ -373,11 +371,9 @@ class Slicer:
         return nlargest(TOP, self._large, key=held)
 
     def _short_of_memory(self, done: Slice) -> bool:
-        machine = done.machine
-        if machine.weighted.get("pressure_memory_some_ms_per_s", 0.0) >= MEMORY_WAIT_MS_PER_S * machine.seconds > 0:
-            return True     # a control group can be short of memory by itself
-        total, available = machine.values.get("memory_total_bytes"), machine.values.get("memory_available_bytes")
-        return total is not None and available is not None and bool(available < SCARCE * total)
+        waited, values = done.machine.weighted.get("pressure_memory_some_ms_per_s", 0.0), done.machine.values
+        return bool(waited >= MEMORY_WAIT_MS_PER_S * done.machine.seconds > 0   # a control group can be short by itself
+                    or values.get("memory_available_bytes", math.inf) < SCARCE * values.get("memory_total_bytes", 0))
 
     def _process(self, head: dict[str, Any], key: Key, use: Use) -> Record:
         row, seconds = use.row, head["seconds"]
