@@ -20,17 +20,12 @@ from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.rules.program import Program, program_of
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import beats_of, sample
-from rogue_hunter.sampling.units import in_service
+from rogue_hunter.sampling.units import ADOPTERS, SERVICE_MANAGERS, in_service
 from rogue_hunter.schema.field import Key
 from rogue_hunter.scoring.stage import Score
 from rogue_hunter.stream.clock import Rate
 from rogue_hunter.stream.pipeline import Stage, chain
 from rogue_hunter.stream.tick import Record, Row, Tick, record
-
-SERVICE_MANAGERS = frozenset({"systemd", "launchd"})
-"""Processes other than pid 1 that become the parent of orphans: systemd --user does (PR_SET_CHILD_SUBREAPER)."""
-FIRST = SERVICE_MANAGERS | {"init"}
-"""Names of a pid 1 whose other children are services. In a container it is any program, with children of its own."""
 
 
 @dataclass(slots=True)
@@ -92,7 +87,7 @@ class Family:
             command = processes[parent].get("command")
             kin.parent = f"{command or ''}[{kin.ppid}]"
             manager = command in SERVICE_MANAGERS
-            own = kin.ppid == 1 and command not in FIRST and \
+            own = kin.ppid == 1 and command not in ADOPTERS and \
                 row.get("session") in (None, key[0], processes[parent].get("session"))
             self._children.setdefault(parent, {})[key] = kin
             self._parents[key] = parent

@@ -246,6 +246,12 @@ class Ledger:
         return whole * part
 
 
+def parent_of(key: Key, row: Row, rows: Mapping[Key, Row], by_pid: Mapping[int, Key]) -> Row:
+    """The row of a process's parent; empty where it is not known."""
+    found = next(ancestors(key, row, rows, by_pid), None)
+    return {} if found is None else rows[found]
+
+
 def ancestors(key: Key, row: Row, rows: Mapping[Key, Row], by_pid: Mapping[int, Key]) -> Iterator[Key]:
     """The processes above one, nearest first. A parent that is younger than its child is another process with the
     parent's pid, and ends the chain."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from rogue_hunter.sampling.ledger import CPU, DISK, OWN, PAGEINS, READ, Amounts, Ledger, Settlement
+from rogue_hunter.sampling.ledger import CPU, DISK, OWN, PAGEINS, READ, Amounts, Ledger, Settlement, parent_of
 from rogue_hunter.sampling.naming import looks_own, name_of
 from rogue_hunter.sampling.units import MANAGERS, SHELLS, Units, unit_of
 from rogue_hunter.schema.field import Key
@@ -200,7 +200,7 @@ class Lineage:
         unit = out["unit"] = self._units.find(key, row, name, processes, self._by_pid, self._names)
         shared = row.get("shared_bytes", 0)
         if shared or key in self._shared:
-            parent = processes.get(self._by_pid.get(row.get("ppid") or -1, (0, 0)), {})
+            parent = parent_of(key, row, processes, self._by_pid)
             program = row.get("exe") or parent.get("exe") or row.get("command", "")
             out["memory_bytes"] = self._shared.held(key, (unit, program), row["memory_bytes"], shared)
         return out

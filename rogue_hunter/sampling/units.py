@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rogue_hunter.sampling.ledger import ancestors
+from rogue_hunter.sampling.ledger import ancestors, parent_of
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 
@@ -14,14 +14,16 @@ SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "tcsh", 
                     "pwsh", "elvish"})
 """Programs whose children were started by a person or a script, each as a thing of its own."""
 
-MANAGERS = frozenset({"systemd", "init", "launchd", "sshd", "sshd-session", "login", "cron", "crond", "atd", "anacron",
+SERVICE_MANAGERS = frozenset({"systemd", "launchd"})
+"""Processes other than pid 1 that become the parent of orphans: systemd --user does (PR_SET_CHILD_SUBREAPER)."""
+ADOPTERS = SERVICE_MANAGERS | {"init"}
+"""These, and the names of a pid 1 whose other children are services. In a container it is any program."""
+
+MANAGERS = ADOPTERS | frozenset({"sshd", "sshd-session", "login", "cron", "crond", "atd", "anacron",
                       "fcron", "cronie", "tmux", "tmux: server", "screen", "supervisord", "runit", "runsv",
                       "s6-supervise", "dockerd", "containerd-shim", "conmon", "tini", "dumb-init", "gdm", "sddm",
                       "getty", "agetty", "su"})
 """Programs that start services and sessions."""
-
-ADOPTERS = frozenset({"systemd", "init", "launchd"})
-"""Programs that become the parent of processes whose parent has ended."""
 
 ORPHANS_MAX = 256
 """Programs of orphans whose unit is kept."""
@@ -185,8 +187,7 @@ class Units:
         """The unit named after its topmost process. Orphans of one program or script are one: jobs that a script starts
         into the background, each below a shell that ends at once."""
         unit = f"{name}[{key[0]}]"
-        ppid = row.get("ppid")
-        adopted = ppid == 1 or rows.get(by_pid.get(ppid or -1, key), {}).get("command") in ADOPTERS
+        adopted = row.get("ppid") == 1 or parent_of(key, row, rows, by_pid).get("command") in ADOPTERS
         if not adopted or not row.get("cmdline") or not starts_jobs(row):
             return unit
         alike = name, row.get("uid"), row.get("cgroup")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from rogue_hunter.sampling.units import KTHREADD
 from rogue_hunter.verdict import shortage
 from rogue_hunter.verdict.model import (
-    KTHREADD,
     REALTIME,
     Cause,
     Key,

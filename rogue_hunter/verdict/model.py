@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rogue_hunter.sampling.units import is_apart
+from rogue_hunter.sampling.units import KTHREADD, is_apart
 from rogue_hunter.stream.tick import shown_name
 
 Row = Mapping[str, Any]
@@ -206,8 +206,6 @@ credited to a parent that waited for the child that moved them."""
 
 REALTIME = frozenset({"fifo", "rr", "deadline"})
 """Scheduling policies whose processes run before all others (sched(7))."""
-KTHREADD = 2
-"""The parent of all kernel threads."""
 
 _KERNEL = re.compile(r"^(?:ksoftirqd/|kworker/|kswapd|jbd2/|loop\d|kcryptd|dmcrypt|flush-|md\d+_|kcompactd|ksmd|"
                      r"khugepaged|writeback|xfsaild|btrfs-|z_wr|txg_sync|irq/|migration/|rcu|nvme-)")
@@ -223,7 +221,7 @@ def is_forwarder(row: Row) -> bool:
     command = str(row.get("command") or "")
     if command in SERVERS:
         return True
-    return bool(_KERNEL.match(command)) and not row.get("cmdline") and row.get("ppid") in (0, 2, None)
+    return bool(_KERNEL.match(command)) and not row.get("cmdline") and row.get("ppid") in (0, KTHREADD, None)
 
 
 def name_of(row: Row) -> str:

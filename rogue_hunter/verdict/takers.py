@@ -10,9 +10,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rogue_hunter.sampling.units import is_apart, starts_jobs
+from rogue_hunter.sampling.units import KTHREADD, is_apart, starts_jobs
 from rogue_hunter.verdict.model import (
-    KTHREADD,
     REALTIME,
     SERVERS,
     Key,
