@@ -347,7 +347,7 @@ def collapsed_text(stacks: Iterable[Record]) -> str:
     """One line a stack, `frame;frame;frame samples`, the outermost first: the input of flame graph programs."""
     counts: Counter[str] = Counter()
     for each in stacks:
-        counts[_safe(each["stack"])] += each["samples"]
+        counts[visible(each["stack"])] += each["samples"]
     return "".join(f"{stack} {samples}\n" for stack, samples in counts.most_common())
 
 
@@ -359,7 +359,7 @@ def speedscope(stacks: Sequence[Record], name: str) -> dict[str, Any]:
     for cpu in [None, *(cpus if len(cpus) > 1 else ())]:
         chosen = [each for each in stacks if cpu is None or each.get("cpu") == cpu]
         weights = [each["samples"] for each in chosen]
-        samples = [[frames.setdefault(frame, len(frames)) for frame in _safe(each["stack"]).split(";")]
+        samples = [[frames.setdefault(frame, len(frames)) for frame in visible(each["stack"]).split(";")]
                    for each in chosen]
         profiles.append({"type": "sampled", "name": name if cpu is None else f"{name}, CPU {cpu}", "unit": "none",
                          "startValue": 0, "endValue": sum(weights), "samples": samples, "weights": weights})
@@ -371,7 +371,7 @@ def top_text(stacks: Sequence[Record], look: Style, limit: int = 5) -> str:
     """A table of the most frequent stacks, their innermost frames first."""
     counts: Counter[tuple[int | None, str]] = Counter()
     for each in stacks:
-        counts[each.get("pid"), _safe(each["stack"])] += each["samples"]
+        counts[each.get("pid"), visible(each["stack"])] += each["samples"]
     total = counts.total()
     rows = []
     # What was not kept apart comes last, however much it is.
@@ -381,7 +381,3 @@ def top_text(stacks: Sequence[Record], look: Style, limit: int = 5) -> str:
         words = " < ".join(inner[:FRAMES]) + (" < ..." if len(inner) > FRAMES else "")
         rows.append([percent(samples / total), "" if pid is None else str(pid), root, words or root])
     return table(["SAMPLES", "PID", "PROCESS", "STACK, INNERMOST FIRST"], rows, look, right="SAMPLES PID", drop="PID")
-
-
-def _safe(stack: str) -> str:
-    return visible(stack)

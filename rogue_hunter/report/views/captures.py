@@ -41,18 +41,14 @@ def stacks_of(connection: sqlite3.Connection, kind: str, number: int) -> list[Re
     else:
         rows = connection.execute("SELECT s.*, p.pause FROM stacks s JOIN pauses p ON p.id = s.pause_id "
                                   "WHERE p.id = ? ORDER BY s.samples DESC, s.id", (number,))
-    return [_row("stack", row, "id", "pause_id", "capture_id") for row in rows]
+    return [record("stack", **typed("stack", known(row))) for row in rows]
 
 
 def cpu_shares_of(connection: sqlite3.Connection, number: int) -> list[Record]:
     """The `cpu_share` records of a pause, by CPU, the longest first."""
-    return [_row("cpu_share", row, "pause_id") for row in connection.execute(
+    return [record("cpu_share", **typed("cpu_share", known(row))) for row in connection.execute(
         "SELECT s.*, p.pause FROM cpu_shares s JOIN pauses p ON p.id = s.pause_id WHERE p.id = ? ORDER BY cpu, rank",
         (number,))]
-
-
-def _row(kind: str, row: sqlite3.Row, *without: str) -> Record:
-    return record(kind, **{name: value for name, value in known(row).items() if name not in without})
 
 
 def flame(source: Source, asked: Asked) -> Answer:

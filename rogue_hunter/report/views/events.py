@@ -22,13 +22,13 @@ def events(source: Source, asked: Asked) -> Answer:
     found = queries.events(source.reader, asked.period, source.watched, asked.rows(20))
     total = queries.count(source.reader, asked.period, source.watched)["events"]
     recorded = [each for each in asked.recorded_in(asked.period.since, asked.period.until) if each["what"] != "report"]
-    empty = "" if found else nothing(source, asked)
+    words = "" if found else nothing(source, asked)
 
     def text(look: Style) -> str:
         said = "".join(f"{line}\n" for line in recorded_lines(recorded[:10], look.now)) + more(
             min(10, len(recorded)), len(recorded)).replace("-n 0 shows all", "rh-report timeline")
         if not found:
-            return empty + said
+            return words + said
         rows = [[str(e["id"]), moment(e["entry_time"], look.now), duration(e["duration_s"]),
                  "open" if e["open"] else str(e.get("reason", "")), str(e["peak_score"]),
                  look.band(e.get("peak_band"), e.get("peak_band")), cause(e), percent(e.get("share")), str(e["pid"]),
@@ -124,10 +124,9 @@ def actions(source: Source, asked: Asked) -> Answer:
     total = sum(count for _, count, _ in counts)
     proofs = _rows(source, "proof", f"SELECT * {_PROOFS} ORDER BY ts DESC, id DESC", asked, 20) \
         if source.watch != "hub" else []
-    empty = "" if found or proofs else nothing(source, asked, "action of the reaper", earlier=False)
 
     def text(look: Style) -> str:
-        return empty or "\n".join([*([_acted(look)] if found else ()), *([_proved(proofs, look)] if proofs else ())])
+        return "\n".join([*([_acted(look)] if found else ()), *([_proved(proofs, look)] if proofs else ())])
 
     def _acted(look: Style) -> str:
         recovered = sum(cpu or 0.0 for _, _, cpu in counts)
@@ -141,7 +140,9 @@ def actions(source: Source, asked: Asked) -> Answer:
         made = table(heads, rows, look, right="ID PID", drop="SIGNALS ID RULE PID AT")
         return f"{head}\n\n{made}{more(len(found), total)}"
 
-    return Answer([*found, *proofs], text, columns=columns("report_action"), csv_rows=found)
+    return Answer([*found, *proofs], text if found or proofs else
+                  empty(source, asked, "action of the reaper", earlier=False), columns=columns("report_action"),
+                  csv_rows=found)
 
 
 def _proved(proofs: list[Record], look: Style) -> str:

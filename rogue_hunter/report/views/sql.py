@@ -152,6 +152,7 @@ def _word(value: Any) -> str:
 USUAL = "rogue-hunter"
 """The name of the database in the packaged metadata: Datasette names a database after the stem of its file."""
 
+
 def metadata_file() -> Path:
     """The packaged metadata."""
     return Path(str(resources.files("rogue_hunter").joinpath("data/datasette.json")))
