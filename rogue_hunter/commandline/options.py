@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -148,12 +149,12 @@ def database_path(db: Path | None, config: Config, *, make: bool = False, system
     return own_or_system(path, SYSTEM_DATABASE) if system else path
 
 
-class Reading(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on only
+class Reading(click.ParamType, ABC):  # type: ignore[type-arg]  # generic from click 8.5 on only
     """A value that `read` makes of a text; a ValueError of `read` is a usage error, which names the forms."""
 
+    @abstractmethod
     def read(self, text: str) -> Any:
         """The value. Raises ValueError."""
-        raise NotImplementedError
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value of the text."""

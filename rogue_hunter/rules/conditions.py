@@ -8,6 +8,7 @@ it is valid while the row stays the same, so an idle process is not evaluated ag
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,14 +66,14 @@ class Subject:
         return self._program
 
 
-class Node:
+class Node(ABC):
     """A condition."""
 
     __slots__ = ()
 
+    @abstractmethod
     def verdict(self, s: Subject) -> Verdict:
         """Does it hold of `s`?"""
-        raise NotImplementedError
 
     def walk(self) -> Iterator[Node]:
         """Itself and everything in it."""
@@ -82,9 +83,9 @@ class Node:
         """Why the answer is unknown, in words; only meaningful where it is."""
         return f"its {self._subject()} is not known"
 
+    @abstractmethod
     def explain(self, s: Subject) -> Iterator[Term]:
         """What held, for people; only for a condition that holds."""
-        raise NotImplementedError
 
     def _subject(self) -> str:
         return type(self).__name__.lower()
