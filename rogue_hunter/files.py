@@ -46,6 +46,24 @@ def shut(fd: int) -> None:
         os.close(fd)
 
 
+_CHUNK = 1 << 20
+"""Bytes of one read: room for them is taken before it is known how many there are."""
+
+
+def read_start(path: Path | str, size: int, *, flags: int = 0, dir_fd: int | None = None) -> bytes:
+    """At most `size` bytes from the start of a file; one that would have to be waited for, a fifo, gives none. `flags`
+    are added to those of open(2). Raises OSError, and ValueError for a path with a NUL."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags, dir_fd=dir_fd)
+    try:
+        parts: list[bytes] = []
+        while size > 0 and (part := os.read(fd, min(size, _CHUNK))):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+    finally:
+        shut(fd)
+
+
 # -- locks -----------------------------------------------------------------------------------------------------------
 
 class Lock:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from rogue_hunter.files import read_start
 from rogue_hunter.host.linux.describe import describe
 from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, Stat, parse_stat, text, tty_name
 from rogue_hunter.host.linux.threads import live_thread
@@ -157,11 +158,7 @@ class LinuxMachine:
 
 def _read(path: Path, size: int = TEXT_MAX) -> bytes:
     """Up to `size` bytes. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(fd, size)
-    finally:
-        os.close(fd)
+    return read_start(path, size)
 
 
 def _kib(size: bytes) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from rogue_hunter.files import read_start
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.recorder import elf
 
@@ -203,15 +204,7 @@ def _last_word(status: bytes, key: bytes) -> str | None:
 def _read(path: Path, size: int) -> bytes:
     """The first `size` bytes of a file; none if it cannot be read."""
     with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        try:
-            parts: list[bytes] = []
-            while size > 0 and (part := os.read(fd, min(size, 1 << 20))):
-                parts.append(part)
-                size -= len(part)
-            return b"".join(parts)
-        finally:
-            os.close(fd)
+        return read_start(path, size, flags=os.O_NOFOLLOW)
     return b""
 
 

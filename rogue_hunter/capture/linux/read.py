@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from rogue_hunter.files import read_start
 from rogue_hunter.host.linux.parse import Stat, parse_stat
 from rogue_hunter.schema.field import Key
 
@@ -18,15 +19,7 @@ T = TypeVar("T")
 
 def read(at: int | None, name: str | Path, size: int = 65536) -> bytes:
     """At most `size` bytes of a file, relative to the directory descriptor `at`. Raises OSError."""
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=at)
-    try:
-        parts: list[bytes] = []
-        while size > 0 and (part := os.read(fd, size)):
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-    finally:
-        os.close(fd)
+    return read_start(name, size, dir_fd=at)
 
 
 def read_or(at: int | None, name: str | Path, size: int = 65536) -> tuple[bytes, str]:

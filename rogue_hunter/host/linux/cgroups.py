@@ -7,12 +7,11 @@ cgroup-v1/{memory,blkio-controller,pids}.rst of the kernel's admin guide, schedu
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rogue_hunter.files import shut
+from rogue_hunter.files import read_start
 
 CONTROLLERS = ("cpu", "memory", "blkio", "freezer", "pids")
 """The trees of version 1 that are read. blkio is called io in version 2."""
@@ -233,15 +232,9 @@ class Cgroups:
 
 def _read(file: Path) -> bytes:
     try:
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return read_start(file, FILE_MAX)
     except (OSError, ValueError):
         return b""
-    try:
-        return os.read(fd, FILE_MAX)
-    except OSError:
-        return b""
-    finally:
-        shut(fd)
 
 
 def _number(file: Path) -> int | None:

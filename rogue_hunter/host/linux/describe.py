@@ -18,7 +18,7 @@ from pathlib import Path
 from sys import intern
 
 from rogue_hunter import OWN_MARK
-from rogue_hunter.files import shut
+from rogue_hunter.files import read_start, shut
 from rogue_hunter.host.linux.parse import (
     Stat,
     effective_uid,
@@ -117,21 +117,21 @@ def describe(root: Path, key: Key, kernel_thread: bool = False, shared: bool = F
     except OSError:
         return fields, False
     try:
-        stat = parse_stat(_read(at, "stat", 4096))
+        stat = parse_stat(read_start("stat", 4096, dir_fd=at))
         if stat.start != key[1]:
             return fields, False
         if not kernel_thread:
             denied = _program(root, key[0], at, stat, fields, argv)
             if "cmdline" not in fields:     # the leader may have ended since its state was read
-                data = _read(at, "stat", 4096)
+                data = read_start("stat", 4096, dir_fd=at)
                 stat = parse_stat(data)
                 denied = _program(root, key[0], at, stat, fields, argv) or denied
                 if "cmdline" not in fields and without_arguments(data):
                     fields["cmdline"] = ""
             if shared:
                 with suppress(OSError, ValueError):
-                    fields["shared_bytes"] = parse_shared(_read(at, "smaps_rollup", 4096))
-        cgroup = cgroup_path(_read(at, "cgroup", 4096))
+                    fields["shared_bytes"] = parse_shared(read_start("smaps_rollup", 4096, dir_fd=at))
+        cgroup = cgroup_path(read_start("cgroup", 4096, dir_fd=at))
         if cgroup:
             fields["cgroup"] = cgroup
     except (OSError, ValueError) as error:
@@ -155,13 +155,13 @@ def _program(root: Path, pid: int, at: int, stat: Stat, fields: Row, argv: list[
         denied = True
     except OSError:
         pass
-    data = _read(at, of + "cmdline", CMDLINE_BYTES)
+    data = read_start(of + "cmdline", CMDLINE_BYTES, dir_fd=at)
     if argv is not None:
         argv[:] = split_cmdline(data)
     if data:
         fields["cmdline"] = _line(data) if len(data) <= _CACHED_BYTES else intern(redact(split_cmdline(data)))
     if any(word in data for word in WORDS):
-        uid = effective_uid(parse_status(_read(at, "status", 4096)).uids)
+        uid = effective_uid(parse_status(read_start("status", 4096, dir_fd=at)).uids)
         if is_marked(at, uid):
             fields["own"] = True
     return denied
@@ -188,24 +188,6 @@ def cgroup_path(data: bytes) -> str | None:
         if (controllers == b"name=systemd" and path not in (b"", b"/")) or len(path) > len(best):
             best = path
     return text(best) if best else None
-
-
-_PART = 2048
-"""A read of a file of /proc that gives less than half a page was the last one: the kernel fills what it can."""
-
-
-def _read(at: int, name: str, size: int) -> bytes:
-    """Up to `size` bytes of a file. Raises OSError."""
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=at)
-    try:
-        data = os.read(fd, size)
-        part = data
-        while len(part) >= _PART and len(data) < size:
-            part = os.read(fd, size - len(data))
-            data += part
-        return data
-    finally:
-        shut(fd)
 
 
 def is_marked(at: int, uid: int) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rogue_hunter.files import read_start
 from rogue_hunter.host.linux.describe import CMDLINE_BYTES, LARGE_BYTES, LINK, LOOKED_AT, WORDS
 from rogue_hunter.host.linux.host import LinuxHost
 from rogue_hunter.host.linux.machine import ARCSTATS
@@ -108,12 +109,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _read(path: Path, size: int = LIMIT) -> bytes | None:
     try:
-        with open(path, "rb", buffering=0) as file:
-            parts = []
-            while size > 0 and (part := file.read(size)):
-                parts.append(part)
-                size -= len(part)
-            return b"".join(parts)
+        return read_start(path, size)
     except OSError:
         return None
 

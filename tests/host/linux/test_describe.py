@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from rogue_hunter.files import read_start
 from rogue_hunter.host.linux.describe import Describer, cgroup_path, describe
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.text.redact import LIMIT
@@ -161,17 +163,23 @@ def test_describer_answers_off_the_beat(tree: Tree) -> None:
     describer.close()
 
 
-def test_describer_does_not_hang(tmp_path: Path) -> None:
-    """A process that cannot be read (here: a pipe without a writer) holds up the names, never the beat."""
+def test_describer_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that cannot be read (its memory is locked) holds up the names, never the beat."""
     tree = Tree(tmp_path / "proc")
     tree.write("5/stat", stat_line(5))
-    os.mkfifo(tree.path / "5/cmdline")
+    tree.write("5/cmdline", b"at last\0")
+    unlocked = threading.Event()
+
+    def read(name: str, size: int, *, dir_fd: int) -> bytes:
+        assert unlocked.wait(60)
+        return read_start(name, size, dir_fd=dir_fd)
+
+    monkeypatch.setattr("rogue_hunter.host.linux.describe.read_start", read)
     describer = Describer(tree.path)
     describer.ask((5, 1000), False)
     describer.wait(0.05)
     assert describer.answers() == []
-    with open(tree.path / "5/cmdline", "wb") as pipe:
-        pipe.write(b"at last\0")
+    unlocked.set()
     describer.wait(10)
     ((_, fields, _),) = describer.answers()
     assert fields["cmdline"] == "at last"
