@@ -99,7 +99,7 @@ def test_hours_leave_nothing_behind(place: Path) -> None:
             running.append(made)
             return services(made)
 
-        count = pipe.run(config, host, database, hz=3.0, sleep=sleep, clock=clock, warn=lambda message: None,
+        count, _ = pipe.run(config, host, database, hz=3.0, sleep=sleep, clock=clock, warn=lambda message: None,
                          start=start)
     log.close()
     assert count == TICKS - 1

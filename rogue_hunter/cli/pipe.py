@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -111,6 +112,9 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     from rogue_hunter.sampling.limits import Limits
     from rogue_hunter.store.database import DatabaseError
 
+    # A request to read the configuration is fulfilled when it comes before the first reading. Until the loop answers
+    # the signal, it would end the process.
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
     run.exclude((tee and report, "--tee and --report both want standard output; choose one"),
                 (ndjson and not tee, "--ndjson needs --tee"),
                 (socket and no_socket, "--socket and --no-socket exclude each other"))
@@ -148,13 +152,14 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
                     countdown.show()
                 return loop.sleep(left)
 
-            pipe.run(config, host, database, hz=hz, seconds=seconds,
-                     write=run.write_output if tee else None, encode=None if ndjson else _for_people(), sleep=sleep,
-                     warn=lambda message: say("warning", message),
-                     evidence=(Limits(), Waits()) if here_and_now else (), captures=captures,
-                     recorder=FlightRecorder(config.recorder, lambda message: say("info", message))
-                     if here_and_now and sys.platform == "linux" else None, rules=rules,
-                     start=background(config, loop, setting, say, log, notifier))
+            ran = pipe.run(
+                config, host, database, hz=hz, seconds=seconds,
+                write=run.write_output if tee else None, encode=None if ndjson else _for_people(), sleep=sleep,
+                warn=lambda message: say("warning", message),
+                evidence=(Limits(), Waits()) if here_and_now else (), captures=captures,
+                recorder=FlightRecorder(config.recorder, lambda message: say("info", message))
+                if here_and_now and sys.platform == "linux" else None, rules=rules,
+                start=background(config, loop, setting, say, log, notifier))
     except Exception as error:
         # Refused because another rh-pipe runs: the log is that one's.
         if log is not None and not (isinstance(error, DatabaseError) and error.code == run.UNAVAILABLE):
@@ -171,7 +176,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
         from rogue_hunter.report.views.summary import print_summary
 
         print_summary(database, began, time.time())
-    return run.OK
+    return run.IO_ERROR if ran.lost else run.OK
 
 
 def _for_people() -> Callable[[Tick], bytes] | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.daemon.rules_stage import RuleStages
@@ -136,13 +136,20 @@ def stages(config: Config, writer: Writer, restored: Iterable[Open], history: Hi
     return Pipeline(*(stage for stage in order if stage is not None))
 
 
+class Ran(NamedTuple):
+    """How many ticks there were, and how many records could not be written at the end."""
+
+    ticks: int
+    lost: int
+
+
 def run(config: Config, host: Host, database: Path, *, hz: float | None = None, seconds: float | None = None,
         write: Callable[[bytes], object] | None = None, encode: Callable[[Tick], bytes] | None = None,
         sleep: Callable[[float], bool] | None = None,
         clock: Clock | None = None, warn: Callable[[str], None], evidence: Iterable[Stage] = (),
         captures: Stage | None = None, recorder: FlightRecorder | None = None, rules: RuleStages | None = None,
-        start: Start | None = None) -> int:
-    """Sample, score, track and store until `seconds` have passed or `sleep` says stop; returns the number of ticks.
+        start: Start | None = None) -> Ran:
+    """Sample, score, track and store until `seconds` have passed or `sleep` says stop.
 
     `evidence` are stages that read more of this machine than the host does: limits that bind, waits without use.
     `hz` takes the place of the configured rate. `write` gets every tick as NDJSON, or as `encode`
@@ -179,9 +186,9 @@ def run(config: Config, host: Host, database: Path, *, hz: float | None = None, 
                 count = sum(tick.row is not None
                             for tick in pipeline.run(sample(host, beat, silent_first=True)))
                 writer.finish({"stopped_at": now()})
-            return count
         finally:
-            writer.close()
+            lost = writer.close()
+        return Ran(count, lost)
     finally:
         lock.release()
 

@@ -233,15 +233,18 @@ class Writer:
             self.degraded = None
         return True
 
-    def close(self) -> None:
-        """Write what waits, checkpoint and close. What cannot be written is counted and reported."""
+    def close(self) -> int:
+        """Write what waits, checkpoint and close. Returns how many records could not be written at the end; they are
+        reported too."""
         self._retry_at = -math.inf
-        if not self.flush() and self._queue:
-            self.dropped += sum(len(batch) for batch in self._queue)
+        lost = 0 if self.flush() else sum(map(len, self._queue))
+        self.dropped += lost
+        if lost:
             self._warn(f"{self._path}: {self.dropped} records could not be written")
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        return lost
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -343,7 +346,7 @@ def _as_row(snapshot: sqlite3.Row | None) -> Row:
 
 class Store:
     """The stage: every tick is given to `writer`. daemon_state holds the last tick, the number of ticks, the highest
-    score so far and the rogues of the last tick."""
+    score so far and the rogues of the last tick, both without rogue-hunter's own processes."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -357,15 +360,17 @@ class Store:
             self._count += 1
             self._last = tick
             if tick.row.get("max_score", 0) > self._highest.get("score", 0):
-                key = max(tick.scored, key=lambda key: int(tick.processes[key]["score"]))
-                self._highest = {"ts": tick.row["ts"], **_named(tick.processes[key])}
+                others = (row for row in map(tick.processes.__getitem__, tick.scored) if not row.get("own"))
+                first = max(others, key=lambda row: int(row["score"]), default=self._highest)
+                if first.get("score", 0) > self._highest.get("score", 0):
+                    self._highest = {"ts": tick.row["ts"], **_named(first)}
         self._writer.take(tick)
         return tick
 
     def state(self) -> dict[str, Any]:
         """The facts of daemon_state."""
         return {"last_tick": self._last.row, "ticks": self._count, "highest": self._highest,
-                "rogues": [_named(row) for row in self._last.rogues.values()],
+                "rogues": [_named(row) for row in self._last.rogues.values() if not row.get("own")],
                 "unwaited": _unwaited(self._last.processes.values())}
 
 

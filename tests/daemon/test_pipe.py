@@ -207,6 +207,29 @@ def test_unusable_database(rh: Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.mark.slow
+def test_what_cannot_be_written_at_the_end_is_an_error(pipe: Pipe, tmp_path: Path) -> None:
+    """Another program keeps the write lock: the number of records is reported, and the exit code is not 0."""
+    run = pipe("--for", "3s")
+    wait_for(tmp_path / "x.db", "SELECT 1 FROM daemon_state WHERE key = 'last_tick'")
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 74
+    assert b"records could not be written" in err and b"Traceback" not in err
+
+
+def test_a_hangup_before_the_configuration_is_read_does_not_end_it(clean_env: Mapping[str, str], tmp_path: Path,
+                                                                   ) -> None:
+    """systemctl reload, or a script that sends SIGHUP, may come in the first moments."""
+    program = ("import signal, sys, rogue_hunter.config.toml as toml, rogue_hunter.__main__ as command; load = toml.load; "
+               "toml.load = lambda *given: (signal.raise_signal(signal.SIGHUP), load(*given))[1]; "
+               "sys.exit(command.main())")
+    done = subprocess.run([sys.executable, "-P", "-c", program, "pipe", "--quiet", "--for", "0.5s", "--no-socket", "--db",
+                           str(tmp_path / "x.db")], env=dict(clean_env), capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.slow
 def test_full_disk_degrades_and_recovers(pipe: Pipe, loop: int,
                                          tmp_path: Path) -> None:
     """On a full file system sampling continues; when there is room again, every tick is in the database."""

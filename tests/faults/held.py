@@ -64,8 +64,8 @@ def pinned(bench: Bench) -> str:
     def start(running: Running) -> Iterator[Services]:
         yield Services(wal=WalAlarm(database, running.writer, said.append, limit, every_s=1.0))
 
-    ticks = pipe.run(Config(store=Store(state_every_s=0.0)), host, database, hz=3.0, sleep=sleep, clock=host.clock,
-                     warn=said.append, captures=bloat, start=start)
+    ticks, _ = pipe.run(Config(store=Store(state_every_s=0.0)), host, database, hz=3.0, sleep=sleep, clock=host.clock,
+                        warn=said.append, captures=bloat, start=start)
     reader.close()
     assert ticks == beats - 1 and beats < 1500, (ticks, beats)
     assert [("keeps a transaction open" in line, "small again" in line) for line in said] == [(True, False), (False, True)], said

@@ -145,12 +145,13 @@ def run(file: Path, faults: Faults, until: int = BEATS) -> Outcome:
     config = Config(store=Store(retry_s=1.0, state_every_s=2.0))
     with failing(faults):
         try:
-            ticks = pipe.run(config, host, file, hz=3.0, sleep=sleep, clock=host.clock, warn=said.append)
+            ran = pipe.run(config, host, file, hz=3.0, sleep=sleep, clock=host.clock, warn=said.append)
         except DatabaseError as error:
             return Outcome(0, said, str(error))
         finally:
             faults.armed = False
-    return Outcome(ticks, said)
+    assert bool(ran.lost) == any("could not be written" in line for line in said)
+    return Outcome(ran.ticks, said)
 
 
 def contents(file: Path) -> dict[str, Any]:

@@ -294,6 +294,19 @@ def test_retries_do_not_wait_for_the_wall_clock(db: Path, clock: Clock, said: li
     writer.close()
 
 
+def test_the_highest_score_is_never_our_own(db: Path) -> None:
+    """On an idle machine rh-pipe may well use most: that is its cost, and not what a report names."""
+    store = Store(Writer(db, CONFIG.store, Clock(), list[str]().append))
+    ticks = [[row(7, command="rh-pipe", own=True, cpu_percent=40.0), row(8, command="tar", cpu_percent=much)]
+             for much in (0.0, 20.0, 25.0, 10.0)]
+    for tick in chain(stream(ticks, cpu_busy_cores=0.7), Score(CONFIG), Track(CONFIG)):
+        store(tick)
+    state = store.state()
+    assert state["last_tick"]["max_score"] > state["highest"]["score"] > 0
+    assert (state["highest"]["command"], state["highest"]["cpu_percent"]) == ("tar", 25.0)
+    assert [each["command"] for each in state["rogues"]] == ["tar"]
+
+
 @pytest.mark.parametrize(("ended", "expected"), [(49, None), (60, "make (pid 7) has not waited for 60 children")])
 def test_who_does_not_wait_for_children_is_in_the_state(db: Path, ended: int, expected: str | None) -> None:
     store = Store(Writer(db, CONFIG.store, Clock(), list[str]().append))
