@@ -18,6 +18,7 @@ from rogue_hunter.verdict.model import (
     Window,
     belongs,
     in_group,
+    is_forwarder,
     key_of,
     name_of,
     number,
@@ -54,6 +55,11 @@ USE_GROWTH = 0.03
 USE_WAKEUPS, USE_GPU = 2000.0, 0.2
 FULL_WAKEUPS = 100_000
 """Wakeups per second that count as a fully used machine: 10 us each."""
+WORKS = 0.1
+"""CPU time for each second of waiting for storage, from which a process moves much. dd with direct I/O has 0.2, a
+journal that syncs 50 times a second 0.02."""
+MOST = 0.6
+"""Part of the time that such processes wait, from which one of them is named."""
 USE_STUCK = 0.3
 """Part of the time in uninterruptible sleep from which a process uses the disk, however few bytes it moves."""
 BUSY_DISK = 200e6
@@ -299,11 +305,26 @@ def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shorta
     if slow > 0.5 * sum(weights):
         return Cause("device", "disk", "io", 0.0, lost, start, seconds, None, tuple(takers), stuck, "measured",
                      numbers)
-    if who is not None and who.share < 0.5 and numbers.get("unreadable", 0) > 0 and \
-            sum(one.share for one in takers) < 0.5:
-        who = None
+    details = {}
+    if numbers.get("unreadable", 0) > 0 and (who is None or who.share < 0.5) and sum(one.share for one in takers) < 0.5:
+        who = _unreadable_taker(window, weights)
+        if who is not None:
+            takers, inferred, details = [], True, {"measure": "waiting"}
+            stuck = _victims(window, weights, [who], 0.25, _stuck)
     return Cause("shortage", "disk", "io", 0.0, lost, start, seconds, who, tuple(takers), stuck,
-                 "inferred" if inferred or (who is not None and who.forwarder) else "measured", numbers)
+                 "inferred" if inferred or (who is not None and who.forwarder) else "measured", numbers, details)
+
+
+def _unreadable_taker(window: Window, weights: Sequence[float]) -> Taker | None:
+    """The process that probably uses the disks, of those whose I/O only root may read: it waits for storage most of
+    all, and works in between, as one that moves much does. A victim waits and hardly works."""
+    def accept(row: Row) -> bool:
+        waited = total(row, "uninterruptible_s")
+        return "disk_bytes" not in row and not is_forwarder(row) and \
+            total(row, "cpu_seconds", "children_cpu_seconds") >= WORKS * waited > 0
+
+    ranked = Ledger(window.slices, weights, "waiting", readers=window.readers, within=accept).rank(None, 2)
+    return next((one for one in ranked[:1] if one.share >= MOST and one.amount >= USE_STUCK * one.seconds), None)
 
 
 def steal_cause(window: Window, weights: Sequence[float]) -> Cause:

@@ -431,6 +431,20 @@ def test_no_process_is_blamed_for_unreadable_traffic() -> None:
     assert culprits(window(*repeat(1, rows)), "io") == (None, None)
 
 
+@pytest.mark.parametrize(("journal", "second", "named_"), [
+    (0.01, {}, "dd"), (0.15, {}, None), (0.01, {"disk_bytes": 0}, "dd"), (0.01, {"disk_bytes": 150 * MIB}, "journal")])
+def test_who_waits_for_storage_and_works_uses_it(journal: float, second: dict[str, Any], named_: str | None) -> None:
+    """Without root: dd waits and works, a journal waits for it and hardly works. Of two that do both none is named,
+    and what is known of a process decides."""
+    rows = [process(7, "dd", cores=0.2, stuck=0.8, ppid=1),
+            process(8, "journal", cores=journal, stuck=0.7, ppid=1, **second)]
+    cause = first(verdict(window(*repeat(3, rows, **{**IO, "device_bytes": 200 * MIB}, uninterruptible=2, unreadable=80))))
+    assert (cause.cause, cause.who.name if cause.who else None) == ("io", named_)
+    if named_ == "dd":
+        assert (cause.confidence, cause.takers) == ("inferred", ())
+        assert [victim.name for victim in cause.victims] == ["journal"]
+
+
 # -- no process, and rogue-hunter itself --------------------------------------------------------------------------------
 
 
@@ -676,6 +690,14 @@ def test_a_record_made_after_the_end_takes_no_name_away() -> None:
         del late[name]
     cause = first(verdict(window(*repeat(3, [SHELL]), waits=[waiting("traced", 1, 2), late])))
     assert (cause.who.name if cause.who else "", [v.name for v in cause.victims]) == ("p1", ["p2"])
+
+
+def test_the_work_of_a_tracer_is_no_excuse() -> None:
+    """strace at 0.6 of a core: that is what the traced process waits for, and more than what the two use."""
+    rows = [process(1, "strace", cores=0.6), process(2, "parse", cores=0.4, wakeups=28_000)]
+    cause = first(verdict(window(*repeat(3, rows), waits=[waiting("traced", 1, 2, object="system calls")])))
+    assert (cause.kind, cause.who.name if cause.who else "", [v.name for v in cause.victims]) == ("wait", "p1", ["p2"])
+    assert cause.lost_s == pytest.approx(6.0)
 
 
 def test_processes_that_wait_for_each_other() -> None:
