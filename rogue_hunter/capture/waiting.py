@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from rogue_hunter.capture.linux.waiting import Looker, Seen
+from rogue_hunter.capture.linux.waiting import STEPS, Looker, Seen
 from rogue_hunter.sampling.units import KTHREADD
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.slices import SLICE_S
@@ -34,13 +34,19 @@ RECENT_S = 30.0
 Wait = tuple[str, str | None, int | None]
 """What makes two looks see the same wait: kind, object, holder."""
 
-Job = tuple[tuple[Key, ...], Key | None]
-"""Candidates, and the busiest process of many threads."""
+Job = tuple[tuple[Key, ...], Key | None, tuple[Key, ...]]
+"""Candidates, the busiest process of many threads, and those that wake up all the time."""
 
 IDLE_PERCENT = 5.0
 """CPU use below which a process that ran in the last tick may wait all the same: it looks again and again."""
 BUSY_PERCENT = 30.0
 """CPU use from which a process of many threads is asked whether they wait for each other."""
+RESTLESS = 5000.0
+RESTLESS_MOST = 4
+"""Wakeups a second from which a process is asked whether it is traced, and how many are asked. strace wakes it twice a
+system call, each time for about 20 us: a tenth of its time."""
+TRACING = 0.2
+"""A tracer that wakes up this often for each wakeup of its process stops it; a debugger that lets it run does not."""
 
 
 class Waits:
@@ -50,7 +56,7 @@ class Waits:
     """
 
     def __init__(self, root: Path = Path("/proc"),
-                 reads: Callable[[Iterable[Key], Key | None], list[Seen]] | None = None) -> None:
+                 reads: Callable[[Iterable[Key], Key | None, Collection[Key]], list[Seen]] | None = None) -> None:
         look = reads or Looker(root)
         self._worker: Worker[Job, list[Seen]] = Worker("rh-waits", lambda job: look(*job), limit=1)
         self._readable = reads is not None or (root / "self/stat").exists()
@@ -91,7 +97,7 @@ class Waits:
             tick.records += self._report(found, tick, tick.row, now)
         if now - self._then_ns >= EVERY_S * 1e9 and not self._worker.pending:
             self._then_ns = now
-            self._worker.submit((self._candidates(tick, now), _busiest(tick)))
+            self._worker.submit((self._candidates(tick, now), _busiest(tick), _restless(tick)))
         return tick
 
     def close(self) -> tuple[Record, ...]:
@@ -122,6 +128,8 @@ class Waits:
         for one in found:
             if not any(pid in rows for pid in (one.holder, *one.waiters)):
                 continue        # all of them have ended since
+            if one.object == STEPS and not _steps(one, rows):
+                continue
             wait = (one.kind, one.object, one.holder) if one.holder or one.object else (one.kind, None, -one.waiters[0])
             first, said = self._lasting.get(wait, (now, 0))
             ran = [self._last_ran(*rows[pid], machine, now) for pid in one.waiters if pid in rows]
@@ -156,6 +164,19 @@ def _busiest(tick: Tick) -> Key | None:
     row = tick.processes[most] if most is not None else {}
     busy = (row.get("cpu_percent") or 0.0) >= BUSY_PERCENT and (row.get("threads") or 1) > 1
     return most if busy else None
+
+
+def _restless(tick: Tick) -> tuple[Key, ...]:
+    """The processes that wake up most often, if that is very often."""
+    awake = [key for key in tick.changed if (tick.processes.get(key, {}).get("wakeups_per_s") or 0.0) >= RESTLESS]
+    return tuple(sorted(awake, key=lambda key: -float(tick.processes[key]["wakeups_per_s"]))[:RESTLESS_MOST])
+
+
+def _steps(one: Seen, rows: dict[int, tuple[Key, Row]]) -> bool:
+    """True when a tracer wakes up as its tracee does, because it stops it again and again."""
+    tracer, tracee = (rows[pid][1].get("wakeups_per_s") or 0.0 if pid in rows else 0.0
+                      for pid in (one.holder, one.waiters[0]))
+    return tracee > 0 and tracer >= TRACING * tracee
 
 
 def _record(one: Seen, rows: dict[int, tuple[Key, Row]], machine: Row, since_s: float, standing: bool) -> Record:

@@ -98,6 +98,9 @@ def amount_words(cause: Cause, who: Taker, now: float, *, present: bool = False)
         if abs(who.amount - who.share * cause.numbers.get("limit", 0.0)) <= 0.01 * who.amount:
             of = "of the limit"     # with swap, a group can hold more than that
         return f"held {size(who.amount)} of memory ({percent(who.share)} {of})"
+    if cause.details.get("measure") == "waiting":
+        return f"probably used the disks most: it worked and waited {duration(who.amount)} for storage; its I/O " \
+               "cannot be read without root"
     if cause.resource == "disk":
         speed = f"{size(who.rate)}/s" if who.seconds > 0 else ""
         return f"moved {size(who.amount)}{spent}{since} ({', '.join(one for one in (speed, part) if one)})"
@@ -254,6 +257,9 @@ def _wait(cause: Cause, now: float, present: bool) -> str:
                "no process is to blame"
     if kind == "mutex" and cause.who is not None and cause.who.key in {victim.key for victim in cause.victims}:
         return f"threads of {held} waited for each other for {since}: many of them want one lock in its memory"
+    if kind == "traced" and held and cause.details.get("object"):
+        return f"{who} was slowed down for {since} by its tracer {held}, which stopped it at its " \
+               f"{clip(cause.details['object'], 60)}"
     if kind == "traced" and held:
         return f"{who} is stopped by its tracer {held} for {since}"
     if kind == "stopped" and held:
@@ -383,8 +389,10 @@ def taker_fields(cause: Cause, who: Taker) -> dict[str, Any]:
         "start_ticks": None if identity is None or (who.key is None and not identity[2]) else identity[2],
         "unit": who.unit or None,
         "user": who.user or None, "cgroup": who.cgroup or None, "cmdline": who.cmdline or None,
-        "processes": who.processes, "amount": round(who.rate if flow else who.amount, 3),
-        "total": round(who.amount, 3), "share": round(who.share, 4),
+        "processes": who.processes,
+        **({"waited_s": round(who.amount, 3)} if cause.details.get("measure") == "waiting" else
+           {"amount": round(who.rate if flow else who.amount, 3), "total": round(who.amount, 3),
+            "share": round(who.share, 4)}),
         "children_share": round(who.children / who.amount, 4) if who.children > 0 and who.amount > 0 else None,
         "used_s": round(who.seconds, 3) or None, "score": who.score or None,
         "members": [{"pid": one.key[1], "start_ticks": one.key[2], "name": one.name, "total": round(one.amount, 3)}

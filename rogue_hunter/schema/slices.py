@@ -119,7 +119,7 @@ WAIT = (
     _f("ts", float, "s", "epoch seconds at which the wait was seen", required=True),
     _f("boot_id", str, "", "identity of the boot", required=True),
     _f("kind", str, "", "what is waited for", required=True, choices=WAIT_KINDS),
-    _f("object", str, "", "the file, device, cgroup or pipe waited for"),
+    _f("object", str, "", "the file, device, cgroup or pipe waited for; system calls, of a process under a tracer"),
     _f("since_s", float, "s", "how long it has lasted: since a waiter was last seen to run"),
     _f("standing", bool, "", "true if it was there when rh-pipe began to watch"),
     _f("holder_pid", int, "", "the process that holds it"),

@@ -31,7 +31,7 @@ LASTING, LASTING_MOST_S = 0.2, 10.0
 fifth of one that began since, and at most so many seconds however long the window."""
 WORKING = 0.2
 """Cores that the holder of a lock, or its children, use: it works, and the others take their turn. That counts a fifth,
-too."""
+too. A tracer's work is what the other process waits for."""
 READING = 0.05
 """Cores that the reader of a pipe uses, or part of the time that it waits for storage: it is the slower part of a
 pipeline that does its work, and no problem."""
@@ -158,7 +158,7 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
         cores, stuck = _work(window, longest)
         if kind == "pipe" and (max(cores, stuck) >= READING or longest.get("holder_state") == "running"):
             continue        # a reader that runs, or queues for a CPU, empties its pipe; a short one has no row
-        if usual or (cores >= WORKING and kind != "mutex"):
+        if usual or (cores >= WORKING and kind not in ("mutex", "traced")):
             lost = min(LASTING * lost, LASTING_MOST_S)
         if who is not None and who.key in starved:
             lost *= 0.3     # the holder itself waits for a CPU: the process that has it is the cause

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def test_a_look_asks_few_of_very_many() -> None:
     """Two thousand processes of which five hundred are blocked, and all ran a moment ago: each look asks 28 at most."""
     asked: list[int] = []
 
-    def reads(candidates: Iterable[Key], busiest: Key | None) -> list[Seen]:
+    def reads(candidates: Iterable[Key], busiest: Key | None, restless: Collection[Key]) -> list[Seen]:
         asked.append(len(list(candidates)))
         return [Seen("uninterruptible", "x", None, tuple(range(1, 501)))]
 

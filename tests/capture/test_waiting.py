@@ -8,14 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from rogue_hunter.capture.linux.waiting import Looker, Seen, _merged, contended, fanotify_listener
+from rogue_hunter.capture.linux.waiting import STEPS, Looker, Seen, _merged, contended, fanotify_listener
 from rogue_hunter.capture.waiting import Waits
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.schema.field import Key
@@ -83,9 +83,15 @@ def test_a_lock_whose_taker_ended_is_held_by_its_heir(spawn: Spawn, tmp_path: Pa
 
 
 @linux
-def test_a_full_pipe_names_the_reader_that_does_not_read(spawn: Spawn) -> None:
-    """The writer sleeps in the kernel until its reader takes something."""
-    away, into = os.pipe()
+@pytest.mark.parametrize("named", [False, True])
+def test_a_full_pipe_names_the_reader_that_does_not_read(spawn: Spawn, tmp_path: Path, named: bool) -> None:
+    """The writer sleeps in the kernel until its reader takes something; a named pipe is no other."""
+    if named:
+        os.mkfifo(tmp_path / "jobs")
+        away = os.open(tmp_path / "jobs", os.O_RDONLY | os.O_NONBLOCK)
+        into = os.open(tmp_path / "jobs", os.O_WRONLY)
+    else:
+        away, into = os.pipe()
     reader = spawn([sys.executable, "-c", "import time; time.sleep(600)"], stdin=away)
     writer = spawn([sys.executable, "-c", "import os\nwhile True: os.write(1, b'x' * 65536)"], stdout=into)
     os.close(away)
@@ -94,6 +100,7 @@ def test_a_full_pipe_names_the_reader_that_does_not_read(spawn: Spawn) -> None:
     (one,) = until(lambda: [one for one in looker([key_of(writer.pid)]) if one.kind == "pipe"])
     # Under load the search of all processes may run out of time: then the reader is the only one that was found.
     assert (one.holder, one.waiters, one.certainty in ("proven", "guessed")) == (reader.pid, (writer.pid,), True)
+    assert one.object == str(tmp_path / "jobs") if named else one.object and one.object.startswith("pipe:[")
 
 
 @linux
@@ -105,8 +112,14 @@ def test_a_traced_process_names_its_tracer(spawn: Spawn) -> None:
     tracer = spawn([sys.executable, "-c", code], stdout=subprocess.PIPE)
     child = int(tracer.stdout.readline())       # type: ignore[union-attr]
     try:
-        (one,) = until(lambda: [one for one in Looker(PROC)([key_of(child)]) if one.kind == "traced"])
-        assert (one.holder, one.waiters) == (tracer.pid, (child,))
+        def traced(*restless: Key) -> list[Seen]:
+            return [one for one in Looker(PROC)([key_of(child)], None, restless) if one.kind == "traced"]
+
+        (one,) = until(traced)
+        assert (one.object, one.holder, one.waiters) == (None, tracer.pid, (child,))
+        (one,) = traced(key_of(child))
+        assert (one.object, one.holder, one.waiters) == (STEPS, tracer.pid, (child,))
+        assert traced(key_of(tracer.pid)) == traced()
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -289,7 +302,7 @@ class Reads:
         self.looks = list(looks)
         self.asked: list[list[Key]] = []
 
-    def __call__(self, keys: Iterable[Key], busiest: Key | None = None) -> list[Seen]:
+    def __call__(self, keys: Iterable[Key], busiest: Key | None = None, restless: Collection[Key] = ()) -> list[Seen]:
         self.asked.append(list(keys))
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
 
@@ -350,6 +363,27 @@ def test_a_wait_begins_when_waiter_and_holder_ran_last() -> None:
 def test_a_passing_wait_is_not_reported() -> None:
     """A lock that changes hands within a second is how programs work; one that comes again begins again."""
     assert ticks(Reads([LOCK], [], [LOCK], [], [LOCK], []), 12) == []
+
+
+@pytest.mark.parametrize(("tracer", "tracee", "reported"), [(9000.0, 9000.0, True), (900.0, 9000.0, False),
+                                                            (None, 9000.0, False), (4000.0, 4000.0, False)])
+def test_a_tracer_slows_down_what_it_stops_at_each_step(tracer: float | None, tracee: float, reported: bool) -> None:
+    """Both wake up all the time. A debugger that lets a busy server run does not wake up with it."""
+    class Traced(Reads):
+        def __call__(self, keys: Iterable[Key], busiest: Key | None = None, restless: Collection[Key] = ()) -> list[Seen]:
+            return super().__call__(keys, busiest, restless) if (2, 1) in restless else []
+
+    stage, made = Waits(reads=Traced([Seen("traced", STEPS, 3, (2,))])), []
+    for second in range(1, 9):
+        rows = {(pid, 1): {"pid": pid, "command": f"p{pid}", "start_time": 0.0, "cpu_percent": 40.0, "wakeups_per_s": rate}
+                for pid, rate in ((2, tracee), (3, tracer))}
+        tick = Tick({"ts": 1000.0 + second, "mono_ns": second * 10**9, "boot_id": "b"}, rows, set(rows))
+        made += stage(tick).records
+        stage._worker.wait(5)
+    stage.close()
+    assert bool(made) == reported
+    if reported:
+        assert (made[0]["kind"], made[0]["holder"], made[0]["since_s"] >= 1) == ("traced", "p3", True)
 
 
 @pytest.mark.parametrize(("certainty", "reported"), [("proven", False), ("guessed", True)])

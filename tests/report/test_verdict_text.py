@@ -112,6 +112,8 @@ HELD = {"holder_pid": 7, "holder_start_ticks": 1007, "holder": "p7"}
     (further("frozen", 8, 9, object="/g"), "p8, p9 did not run for 5.8s: its control group /g is frozen; no process is to "
      "blame"),
     (further("traced", 8, **HELD), "p8 is stopped by its tracer p7 (pid 7) for 5.8s"),
+    (further("traced", 8, object="system calls", **HELD), "p8 was slowed down for 5.8s by its tracer p7 (pid 7), which "
+     "stopped it at its system calls"),
     (further("stopped", 8, **HELD), "p8 waited 5.8s for p7 (pid 7), which is stopped (SIGSTOP)"),
     (further("mutex", 7, **HELD), "threads of p7 (pid 7) waited for each other for 5.8s: many of them want one lock in its "
      "memory")])
@@ -176,6 +178,10 @@ def test_storage() -> None:
     assert told(window(*repeat(3, rows, **io, device_bytes=200 * MIB, uninterruptible=2, unreadable=80))) == (
         "all tasks waited for storage 80 % of the time; w (pid 8) waited 7.5s; the I/O of 80 processes cannot be read "
         "without root")
+    busy = [process(9, "dd", cores=0.2, stuck=0.8, ppid=1, cmdline="dd if=/dev/zero"), *rows[1:]]
+    assert told(window(*repeat(3, busy, **io, device_bytes=200 * MIB, uninterruptible=2, unreadable=80))) == (
+        "dd (pid 9) probably used the disks most: it worked and waited 12s for storage; its I/O cannot be read without "
+        "root; all tasks waited for storage 80 % of the time; w (pid 8) waited 7.5s; dd if=/dev/zero")
     alone = [process(7, "dd", cores=0.02, disk_bytes=10 * MIB, stuck=0.9, ppid=1)]
     assert told(window(*repeat(3, alone, **io, uninterruptible=1))) == (
         "dd (pid 7) moved 30.0 MiB for 15s from 11:06:40 (2.0 MiB/s, 100 % of what was used); /usr/bin/dd")

@@ -20,7 +20,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -270,11 +270,22 @@ class Index:
     def ends(self, kind: str, inode: int) -> list[End]:
         """The descriptors of the pipe or socket with this inode."""
         if self._ends is None:
-            self._ends = self._all_ends()
+            self._ends = {}
+            for pid, number, link in self._descriptors():
+                end = inode_of(link)
+                if end is not None:
+                    self._ends.setdefault(end, []).append((pid, number))
         return self._ends.get((kind, inode), [])
 
-    def _all_ends(self) -> dict[tuple[str, int], list[End]]:
-        found: dict[tuple[str, int], list[End]] = {}
+    def pipe_ends(self, name: str) -> list[End]:
+        """The descriptors of a pipe: `pipe:[123]`, or the path of a named one."""
+        end = inode_of(name)
+        if end is not None:
+            return self.ends(*end)
+        return [(pid, number) for pid, number, link in self._descriptors() if link == name]
+
+    def _descriptors(self) -> Iterator[tuple[int, int, str]]:
+        """(pid, descriptor, target of its link) of every process that may be read, until time is up."""
         stop = self.clock() + SEARCH_S
         for pid in self.stats():
             if self.clock() > stop:
@@ -288,10 +299,7 @@ class Index:
             except OSError:
                 continue
             for number, link in links:
-                end = inode_of(link)
-                if end is not None:
-                    found.setdefault(end, []).append((pid, number))
-        return found
+                yield pid, number, link
 
     def socket_peer(self, pid: int, inode: int) -> int | None:
         """Inode of the other end of a socket that `pid` has open."""

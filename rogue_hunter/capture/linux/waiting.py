@@ -10,7 +10,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -60,6 +60,9 @@ LOCKS_MAX = 20
 PATHS_MAX = 3
 """Waiters whose open files are read for the path of a lock."""
 
+STEPS = "system calls"
+"""What a traced process that runs waits for: it stops at each of them until its tracer has looked, as under strace."""
+
 WAITERS_MAX = 50
 """Waiters named in one record; a lock with more is described by these."""
 
@@ -98,17 +101,20 @@ class Looker:
         self._index: Index | None = None
         """What this look finds by searching; None if it may not search."""
 
-    def __call__(self, candidates: Iterable[Key], busiest: Key | None = None) -> list[Seen]:
-        """The waits of `candidates`, all waits for file locks, and those of the threads of `busiest` for each other."""
+    def __call__(self, candidates: Iterable[Key], busiest: Key | None = None,
+                 restless: Collection[Key] = ()) -> list[Seen]:
+        """The waits of `candidates`, all waits for file locks, those of the threads of `busiest` for each other, and
+        those of `restless`, which run and stop all the time, for a tracer."""
         root, began = self._root, self._cpu()
         self._searched = False
         self._index = index = Index(root) if self._clock() >= self._search_at else None
         found = self._file_locks()
-        pipes: dict[int, list[int]] = {}
+        pipes: dict[str, list[int]] = {}
         asleep: list[int] = []
+        found += [Seen("traced", STEPS, tracer, (pid,)) for pid, _ in restless if (tracer := _tracer(root, pid))]
         for key in candidates:
             pid, state = key[0], _state(root, key)
-            if state == "t" and (tracer := _tracer(root, pid)):
+            if state == "t" and key not in restless and (tracer := _tracer(root, pid)):
                 found.append(Seen("traced", None, tracer, (pid,)))
             elif state == "T" and (waiters := self._waiters_for(pid)):
                 found.append(Seen("stopped", None, pid, waiters))
@@ -121,15 +127,14 @@ class Looker:
             elif channel in FANOTIFY:
                 listener, _ = self._search("fanotify", lambda _: (fanotify_listener(root), "guessed"))
                 found.append(Seen("fanotify", None, listener, (pid,), "guessed"))
-            elif channel in PIPE_WRITES and (inode := _full_pipe(root, pid)) is not None:
-                pipes.setdefault(inode, []).append(pid)
+            elif channel in PIPE_WRITES and (pipe := _full_pipe(root, pid)) is not None:
+                pipes.setdefault(pipe, []).append(pid)
             elif state == "D":
                 found.append(Seen("uninterruptible", channel or None, None, (pid,)))
             elif channel in SLEEPS:
                 asleep.append(pid)
-        for inode, writers in pipes.items():
-            name = f"pipe:[{inode}]"
-            reader, certainty = self._search(name, lambda index, i=inode, w=writers: _reader(index, i, w))  # type: ignore[misc]
+        for name, writers in pipes.items():
+            reader, certainty = self._search(name, lambda index, n=name, w=writers: _reader(index, n, w))  # type: ignore[misc]
             if reader is not None and not _awaits_input(root, reader):
                 found.append(Seen("pipe", name, reader, tuple(writers[:WAITERS_MAX]), certainty))
         found += self._databases(asleep)
@@ -257,9 +262,9 @@ def contended(root: Path, pid: int, machine: str) -> bool:
     return max(waiting.values(), default=0) >= CONTENDED
 
 
-def _reader(index: Index, inode: int, writers: list[int]) -> tuple[int | None, str]:
+def _reader(index: Index, pipe: str, writers: list[int]) -> tuple[int | None, str]:
     """A process that has the pipe open for reading, and whether it is the only one."""
-    readers = sorted({pid for pid, fd in index.ends("pipe", inode) if _reads(index.root, pid, fd)} - set(writers))
+    readers = sorted({pid for pid, fd in index.pipe_ends(pipe) if _reads(index.root, pid, fd)} - set(writers))
     return readers[0] if readers else None, "proven" if len(readers) == 1 and not index.incomplete else "guessed"
 
 
@@ -282,19 +287,21 @@ def path_of(root: Path, pid: int, file: str) -> str | None:
     return None
 
 
-def _full_pipe(root: Path, pid: int) -> int | None:
-    """The pipe that a process writes to, by its system call where that may be read, else its only pipe for writing."""
+def _full_pipe(root: Path, pid: int) -> str | None:
+    """The pipe that a process writes to, `pipe:[123]` or the path of a named one, by its system call where that may be
+    read; else its only pipe for writing that has no name."""
     call, _ = read_or(None, f"{root}/{pid}/syscall", 256)
     words = call.split()
     try:
-        links = descriptors(root, pid)
+        links = dict(descriptors(root, pid))
     except OSError:
         return None
-    pipes = {number: end[1] for number, link in links if (end := inode_of(link)) is not None and end[0] == "pipe"}
     if len(words) > 1 and words[1].startswith(b"0x"):
         with suppress(ValueError):
-            return pipes.get(int(words[1], 16) & 0xFFFFFFFF)
-    writing = {inode for number, inode in pipes.items() if _mode(root, pid, number) == os.O_WRONLY}
+            link = links.get(int(words[1], 16) & 0xFFFFFFFF, "")
+            return link if link.startswith(("pipe:[", "/")) else None
+    writing = {link for number, link in links.items()
+               if link.startswith("pipe:[") and _mode(root, pid, number) == os.O_WRONLY}
     return writing.pop() if len(writing) == 1 else None
 
 

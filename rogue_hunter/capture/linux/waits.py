@@ -97,13 +97,13 @@ def _descriptor(process: Process, thread: Thread, call: Call, index: Index) -> I
     except OSError:
         return
     end = inode_of(link)
-    if end is None:
-        return
-    kind, inode = end
+    if end is None and not (link.startswith("/") and "pipe_" in (thread.last[1] or "")):
+        return      # neither a socket nor a pipe, nor a named one
+    kind, inode = end or ("pipe", 0)
     reading = call.name in READS
     if kind == "pipe":
         way = os.O_WRONLY if reading else os.O_RDONLY
-        others = [end for end in index.ends("pipe", inode) if _opens(index.root, end, way)]
+        others = [end for end in index.pipe_ends(link) if _opens(index.root, end, way)]
         role = "writer" if reading else "reader"
     else:
         peer = index.socket_peer(pid, inode)
