@@ -16,6 +16,7 @@ import click
 
 from rogue_hunter import paths
 from rogue_hunter.commandline import options, run
+from rogue_hunter.text.format import visible
 
 if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
@@ -193,7 +194,7 @@ def _print(message: str) -> None:
     """A line on standard error, unless it would have to wait for a reader: the beat must not, and the log has it."""
     with suppress(OSError, ValueError):
         if select.select([], [2], [], 0)[1]:
-            run.say(message[:PRINTED])
+            run.say(visible(message)[:PRINTED])
 
 
 def _countdown(seconds: float | None) -> Countdown | None:

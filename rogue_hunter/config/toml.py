@@ -109,9 +109,9 @@ def _within(found: float, value: object, place: Place, low: float | None, high: 
 
 
 def text(value: Any, place: Place, *, empty: bool = False) -> str:
-    """A text; with `empty` it may have no characters."""
-    if not isinstance(value, str):
-        raise place.must("a text", value)
+    """A text; with `empty` it may have no characters. A path or an argument cannot hold a NUL character."""
+    if not isinstance(value, str) or "\0" in value:
+        raise place.must("a text without NUL characters" if isinstance(value, str) else "a text", value)
     if not empty and not value.strip():
         raise place.error("must not be empty")
     return value
@@ -142,7 +142,7 @@ def tables(value: Any, place: Place) -> list[Mapping[str, Any]]:
 
 def texts(value: Any, place: Place, choices: Collection[str] | None = None) -> tuple[str, ...]:
     """An array of texts, each one of `choices` if there are any."""
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
         raise place.must("an array of texts", value)
     for each in value:
         if choices:

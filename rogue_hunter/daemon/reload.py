@@ -14,6 +14,7 @@ from typing import Any
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import ConfigError, load, settings, toml_value
+from rogue_hunter.text.format import path_text
 
 SETTLE_S = 0.2
 """Seconds of quiet after a change: an editor writes, renames and sets times one after the other."""
@@ -46,7 +47,7 @@ class Reloader:
         self._stamp = self._seen = stamp(file)
         self._moved_at = clock()
         self._observer: Any = None
-        self.status: dict[str, Any] = {"file": str(file) if self._stamp[0] else None, "read_at": time.time(),
+        self.status: dict[str, Any] = {"file": path_text(file) if self._stamp[0] else None, "read_at": time.time(),
                                        "error": None}
 
     def look(self) -> bool:
@@ -70,7 +71,7 @@ class Reloader:
         try:
             config = load(self._file) if self._must else load(None, self._file)
         except ConfigError as error:
-            self.status["error"] = str(error)
+            self.status["error"] = path_text(str(error))
             self._say("error", f"the configuration stays as it was: {error}")
             return False
         self._use(config)
@@ -80,7 +81,7 @@ class Reloader:
         at_once, later = changes(self.config, config)
         self.config = config
         self._apply(config)
-        self.status.update(file=str(self._file) if self._stamp[0] else None, read_at=time.time(), error=None)
+        self.status.update(file=path_text(self._file) if self._stamp[0] else None, read_at=time.time(), error=None)
         message = f"configuration read again: {', '.join(at_once) or 'nothing changed'}"
         if later:
             message += f"; at the next start: {', '.join(later)}"

@@ -257,7 +257,7 @@ def background(config: Config, loop: Loop, setting: Setting, say: Say, log: Log 
                                     enter=bands.start(bands.tracking)) if tell.wanted else None,
                                {"config": reloader.status if reloader else {}, "socket": {},
                                 "socket_path": path_text(setting.socket) if server and setting.socket else None,
-                                "log": str(log.path) if log else None})
+                                "log": path_text(log.path) if log else None})
             finally:
                 say("info", "stopped")
 

@@ -28,6 +28,7 @@ from rogue_hunter.paths import PathError, private_dir, state_dir
 from rogue_hunter.rules.model import Settings
 from rogue_hunter.schema.rules import ACTION
 from rogue_hunter.stream.tick import Record, Tick, record
+from rogue_hunter.text.format import path_text
 
 START = "0" * 64
 """The link before the first line."""
@@ -93,7 +94,7 @@ def verify(path: Path) -> Verdict:
             continue
         data = file.read_bytes()
         if data and not data.endswith(b"\n"):
-            damages.append(Damage(str(file), data.count(b"\n") + 1, "the last line does not end"))
+            damages.append(Damage(path_text(file), data.count(b"\n") + 1, "the last line does not end"))
         for number, line in enumerate(data.split(b"\n")[:-1], 1):
             lines += 1
             first = lines == 1 and len(files) == 1
@@ -101,7 +102,7 @@ def verify(path: Path) -> Verdict:
             if first and seq != 1 and not wrong:
                 wrong = f"begins at number {seq}; what was before it is gone"
             if wrong:
-                damages.append(Damage(str(file), number, wrong))
+                damages.append(Damage(path_text(file), number, wrong))
     damages += _check_head(path, seq, link)
     return Verdict(lines, tuple(damages))
 
@@ -131,9 +132,10 @@ def _check_head(path: Path, seq: int, link: str) -> list[Damage]:
     except (OSError, ValueError):
         return []
     if last > seq:
-        return [Damage(str(path), 0, f"ends at number {seq}, but number {last} was written")]
-    return [Damage(str(path), 0, "does not end with the line that was written last")] if last == seq and head != link \
-        else []
+        return [Damage(path_text(path), 0, f"ends at number {seq}, but number {last} was written")]
+    if last == seq and head != link:
+        return [Damage(path_text(path), 0, "does not end with the line that was written last")]
+    return []
 
 
 LOCK_WAIT_S = 10.0

@@ -80,7 +80,10 @@ class LinuxMachine:
             row["user"] = user
         argv: list[str] = []
         row.update(describe(self._root, key, kernel, argv=argv)[0])
-        return live(key, row, uids, argv, leader=leader, session=session, kernel_thread=kernel,
+        directory = ""
+        with contextlib.suppress(OSError):
+            directory = text(os.fsencode(os.readlink(folder / "cwd")))
+        return live(key, row, uids, argv, directory, leader=leader, session=session, kernel_thread=kernel,
                     age_s=max(0.0, self._boottime() - stat.start / HZ))
 
     def me(self) -> Me:

@@ -93,11 +93,12 @@ class Machine(Protocol):
         ...
 
 
-def live(key: Key, row: Row, uids: tuple[int, ...], argv: Sequence[str] = (), **more: object) -> Live:
+def live(key: Key, row: Row, uids: tuple[int, ...], argv: Sequence[str] = (), directory: str = "",
+         **more: object) -> Live:
     """A Live with the names of `row`. Rules see the arguments as they are (`argv`): what protects a process may lie
-    under the masks that cover secrets in a row."""
+    under the masks that cover secrets in a row. A script has its whole path below the working `directory`."""
     seen = {**row, "cmdline": " ".join(argv)} if argv and "cmdline" in row else row
-    return Live(key, row, uids, program=program_of(seen), **more)  # type: ignore[arg-type]
+    return Live(key, row, uids, program=program_of(seen, directory), **more)  # type: ignore[arg-type]
 
 
 def my_uids() -> tuple[int, ...]:

@@ -34,6 +34,7 @@ from rogue_hunter.files import FileError, read_trusted
 from rogue_hunter.paths import config_file, rules_file
 from rogue_hunter.rules.model import LOG_LEVELS, PRIORITIES, URGENCIES, Rule, RuleError, RuleSet, Safety, Settings
 from rogue_hunter.rules.parse import ACTION_KEYS, narrow, place_in, rule_of
+from rogue_hunter.text.format import path_text
 
 PROJECT_FILES = (".rogue-hunter.toml", ".reaper.toml")
 """Names of a project's file; the first that exists is used."""
@@ -91,11 +92,11 @@ def load(config: Path | None = None, project: Path | None = None) -> RuleSet:
         rules = builtin()
     else:
         data = _read(config)
-        rules = dataclasses.replace(parse(data, str(config)), file=str(config.absolute()), contents=(data,))
+        rules = dataclasses.replace(parse(data, path_text(config)), file=path_text(config.absolute()), contents=(data,))
     if project is not None:
-        data = _read(project, follow=False)
-        rules = dataclasses.replace(narrow(rules, values_of(data, place_in(str(project))), str(project)),
-                                    project=str(project.absolute()), contents=(*rules.contents, data))
+        data, name = _read(project, follow=False), path_text(project)
+        rules = dataclasses.replace(narrow(rules, values_of(data, place_in(name)), name),
+                                    project=path_text(project.absolute()), contents=(*rules.contents, data))
     return rules
 
 

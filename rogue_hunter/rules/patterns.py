@@ -88,7 +88,7 @@ class PatternSet:
 
 
 def compile_pattern(text: object) -> re.Pattern[str]:
-    """One pattern. Raises PatternError with the reason."""
+    """One pattern, whose dots also stand for line feeds: the code of `sh -c` has lines. Raises PatternError."""
     if not isinstance(text, str):
         raise PatternError("a pattern must be a text")
     if not text.strip():
@@ -98,7 +98,7 @@ def compile_pattern(text: object) -> re.Pattern[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return re.compile(_trim(text))
+            return re.compile(_trim(text), re.DOTALL)
     except (re.error, OverflowError, RecursionError) as error:
         raise PatternError(f"bad pattern {text!r}: {error}") from None
 

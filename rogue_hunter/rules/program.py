@@ -11,10 +11,11 @@ others.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from rogue_hunter.sampling.naming import script_of
+from rogue_hunter.sampling.naming import programs_of, script_of
 from rogue_hunter.stream.tick import Row
 from rogue_hunter.text.redact import LIMIT
 
@@ -50,19 +51,20 @@ def described(row: Row) -> bool:
     return row.get("cmdline") is not None
 
 
-def program_of(row: Row) -> Program:
-    """The names in a process row; an absent `command`, `exe` or `cmdline` is unknown.
+def program_of(row: Row, directory: str = "") -> Program:
+    """The names in a process row; an absent `command`, `exe` or `cmdline` is unknown. With its working `directory`,
+    also the whole path of a script.
 
     A dead process that waits for its parent (state defunct, one thread, arguments read as empty) has no program.
     """
     exe, cmdline = row.get("exe"), row.get("cmdline")
     if exe is None and cmdline == "" and row.get("state") == "defunct" and row.get("threads") == 1:
         exe = ""
-    return _program(row.get("command"), exe, cmdline)
+    return _program(row.get("command"), exe, cmdline, directory)
 
 
 @functools.lru_cache(maxsize=4096)
-def _program(command: str | None, exe: str | None, cmdline: str | None) -> Program:
+def _program(command: str | None, exe: str | None, cmdline: str | None, directory: str) -> Program:
     path = (exe or "").removesuffix(" (deleted)")[:SUBJECT_LIMIT]
     known = [(command or "")[:SUBJECT_LIMIT], _last(path), path]
     if cmdline is None:
@@ -75,8 +77,12 @@ def _program(command: str | None, exe: str | None, cmdline: str | None) -> Progr
         certain = not (first.startswith("/") and rest)
         names = _distinct([*known, _last(first), first] if certain else known)
         return Program(names, _line(first, rest) if certain and not cut else None, NO_PROGRAM, NO_PROGRAM)
-    script = script_of(_last(path), rest.split(" ")) or script_of(_last(first), rest.split(" "))
-    names = _distinct([*known, _last(first), first, *((_last(script), script) if script else ())])
+    # Under another name busybox is that program: `less x.sh` runs no script.
+    multiple = _last(path) == "busybox" != _last(first)
+    runs = (not multiple and programs_of(_last(path), rest.split(" "))) or programs_of(_last(first), rest.split(" "))
+    script = runs[-1] if runs else None
+    names = _distinct([*known, _last(first), first, *(name for each in runs for name in (_last(each), each)),
+                       os.path.normpath(os.path.join(directory, script)) if script and directory else ""])
     interprets = any(script_of(_last(name), ("script",)) for name in (path, first))
     ends = not rest or (interprets and (script is None or rest.endswith(script)))   # the cut may be in a name
     unread = NO_NAME if command is None else CUT if cut and ends else ""
@@ -120,12 +126,14 @@ def listed(program: Program, entries: Iterable[str]) -> str | None:
     """The first of `entries` that is exactly one of the program's known names, ignoring case; None if there is none.
 
     An entry longer than the kernel's short name also protects the process whose short name is its beginning. One with a
-    blank also counts in the command line, where it may be the name of a script: `python3 /srv/my job.py`.
+    blank also counts in the command line, where it may be the name of a script: `python3 /srv/my job.py`. A path also
+    protects what another path of the same file names: the kernel gives the path of a program without symbolic links.
     """
     names = {name.casefold() for name in program.names}
     line = f" {program.line or ''} ".casefold().replace("/", " ")
     return next((entry for entry in entries if entry.casefold() in names or _comm(entry) in names
-                 or (" " in entry and f" {entry.casefold()} " in line)), None)
+                 or (" " in entry and f" {entry.casefold()} " in line)
+                 or (entry.startswith(("/", "~")) and _leads_to(entry, program.names))), None)
 
 
 def whitelisted(program: Program, entries: Collection[str]) -> bool | None:
@@ -133,6 +141,11 @@ def whitelisted(program: Program, entries: Collection[str]) -> bool | None:
     if listed(program, entries) is not None:
         return True
     return None if entries and program.names_unread else False
+
+
+def _leads_to(entry: str, names: Iterable[str]) -> bool:
+    real = os.path.realpath(os.path.expanduser(entry))
+    return any(os.path.realpath(name) == real for name in names if name.startswith("/"))
 
 
 @functools.cache

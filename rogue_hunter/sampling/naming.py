@@ -28,14 +28,22 @@ _VALUED: Mapping[str, frozenset[str]] = {
     "loader": frozenset({"--library-path", "--preload", "--argv0", "--inhibit-rpath", "--audit", "-L", "-cpu", "-E",
                          "-U", "-g", "-s", "-0"}),
 }
-# Flags are bundled (-lc, -we): what follows the one for code is code. After -o and +O of a shell: an option's name.
+# Flags are bundled (-lc, -we): what follows the one for code is code, in the same word or the next. After -o and +O of
+# a shell: an option's name.
 _CODE: Mapping[str, re.Pattern[str]] = {
-    "python": re.compile(r"-[bBdEhiIOPqsSuvx]*c.*"), "perl": re.compile(r"-(?![MmI])[a-zA-Z0-9]*[eE]"),
-    "ruby": re.compile(r"-(?![rIKEFCTW])[a-z0-9]*e"), "node": re.compile(r"-[pe]{1,2}|--eval|--print"),
-    "php": re.compile(r"-r"), "lua": re.compile(r"-e"), "osascript": re.compile(r"-e"),
-    "sh": re.compile(r"-[a-zA-Z]*c[a-zA-Z]*"), "julia": re.compile(r"-[eE]|--eval|--print"),
-    "pwsh": re.compile(r"(?i)-(?:c|command|e|enc|encodedcommand)"),
+    "python": re.compile(r"-[bBdEhiIOPqsSuvx]*c.*"),
+    "perl": re.compile(r"-(?![MmI])[a-zA-Z0-9]*[eE]|-[acnplsStTuUwWX0-9]*[eE].*"),
+    "ruby": re.compile(r"-(?![rIKEFCTW])[a-z0-9]*e|-[anplsw0-9]*e.*"),
+    "node": re.compile(r"-[pe]{1,2}|--(?:eval|print)(?:=.*)?"), "php": re.compile(r"-[rBRE].*"),
+    "lua": re.compile(r"-e.*"), "osascript": re.compile(r"-e"), "sh": re.compile(r"-[a-zA-Z]*c[a-zA-Z]*"),
+    "julia": re.compile(r"-[eE].*|--(?:eval|print)(?:=.*)?"), "tcl": re.compile(r"-c"), "r": re.compile(r"-e"),
+    "deno": re.compile(r"eval|repl"), "pwsh": re.compile(r"(?i)-(?:c|command|e|enc|encodedcommand)"),
 }
+_INPUT: Mapping[str, re.Pattern[str]] = {"sh": re.compile(r"-[a-zA-Z]*s[a-zA-Z]*"), "php": re.compile(r"--?")}
+"""What makes an interpreter read its standard input, so that all that follows is arguments; of the others it is `-`."""
+_STDIN = re.compile("-")
+_PYTHON_VALUED = re.compile(r"-[bBdEhiIOPqsSuvx]*[WX]")
+_PYTHON_MODULE = re.compile(r"-[bBdEhiIOPqsSuvx]*m(.+)")
 _SHELL_VALUED = re.compile(r"[-+][a-zA-Z]*[oO]")
 _SUBCOMMANDS: Mapping[str, frozenset[str]] = {
     "deno": frozenset({"run", "test", "serve", "bench", "task"}), "node": frozenset({"run"}),
@@ -52,6 +60,24 @@ _FAMILY = re.compile(
 
 def script_of(interpreter: str, arguments: Iterable[str]) -> str | None:
     """The script or module that `interpreter` (a file name) runs; None if it runs none or is not an interpreter."""
+    found = programs_of(interpreter, arguments)
+    return found[-1] if found else None
+
+
+def programs_of(interpreter: str, arguments: Iterable[str]) -> list[str]:
+    """The script that `interpreter` runs, and before it the program that a loader or busybox runs it with."""
+    found: list[str] = []
+    words = iter(arguments)
+    while work := work_of(interpreter, words):
+        found.append(work)
+        if interpreter != "busybox" and not interpreter.startswith(("ld-", "qemu-")):
+            break
+        interpreter = work.rpartition("/")[2]
+    return found
+
+
+def work_of(interpreter: str, arguments: Iterable[str]) -> str | None:
+    """The first of these; "" if the interpreter runs code from its command line or its standard input."""
     found = _FAMILY.match(interpreter)
     if found is None:
         return None
@@ -59,14 +85,15 @@ def script_of(interpreter: str, arguments: Iterable[str]) -> str | None:
     code, valued = _CODE.get(family), _VALUED.get(family, frozenset())
     words = iter(arguments)
     for word in words:
-        if code is not None and code.fullmatch(word):
-            return None
-        if word == "--":
+        if (code is not None and code.fullmatch(word)) or _INPUT.get(family, _STDIN).fullmatch(word):
+            return ""
+        if word == "--" or (word == "-" and family == "sh"):
             return next(words, None)
-        if word in valued or (family == "sh" and _SHELL_VALUED.fullmatch(word)):
+        if word in valued or (family == "sh" and _SHELL_VALUED.fullmatch(word)) or (
+                family == "python" and _PYTHON_VALUED.fullmatch(word)):
             next(words, None)
-        elif family == "python" and len(word) > 2 and word.startswith("-m"):
-            return word[2:]
+        elif family == "python" and (module := _PYTHON_MODULE.fullmatch(word)):
+            return module[1]
         elif family == "r" and word.startswith("--file="):
             return word[7:] or None
         elif not word.startswith(("-", "+")) and word not in _SUBCOMMANDS.get(family, ()):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rogue_hunter.sampling.ledger import ancestors, parent_of
+from rogue_hunter.sampling.naming import work_of
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 
@@ -30,7 +31,8 @@ ORPHANS_MAX = 256
 
 WRAPPERS = frozenset({"timeout", "env", "nice", "ionice", "nohup", "sudo", "doas", "setsid", "setpriv", "chrt",
                       "taskset", "time", "strace", "ltrace", "stdbuf", "unbuffer", "caffeinate", "systemd-inhibit",
-                      "runuser", "chroot", "unshare", "nsenter", "prlimit", "numactl", "firejail", "bwrap"})
+                      "runuser", "chroot", "unshare", "nsenter", "prlimit", "numactl", "firejail", "bwrap", "proot",
+                      "flock", "lockf", "pkexec", "run0"})
 """Programs that run one other program and wait for it: the unit is that program."""
 
 KTHREADD = 2
@@ -118,10 +120,8 @@ def is_apart(row: Mapping[str, Any]) -> bool:
 
 
 def runs_script(cmdline: str) -> bool:
-    """True for the command line of a shell that runs a script or a command (`sh x.sh`, `bash -c ...`)."""
-    words = cmdline.split()[1:]
-    return any(not word.startswith("-") or (word.startswith("-") and not word.startswith("--") and "c" in word)
-               for word in words)
+    """True for the command line of a shell that runs a script, a command or its input (`sh x.sh`, `bash -c ...`)."""
+    return work_of("sh", cmdline.split()[1:]) is not None
 
 
 def _plain(name: str) -> str:

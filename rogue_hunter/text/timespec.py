@@ -58,9 +58,9 @@ def parse_time(text: str, now: float) -> float:
         if found := _CLOCK.fullmatch(low):
             hour, minute, second = int(found.group(1)), int(found.group(2)), int(found.group(3) or 0)
             then = today.replace(hour=hour, minute=minute, second=second)
-            if then.timestamp() > now:
-                then -= timedelta(days=1)
-            return then.timestamp()
+            # `today` has the fold of the present: in the hour that winter time repeats, both may be meant.
+            past = (then, then.replace(fold=0), then - timedelta(days=1))
+            return next(each.timestamp() for each in past if each.timestamp() <= now)
         if re.match(r"[0-9]{4}-", word, re.ASCII):
             return datetime.fromisoformat(word).timestamp()
     except (ValueError, OverflowError, OSError):

@@ -443,7 +443,7 @@ def _root_of(row: Row) -> tuple[str, int] | None:
 
 def _bracketed(boot: str, unit: str) -> tuple[str, int] | None:
     """The process that a unit such as `make[123]` is named after."""
-    found = re.fullmatch(r".*\[(\d+)\]", unit)
+    found = re.fullmatch(r"(?s).*\[(\d+)\]", unit)
     return (boot, int(found.group(1))) if found else None
 
 

@@ -39,6 +39,8 @@ def test_good_values(checked: Callable[[Any], object], value: object, result: ob
     (lambda v: toml.flag(v, PLACE), "no", 'must be true or false, not "no"'),
     (lambda v: toml.text(v, PLACE), " ", "must not be empty"),
     (lambda v: toml.text(v, PLACE), 5, "must be a text, not 5"),
+    (lambda v: toml.text(v, PLACE), "a\0b", 'must be a text without NUL characters, not "a\\u0000b"'),
+    (lambda v: toml.texts(v, PLACE), ["a\0b"], 'must be an array of texts, not ["a\\u0000b"]'),
     (lambda v: toml.choice(v, ("high", "low"), PLACE), "hihg",
      'must be one of high, low, not "hihg"; did you mean high?'),
     (lambda v: toml.choice(v, ("high", "low"), PLACE), ["high"], 'must be one of high, low, not ["high"]'),

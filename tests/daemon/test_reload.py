@@ -20,6 +20,7 @@ from rogue_hunter.config.toml import parse
 from rogue_hunter.daemon.reload import SETTLE_S, Reloader
 from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import open_reader
+from rogue_hunter.stream import wire
 from rogue_hunter.stream.pipeline import Pipeline, Stage, chain
 from rogue_hunter.stream.tick import Tick
 from rogue_hunter.tracking.events import Track
@@ -104,6 +105,16 @@ def test_a_bad_file_keeps_the_old_one(tmp_path: Path, text: str) -> None:
     file.write_text("[bands]\nelevated = 41\n")
     assert made.looks()
     assert made.config.bands.elevated == 41 and made.reloader.status["error"] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 there")
+def test_the_state_of_a_file_whose_name_is_no_text_can_be_written(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"c\xff.toml")
+    file.write_text("[bands]\n")
+    made = Reloading(file)
+    assert made.reloader.read() and b"c\\\\xff.toml" in wire.dumps(made.reloader.status)
+    file.write_text("[bands")
+    assert made.looks() and b"c\\\\xff.toml: " in wire.dumps(made.reloader.status["error"])
 
 
 def test_a_file_that_others_may_write_to_keeps_the_old_one(tmp_path: Path) -> None:

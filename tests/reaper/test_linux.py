@@ -74,6 +74,14 @@ def test_rules_see_what_masks_cover(spawn: Spawn) -> None:
             assert found.program.line is not None and found.program.line.endswith(seen)
 
 
+def test_a_relative_script_is_known_by_its_whole_path(spawn: Spawn, tmp_path: Path) -> None:
+    """So that a whitelist of paths protects it."""
+    (tmp_path / "worker.sh").write_text("echo; read x\n")
+    child = spawn(["sh", "./worker.sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path)
+    child.stdout.readline()  # type: ignore[union-attr]  # in the middle of exec a process has no arguments
+    assert str(tmp_path / "worker.sh") in LinuxMachine().read(child.pid).program.names
+
+
 def test_a_held_process(spawn: Spawn) -> None:
     child = spawn(["sleep", "60"])
     handle = LinuxMachine().open(child.pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rogue_hunter.rules.load import (
 )
 from rogue_hunter.rules.model import PRIORITIES, RuleError, RuleSet, Settings
 from rogue_hunter.rules.parse import place_in
+from rogue_hunter.stream import wire
 
 
 def refused(text: str) -> str:
@@ -313,3 +315,12 @@ class TestProject:
 
         monkeypatch.setattr(os.path, "lexists", denied)
         assert find_project(tmp_path) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 there")
+def test_a_path_of_other_bytes_goes_into_records(tmp_path: Path) -> None:
+    """A match and an action name the file of their rules."""
+    file = tmp_path / os.fsdecode(b"r\xff.toml")
+    file.write_text(rule("mine"))
+    rules = load(file, None)
+    assert wire.dumps([rules.file, rules.rules[0].source, *rules.sources]).count(b"r\\\\xff.toml") == 3

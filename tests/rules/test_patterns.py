@@ -195,3 +195,12 @@ def test_cutting_changes_no_answer(text: str, subject: str) -> None:
     except re.error:
         return
     assert (re.compile(_trim(text)).search(subject) is None) == (whole.search(subject) is None)
+
+
+def test_a_dot_is_a_line_feed_too() -> None:
+    """What protects a process may stand behind the first line of its code."""
+    line = "python3 -c import time\nwhile True: time.sleep(1) --keep"
+    program = Program(("python3",), line)
+    assert patterns_of("python3 .*--keep", where="line").found(program) is True
+    assert patterns_of("^python3 .*--keep", where="head").found(program) is True
+    assert patterns_of("^a.b$").found(Program(("a\nb",), "")) is True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +31,12 @@ from rogue_hunter.rules.program import (
     ({"exe": "/a b/x", "cmdline": "/a b/x"}, ("x", "/a b/x"), "x"),
     ({"exe": "/bin/bash", "cmdline": "-bash -l"}, ("bash", "/bin/bash", "-bash"), "bash -l"),
     ({"exe": "/bin/busybox", "cmdline": "sh run.sh"}, ("busybox", "/bin/busybox", "sh", "run.sh"), "sh run.sh"),
+    ({"exe": "/bin/busybox", "cmdline": "less my_test.py"}, ("busybox", "/bin/busybox", "less"), "less my_test.py"),
+    ({"exe": "/bin/busybox", "cmdline": "busybox sh a/x.sh"}, ("busybox", "/bin/busybox", "sh", "x.sh", "a/x.sh"),
+     "busybox sh a/x.sh"),
+    ({"exe": "/lib/ld-linux.so.2", "cmdline": "ld-linux.so.2 /bin/python3 x.py"},
+     ("ld-linux.so.2", "/lib/ld-linux.so.2", "python3", "/bin/python3", "x.py"), "ld-linux.so.2 /bin/python3 x.py"),
+    ({"exe": "/bin/python3", "cmdline": "python3 - my_test.py"}, ("python3", "/bin/python3"), "python3 - my_test.py"),
     ({"exe": "/opt/tool", "cmdline": "/usr/bin/python3 /opt/a/x.py -v"},
      ("tool", "/opt/tool", "python3", "/usr/bin/python3", "x.py", "/opt/a/x.py"), "python3 /opt/a/x.py -v"),
     ({"exe": "/bin/python3", "cmdline": "python3 -c code"}, ("python3", "/bin/python3"), "python3 -c code"),
@@ -52,6 +60,12 @@ def test_names(row: dict[str, str], names: tuple[str, ...], line: str) -> None:
     ("php -f a.php b", "a.php"), ("python3 -- -odd.py x", "-odd.py"), ("python3 --", None), ("python3 -W", None),
     ("python3 -u  x.py", None), ("perl -C x.pl", "x.pl"), ("perl -CSDA x.pl", "x.pl"),
     ("deno test x.ts", "x.ts"), ("node run dev", "dev"), ("bun run dev", "dev"), ("deno fmt x.ts", "fmt"),
+    ("python3 - x.py", None), ("perl - x.pl", None), ("bash -s x.sh", None), ("sh -es -- x.sh", None),
+    ("bash - x.sh", "x.sh"), ("php -- x.php", None), ("perl -eprint x", None), ("ruby -eputs x", None),
+    ("perl -ne print x", None), ("node --eval=1 x", None), ("expect -c spawn x", None), ("Rscript -e x", None),
+    ("deno eval x", None), ("python3 -uW ignore x.py", "x.py"), ("python3 -um http.server x", "http.server"),
+    ("python3 -ujson x", "x"), ("python3 -umjson.tool x", "json.tool"), ("busybox sh x.sh", "x.sh"),
+    ("busybox awk x", "awk"), ("ld-linux.so.2 /bin/perl -w x.pl", "x.pl"), ("perl -CSDe x", None),
     ("perl run x", "run"), ("lua5.4 +x y.lua", "y.lua"), ("python3.13t x.py", "x.py"),
 ])
 def test_the_script_of_an_interpreter(command: str, script: str | None) -> None:
@@ -84,7 +98,8 @@ def test_a_value_of_an_option_is_no_script(family: str, interpreters: str, optio
 
 @pytest.mark.parametrize(("interpreter", "options"), [
     ("python3", "-c"), ("perl", "-e -E"), ("ruby", "-e"), ("node", "-e --eval -p --print"), ("php", "-r"),
-    ("lua", "-e"), ("osascript", "-e"), ("bash", "-c -lc -ec -cl -xec -Cc"), ("sh", "-c"),
+    ("lua", "-e"), ("osascript", "-e"), ("bash", "-c -lc -ec -cl -xec -Cc"), ("sh", "-c"), ("expect", "-c"),
+    ("perl", "-ne -lane -0777pe"), ("php", "-B -R"),
 ])
 def test_code_on_the_command_line_is_no_script(interpreter: str, options: str) -> None:
     for option in options.split():
@@ -169,3 +184,24 @@ def test_a_program_with_its_subcommand(cmdline: str, name: str | None) -> None:
     program = program_of({"command": "x", "exe": "/x", "cmdline": cmdline})
     more = with_subcommand(program)
     assert more.line == program.line and more.names == (*program.names, *([name] if name else []))
+
+
+def test_a_whitelisted_path_is_the_file_and_not_its_name(tmp_path: Path) -> None:
+    """The kernel gives the path of a program without symbolic links: /usr/bin/x of a program in /bin."""
+    real, other = tmp_path / "usr" / "keep", tmp_path / "other" / "keep"
+    for file in (real, other):
+        file.parent.mkdir()
+        file.touch()
+    (tmp_path / "bin").symlink_to("usr")
+    entry = str(tmp_path / "bin" / "keep")
+    started = {"command": "keep", "exe": str(real), "cmdline": "keep --all"}
+    script = {"command": "keep", "exe": "/usr/bin/python3", "cmdline": f"python3 {real} --all"}
+    assert listed(program_of(started), [entry]) == entry and listed(program_of(script), [entry]) == entry
+    assert listed(program_of({**started, "exe": str(other)}), [entry]) is None
+
+
+def test_a_relative_script_has_the_path_of_its_directory() -> None:
+    row = {"command": "python3", "exe": "/usr/bin/python3", "cmdline": "python3 ../app/worker.py --port 1"}
+    assert listed(program_of(row, "/srv/x"), ["/srv/app/worker.py"]) == "/srv/app/worker.py"
+    assert listed(program_of(row, "/srv/x/y"), ["/srv/app/worker.py"]) is None
+    assert program_of({**row, "cmdline": "python3"}, "/srv/x").names == ("python3", "/usr/bin/python3")

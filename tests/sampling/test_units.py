@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rogue_hunter.sampling.lineage import Lineage
-from rogue_hunter.sampling.units import WRAPPERS, unit_of_cgroup
+from rogue_hunter.sampling.units import WRAPPERS, runs_script, unit_of_cgroup
 from tests.tools.ticks import row, stream
 
 ID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -203,3 +203,12 @@ def test_an_orphan_joins_its_unit_when_it_is_described() -> None:
                                         [row(51, 510, **known)], [row(52, 520, **known)]])))
     assert [{key[0]: made["unit"] for key, made in tick.processes.items() if not made.get("ended")} for tick in ticks] == [
         {50: "python3[50]"}, {50: "job.py[50]", 51: "python3[51]"}, {51: "job.py[50]"}, {52: "job.py[50]"}]
+
+
+@pytest.mark.parametrize(("cmdline", "script"), [
+    ("bash --init-file /usr/share/code/shellIntegration-bash.sh", False), ("bash -o vi", False), ("-bash", False),
+    ("bash --rcfile ~/.rc -i", False), ("zsh -il", False), ("bash", False), ("bash --norc -i", False),
+    ("bash --norc x.sh", True), ("sh -ec true", True), ("bash -s", True), ("bash -eo pipefail x.sh", True), ("sh x.sh y", True)])
+def test_a_shell_at_a_prompt_runs_no_script(cmdline: str, script: bool) -> None:
+    """The file that it reads its settings from is none, and neither is the name of an option."""
+    assert runs_script(cmdline) is script

@@ -155,3 +155,14 @@ def test_a_time_of_day_is_the_last_one_that_was(now: int, hour: int, minute: int
         # In the night in which the clock is set forward there is no half past two: what comes instead is an hour later.
         meant = shown.replace(hour=hour, minute=minute, second=0)
         assert shown == meant or meant < shown <= meant + timedelta(hours=1)
+
+
+def test_in_the_hour_that_winter_time_repeats() -> None:
+    """Both may be meant; the later one that has come is."""
+    with local_zone("Europe/Berlin"):
+        first = datetime(2026, 10, 25, 2, 0).timestamp()
+        second = first + 3600
+        assert parse_time("02:10", second + 1800) == second + 600
+        assert parse_time("02:45", second + 1800) == first + 2700
+        assert parse_time("02:45", first + 1800) == datetime(2026, 10, 24, 2, 45).timestamp()
+        assert parse_time("03:10", second + 1800) == datetime(2026, 10, 24, 3, 10).timestamp()

@@ -23,6 +23,7 @@ from rogue_hunter.paths import PathError
 from rogue_hunter.schema.field import VERSION
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
+from rogue_hunter.text.format import path_text
 
 LINE = 1 << 16
 """Bytes of one line that a client may send."""
@@ -220,7 +221,7 @@ class Server:
 
     def state(self) -> dict[str, Any]:
         """The state of the socket for daemon_state."""
-        return {"path": str(self._place.path), "clients": self.clients, "clients_total": self._count,
+        return {"path": path_text(self._place.path), "clients": self.clients, "clients_total": self._count,
                 "refused": self._refused,
                 "dropped_ticks": self._dropped + sum(c.dropped_total for c in self._clients.values())}
 

@@ -21,7 +21,7 @@ from rogue_hunter.report.views.view import Asked, columns
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
-from rogue_hunter.text.format import clip, visible
+from rogue_hunter.text.format import clip, path_text, visible
 
 LIMIT_S = 10.0
 """A query that takes longer is cancelled: a full scan of a month's history takes half a second."""
@@ -188,6 +188,6 @@ def describe(path: Path) -> Record:
     boards = held["plugins"]["datasette-dashboards"]
     for chart in (chart for board in boards.values() for chart in board["charts"].values()):
         chart["db"] = path.stem
-    return record("report_datasette", command=command, command_1_0=newer, database=str(path), metadata=str(file),
-                  title=held["title"], description=held["description"], databases={path.stem: queries},
-                  plugins=held["plugins"])
+    return record("report_datasette", command=command, command_1_0=newer, database=path_text(path),
+                  metadata=path_text(file), title=held["title"], description=held["description"],
+                  databases={path.stem: queries}, plugins=held["plugins"])

@@ -110,7 +110,7 @@ def _schema(source: Source) -> int | None:
 
 def _config_file() -> str | None:
     file = paths.config_file()
-    return str(file) if file.exists() else None
+    return path_text(file) if file.exists() else None
 
 
 def sentence(found: Record, now: float) -> str:
