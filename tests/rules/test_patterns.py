@@ -198,7 +198,7 @@ def test_cutting_changes_no_answer(text: str, subject: str) -> None:
 
 
 def test_a_dot_is_a_line_feed_too() -> None:
-    """What protects a process may stand behind the first line of its code."""
+    """What protects a process may follow several lines of code."""
     line = "python3 -c import time\nwhile True: time.sleep(1) --keep"
     program = Program(("python3",), line)
     assert patterns_of("python3 .*--keep", where="line").found(program) is True

@@ -210,5 +210,5 @@ def test_an_orphan_joins_its_unit_when_it_is_described() -> None:
     ("bash --rcfile ~/.rc -i", False), ("zsh -il", False), ("bash", False), ("bash --norc -i", False),
     ("bash --norc x.sh", True), ("sh -ec true", True), ("bash -s", True), ("bash -eo pipefail x.sh", True), ("sh x.sh y", True)])
 def test_a_shell_at_a_prompt_runs_no_script(cmdline: str, script: bool) -> None:
-    """The file that it reads its settings from is none, and neither is the name of an option."""
+    """A file of settings is not a script, and the name of an option is not one either."""
     assert runs_script(cmdline) is script
