@@ -1,7 +1,8 @@
 # shellcheck shell=sh disable=SC2154
 # (SC2154: rh_self comes from the file that sources this one)
 # Sourced by bin/rh-*: finds the checkout, makes its virtual environment on first use, and starts the command in it.
-# The caller sets rh_self to its own path, symbolic links resolved; rh-check also sets rh_venv_name and rh_lock_name.
+# The caller sets rh_self to its own path, symbolic links resolved; rh-check also sets rh_venv_name, rh_lock_name, rh_compile
+# and rh_halves.
 # After it: $rh_root (the checkout), $rh_venv (the environment), rh_run.
 #
 #   RH_PYTHON   the interpreter to make the environment with; another value than the last one remakes it
@@ -111,7 +112,7 @@ rh_clear() {
 rh_by_uv() {
     command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1 || return 1    # a shim may stand for no uv at all
     uv venv -q --no-project --allow-existing --python "$rh_base" "$rh_venv" &&
-        uv pip install -q --compile-bytecode --python "$rh_venv/bin/python" --no-deps --require-hashes -r "$rh_lock"
+        uv pip install -q "${rh_compile:---compile}" --python "$rh_venv/bin/python" --no-deps --require-hashes -r "$rh_lock"
 }
 
 # Without ensurepip where the interpreter has a pip (22.3 or newer) of its own: 3 s less, and Debian's python3 has no ensurepip
@@ -134,11 +135,26 @@ rh_by_pip() {
     return 1
 }
 
-# User-wide pip settings made for other places would send the packages there, or refuse.
+# User-wide pip settings made for other places would send the packages there, or refuse. With rh_halves two run beside each
+# other: pip asks, downloads and unpacks one package after the other, on one core.
 rh_pip_install() {
     unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN
-    PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 "$@" install -q --compile --disable-pip-version-check --no-input \
-        --no-deps --require-hashes -r "$rh_lock"
+    export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0
+    set -- "$@" install -q "${rh_compile:---compile}" --disable-pip-version-check --no-input --no-deps --require-hashes
+    if [ -z "${rh_halves:-}" ]; then
+        "$@" -r "$rh_lock"
+        return
+    fi
+    rh_half=3
+    while IFS= read -r rh_line; do
+        case $rh_line in [a-l]*) rh_half=3 ;; [m-z]*) rh_half=4 ;; esac     # else the next hash of the same package
+        printf '%s\n' "$rh_line" >&"$rh_half"
+    done <"$rh_lock" 3>"$rh_venv/.rogue-hunter/lock-a-l" 4>"$rh_venv/.rogue-hunter/lock-m-z"
+    "$@" -r "$rh_venv/.rogue-hunter/lock-a-l" &
+    rh_half=$!
+    "$@" -r "$rh_venv/.rogue-hunter/lock-m-z"
+    rh_status=$?
+    wait "$rh_half" && [ "$rh_status" -eq 0 ]
 }
 
 # The package runs from the checkout: a .pth file leads there, and nothing is built.

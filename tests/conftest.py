@@ -10,7 +10,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,20 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         option.numprocesses = cpus + 1      # many tests wait for a process or a clock
         option.dist = "worksteal"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Each worker imports the test files from another one on: in a fresh checkout a file is then compiled by the first that
+    comes to it, and read by the others, where all would compile it at the same time. The collection that follows reports
+    what cannot be imported."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is not None:
+        files = sorted((REPO / "tests").rglob("test_*.py"))
+        first = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+        for file in (*files[first:], *files[:first]):
+            with suppress(Exception, pytest.skip.Exception):
+                import_module(".".join(file.relative_to(REPO).with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -202,6 +202,22 @@ def test_a_uv_that_fails_leaves_the_work_to_pip(checkout: Checkout) -> None:
     assert installs[0].endswith("USER=0 TARGET=none")
 
 
+@pytest.mark.parametrize("bad", ["none", "lock-a-l", "lock-m-z"])
+def test_the_tests_packages_are_installed_in_two_halves(checkout: Checkout, bad: str) -> None:
+    """Two runs of pip have all of the lock file between them, each package with its hashes; set-up fails when one of them
+    does."""
+    write_program(checkout.programs / "uv", "#!/bin/sh\nexit 127\n")
+    write_program(checkout.programs / "python3", PYTHON.format(python=BASE_PYTHON, cases="""\
+*'-m pip --python'*--version) ;;
+*'-m pip --python'*) for half; do :; done
+    cp "$half" "$STUB_LOG.${half##*/}"; echo "pip $*" >>"$STUB_LOG"; [ "${half##*/}" != "$STUB_BAD" ]; exit ;;"""))
+    done = checkout.run(checkout.root / "bin" / "rh-check", "--help-me-not", environ=checkout.environ(STUB_BAD=bad))
+    assert (done.returncode == 69) is (bad != "none") is done.stderr.endswith("rogue-hunter: set-up failed\n"), done.stderr
+    assert checkout.calls("pip") == 2 and checkout.log.read_text().count("--no-compile") == 2
+    first, second = (Path(f"{checkout.log}.lock-{half}").read_text() for half in ("a-l", "m-z"))
+    assert first + second == (checkout.root / "tests" / "requirements.lock").read_text() and first and second
+
+
 def test_a_python_without_pip_and_ensurepip_is_explained(checkout: Checkout) -> None:
     """Debian's python3 without python3-venv and python3-pip: one clear line names the package."""
     (checkout.programs / "uv").unlink()

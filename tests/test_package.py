@@ -178,7 +178,7 @@ def install_by_pip(wheel: Path, place: Path) -> tuple[Path, Path]:
     """Into a virtual environment."""
     prefix = place / "env"
     run([sys.executable, "-m", "venv", "--without-pip", str(prefix)])
-    run([sys.executable, "-m", "pip", "--python", str(prefix / "bin" / "python"), "install", "-q", str(wheel)])
+    run([sys.executable, "-m", "pip", "--python", str(prefix / "bin" / "python"), "install", "-q", "--no-compile", str(wheel)])
     return prefix / "bin", prefix / "share" / "man"
 
 
@@ -187,7 +187,7 @@ def install_by_pipx(wheel: Path, place: Path) -> tuple[Path, Path]:
     if find_spec("ensurepip") is None:
         pytest.skip("pipx needs ensurepip (Debian: python3-venv)")
     environ = {"PIPX_HOME": place / "home", "PIPX_BIN_DIR": place / "bin", "PIPX_MAN_DIR": place / "man"}
-    run([sys.executable, "-m", "pipx", "install", "--backend", "pip", "--python", sys.executable, str(wheel)], environ)
+    run([sys.executable, "-m", "pipx", "install", "--backend", "pip", "--pip-args=--no-compile", "--python", sys.executable, str(wheel)], environ)
     return place / "bin", place / "man"
 
 
@@ -213,12 +213,14 @@ def run(command: list[str], environ: Mapping[str, Path] | None = None, cwd: Path
 @pytest.mark.network
 @pytest.mark.parametrize("install", [install_by_pip, install_by_pipx, install_by_uv])
 def test_every_way_of_installing_gives_the_same(wheel: Path, tmp_path: Path, install: Any) -> None:
-    """pip, pipx and uv: the same commands, each of which starts, and the same pages."""
+    """pip, pipx and uv: the same commands and pages. After pip each command starts, after the others the first and the last
+    (RH_LONG: each)."""
     need_registry()
     commands, pages = install(wheel, tmp_path)
     assert {path.name for path in commands.glob("rh-*")} == set(SCRIPTS)
     assert {path.name for path in pages.rglob("*.[1-9]")} == {path.name for path in PAGES}
-    for name in SCRIPTS:
+    tried = list(SCRIPTS) if install is install_by_pip or "RH_LONG" in os.environ else [min(SCRIPTS), max(SCRIPTS)]
+    for name in tried:
         shown = subprocess.run(
             [commands / name, "--version"], capture_output=True, text=True, timeout=60, check=False,
             stdin=subprocess.DEVNULL,
