@@ -6,7 +6,6 @@ import os
 import selectors
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,12 @@ GRACE_S = 0.5
 """Seconds between SIGTERM and SIGKILL for a command that took too long."""
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def _temporary() -> IO[bytes]:
+    import tempfile  # with random numbers and three libraries for compression: 0.9 MB of memory
+
+    return tempfile.TemporaryFile()
 
 
 @dataclass(slots=True)
@@ -66,7 +71,7 @@ class Command:
 
     def _chunks(self) -> Iterator[bytes]:
         try:
-            with tempfile.TemporaryFile() if self.given else nullcontext(subprocess.DEVNULL) as source:
+            with _temporary() if self.given else nullcontext(subprocess.DEVNULL) as source:
                 if not isinstance(source, int):
                     source.write(self.given)
                     source.seek(0)
