@@ -113,10 +113,16 @@ def starts_jobs(row: Row) -> bool:
     return command not in MANAGERS and command not in WRAPPERS
 
 
-def is_apart(row: Mapping[str, Any]) -> bool:
+def is_apart(row: Mapping[str, Any], parent: Mapping[str, Any] | None) -> bool:
     """True for a process that leads a session of its own (setsid(2)), as daemons, jobs of a scheduler and programs in a
-    terminal do: it is no part of its parent's work. False where sessions are not known."""
-    return row.get("session") is not None and row["session"] == row.get("pid")
+    terminal do: it is no part of its parent's work. False where sessions are not known, and for a worker: some programs
+    (fio, PostgreSQL) fork theirs into sessions. It has the arguments of its parent, or a title with its name."""
+    if row.get("session") is None or row["session"] != row.get("pid"):
+        return False
+    if parent is None or row.get("command") != parent.get("command") or row.get("command") in STEPPED_OVER:
+        return True
+    line = row.get("cmdline") or ""
+    return not line or not (line == parent.get("cmdline") or line.startswith(f"{row['command']}: "))
 
 
 def runs_script(cmdline: str) -> bool:
@@ -134,7 +140,7 @@ class Units:
 
     def __init__(self) -> None:
         self._units: dict[Key, str] = {}
-        self._known: dict[Key, tuple[str | None, str | None, str]] = {}
+        self._known: dict[Key, tuple[str | None, str | None, str, bool]] = {}
         self.renamed: set[Key] = set()
         """Processes whose unit took another name with its topmost process."""
         self._orphans: dict[tuple[str, Any, Any], str] = {}
@@ -153,8 +159,8 @@ class Units:
              names: Mapping[Key, str]) -> str:
         """The unit: container, service or scope, app, else the topmost process below a shell, manager or wrapper."""
         known = self._units.get(key)
-        # Control group and path come a tick after the process, from another thread, and seldom change.
-        described = row.get("cgroup"), row.get("exe"), name
+        # Control group, path and arguments come a tick after the process, from another thread, and seldom change.
+        described = row.get("cgroup"), row.get("exe"), name, "cmdline" in row
         before = self._known.get(key)
         if known is not None and before == described:
             return known
@@ -162,8 +168,9 @@ class Units:
         found = unit_of(row)
         named_after_itself = known is not None and before is not None and known == f"{before[2]}[{key[0]}]"
         if found is None and known is not None:
-            # It keeps the unit that it was started in; a unit that is named after it takes its new name.
-            found = self._named(key, row, name, rows, by_pid) if named_after_itself else known
+            # It keeps the unit that it was started in; a unit that is named after it takes its new name, and one that
+            # turns out to be a worker of its parent is part of that.
+            found = self._topmost(key, row, name, rows, by_pid, names) if named_after_itself else known
         if found is None:
             found = self._topmost(key, row, name, rows, by_pid, names)
         if named_after_itself and found != known:
@@ -176,7 +183,8 @@ class Units:
     def _topmost(self, key: Key, row: Row, name: str, rows: Mapping[Key, Row], by_pid: Mapping[int, Key],
                  names: Mapping[Key, str]) -> str:
         for parent in ancestors(key, row, rows, by_pid):
-            if parent[0] == 1 or rows[parent].get("command") in STEPPED_OVER or is_apart(row):
+            if parent[0] == 1 or rows[parent].get("command") in STEPPED_OVER or \
+                    is_apart(row, rows[parent]):
                 break
             if parent in self._units:
                 return self._units[parent]

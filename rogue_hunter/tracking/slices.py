@@ -459,7 +459,7 @@ class Slicer:
             ppid = row.get("ppid") or 0
             parent = self._pids.get(ppid) or pids.get(ppid)
             above = self._row_of(done, parent) if parent is not None and ppid > 2 else None
-            if parent is None or above is None or is_apart(row) or \
+            if parent is None or above is None or is_apart(row, above) or \
                     not (starts_jobs(above) or above.get("command") in WRAPPERS):
                 return
             yield parent, above

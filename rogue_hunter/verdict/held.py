@@ -206,9 +206,10 @@ def _work(window: Window, wait: Row) -> tuple[float, float]:
         if one.end <= since or one.start >= until:
             continue
         seconds += one.seconds
-        family = {pid}
+        family, known = {pid}, {row.get("pid"): row for row in one.processes}
         for _ in range(GENERATIONS):
-            family |= {int(row["pid"]) for row in one.processes if row.get("ppid") in family and not is_apart(row)}
+            family |= {int(row["pid"]) for row in one.processes
+                       if row.get("ppid") in family and not is_apart(row, known.get(row["ppid"]))}
         rows = [row for row in one.processes if row.get("pid") in family]
         together = [total(row, "cpu_seconds", "children_cpu_seconds") for row in one.groups if row.get("pid") == pid]
         cpu += max(sum(total(row, "cpu_seconds", "children_cpu_seconds") for row in rows), *together, 0.0)

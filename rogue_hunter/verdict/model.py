@@ -256,6 +256,7 @@ def belongs(row: Row, taker: Taker | None) -> bool:
         return False
     whole = taker.kind != "process" and taker.root is not None
     unit = whole and bool(taker.unit) and row.get("unit") == taker.unit
-    family = whole and taker.root is not None and row.get("ppid") == taker.root[1] and not is_apart(row)
+    family = whole and taker.root is not None and row.get("ppid") == taker.root[1] and \
+        not is_apart(row, {"command": taker.command, "cmdline": taker.cmdline})
     return unit or family or key_of(row) in taker.keys or (taker.kind == "command"
                                                           and row.get("command") == taker.command)

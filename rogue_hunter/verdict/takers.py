@@ -242,8 +242,10 @@ class Ledger:
                 at = boot, str(node.row["unit"])
                 units.setdefault(at, _Group(set(), _bracketed(boot, at[1]), at[1])).members.add(key)
             below, up, seen = node.row, (boot, int(node.row.get("ppid") or 0)), {key[1]}
-            while up[1] > 2 and up[1] not in seen and not is_apart(below) and self._starts_jobs(up) is not False:
+            while up[1] > 2 and up[1] not in seen and self._starts_jobs(up) is not False:
                 row = self._known.get(up)
+                if is_apart(below, row):
+                    break
                 families.setdefault(up, set()).add(key)
                 seen.add(up[1])
                 if row is None:

@@ -165,6 +165,21 @@ def test_a_session_of_its_own_is_a_unit_of_its_own() -> None:
         7: "runner[7]", 8: "job[8]", 9: "job[8]", 10: "runner[7]"}
 
 
+@pytest.mark.parametrize(("command", "line", "together"), [
+    ("fio", "fio --name=hog --numjobs=2", True), ("fio", "postgres: checkpointer", False), ("fio", "fio: worker", True),
+    ("fio", "fio --name=other", False), ("other", "fio --name=hog --numjobs=2", False), ("fio", None, False)])
+def test_workers_that_a_program_forks_are_its_own(command: str, line: str | None, together: bool) -> None:
+    """fio and PostgreSQL give each a session of its own. What a worker is shows when its arguments are known."""
+    def rows(line: str | None) -> list[dict[str, object]]:
+        return [row(7, 1, command="fio", cmdline="fio --name=hog --numjobs=2", session=7),
+                *(row(pid, pid, ppid=7, command=command, cmdline=line, session=pid) for pid in (8, 9))]
+
+    lineage = Lineage()
+    last = [lineage(tick) for tick in stream([rows(None), rows(line), rows(line)])][2]
+    units = [one["unit"] for one in last.processes.values()]
+    assert units == ["fio[7]"] * 3 if together else len(set(units)) == 3
+
+
 def test_a_unit_takes_the_name_of_the_program_after_exec() -> None:
     """`nice server` at a prompt: the unit is server as soon as nice has become it, for its children too."""
     def rows(command: str) -> list[dict[str, object]]:

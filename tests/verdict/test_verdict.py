@@ -431,6 +431,17 @@ def test_no_process_is_blamed_for_unreadable_traffic() -> None:
     assert culprits(window(*repeat(1, rows)), "io") == (None, None)
 
 
+def test_workers_in_sessions_of_their_own_are_one_taker() -> None:
+    """fio with eight jobs: none of them has a fifth of the traffic."""
+    line = "fio --name=hog --numjobs=8"
+    rows = [process(7, "fio", cmdline=line, session=7, disk_bytes=1000, cores=0.01), *(
+        process(10 + n, "fio", cmdline=line, session=10 + n, ppid=7, cores=0.03, stuck=0.8, disk_bytes=100 * MIB)
+        for n in range(8))]
+    cause = first(verdict(window(*repeat(3, rows, **{**IO, "device_bytes": 800 * MIB}, uninterruptible=8, unreadable=1))))
+    assert cause.who is not None and (cause.who.name, cause.who.processes) == ("fio", 9)
+    assert cause.who.share == pytest.approx(1.0, abs=0.01) and cause.victims == ()
+
+
 @pytest.mark.parametrize(("journal", "second", "named_"), [
     (0.01, {}, "dd"), (0.15, {}, None), (0.01, {"disk_bytes": 0}, "dd"), (0.01, {"disk_bytes": 150 * MIB}, "journal")])
 def test_who_waits_for_storage_and_works_uses_it(journal: float, second: dict[str, Any], named_: str | None) -> None:
