@@ -123,18 +123,38 @@ def open_reader(path: Path) -> sqlite3.Connection:
     if not path.exists():
         raise DatabaseError(f"{path}: {NO_HISTORY}", 69)
     _regular(path)
-    uri = f"file:{_quoted(path)}?mode=ro"
     try:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+        try:
+            return _reader(path, "mode=ro")
+        except sqlite3.OperationalError as error:
+            # Beside the file a reader makes another one, which a full disk and a read-only directory do not allow.
+            if error.sqlite_errorcode & 0xFF not in NOT_BESIDE or not _at_rest(path):
+                raise
+            return _reader(path, "mode=ro&immutable=1")
     except sqlite3.DatabaseError as error:
         raise _refusal(path, error) from None
+
+
+NOT_BESIDE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+
+
+def _at_rest(path: Path) -> bool:
+    """Whether all of a database is in its file: nothing is in the write-ahead log, and no process has the lock."""
+    try:
+        files.check_lock(path.with_name(path.name + ".lock"))
+        return os.stat(f"{path}-wal").st_size == 0
+    except FileNotFoundError:
+        return True
+    except (OSError, files.Locked):
+        return False
+
+
+def _reader(path: Path, how: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{_quoted(path)}?{how}", uri=True, isolation_level=None, timeout=5.0)
     try:
         connection.row_factory = sqlite3.Row
         _known_version(connection, path)
         connection.execute("PRAGMA query_only = 1")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise _refusal(path, error) from None
     except BaseException:
         connection.close()
         raise
@@ -196,6 +216,8 @@ def _known_version(connection: sqlite3.Connection, path: Path, writing: bool = F
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if version > VERSION and application == APPLICATION_ID:
         raise DatabaseError(f"{path}: made by a newer rogue-hunter (version {version}, here {VERSION})", 78)
+    if application == version == tables == 0 and not writing:      # rh-pipe was killed while it made the file
+        raise DatabaseError(f"{path}: {NO_HISTORY}", 69)
     if application != APPLICATION_ID and (tables or not writing):
         raise DatabaseError(f"{path}: not a database of rogue-hunter", 78)
     if version < VERSION and not writing:

@@ -512,3 +512,27 @@ def test_hostile_values_are_stored_as_they_are(db: Path, clock: Clock, said: lis
     ticks = [[row(7, command=name, cmdline=name, cpu_percent=100.0, memory_bytes=2**63 - 1)]] * 9
     write(db, chain(stream(ticks), Score(CONFIG), Track(CONFIG)), clock, said).close()
     assert rows(db, "SELECT command, cmdline FROM process_events") == [(name, name)]
+
+
+def test_a_reader_that_cannot_make_a_file_beside(tmp_path: Path) -> None:
+    """On a full disk and in a directory of others a history at rest can be read, one with a log beside it cannot."""
+    path = tmp_path / "x.db"
+    open_writer(path)[0].close()
+    Path(f"{path}-shm").symlink_to(f"{path}-shm")
+    with closing(open_reader(path)) as reader:
+        assert reader.execute("SELECT count(*) FROM process_events").fetchone()[0] == 0
+    lock = Lock(path)
+    with pytest.raises(DatabaseError):
+        open_reader(path)
+    lock.release()
+    Path(f"{path}-wal").write_bytes(b"x")
+    with pytest.raises(DatabaseError):
+        open_reader(path)
+
+
+def test_a_file_that_is_still_empty_is_no_foreign_one(tmp_path: Path) -> None:
+    """rh-pipe was killed before it wrote to it."""
+    (tmp_path / "x.db").touch()
+    with pytest.raises(DatabaseError, match="no history yet") as refusal:
+        open_reader(tmp_path / "x.db")
+    assert refusal.value.code == 69
