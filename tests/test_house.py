@@ -64,6 +64,12 @@ def tree_of(file: Path) -> ast.Module:
     return ast.parse(file.read_text("utf-8"), str(file))
 
 
+@cache
+def import_statements(file: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """Those anywhere in a file; to walk through the whole package takes a second."""
+    return tuple(node for node in ast.walk(tree_of(file)) if isinstance(node, ast.Import | ast.ImportFrom))
+
+
 def module_of(file: Path) -> str:
     """The dotted name of a file below the package, without the package's own name; a folder's is that of the folder."""
     parts = list(file.relative_to(PACKAGE).with_suffix("").parts)
@@ -92,7 +98,7 @@ def own_unit(file: Path) -> str:
 def arrows(file: Path) -> frozenset[str]:
     """The modules of the package that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(tree_of(file)):
+    for node in import_statements(file):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rogue_hunter":
             base = (node.module or "").removeprefix("rogue_hunter").lstrip(".")
             for alias in node.names:
@@ -106,11 +112,11 @@ def arrows(file: Path) -> frozenset[str]:
 
 def imports(file: Path) -> Iterator[tuple[str, ast.stmt]]:
     """Every dotted name that a file imports, anywhere in it, and the statement."""
-    for node in ast.walk(tree_of(file)):
+    for node in import_statements(file):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path_of(file)}:{node.lineno}: a relative import"
             assert node.module is not None
             if node.module == "rogue_hunter":

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.test_house import FILES
+from tests.test_house import FILES, import_statements
 from tests.tools.launchers import REPO, need_registry
 
 PROJECT: dict[str, Any] = tomllib.loads((REPO / "pyproject.toml").read_text())
@@ -124,7 +124,7 @@ def test_only_declared_libraries_are_imported() -> None:
     modules = {canonicalize_name(Requirement(each).name).replace("-", "_") for each in named}
     modules = (modules - {"nvidia_ml_py", "nats_py"}) | {"pynvml", "nats", "rogue_hunter"}
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        for node in import_statements(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
