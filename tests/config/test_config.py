@@ -62,7 +62,7 @@ def values(kind: Any, meta: Any) -> st.SearchStrategy[Any]:
     if kind is bool:
         return st.booleans()
     assert kind is str
-    return st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
+    return st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=20)
 
 
 def configs(default: Any) -> st.SearchStrategy[Any]:
