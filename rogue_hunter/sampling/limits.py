@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from rogue_hunter.host.linux.cgroups import Cgroups, CpuLimit, Group, IoLimit, MemoryLimit, TaskLimit
-from rogue_hunter.sampling.units import KTHREADD
+from rogue_hunter.sampling.units import KTHREADD, starts_jobs
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, Tick, record, shown_name
 from rogue_hunter.worker import Worker
@@ -148,7 +148,7 @@ class Limits:
                 values.setdefault("use", round(sum(row.get("cpu_percent") or 0.0 for _, row in of_it) / 100, 3))
                 found.append(record("limit", ts=ts, boot_id=boot, cgroup=group.path, pid=main_key[0],
                                     start_ticks=main_key[1], name=shown_name(main), **values))
-        found += self._oom(ts, boot, members, found)
+        found += self._oom(tick, ts, boot, found)
         found += self._affinities(tick, machine, (now - (self._then_ns or now)) / 1e9)
         found += self._open_files(tick, ts, boot)
         found += self._full_disks(tick, ts, boot, now)
@@ -193,8 +193,7 @@ class Limits:
                               "object": "requests" if limit.requests else None})
         return found
 
-    def _oom(self, ts: float, boot: str, members: dict[Group, list[tuple[Key, Row]]],
-             found: list[Record]) -> list[Record]:
+    def _oom(self, tick: Tick, ts: float, boot: str, found: list[Record]) -> list[Record]:
         """Name the victim of the kernel: of the processes that ended, the one that held most memory.
 
         A kill inside of a control group with a limit is already in `found`; its record gets the victim's name. A kill
@@ -208,12 +207,12 @@ class Limits:
             in_it = [(key, row) for key, row in victims if row.get("cgroup") == one["cgroup"] or
                      any(group.path == one["cgroup"] for group in self._groups.get(key, ()))]
             for key, row in in_it[:1] or [pair for pair in victims if "cgroup" not in pair[1]][:1]:
-                one.update(pid=key[0], start_ticks=key[1], name=shown_name(row))
+                one.update(pid=key[0], start_ticks=key[1], name=_name_of_killed(row, tick))
         if inside:
             return []
         names: Row = {}
         for key, row in victims[:1]:
-            names = {"pid": key[0], "start_ticks": key[1], "name": shown_name(row),
+            names = {"pid": key[0], "start_ticks": key[1], "name": _name_of_killed(row, tick),
                      "use": float(row["memory_bytes"]), "cgroup": row.get("cgroup")}
         return [record("limit", ts=ts, boot_id=boot, kind="oom_kill", count=self._oom_kills, **names)]
 
@@ -277,6 +276,16 @@ class Limits:
         """End the thread."""
         self._full.close()
         return ()
+
+
+def _name_of_killed(row: Row, tick: Tick) -> str | None:
+    """What a process was called; with its parent, if it lived too short for its script to be read."""
+    name = shown_name(row)
+    if "cmdline" not in row:
+        parent = next((one for one in tick.processes.values() if one["pid"] == row.get("ppid")), None)
+        if parent is not None and starts_jobs(parent):
+            return f"{name} of {shown_name(parent)}"
+    return name
 
 
 def on_full(root: Path, pids: Sequence[int]) -> dict[int, str]:

@@ -99,9 +99,13 @@ def _held_back(window: Window, these: Sequence[Row], resource: str, group: str) 
     """The process that a limit holds back: the one its records name, else the largest user in its control group."""
     limit = these[-1]
     named = {(one.get("pid"), one.get("start_ticks")) for one in these if one.get("start_ticks") is not None}
+    # Several that were killed in turn belong to who starts them again; each alone may have lived too short for a name.
+    above = {row.get("ppid") for one in window.slices for row in one.processes
+             if len(named) > 1 and (row.get("pid"), row.get("start_ticks")) in named}
 
     def accept(row: Row) -> bool:
-        return (row.get("pid"), row.get("start_ticks")) in named if named else bool(group) and in_group(row, group)
+        return (row.get("pid"), row.get("start_ticks")) in named or row.get("pid") in above if named else \
+            bool(group) and in_group(row, group)
 
     for name in dict.fromkeys((resource, "cpu")):
         if name in OWN_FIELDS:

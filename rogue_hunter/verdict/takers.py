@@ -321,7 +321,8 @@ class Ledger:
                 "family", name_of(row), str(row.get("command") or "?"), own, children, whole, row=row, key=None,
                 nodes=[self._nodes[one] for one in alike], processes=len(alike), unit=group.unit,
                 members=tuple(self._member(one) for one in alike if isinstance(one, tuple))), set(alike)
-        names = {name_of(self._nodes[one].row) for one in members}
+        names = {name_of(self._nodes[one].row) for one in filter(self._described, members)} or \
+            {name_of(self._nodes[one].row) for one in members}
         count = max(len(members), group.node.processes if group.node else 0)
         started = group.node.started if group.node else 0
         # A few that last, below an idle parent, have each a work of their own: what a runner started one by one.
@@ -356,7 +357,7 @@ class Ledger:
         for one in members:
             by_name.setdefault(name_of(self._nodes[one].row), []).append(one)
         most = max(by_name.values(), key=lambda some: sum(points[one] for one in some), default=[])
-        if not 2 <= len(most) <= FEW:
+        if not 2 <= len(most) <= FEW or (root is not None and not any(map(self._described, most))):
             return []
         used = sum(points[one] for one in most)
         lasted = sum(len(self._nodes[one].own) for one in most)
@@ -364,6 +365,11 @@ class Ledger:
         direct = root is not None and all(self._nodes[one].row.get("ppid") == root.get("pid") for one in most)
         return most if (used >= DOMINANT * summed and lasted >= 0.6 * weighted * len(most)) or \
             (direct and used >= ALONE * summed and idle <= IDLE_ROOT * summed) else []
+
+    def _described(self, one: _Id) -> bool:
+        """True for a process whose arguments are known. One that lived too short for that is called by its program, an
+        interpreter perhaps, and its parent says more."""
+        return bool(self._nodes[one].row.get("cmdline"))
 
     def _member(self, key: Key) -> Member:
         node = self._nodes[key]

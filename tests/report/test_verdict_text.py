@@ -95,8 +95,14 @@ def test_a_memory_limit() -> None:
         "tasks waited for memory 50 % of the time; no other process is to blame; /usr/bin/modeler")
     kills = {**limit, "kind": "oom_kill", "name": "resizer", "cgroup": "/r", "limit": 500 * MIB, "count": 6}
     assert told(window(*repeat(2, []), limits=[kills])) == (
-        "resizer (1 process) was killed by the kernel 6 times for want of memory at the limit of its control group "
+        "resizer (1 process) was killed by the kernel 6 times for want of memory at the limit of its control group /r "
         "(500 MiB)")
+    turns = [{**kills, "pid": 30 + n, "start_ticks": 1030 + n, "name": "python", "count": 1} for n in range(3)]
+    rows = [process(7, "sh", name="sh keeper.sh", cmdline="sh keeper.sh", cores=0.01, memory_bytes=MIB, ppid=1), *(
+        process(30 + n, "python", cmdline="", cores=0.1, memory_bytes=500 * MIB, ppid=7) for n in range(3))]
+    assert told(window(*repeat(2, rows), limits=turns)) == (
+        "the kernel killed processes of sh keeper.sh (pid 7) 3 times for want of memory at the limit of their control "
+        "group /r (500 MiB); sh keeper.sh")
 
 
 def further(kind: str, *waiters: int, **fields: Any) -> dict[str, Any]:

@@ -127,6 +127,26 @@ def test_an_oom_kill_of_the_machine_names_the_largest_that_ended(scene: Scene) -
     assert "cgroup" not in found
 
 
+@pytest.mark.parametrize(("parent", "line", "name"), [
+    ({"command": "sh", "name": "sh keeper.sh", "cmdline": "sh keeper.sh"}, None, "encoder of sh keeper.sh"),
+    ({"command": "sh", "name": "sh keeper.sh", "cmdline": "sh keeper.sh"}, "encoder x", "encoder"),
+    ({"command": "bash", "cmdline": "-bash"}, None, "encoder"), (None, None, "encoder")])
+def test_a_victim_without_arguments_is_named_with_its_parent(scene: Scene, parent: Row | None, line: str | None,
+                                                             name: str) -> None:
+    """It may have lived too short for its script to be read: `python` says nothing."""
+    heavy = {"cpu_percent": 90.0, "memory_bytes": 500 << 20, "ppid": 6, **({"cmdline": line} if line else {})}
+    scene.look(heavy, **memory(999, 0))
+    scene.look(heavy, **memory(999, 0))
+    if parent is not None:
+        scene.beside[6, 60] = {"pid": 6, "start_ticks": 60, **parent}
+    scene.machine["oom_kills"] = 1
+    (scene.group / "memory.events").write_text("max 9\noom_kill 1\n")
+    tick = Tick({"ts": 1003.5, "mono_ns": scene.now_ns + 10**9, "boot_id": "b", **scene.machine}, dict(scene.beside), set(),
+                (KEY,))
+    (found,) = [one for one in scene.limits(tick).records if one.get("kind") == "oom_kill"]
+    assert (found["name"], found["pid"]) == (name, 7)
+
+
 def test_an_io_limit_binds_near_its_rate(scene: Scene) -> None:
     """4 MB/s allowed and 4 MB/s moved; at half of that it does not bind."""
     busy = {"disk_bytes_per_s": 4e6}
