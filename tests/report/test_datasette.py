@@ -30,6 +30,7 @@ from rogue_hunter.commandline import run as cli_run
 from rogue_hunter.report.views.sql import USUAL, describe, metadata, metadata_file
 from rogue_hunter.store.database import open_reader, open_writer
 from rogue_hunter.store.tables import TABLES, VIEWS
+from rogue_hunter.stream import wire
 from tests.tools.docs import datasette_tables
 from tests.tools.processes import wait_for
 
@@ -73,6 +74,12 @@ def test_the_command_line_fits_the_name_of_the_file(tmp_path: Path) -> None:
     assert "other.db -m - --plugins-dir" in other["command"] and {
         chart["db"] for chart in other["plugins"]["datasette-dashboards"][USUAL]["charts"].values()} == {"other"} and list(other["databases"]) == ["other"]
     assert other["databases"]["other"] == usual["databases"][USUAL]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 there")
+def test_a_path_of_other_bytes_goes_into_the_record() -> None:
+    made = describe(Path(os.fsdecode(b"/a\xff/b\xff.db")))
+    assert wire.dumps(made).count(b"/a\\\\xff/b\\\\xff.db") == 5 and list(made["databases"]) == [r"b\xff"]
 
 
 def test_tables_are_described() -> None:

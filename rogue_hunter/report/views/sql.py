@@ -187,7 +187,7 @@ def describe(path: Path) -> Record:
         command, newer = (f"{told} | datasette {quoted} {option} - {plugins}" for option in ("-m", "-c"))
     boards = held["plugins"]["datasette-dashboards"]
     for chart in (chart for board in boards.values() for chart in board["charts"].values()):
-        chart["db"] = path.stem
-    return record("report_datasette", command=command, command_1_0=newer, database=path_text(path),
-                  metadata=path_text(file), title=held["title"], description=held["description"],
-                  databases={path.stem: queries}, plugins=held["plugins"])
+        chart["db"] = path_text(path.stem)
+    return record("report_datasette", command=path_text(command), command_1_0=path_text(newer),
+                  database=path_text(path), metadata=path_text(file), title=held["title"],
+                  description=held["description"], databases={path_text(path.stem): queries}, plugins=held["plugins"])
