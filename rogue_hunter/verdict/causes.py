@@ -153,9 +153,13 @@ def pause_readings(window: Window, cause: str) -> dict[str, float]:
 def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortage]) -> Cause | None:
     """Who had the CPUs while others waited for one."""
     lost = lost_s(window, weights)
-    takers = Ledger(window.slices, weights, "cpu", readers=window.readers).rank(
-        machine_total(window.slices, weights, "cpu"))
+    whole = machine_total(window.slices, weights, "cpu")
+    takers = Ledger(window.slices, weights, "cpu", readers=window.readers).rank(whole)
     who = nameable(takers)
+    unseen = sum(total(one.machine, "unattributed_cpu_cores") * one.seconds
+                 for one, weight in zip(window.slices, weights, strict=True) if weight > 0)
+    if who is not None and whole and unseen >= 0.5 * whole and who.amount < unseen:
+        who = None
     start, seconds = worst_span(window, weights)
     numbers = readings(worst_row(window, weights), "cpu_busy_cores", "cpu_busy_cores_max", "cpus",
                        "pressure_cpu_some_ms_per_s", "started", "unattributed_cpu_cores", "unreadable")

@@ -136,6 +136,8 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int],
     whole = machine / 1000 * one.seconds if machine is not None else sum(total(row, "run_delay_s") for row in rows)
     if first is None:
         first = next(iter(Ledger([one], [1.0], "cpu", readers=readers).rank(None, 1)), None)
+        if first is not None and first.amount < total(one.machine, "unattributed_cpu_cores") * one.seconds:
+            first = None    # processes that are not seen (hidepid of proc(5), a container) used more
     left, used = whole, total(one.machine, "cpu_busy_cores") * one.seconds
     of_unit = 0.0
     if first is not None:

@@ -908,3 +908,15 @@ def test_kernel_threads_are_no_victims() -> None:
     rows = [process(7, "loop", cores=1.8, ppid=1), process(15, "rcu_preempt", ppid=2, cmdline="", cores=0.0, delay=0.6),
             process(50, "player", ppid=1, cores=0.1, delay=0.4)]
     assert [v.name for v in first(verdict(window(*repeat(2, rows, **PSI)))).victims] == ["player"]
+
+
+def test_most_of_the_cpu_was_used_by_processes_that_are_not_seen() -> None:
+    """hidepid hides those of other users: the own process that is seen waits for them, and is not blamed."""
+    mine = process(7, "loop", cores=0.25, delay=0.7, unit="loop[7]")
+    machine = {**PSI, "cpu_busy_cores": 2.0, "unattributed_cpu_cores": 1.7, "run_delay_ms_per_s": 700.0}
+    cause = first(verdict(window(*repeat(3, [mine, SHELL], **machine))))
+    assert (cause.cause, cause.who, [victim.name for victim in cause.victims]) == ("cpu", None, ["loop"])
+    assert "1.7 cores not attributed to any process" in cause_words(cause, START + 15)
+    seen = {**machine, "unattributed_cpu_cores": 0.1}
+    hog = process(8, "hog", cores=1.6, unit="hog[8]")
+    assert named(verdict(window(*repeat(3, [mine, hog], **seen)))) == ("found", "cpu", "hog", 8)
