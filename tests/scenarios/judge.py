@@ -49,9 +49,10 @@ def names(cause: Record) -> Iterator[str]:
 
 
 def named(cause: Record, scenario: Scenario) -> bool:
-    """One of the names that are right is in what the cause names first."""
+    """One of the names that are right is in what the cause names first. The list behind it counts only where the
+    sentence names its first process."""
     who = cause.get("who") or []
-    heads = [cause, *who[:1]]
+    heads = [cause, *(who[:1] if cause.get("command") or "the highest was" in cause.get("words", "") else ())]
     return any(part in text for head in heads if isinstance(head, dict) for text in names(head) for part in scenario.who)
 
 

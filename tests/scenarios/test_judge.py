@@ -26,6 +26,14 @@ def test_the_first_name_counts() -> None:
     assert mark(truth(), "nothing", [], [], "").cell() == "--"
 
 
+def test_a_list_behind_a_sentence_that_names_no_process_is_no_answer() -> None:
+    """No process alone has a good part: its first is named in the sentence, or none is."""
+    silent = {"cause": "cpu", "words": "others waited", "who": RIGHT["who"]}
+    assert mark(truth(), "found", [silent], [], "").cell() == "-cB"
+    named = {**silent, "words": "others waited; no process alone: the highest was python3 indexer.py"}
+    assert mark(truth(), "found", [named], [], "").cell() == "1c"
+
+
 def test_victims_are_asked_for_where_there_are_any() -> None:
     """A right answer also names who suffers."""
     assert mark(truth(), "found", [RIGHT], [{"name": "player.py"}], "").victims is True
