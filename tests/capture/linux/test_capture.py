@@ -150,9 +150,10 @@ def test_a_process_in_uninterruptible_wait(spawn: Spawn) -> None:
 
 @pytest.mark.slow
 @linux
-def test_pipes_and_sockets(spawn: Spawn) -> None:
-    """Who reads waits for the only one who could write; the peer of a socket is known."""
-    pipe = spawn(["sh", "-c", "sleep 600 | exec cat"], stdout=subprocess.DEVNULL)
+@pytest.mark.parametrize("line", ["sleep 600 | exec cat", "mkfifo jobs; sleep 600 >jobs & exec cat jobs"])
+def test_pipes(spawn: Spawn, tmp_path: Path, line: str) -> None:
+    """Who reads waits for the only one who could write, whether the pipe has a name or not."""
+    pipe = spawn(["sh", "-c", line], stdout=subprocess.DEVNULL, cwd=tmp_path)
 
     def names() -> dict[str, int]:
         """The processes of the pipeline by name: `sh` until each has become what it runs."""
@@ -168,6 +169,12 @@ def test_pipes_and_sockets(spawn: Spawn) -> None:
         for child in Index(Path("/proc")).children(pipe.pid):
             with suppress(ProcessLookupError):  # the end of one may have ended the other
                 os.kill(child, 9)
+
+
+@pytest.mark.slow
+@linux
+def test_sockets(spawn: Spawn) -> None:
+    """The peer of a socket is known."""
     code = ("import socket, sys\ns = socket.socket(fileno=int(sys.argv[1]))\nprint('x', flush=True)\ns.recv(1)")
     import socket
 

@@ -72,6 +72,7 @@ def test_both_ends_of_a_pipe(tree: Tree) -> None:
     (tree.path / "12/fd/x").symlink_to("pipe:[77]")
     found = Index(tree.path)
     assert found.ends("pipe", 77) == [(10, 4), (11, 0)] and found.ends("socket", 77) == [] and not found.incomplete
+    assert found.pipe_ends("pipe:[77]") == [(10, 4), (11, 0)] and found.pipe_ends("/dev/null") == [(12, 0)]
 
 
 def test_descriptors_that_may_not_be_read(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
