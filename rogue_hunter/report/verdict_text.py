@@ -156,8 +156,11 @@ def _shortage(cause: Cause, now: float, present: bool) -> str:
         return f"{what}; the I/O of {count(int(cause.numbers['unreadable']), 'process')} cannot be read without root"
     if cause.takers:
         first = cause.takers[0]
-        return f"{what}; no process alone: the highest was {taker_name(first)}, which " \
-               f"{amount_words(cause, first, now)}"
+        hidden, busy = (cause.numbers.get(key, 0.0) for key in ("unattributed_cpu_cores", "cpu_busy_cores"))
+        unseen = cause.resource == "cpu" and hidden >= 0.5 * busy > 0
+        which = "most by processes that cannot be seen: the highest of the others" if unseen else \
+            "no process alone: the highest"
+        return f"{what}; {which} was {taker_name(first)}, which {amount_words(cause, first, now)}"
     return what
 
 

@@ -916,7 +916,8 @@ def test_most_of_the_cpu_was_used_by_processes_that_are_not_seen() -> None:
     machine = {**PSI, "cpu_busy_cores": 2.0, "unattributed_cpu_cores": 1.7, "run_delay_ms_per_s": 700.0}
     cause = first(verdict(window(*repeat(3, [mine, SHELL], **machine))))
     assert (cause.cause, cause.who, [victim.name for victim in cause.victims]) == ("cpu", None, ["loop"])
-    assert "1.7 cores not attributed to any process" in cause_words(cause, START + 15)
+    words = cause_words(cause, START + 15)
+    assert "1.7 cores not attributed to any process" in words and "most by processes that cannot be seen: " in words
     seen = {**machine, "unattributed_cpu_cores": 0.1}
     hog = process(8, "hog", cores=1.6, unit="hog[8]")
     assert named(verdict(window(*repeat(3, [mine, hog], **seen)))) == ("found", "cpu", "hog", 8)
