@@ -84,7 +84,7 @@ def _rogue_hunter(p: Live, me: Me, safety: Safety) -> str | None:
 
 
 def _whitelist(p: Live, me: Me, safety: Safety) -> str | None:
-    entry = listed(p.program, safety.whitelist)
+    entry = listed(p.located, safety.whitelist)
     return f"{visible(entry)} is on the whitelist" if entry is not None else None
 
 

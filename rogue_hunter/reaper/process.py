@@ -28,6 +28,7 @@ class Live:
     and file system user. `leader` is the process that the pid's thread belongs to; the pid itself unless it is a
     thread's. `session` is the pid of the session's leader, 0 if that is outside of the pid namespace, None if unknown.
     `age_s` is measured on the clock that start times count on, so setting the wall clock does not change it.
+    `located` is `program` with the whole path of a script.
     """
 
     key: Key
@@ -38,6 +39,7 @@ class Live:
     kernel_thread: bool = False
     age_s: float = 0.0
     program: Program = field(default=Program((), ""))
+    located: Program = field(default=Program((), ""))
 
     @property
     def pid(self) -> int:
@@ -96,9 +98,10 @@ class Machine(Protocol):
 def live(key: Key, row: Row, uids: tuple[int, ...], argv: Sequence[str] = (), directory: str = "",
          **more: object) -> Live:
     """A Live with the names of `row`. Rules see the arguments as they are (`argv`): what protects a process may lie
-    under the masks that cover secrets in a row. A script has its whole path below the working `directory`."""
+    under the masks that cover secrets in a row. For the whitelist a script has its whole path below the working
+    `directory`; not for rules, whose patterns rh-pipe searches on its main thread only, in the names of the row."""
     seen = {**row, "cmdline": " ".join(argv)} if argv and "cmdline" in row else row
-    return Live(key, row, uids, program=program_of(seen, directory), **more)  # type: ignore[arg-type]
+    return Live(key, row, uids, program=program_of(seen), located=program_of(seen, directory), **more)  # type: ignore[arg-type]
 
 
 def my_uids() -> tuple[int, ...]:
