@@ -83,8 +83,12 @@ class Tee:
 
     def close(self) -> list[Record]:
         """Give the reader a moment for what waits, then stop."""
-        if not self._worker.close(FINISH_S, finish=True) or self._gap:
-            self._warn(f"standard output is not read: {self.dropped} ticks were dropped, and those at the end")
+        self._worker.wait(FINISH_S)
+        left = self._worker.pending
+        self._worker.close(0.0)
+        self.dropped += left
+        if left or self._gap:
+            self._warn(f"standard output is not read: ticks not written: {self.dropped}")
         self._check()
         return []
 
