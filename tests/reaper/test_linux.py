@@ -79,7 +79,7 @@ def test_a_relative_script_is_known_by_its_whole_path(spawn: Spawn, tmp_path: Pa
     (tmp_path / "worker.sh").write_text("echo; read x\n")
     child = spawn(["sh", "./worker.sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path)
     child.stdout.readline()  # type: ignore[union-attr]  # in the middle of exec a process has no arguments
-    assert str(tmp_path / "worker.sh") in LinuxMachine().read(child.pid).program.names
+    assert str(tmp_path / "worker.sh") in LinuxMachine().read(child.pid).located.names
 
 
 def test_a_held_process(spawn: Spawn) -> None:

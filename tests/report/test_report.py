@@ -381,7 +381,7 @@ def test_mistakes(report: Run, args: tuple[str, ...], code: int, words: str) -> 
     assert words in done.stderr.decode() and b"Traceback" not in done.stderr and b"\x1b" not in done.stderr
 
 
-@pytest.mark.parametrize(("content", "code"), [(None, 69), (b"no database at all " * 99, 74), (b"", 78)])
+@pytest.mark.parametrize(("content", "code"), [(None, 69), (b"no database at all " * 99, 74), (b"", 69)])
 def test_no_database(call: Run, tmp_path: Path, content: bytes | None, code: int) -> None:
     """Absent, another kind of file, empty: reported, never made or changed."""
     path = tmp_path / "x.db"
