@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
@@ -292,6 +293,11 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = REQUEST_S
     server_version = "rogue-hunter"
     sys_version = ""
+
+    def handle(self) -> None:
+        """Answer the requests of a connection. A client that goes away before its answer is no error."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         """Answer a GET."""

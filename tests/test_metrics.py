@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import socket
+import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,29 @@ def test_a_silent_client_does_not_delay_others(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as silent:
         silent.send(b"GET /me")
         assert ask(server)[0] == 200
+
+
+def test_a_client_that_goes_away_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its answer cannot be sent, and nothing is printed on standard error."""
+    gone, rendered = threading.Event(), threading.Event()
+
+    class Slow:
+        def render(self) -> bytes:
+            assert gone.wait(30)
+            rendered.set()
+            return b"x" * (1 << 22)
+
+    served = Server(Slow(), port=0)
+    served.start()
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    gone.set()
+    assert rendered.wait(30)
+    for thread in [each for each in threading.enumerate() if "process_request" in each.name]:
+        thread.join(30)
+    served.close()
+    assert capsys.readouterr().err == ""
 
 
 def test_the_file_is_written_in_one_step(tmp_path: Path) -> None:

@@ -108,8 +108,12 @@ class Pauses:
         found: list[Record] = []
         before = self._closing
         if before is not None and before.get("boot_id") == closing.get("boot_id"):
-            if self._paused(closing):
-                found.append(self._late(closing))
+            judged = closing
+            if "continued" in before and before.get("late_s", 0.0) < self._set.late_s:
+                # Stopped in the middle of the tick before: that counted the SIGCONT, and this one is late.
+                judged = {**closing, "continued": before["continued"] + closing.get("continued", 0)}
+            if self._paused(judged):
+                found.append(self._late(judged))
                 self._stall = None
             else:
                 found += self._stalls(tick, closing, before)

@@ -54,6 +54,15 @@ def test_stopped_itself_blames_no_process() -> None:
     assert (pause["cause"], pause["culprits"], "unexplained_share" in pause) == ("stopped", [], False)
 
 
+@pytest.mark.parametrize(("late_s", "late_again", "causes"), [
+    (0.0, 2.0, ["stopped"]), (2.0, 2.0, ["stopped", "cpu"]), (0.0, 0.0, [])])
+def test_stopped_in_the_middle_of_a_tick(late_s: float, late_again: float, causes: list[str]) -> None:
+    """That tick has counted the SIGCONT and was not late; the next one is."""
+    starved = {"interval_s": 2.333, "self_run_delay_ms": 1900.0}
+    found = run([[hog(1.0)]] * 5, {2: {**starved, "late_s": late_s, "continued": 1}, 3: {**starved, "late_s": late_again}})
+    assert [pause["cause"] for pause in found] == causes
+
+
 def test_suspension_is_no_pause() -> None:
     """An hour asleep: the beat is not late, there is no pause, only asleep_s."""
     assert run([[hog(1.0)]] * 4, {2: {"asleep_s": 3600.0}}) == []
