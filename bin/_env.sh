@@ -123,11 +123,13 @@ rh_by_pip() {
             rh_pip_install "$rh_base" -m pip --python "$rh_venv/bin/python"
             return
         elif "$rh_venv/bin/python" -c 'import ensurepip' 2>/dev/null; then
+            rh_halves=      # the lock has a pip, too: one would replace the files of the other while it runs
             "$rh_venv/bin/python" -m ensurepip >/dev/null && rh_pip_install "$rh_venv/bin/python" -m pip
             return
         fi
     fi
     if "$rh_base" -m virtualenv -q "$rh_venv" 2>/dev/null; then
+        rh_halves=
         rh_pip_install "$rh_venv/bin/python" -m pip
         return
     fi

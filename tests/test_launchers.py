@@ -218,6 +218,20 @@ def test_the_tests_packages_are_installed_in_two_halves(checkout: Checkout, bad:
     assert first + second == (checkout.root / "tests" / "requirements.lock").read_text() and first and second
 
 
+def test_a_pip_in_the_environment_itself_runs_alone(checkout: Checkout) -> None:
+    """The lock has a pip, too. Beside another one it would replace that one's files while they are read."""
+    write_program(checkout.programs / "uv", "#!/bin/sh\nexit 127\n")
+    bare = """\
+*'-m venv'*) for place; do :; done; mkdir -p "$place/bin"
+             printf '#!/bin/sh\ncase "$*" in *"-m pip"*) echo "pip $*" >>"$STUB_LOG"; exit 1 ;; esac\n' >"$place/bin/python"
+             "$0" -c 'import os, sys; os.chmod(sys.argv[1], 0o755)' "$place/bin/python" ;;
+*'-m pip'*|*'-m virtualenv'*) exit 1 ;;"""
+    write_program(checkout.programs / "python3", PYTHON.format(python=BASE_PYTHON, cases=bare))
+    done = checkout.run(checkout.root / "bin" / "rh-check", "--help-me-not")
+    assert (done.returncode, checkout.calls("pip")) == (69, 1), done.stderr
+    assert checkout.log.read_text().strip().endswith("/tests/requirements.lock")
+
+
 def test_a_python_without_pip_and_ensurepip_is_explained(checkout: Checkout) -> None:
     """Debian's python3 without python3-venv and python3-pip: one clear line names the package."""
     (checkout.programs / "uv").unlink()
