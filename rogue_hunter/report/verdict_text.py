@@ -227,12 +227,13 @@ def _limit(cause: Cause, now: float, present: bool) -> str:
     who = taker_name(cause.who) if cause.who is not None else clip(cause.details.get("cgroup", "a control group"), 60)
     if kind == "oom_kill":
         times, group = int(n.get("count", 1)), clip(cause.details.get("cgroup", ""), 60)
-        limit = f" at the limit of its control group {group} ({size(n['limit'])})".replace("  ", " ") \
-            if "limit" in n else ""
-        if cause.who is not None and cause.who.key is None and cause.who.processes > 1:
+        several = cause.who is not None and cause.who.key is None and cause.who.processes > 1
+        limit = f" at the limit of {'their' if several else 'its'} control group{group and f' {group}'} " \
+                f"({size(n['limit'])})" if "limit" in n else ""
+        if cause.who is not None and several:
             pid = f" (pid {cause.who.root[1]})" if cause.who.root is not None else ""
             return f"the kernel killed processes of {clip(called(cause.who), 60)}{pid} {count(times, 'time')} for " \
-                   f"want of memory{limit.replace(' its ', ' their ')}"
+                   f"want of memory{limit}"
         if times > 1 and cause.who is not None and cause.who.key is not None:
             who = f"{clip(called(cause.who), 60)} (last pid {cause.who.key[1]})"
         return f"{who} was killed by the kernel{f' {times} times' if times > 1 else ''} for want of memory{limit}"

@@ -327,8 +327,8 @@ def _unreadable_taker(window: Window, weights: Sequence[float]) -> Taker | None:
         return "disk_bytes" not in row and not is_forwarder(row) and \
             total(row, "cpu_seconds", "children_cpu_seconds") >= WORKS * waited > 0
 
-    ranked = Ledger(window.slices, weights, "waiting", readers=window.readers, within=accept).rank(None, 2)
-    return next((one for one in ranked[:1] if one.share >= MOST and one.amount >= USE_STUCK * one.seconds), None)
+    first = Ledger(window.slices, weights, "waiting", readers=window.readers, within=accept).rank(None, 1)
+    return next((one for one in first if one.share >= MOST and one.amount >= USE_STUCK * one.seconds), None)
 
 
 def steal_cause(window: Window, weights: Sequence[float]) -> Cause:

@@ -206,6 +206,7 @@ class Index:
     incomplete: bool = False
     _stats: dict[int, Stat] | None = None
     _ends: dict[tuple[str, int], list[End]] | None = None
+    _named: dict[str, list[End]] = field(default_factory=dict)
     _unix: dict[int, int] | None = None
     _tcp: dict[int, dict[int, int]] = field(default_factory=dict)
     _locks: list[LockWait] | None = None
@@ -282,7 +283,9 @@ class Index:
         end = inode_of(name)
         if end is not None:
             return self.ends(*end)
-        return [(pid, number) for pid, number, link in self._descriptors() if link == name]
+        if name not in self._named:
+            self._named[name] = [(pid, number) for pid, number, link in self._descriptors() if link == name]
+        return self._named[name]
 
     def _descriptors(self) -> Iterator[tuple[int, int, str]]:
         """(pid, descriptor, target of its link) of every process that may be read, until time is up."""
