@@ -6,6 +6,7 @@ Everything made here is for its owner only: directories 0700, with any umask.
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -26,10 +27,14 @@ def _base(variable: str, default: str) -> Path:
     # The XDG specification has relative paths ignored.
     if value.startswith("/"):
         return Path(value)
-    try:
-        return Path.home() / default
-    except RuntimeError:
-        raise PathError(f"no home directory: set HOME or {variable}") from None
+    home = os.environ.get("HOME", "")
+    if not home.startswith("/"):
+        # A history below the current directory, of which there are many, would not be found again.
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            raise PathError(f"no home directory: set HOME or {variable}") from None
+    return Path(home) / default
 
 
 def config_dir() -> Path:
@@ -81,8 +86,9 @@ def own_or_system(own: Path, system: Path) -> Path:
 def private_dir(path: Path) -> Path:
     """Make `path` and what is missing above it with mode 0700, and see that it is ours alone.
 
-    Raises PathError for a link, another owner, or a directory that others may write to. One that others may only
-    look into is closed to them.
+    Raises PathError for a link, another owner, or a directory that others may write to. One of rogue-hunter's own that
+    others may only look into is closed to them. Any other one (a person has named a log or a socket in it) stays as it
+    is: it may be /run, /var/log or a home directory.
     """
     try:
         _make(path)
@@ -93,7 +99,7 @@ def private_dir(path: Path) -> Path:
             raise PathError(f"{path}: belongs to user {info.st_uid}")
         if info.st_mode & 0o022:
             raise PathError(f"{path}: others may write to it (mode {stat.S_IMODE(info.st_mode):04o})")
-        if info.st_mode & 0o077:
+        if info.st_mode & 0o077 and NAME in path.parts[-2:]:
             os.chmod(path, 0o700)
     except OSError as error:
         raise PathError(f"{path}: {error.strerror}") from None

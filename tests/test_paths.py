@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -56,6 +57,13 @@ def test_places(
     assert place() == Path("/elsewhere/rogue-hunter")
 
 
+@pytest.mark.parametrize("relative", ["", "here"])
+def test_a_home_that_is_no_absolute_path(relative: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The home directory of the user database: below the current directory a history would not be found again."""
+    monkeypatch.setenv("HOME", relative)
+    assert paths.data_dir() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".local/share/rogue-hunter"
+
+
 def test_files(home: Path) -> None:
     """The configuration and the database are in their directories."""
     assert paths.config_file() == home / ".config/rogue-hunter/config.toml"
@@ -105,13 +113,21 @@ def test_made_twice(home: Path) -> None:
 
 
 def test_one_that_others_may_look_into_is_closed(home: Path) -> None:
-    """0755 becomes 0700; what stands above is not touched."""
-    (home / "a").mkdir(mode=0o755)
-    (home / "a/b").mkdir()
-    os.chmod(home / "a", 0o755)
-    os.chmod(home / "a/b", 0o755)
-    private_dir(home / "a/b")
-    assert (mode(home / "a"), mode(home / "a/b")) == (0o755, 0o700)
+    """0755 becomes 0700; what is above it is not changed."""
+    for place in (home / "a", home / "a/rogue-hunter", home / "a/rogue-hunter/run"):
+        place.mkdir()
+        os.chmod(place, 0o755)
+    private_dir(home / "a/rogue-hunter/run")
+    assert (mode(home / "a"), mode(home / "a/rogue-hunter")) == (0o755, 0o755)
+    assert mode(private_dir(home / "a/rogue-hunter")) == mode(home / "a/rogue-hunter/run") == 0o700
+
+
+def test_a_directory_that_a_person_named_stays_open(home: Path) -> None:
+    """A socket in /run, a log in /var/log, an audit file at home: no other program is locked out."""
+    (home / "run").mkdir()
+    os.chmod(home / "run", 0o755)
+    private_dir(home / "run")
+    assert mode(home / "run") == 0o755
 
 
 @pytest.mark.parametrize("bits", [0o770, 0o707, 0o777, 0o1777])

@@ -202,8 +202,8 @@ def _open_private(directory: Path) -> int:
     reason = ""
     if info.st_uid != os.geteuid():
         reason = f"belongs to user {info.st_uid}"
-    elif info.st_mode & 0o077:
-        reason = f"is open to others (mode {stat.S_IMODE(info.st_mode):04o})"
+    elif info.st_mode & 0o022:
+        reason = f"others may write to it (mode {stat.S_IMODE(info.st_mode):04o})"
     if reason:
         os.close(fd)
         raise SocketError(f"{directory}: {reason}", 74)
