@@ -163,10 +163,7 @@ def _opened(file: str) -> Iterator[io.BufferedReader]:
         with _buffered(io.FileIO(file, "rb")) as stream:
             yield stream
             return
-    try:
-        os.fstat(0)
-    except OSError:
-        raise run.Failure("standard input is closed", run.IO_ERROR) from None
+    run.input_open()
     yield _buffered(io.FileIO(0, "rb", closefd=False))
 
 

@@ -121,7 +121,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
                 (socket and no_socket, "--socket and --no-socket exclude each other"))
     config = load(config_file, paths.config_file())
     database = options.database_path(db, config, make=True)
-    if tee:
+    if tee or report:
         run.output()  # fails here if standard output is closed
     began = time.time()
     log = _log(config)

@@ -103,10 +103,21 @@ def version_option(name: str, *, facts: bool = False) -> Callable[[Callable[...,
 def entry(made: click.Command, *, prints: bool = True) -> Callable[[], NoReturn]:
     """The function that a launcher calls. A command that `prints` refuses to run with its output closed."""
     def main() -> NoReturn:
+        _keep_standard_streams()
         mark()
         _name_process(made.name or "")
         sys.exit(run(made, prints=prints))
     return main
+
+
+def _keep_standard_streams() -> None:
+    """Open /dev/null in place of each closed standard stream: the next file to be opened would get its number, and with
+    it what is printed. That a stream is closed is known from sys.stdin, sys.stdout or sys.stderr, which is None."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def mark() -> None:
@@ -222,10 +233,8 @@ class _Output(io.BufferedWriter):
 
 def output() -> BinaryIO:
     """Standard output for records: buffered, one write a tick."""
-    try:
-        os.fstat(1)
-    except OSError:
-        raise Failure("standard output is closed", IO_ERROR) from None
+    if sys.stdout is None:
+        raise Failure("standard output is closed", IO_ERROR)
     return _Output(io.FileIO(1, "wb", closefd=False), 1 << 20)
 
 
@@ -251,14 +260,17 @@ def write_output(data: bytes) -> None:
             raise Failure(f"standard output: {error.strerror}", IO_ERROR) from None
 
 
+def input_open() -> None:
+    """Raise Failure if standard input is closed."""
+    if sys.stdin is None:
+        raise Failure("standard input is closed", IO_ERROR)
+
+
 def read_ticks(name: str) -> tuple[Iterator[Tick], Callable[[], int]]:
     """The ticks of standard input, and a function for the end: it reports bad input and returns the exit code."""
     from rogue_hunter.stream import wire
 
-    try:
-        os.fstat(0)
-    except OSError:
-        raise Failure("standard input is closed", IO_ERROR) from None
+    input_open()
     if os.isatty(0):
         raise Failure(f"reads records from standard input, for example: rh-sample -n 3 | {name}", USAGE)
     reader = wire.Reader(io.BufferedReader(io.FileIO(0, "rb", closefd=False), 1 << 16), name)

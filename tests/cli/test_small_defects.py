@@ -52,3 +52,14 @@ def test_a_second_rh_pipe_writes_nothing_to_the_log_of_the_first(rh: Run, spawn:
     first.stdout.close()
     first.wait(20)
     assert not [path for path in log.rglob("*") if path.is_file() and b"DatabaseError" in path.read_bytes()]
+
+
+@pytest.mark.parametrize(("command", "code", "words"), [
+    ("score <&-", 74, "standard input is closed"), ("pipe --tee --no-socket --for 1s >&-", 74, "standard output is closed"),
+    ("report diff - x <&-", 65, "holds no tick")])
+def test_a_closed_standard_stream_is_not_the_next_file_that_is_opened(clean_env: dict[str, str], command: str, code: int,
+                                                                     words: str) -> None:
+    """The lowest free number is given to the next file: what is read and printed must not be that file's."""
+    done = subprocess.run(["sh", "-c", f"exec {sys.executable} -P -m rogue_hunter {command}"], env=clean_env,
+                          stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
+    assert done.returncode == code and words in done.stderr.decode() and b"Traceback" not in done.stderr

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rogue_hunter.report.database import Source
@@ -95,7 +92,7 @@ def _side(side: str, seen: Seen | None) -> dict[str, Any]:
 
 
 def _recording(name: str) -> Recording:
-    with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file:
+    with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
         reader = wire.Reader(file, "rh-report")
         made = read(reader)
     if not made.ticks:
