@@ -122,7 +122,7 @@ def check(kind: str, fields: Row) -> None:
             continue
         if type(value) not in allowed:
             raise ValueError(f"{name} is {_json_type(value)}, not {allowed[0].__name__}")
-        if type(value) is int and not -_I64 <= value < _I64:
+        if type(value) in (int, float) and not -_I64 <= value < _I64:    # sums and products of it stay finite
             raise ValueError(f"{name} is beyond 64 bits")
     for name in _REQUIRED[kind]:
         if name not in fields:
