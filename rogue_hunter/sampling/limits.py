@@ -146,8 +146,9 @@ class Limits:
             for values in self._bound(group, state, now):
                 main_key, main = max(of_it, key=lambda pair: _weight(pair[1]))
                 values.setdefault("use", round(sum(row.get("cpu_percent") or 0.0 for _, row in of_it) / 100, 3))
-                found.append(record("limit", ts=ts, boot_id=boot, cgroup=group.path, pid=main_key[0],
-                                    start_ticks=main_key[1], name=shown_name(main), **values))
+                values["cgroup"] = values.get("cgroup") or group.path
+                found.append(record("limit", ts=ts, boot_id=boot, pid=main_key[0], start_ticks=main_key[1],
+                                    name=shown_name(main), **values))
         found += self._oom(tick, ts, boot, found)
         found += self._affinities(tick, machine, (now - (self._then_ns or now)) / 1e9)
         found += self._open_files(tick, ts, boot)
@@ -182,10 +183,10 @@ class Limits:
                               "count": fresh.memory.hits - then.memory.hits})
             if fresh.memory.oom_kills > then.memory.oom_kills:
                 found.append({"kind": "oom_kill", "limit": float(fresh.memory.limit), "use": float(fresh.memory.use),
-                              "count": fresh.memory.oom_kills - then.memory.oom_kills})
+                              "count": fresh.memory.oom_kills - then.memory.oom_kills, "cgroup": fresh.memory.path})
         if fresh.tasks and then.tasks and fresh.tasks.refused > then.tasks.refused:
             found.append({"kind": "tasks", "limit": float(fresh.tasks.limit), "use": float(fresh.tasks.limit),
-                          "count": fresh.tasks.refused - then.tasks.refused})
+                          "count": fresh.tasks.refused - then.tasks.refused, "cgroup": fresh.tasks.path})
         for at, limit in fresh.io.items():
             rate = (limit.moved - then.io[at].moved) / seconds if at in then.io else 0.0
             if rate >= IO_NEAR * limit.limit:

@@ -8,6 +8,7 @@ cgroup-v1/{memory,blkio-controller,pids}.rst of the kernel's admin guide, schedu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +32,14 @@ class CpuLimit(NamedTuple):
 
 
 class MemoryLimit(NamedTuple):
-    """A memory limit: bytes allowed and used; how often an allocation met it, and processes killed for it."""
+    """A memory limit: bytes allowed and used; how often an allocation met it, and processes killed for it. `path` is
+    that of the group that sets it, empty for the group that was asked about."""
 
     limit: int
     use: int
     hits: int
     oom_kills: int
+    path: str = ""
 
 
 class IoLimit(NamedTuple):
@@ -51,10 +54,12 @@ class IoLimit(NamedTuple):
 
 
 class TaskLimit(NamedTuple):
-    """A limit of tasks (processes and threads): how many there may be, and how often a new one was refused."""
+    """A limit of tasks (processes and threads): how many there may be, and how often a new one was refused. `path` as
+    in MemoryLimit."""
 
     limit: int
     refused: int
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,13 @@ class Group:
     directory: Path
     controller: str
     path: str
+
+    @property
+    def line(self) -> list[Group]:
+        """The group and its ancestors but the root, itself first."""
+        parts = self.path.strip("/").split("/")
+        return [self, *(Group(directory, self.controller, "/" + "/".join(parts[:-up])) for up, directory in enumerate(
+            self.directory.parents[:len(parts) - 1], 1))]
 
 
 def parse_cgroup(data: bytes) -> dict[str, str]:
@@ -175,29 +187,42 @@ class Cgroups:
 
     def memory(self, group: Group) -> MemoryLimit | None:
         """The memory limit of a group; None without one."""
-        directory = group.directory
+        directory, path = group.directory, group.path
         if group.controller == "":
             bounds = [_number(directory / "memory.max"), _number(directory / "memory.high")]
             use = _number(directory / "memory.current")
             events = parse_pairs(_read(directory / "memory.events"))
             hits, kills = events.get("max", 0) + events.get("high", 0), events.get("oom_kill", 0)
         elif group.controller == "memory":
-            bounds = [_number(directory / "memory.limit_in_bytes")]
-            use = _number(directory / "memory.usage_in_bytes")
+            # A kill is counted in the group of the process that was killed; the limit may be that of an ancestor.
+            bound, at = min(((_number(each.directory / "memory.limit_in_bytes") or UNLIMITED_BYTES, each)
+                             for each in group.line), key=itemgetter(0))
+            bounds, path = [bound], at.path
+            use = _number(at.directory / "memory.usage_in_bytes")
             hits = _number(directory / "memory.failcnt") or 0
             kills = parse_pairs(_read(directory / "memory.oom_control")).get("oom_kill", 0)
         else:
             return None
         limit = min((bound for bound in bounds if bound is not None), default=UNLIMITED_BYTES)
-        return None if limit >= UNLIMITED_BYTES or use is None else MemoryLimit(limit, use, hits, kills)
+        return None if limit >= UNLIMITED_BYTES or use is None else MemoryLimit(
+            limit, use, hits, kills, path if path != group.path else "")
 
     def tasks(self, group: Group) -> TaskLimit | None:
         """The limit of tasks of a group; None without one, and where the kernel does not count refusals."""
         if group.controller not in ("", "pids"):
             return None
-        limit = _number(group.directory / "pids.max")
-        refused = None if limit is None else parse_pairs(_read(group.directory / "pids.events")).get("max")
-        return None if limit is None or refused is None else TaskLimit(limit, refused)
+        # Version 1, and version 2 before Linux 6.11, count a refusal in the group of the process that could not fork;
+        # the limit may be that of an ancestor. Later kernels count in the group with the limit (and in the others, for
+        # its descendants).
+        local = _read(group.directory / "pids.events.local") if group.controller == "" else b""
+        limits = [(limit - (_number(each.directory / "pids.current") or 0), limit, each.path)
+                  for each in (group.line if not local else [group])
+                  if (limit := _number(each.directory / "pids.max")) is not None]
+        refused = parse_pairs(local or _read(group.directory / "pids.events")).get("max") if limits else None
+        if refused is None:
+            return None
+        _, limit, path = min(limits, key=itemgetter(0))
+        return TaskLimit(limit, refused, path if path != group.path else "")
 
     def frozen(self, group: Group) -> bool:
         """True when every process of the group is kept from running by its freezer."""

@@ -87,6 +87,34 @@ def test_limits_of_tasks(tmp_path: Path, controller: str) -> None:
     assert cgroups.tasks(Group(put(tmp_path / "old", pids__max="20\n"), controller, "/old")) is None
 
 
+@pytest.mark.parametrize("controller", ["", "pids"])
+def test_the_limit_of_tasks_of_an_ancestor(tmp_path: Path, controller: str) -> None:
+    """Where refusals are counted in the group of the process that forks: the limit with the least room is the one."""
+    put(tmp_path / "a", pids__max="20\n", pids__current="20\n", pids__events="max 0\n")
+    own = Group(put(tmp_path / "a/b/c", pids__max="max\n", pids__current="9\n", pids__events="max 7\n"), controller, "/a/b/c")
+    put(tmp_path / "a/b", pids__max="500\n", pids__current="9\n", pids__events="max 0\n")
+    cgroups = Cgroups(tmp_path, {})
+    assert cgroups.tasks(own) == TaskLimit(20, 7, "/a")
+    (tmp_path / "a/b/c/pids.max").write_text("9\n")
+    assert cgroups.tasks(own) == TaskLimit(9, 7)
+
+
+def test_refusals_are_counted_where_the_limit_is_on_new_kernels(tmp_path: Path) -> None:
+    """pids.events has those of the descendants too, pids.events.local has not."""
+    own = put(tmp_path / "a", pids__max="20\n", pids__events="max 7\n", pids__events__local="max 2\n")
+    child = put(tmp_path / "a/b", pids__max="max\n", pids__events="max 0\n", pids__events__local="max 0\n")
+    cgroups = Cgroups(tmp_path, {})
+    assert (cgroups.tasks(Group(own, "", "/a")), cgroups.tasks(Group(child, "", "/a/b"))) == (TaskLimit(20, 2), None)
+
+
+def test_a_kill_for_the_memory_limit_of_an_ancestor(tmp_path: Path) -> None:
+    """Version 1 counts it in the group of the process that was killed."""
+    limits = {"memory__failcnt": "0\n", "memory__oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"}
+    child = put(tmp_path / "a/b", memory__limit_in_bytes="9223372036854771712\n", memory__usage_in_bytes="5\n", **limits)
+    put(tmp_path / "a", memory__limit_in_bytes="1048576\n", memory__usage_in_bytes="900000\n")
+    assert Cgroups(tmp_path, {}).memory(Group(child, "memory", "/a/b")) == MemoryLimit(1048576, 900000, 0, 1, "/a")
+
+
 def test_a_group_without_limits_has_none(tmp_path: Path) -> None:
     """`max`, -1 and the largest number that fits are no limits; missing files are none either."""
     plain = put(tmp_path / "v2", cpu__max="max 100000\n", cpu__stat="nr_throttled 0\n", memory__max="max\n", memory__current="5\n")
