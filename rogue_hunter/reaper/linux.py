@@ -12,6 +12,7 @@ from pathlib import Path
 from rogue_hunter.files import read_start
 from rogue_hunter.host.linux.describe import describe
 from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, Stat, parse_stat, text, tty_name
+from rogue_hunter.host.linux.process import STATUS_MAX
 from rogue_hunter.host.linux.threads import live_thread
 from rogue_hunter.host.users import Users
 from rogue_hunter.reaper.process import ANCESTORS_MAX, Live, Me, Unreadable, live, my_uids
@@ -53,7 +54,7 @@ class LinuxMachine:
         folder = self._root / str(pid)
         try:
             raw = _read(folder / "stat")
-            status = _status(_read(folder / "status", 2 * TEXT_MAX))
+            status = _status(_read(folder / "status", STATUS_MAX))
         except (FileNotFoundError, ProcessLookupError):
             raise Gone from None
         except OSError as error:
@@ -128,7 +129,7 @@ class LinuxMachine:
         `any_place`, 0 for a process that is not the first of a namespace."""
         pids, space = [b""], ""
         with contextlib.suppress(OSError):
-            pids = _status(_read(self._root / str(pid) / "status", 2 * TEXT_MAX)).get(b"NSpid", b"").split() or pids
+            pids = _status(_read(self._root / str(pid) / "status", STATUS_MAX)).get(b"NSpid", b"").split() or pids
             space = os.readlink(self._root / str(pid) / "ns/pid")
         return (len(pids) if any_place or pids[-1] == b"1" else 0), space
 

@@ -313,8 +313,9 @@ SECTOR_BYTES = 512
 """Size of a sector of /proc/diskstats, independent of the device's own (Documentation/admin-guide/iostats.rst)."""
 
 _PARTITION = re.compile(rb"(?:[sv]d[a-z]+|hd[a-z]+|xvd[a-z]+)[0-9]+|"
-                        rb"(?:nvme[0-9]+n[0-9]+|mmcblk[0-9]+|nbd[0-9]+)p[0-9]+")
-_STACKED = (b"loop", b"ram", b"dm-", b"md", b"zram", b"sr", b"fd")
+                        rb"(?:nvme[0-9]+n[0-9]+|mmcblk[0-9]+|nbd[0-9]+)p[0-9]+|nvme[0-9]+c[0-9]+n[0-9]+")
+"""And a path to a disk of several (NVMe multipath)."""
+_STACKED = (b"loop", b"ram", b"dm-", b"md", b"zram", b"sr", b"fd", b"drbd", b"bcache", b"zd")
 """Devices whose traffic is that of another device, or of memory: counting them would count it twice."""
 
 

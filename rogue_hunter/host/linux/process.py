@@ -42,7 +42,8 @@ Descriptors = tuple[int, int, int, int]
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STAT_MAX = 1024
 """52 fields of at most 20 digits and a name of 64 bytes are at most 1,172 bytes; real ones are under 400."""
-STATUS_MAX = 4096
+STATUS_MAX = 16384
+"""With the numbers of a thousand groups that its user is in; without them it has 1.5 KB."""
 IO_MAX = 512
 
 LIGHT_CORES = 0.005

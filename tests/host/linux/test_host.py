@@ -244,6 +244,14 @@ def test_new_name_is_described_again(watch: Watch) -> None:
     assert made["cmdline"] == "vim x" and made["command"] == "vim"
 
 
+def test_a_user_in_many_groups(watch: Watch) -> None:
+    """Their numbers come before the counters in /proc/PID/status, which is then longer than a page."""
+    watch.tree.process(7, voluntary=5)
+    groups = b"Groups:\t" + b" ".join(b"%d" % (1_400_000_000 + n) for n in range(900)) + b"\n"
+    watch.tree.write("7/status", groups.join(status_text(voluntary=5).partition(b"Gid:\t0\t0\t0\t0\n")[::2]))
+    assert by_pid(watch.take())[7]["wakeups_total"] == 5
+
+
 def test_orphan_learns_its_new_parent(watch: Watch) -> None:
     """A process does not run to get another parent: when its parent goes, it is asked at once."""
     watch.tree.process(9)

@@ -92,6 +92,19 @@ def test_memory_and_disks_are_counted_from_the_second_reading(tree: Tree) -> Non
     assert not {"refaults", "oom_kills", "device_bytes"} & machine.fields(2 * SECOND).keys()
 
 
+def test_disks_beyond_a_page_are_counted(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel gives a file of many records a page at a time: loop devices come first, the disk last."""
+    loops = b"".join(b"   7 %7d loop%d 13 0 280 5 0 0 0 0 0 8 5 0 0 0 0 0 0\n" % (n, n) for n in range(90))
+    whole = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: whole(fd, min(size, 4096), at))
+    tree.write("diskstats", loops + b"8 0 sda 100 0 1000 500 0 0 0 0 0 0 0\n")
+    machine = Machine(tree.path, live=True)
+    machine.fields(0)
+    tree.write("diskstats", loops + b"8 0 sda 110 0 1200 500 0 0 0 0 0 0 0\n")
+    assert machine.fields(SECOND)["device_bytes"] == 200 * 512
+    machine.close()
+
+
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_time_that_does_not_pass(tree: Tree, seconds: int) -> None:
     """No rates over no time."""

@@ -304,7 +304,8 @@ def test_vmstat_sums_over_zones_and_kinds_of_pages() -> None:
 def test_diskstats_counts_whole_disks_once() -> None:
     """Partitions and devices on top of others are left out."""
     line = b"   8  0 %b 10 0 100 50 5 0 60 25 0 40 75\n"
-    data = b"".join(line % name for name in (b"sda", b"sda1", b"nvme0n1", b"nvme0n1p2", b"dm-0", b"loop3", b"zram0", b"vda"))
+    data = b"".join(line % name for name in (b"sda", b"sda1", b"nvme0n1", b"nvme0n1p2", b"dm-0", b"loop3", b"zram0", b"vda",
+                                         b"nvme0c1n1", b"zd16", b"drbd0", b"bcache0"))
     assert set(parse.parse_diskstats(data + b"8 0 sdb x\n")) == {b"sda", b"nvme0n1", b"vda"}
     assert parse.parse_diskstats(data)[b"sda"] == (15, 160 * 512, 75)
 
