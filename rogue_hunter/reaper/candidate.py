@@ -17,8 +17,10 @@ from rogue_hunter.rules.load import load_named
 from rogue_hunter.rules.logic import HELD_SHARE, decide, lasted, unknown
 from rogue_hunter.rules.model import REMEDIES, Action, Rule, RuleError, RuleSet
 from rogue_hunter.rules.patterns import Patterns
+from rogue_hunter.sampling.naming import name_of
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, Row, record
+from rogue_hunter.text.format import visible
 
 MATCH_AGE_S = 60.0
 """An older match says nothing about the present. A match that lasts is repeated as often."""
@@ -260,11 +262,14 @@ def still_matches(match: Record, live: Live, rule: Rule | None, patterns: Patter
     With `levels` its resource usage counts too: what one reading gives (memory, state, CPU time since the match) as it
     is now, the rest (rates, scores) as the match had it. Between SIGTERM and SIGKILL it does not: a process that is
     shutting down uses little. Lasting conditions are taken as proved, and the single reading may miss a CPU limit by
-    the tenth that a window allows. Without a rule (a pid that was named) it must still be the same program.
+    the tenth that a window allows. Without a rule (a pid that was named) it must still be the same program, of an
+    interpreter the same script.
     """
     if rule is None:
-        same = all(match.get(name) == live.row.get(name) for name in ("command", "exe"))
-        return same, "" if same else f"it runs another program now: {live.row.get('command', '')}"
+        if any(match.get(name) != live.row.get(name) for name in ("command", "exe")):
+            return False, f"it runs another program now: {live.row.get('command', '')}"
+        same = "cmdline" not in match or name_of(match) == name_of(live.row)
+        return same, "" if same else f"it runs another program now: {visible(name_of(live.row))}"
     row: Row = {name: match[name] for name in LEVELS if name in match}
     row.update((k, v) for k, v in live.row.items() if levels or k not in LEVELS)
     if levels and (cpu := cpu_percent(match, live, now)) is not None:

@@ -83,7 +83,7 @@ def apply(action: Action, live: Live, handle: Handle, guard: Guard, protected: C
     if action.type == "renice":
         return _renice(live, handle, guard, action.nice)
     if action.type == "stop":
-        return _stop(handle, guard, action.seconds, keep)
+        return _stop(live, handle, guard, action.seconds, keep)
     return _freeze(live, guard, protected, action.seconds, keep, place or placed)
 
 
@@ -110,7 +110,9 @@ def _threads(pid: int) -> list[int]:
         return [pid]
 
 
-def _stop(handle: Handle, guard: Guard, seconds: float, keep: Keep) -> tuple[str, str]:
+def _stop(live: Live, handle: Handle, guard: Guard, seconds: float, keep: Keep) -> tuple[str, str]:
+    if live.row.get("state") == "stopped":
+        return "spared", "it is stopped already, and is not continued"     # by a person or a debugger
     fd = handle.fileno()
     if fd < 0:
         raise Veto("refused", "a stop needs a pidfd")
@@ -134,8 +136,11 @@ def _freeze(live: Live, guard: Guard, protected: Callable[[int], str | None], se
     members = list(_members(group))
     if live.pid not in members:
         raise Gone
+    if switch.read_text().strip() == "1":
+        return "spared", f"control group {name} is frozen already, and is not continued"
     for count, pid in enumerate(members, 1):
-        why = protected(pid)
+        # The kernel gives 0 for a process of another pid namespace.
+        why = protected(pid) if pid else "it cannot be seen from this pid namespace"
         if why is not None or count > MEMBERS_MAX:
             raise Veto("refused", f"process {pid} of its control group must not be frozen: {why}" if why else
                        f"its control group has more than {MEMBERS_MAX} processes")

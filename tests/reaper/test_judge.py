@@ -52,6 +52,13 @@ class TestWithoutARule:
     def test_another_program_is(self, now: dict[str, Any]) -> None:
         assert why(None, match(), now) == f"it runs another program now: {now.get('command', 'victim')}"
 
+    def test_another_script_of_the_same_interpreter_is(self) -> None:
+        """A launcher that has run another script since the question was asked."""
+        seen = match(command="python3", exe="/usr/bin/python3", cmdline="python3 build.py")
+        now = {"command": "python3", "exe": "/usr/bin/python3"}
+        assert why(None, seen, {**now, "cmdline": "python3 deploy.py"}) == "it runs another program now: deploy.py"
+        assert why(None, seen, {**now, "cmdline": "python3 -u build.py --again"}) is None
+
     def test_what_was_not_known_of_it_must_still_not_be(self) -> None:
         seen = match()
         del seen["exe"]

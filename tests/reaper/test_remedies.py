@@ -64,6 +64,12 @@ def test_a_stop_is_audited_and_what_ends_it_is_started_first(tmp_path: Path, kep
     assert sentence(action) == "victim [2000] stopped: it continues in 7 s"
 
 
+def test_what_a_person_stopped_is_not_continued(tmp_path: Path, kept: list[tuple[Any, ...]]) -> None:
+    """The end of a stop would continue what was stopped before it, by Ctrl-Z or by a debugger."""
+    action, machine, _ = run(tmp_path, 'type = "stop"', state="stopped")
+    assert (action["outcome"], machine.sent, kept) == ("spared", [], [])
+
+
 def test_without_what_ends_it_nothing_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such")
     action, machine, audit = run(tmp_path, 'type = "stop"')
@@ -192,7 +198,7 @@ def freeze(group: Path, protected: Callable[[int], str | None], cgroup: str = "/
     kept: list[Any] = []
     done = remedies.apply(Action(type="freeze", seconds=9), process, None, lambda n: None, protected,  # type: ignore[arg-type]
                           keep=lambda *words: kept.append(words), place=lambda pid: (group, cgroup))
-    assert kept == [("freeze", str(group / "user.slice/app.scope/cgroup.freeze"), 9.0, ())]
+    assert kept == [("freeze", str(group / "user.slice/app.scope/cgroup.freeze"), 9.0, ())] * (done[0] == "frozen")
     return done
 
 
@@ -317,3 +323,17 @@ def test_a_process_is_chosen_from_a_list_and_then_asked_about(
     os.close(master)
     assert str(child.pid).encode() in shown and b"Which?" in shown and words in shown, shown
     assert (child.poll() is None) is (b"terminated" not in words)
+
+
+def test_a_group_that_is_frozen_already_is_not_continued(group: Path) -> None:
+    switch = group / "user.slice/app.scope/cgroup.freeze"
+    switch.write_text("1\n")
+    assert freeze(group, lambda pid: None)[0] == "spared"
+    assert switch.read_text() == "1\n"
+
+
+def test_a_group_with_a_process_that_cannot_be_seen_is_not_frozen(group: Path) -> None:
+    """To a container, the pid of a process outside of it is 0."""
+    (group / "user.slice/app.scope/below/cgroup.procs").write_text("0\n")
+    with pytest.raises(Veto, match="process 0 of its control group must not be frozen"):
+        freeze(group, lambda pid: None)
