@@ -18,6 +18,7 @@ from rogue_hunter import files
 from rogue_hunter.rules.model import PRIORITIES
 from rogue_hunter.schema.events import CAUSES
 from rogue_hunter.schema.field import BANDS
+from rogue_hunter.schema.sampling import TICK
 from rogue_hunter.stream.tick import Record, Row, Tick
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -44,6 +45,8 @@ _GAUGES = {
 }
 """Metric -> field of the closing row, help. A field that is unknown has no sample."""
 
+PRESSURES = tuple(field.name for field in TICK if field.name.startswith("pressure_"))
+"""Fields of the closing row; a stream of a newer version may have more, of another form."""
 
 _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ticks": ("Ticks taken", ()),
@@ -133,9 +136,9 @@ class Metrics:
         interval = row.get("interval_s", 0.0)
         self._counters["tick_late_seconds"].inc(max(0.0, row.get("late_s", 0.0)))
         self._counters["oom_kills"].inc(max(0, row.get("oom_kills", 0)))
-        for name, value in row.items():
-            if name.startswith("pressure_"):
-                self.add_pressure(name, value / 1000 * interval)
+        for name in PRESSURES:
+            if name in row:
+                self.add_pressure(name, row[name] / 1000 * interval)
         top = max(tick.scored, key=lambda key: tick.processes.get(key, {}).get("score", 0), default=None)
         band = tick.processes.get(top, {}).get("band") if top is not None else None
         if band in BANDS[1:]:
@@ -240,7 +243,7 @@ class _Levels:
         for name, (field, words) in _GAUGES.items():
             if field in row:
                 yield GaugeMetricFamily(f"rogue_hunter_{name}", words, value=row[field])
-        pressures = {f: v for f, v in row.items() if f.startswith("pressure_")}
+        pressures = {name: row[name] for name in PRESSURES if name in row}
         if pressures:
             family = GaugeMetricFamily("rogue_hunter_pressure_ratio", "Part of the time in which tasks waited",
                                        labels=["resource", "kind"])

@@ -86,6 +86,13 @@ def test_bands_and_pauses() -> None:
     assert found["errors_total", ()] == 1
 
 
+def test_pressure_of_a_newer_version_is_left_out() -> None:
+    """A field of another form ends neither the counting nor the page."""
+    metrics = Metrics()
+    metrics.observe(Tick(closing(1, pressure_level="high", pressure_irq_full_ms_per_s=3.0, interval_s=1.0)))
+    assert ("ticks_total", ()) in samples(metrics.render())
+
+
 def test_a_count_of_errors_that_is_below_nothing() -> None:
     """Any program can write records into the pipe; a counter never falls."""
     metrics = Metrics()

@@ -32,7 +32,7 @@ def line(found: Record) -> str:
     at = found.get("end") or found.get("ts")
     try:
         return (f"{clock(at)} " if at is not None else "") + words(found)
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):     # made by another program
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError):  # made by another program
         return f"{found['type']} record without what its text needs: --ndjson prints it"
 
 
@@ -188,7 +188,8 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 def _terms(terms: Iterable[Mapping[str, Any]]) -> str:
     """The terms of a score: `cpu 62 points, memory 3 points`."""
     return ", ".join(f"{visible(str(one.get('resource') or one.get('input') or '?'))} {round(one['points'])}"
-                     for one in terms if isinstance(one, dict) and one.get("points")) or "no points"
+                     for one in terms if isinstance(one, dict) and isinstance(one.get("points"), (int, float))
+                     and one["points"]) or "no points"
 
 
 class Texts:

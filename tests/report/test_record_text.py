@@ -46,6 +46,7 @@ EVENT = {"type": "event", "v": 1, "ts": START, "event": "e", "pid": 7, "start_ti
     (record("error", stage="rh-score", line=3, message="no JSON\x1b"), "error of rh-score, line 3: no JSON"),
     (record("dropped", ticks=1), "1 tick left out"),
     (record("event", ts=START), "event record without what its text needs"),
+    (record("pause", ts=1e17), "pause record without what its text needs"),
 ])
 def test_a_record_is_a_line(found: dict[str, Any], words: str) -> None:
     made = line(found)
@@ -69,7 +70,7 @@ def test_a_tick_is_a_table_that_fits(width: int) -> None:
 
 
 def test_explained_scores_show_their_terms() -> None:
-    terms = [{"resource": "cpu", "points": 62.0}, {"resource": "disk", "points": 0.0}, "no object"]
+    terms = [{"resource": "cpu", "points": 62.0}, {"resource": "disk", "points": 0.0}, "no object", {"points": "x"}]
     assert "p7 (pid 7): cpu 62\n" in block(tick(1, row(7, command="p7", score=62, terms=terms)), Style(80, False, 0))
     assert "(pid" not in block(tick(1, row(7, command="p7", score=62)), Style(80, False, 0))
 
