@@ -23,7 +23,7 @@ ADOPTERS = SERVICE_MANAGERS | {"init"}
 MANAGERS = ADOPTERS | frozenset({"sshd", "sshd-session", "login", "cron", "crond", "atd", "anacron",
                       "fcron", "cronie", "tmux", "tmux: server", "screen", "supervisord", "runit", "runsv",
                       "s6-supervise", "dockerd", "containerd-shim", "conmon", "tini", "dumb-init", "gdm", "sddm",
-                      "getty", "agetty", "su"})
+                      "getty", "agetty", "su", "catatonit", "docker-init", "runsvdir", "s6-svscan"})
 """Programs that start services and sessions."""
 
 ORPHANS_MAX = 256
@@ -32,7 +32,7 @@ ORPHANS_MAX = 256
 WRAPPERS = frozenset({"timeout", "env", "nice", "ionice", "nohup", "sudo", "doas", "setsid", "setpriv", "chrt",
                       "taskset", "time", "strace", "ltrace", "stdbuf", "unbuffer", "caffeinate", "systemd-inhibit",
                       "runuser", "chroot", "unshare", "nsenter", "prlimit", "numactl", "firejail", "bwrap", "proot",
-                      "flock", "lockf", "pkexec", "run0"})
+                      "flock", "lockf", "pkexec", "run0", "script", "xvfb-run", "ssh-agent", "dbus-run-sessio"})
 """Programs that run one other program and wait for it: the unit is that program."""
 
 KTHREADD = 2
@@ -54,6 +54,7 @@ _CONTAINER = re.compile(
     r"|/machine-([^/]+)\.scope")
 _FLATPAK = re.compile(r"/app-flatpak-(.+?)-\d+\.scope")
 _SNAP = re.compile(r"/snap\.([^/]+?)(?:[.-][0-9a-f]{8}-[0-9a-f-]{27})?\.(?:scope|service)")
+_SLURM = re.compile(r"/(?:[^/]+_)?slurm(?:stepd\.scope|_[^/]+)?(?:/uid_\d+)?/job_(\d+)(?=/|$)")
 _NAMED = re.compile(r"/([^/]+\.(?:service|scope))(?=/|$)")
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 _APP = re.compile(r"/([^/]+\.app)/Contents/")
@@ -85,11 +86,12 @@ def unit_of(row: Row) -> str | None:
 
 def unit_of_cgroup(path: str) -> str | None:
     """The unit that a control group path names: `container:ID` (12 digits of the id, or the container's name),
-    `flatpak:APP`, `snap:APP`, else the innermost service or scope; None for a session, a slice and the root."""
+    `flatpak:APP`, `snap:APP`, `slurm:JOB`, else the innermost service or scope; None for a session, a slice and the
+    root."""
     containers = _CONTAINER.findall(path)
     if containers:
         return f"container:{_plain(next(filter(None, containers[-1])))}"
-    for kind, pattern in (("flatpak", _FLATPAK), ("snap", _SNAP)):
+    for kind, pattern in (("flatpak", _FLATPAK), ("snap", _SNAP), ("slurm", _SLURM)):
         app = pattern.search(path)
         if app:
             return f"{kind}:{_plain(app.group(1))}"

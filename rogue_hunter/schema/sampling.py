@@ -32,8 +32,8 @@ _IDENTITY = (
     _f("tty", str, "", "controlling terminal"),
     _f("session", int, "", "session id: pid of the session's leader", platforms="linux"),
     _f("orphan_of", str, "", "the parent that died, `command[pid]`, and the unit of work it belonged to"),
-    _f("unit", str, "", "unit of work: container:ID, flatpak:APP, snap:APP, a systemd service or scope, an app, or the "
-       "topmost process below a shell, service manager or wrapper (timeout, sudo, ...), `name[pid]`"),
+    _f("unit", str, "", "unit of work: container:ID, flatpak:APP, snap:APP, slurm:JOB, a systemd service or scope, an "
+       "app, or the topmost process below a shell, service manager or wrapper (timeout, sudo, ...), `name[pid]`"),
 )
 
 _STATE = (

@@ -28,6 +28,8 @@ from tests.tools.ticks import row, stream
     ("python3", "/usr/bin/python3.11", "python3 -Ic import_x", "python3"),
     ("java", "/usr/lib/jvm/bin/java", "java --add-opens java.base/java.lang=ALL-UNNAMED -jar x.jar", "x.jar"),
     ("java", "/usr/lib/jvm/bin/java", "java -classpath x @arguments org.Main", "org.Main"),
+    ("java", "/usr/lib/jvm/bin/java", "java --enable-preview --source 21 Main.java", "Main.java"),
+    ("deno", "/usr/bin/deno", "deno run -A --import-map map.json server.ts", "server.ts"),
     ("perl", "/usr/bin/perl", "perl -MCPAN -we 1", "perl"),
     ("php", "/usr/bin/php8.2", "php -S 0.0.0.0:80 -t public", "php"),
     ("R", "/usr/lib/R/bin/exec/R", "/usr/lib/R/bin/exec/R --no-echo --file=model.R", "model.R"),

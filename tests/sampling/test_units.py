@@ -55,6 +55,11 @@ PATHS: list[tuple[str, str | None]] = [
     (f"/ecs/my-cluster/0123456789abcdef0123456789abcdef/{ID}", SHORT),
     ("/ecs/0123456789abcdef0123456789abcdef/0123456789abcdef0123456789abcdef-2667071234", SHORT),
     (f"/ecstasks.slice/ecstasks-0123456789abcdef0123456789abcdef.slice/docker-{ID}.scope", SHORT),
+    # Slurm: version 2, several daemons on one machine, version 1
+    ("/system.slice/slurmstepd.scope/job_4711/step_0/user/task_0", "slurm:4711"),
+    ("/system.slice/node1_slurmstepd.scope/job_4711/step_batch/slurm", "slurm:4711"),
+    ("/slurm/uid_1000/job_4711/step_extern", "slurm:4711"),
+    ("/system.slice/slurmd.service", "slurmd.service"),
     # LXC, LXD, Incus, Proxmox
     ("/lxc/web", "container:web"),
     ("/lxc/web/init.scope", "container:web"),
