@@ -10,7 +10,7 @@ import click
 
 from rogue_hunter import paths
 from rogue_hunter.commandline import options, run
-from rogue_hunter.files import replace
+from rogue_hunter.files import read_trusted, replace
 from rogue_hunter.stream import wire
 
 if TYPE_CHECKING:
@@ -131,7 +131,10 @@ def edit() -> int:
     from rogue_hunter.rules.load import parse as parse_rules
 
     target = paths.config_file()
-    text = target.read_text("utf-8") if target.exists() else _whole(Config(), builtin(), comment=True)
+    try:
+        text = _read(target).decode("utf-8") if target.exists() else _whole(Config(), builtin(), comment=True)
+    except UnicodeDecodeError:
+        raise run.Failure(f"{target}: not UTF-8", run.CONFIG_ERROR) from None
     changed = click.edit(text, extension=".toml")
     if changed is None or changed == text:
         run.say("nothing changed")
@@ -202,11 +205,18 @@ def _target(file: Path | None) -> Path:
     return paths.config_file()
 
 
+def _read(target: Path) -> bytes:
+    """The file as it is; nothing is waited for. Raises FileError for what is no file of a configuration."""
+    from rogue_hunter.config.toml import FILE_LIMIT
+
+    return read_trusted(target, FILE_LIMIT)
+
+
 def _write(target: Path, text: str) -> None:
     """Replace the file in one step; the old one is kept as FILE.bak."""
     paths.private_dir(target.parent) if target == paths.config_file() else None
     if target.exists():
-        replace(target.with_name(target.name + ".bak"), target.read_bytes())
+        replace(target.with_name(target.name + ".bak"), _read(target))
     replace(target, text.encode())
 
 

@@ -62,6 +62,19 @@ def test_an_edit_that_cannot_be_used_changes_nothing(config: Run, home: Path, sc
     assert target.read_bytes() == before
 
 
+def test_what_is_no_text_file_is_not_edited(config: Run, home: Path) -> None:
+    """A fifo is not waited for, neither by edit nor for the copy that init --force keeps."""
+    target = home / ".config/rogue-hunter/config.toml"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"# \xff\n")
+    assert b": not UTF-8\n" in config("edit", editor=editor(home, ":")).stderr
+    target.unlink()
+    os.mkfifo(target)
+    for words in (["edit"], ["init", "--force"]):
+        done = config(*words, editor=editor(home, ":"))
+        assert done.returncode == 78 and done.stderr.endswith(b": not a regular file\n"), done
+
+
 def test_going_back_to_the_defaults(config: Run, home: Path) -> None:
     target = home / ".config/rogue-hunter/config.toml"
     assert b"there is no configuration file" in config("reset").stderr
