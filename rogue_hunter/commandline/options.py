@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -195,15 +196,32 @@ class Moment(Reading):
 
 def cron_line(name: str, when: str, arguments: Sequence[str]) -> str:
     """A crontab line that runs rh-NAME of this installation with these arguments, `when` in cron's five fields. Cron
-    has a PATH of its own and reads % as the end of the line. Raises Failure for what a line cannot hold."""
-    import os
+    has a PATH of its own, runs commands in the home directory with a pipe as standard input, and reads % as the end of
+    the line. Raises Failure for what a line cannot hold."""
     import shlex
 
     from rogue_hunter.service.manager import XDG, command_line
 
-    words = [*command_line(name), *(word for word in arguments if word != "--print-cron")]
+    words = [*command_line(name), *(word for word in _from_anywhere(arguments) if word != "--print-cron")]
     places = [f"{each}={shlex.quote(os.environ[each])}" for each in XDG if os.environ.get(each, "").startswith("/")]
-    line = " ".join([f"{when} ", *places, shlex.join(words), ">/dev/null"])
+    line = " ".join([f"{when} ", *places, shlex.join(words), "</dev/null >/dev/null"])
     if not line.isprintable():
         raise Failure("a crontab line cannot hold control characters", USAGE)
     return line.replace("%", "\\%")
+
+
+def _from_anywhere(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments with whole paths."""
+    before = ""
+    for word in arguments:
+        option, equals, value = word.partition("=")
+        if before in _PATHS:
+            yield os.path.abspath(word)
+        elif equals and option in _PATHS:
+            yield f"{option}={os.path.abspath(value)}"
+        else:
+            yield word
+        before = word
+
+
+_PATHS = ("-d", "--db", "-c", "--config", "--textfile")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,14 +30,15 @@ def test_the_line_runs_without_a_path(rh: Run, tmp_path: Path, clean_env: Mappin
 
 
 def test_the_file_of_metrics_is_written_by_the_printed_line(rh: Run, tmp_path: Path, clean_env: Mapping[str, str]) -> None:
-    done = rh("metrics", "--db", tmp_path / "x.db", "--textfile", tmp_path / "a b.prom", "--print-cron", HOME=str(tmp_path))
+    """Cron's standard input is an empty pipe, its directory the home directory, wherever the line was made."""
+    done = rh("metrics", "--textfile", os.path.relpath(tmp_path / "a b.prom"), "--print-cron", HOME=str(tmp_path))
     line = done.stdout.decode().rstrip("\n")
     assert done.returncode == 0 and line.startswith("* * * * *  ") and line.endswith(">/dev/null"), done.stderr
-    rh("pipe", "-q", "--for", "1s", "--db", tmp_path / "x.db", "--no-socket")
+    rh("pipe", "-q", "--for", "1s", "--no-socket", HOME=str(tmp_path))
     ran = subprocess.run(["/bin/sh", "-c", line.removeprefix("* * * * *  ")], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
-                         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+                         input="", cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert b"rogue_hunter_ticks_total" in (tmp_path / "a b.prom").read_bytes()
+    assert b"rogue_hunter_cpu_busy_cores" in (tmp_path / "a b.prom").read_bytes()
     assert rh("metrics", "--print-cron").returncode == 2
 
 

@@ -127,7 +127,7 @@ def crontab(bench: Bench) -> str:
             continue
         assert line.isprintable() and not re.search(r"(?<!\\)%", line), line
         words = shlex.split(line.removeprefix("0 4 * * *  ").replace("\\%", "%"))
-        assert words[-3:] == ["--db", name, ">/dev/null"], line
+        assert words[-4:] == ["--db", os.path.abspath(name), "</dev/null", ">/dev/null"], line
         taken += 1
     assert taken > 10 and refused > 5, (taken, refused)
     return f"{taken} names quoted, {refused} refused"
