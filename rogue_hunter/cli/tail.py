@@ -45,10 +45,9 @@ def command(count: int | None, types: tuple[str, ...], start: float | None, form
 
     Waits while rh-pipe is not running, and reconnects when it starts.
     """
-    from rogue_hunter.daemon.socket.address import client_path
-    from rogue_hunter.daemon.socket.client import Output, Quit, follow
+    from rogue_hunter.daemon.socket.client import Output, Quit, follow, place_of
 
-    path = client_path(config.socket.path, socket)
+    path = place_of(config, socket, options.database_path(db, config, system=True))
     # Of chosen types a terminal gets a line each, not the picture.
     table = form == "table" or (form is None and not types and os.isatty(1))
     out = run.output()

@@ -28,12 +28,13 @@ def command(socket: Path | None, config: Config) -> int:
     Sorts, filters, groups by unit, shows one process with its history, and terminates a process after confirmation,
     with all protections of rh-reap. Waits while rh-pipe is not running.
     """
-    from rogue_hunter.daemon.socket.address import check_length, client_path
+    from rogue_hunter.daemon.socket.address import check_length
+    from rogue_hunter.daemon.socket.client import place_of
 
     # Textual paints on standard error.
     if not all(map(os.isatty, (0, 1, 2))) or os.environ.get("TERM", "dumb") == "dumb":
         raise run.Failure("needs a terminal; for a pipe or a file: rh-tail", run.USAGE)
-    path = client_path(config.socket.path, socket)
+    path = place_of(config, socket, options.database_path(None, config, system=True))
     check_length(path)
     try:
         from rogue_hunter.tui.app import Top

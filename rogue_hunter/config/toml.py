@@ -178,7 +178,7 @@ FILE_LIMIT = 256 * 1024
 def values_of(data: bytes, place: Place) -> dict[str, Any]:
     """The values of a file of TOML."""
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))   # editors on Windows begin a file with a mark
     except UnicodeDecodeError:
         raise place.error("not UTF-8") from None
     except (ValueError, RecursionError) as error:

@@ -145,6 +145,9 @@ LOCK_WAIT_S = 10.0
 class AuditError(Exception):
     """The audit file cannot be written, so no signal may be sent; the text says why."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(path_text(text))
+
 
 class AuditLog:
     """Appends to `path`. At `max_bytes` the file becomes `path.1`, and so on up to `keep` files."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from rogue_hunter.files import FileError, read_trusted
 from rogue_hunter.paths import config_file, rules_file
 from rogue_hunter.rules.model import LOG_LEVELS, PRIORITIES, URGENCIES, Rule, RuleError, RuleSet, Safety, Settings
 from rogue_hunter.rules.parse import ACTION_KEYS, narrow, place_in, rule_of
-from rogue_hunter.text.format import path_text
+from rogue_hunter.text.format import path_of, path_text
 
 PROJECT_FILES = (".rogue-hunter.toml", ".reaper.toml")
 """Names of a project's file; the first that exists is used."""
@@ -78,8 +77,8 @@ def _holds_rules(file: Path) -> str | None:
     """The first table of rules in a configuration file; None if it holds none or cannot be read: errors in it are
     reported where the configuration itself is read."""
     try:
-        values = tomllib.loads(read_trusted(file, FILE_LIMIT).decode("utf-8"))
-    except (FileError, ValueError, RecursionError):
+        values = values_of(read_trusted(file, FILE_LIMIT), place_in(path_text(file)))
+    except (FileError, RuleError):
         return None
     return next((name for name in RULE_TABLES if name in values), None)
 
@@ -103,10 +102,11 @@ def load(config: Path | None = None, project: Path | None = None) -> RuleSet:
 def load_named(file: str | None, project: str | None, digest: str) -> RuleSet:
     """The rules that another command has read from these files (absolute paths, None for the built-in rules and for no
     project). Raises RuleError, also if their content is not that of `digest` any more."""
-    paths = [Path(path) for path in (file, project) if path is not None]
+    named = [None if path is None else Path(path_of(path)) for path in (file, project)]
+    paths = [path for path in named if path is not None]
     if not all(path.is_absolute() for path in paths):
         raise RuleError("the match does not name its rules by an absolute path")
-    rules = load(None if file is None else Path(file), None if project is None else Path(project))
+    rules = load(*named)
     if rules.digest != digest:
         raise RuleError(f"{' or '.join(map(str, paths)) or 'the built-in rules'}: changed since the match")
     return rules

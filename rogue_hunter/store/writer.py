@@ -22,6 +22,7 @@ from rogue_hunter.store.database import DatabaseError, Lock, is_corrupt, move_as
 from rogue_hunter.store.rows import CMDLINE, WRITES
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Row, Tick, shown_name
+from rogue_hunter.text.format import path_text
 from rogue_hunter.tracking.events import Open
 
 BYTES_PER_DAY = 18_000_000
@@ -151,8 +152,8 @@ class Writer:
 
     @property
     def alarm(self) -> str | None:
-        """The alarms as one text; None without any."""
-        return "; ".join(self.alarms.values()) or None
+        """The alarms as one text, in which paths that are not UTF-8 are escaped; None without any."""
+        return path_text("; ".join(self.alarms.values())) or None
 
     def open_events(self) -> list[Open]:
         """The events that the last writer left open, for the tracker to take up; none after the file turned out to be

@@ -48,7 +48,17 @@ def cut(text: str, length: int) -> str:
 
 def path_text(path: str | os.PathLike[str]) -> str:
     """A path as text for a record: bytes that are not UTF-8 become escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def path_of(text: str) -> str:
+    """The path that `path_text` made a text of; a text that is a path as it is stays so."""
+    if os.path.lexists(text):
+        return text
+    return _BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode()).decode("utf-8", "surrogateescape")
+
+
+_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
 def columns(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -26,11 +27,11 @@ Status = Callable[[], tuple[int, dict[str, Any]]]
 
 @pytest.fixture
 def watched(spawn: Spawn, clean_env: Mapping[str, str], tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """An rh-pipe whose state is written every 5 s, and its socket."""
-    config, socket = tmp_path / "c.toml", tmp_path / "run" / "s"
-    config.write_text(f'[store]\nstate_every_s = 5.0\n[socket]\npath = "{socket}"\n')
+    """An rh-pipe whose state is written every 5 s, and its socket, whose name is not UTF-8 where that can be."""
+    config, socket = tmp_path / "c.toml", tmp_path / "run" / (os.fsdecode(b"\xff") if sys.platform == "linux" else "s")
+    config.write_text("[store]\nstate_every_s = 5.0\n")
     run = spawn([sys.executable, "-P", "-m", "rogue_hunter", "pipe", "-q", "--db", str(tmp_path / "x.db"), "-c",
-                 str(config)], env=dict(clean_env), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                 str(config), "--socket", str(socket)], env=dict(clean_env), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     told(socket, lambda state: "ts" in state)
     yield run, socket
     run.send_signal(signal.SIGCONT)

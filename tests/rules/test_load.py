@@ -17,6 +17,7 @@ from rogue_hunter.rules.load import (
     find_project,
     from_values,
     load,
+    load_named,
     parse,
     whitelist,
 )
@@ -324,3 +325,7 @@ def test_a_path_of_other_bytes_goes_into_records(tmp_path: Path) -> None:
     file.write_text(rule("mine"))
     rules = load(file, None)
     assert wire.dumps([rules.file, rules.rules[0].source, *rules.sources]).count(b"r\\\\xff.toml") == 3
+    assert load_named(rules.file, None, str(rules.digest)) == rules
+    with pytest.raises(RuleError, match="changed since the match") as caught:
+        load_named(rules.file, None, "0")
+    assert wire.dumps(str(caught.value))

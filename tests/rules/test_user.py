@@ -37,6 +37,12 @@ def test_the_configuration_if_it_has_rules_else_the_file_beside_it(home: Path) -
     assert user_file() == main and user_rules().rules[0].name == "main"
 
 
+def test_a_mark_at_the_beginning_is_no_part_of_the_file(home: Path) -> None:
+    """Editors on Windows write the byte order mark."""
+    (home / "config.toml").write_text("\ufeff" + RULE.format("main"))
+    assert user_file() == home / "config.toml" and user_rules().rules[0].name == "main"
+
+
 @pytest.mark.parametrize("table", RULE_TABLES)
 def test_in_both_is_an_error_that_names_both(home: Path, table: str) -> None:
     main, beside = home / "config.toml", home / "reaper.toml"

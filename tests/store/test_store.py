@@ -218,6 +218,7 @@ def test_full_disk_keeps_records_until_there_is_room(db: Path, clock: Clock, sai
     hogs = [[row(p, cpu_percent=100.0 * (i < 40), cpu_seconds_total=i / 3, cmdline="x" * 999) for p in range(9)]
             for i in range(100)]
     degraded = 0
+    writer.alarms["log"] = "the log /\udcff/rh-pipe.log cannot be written"   # a name that is not UTF-8
     for tick in chain(stream(hogs, cpu_busy_cores=8.0), Score(CONFIG), Track(CONFIG)):
         if tick.row:
             clock.now = tick.row["ts"]
@@ -227,7 +228,8 @@ def test_full_disk_keeps_records_until_there_is_room(db: Path, clock: Clock, sai
         degraded += writer.degraded is not None
     assert degraded > 10
     clock.now += 5
-    assert writer.flush()
+    assert writer.flush() and rows(db, "SELECT value FROM daemon_state WHERE key = 'degraded'") == [
+        (r'"the log /\\xff/rh-pipe.log cannot be written"',)]
     assert writer.degraded is None and writer.dropped == 0
     writer.close()
     assert "SQLITE_FULL" in said[0] and "writing again" in said[-1] and len(said) == 2

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rogue_hunter.text import format
+from rogue_hunter.text.errors import RogueHunterError
 
 # Signs that stand before Arabic and Kaithi numbers: of category Cf, but drawn, and they move nothing.
 DRAWN = {0x600, 0x601, 0x602, 0x603, 0x604, 0x605, 0x6DD, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
@@ -73,6 +75,21 @@ def test_clip_fits(name: str, width: int) -> None:
 def test_clip(name: str, width: int, clipped: str) -> None:
     """As much as fits, and an ellipsis where something is missing; a wide character counts two columns."""
     assert format.clip(name, width) == clipped
+
+
+@pytest.mark.parametrize(("name", "text"), [(b"/a/\xff\xc3\xa9", "/a/\\xff\u00e9"), (b"/a\\x41", "/a\\x41"), (b"", "")])
+def test_a_path_as_text_and_back(name: bytes, text: str) -> None:
+    """Bytes that are not UTF-8 become escapes, in the message of an error too."""
+    path = name.decode("utf-8", "surrogateescape")
+    assert format.path_text(path) == text and format.path_of(text) == path
+    assert str(RogueHunterError(f"{path}: no")) == f"{text}: no"
+
+
+def test_a_path_that_looks_like_an_escape(tmp_path: Path) -> None:
+    """A file of that very name is meant."""
+    file = tmp_path / "\\xff"
+    file.touch()
+    assert format.path_of(format.path_text(file)) == str(file)
 
 
 def test_columns() -> None:

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from heapq import merge
 from operator import itemgetter
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.config.options import Config
-from rogue_hunter.daemon.socket.address import Peer, SocketError, check_length, peer_of, socket_path
+from rogue_hunter.daemon.socket.address import Peer, SocketError, check_length, client_path, peer_of, socket_path
 from rogue_hunter.host.platform import suspended
 from rogue_hunter.paths import PathError
 from rogue_hunter.report.database import Source, source
@@ -28,7 +29,7 @@ from rogue_hunter.schema.field import VERSION
 from rogue_hunter.store.database import DatabaseError
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
-from rogue_hunter.text.format import path_text
+from rogue_hunter.text.format import path_of, path_text
 
 CHUNK = 1 << 16
 
@@ -135,7 +136,19 @@ LIVE_S = 2.0
 def serves(found: Source) -> Path:
     """The socket of the rh-pipe that writes to this database: it may be that of the service of the whole system. Where
     none is known, the configured one. Raises PathError."""
-    return socket_path(found.state.get("socket_path") or found.config.socket.path)
+    return socket_path(path_of(found.state.get("socket_path") or found.config.socket.path))
+
+
+def place_of(config: Config, given: Path | None, database: Path) -> Path:
+    """The socket to follow: the one `given` or configured, else the user's; where that is missing, as after su or in a
+    crontab, which do not name the runtime directory, that of the rh-pipe that writes to `database`. Raises
+    PathError."""
+    path = client_path(config.socket.path, given)
+    if given is None and not config.socket.path and not os.path.lexists(path):
+        with suppress(DatabaseError), source(database, time.time(), config) as found:
+            if found.holder.held:
+                return serves(found)
+    return path
 
 
 def live_slices(found: Source) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from rogue_hunter.daemon.socket.server import Bucket, Handler, Reply
 from rogue_hunter.store import prune as pruning
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Row, Tick, matches, record
-from rogue_hunter.text.format import cut
+from rogue_hunter.text.format import cut, path_of, path_text
 
 HISTORY = 120
 """Ticks whose highest score is sent to a new client: 40 s at 3 Hz, the width of a terminal's sparkline."""
@@ -214,7 +214,7 @@ class Pruner:
         if not 0 <= age < 1e11 or not pruning.MINIMUM_BYTES <= limit < 1 << 62:
             raise ValueError("older_than_s or max_bytes is out of bounds")
         meant = asked.get("database")
-        if meant is not None and os.path.realpath(meant) != os.path.realpath(self._database):
+        if meant is not None and os.path.realpath(path_of(meant)) != os.path.realpath(self._database):
             raise ValueError("writes to another database")
         if len(self._jobs) >= 4:
             raise ValueError("is pruning already")
@@ -258,7 +258,8 @@ class Pruner:
             return
         after = pruning.files_size(self._database)
         answer: dict[str, Any] = dict(zip(("events_left", "open_events", "oldest_event"), left, strict=True))
-        reply(record("prune", ts=now, database=str(self._database), dry_run=False, older_than_s=age, max_bytes=limit,
-                     removed=done.rows, before_bytes=before, after_bytes=after, below_limit=after <= limit, **answer))
+        reply(record("prune", ts=now, database=path_text(self._database), dry_run=False, older_than_s=age,
+                     max_bytes=limit, removed=done.rows, before_bytes=before, after_bytes=after,
+                     below_limit=after <= limit, **answer))
         self._say("info" if done.rows else "debug",
                   f"pruned: {sum(done.rows.values())} rows, {before} bytes before, {after} after")

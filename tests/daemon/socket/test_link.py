@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from rogue_hunter.config.options import Config
 from rogue_hunter.daemon.socket.address import Peer, SocketError
-from rogue_hunter.daemon.socket.client import ask, connect, lines_of
+from rogue_hunter.daemon.socket.client import ask, connect, lines_of, place_of
+from rogue_hunter.store.database import Lock, open_writer
 
 
 @pytest.fixture
@@ -122,3 +124,22 @@ def test_socket_of_another_user_is_refused(path: Path, monkeypatch: pytest.Monke
         assert refused.value.code == 74
         monkeypatch.setattr(os, "geteuid", lambda: 0)
         connect(path, peer=lambda _: who).close()
+
+
+def test_the_socket_of_a_running_pipe_is_found_without_its_runtime_directory(path: Path, tmp_path: Path,
+                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """After su and in a crontab XDG_RUNTIME_DIR is not set: the database names the socket, while rh-pipe holds it."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "other"))
+    database = tmp_path / "x.db"
+    writer, _ = open_writer(database)
+    writer.execute("INSERT INTO daemon_state (key, value, updated_at) VALUES ('socket_path', ?, 0)", (f'"{path}"',))
+    usual = tmp_path / "other/rogue-hunter/rh-pipe.sock"
+    assert place_of(Config(), None, database) == usual
+    lock = Lock(database)
+    assert place_of(Config(), None, database) == path
+    assert place_of(Config(), tmp_path / "s", database) == tmp_path / "s"
+    usual.parent.mkdir(parents=True)
+    usual.touch()
+    assert place_of(Config(), None, database) == usual
+    lock.release()
+    writer.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +18,15 @@ from rogue_hunter.config.options import Retention
 from rogue_hunter.daemon.socket.requests import CMDLINE, Pruner, processes, slices
 from rogue_hunter.store.database import open_writer
 from rogue_hunter.stream.tick import Tick
+from rogue_hunter.text.format import path_text
 from tests.tools.docs import json_schema
 from tests.tools.sockets import Served, received
 from tests.tools.ticks import closing, key, row
 
 
 def test_prune_through_the_socket(serve: Callable[..., Served], tmp_path: Path) -> None:
-    """In pieces between the beats; the answer says what rh-prune would say."""
-    database = tmp_path / "x.db"
+    """In pieces between the beats, of a database with any name; the answer says what rh-prune would say."""
+    database = tmp_path / (os.fsdecode(b"x\xff.db") if sys.platform == "linux" else "x.db")
     connection, _ = open_writer(database)
     for n in range(100):
         connection.execute(
@@ -35,7 +38,8 @@ def test_prune_through_the_socket(serve: Callable[..., Served], tmp_path: Path) 
     client = served.connect()
     received(client, served)
     client.setblocking(True)
-    client.sendall(b'{"type":"prune_request","v":1,"older_than_s":60.0,"max_bytes":100000000}\n')
+    client.sendall(json.dumps({"type": "prune_request", "v": 1, "older_than_s": 60.0, "max_bytes": 100000000,
+                               "database": path_text(database)}).encode() + b"\n")
     deadline = time.monotonic() + 20
     while connection.execute("SELECT count(*) FROM process_events").fetchone()[0] > 3 and time.monotonic() < deadline:
         served.loop.sleep(0.03)
