@@ -123,7 +123,8 @@ def hold(fd: int, path: Path | str, *, wait_s: float = 0.0, stop: Callable[[], o
 
 
 def check_lock(path: Path | str) -> None:
-    """Raise Locked if another process holds the lock of this file. Nothing is created, written or waited for."""
+    """Raise Locked if another process holds the lock of this file. Nothing is created, written or waited for. On a file
+    system without locks no process holds one."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -131,8 +132,10 @@ def check_lock(path: Path | str) -> None:
     try:
         # A shared lock: two processes that check at the same time do not see each other.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise Locked(path, _pid_in(fd)) from None
+    except OSError:
+        return
     finally:
         shut(fd)
 

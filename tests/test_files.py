@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -161,6 +163,18 @@ def test_lock_is_waited_for_as_long_as_asked(tmp_path: Path) -> None:
         with pytest.raises(Locked):
             lock(tmp_path / "lock", wait_s=1e9, stop=lambda: True)
         lock(tmp_path / "lock", wait_s=1e9, sleep=lambda _: held.release()).release()
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS may have none: that is no other process that holds the lock."""
+    def flock(fd: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "x.db.lock").touch(0o600)
+    check_lock(tmp_path / "x.db.lock")
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        lock(tmp_path / "x.db.lock")
 
 
 def test_check_of_a_lock_creates_nothing(tmp_path: Path) -> None:

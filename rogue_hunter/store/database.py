@@ -66,9 +66,10 @@ class Lock:
             raise DatabaseError(f"{self.path}: {error.strerror}", 74) from None
         try:
             return files.hold(fd, self.path)
-        except (files.Locked, OSError) as error:
-            holder = getattr(error, "holder", None)
-            who = f" (process {holder})" if holder else ""
+        except OSError as error:    # a file system without locks
+            raise DatabaseError(f"{self.path}: cannot be locked: {error.strerror}", 74) from None
+        except files.Locked as error:
+            who = f" (process {error.holder})" if error.holder else ""
             raise DatabaseError(f"{self._database}: another rh-pipe writes to it{who}", 69) from None
 
     def release(self) -> None:

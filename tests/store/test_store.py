@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -274,6 +276,16 @@ def test_a_file_that_is_deleted_or_replaced_is_opened_again(tmp_path: Path, cloc
     with pytest.raises(DatabaseError, match="another rh-pipe writes"):
         Lock(db)
     lock.release()
+
+
+def test_a_file_system_without_locks_is_not_another_rh_pipe(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(fd: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(DatabaseError, match="cannot be locked") as caught:
+        Lock(db)
+    assert caught.value.code == 74
 
 
 @pytest.mark.parametrize("step", [-86_400.0, 86_400.0])
