@@ -16,6 +16,7 @@ from rogue_hunter.schema.field import RESOURCES
 from rogue_hunter.schema.sampling import METRICS
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
+from rogue_hunter.text.format import path_text
 
 FULL_WEIGHT_S = 10.0
 """An event that lasted less than this ranks lower: starting a program pegs a core for a moment, and is no hog."""
@@ -34,7 +35,8 @@ class Period:
 
     def values(self) -> dict[str, Any]:
         """The parameters of a statement: since, until, text."""
-        return {"since": self.since, "until": self.until, "text": self.text.lower()}
+        # lower() of SQLite changes ASCII letters only, and so does that of bytes.
+        return {"since": self.since, "until": self.until, "text": path_text(self.text).encode().lower().decode()}
 
 
 @dataclass(frozen=True, slots=True)

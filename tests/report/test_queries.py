@@ -26,7 +26,7 @@ def database(tmp_path: Path) -> Path:
     record_run(path, ticks_of(
         60, seconds(5, 25, hog(100, 85, command="cc1", cmdline="/usr/lib/cc1 -O2 big.c")),
         seconds(30, 99, hog(200, 66, command="sh", cmdline="sh -c while :; do :; done", cpu_share=0.97)),
-        seconds(40, 40.3, hog(300, 90, command="ls", cmdline="ls -l", user="bob"))))
+        seconds(40, 40.3, hog(300, 90, command="ls", cmdline="ls -l \u00dcbung", user="bob"))))
     return path
 
 
@@ -70,7 +70,7 @@ def test_a_period_takes_what_overlaps_it(opened: Source, since: float, until: fl
 
 
 @pytest.mark.parametrize(("text", "pids"), [("cc1", [100]), ("BIG.C", [100]), ("while", [200]), ("l", [300, 200, 100]),
-                                            ("%", []), ("'", []), ("", [300, 200, 100])])
+                                            ("\u00dcbung", [300]), ("%", []), ("'", []), ("", [300, 200, 100])])
 def test_text_selects_by_name_and_command_line(opened: Source, text: str, pids: list[int]) -> None:
     """Upper and lower case are one; nothing in the text is a pattern or SQL."""
     period = Period(ALWAYS.since, ALWAYS.until, text)
