@@ -1,8 +1,7 @@
 # shellcheck shell=sh disable=SC2154
 # (SC2154: rh_self comes from the file that sources this one)
 # Sourced by bin/rh-*: finds the checkout, makes its virtual environment on first use, and starts the command in it.
-# The caller sets rh_self to its own path, symbolic links resolved; rh-check also sets rh_venv_name, rh_lock_name, rh_compile
-# and rh_halves.
+# The caller sets rh_self to its own path, symbolic links resolved; rh-check also sets rh_venv_name, rh_lock_name and rh_compile.
 # After it: $rh_root (the checkout), $rh_venv (the environment), rh_run.
 #
 #   RH_PYTHON   the interpreter to make the environment with; another value than the last one remakes it
@@ -111,8 +110,11 @@ rh_clear() {
 
 rh_by_uv() {
     command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1 || return 1    # a shim may stand for no uv at all
-    uv venv -q --no-project --allow-existing --python "$rh_base" "$rh_venv" &&
-        uv pip install -q "${rh_compile:---compile}" --python "$rh_venv/bin/python" --no-deps --require-hashes -r "$rh_lock"
+    uv venv -q --no-project --allow-existing --python "$rh_base" "$rh_venv" && rh_uv_install uv
+}
+
+rh_uv_install() {
+    "$1" pip install -q "${rh_compile:---compile}" --python "$rh_venv/bin/python" --no-deps --require-hashes -r "$rh_lock"
 }
 
 # Without ensurepip where the interpreter has a pip (22.3 or newer) of its own: 3 s less, and Debian's python3 has no ensurepip
@@ -123,13 +125,11 @@ rh_by_pip() {
             rh_pip_install "$rh_base" -m pip --python "$rh_venv/bin/python"
             return
         elif "$rh_venv/bin/python" -c 'import ensurepip' 2>/dev/null; then
-            rh_halves=      # the lock has a pip, too: one would replace the files of the other while it runs
             "$rh_venv/bin/python" -m ensurepip >/dev/null && rh_pip_install "$rh_venv/bin/python" -m pip
             return
         fi
     fi
     if "$rh_base" -m virtualenv -q "$rh_venv" 2>/dev/null; then
-        rh_halves=
         rh_pip_install "$rh_venv/bin/python" -m pip
         return
     fi
@@ -137,26 +137,23 @@ rh_by_pip() {
     return 1
 }
 
-# User-wide pip settings made for other places would send the packages there, or refuse. With rh_halves two run beside each
-# other: pip asks, downloads and unpacks one package after the other, on one core.
+# User-wide pip settings made for other places would send the packages there, or refuse. The lock of the tests has uv, too: once
+# pip has installed it, it installs the other hundred, several at once and in a third of the CPU time. It does not read pip's
+# settings: where it reaches no index, pip installs them.
 rh_pip_install() {
     unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN
-    export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0
+    export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 UV_SYSTEM_CERTS=1     # uv brings certificates of its own, pip uses the system's
     set -- "$@" install -q "${rh_compile:---compile}" --disable-pip-version-check --no-input --no-deps --require-hashes
-    if [ -z "${rh_halves:-}" ]; then
-        "$@" -r "$rh_lock"
-        return
-    fi
-    rh_half=3
+    rh_uv=
     while IFS= read -r rh_line; do
-        case $rh_line in [a-l]*) rh_half=3 ;; [m-z]*) rh_half=4 ;; esac     # else the next hash of the same package
-        printf '%s\n' "$rh_line" >&"$rh_half"
-    done <"$rh_lock" 3>"$rh_venv/.rogue-hunter/lock-a-l" 4>"$rh_venv/.rogue-hunter/lock-m-z"
-    "$@" -r "$rh_venv/.rogue-hunter/lock-a-l" &
-    rh_half=$!
-    "$@" -r "$rh_venv/.rogue-hunter/lock-m-z"
-    rh_status=$?
-    wait "$rh_half" && [ "$rh_status" -eq 0 ]
+        case $rh_line in uv==*) rh_uv=yes ;; [a-z]*) rh_uv='' ;; esac       # else the next hash of the same package
+        [ -z "$rh_uv" ] || printf '%s\n' "$rh_line"
+    done <"$rh_lock" >"$rh_venv/.rogue-hunter/lock-uv"
+    if [ -s "$rh_venv/.rogue-hunter/lock-uv" ] && "$@" -r "$rh_venv/.rogue-hunter/lock-uv"; then
+        rh_uv_install "$rh_venv/bin/uv" && return 0
+        rh_say 'uv could not install the packages: pip does'
+    fi
+    "$@" -r "$rh_lock"
 }
 
 # The package runs from the checkout: a .pth file leads there, and nothing is built.

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -202,34 +203,27 @@ def test_a_uv_that_fails_leaves_the_work_to_pip(checkout: Checkout) -> None:
     assert installs[0].endswith("USER=0 TARGET=none")
 
 
-@pytest.mark.parametrize("bad", ["none", "lock-a-l", "lock-m-z"])
-def test_the_tests_packages_are_installed_in_two_halves(checkout: Checkout, bad: str) -> None:
-    """Two runs of pip have all of the lock file between them, each package with its hashes; set-up fails when one of them
-    does."""
-    write_program(checkout.programs / "uv", "#!/bin/sh\nexit 127\n")
+@pytest.mark.parametrize("uv, pip, installers", [("0", "0", ["pip", "uv"]), ("1", "0", ["pip", "uv", "pip"]), ("0", "1", ["pip", "pip"])])
+def test_pip_installs_uv_and_uv_the_packages_of_the_tests(checkout: Checkout, uv: str, pip: str, installers: list[str]) -> None:
+    """Of the tests' lock file pip installs uv alone, with its hashes, and that uv the rest. What it cannot install is left to
+    pip, and set-up fails when pip cannot either."""
+    (checkout.programs / "uv").unlink()
+    own = write_program(checkout.root.parent / "own-uv", '#!/bin/sh\necho "uv $*" >>"$STUB_LOG"\nexit "$STUB_UV"\n')
     write_program(checkout.programs / "python3", PYTHON.format(python=BASE_PYTHON, cases="""\
 *'-m pip --python'*--version) ;;
-*'-m pip --python'*) for half; do :; done
-    cp "$half" "$STUB_LOG.${half##*/}"; echo "pip $*" >>"$STUB_LOG"; [ "${half##*/}" != "$STUB_BAD" ]; exit ;;"""))
-    done = checkout.run(checkout.root / "bin" / "rh-check", "--help-me-not", environ=checkout.environ(STUB_BAD=bad))
-    assert (done.returncode == 69) is (bad != "none") is done.stderr.endswith("rogue-hunter: set-up failed\n"), done.stderr
-    assert checkout.calls("pip") == 2 and checkout.log.read_text().count("--no-compile") == 2
-    first, second = (Path(f"{checkout.log}.lock-{half}").read_text() for half in ("a-l", "m-z"))
-    assert first + second == (checkout.root / "tests" / "requirements.lock").read_text() and first and second
-
-
-def test_a_pip_in_the_environment_itself_runs_alone(checkout: Checkout) -> None:
-    """The lock has a pip, too. Beside another one it would replace that one's files while they are read."""
-    write_program(checkout.programs / "uv", "#!/bin/sh\nexit 127\n")
-    bare = """\
-*'-m venv'*) for place; do :; done; mkdir -p "$place/bin"
-             printf '#!/bin/sh\ncase "$*" in *"-m pip"*) echo "pip $*" >>"$STUB_LOG"; exit 1 ;; esac\n' >"$place/bin/python"
-             "$0" -c 'import os, sys; os.chmod(sys.argv[1], 0o755)' "$place/bin/python" ;;
-*'-m pip'*|*'-m virtualenv'*) exit 1 ;;"""
-    write_program(checkout.programs / "python3", PYTHON.format(python=BASE_PYTHON, cases=bare))
-    done = checkout.run(checkout.root / "bin" / "rh-check", "--help-me-not")
-    assert (done.returncode, checkout.calls("pip")) == (69, 1), done.stderr
-    assert checkout.log.read_text().strip().endswith("/tests/requirements.lock")
+*'-m pip --python'*) for lock; do :; done
+    echo "pip $*" >>"$STUB_LOG"
+    case $lock in */lock-uv) cp "$lock" "$STUB_LOG.uv"; cp "$STUB_OWN" "${lock%/.rogue-hunter/*}/bin/uv" ;; esac
+    exit "$STUB_PIP" ;;"""))
+    done = checkout.run(checkout.root / "bin" / "rh-check", "--help-me-not", environ=checkout.environ(
+        STUB_OWN=str(own), STUB_UV=uv, STUB_PIP=pip))
+    assert (done.returncode == 69) is (pip != "0") is done.stderr.endswith("rogue-hunter: set-up failed\n"), done.stderr
+    installs = checkout.log.read_text().splitlines()
+    assert [line.split()[0] for line in installs] == installers
+    assert all("--no-deps --require-hashes -r " in line and "--no-compile" in line for line in installs)
+    assert [line.rpartition("/")[2] for line in installs] == ["lock-uv", *["requirements.lock"] * (len(installs) - 1)]
+    entries = re.split(r"^(?=\w)", (checkout.root / "tests" / "requirements.lock").read_text(), flags=re.MULTILINE)
+    assert Path(f"{checkout.log}.uv").read_text() in entries and Path(f"{checkout.log}.uv").read_text().startswith("uv==")
 
 
 def test_a_python_without_pip_and_ensurepip_is_explained(checkout: Checkout) -> None:
