@@ -73,6 +73,19 @@ def roots(lock: Path) -> list[str]:
     return wanted
 
 
+@cache
+def counts(line: str, extra: str, number: int) -> bool:
+    """Is the requirement one with this extra, on the machine ENVIRONMENTS[number]?"""
+    marker = parsed(line).marker
+    return marker is None or marker.evaluate({**ENVIRONMENTS[number], "extra": extra})
+
+
+@cache
+def of_machine(line: str) -> bool:
+    """May it depend on the machine? Most depend on an extra only, or on nothing."""
+    return any(variable in line for variable in ENVIRONMENTS[0])
+
+
 def unmet(lock: Lock, wanted: Sequence[str], requires: Metadata) -> list[str]:
     """Each requirement that no entry of the lock satisfies on some platform, as "parent: requirement (where)".
 
@@ -80,16 +93,16 @@ def unmet(lock: Lock, wanted: Sequence[str], requires: Metadata) -> list[str]:
     extras that are asked for, once in each of ENVIRONMENTS.
     """
     found: set[str] = set()
-    for environment in ENVIRONMENTS:
+    for number, environment in enumerate(ENVIRONMENTS):
         applying = {name for name, pin in lock.items() if pin.marker is None or pin.marker.evaluate(environment)}
         where = f"{environment['sys_platform']} {environment['platform_machine']}, Python {environment['python_version']}"
-        todo = [("project", parsed(each), "") for each in wanted]
-        todo += [("lock", parsed(name), "") for name in applying]
+        todo = [("project", each, "") for each in wanted] + [("lock", name, "") for name in applying]
         done: set[tuple[str, str]] = set()
         while todo:
-            parent, requirement, extra = todo.pop()
-            if requirement.marker and not requirement.marker.evaluate({**environment, "extra": extra}):
+            parent, line, extra = todo.pop()
+            if not counts(line, extra, number if of_machine(line) else 0):
                 continue
+            requirement = parsed(line)
             name = canonicalize_name(requirement.name)
             if name not in applying or not requirement.specifier.contains(version_of(lock[name]), prereleases=True):
                 found.add(f"{parent}: {requirement} ({where})")
@@ -97,7 +110,7 @@ def unmet(lock: Lock, wanted: Sequence[str], requires: Metadata) -> list[str]:
             for asked in {"", *requirement.extras}:
                 if (name, asked) not in done:
                     done.add((name, asked))
-                    todo += [(name, parsed(line), asked) for line in requires(name)]
+                    todo += [(name, each, asked) for each in requires(name)]
     return sorted(found)
 
 
