@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.serial,
 PLAYED = {("cpu-two-pythons",): 4.5, ("lock-flock", "lock-pipe"): 6.0, ("ok-video", "ok-lock"): 4.5}
 """Which are played together, and for how many seconds. Two locks do not hide each other; a wait is reported once it has
 lasted some seconds."""
+Rh = Callable[..., "subprocess.CompletedProcess[bytes]"]
 SETTLE_S = 1.0
 CALM = 0.25
 """Part of the CPUs that other work may use: beside more, that work is a right answer too."""
@@ -55,7 +58,7 @@ def busy(seconds: float) -> float:
     return 1 - (after[1] - before[1]) / max(1, after[0] - before[0])
 
 
-def answers(scenarios: list[Scenario], seconds: float, directory: Path) -> tuple[dict[str, Record], bool]:
+def answers(scenarios: list[Scenario], seconds: float, directory: Path, rh: Rh) -> tuple[dict[str, Record], bool]:
     """What `why` about the time and the summary say, and whether the machine was calm before and after."""
     directory.mkdir()
     directory.chmod(0o755)
@@ -74,17 +77,18 @@ def answers(scenarios: list[Scenario], seconds: float, directory: Path) -> tuple
         pipe.stop()
         at = datetime.fromtimestamp((begin + end) / 2).strftime("%Y-%m-%dT%H:%M:%S")
         since = datetime.fromtimestamp(begin).strftime("%Y-%m-%dT%H:%M:%S")
-        said = {"why": pipe.ask("why", "--at", at)[0], "summary": pipe.ask("--since", since)[0]}
+        said = {name: json.loads(rh("report", *words, "--ndjson", "--db", pipe.db).stdout.splitlines()[0])
+                for name, words in {"why": ("why", "--at", at), "summary": ("--since", since)}.items()}
     return said, max(before, after) <= CALM
 
 
 @pytest.mark.parametrize("names", PLAYED, ids="+".join)
-def test_the_culprit_is_named(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_the_culprit_is_named(tmp_path: Path, rh: Rh, names: tuple[str, ...]) -> None:
     """The culprits are among the first three names, and no process is blamed beside a player; if other work has the CPUs,
     it is tried once more."""
     scenarios = find(list(names))
     for attempt in range(2):
-        said, calm = answers(scenarios, PLAYED[names], tmp_path / str(attempt))
+        said, calm = answers(scenarios, PLAYED[names], tmp_path / str(attempt), rh)
         marks = [(way, scenario.kind, mark(scenario, one.get("verdict"), one.get("causes") or [], one.get("victims") or [],
                                            str(one.get("headline")))) for way, one in said.items() for scenario in scenarios]
         if all(not each.blamed if kind == "benign" else each.third for _, kind, each in marks):

@@ -392,13 +392,13 @@ def test_no_rh_pipe_is_running(run: Callable[..., subprocess.Popen[bytes]]) -> N
 def test_since_comes_first_and_nothing_twice(run: Callable[..., subprocess.Popen[bytes]], burn: Callable[[], int]) -> None:
     """The event that the database has, then the stream."""
     burn()
-    done = run("pipe", "--quiet", "--for", "6s")
+    done = run("pipe", "--quiet", "--for", "4s")
     done.communicate(timeout=60)
     pipe = run("pipe", "--quiet")
-    tail = run("tail", "--since", "1h", "-n", "24", "--type", "event", "--type", "tick")
+    tail = run("tail", "--since", "1h", "-n", "15", "--type", "event", "--type", "tick")
     out, _ = tail.communicate(timeout=60)
     both = [json.loads(line) for line in out.splitlines()]
-    assert (both[0]["type"], both[-1]["type"], sum(r["type"] == "tick" for r in both)) == ("event", "tick", 24)
+    assert (both[0]["type"], both[-1]["type"], sum(r["type"] == "tick" for r in both)) == ("event", "tick", 15)
     events = [(r["event"], r["kind"], r["ts"]) for r in both if r["type"] == "event"]
     assert len(set(events)) == len(events)
     pipe.send_signal(signal.SIGTERM)
