@@ -18,7 +18,7 @@ from rogue_hunter.sampling.ledger import CPU, DISK, OWN, PAGEINS, READ, Amounts,
 from rogue_hunter.sampling.naming import looks_own, name_of
 from rogue_hunter.sampling.units import MANAGERS, SHELLS, Units, unit_of
 from rogue_hunter.schema.field import Key
-from rogue_hunter.stream.rowmap import RowMap
+from rogue_hunter.stream.pipeline import RowMap
 from rogue_hunter.stream.tick import Row, Tick, lived
 
 Group = tuple[str, str]

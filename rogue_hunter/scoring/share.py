@@ -36,7 +36,7 @@ from typing import Any
 
 from rogue_hunter.config.options import Bands, Share
 from rogue_hunter.schema.field import RESOURCES, Key
-from rogue_hunter.stream.rowmap import RowMap
+from rogue_hunter.stream.pipeline import RowMap
 from rogue_hunter.stream.tick import Row, Tick, lived
 
 _CPU, _GPU, _MEMORY, _DISK, _WAKEUPS = range(5)

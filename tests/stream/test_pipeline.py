@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from rogue_hunter.schema.field import Key
-from rogue_hunter.stream.rowmap import RowMap
+from rogue_hunter.stream.pipeline import RowMap
 from rogue_hunter.stream.tick import Row
 
 
