@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rogue_hunter.files import read_start
-from rogue_hunter.host.linux.describe import describe
+from rogue_hunter.host.linux.describe import describe, live_thread
 from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, Stat, parse_stat, text, tty_name
 from rogue_hunter.host.linux.process import STATUS_MAX
-from rogue_hunter.host.linux.threads import live_thread
-from rogue_hunter.host.users import Users
+from rogue_hunter.host.protocol import Users
 from rogue_hunter.reaper.process import ANCESTORS_MAX, Live, Me, Unreadable, live, my_uids
 from rogue_hunter.reaper.signals import Gone, Handle, Pidfd
 from rogue_hunter.stream.tick import Row

@@ -21,8 +21,7 @@ from rogue_hunter.host.linux.machine import Machine, is_procfs, read_facts
 from rogue_hunter.host.linux.machine import uptime as read_uptime
 from rogue_hunter.host.linux.process import STAT_MAX, Process
 from rogue_hunter.host.linux.table import Newcomers, Scan, Sweep, Table
-from rogue_hunter.host.protocol import Facts, Snapshot
-from rogue_hunter.host.users import Users
+from rogue_hunter.host.protocol import Facts, Snapshot, Users
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rogue_hunter.files import shut
-from rogue_hunter.host.linux.describe import LARGE_BYTES
+from rogue_hunter.host.linux.describe import LARGE_BYTES, ThreadSums
 from rogue_hunter.host.linux.gate import Gate
 from rogue_hunter.host.linux.parse import (
     HZ,
@@ -25,7 +25,6 @@ from rogue_hunter.host.linux.parse import (
     text,
     tty_name,
 )
-from rogue_hunter.host.linux.threads import ThreadSums
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 

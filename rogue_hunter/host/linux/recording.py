@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.files import read_start
-from rogue_hunter.host.linux.describe import CMDLINE_BYTES, LARGE_BYTES, LINK, LOOKED_AT, WORDS
+from rogue_hunter.host.linux.describe import CMDLINE_BYTES, LARGE_BYTES, LINK, LOOKED_AT, THREADS_MAX, WORDS
 from rogue_hunter.host.linux.host import LinuxHost
 from rogue_hunter.host.linux.machine import ARCSTATS
 from rogue_hunter.host.linux.parse import parse_stat, split_cmdline
-from rogue_hunter.host.linux.threads import THREADS_MAX
 from rogue_hunter.host.protocol import HostError, Snapshot
 from rogue_hunter.stream.clock import Beat
 from rogue_hunter.text.redact import redact

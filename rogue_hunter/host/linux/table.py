@@ -15,7 +15,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 
-from rogue_hunter.host.linux.describe import DESCRIBED, LARGE_BYTES, Describer
+from rogue_hunter.host.linux.describe import (
+    DESCRIBED,
+    LARGE_BYTES,
+    THREADS_CPU_PERCENT,
+    THREADS_MAX,
+    Describer,
+    live_thread,
+)
 from rogue_hunter.host.linux.files import Files, GateValue
 from rogue_hunter.host.linux.gate import GONE
 from rogue_hunter.host.linux.machine import Machine, own_namespace, shows_own_pids
@@ -28,9 +35,7 @@ from rogue_hunter.host.linux.parse import (
     parse_touched,
 )
 from rogue_hunter.host.linux.process import PAGE, STAT_MAX, STATUS_MAX, Process, Reading
-from rogue_hunter.host.linux.threads import THREADS_CPU_PERCENT, THREADS_MAX, live_thread
-from rogue_hunter.host.protocol import HostError, Snapshot
-from rogue_hunter.host.users import Users
+from rogue_hunter.host.protocol import HostError, Snapshot, Users
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 

@@ -35,7 +35,7 @@ from rogue_hunter.host.macos.libproc import (
     sysctl_int,
 )
 from rogue_hunter.host.macos.process import Process
-from rogue_hunter.host.users import Users
+from rogue_hunter.host.protocol import Users
 from rogue_hunter.schema.field import Key
 from rogue_hunter.text.redact import redact
 from rogue_hunter.worker import Worker

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from rogue_hunter.host.linux import host, table
+from rogue_hunter.host.linux.describe import THREADS_MAX
 from rogue_hunter.host.linux.host import LIGHT_EVERY_NS, LinuxHost
 from rogue_hunter.host.linux.parse import PF_KTHREAD
 from rogue_hunter.host.linux.table import LIST_EVERY, SWEEP_S
-from rogue_hunter.host.linux.threads import THREADS_MAX
 from rogue_hunter.host.protocol import Snapshot
 from tests.tools.processes import HZ, PAGE, Tree, by_pid, stat_line, status_text
 

@@ -7,7 +7,7 @@ import pwd
 import threading
 import time
 
-from rogue_hunter.host.users import USER_RETRY_S, Users
+from rogue_hunter.host.protocol import USER_RETRY_S, Users
 
 
 def test_a_user_database_that_hangs_delays_names_only() -> None:
