@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from rogue_hunter.reaper.process import Live, Me
 from rogue_hunter.rules.model import Safety
-from rogue_hunter.rules.program import listed
+from rogue_hunter.rules.patterns import listed
 from rogue_hunter.sampling.lineage import SHELLS
 from rogue_hunter.text.format import visible
 

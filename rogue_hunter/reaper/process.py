@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rogue_hunter.reaper.signals import Handle
-from rogue_hunter.rules.program import Program, program_of
+from rogue_hunter.rules.patterns import Program, program_of
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Row
 

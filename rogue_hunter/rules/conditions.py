@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rogue_hunter.rules.patterns import Patterns, PatternSet
-from rogue_hunter.rules.program import Program, program_of, with_subcommand
+from rogue_hunter.rules.patterns import Patterns, PatternSet, Program, program_of, with_subcommand
 from rogue_hunter.schema.field import BANDS
 from rogue_hunter.stream.tick import Row
 from rogue_hunter.text.redact import MASK

@@ -23,7 +23,7 @@ from rogue_hunter.rules.conditions import (
     Verdict,
     Written,
 )
-from rogue_hunter.rules.program import described, whitelisted
+from rogue_hunter.rules.patterns import described, whitelisted
 from rogue_hunter.text.format import duration
 
 HELD_SHARE = 0.9

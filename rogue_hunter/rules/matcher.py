@@ -16,8 +16,7 @@ from rogue_hunter.host.platform import here
 from rogue_hunter.rules.conditions import NEVER, Held, Subject
 from rogue_hunter.rules.logic import NS, Lasting, Window, decide, evidence, names_needed, reason
 from rogue_hunter.rules.model import PRIORITIES, REMEDIES, Rule, RuleSet
-from rogue_hunter.rules.patterns import Patterns
-from rogue_hunter.rules.program import Program, program_of
+from rogue_hunter.rules.patterns import Patterns, Program, program_of
 from rogue_hunter.sampling.lineage import Lineage
 from rogue_hunter.sampling.sample import beats_of, sample
 from rogue_hunter.sampling.units import ADOPTERS, SERVICE_MANAGERS, in_service

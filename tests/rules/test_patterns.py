@@ -20,10 +20,10 @@ from rogue_hunter.rules.patterns import (
     Patterns,
     PatternSet,
     Probe,
+    Program,
     _trim,
     compile_pattern,
 )
-from rogue_hunter.rules.program import Program
 
 
 def patterns_of(*texts: str, where: str = "names") -> PatternSet:

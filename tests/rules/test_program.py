@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.rules.program import (
+from rogue_hunter.rules.patterns import (
     Program,
     listed,
     program_of,

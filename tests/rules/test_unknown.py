@@ -21,8 +21,7 @@ from rogue_hunter.rules.load import from_values, parse
 from rogue_hunter.rules.logic import decide, lasted, unknown
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import RuleSet
-from rogue_hunter.rules.patterns import Patterns
-from rogue_hunter.rules.program import CUT, NO_ARGUMENTS, NO_NAME, NO_PROGRAM, program_of, whitelisted
+from rogue_hunter.rules.patterns import CUT, NO_ARGUMENTS, NO_NAME, NO_PROGRAM, Patterns, program_of, whitelisted
 from rogue_hunter.stream.tick import Row, Tick
 from tests.tools.processes import dies_with_us
 from tests.tools.rules import EPOCH, Machine, rules
