@@ -108,7 +108,7 @@ def command(hz: float | None, seconds: float | None, db: Path | None, tee: bool,
     from rogue_hunter.daemon.services import Setting, background, capturing
     from rogue_hunter.daemon.socket.address import socket_path
     from rogue_hunter.host.platform import here
-    from rogue_hunter.reaper.platform import here as machine
+    from rogue_hunter.reaper.run import here as machine
     from rogue_hunter.recorder.stage import FlightRecorder
     from rogue_hunter.sampling.limits import Limits
     from rogue_hunter.store.database import DatabaseError

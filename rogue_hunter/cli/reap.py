@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from rogue_hunter.config.options import Config
     from rogue_hunter.reaper.candidate import Candidate
     from rogue_hunter.reaper.notify import Notifier
-    from rogue_hunter.reaper.process import Machine
-    from rogue_hunter.reaper.signals import Stop
+    from rogue_hunter.reaper.process import Machine, Stop
     from rogue_hunter.rules.matcher import Matcher
     from rogue_hunter.rules.model import RuleSet
 
@@ -76,8 +75,7 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], text: str | None, p
     from rogue_hunter.reaper.audit import audit_log
     from rogue_hunter.reaper.confirm import confirm_on_tty
     from rogue_hunter.reaper.notify import Notifier, summary
-    from rogue_hunter.reaper.platform import here
-    from rogue_hunter.reaper.run import Setup, exit_code
+    from rogue_hunter.reaper.run import Setup, exit_code, here
     from rogue_hunter.reaper.stage import Reap
 
     run.exclude((sum(map(bool, (pids, text, pick, everything, verify, rearm))) > 1,
@@ -155,8 +153,7 @@ def prove_(suspect: int, victim: int, trials: int, yes: bool, quiet: bool, confi
     from rogue_hunter.reaper.audit import audit_log
     from rogue_hunter.reaper.confirm import confirm_on_tty, proof_question
     from rogue_hunter.reaper.experiment import Experiment, prove
-    from rogue_hunter.reaper.platform import here
-    from rogue_hunter.reaper.run import Setup
+    from rogue_hunter.reaper.run import Setup, here
     from rogue_hunter.stream import wire
 
     interrupts = Interrupts()
@@ -264,8 +261,7 @@ def _named(pids: Sequence[int], machine: Machine, remedy: str = "kill", starts: 
     """The processes that a person named, as matches; and the exit code for those that could not be looked at. `starts`
     holds the start time of those that were chosen from a list."""
     from rogue_hunter.reaper.candidate import manual
-    from rogue_hunter.reaper.process import Unreadable
-    from rogue_hunter.reaper.signals import Gone
+    from rogue_hunter.reaper.process import Gone, Unreadable
 
     matches, missing = [], []
     for pid in dict.fromkeys(pids):

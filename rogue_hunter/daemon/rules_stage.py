@@ -21,9 +21,8 @@ from rogue_hunter.daemon.reload import SETTLE_S, stamp
 from rogue_hunter.paths import config_file, rules_file, state_dir
 from rogue_hunter.reaper.audit import FollowAudit, audit_log, audit_path
 from rogue_hunter.reaper.notify import Notifier, sentence
-from rogue_hunter.reaper.process import Machine
+from rogue_hunter.reaper.process import Machine, Stop
 from rogue_hunter.reaper.run import Setup
-from rogue_hunter.reaper.signals import Stop
 from rogue_hunter.reaper.stage import BackgroundProve, BackgroundReap
 from rogue_hunter.rules.load import user_rules
 from rogue_hunter.rules.matcher import Matcher

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from rogue_hunter.reaper.guards import MANUAL, Refusal, refusals
-from rogue_hunter.reaper.process import Live, Machine, Me, Unreadable
-from rogue_hunter.reaper.signals import Gone, Handle, NotAProcess, Unsupported
+from rogue_hunter.reaper.process import Gone, Handle, Live, Machine, Me, NotAProcess, Unreadable, Unsupported
 from rogue_hunter.rules.conditions import Subject
 from rogue_hunter.rules.load import load_named
 from rogue_hunter.rules.logic import HELD_SHARE, decide, lasted, unknown

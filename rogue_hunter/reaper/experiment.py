@@ -26,9 +26,8 @@ from rogue_hunter.reaper.audit import AuditError
 from rogue_hunter.reaper.candidate import Candidate, Judge, manual
 from rogue_hunter.reaper.guards import HOUR_S, Budget, Refusal, disarmed
 from rogue_hunter.reaper.keeper import READY
-from rogue_hunter.reaper.process import Unreadable
+from rogue_hunter.reaper.process import CONT, Gone, Handle, Unreadable
 from rogue_hunter.reaper.run import Setup, alone, entry_of, unauditable
-from rogue_hunter.reaper.signals import CONT, Gone, Handle
 from rogue_hunter.stream.tick import Record, record
 
 ALPHA = 0.02

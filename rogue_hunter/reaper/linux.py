@@ -14,8 +14,7 @@ from rogue_hunter.host.linux.describe import describe, live_thread
 from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, Stat, parse_stat, text, tty_name
 from rogue_hunter.host.linux.process import STATUS_MAX
 from rogue_hunter.host.protocol import Users
-from rogue_hunter.reaper.process import ANCESTORS_MAX, Live, Me, Unreadable, live, my_uids
-from rogue_hunter.reaper.signals import Gone, Handle, Pidfd
+from rogue_hunter.reaper.process import ANCESTORS_MAX, Gone, Handle, Live, Me, Pidfd, Unreadable, live, my_uids
 from rogue_hunter.stream.tick import Row
 
 PAGE = os.sysconf("SC_PAGE_SIZE")

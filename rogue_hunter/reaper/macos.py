@@ -37,8 +37,7 @@ from rogue_hunter.host.macos.libproc import (
     seconds_per_tick,
 )
 from rogue_hunter.host.macos.machine import read_facts
-from rogue_hunter.reaper.process import ANCESTORS_MAX, Live, Me, Unreadable, live, my_uids
-from rogue_hunter.reaper.signals import Gone, Handle
+from rogue_hunter.reaper.process import ANCESTORS_MAX, Gone, Handle, Live, Me, Unreadable, live, my_uids
 from rogue_hunter.stream.tick import Row
 from rogue_hunter.text.redact import LIMIT, redact
 

@@ -15,8 +15,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from rogue_hunter.host.linux import cgroups
-from rogue_hunter.reaper.process import Live
-from rogue_hunter.reaper.signals import Gone, Guard, Handle, Veto
+from rogue_hunter.reaper.process import Gone, Guard, Handle, Live, Veto
 from rogue_hunter.rules.model import Action
 
 DONE = {"renice": "reniced", "stop": "stopped", "freeze": "frozen"}

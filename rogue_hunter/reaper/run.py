@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +20,21 @@ from rogue_hunter.paths import PathError, private_dir
 from rogue_hunter.reaper.audit import AuditError, AuditLog
 from rogue_hunter.reaper.candidate import FRESH_S, Candidate, Judge, bundle, cpu_percent, distinct
 from rogue_hunter.reaper.guards import HOUR_S, Budget, Refusal, disarm, disarmed, refusals
-from rogue_hunter.reaper.process import Live, Machine, Unreadable
+from rogue_hunter.reaper.process import (
+    KILL,
+    KILL_WAIT_S,
+    QUICK_WAIT_S,
+    Gone,
+    Guard,
+    Live,
+    Machine,
+    Stop,
+    Unreadable,
+    Veto,
+    Victim,
+    escalate,
+)
 from rogue_hunter.reaper.remedies import DONE, apply
-from rogue_hunter.reaper.signals import KILL, KILL_WAIT_S, QUICK_WAIT_S, Gone, Guard, Stop, Veto, Victim, escalate
 from rogue_hunter.rules.model import RuleSet
 from rogue_hunter.rules.patterns import Patterns
 from rogue_hunter.schema.field import Key
@@ -316,3 +329,16 @@ def exit_code(actions: Sequence[Record]) -> int:
     """0: all that was to be done is done. 1: something was refused or survived. 130: interrupted."""
     outcomes = {action["outcome"] for action in actions}
     return 130 if "interrupted" in outcomes else 1 if outcomes & {"refused", "survived", "declined"} else 0
+
+
+def here(proc_root: str | Path = "/proc", libproc: str | None = None) -> Machine:
+    """The machine that this runs on. `libproc` (or ROGUE_HUNTER_LIBPROC) names the library of the macOS one, which is
+    then chosen on any platform. Raises HostError where neither fits."""
+    library = libproc or os.environ.get("ROGUE_HUNTER_LIBPROC") or None
+    if library or sys.platform == "darwin":
+        from rogue_hunter.reaper.macos import DarwinMachine
+
+        return DarwinMachine.load(library)
+    from rogue_hunter.reaper.linux import LinuxMachine
+
+    return LinuxMachine(Path(proc_root))

@@ -29,10 +29,8 @@ from rogue_hunter.reaper.audit import audit_log
 from rogue_hunter.reaper.candidate import Candidate, manual
 from rogue_hunter.reaper.confirm import question
 from rogue_hunter.reaper.notify import sentence
-from rogue_hunter.reaper.platform import here
-from rogue_hunter.reaper.process import Machine, Unreadable
-from rogue_hunter.reaper.run import Setup, reap_batch
-from rogue_hunter.reaper.signals import Gone, Stop
+from rogue_hunter.reaper.process import Gone, Machine, Stop, Unreadable
+from rogue_hunter.reaper.run import Setup, here, reap_batch
 from rogue_hunter.rules.load import user_rules
 from rogue_hunter.schema.field import Key
 from rogue_hunter.text.errors import RogueHunterError

@@ -18,9 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rogue_hunter.reaper.audit import AuditLog
 from rogue_hunter.reaper.candidate import manual
-from rogue_hunter.reaper.platform import here
 from rogue_hunter.reaper.process import Machine as Actual
-from rogue_hunter.reaper.run import Setup, reap_batch
+from rogue_hunter.reaper.run import Setup, here, reap_batch
 from rogue_hunter.rules.load import builtin, parse
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import RuleSet

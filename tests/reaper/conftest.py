@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rogue_hunter.reaper.signals import Stop
+from rogue_hunter.reaper.process import Stop
 
 
 @pytest.fixture(autouse=True)

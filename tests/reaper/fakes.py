@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.reaper.audit import AuditLog
-from rogue_hunter.reaper.process import Live, Me, live
+from rogue_hunter.reaper.process import Gone, Live, Me, NotAProcess, Stop, Unsupported, live
 from rogue_hunter.reaper.run import Setup
-from rogue_hunter.reaper.signals import Gone, NotAProcess, Stop, Unsupported
 from rogue_hunter.rules.load import parse
 from rogue_hunter.rules.model import RuleSet
 from rogue_hunter.stream.tick import Record, Row

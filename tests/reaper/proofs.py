@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.reaper.experiment import Experiment, KeeperProcess, prove
-from rogue_hunter.reaper.signals import Gone, Handle, Pidfd
+from rogue_hunter.reaper.process import Gone, Handle, Pidfd
 from tests.reaper.arena import Arena
 from tests.reaper.scenarios import setup
 

@@ -21,8 +21,8 @@ from rogue_hunter.reaper.audit import AuditLog
 from rogue_hunter.reaper.candidate import manual
 from rogue_hunter.reaper.guards import disarmed
 from rogue_hunter.reaper.linux import LinuxMachine
+from rogue_hunter.reaper.process import Handle, Stop
 from rogue_hunter.reaper.run import Setup, exit_code, reap_batch
-from rogue_hunter.reaper.signals import Handle, Stop
 from rogue_hunter.rules.load import parse
 from rogue_hunter.rules.matcher import Matcher
 from rogue_hunter.rules.model import RuleSet

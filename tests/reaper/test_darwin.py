@@ -19,7 +19,7 @@ from rogue_hunter.host.macos.abi import (
 )
 from rogue_hunter.reaper import macos
 from rogue_hunter.reaper.macos import AuditToken, DarwinMachine, Held, Signaller
-from rogue_hunter.reaper.signals import Gone
+from rogue_hunter.reaper.process import Gone
 
 
 class Mac:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.reaper.signals import Gone, Stop, Veto, Victim, escalate
+from rogue_hunter.reaper.process import Gone, Stop, Veto, Victim, escalate
 from tests.reaper.fakes import FakeHandle, FakeMachine, FakeProcess
 
 

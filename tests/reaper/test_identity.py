@@ -10,8 +10,8 @@ import pytest
 
 from rogue_hunter.reaper.linux import LinuxMachine
 from rogue_hunter.reaper.macos import DarwinMachine
-from rogue_hunter.reaper.platform import here
 from rogue_hunter.reaper.process import Live, live, my_uids
+from rogue_hunter.reaper.run import here
 from rogue_hunter.stream.tick import Row
 
 

@@ -17,8 +17,7 @@ import pytest
 
 from rogue_hunter.reaper import linux
 from rogue_hunter.reaper.linux import LinuxMachine
-from rogue_hunter.reaper.process import Unreadable
-from rogue_hunter.reaper.signals import Gone, NotAProcess, Pidfd, Unsupported
+from rogue_hunter.reaper.process import Gone, NotAProcess, Pidfd, Unreadable, Unsupported
 
 REAP = Path(__file__).parents[2] / "rogue_hunter" / "reap"
 

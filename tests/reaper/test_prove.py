@@ -16,7 +16,7 @@ import pytest
 
 from rogue_hunter.reaper.experiment import Counters, Experiment, Trial, find, prove, sign_test
 from rogue_hunter.reaper.keeper import keep
-from rogue_hunter.reaper.signals import Gone
+from rogue_hunter.reaper.process import Gone
 from rogue_hunter.reaper.stage import BackgroundProve
 from rogue_hunter.stream.tick import Tick, record
 from tests.reaper import proofs

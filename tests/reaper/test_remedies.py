@@ -19,9 +19,8 @@ from rogue_hunter.reaper import remedies
 from rogue_hunter.reaper.candidate import manual
 from rogue_hunter.reaper.confirm import numbers, question
 from rogue_hunter.reaper.notify import sentence
-from rogue_hunter.reaper.process import live
+from rogue_hunter.reaper.process import Gone, Pidfd, Veto, live
 from rogue_hunter.reaper.run import reap_batch
-from rogue_hunter.reaper.signals import Gone, Pidfd, Veto
 from rogue_hunter.rules.load import parse
 from rogue_hunter.rules.matcher import named
 from rogue_hunter.rules.model import Action
@@ -152,7 +151,7 @@ def test_a_stopped_process_continues_by_itself(child: subprocess.Popen[bytes]) -
 @LINUX
 def test_it_continues_although_the_one_that_stopped_it_was_killed(child: subprocess.Popen[bytes],
                                                                   spawn: Callable[..., subprocess.Popen[bytes]]) -> None:
-    code = ("import sys, time; from rogue_hunter.reaper import remedies; from rogue_hunter.reaper.signals import Pidfd; "
+    code = ("import sys, time; from rogue_hunter.reaper import remedies; from rogue_hunter.reaper.process import Pidfd; "
             "from rogue_hunter.rules.model import Action; from rogue_hunter.reaper.process import live; p = int(sys.argv[1]); "
             "remedies.apply(Action(type='stop', seconds=1.5), live((p, 1), {'pid': p}, (0,), leader=p), Pidfd(p), "
             "lambda n: None, lambda pid: None); print('done', flush=True); time.sleep(60)")

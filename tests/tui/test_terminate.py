@@ -11,7 +11,7 @@ pytest.importorskip("textual")
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.reaper.audit import AuditLog
-from rogue_hunter.reaper.signals import Stop
+from rogue_hunter.reaper.process import Stop
 from rogue_hunter.tui.app import terminate
 from tests.reaper.fakes import FakeMachine, FakeProcess
 
