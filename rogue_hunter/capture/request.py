@@ -1,14 +1,21 @@
-"""A request for a capture, and the record of a capture with the status of its parts."""
+"""A request for a capture with its key, and the record of a capture with the status of its parts."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream.tick import Record, record
+
+
+def new_capture_key(ts: float) -> str:
+    """A unique key that sorts by time: `20250803T045458Z-1f2e3d4c`."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(max(0.0, ts))) + "-" + os.urandom(4).hex()
 
 
 @dataclass(frozen=True, slots=True)

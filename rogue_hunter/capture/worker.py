@@ -1,4 +1,4 @@
-"""Makes captures in a child process, rh-capture, so that the beat is not delayed.
+"""The capturer of this platform, and a child process, rh-capture, that makes captures so that the beat is not delayed.
 
 Python runs one thread at a time. A thread that parses a report of 9 MB gives way after 5 ms; the sampler gives way at
 each of its system calls, a hundred a tick, and would wait 5 ms after each: measured on 2 shared cores, the median
@@ -19,19 +19,53 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import rogue_hunter
 from rogue_hunter.capture.command import CHUNK, Spawn
-from rogue_hunter.capture.platform import capturer
-from rogue_hunter.capture.request import Capturer, Parts, Request, Target, capture_record
+from rogue_hunter.capture.request import Capturer, Parts, Request, Target, capture_record, new_capture_key
 from rogue_hunter.config.options import Forensics
+from rogue_hunter.host.platform import here
 from rogue_hunter.stream.tick import Record
+
+
+def capturer(settings: Forensics | None = None) -> Capturer:
+    """The function that makes captures on this platform."""
+    mine = settings or Forensics()
+    if sys.platform == "darwin":
+        from rogue_hunter.capture.macos import capture_macos
+
+        return lambda request, cancel: capture_macos(request, cancel, settings=mine)
+    from rogue_hunter.capture.linux.capture import capture_linux
+
+    return lambda request, cancel: capture_linux(request, cancel, settings=mine)
+
+
+def capture_now(pids: Sequence[int], settings: Forensics) -> tuple[list[Record], list[int]]:
+    """The records of a capture of these processes, the first one as culprit, and the pids that do not exist.
+
+    Without pids the capturer chooses processes itself; if none of the pids exists, there are no records.
+    """
+    host = here()
+    try:
+        boot_id, rows = host.facts().boot_id, host.snapshot().processes
+    finally:
+        host.close()
+    known = {key[0]: Target(key, str(row.get("command") or "")) for key, row in rows.items()}
+    found = [known[pid] for pid in dict.fromkeys(pids) if pid in known]
+    missing = [pid for pid in pids if pid not in known]
+    if missing and not found:
+        return [], missing
+    now = time.time()
+    targets = tuple(each if i == 0 else replace(each, role="rogue") for i, each in enumerate(found))
+    request = Request(new_capture_key(now), now, "manual", targets, boot_id=boot_id)
+    return capturer(settings)(request, threading.Event()), missing
+
 
 ANSWER_LIMIT = 1 << 27
 NICENESS = 5

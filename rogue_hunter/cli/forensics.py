@@ -236,7 +236,7 @@ def capture(pids: tuple[int, ...], form: str | None, config: Config) -> int:
 
     Without a PID: processes in uninterruptible sleep or waiting for a file lock. Exit 69 if a process does not exist.
     """
-    from rogue_hunter.capture.platform import capture_now
+    from rogue_hunter.capture.worker import capture_now
     from rogue_hunter.report.capture_text import capture_text
     from rogue_hunter.report.render import Answer
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.capture.platform import new_capture_key
-from rogue_hunter.capture.request import Parts, Request, capture_record
+from rogue_hunter.capture.request import Parts, Request, capture_record, new_capture_key
 from rogue_hunter.capture.stage import RECORDS_PER_TICK, Budget, Captures
 from rogue_hunter.config.options import Bands, Config, Forensics
 from rogue_hunter.stream.pipeline import chain
@@ -328,7 +327,7 @@ def test_a_real_capture_through_the_stage() -> None:
 
     if sys.platform != "linux":
         pytest.skip("reads the /proc of Linux")
-    from rogue_hunter.capture.platform import capturer
+    from rogue_hunter.capture.worker import capturer
     from rogue_hunter.host.linux.parse import parse_stat
 
     start = parse_stat(Path("/proc/self/stat").read_bytes()).start
