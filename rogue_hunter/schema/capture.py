@@ -29,6 +29,11 @@ CERTAINTIES = ("proven", "guessed")
 LOG_SOURCES = ("unified", "journal", "kernel")
 TRIGGERS = ("event", "pause", "manual")
 
+MAX_FRAMES = 40
+"""The innermost frames of a stack are kept. Real ones go down to 120; the innermost one is what a thread waits in."""
+FRAME_LIMIT = 160
+"""Characters of a frame that are kept."""
+
 
 def _f(name: str, kind: type, unit: str, doc: str, *, platforms: str = "linux macos", required: bool = False,
        choices: tuple[str, ...] = ()) -> Field:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rogue_hunter.capture.linux.read import Gone, is_native, pinned, read, read_or, still
-from rogue_hunter.capture.spindump.decode import FRAME_LIMIT, MAX_FRAMES
 from rogue_hunter.host.linux.describe import cgroup_path
 from rogue_hunter.host.linux.parse import HZ, PF_KTHREAD, STATES, Stat, effective_uid, parse_stat, parse_status, text
+from rogue_hunter.schema.capture import FRAME_LIMIT, MAX_FRAMES
 from rogue_hunter.schema.field import Key
 
 _X86_64 = {

@@ -19,10 +19,10 @@ from typing import Any
 
 from rogue_hunter.capture.reports.keys import Keys, int_of, keyed, loads, named_as, one, plain, text_of, time_of
 from rogue_hunter.capture.spindump.decode import NAME_LIMIT, TEXT_LIMIT, named, text, timestamp, whole
+from rogue_hunter.schema.capture import MAX_FRAMES
 from rogue_hunter.stream.tick import Record, record
 
 MAX_BYTES = 1 << 25
-MAX_FRAMES = 40
 MAX_WAITS = 20_000
 
 _WAIT = re.compile(r"thread ([0-9]{1,20}): (.{1,1024})$", re.DOTALL)

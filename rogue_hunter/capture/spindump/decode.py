@@ -17,6 +17,8 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import NamedTuple
 
+from rogue_hunter.schema.capture import FRAME_LIMIT, MAX_FRAMES
+
 NAME_LIMIT = 256
 TEXT_LIMIT = 1024
 
@@ -145,10 +147,6 @@ def _display(name: bytes) -> tuple[bytes, bytes | None]:
                 return (name[: i - 1], name[i + 1 : -1]) if name[i - 1 : i] == b" " and i > 1 else (name, None)
     return name, None
 
-
-MAX_FRAMES = 40
-"""The innermost frames are kept. Real stacks go down to 120; the innermost one is what a thread waits in."""
-FRAME_LIMIT = 160
 
 _COUNT = re.compile(rb"\*?[0-9]{1,12}\s+")
 _TAIL = re.compile(rb"\s*\[0x[0-9a-fA-F]{1,16}\].*$", re.DOTALL)

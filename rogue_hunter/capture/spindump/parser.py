@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from rogue_hunter.capture.reports.keys import Fields
 from rogue_hunter.capture.spindump import binary
-from rogue_hunter.capture.spindump.decode import MAX_FRAMES, Stack, frame_text, named, text
+from rogue_hunter.capture.spindump.decode import Stack, frame_text, named, text
 from rogue_hunter.capture.spindump.lines import (
     State,
     Wait,
@@ -27,7 +27,7 @@ from rogue_hunter.capture.spindump.lines import (
     state_of,
     thread_line,
 )
-from rogue_hunter.schema.capture import RECORDS
+from rogue_hunter.schema.capture import MAX_FRAMES, RECORDS
 from rogue_hunter.stream.tick import Record, record
 
 MAX_PENDING = 20_000
