@@ -17,8 +17,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from rogue_hunter.capture.reports.keys import Keys, int_of, keyed, loads, named_as, one, plain, text_of, time_of
-from rogue_hunter.capture.spindump.decode import NAME_LIMIT, TEXT_LIMIT, named, text, timestamp, whole
+from rogue_hunter.capture.spindump.decode import (
+    NAME_LIMIT,
+    TEXT_LIMIT,
+    Keys,
+    int_of,
+    keyed,
+    loads,
+    named,
+    named_as,
+    one,
+    plain,
+    text,
+    text_of,
+    time_of,
+    timestamp,
+    whole,
+)
 from rogue_hunter.schema.capture import MAX_FRAMES
 from rogue_hunter.stream.tick import Record, record
 

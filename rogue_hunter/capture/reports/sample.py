@@ -16,8 +16,20 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rogue_hunter.capture.reports.keys import Keys, keyed, named_as, one, plain
-from rogue_hunter.capture.spindump.decode import NAME_LIMIT, Stack, frame_text, named, size, text, timestamp
+from rogue_hunter.capture.spindump.decode import (
+    NAME_LIMIT,
+    Keys,
+    Stack,
+    frame_text,
+    keyed,
+    named,
+    named_as,
+    one,
+    plain,
+    size,
+    text,
+    timestamp,
+)
 from rogue_hunter.capture.spindump.parser import FramesOf
 from rogue_hunter.stream.tick import Record, record
 
@@ -29,7 +41,7 @@ _THREAD = re.compile(rb"Thread_(<[^>]{1,64}>|[0-9a-fA-FxX]{1,18})(?::? ([^ ].{0,
                      rb"(?:   ?(DispatchQueue_.{1,1024}))?$")
 _IN = re.compile(rb"  \(in (.{1,1024})\)(?:  load address 0x[0-9a-f]{1,16} \+ 0x[0-9a-f]{1,16})?")
 _OFFSETS = re.compile(rb" \+ [0-9,.]{1,256}$")
-_TOP = re.compile(rb" {2,64}(\S.{0,1024}?) {2,1024}([0-9]{1,12})$")
+_TOP_LINE = re.compile(rb" {2,64}(\S.{0,1024}?) {2,1024}([0-9]{1,12})$")
 
 _KEYS: Keys = {
     b"Path": one("path", plain), b"Identifier": one("identifier", plain), b"Version": one("version", plain),
@@ -70,7 +82,7 @@ class _Parser:
             self.section = {b"Cal": 1, b"Sor": 2}.get(bare[:3], 3)
         elif self.section == 1:
             yield from self._graph(bare)
-        elif self.section == 2 and len(self.top) < MAX_TOP and (found := _TOP.match(bare)):
+        elif self.section == 2 and len(self.top) < MAX_TOP and (found := _TOP_LINE.match(bare)):
             self.top.append({"frame": _frame(found[1]), "samples": int(found[2])})
         elif not self.section:
             keyed(bare, _KEYS, self.fields)

@@ -20,8 +20,18 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from rogue_hunter.capture.reports.keys import Fields, Keys, keyed, one, plain
-from rogue_hunter.capture.spindump.decode import NAME_LIMIT, fraction, size, text, whole
+from rogue_hunter.capture.spindump.decode import (
+    NAME_LIMIT,
+    Fields,
+    Keys,
+    fraction,
+    keyed,
+    one,
+    plain,
+    size,
+    text,
+    whole,
+)
 from rogue_hunter.stream.tick import Record, record
 
 MAX_ROWS = 20_000

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from rogue_hunter.capture import logs
-from rogue_hunter.capture.reports import ips, logshow, sample, sleep, tasks
+from rogue_hunter.capture.reports import ips, sample, sleep, tasks
 from rogue_hunter.capture.spindump import parser
 from rogue_hunter.capture.spindump.parser import FramesOf
 from rogue_hunter.schema.capture import RECORDS
@@ -126,7 +126,7 @@ _READERS: dict[str, Callable[[Iterable[bytes], FramesOf | None, str | None, dict
     "powermetrics": lambda lines, _, capture, known: tasks.powermetrics(lines, capture),
     "top": lambda lines, _, capture, known: tasks.top(lines, capture),
     "taskinfo": lambda lines, _, capture, known: tasks.taskinfo(lines, capture),
-    "show": lambda lines, _, capture, known: logshow.parse(lines, capture),
+    "show": lambda lines, _, capture, known: logs.parse(lines, capture),
     "unified": lambda lines, _, capture, known: logs.unified(lines, capture),
     "journal": lambda lines, _, capture, known: logs.journal(lines, capture),
     "kernel": lambda lines, _, capture, known: logs.kernel(lines, None, capture),
@@ -154,7 +154,7 @@ def _kind_of_one(line: bytes) -> str:
             return "unified"
     if b'"traceID" :' in line or b'"eventMessage" :' in line:
         return "unified"
-    return "show" if logshow.is_entry(line) else ""
+    return "show" if logs.is_entry(line) else ""
 
 
 def _whole(records: Iterable[Record]) -> Iterator[Record]:

@@ -20,12 +20,17 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rogue_hunter.capture.reports.keys import KEY, Fields, Keys, named_as, one, plain
 from rogue_hunter.capture.spindump.decode import (
+    KEY,
     NAME_LIMIT,
     TEXT_LIMIT,
+    Fields,
+    Keys,
     fraction,
     named,
+    named_as,
+    one,
+    plain,
     size,
     text,
     timestamp,

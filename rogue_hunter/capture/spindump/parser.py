@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from rogue_hunter.capture.reports.keys import Fields
 from rogue_hunter.capture.spindump import binary
-from rogue_hunter.capture.spindump.decode import Stack, frame_text, named, text
+from rogue_hunter.capture.spindump.decode import Fields, Stack, frame_text, named, text
 from rogue_hunter.capture.spindump.lines import (
     State,
     Wait,
