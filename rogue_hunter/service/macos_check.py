@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from rogue_hunter.capture.reports import collect, sleep
+from rogue_hunter.capture.reports import collect, tools
 from rogue_hunter.capture.reports.collect import WHOLE, newest_first
 from rogue_hunter.host.macos.selfcheck import Finding
 from rogue_hunter.service.launchd import LABEL
@@ -47,9 +47,9 @@ def _agent(run: Run, uid: int) -> Iterator[Finding]:
 
 
 def _sleep_log(run: Run) -> Iterator[Finding]:
-    done = run(list(sleep.PMSET))
+    done = run(list(tools.PMSET))
     lines = done.out.encode("utf-8", "replace").splitlines()
-    kinds = Counter(str(event["kind"]) for event in sleep.parse(lines))
+    kinds = Counter(str(event["kind"]) for event in tools.pmset(lines))
     yield Finding("ok" if kinds or done.code == 0 else "warn", "sleep log", f"{len(lines)} lines, " + (
         ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or f"no event (exit {done.code})"))
 

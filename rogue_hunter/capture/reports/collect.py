@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from rogue_hunter.capture.reports.sleep import get_recent_sleep_events
+from rogue_hunter.capture.reports.tools import get_recent_sleep_events
 from rogue_hunter.capture.spindump.detect import plain, read
 from rogue_hunter.capture.spindump.parser import BINARY_FORMAT
 from rogue_hunter.stream.tick import Record, record

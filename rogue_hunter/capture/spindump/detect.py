@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from rogue_hunter.capture import logs
-from rogue_hunter.capture.reports import ips, sample, sleep, tasks
+from rogue_hunter.capture.reports import ips, tools
 from rogue_hunter.capture.spindump import parser
 from rogue_hunter.capture.spindump.parser import FramesOf
 from rogue_hunter.schema.capture import RECORDS
@@ -118,14 +118,14 @@ def _detected(lines: Iterator[bytes], stream: BinaryIO | None, frames_of: Frames
 _READERS: dict[str, Callable[[Iterable[bytes], FramesOf | None, str | None, dict[str, Any]], Iterator[Record]]] = {
     "report": lambda lines, frames_of, capture, _: _whole(
         parser.parse(lines, capture=capture, **({} if frames_of is None else {"frames_of": frames_of}))),
-    "sample": lambda lines, frames_of, capture, _: _whole(sample.parse(lines, frames_of=frames_of, capture=capture)),
+    "sample": lambda lines, frames_of, capture, _: _whole(tools.sample(lines, frames_of=frames_of, capture=capture)),
     "crash": lambda lines, _, capture, known: ips.text_crash(lines, capture, known),
     "reset": lambda lines, _, capture, known: ips.text_reset(lines, capture, known),
     "ips": lambda lines, _, capture, known: ips.parse(known, lines, capture),
-    "pmset": lambda lines, _, capture, known: sleep.parse(lines, capture),
-    "powermetrics": lambda lines, _, capture, known: tasks.powermetrics(lines, capture),
-    "top": lambda lines, _, capture, known: tasks.top(lines, capture),
-    "taskinfo": lambda lines, _, capture, known: tasks.taskinfo(lines, capture),
+    "pmset": lambda lines, _, capture, known: tools.pmset(lines, capture),
+    "powermetrics": lambda lines, _, capture, known: tools.powermetrics(lines, capture),
+    "top": lambda lines, _, capture, known: tools.top(lines, capture),
+    "taskinfo": lambda lines, _, capture, known: tools.taskinfo(lines, capture),
     "show": lambda lines, _, capture, known: logs.parse(lines, capture),
     "unified": lambda lines, _, capture, known: logs.unified(lines, capture),
     "journal": lambda lines, _, capture, known: logs.journal(lines, capture),

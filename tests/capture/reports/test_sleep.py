@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rogue_hunter.capture.reports.sleep import PMSET, get_recent_sleep_events, parse, recent
+from rogue_hunter.capture.reports.tools import PMSET, get_recent_sleep_events, pmset, recent
 from rogue_hunter.stream.tick import Record
 from tests.tools.spindump import SAMPLES, check
 
@@ -37,7 +37,7 @@ Total Sleep/Wakes since boot at 2025-02-06 17:30:44 -0400 :0   Dark Wake Count i
 
 def events(data: bytes) -> list[Record]:
     """The records of a log."""
-    return check(parse(data.splitlines()))
+    return check(pmset(data.splitlines()))
 
 
 def test_lines() -> None:
