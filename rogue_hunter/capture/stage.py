@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rogue_hunter.capture.request import new_capture_key
-from rogue_hunter.capture.request import Capturer, Parts, Request, Target, capture_record
+from rogue_hunter.capture.request import Capturer, Parts, Request, Target, capture_record, new_capture_key
 from rogue_hunter.config.options import Config, Forensics
 from rogue_hunter.schema.field import BANDS, Key
 from rogue_hunter.stream.tick import Recent, Record, Row, Tick, record

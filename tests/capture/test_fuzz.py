@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from rogue_hunter.capture.blame import blame, blame_records
 from rogue_hunter.capture.linux.lookups import parse_locks, parse_tcp, parse_unix_diag
-from rogue_hunter.capture.linux.read import is_native, parse_pressure_avg10
-from rogue_hunter.capture.linux.threads import parse_memory, parse_stack, parse_syscall
+from rogue_hunter.capture.linux.process import is_native, parse_memory, parse_pressure_avg10, parse_stack, parse_syscall
 from rogue_hunter.capture.linux.waits import owner
 from rogue_hunter.capture.logs import kernel
 from rogue_hunter.capture.spindump.decode import fraction, named, size, timestamp, whole

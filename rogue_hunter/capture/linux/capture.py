@@ -14,8 +14,20 @@ from typing import Any
 from rogue_hunter.capture import logs
 from rogue_hunter.capture.command import RunCommand, default_runner, first_words, part_status
 from rogue_hunter.capture.linux.lookups import Index
-from rogue_hunter.capture.linux.read import Gone, Late, bounded, parse_pressure_avg10, read_or
-from rogue_hunter.capture.linux.threads import Process, Thread, age, look_again, proportional, read_process, uptime
+from rogue_hunter.capture.linux.process import (
+    Gone,
+    Late,
+    Process,
+    Thread,
+    age,
+    bounded,
+    look_again,
+    parse_pressure_avg10,
+    proportional,
+    read_or,
+    read_process,
+    uptime,
+)
 from rogue_hunter.capture.linux.waits import Wait, mutex_waits, waits_of
 from rogue_hunter.capture.request import Parts, Request, Sleep, capture_record
 from rogue_hunter.capture.spindump.decode import NAME_LIMIT

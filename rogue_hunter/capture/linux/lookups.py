@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rogue_hunter.capture.linux.read import Gone, numbers, pinned, read_or
+from rogue_hunter.capture.linux.process import Gone, numbers, pinned, read_or
 from rogue_hunter.host.linux.parse import Stat
 
 _NETLINK_SOCK_DIAG = 4

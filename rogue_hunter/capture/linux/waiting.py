@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rogue_hunter.capture.linux.lookups import Index, descriptors, inode_of, parse_locks, sqlite_writers
-from rogue_hunter.capture.linux.read import read_or
-from rogue_hunter.capture.linux.threads import parse_syscall
+from rogue_hunter.capture.linux.process import parse_syscall, read_or
 from rogue_hunter.capture.linux.waits import FREEZERS
 from rogue_hunter.host.linux.cgroups import Cgroups
 from rogue_hunter.host.linux.parse import STATES, Stat, parse_stat

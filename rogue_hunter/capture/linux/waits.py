@@ -24,8 +24,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rogue_hunter.capture.linux.lookups import End, Index, inode_of
-from rogue_hunter.capture.linux.read import Late, bounded, numbers, read_or
-from rogue_hunter.capture.linux.threads import FORKS, LOCKS, READS, WRITES, Call, Process, Thread, parse_syscall
+from rogue_hunter.capture.linux.process import (
+    FORKS,
+    LOCKS,
+    READS,
+    WRITES,
+    Call,
+    Late,
+    Process,
+    Thread,
+    bounded,
+    numbers,
+    parse_syscall,
+    read_or,
+)
 from rogue_hunter.host.linux.parse import PF_KTHREAD, Stat
 
 MAX_CANDIDATES = 8

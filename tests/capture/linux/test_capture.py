@@ -18,8 +18,17 @@ from rogue_hunter.capture.blame import blame
 from rogue_hunter.capture.linux import waits
 from rogue_hunter.capture.linux.capture import capture_linux
 from rogue_hunter.capture.linux.lookups import Index, held_files, inode_of, parse_locks, parse_tcp, parse_unix_diag
-from rogue_hunter.capture.linux.read import Late, bounded, is_native, parse_pressure_avg10
-from rogue_hunter.capture.linux.threads import Call, parse_memory, parse_stack, parse_syscall, parse_wchan
+from rogue_hunter.capture.linux.process import (
+    Call,
+    Late,
+    bounded,
+    is_native,
+    parse_memory,
+    parse_pressure_avg10,
+    parse_stack,
+    parse_syscall,
+    parse_wchan,
+)
 from rogue_hunter.capture.linux.waits import mutex_waits
 from rogue_hunter.capture.request import Request, Target, new_capture_key
 from rogue_hunter.capture.worker import capturer
