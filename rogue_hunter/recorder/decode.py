@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from rogue_hunter.recorder.job import Job, load
+from rogue_hunter.recorder.perf import Job, load_job
 from rogue_hunter.recorder.scripts import python_frames, script_line
 from rogue_hunter.recorder.symbols import EXITED, NO_MAPS, NOWHERE, Address, Symbols
 from rogue_hunter.stream import wire
@@ -393,5 +393,5 @@ def decode(job: Job, symbols: Symbols | None = None, *, dumps: bool = True) -> l
 if __name__ == "__main__":
     os.nice(19)
     Path("/proc/self/comm").write_text("rh-stacks")
-    for each in decode(load(sys.stdin.buffer)):
+    for each in decode(load_job(sys.stdin.buffer)):
         sys.stdout.buffer.write(wire.dumps(each) + b"\n")

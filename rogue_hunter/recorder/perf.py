@@ -1,7 +1,8 @@
-"""Perf events by perf_event_open(2) through ctypes: rings that the kernel overwrites, and what it permits.
+"""Perf events by perf_event_open(2) through ctypes: rings that the kernel overwrites, its permissions, jobs to decode.
 
 A ring is mapped read-only and written backwards, so the kernel overwrites the oldest records and nothing has to be read
-before something happened. Output is paused while a ring is copied.
+before something happened. Output is paused while a ring is copied. A job is what the helper process is given to decode:
+the rings of a pause or a capture, and what is known of processes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import os
 import resource
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
+
+from rogue_hunter.stream import wire
 
 SYSCALL = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "loongarch64": 241, "s390x": 331}
 """Machine -> number of perf_event_open. Other machines are not supported."""
@@ -319,3 +323,39 @@ def paranoid(path: str = "/proc/sys/kernel/perf_event_paranoid") -> int | None:
         return int(Path(path).read_bytes())
     except (OSError, ValueError):
         return None
+
+
+Known = tuple[int, str, str]
+"""What is known of a process: when it started, its name, its program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be decoded. `key` is {"pause": key} or {"capture": key}; times in ns of CLOCK_MONOTONIC; `processes`
+    by pid; `work` names, by resource, the process that kernel threads probably worked for, and why."""
+
+    key: dict[str, str]
+    begin_ns: int
+    end_ns: int
+    hz: int
+    rings: tuple[Copy, ...]
+    processes: Mapping[int, Known]
+    work: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    shares: bool = True
+
+
+def dump_job(job: Job) -> bytes:
+    """A job as the helper reads it."""
+    head = {name: getattr(job, name) for name in ("key", "begin_ns", "end_ns", "hz", "work", "shares")}
+    head |= {"rings": [[ring.cpu, ring.chains, len(ring.data)] for ring in job.rings],
+             "processes": [[pid, *known] for pid, known in job.processes.items()]}
+    return b"".join([wire.dumps(head), b"\n", *(ring.data for ring in job.rings)])
+
+
+def load_job(source: BinaryIO) -> Job:
+    """The job that `dump` wrote. Raises ValueError, KeyError or TypeError for other bytes."""
+    head = wire.loads(source.readline())
+    rings = tuple(Copy(cpu, chains, source.read(size)) for cpu, chains, size in head.pop("rings"))
+    processes = {pid: (start, name, exe) for pid, start, name, exe in head.pop("processes")}
+    work = {resource: (pid, why) for resource, (pid, why) in head.pop("work").items()}
+    return Job(rings=rings, processes=processes, work=work, **head)

@@ -18,8 +18,7 @@ from typing import Any
 import rogue_hunter
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.options import Recorder as Settings
-from rogue_hunter.recorder.job import Job, Known, dump
-from rogue_hunter.recorder.perf import DISABLE, ENABLE, Rings, open_rings, paranoid
+from rogue_hunter.recorder.perf import DISABLE, ENABLE, Job, Known, Rings, dump_job, open_rings, paranoid
 from rogue_hunter.sampling.naming import name_of
 from rogue_hunter.schema.field import Key
 from rogue_hunter.stream import wire
@@ -54,7 +53,7 @@ def decode_apart(job: Job, deadline_s: float = DEADLINE_S) -> list[Record]:
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
                           env={**os.environ, "PYTHONPATH": path}) as child:
         try:
-            answer, _ = child.communicate(dump(job), deadline_s)
+            answer, _ = child.communicate(dump_job(job), deadline_s)
         except subprocess.TimeoutExpired as error:
             raise OSError(f"no stacks within {deadline_s:g} s") from error
         finally:

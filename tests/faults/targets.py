@@ -30,7 +30,7 @@ from rogue_hunter.host.macos.iokit import parse_ioreg
 from rogue_hunter.reaper.audit import AuditError, AuditLog
 from rogue_hunter.reaper.candidate import check_match
 from rogue_hunter.reaper.guards import Budget
-from rogue_hunter.recorder import elf
+from rogue_hunter.recorder import symbols
 from rogue_hunter.recorder.decode import entries
 from rogue_hunter.recorder.scripts import parse_dump
 from rogue_hunter.recorder.symbols import parse_jit, parse_kallsyms, parse_maps
@@ -78,9 +78,9 @@ def _elf(data: bytes) -> None:
     def read(offset: int, size: int) -> bytes:
         return data[offset: offset + min(size, 1 << 20)] if 0 <= offset < len(data) else b""
 
-    headers = elf.parse(read)
-    elf.build_id(read, headers)
-    elf.functions(read, headers, list(range(0, 1 << 16, 1 << 12)))
+    headers = symbols.parse_elf(read)
+    symbols.build_id(read, headers)
+    symbols.function_names(read, headers, list(range(0, 1 << 16, 1 << 12)))
 
 
 def _samples(pattern: str, size: int = 1500) -> tuple[bytes, ...]:

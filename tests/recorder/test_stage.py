@@ -13,8 +13,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.config.options import Recorder as Settings
 from rogue_hunter.recorder import decode as decode_module
 from rogue_hunter.recorder.decode import _woven, collapsed, decode, walked, works_for
-from rogue_hunter.recorder.job import Job, dump, load
-from rogue_hunter.recorder.perf import Copy, Rings, open_rings
+from rogue_hunter.recorder.perf import Copy, Job, Rings, dump_job, load_job, open_rings
 from rogue_hunter.recorder.scripts import parse_dump, python_frames
 from rogue_hunter.recorder.stage import CHECK_NS, REST_NS, FlightRecorder, decode_apart
 from rogue_hunter.recorder.symbols import Symbols
@@ -212,7 +211,7 @@ def job(**more: Any) -> Job:
 def test_a_job_survives_encoding() -> None:
     """As the helper reads it."""
     made = job()
-    assert load(io.BytesIO(dump(made))) == replace(made, key={"pause": "p"})
+    assert load_job(io.BytesIO(dump_job(made))) == replace(made, key={"pause": "p"})
 
 
 def test_shares_stacks_and_whom_a_kernel_thread_works_for() -> None:

@@ -14,9 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.recorder import elf
 from rogue_hunter.recorder.scripts import BLOCK, script_line
-from rogue_hunter.recorder.symbols import EXITED, NO_MAPS, Symbols, parse_jit, parse_kallsyms, parse_maps
+from rogue_hunter.recorder.symbols import (
+    EXITED,
+    NO_MAPS,
+    Read,
+    Symbols,
+    build_id,
+    function_names,
+    parse_elf,
+    parse_jit,
+    parse_kallsyms,
+    parse_maps,
+)
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="ELF files and /proc are Linux's")
 PROGRAM = """
@@ -26,7 +36,7 @@ int main(int c, char **v) { int s = 0; for (;;) s += outer(c); }
 """
 
 
-def reader(data: bytes) -> elf.Read:
+def reader(data: bytes) -> Read:
     return lambda offset, size: data[offset: offset + min(size, 1 << 26)] if 0 <= offset < len(data) else b""
 
 
@@ -57,10 +67,10 @@ def test_functions_of_a_program(programs: dict[str, Path]) -> None:
     for name, expected in (("whole", {inner + 4: "inner", outer: "outer", outer + 5: "outer"}),
                            ("bare", {inner + 4: hex(inner), outer: hex(outer), outer + 5: hex(outer)})):
         read = reader(programs[name].read_bytes())
-        headers = elf.parse(read)
-        assert elf.functions(read, headers, wanted) == expected
-        assert len(elf.build_id(read, headers) or "") == 40
-    assert elf.functions(read, headers, []) == {}
+        headers = parse_elf(read)
+        assert function_names(read, headers, wanted) == expected
+        assert len(build_id(read, headers) or "") == 40
+    assert function_names(read, headers, []) == {}
 
 
 @LINUX
@@ -78,14 +88,14 @@ def test_damaged_files(programs: dict[str, Path]) -> None:
                     data[at: at + 4] = rng.randbytes(4)
             read = reader(bytes(data))
             try:
-                headers = elf.parse(read)
+                headers = parse_elf(read)
             except ValueError:
                 continue
-            elf.build_id(read, headers)
-            assert all(isinstance(each, str) for each in elf.functions(read, headers, wanted).values()), name
+            build_id(read, headers)
+            assert all(isinstance(each, str) for each in function_names(read, headers, wanted).values()), name
     for data in (b"", b"\x7fELF", os.urandom(200), b"\x7fELF\x02\x01" + b"\xff" * 100):
         try:
-            elf.functions(reader(data), elf.parse(reader(data)), [1])
+            function_names(reader(data), parse_elf(reader(data)), [1])
         except ValueError:
             continue
 
