@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rogue_hunter.config.options import Config
-    from rogue_hunter.report.database import Source
+    from rogue_hunter.report.queries import Source
     from rogue_hunter.report.render import Answer
 
 
@@ -31,7 +31,7 @@ def command(db: Path | None, config: Config) -> int:
 
     from rogue_hunter.daemon.socket.client import live_slices, with_live_state
     from rogue_hunter.report.agent import Answers, server
-    from rogue_hunter.report.database import source
+    from rogue_hunter.report.queries import source
 
     if os.isatty(0):
         raise run.Failure("speaks the Model Context Protocol on standard input: name it in the configuration of an "

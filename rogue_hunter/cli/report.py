@@ -329,7 +329,7 @@ def _recorded(reports: tuple[Path, ...], since: float, until: float) -> list[Rec
 
 def _answer(view: View, asked: Asked, database: Path, now: float, config: Config) -> Answer:
     from rogue_hunter.daemon.socket.client import with_live_state
-    from rogue_hunter.report.database import Source, source
+    from rogue_hunter.report.queries import Source, source
 
     module, function = view.place.split(":")
     answer: Callable[[Source, Asked], Answer] = getattr(import_module(f"rogue_hunter.report.views.{module}"), function)

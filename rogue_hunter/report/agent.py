@@ -10,8 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from rogue_hunter import __version__
-from rogue_hunter.report.database import Source
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source
 from rogue_hunter.report.render import Answer, Style
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.text.errors import RogueHunterError

@@ -14,9 +14,8 @@ from math import ceil
 from typing import Any
 
 from rogue_hunter.report import history, slices
-from rogue_hunter.report.database import Source
 from rogue_hunter.report.history import Minute
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source
 from rogue_hunter.report.sentences import moment
 from rogue_hunter.schema.slices import PROCESS_SLICE, SLICE_S
 from rogue_hunter.store.rollup import AVERAGED

@@ -184,8 +184,7 @@ def sql(bench: Bench) -> str:
     texts = [*NAMES, "%", "_", "' OR 1=1 --", '" OR ""="', "x'; DELETE FROM process_events; --", "1); DROP VIEW v_pauses; --",
              "1 UNION SELECT * FROM actions", "\\"]
     from rogue_hunter.report import queries
-    from rogue_hunter.report.database import source
-    from rogue_hunter.report.queries import Period
+    from rogue_hunter.report.queries import Period, source
 
     found = 0
     with source(database, 1_700_000_500.0, Config()) as held:

@@ -16,8 +16,7 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.fleet.history import find_host, write_history
 from rogue_hunter.fleet.warehouse import Warehouse
 from rogue_hunter.report import history, queries
-from rogue_hunter.report.database import source
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, source
 from rogue_hunter.text.errors import RogueHunterError
 from tests.fleet.test_warehouse import START
 from tests.fleet.test_warehouse import history as messages

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from rogue_hunter.config.options import Store
-from rogue_hunter.report.database import Source, source
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source, source
 from rogue_hunter.report.render import Style, render
 from rogue_hunter.report.views.events import actions, matches
 from rogue_hunter.report.views.view import Asked

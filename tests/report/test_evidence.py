@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rogue_hunter.report.database import Source, source
 from rogue_hunter.report.evidence import SHORT_MOST, STRETCHES, over
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source, source
 from rogue_hunter.report.render import Style
 from rogue_hunter.report.views.summary import summary
 from rogue_hunter.report.views.why import why

@@ -20,8 +20,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rogue_hunter.report import history, queries
-from rogue_hunter.report.database import Source, source
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source, source
 from rogue_hunter.report.render import Answer, Style
 from rogue_hunter.report.views.why import why
 from rogue_hunter.store.database import Lock, open_reader, open_writer

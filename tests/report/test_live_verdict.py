@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from rogue_hunter.report import history as reading
-from rogue_hunter.report.database import source
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, source
 from rogue_hunter.report.verdict_text import now_words, pause_culprits
 from rogue_hunter.report.views.why import why
 from rogue_hunter.store.writer import Store, Writer

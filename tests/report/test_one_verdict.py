@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from rogue_hunter.report import history as reading
-from rogue_hunter.report.database import source
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, source
 from rogue_hunter.report.verdict_text import now_words, pause_culprits
 from rogue_hunter.report.views.summary import summary
 from rogue_hunter.report.views.why import why

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.report import queries
-from rogue_hunter.report.database import Holder, Source, holder, source
-from rogue_hunter.report.queries import Period, Watched, rank
+from rogue_hunter.report.queries import Holder, Period, Source, Watched, holder, rank, source
 from rogue_hunter.store.database import DatabaseError, Lock
 from tests.tools.reports import CONFIG, connect, hog, record_run, seconds, ticks_of
 from tests.tools.ticks import BOOT, START

@@ -20,8 +20,7 @@ from typing import Any
 import pytest
 
 from rogue_hunter.cli.report import command
-from rogue_hunter.report.database import source
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, source
 from rogue_hunter.report.render import Style, render
 from rogue_hunter.report.views.summary import print_summary, summary
 from rogue_hunter.schema import RECORDS

@@ -21,9 +21,8 @@ from rogue_hunter.config.options import Config
 from rogue_hunter.daemon.socket.address import Peer, SocketError, check_length, client_path, peer_of, socket_path
 from rogue_hunter.host.platform import suspended
 from rogue_hunter.paths import PathError
-from rogue_hunter.report.database import Source, source
 from rogue_hunter.report.history import pauses
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source, source
 from rogue_hunter.schema.events import EVENT
 from rogue_hunter.schema.field import VERSION
 from rogue_hunter.store.database import DatabaseError

@@ -16,8 +16,7 @@ from rogue_hunter.report.capture_text import (
     status_words,
     threads_text,
 )
-from rogue_hunter.report.database import Source
-from rogue_hunter.report.queries import Period, known, typed
+from rogue_hunter.report.queries import Period, Source, known, typed
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import moment
 from rogue_hunter.report.views.view import Asked, columns, empty, existing, more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rogue_hunter.report.database import Source
+from rogue_hunter.report.queries import Source
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import cause
 from rogue_hunter.report.views.view import Asked, columns, more

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rogue_hunter.report import queries
-from rogue_hunter.report.database import Source
-from rogue_hunter.report.queries import known, typed
+from rogue_hunter.report.queries import Source, known, typed
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import cause, command_line, measure, moment, name, percent, share
 from rogue_hunter.report.views.view import Asked, columns, empty, existing, more, nothing, recorded_lines

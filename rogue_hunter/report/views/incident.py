@@ -16,10 +16,9 @@ from typing import Any
 from rogue_hunter.capture.blame import blame
 from rogue_hunter.report import history, queries, slices
 from rogue_hunter.report.capture_text import blame_lines
-from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import WHOLE_S, Evidence, over
 from rogue_hunter.report.incident_page import Incident, page
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source
 from rogue_hunter.report.render import Answer
 from rogue_hunter.report.sentences import cause, command_line, number
 from rogue_hunter.report.views import captures

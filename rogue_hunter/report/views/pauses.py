@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from rogue_hunter.report import history
 from rogue_hunter.report.capture_text import top_text
-from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import over
-from rogue_hunter.report.queries import Period, events
+from rogue_hunter.report.queries import Period, Source, events
 from rogue_hunter.report.record_text import culprit_name, culprit_words, pause_words
 from rogue_hunter.report.render import Answer, Style, pairs, table
 from rogue_hunter.report.sentences import command_line, measure, moment, name, percent, period_words

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.report.database import Source
+from rogue_hunter.report.queries import Source
 from rogue_hunter.report.render import CELL_MINIMUM, Answer, Style, pairs, table
 from rogue_hunter.report.sentences import number
 from rogue_hunter.report.views.view import Asked, columns

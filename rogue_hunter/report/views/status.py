@@ -10,8 +10,7 @@ from typing import Any
 
 from rogue_hunter import __version__, paths
 from rogue_hunter.report import history, queries
-from rogue_hunter.report.database import Source
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source
 from rogue_hunter.report.record_text import culprit_name
 from rogue_hunter.report.render import Answer, Style, pairs
 from rogue_hunter.report.sentences import ago, amount, cause, measure, moment, name, percent

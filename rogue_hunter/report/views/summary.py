@@ -8,9 +8,8 @@ from typing import BinaryIO
 
 from rogue_hunter.config.options import Config
 from rogue_hunter.report import queries
-from rogue_hunter.report.database import Source, source
 from rogue_hunter.report.evidence import Live, over
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source, source
 from rogue_hunter.report.render import Answer, Style, render, style, table
 from rogue_hunter.report.sentences import (
     Fields,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rogue_hunter.report import history
-from rogue_hunter.report.database import Source
+from rogue_hunter.report.queries import Source
 from rogue_hunter.report.render import Answer, Style, table
 from rogue_hunter.report.sentences import moment, number, percent, period_words
 from rogue_hunter.report.views.view import Asked, blocks_that_fit, columns, empty, more, spark

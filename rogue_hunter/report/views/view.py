@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from rogue_hunter.report import queries
-from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import Live
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source
 from rogue_hunter.report.render import Style
 from rogue_hunter.report.sentences import ago, moment
 from rogue_hunter.schema import RECORDS

@@ -7,9 +7,8 @@ from math import ceil
 from typing import Any
 
 from rogue_hunter.report import history
-from rogue_hunter.report.database import Source
 from rogue_hunter.report.evidence import Evidence, Live, at_moment, of_now, over
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source
 from rogue_hunter.report.render import Answer, Style
 from rogue_hunter.report.sentences import moment, percent, period_words
 from rogue_hunter.report.verdict_text import cause_fields, cause_words, cleared_words, taker_name, title, victim_fields

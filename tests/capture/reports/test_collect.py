@@ -14,8 +14,7 @@ import pytest
 from rogue_hunter.capture.reports import collect
 from rogue_hunter.capture.reports.collect import recorded, timeline
 from rogue_hunter.report.capture_text import report_text
-from rogue_hunter.report.database import Source
-from rogue_hunter.report.queries import Period
+from rogue_hunter.report.queries import Period, Source
 from rogue_hunter.report.render import Style
 from rogue_hunter.report.views.events import events
 from rogue_hunter.report.views.timeline import timeline as timeline_view
