@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rogue_hunter.daemon.recorded import Recorded
+from rogue_hunter.daemon.rules_stage import Recorded
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, Tick
 from tests.tools.ticks import BOOT, START, row
