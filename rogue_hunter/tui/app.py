@@ -35,8 +35,7 @@ from rogue_hunter.rules.load import user_rules
 from rogue_hunter.schema.field import Key
 from rogue_hunter.text.errors import RogueHunterError
 from rogue_hunter.tui import view
-from rogue_hunter.tui.model import Entry, Model, Order
-from rogue_hunter.tui.reader import Reader
+from rogue_hunter.tui.model import Entry, Model, Order, Reader
 from rogue_hunter.tui.view import SORTS, fill, known
 
 Confirm = Callable[[Sequence[Candidate]], bool]
