@@ -17,7 +17,7 @@ from rogue_hunter.report.capture_text import report_text
 from rogue_hunter.report.queries import Period, Source
 from rogue_hunter.report.render import Style
 from rogue_hunter.report.views.events import events
-from rogue_hunter.report.views.timeline import timeline as timeline_view
+from rogue_hunter.report.views.events import timeline as timeline_view
 from rogue_hunter.report.views.view import Asked
 from rogue_hunter.report.views.why import why_view
 from rogue_hunter.schema.report import REPORT_TIMELINE
