@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rogue_hunter.recorder.perf import Job, load_job
-from rogue_hunter.recorder.scripts import python_frames, script_line
-from rogue_hunter.recorder.symbols import EXITED, NO_MAPS, NOWHERE, Address, Symbols
+from rogue_hunter.recorder.symbols import EXITED, NO_MAPS, NOWHERE, Address, Symbols, python_frames, script_line
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import visible

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from rogue_hunter.host.linux.parse import parse_stat
 from rogue_hunter.recorder.decode import collapsed, decode
 from rogue_hunter.recorder.perf import Job, Kernel, Rings, open_rings
-from rogue_hunter.recorder.scripts import exe_of, record_command
 from rogue_hunter.recorder.stage import threads_of
+from rogue_hunter.recorder.symbols import exe_of, record_command
 from rogue_hunter.sampling.naming import name_of
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.errors import UNAVAILABLE, RogueHunterError

@@ -32,8 +32,7 @@ from rogue_hunter.reaper.candidate import check_match
 from rogue_hunter.reaper.guards import Budget
 from rogue_hunter.recorder import symbols
 from rogue_hunter.recorder.decode import entries
-from rogue_hunter.recorder.scripts import parse_dump
-from rogue_hunter.recorder.symbols import parse_jit, parse_kallsyms, parse_maps
+from rogue_hunter.recorder.symbols import parse_dump, parse_jit, parse_kallsyms, parse_maps
 from rogue_hunter.rules.load import builtin
 from rogue_hunter.rules.load import parse as parse_rules
 from rogue_hunter.rules.matcher import Matcher

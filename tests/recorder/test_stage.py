@@ -14,9 +14,8 @@ from rogue_hunter.config.options import Recorder as Settings
 from rogue_hunter.recorder import decode as decode_module
 from rogue_hunter.recorder.decode import _woven, collapsed, decode, walked, works_for
 from rogue_hunter.recorder.perf import Copy, Job, Rings, dump_job, load_job, open_rings
-from rogue_hunter.recorder.scripts import parse_dump, python_frames
 from rogue_hunter.recorder.stage import CHECK_NS, REST_NS, FlightRecorder, decode_apart
-from rogue_hunter.recorder.symbols import Symbols
+from rogue_hunter.recorder.symbols import Symbols, parse_dump, python_frames
 from rogue_hunter.stream.clock import Rate
 from rogue_hunter.stream.tick import Record, Row, Tick, record
 from tests.recorder.rings import comm, fork, newest_first, sample, switch

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.recorder.scripts import BLOCK, script_line
 from rogue_hunter.recorder.symbols import (
     EXITED,
     NO_MAPS,
+    SCRIPT_BLOCK,
     Read,
     Symbols,
     build_id,
@@ -26,6 +26,7 @@ from rogue_hunter.recorder.symbols import (
     parse_jit,
     parse_kallsyms,
     parse_maps,
+    script_line,
 )
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="ELF files and /proc are Linux's")
@@ -156,10 +157,10 @@ def test_the_line_of_a_script(tmp_path: Path) -> None:
     for name in ("fd", "fdinfo"):
         (folder / name).mkdir(parents=True)
     script = tmp_path / "a.sh"
-    script.write_bytes(b"one\ntwo\nthree\n" + b"#" * (BLOCK - 15) + b"\nlast\n")
+    script.write_bytes(b"one\ntwo\nthree\n" + b"#" * (SCRIPT_BLOCK - 15) + b"\nlast\n")
     (folder / "fd/255").symlink_to(script)
     (folder / "exe").symlink_to("/usr/bin/bash")
-    for at, expected in ((8, "a.sh (read to line 2)"), (5, None), (0, None), (BLOCK, None),
+    for at, expected in ((8, "a.sh (read to line 2)"), (5, None), (0, None), (SCRIPT_BLOCK, None),
                          (script.stat().st_size, None), (1 << 60, None)):
         (folder / "fdinfo/255").write_text(f"pos:\t{at}\nflags:\t02100000\n")
         assert script_line(7, "/usr/bin/bash", tmp_path) == expected, at
