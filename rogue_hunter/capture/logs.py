@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rogue_hunter.capture.spindump.decode import NAME_LIMIT, int_of, loads, text, text_of, time_of, timestamp
+from rogue_hunter.capture.reports.decode import NAME_LIMIT, int_of, loads, text, text_of, time_of, timestamp
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.redact import redact
 

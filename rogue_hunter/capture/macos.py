@@ -20,10 +20,9 @@ from pathlib import Path
 
 from rogue_hunter.capture import logs
 from rogue_hunter.capture.command import Command, Outcome, RunCommand, default_runner, first_words, part_status
-from rogue_hunter.capture.reports import collect
+from rogue_hunter.capture.reports import collect, spindump
+from rogue_hunter.capture.reports.detect import tail
 from rogue_hunter.capture.request import Parts, Request, Sleep, capture_record
-from rogue_hunter.capture.spindump import parser as spindump
-from rogue_hunter.capture.spindump.detect import tail
 from rogue_hunter.config.options import Forensics
 from rogue_hunter.paths import PathError, private_dir, state_dir
 from rogue_hunter.stream.tick import Record

@@ -143,7 +143,7 @@ def _named(files: Iterable[str]) -> Iterator[str]:
 def _read(file: str, pids: frozenset[int] = frozenset()) -> Iterator[Record]:
     """The records of one file. Errors are also printed on standard error."""
     from rogue_hunter.capture.reports.collect import WHOLE
-    from rogue_hunter.capture.spindump.detect import read
+    from rogue_hunter.capture.reports.detect import read
     from rogue_hunter.text.format import path_text
 
     name = "standard input" if file == "-" else file
@@ -185,7 +185,7 @@ def blame(files: tuple[str, ...], limit: int, form: str | None) -> int:
     """
     from rogue_hunter.capture.blame import blame as judge
     from rogue_hunter.capture.blame import blame_records, suspects
-    from rogue_hunter.capture.spindump.detect import reports
+    from rogue_hunter.capture.reports.detect import reports
     from rogue_hunter.report.capture_text import blame_lines
     from rogue_hunter.text.format import visible
 

@@ -19,9 +19,9 @@ from rogue_hunter.capture.linux.lookups import parse_locks, parse_tcp, parse_uni
 from rogue_hunter.capture.linux.process import is_native, parse_memory, parse_pressure_avg10, parse_stack, parse_syscall
 from rogue_hunter.capture.linux.waits import owner
 from rogue_hunter.capture.logs import kernel
-from rogue_hunter.capture.spindump.decode import fraction, named, size, timestamp, whole
-from rogue_hunter.capture.spindump.detect import parse_file
-from rogue_hunter.capture.spindump.lines import state_of, thread_line, wait_of
+from rogue_hunter.capture.reports.decode import fraction, named, size, timestamp, whole
+from rogue_hunter.capture.reports.detect import parse_file
+from rogue_hunter.capture.reports.spindump_lines import state_of, thread_line, wait_of
 from rogue_hunter.report.capture_text import blame_lines
 from tests.tools.spindump import SAMPLES, check, fixture
 

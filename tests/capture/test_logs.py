@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.capture import logs
-from rogue_hunter.capture.spindump.detect import tail
+from rogue_hunter.capture.reports.detect import tail
 from rogue_hunter.stream.tick import record
 from tests.tools.spindump import check, fixture, of, parsed, samples
 

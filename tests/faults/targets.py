@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rogue_hunter.capture.blame import blame, blame_records
+from rogue_hunter.capture.reports.detect import parse_file
 from rogue_hunter.capture.reports.tools import get_recent_sleep_events
 from rogue_hunter.capture.reports.tools import pmset as parse_pmset_log
-from rogue_hunter.capture.spindump.detect import parse_file
 from rogue_hunter.config.options import Config
 from rogue_hunter.config.toml import ConfigError, to_toml, values_of
 from rogue_hunter.config.toml import parse as parse_config

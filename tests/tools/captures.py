@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from rogue_hunter.capture.spindump.detect import parse_file
+from rogue_hunter.capture.reports.detect import parse_file
 from rogue_hunter.stream.tick import Record, record
 from tests.tools.ticks import START
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.capture.spindump.detect import parse_file
+from rogue_hunter.capture.reports.detect import parse_file
 from rogue_hunter.schema.field import VERSION, Field
 from rogue_hunter.schema.sampling import ERROR
 from rogue_hunter.stream.wire import dumps

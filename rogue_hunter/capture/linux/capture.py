@@ -29,9 +29,9 @@ from rogue_hunter.capture.linux.process import (
     uptime,
 )
 from rogue_hunter.capture.linux.waits import Wait, mutex_waits, waits_of
+from rogue_hunter.capture.reports.decode import NAME_LIMIT
+from rogue_hunter.capture.reports.detect import tail
 from rogue_hunter.capture.request import Parts, Request, Sleep, capture_record
-from rogue_hunter.capture.spindump.decode import NAME_LIMIT
-from rogue_hunter.capture.spindump.detect import tail
 from rogue_hunter.config.options import Forensics
 from rogue_hunter.host.linux.parse import PF_KTHREAD, STATES, parse_meminfo
 from rogue_hunter.schema.field import Key

@@ -1,1 +1,1 @@
-"""Reading the other reports of macOS into records: sample, crashes, memory kills, panics, resets."""
+"""Reading the reports of macOS into records: spindump, sample, crashes, memory kills, resets, the output of tools."""

@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from rogue_hunter.capture.reports.detect import plain, read
+from rogue_hunter.capture.reports.spindump import BINARY_FORMAT
 from rogue_hunter.capture.reports.tools import get_recent_sleep_events
-from rogue_hunter.capture.spindump.detect import plain, read
-from rogue_hunter.capture.spindump.parser import BINARY_FORMAT
 from rogue_hunter.stream.tick import Record, record
 from rogue_hunter.text.format import duration, size
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from rogue_hunter.capture.spindump.decode import (
+from rogue_hunter.capture.reports.decode import (
     NAME_LIMIT,
     TEXT_LIMIT,
     Keys,

@@ -42,7 +42,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from rogue_hunter.capture.spindump.decode import (
+from rogue_hunter.capture.reports.decode import (
     NAME_LIMIT,
     Fields,
     Keys,
@@ -59,7 +59,7 @@ from rogue_hunter.capture.spindump.decode import (
     timestamp,
     whole,
 )
-from rogue_hunter.capture.spindump.parser import FramesOf
+from rogue_hunter.capture.reports.spindump import FramesOf
 from rogue_hunter.stream.tick import Record, record
 
 MAX_ROWS = 20_000

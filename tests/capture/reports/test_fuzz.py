@@ -23,7 +23,7 @@ import pytest
 
 from rogue_hunter.capture.blame import blame, suspects
 from rogue_hunter.capture.reports.collect import timeline
-from rogue_hunter.capture.spindump.detect import parse_file
+from rogue_hunter.capture.reports.detect import parse_file
 from rogue_hunter.report.capture_text import blame_lines
 from rogue_hunter.schema.report import REPORT_TIMELINE
 from tests.capture.reports.test_kinds import MAC

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.capture.blame import blame, suspects
-from rogue_hunter.capture.spindump.detect import read, reports
+from rogue_hunter.capture.reports.detect import read, reports
 from tests.tools.spindump import FIXTURES, SAMPLES, Record, binary_report, check, of, parsed, samples
 
 MAC = FIXTURES / "mac"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.capture.reports.collect import recorded
-from rogue_hunter.capture.spindump.detect import read
+from rogue_hunter.capture.reports.detect import read
 from tests.capture.reports.test_kinds import MAC
 from tests.tools.spindump import FIXTURES, Record, binary_report, check, of
 

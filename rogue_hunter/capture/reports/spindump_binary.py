@@ -11,7 +11,7 @@ import struct
 import zlib
 from typing import Any
 
-MAX_TEXT = 1 << 24
+MAX_BINARY = 1 << 24
 """Bytes of base64 that are kept. Real ones have 1 to 5 MB."""
 MAX_UNPACKED = 1 << 26
 _MAX_ITEMS = 1 << 16
@@ -22,7 +22,7 @@ _TEXTS = {"event": "_event", "reason": "_reason", "hardware": "_hardwareModel"}
 _NOTES = {"Event note": "_eventNote", "Duration note": "_durationNote", "Action taken": "_actionTaken"}
 
 
-def header(encoded: bytes | bytearray) -> dict[str, Any]:
+def binary_header(encoded: bytes | bytearray) -> dict[str, Any]:
     """What the binary form says about the report as a whole, as fields of a spindump_report; empty if it cannot be
     read."""
     try:

@@ -12,9 +12,8 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from rogue_hunter.capture import logs
-from rogue_hunter.capture.reports import ips, tools
-from rogue_hunter.capture.spindump import parser
-from rogue_hunter.capture.spindump.parser import FramesOf
+from rogue_hunter.capture.reports import ips, spindump, tools
+from rogue_hunter.capture.reports.spindump import FramesOf
 from rogue_hunter.schema.capture import RECORDS
 from rogue_hunter.stream import wire
 from rogue_hunter.stream.tick import Record, record
@@ -117,7 +116,7 @@ def _detected(lines: Iterator[bytes], stream: BinaryIO | None, frames_of: Frames
 
 _READERS: dict[str, Callable[[Iterable[bytes], FramesOf | None, str | None, dict[str, Any]], Iterator[Record]]] = {
     "report": lambda lines, frames_of, capture, _: _whole(
-        parser.parse(lines, capture=capture, **({} if frames_of is None else {"frames_of": frames_of}))),
+        spindump.parse(lines, capture=capture, **({} if frames_of is None else {"frames_of": frames_of}))),
     "sample": lambda lines, frames_of, capture, _: _whole(tools.sample(lines, frames_of=frames_of, capture=capture)),
     "crash": lambda lines, _, capture, known: ips.text_crash(lines, capture, known),
     "reset": lambda lines, _, capture, known: ips.text_reset(lines, capture, known),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rogue_hunter.capture.spindump.detect import plain, quote_of, read, unquoted
+from rogue_hunter.capture.reports.detect import plain, quote_of, read, unquoted
 from rogue_hunter.stream.wire import dumps
 from tests.tools.spindump import FIXTURES, SAMPLES, check
 

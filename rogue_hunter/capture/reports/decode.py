@@ -1,4 +1,4 @@
-"""Decode numbers, sizes, times and names of a report, and reduce a call tree to its heaviest stack.
+"""Decode numbers, sizes, times, names, keys and JSON of a report, and reduce a call tree to its heaviest stack.
 
 Reports are untrusted. Every number is bounded before it is converted (5,000 digits are not a number here), and every
 text is cut, so that no field grows beyond the limits of the database.

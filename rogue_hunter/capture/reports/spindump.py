@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from rogue_hunter.capture.spindump import binary
-from rogue_hunter.capture.spindump.decode import Fields, Stack, frame_text, named, text
-from rogue_hunter.capture.spindump.lines import (
+from rogue_hunter.capture.reports.decode import Fields, Stack, frame_text, named, text
+from rogue_hunter.capture.reports.spindump_binary import MAX_BINARY, binary_header
+from rogue_hunter.capture.reports.spindump_lines import (
     State,
     Wait,
     begins_section,
@@ -253,7 +253,7 @@ def finish(report: Report, capture: str | None, *, ended: bool) -> Iterator[Reco
             return
     if not report.processes:
         complete = False
-        known = binary.header(report.encoded)
+        known = binary_header(report.encoded)
         report.extra.update(known.pop("header", {}))
         report.fields = {**known, **report.fields}
         problem(report, "a spindump in binary form only: `spindump -i FILE -stdout` prints its text" if report.binary
@@ -332,7 +332,7 @@ class _Parser:
             self.held = line
         elif not self.report.binary:
             self._section(line)
-        elif not self.report.processes and len(self.report.encoded) < binary.MAX_TEXT:
+        elif not self.report.processes and len(self.report.encoded) < MAX_BINARY:
             self.report.encoded += line.strip()
 
     def _take(self, line: bytes) -> Iterator[Record]:

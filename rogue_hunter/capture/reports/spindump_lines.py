@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rogue_hunter.capture.spindump.decode import (
+from rogue_hunter.capture.reports.decode import (
     KEY,
     NAME_LIMIT,
     TEXT_LIMIT,
@@ -36,7 +36,7 @@ from rogue_hunter.capture.spindump.decode import (
     timestamp,
     whole,
 )
-from rogue_hunter.capture.spindump.decode import counts as decode_counts
+from rogue_hunter.capture.reports.decode import counts as decode_counts
 
 _ID = re.compile(rb"\s*Thread (<[^>]{0,64}>|\S{1,4096})")
 _SAMPLES = re.compile(rb"(?:^|\s)([0-9]{1,12}) samples? \(([0-9]{1,12})(?:-([0-9]{1,12}))?[^)]{0,64}\)")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rogue_hunter.capture.spindump import parser
-from rogue_hunter.capture.spindump.decode import named, size, timestamp
-from rogue_hunter.capture.spindump.detect import parse_file
-from rogue_hunter.capture.spindump.lines import state_of, thread_line, wait_of
+from rogue_hunter.capture.reports import spindump
+from rogue_hunter.capture.reports.decode import named, size, timestamp
+from rogue_hunter.capture.reports.detect import parse_file
+from rogue_hunter.capture.reports.spindump_lines import state_of, thread_line, wait_of
 from tests.tools.spindump import check, fixture, of, parsed, samples
 
 
@@ -300,7 +300,7 @@ def test_a_report_is_not_held_in_memory() -> None:
     def peak(count: int) -> int:
         tracemalloc.start()
         try:
-            seen = sum(r["type"] == "spindump_process" for r in parser.parse(lines(count)))
+            seen = sum(r["type"] == "spindump_process" for r in spindump.parse(lines(count)))
             assert seen == count
             return tracemalloc.get_traced_memory()[1]
         finally:
@@ -313,13 +313,13 @@ def test_a_report_is_not_held_in_memory() -> None:
 def test_a_process_with_threads_without_end_is_given_out_in_parts() -> None:
     """What is held back of one process is bounded."""
     data = b"Process:  p [1]\n" + b"  Thread 0x1    1 sample (1)\n" * (spindump_pending() + 5)
-    records = check(parser.parse(data.splitlines(keepends=True)))
+    records = check(spindump.parse(data.splitlines(keepends=True)))
     assert records[0]["type"] == "spindump_process" and len(of(records, "spindump_thread")) == spindump_pending() + 5
 
 
 def spindump_pending() -> int:
     """The bound."""
-    from rogue_hunter.capture.spindump.parser import MAX_PENDING
+    from rogue_hunter.capture.reports.spindump import MAX_PENDING
 
     return MAX_PENDING
 

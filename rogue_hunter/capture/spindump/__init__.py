@@ -1,1 +1,0 @@
-"""Reading a spindump report into records."""
