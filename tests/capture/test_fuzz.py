@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rogue_hunter.capture.blame import blame, blame_records
 from rogue_hunter.capture.linux.lookups import parse_locks, parse_tcp, parse_unix_diag
 from rogue_hunter.capture.linux.process import is_native, parse_memory, parse_pressure_avg10, parse_stack, parse_syscall
-from rogue_hunter.capture.linux.waits import owner
+from rogue_hunter.capture.linux.waits import mutex_owner
 from rogue_hunter.capture.logs import kernel
 from rogue_hunter.capture.reports.decode import fraction, named, size, timestamp, whole
 from rogue_hunter.capture.reports.detect import parse_file
@@ -94,7 +94,7 @@ def test_mutated_reports_and_logs() -> None:
 LINES: list[Callable[[bytes], object]] = [
     state_of, wait_of, thread_line, named, size, timestamp, whole, fraction, parse_locks, parse_pressure_avg10,
     is_native, parse_tcp, parse_unix_diag, parse_memory, parse_stack, lambda d: parse_syscall(d, "x86_64"),
-    lambda d: owner(0, d), lambda d: owner(6, d), lambda d: list(kernel([d], 0.0)),
+    lambda d: mutex_owner(0, d), lambda d: mutex_owner(6, d), lambda d: list(kernel([d], 0.0)),
 ]
 
 

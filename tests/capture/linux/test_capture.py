@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from rogue_hunter.capture.blame import blame
-from rogue_hunter.capture.linux import waits
 from rogue_hunter.capture.linux.capture import capture_linux
 from rogue_hunter.capture.linux.lookups import Index, held_files, inode_of, parse_locks, parse_tcp, parse_unix_diag
 from rogue_hunter.capture.linux.process import (
@@ -29,7 +28,7 @@ from rogue_hunter.capture.linux.process import (
     parse_syscall,
     parse_wchan,
 )
-from rogue_hunter.capture.linux.waits import mutex_waits
+from rogue_hunter.capture.linux.waits import futex_word, mutex_owner, mutex_waits
 from rogue_hunter.capture.request import Request, Target, new_capture_key
 from rogue_hunter.capture.worker import capturer
 from rogue_hunter.config.options import Forensics
@@ -447,17 +446,17 @@ def test_syscalls(data: bytes, words: str | None) -> None:
 
 def test_futex_words() -> None:
     """Proof, convention, layout: what each kind of word shows."""
-    inherit = waits.owner(6, struct.pack("=I", 0x80000000 | 77))
+    inherit = mutex_owner(6, struct.pack("=I", 0x80000000 | 77))
     assert inherit is not None and (inherit.tid, inherit.certainty, inherit.shared) == (77, "proven", True)
-    robust = waits.owner(128, struct.pack("=I", 0x80000000 | 78))
+    robust = mutex_owner(128, struct.pack("=I", 0x80000000 | 78))
     assert robust is not None and (robust.tid, robust.certainty, robust.shared) == (78, "guessed", False)
-    plain = waits.owner(128, struct.pack("=IIiIi", 2, 0, 79, 1, 0))
+    plain = mutex_owner(128, struct.pack("=IIiIi", 2, 0, 79, 1, 0))
     assert plain is not None and (plain.tid, plain.certainty) == (79, "guessed")
     for memory in (b"", struct.pack("=I", 0), struct.pack("=I", 2), struct.pack("=IIiIi", 2, 0, 0, 1, 0),
                    struct.pack("=IIiIi", 2, 0, 79, 0, 0), struct.pack("=IIiIi", 1, 0, 79, 1, 0)):
-        assert waits.owner(0, memory) is None
-    assert waits.address(Call(202, "futex", (64, 128, 2, 0, 0, 0))) == (64, 128)
-    assert waits.address(Call(202, "futex", (64, 1, 2, 0, 0, 0))) is None
+        assert mutex_owner(0, memory) is None
+    assert futex_word(Call(202, "futex", (64, 128, 2, 0, 0, 0))) == (64, 128)
+    assert futex_word(Call(202, "futex", (64, 1, 2, 0, 0, 0))) is None
 
 
 def test_small_files() -> None:
