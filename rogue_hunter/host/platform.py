@@ -22,10 +22,15 @@ def here(proc_root: str | Path = "/proc", libproc: str | None = None) -> Host:
 
         return DarwinHost(library=library)
     if sys.platform == "linux" or str(proc_root) != "/proc":
-        from rogue_hunter.host.linux.host import LinuxHost
-        from rogue_hunter.host.linux.recording import Replay, is_recording
+        root = Path(proc_root)
+        if root != Path("/proc"):
+            from rogue_hunter.host.linux.recording import Replay, is_recording
 
-        return Replay(Path(proc_root)) if is_recording(Path(proc_root)) else LinuxHost(Path(proc_root))
+            if is_recording(root):
+                return Replay(root)
+        from rogue_hunter.host.linux.host import LinuxHost
+
+        return LinuxHost(root)
     raise HostError(f"cannot read processes on {sys.platform}")
 
 
