@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from rogue_hunter.capture.reports.decode import Fields, Stack, frame_text, named, text
-from rogue_hunter.capture.reports.spindump_binary import MAX_BINARY, binary_header
+from rogue_hunter.capture.reports.decode import MAX_BINARY, Fields, Stack, binary_header, frame_text, named, text
 from rogue_hunter.capture.reports.spindump_lines import (
     State,
     Wait,
