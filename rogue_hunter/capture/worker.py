@@ -33,6 +33,15 @@ from rogue_hunter.config.options import Forensics
 from rogue_hunter.host.platform import here
 from rogue_hunter.stream.tick import Record
 
+ANSWER_LIMIT = 1 << 27
+NICENESS = 5
+"""Added to the nice value of the child: it gets a third of the CPU time of a competitor and does not delay the beat on
+a core that both run on."""
+GRACE_S = 10.0
+"""Seconds added to the timeout of a capture, for the start of Python on a machine that stalls."""
+COMMAND = "rh-capture"
+"""The child's name in ps, top and rh-report; a thread name of Linux has 15 characters."""
+
 
 def capturer(settings: Forensics | None = None) -> Capturer:
     """The function that makes captures on this platform."""
@@ -65,16 +74,6 @@ def capture_now(pids: Sequence[int], settings: Forensics) -> tuple[list[Record],
     targets = tuple(each if i == 0 else replace(each, role="rogue") for i, each in enumerate(found))
     request = Request(new_capture_key(now), now, "manual", targets, boot_id=boot_id)
     return capturer(settings)(request, threading.Event()), missing
-
-
-ANSWER_LIMIT = 1 << 27
-NICENESS = 5
-"""Added to the nice value of the child: it gets a third of the CPU time of a competitor and does not delay the beat on
-a core that both run on."""
-GRACE_S = 10.0
-"""Seconds added to the timeout of a capture, for the start of Python on a machine that stalls."""
-COMMAND = "rh-capture"
-"""The child's name in ps, top and rh-report; a thread name of Linux has 15 characters."""
 
 
 def request_line(request: Request, settings: Forensics) -> bytes:
