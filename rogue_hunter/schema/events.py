@@ -8,10 +8,7 @@ from rogue_hunter.schema.field import BANDS, Field
 from rogue_hunter.schema.sampling import METRICS, SNAPSHOT
 from rogue_hunter.schema.slices import MACHINE_SLICE
 
-
-def _f(name: str, kind: type, unit: str, doc: str, **more: object) -> Field:
-    return Field(name, kind, unit, doc, **more)  # type: ignore[arg-type]
-
+_f = Field
 
 EVENT_KINDS = ("enter", "band", "peak", "checkpoint", "exit")
 EXIT_REASONS = ("below_threshold", "exited", "replaced", "stopped", "crashed")

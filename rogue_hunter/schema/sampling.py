@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rogue_hunter.schema.field import BANDS, CATEGORIES, RESOURCES, STATES, Field
 
-
-def _f(name: str, kind: type, unit: str, doc: str, **more: object) -> Field:
-    return Field(name, kind, unit, doc, **more)  # type: ignore[arg-type]
-
-
-def _m(name: str, kind: type, unit: str, doc: str, **more: object) -> Field:
-    return Field(name, kind, unit, doc, metric=True, **more)  # type: ignore[arg-type]
-
+_f = Field
+_m = partial(Field, metric=True)
 
 _IDENTITY = (
     _f("pid", int, "", "process id; never an identity by itself", required=True),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rogue_hunter.report.record_text import clock
-from rogue_hunter.report.sentences import OWN, command_line, measure, number, percent
+from rogue_hunter.report.sentences import OWN, cause, command_line, measure, number, percent
 from rogue_hunter.schema.field import Key
 from rogue_hunter.schema.sampling import METRICS, PROCESS
 from rogue_hunter.stream.tick import Row, shown_name
@@ -213,14 +213,10 @@ def _gauge(model: Model, width: int) -> Line:
     label = f"score {'-' if score is None else score:>3} {band:<9}"
     room = min(GAUGE, max(0, width - len(label) - 2))
     filled = round(room * min(100, score or 0) / 100)
-    name = f"  {_name(top)}  {_uses(top)}" if top is not None and score else ""
+    name = f"  {_name(top)}  {cause(top)}" if top is not None and score else ""
     rest = max(0, width - len(label) - room)
     return ((label, band or "dim"), ("█" * filled, band or "dim"), ("░" * (room - filled), "dim"),
             (fill(name, rest), ""))
-
-
-def _uses(row: Row) -> str:
-    return str(row.get("dominant_resource") or row.get("dominant_category") or "")
 
 
 def _name(row: Row) -> str:
