@@ -10,6 +10,7 @@ can list the same pid twice (exec), and each thread and each blocker has that nu
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from rogue_hunter.schema import diagnostics
 from rogue_hunter.schema.field import Field
@@ -34,10 +35,7 @@ MAX_FRAMES = 40
 FRAME_LIMIT = 160
 """Characters of a frame that are kept."""
 
-
-def _f(name: str, kind: type, unit: str, doc: str, *, platforms: str = "linux macos", required: bool = False,
-       choices: tuple[str, ...] = ()) -> Field:
-    return Field(name, kind, unit, doc, "forensics", platforms, required=required, choices=choices)
+_f = partial(Field, stage="forensics")
 
 
 def _who(prefix: str, whose: str) -> tuple[Field, ...]:

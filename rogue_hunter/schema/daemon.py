@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rogue_hunter.schema.field import Field
 
 LEVELS = ("debug", "info", "warning", "error")
 STATES = ("running", "stopped", "failed", "starting", "stopping", "unknown")
 
-
-def _f(name: str, kind: type, unit: str, doc: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> Field:
-    return Field(name, kind, unit, doc, "pipe", required=required, choices=choices)
-
-
-def _ship(name: str, kind: type, unit: str, doc: str, *, required: bool = False) -> Field:
-    return Field(name, kind, unit, doc, "ship", required=required)
-
+_f = partial(Field, stage="pipe")
+_ship = partial(Field, stage="ship")
 
 INITIAL_STATE = (
     _f("ts", float, "s", "epoch seconds of the last tick; left out before the first"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rogue_hunter.schema.field import Field
 
 RESOURCE_UNITS = ("cpu_seconds", "wakeups", "bytes")
@@ -12,11 +14,7 @@ SUSPECT_REASONS = ("unresponsive", "target", "cpu", "memory")
 """unresponsive: it did not respond, by the report. target: the subject of the report. cpu: it used most of the CPU
 time. memory: it held most of the memory."""
 
-
-def _f(name: str, kind: type, unit: str, doc: str, *, required: bool = False, choices: tuple[str, ...] = (),
-       platforms: str = "macos") -> Field:
-    return Field(name, kind, unit, doc, "forensics", platforms, required=required, choices=choices)
-
+_f = partial(Field, stage="forensics", platforms="macos")
 
 COUNTS = (
     _f("cycles", int, "", "CPU cycles while sampling"),

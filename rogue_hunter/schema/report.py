@@ -5,6 +5,8 @@ means the same here, at the highest score of the event in the record.
 
 from __future__ import annotations
 
+from functools import partial
+
 from rogue_hunter.schema.events import EXIT_REASONS, MACHINE_MINUTE, PAUSE
 from rogue_hunter.schema.field import BANDS, Field
 from rogue_hunter.schema.sampling import PROCESS
@@ -13,10 +15,7 @@ WATCH = ("running", "stale", "busy", "stopped", "hub")
 """running: rh-pipe writes. stale: it holds the database but has written nothing for a while. busy: another command
 holds the database. stopped: no process does."""
 
-
-def _f(name: str, kind: type, unit: str, doc: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> Field:
-    return Field(name, kind, unit, doc, "report", required=required, choices=choices)
-
+_f = partial(Field, stage="report")
 
 _PROCESS = {field.name: field for field in PROCESS}
 

@@ -34,11 +34,7 @@ REFUSALS = ("not_my_uid", "root", "low_pid", "self", "ancestor", "session_leader
 
 METHODS = ("pidfd", "audittoken", "kill")
 
-
-def _f(name: str, kind: type, unit: str, doc: str, stage: str, *, required: bool = False, choices: tuple[str, ...] = (),
-       platforms: str = "linux macos") -> Field:
-    return Field(name, kind, unit, doc, stage, platforms, required=required, choices=choices)
-
+_f = Field
 
 _ROW = {f.name: f for f in PROCESS}
 

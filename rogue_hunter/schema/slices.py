@@ -7,6 +7,7 @@ are kept apart, so that a sentence can say which of the two it speaks of.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from rogue_hunter.schema.field import STATES, Field
 from rogue_hunter.schema.sampling import PROCESS
@@ -17,11 +18,7 @@ SLICE_S = 5
 WAIT_KINDS = ("file_lock", "mutex", "pipe", "socket", "fanotify", "traced", "stopped", "frozen", "uninterruptible")
 LIMIT_KINDS = ("cpu_quota", "memory", "oom_kill", "io", "affinity", "rlimit", "tasks", "disk_full")
 
-
-def _f(name: str, kind: type, unit: str, doc: str, *, required: bool = False, choices: tuple[str, ...] = (),
-       platforms: str = "linux macos") -> Field:
-    return Field(name, kind, unit, doc, "slices", platforms, required=required, choices=choices)
-
+_f = partial(Field, stage="slices")
 
 _ROW = {field.name: field for field in PROCESS}
 
