@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NamedTuple
 
-from rogue_hunter.sampling.naming import programs_of, script_of
+from rogue_hunter.sampling.naming import programs_of, script_of, split_line
 from rogue_hunter.stream.tick import Row
 from rogue_hunter.text.redact import LIMIT
 
@@ -78,7 +78,7 @@ def _program(command: str | None, exe: str | None, cmdline: str | None, director
         return Program(_distinct(known), None, NO_ARGUMENTS, NO_ARGUMENTS)
     # Redaction cuts between characters, of which the longest has four bytes.
     cut = len(cmdline) > SUBJECT_LIMIT or len(cmdline.encode("utf-8", "surrogatepass")) > LIMIT - 4
-    first, rest = _split(path, cmdline[:SUBJECT_LIMIT])
+    first, rest = split_line(path, cmdline[:SUBJECT_LIMIT])
     if exe is None:
         # A path with blanks looks like a program with arguments, and the script depends on the program.
         certain = not (first.startswith("/") and rest)
@@ -94,14 +94,6 @@ def _program(command: str | None, exe: str | None, cmdline: str | None, director
     ends = not rest or (interprets and (script is None or rest.endswith(script)))   # the cut may be in a name
     unread = NO_NAME if command is None else CUT if cut and ends else ""
     return Program(names, None if cut else _line(first, rest), unread, CUT if cut else "")
-
-
-def _split(path: str, cmdline: str) -> tuple[str, str]:
-    """argv[0] and the rest. A path with blanks in it is recognised by the path that the kernel gives."""
-    if path and (cmdline == path or cmdline.startswith(path + " ")):
-        return path, cmdline[len(path) + 1:]
-    first, _, rest = cmdline.partition(" ")
-    return first, rest
 
 
 def _line(first: str, rest: str) -> str:

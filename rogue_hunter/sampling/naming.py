@@ -146,7 +146,7 @@ def _name(command: str, exe: str, cmdline: str) -> str:
     if not exe and not cmdline:
         queue = _KWORKER.fullmatch(command)
         return (f"kworker/{queue[1]}" if queue[1] else "kworker") if queue else command or "?"
-    first, rest = _split(exe, cmdline)
+    first, rest = split_line(exe, cmdline)
     words = rest.split(" ")
     program, called = _last(exe), _last(first).rstrip(":")
     if program.startswith("wine") and (found := _WINE.search(cmdline)):
@@ -172,7 +172,7 @@ def looks_own(row: Row) -> bool:
     exe, cmdline = row.get("exe", ""), row.get("cmdline", "")
     if "rogue_hunter" not in cmdline and "rh-" not in cmdline:
         return False
-    first, rest = _split(exe, cmdline)
+    first, rest = split_line(exe, cmdline)
     words = rest.split(" ")
     for interpreter in (_last(exe), _last(first)):
         script = script_of(interpreter, words)
@@ -192,7 +192,7 @@ def _own_command(words: list[str]) -> str | None:
     return None
 
 
-def _split(exe: str, cmdline: str) -> tuple[str, str]:
+def split_line(exe: str, cmdline: str) -> tuple[str, str]:
     """The program as it was called, and the arguments. A path with blanks in it is recognized by `exe`."""
     if exe and (cmdline == exe or cmdline.startswith(exe + " ")):
         return exe, cmdline[len(exe) + 1:]
