@@ -89,8 +89,8 @@ MACHINE_MINUTE = (
     _f("self_cpu_percent", float, "%", "CPU use of rogue-hunter itself, average", stage="minutes"),
     *(replace(f, stage="minutes", doc=f.doc.replace("slice", "minute")) for f in MACHINE_SLICE if f.name in (
         "run_delay_ms_per_s", "pressure_memory_some_ms_per_s", "pressure_io_some_ms_per_s", "device_bytes",
-        "device_wait_ms", "refaults", "direct_reclaims", "oom_kills", "clock_step_s", "continued", "self_run_delay_ms",
-        "self_throttled_ms", "unreadable", "uninterruptible")),
+        "device_requests_s", "device_wait_ms", "refaults", "direct_reclaims", "oom_kills", "clock_step_s", "continued",
+        "self_run_delay_ms", "self_throttled_ms", "unreadable", "uninterruptible")),
 )
 """With everything that the verdict asks a slice for."""
 

@@ -182,11 +182,12 @@ TICK = (
     _f("pressure_memory_full_ms_per_s", float, "ms/s", "time in which all tasks waited for memory", platforms="linux"),
     _f("pressure_io_some_ms_per_s", float, "ms/s", "time in which some task waited for storage", platforms="linux"),
     _f("pressure_io_full_ms_per_s", float, "ms/s", "time in which all tasks waited for storage", platforms="linux"),
-    _f("refaults", int, "", "pages read again soon after they had been evicted; this and the next four are counted "
+    _f("refaults", int, "", "pages read again soon after they had been evicted; this and the next five are counted "
        "since the last tick that has them, about a second before", platforms="linux"),
     _f("direct_reclaims", int, "", "allocations that had to free memory first", platforms="linux"),
     _f("oom_kills", int, "", "processes that the kernel killed for want of memory", platforms="linux"),
     _f("device_bytes", int, "bytes", "traffic of all disks, as the kernel counts it", platforms="linux"),
+    _f("device_requests_s", float, "s", "time that all requests to the disks took, added up", platforms="linux"),
     _f("device_wait_ms", float, "ms", "average time that a request to the slowest disk took", platforms="linux"),
     _f("processes", int, "", "processes seen", required=True),
     _f("active", int, "", "processes that ran in the interval", required=True),

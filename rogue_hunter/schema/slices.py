@@ -51,6 +51,7 @@ MACHINE_SLICE = (
                           ("io_full", "all tasks waited for storage"))),
     _f("disk_bytes", int, "bytes", "disk traffic of all processes seen"),
     _f("device_bytes", int, "bytes", "traffic of all disks, as the kernel counts it", platforms="linux"),
+    _f("device_requests_s", float, "s", "time that all requests to the disks took, added up", platforms="linux"),
     _f("device_wait_ms", float, "ms", "average time that a request to the slowest disk took", platforms="linux"),
     _f("refaults", int, "", "pages that were read again soon after they had been evicted", platforms="linux"),
     _f("direct_reclaims", int, "", "allocations that had to free memory first", platforms="linux"),

@@ -140,6 +140,7 @@ STEPS: dict[str, Callable[[sqlite3.Connection], None]] = {
     "m010_recorded": lambda connection: _create(connection, *RECORDED),
     "m011_reports": _reports,
     "m012_standing": lambda connection: _complete(connection, *SLICES),
+    "m013_device_requests": _everything,
 }
 """In order. A step that a released version has applied somewhere is never changed."""
 

@@ -18,7 +18,7 @@ AVERAGES = ("cpu_busy_cores", "cpu_steal_cores", "unattributed_cpu_cores", "pres
 """Fields of the closing row of which the average over time is kept."""
 HIGHEST = ("late_s", "max_score", "device_wait_ms")
 SUMS = ("asleep_s", "clock_step_s", "continued", "self_run_delay_ms", "self_throttled_ms", "started", "exited",
-        "refaults", "direct_reclaims", "oom_kills", "device_bytes")
+        "refaults", "direct_reclaims", "oom_kills", "device_bytes", "device_requests_s")
 LAST = ("cpus", "memory_total_bytes", "processes", "unreadable")
 
 LARGEST = 2**63 - 1

@@ -110,7 +110,8 @@ def test_a_day_of_minutes_is_small(tmp_path: Path, day: Any, capsys: pytest.Capt
     assert most <= MOST and grown <= 6e6
 
 
-STEPS = {2: "m003_forensics", 5: "m006_slices", 6: "m007_durations", 7: "m008_sessions", 8: "m009_minutes_by_identity"}
+STEPS = {2: "m003_forensics", 5: "m006_slices", 6: "m007_durations", 7: "m008_sessions", 8: "m009_minutes_by_identity",
+         12: "m013_device_requests"}
 """Version -> the step that it lacks first."""
 
 
@@ -125,8 +126,8 @@ def older(path: Path, version: int) -> None:
 
     with closing(sqlite3.connect(path.with_name("then.db"), isolation_level=None)) as then:
         migrations._steps().apply(Database(then), stop_before=STEPS[version])
-    gone = {"machine_minutes": ("run_delay_ms_per_s", "device_bytes", "oom_kills"), "slice_processes": ("kept",),
-            "slice_units": ("kept",), "pause_culprits": ("name", "processes"),
+    gone = {"machine_minutes": ("run_delay_ms_per_s", "device_bytes", "oom_kills", "device_requests_s"),
+            "machine_slices": ("device_requests_s",), "slice_processes": ("kept",), "slice_units": ("kept",), "pause_culprits": ("name", "processes"),
             "process_events": ("duration_s",) if version < 7 else ()}
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for view in VIEWS:

@@ -179,8 +179,8 @@ class Machine:
 
 
     def _memory_and_disks(self) -> dict[str, Any]:
-        """Counts since the last reading of these files: refaults, direct_reclaims, oom_kills, device_bytes; the wait of
-        the slowest disk, device_wait_ms."""
+        """Counts since the last reading of these files: refaults, direct_reclaims, oom_kills, device_bytes,
+        device_requests_s; the wait of the slowest disk, device_wait_ms."""
         fields: dict[str, Any] = {}
         reclaim, disks = self.parsed("vmstat", parse_vmstat), self.parsed("diskstats", parse_diskstats)
         reclaim_then, disks_then = self._shortage
@@ -189,16 +189,17 @@ class Machine:
                 if now is not None and then is not None and now >= then:
                     fields[name] = now - then
         if disks is not None and disks_then is not None:
-            moved, slowest = 0, None
+            moved, spent_ms, slowest = 0, 0, None
             for device, disk in disks.items():
                 before = disks_then.get(device)
                 if before is None or disk.requests < before.requests or disk.moved < before.moved:
                     continue  # plugged in since, or its counters began again
                 moved += disk.moved - before.moved
+                spent_ms += max(0, disk.wait_ms - before.wait_ms)
                 if (requests := disk.requests - before.requests) >= WAIT_REQUESTS:
                     slowest = max(slowest or 0.0, (disk.wait_ms - before.wait_ms) / requests)
             if disks:
-                fields["device_bytes"] = moved
+                fields.update(device_bytes=moved, device_requests_s=spent_ms / 1000)
             if slowest is not None:
                 fields["device_wait_ms"] = round(max(0.0, slowest), 2)
         self._shortage = reclaim, disks
