@@ -153,13 +153,14 @@ def _shortage(cause: Cause, now: float, present: bool) -> str:
         did = f"{taker_name(cause.who)} {amount_words(cause, cause.who, now, present=present)}{through}"
         return "; ".join(part for part in (did, too, what) if part)
     if cause.resource == "disk" and cause.numbers.get("unreadable"):
-        return f"{what}; the I/O of {count(int(cause.numbers['unreadable']), 'process')} cannot be read without root"
+        most = ", and no process that waited accounts for most requests" \
+            if cause.victims and "device_requests_s" in cause.numbers else ""
+        return f"{what}; the I/O of {count(int(cause.numbers['unreadable']), 'process')} cannot be read without root" \
+               f"{most}"
     if cause.takers:
         first = cause.takers[0]
-        hidden, busy = (cause.numbers.get(key, 0.0) for key in ("unattributed_cpu_cores", "cpu_busy_cores"))
-        unseen = cause.resource == "cpu" and hidden >= 0.5 * busy > 0
-        which = "most by processes that cannot be seen: the highest of the others" if unseen else \
-            "no process alone: the highest"
+        which = "most by interrupts or processes that cannot be seen: the highest of the others" \
+            if "unseen" in cause.details else "no process alone: the highest"
         return f"{what}; {which} was {taker_name(first)}, which {amount_words(cause, first, now)}"
     return what
 

@@ -325,15 +325,17 @@ class Slicer:
         if seconds > 0 and any("run_delay_ms_per_s" in use.row for use in done.uses.values()):
             delay = sum(use.run_delay for use in done.uses.values())
             machine["run_delay_ms_per_s"] = round(1000 * delay / seconds, 2)
-        self._credit_unwaited(done, machine.get("unattributed_cpu_cores") or 0.0)
+        if self._credit_unwaited(done, machine.get("unattributed_cpu_cores") or 0.0):
+            machine["unattributed_cpu_cores"] = 0.0
         made = [record("machine_slice", **{**machine, **head})]
         made += (self._process(head, key, use) for key, use in self._chosen(done, standing))
         made += self._groups(done, head)
         return made
 
-    def _credit_unwaited(self, done: Slice, spare_cores: float) -> None:
+    def _credit_unwaited(self, done: Slice, spare_cores: float) -> bool:
         """A parent that ignores SIGCHLD gets no CPU time of its children from the kernel. Processes that lose many
-        children and got none share the CPU time that no process explains, by the number of those children."""
+        children and got none share the CPU time that no process explains, by the number of those children. True if
+        there are any."""
         seconds = done.machine.seconds
         spare = spare_cores * seconds
         exits = {key: use.exits for key, use in done.uses.items()
@@ -341,6 +343,7 @@ class Slicer:
         for key, use in done.uses.items():
             known = spare_cores >= UNWAITED_CORES and key in exits
             use.unwaited = spare * exits[key] / sum(exits.values()) if known else 0.0
+        return spare_cores >= UNWAITED_CORES and bool(exits)
 
     def _chosen(self, done: Slice, standing: bool) -> Iterator[tuple[Key, Use]]:
         """The processes that are listed: the first of each rank, then the second of each, and so on."""

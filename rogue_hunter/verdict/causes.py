@@ -17,8 +17,8 @@ from rogue_hunter.verdict.model import (
     Victim,
     Window,
     belongs,
+    gives_way,
     in_group,
-    is_forwarder,
     key_of,
     name_of,
     number,
@@ -56,10 +56,18 @@ USE_WAKEUPS, USE_GPU = 2000.0, 0.2
 FULL_WAKEUPS = 100_000
 """Wakeups per second that count as a fully used machine: 10 us each."""
 WORKS = 0.1
-"""CPU time for each second of waiting for storage, from which a process moves much. dd with direct I/O has 0.2, a
-journal that syncs 50 times a second 0.02."""
+"""CPU time for each second of waiting for storage, from which a process may move much. dd with direct I/O has 0.2,
+random reads of 64 KiB 0.04, a journal that syncs 50 times a second 0.02."""
 MOST = 0.6
-"""Part of the time that such processes wait, from which one of them is named."""
+"""Part of the time that processes of unknown I/O wait, from which one of them is named."""
+CLEAR = 4
+"""How many times as long as those that work it must have waited if it hardly works itself."""
+ITS_REQUESTS = (0.5, 2.0)
+"""Time that it waited, as a part of the time that all requests to the disks took. Who waits for its own requests has
+one or several of them outstanding all that time; less is that of a victim, more is waiting for something else, such as
+a lock."""
+QUEUED = 0.05
+"""Run delay for each second of use of a process that competes for a CPU with those that wait for it."""
 USE_STUCK = 0.3
 """Part of the time in uninterruptible sleep from which a process uses the disk, however few bytes it moves."""
 BUSY_DISK = 200e6
@@ -154,12 +162,13 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
     """Who had the CPUs while others waited for one."""
     lost = lost_s(window, weights)
     whole = machine_total(window.slices, weights, "cpu")
+    spans = [one for one, weight in zip(window.slices, weights, strict=True) if weight > 0]
+    idle = sum(weight for weight, one in zip(weights, judged, strict=True) if one.idle) > 0.5 * sum(weights)
     takers = Ledger(window.slices, weights, "cpu", readers=window.readers).rank(whole)
-    who = nameable(takers)
-    unseen = sum(total(one.machine, "unattributed_cpu_cores") * one.seconds
-                 for one, weight in zip(window.slices, weights, strict=True) if weight > 0)
-    if who is not None and whole and unseen >= 0.5 * whole and who.amount < unseen:
-        who = None
+    unseen = shortage.unseen(spans, takers[0] if takers else None)
+    who = None if unseen else nameable(takers)
+    if idle and who is not None and not _competes(spans, who):
+        who, takers = None, []
     start, seconds = worst_span(window, weights)
     numbers = readings(worst_row(window, weights), "cpu_busy_cores", "cpu_busy_cores_max", "cpus",
                        "pressure_cpu_some_ms_per_s", "started", "unattributed_cpu_cores", "unreadable")
@@ -168,9 +177,8 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
     if any(part is not None for part, _ in waited):
         numbers["waited_s"] = round(sum((part or 0.0) * s for part, s in waited), 3)
     numbers.update(pause_readings(window, "cpu"))
-    details = {}
-    idle = sum(weight for weight, one in zip(weights, judged, strict=True) if one.idle)
-    if idle > 0.5 * sum(weights):
+    details = {"unseen": "yes"} if unseen else {}
+    if idle:
         bound = next((limit for limit in window.limits if limit.get("kind") == "affinity"), None)
         if who is not None and who.policy in REALTIME:
             details["while_idle"] = "realtime"
@@ -182,6 +190,20 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
     inferred = all("cpu" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
     return Cause("shortage", "cpu", "cpu", 0.0, lost, start, seconds, who, tuple(takers), victims,
                  "inferred" if inferred else "measured", numbers, details)
+
+
+def _competes(spans: Sequence[Slice], who: Taker) -> bool:
+    """Whether a taker can have had the CPUs for which others waited while CPUs were idle: it is a real-time process, or
+    queued itself while they ran. That is not known of short-lived children, nor of members that are not listed. A large
+    program that never waits runs on other CPUs than the victims."""
+    used = queued = theirs = 0.0
+    for one in spans:
+        for row in one.processes:
+            if belongs(row, who) and "run_delay_s" in row:
+                used, queued = used + total(row, "cpu_seconds"), queued + total(row, "run_delay_s")
+            elif _delay(one, row)[0] > 0 and not belongs(row, who):
+                theirs += total(row, "cpu_seconds")
+    return who.policy in REALTIME or used < 0.5 * who.amount or queued >= min(QUEUED * used, 0.5 * theirs)
 
 
 def _victims(window: Window, weights: Sequence[float], behind: Sequence[Taker | None], least: float,
@@ -204,7 +226,7 @@ def _victims(window: Window, weights: Sequence[float], behind: Sequence[Taker | 
 
 def _delay(one: Slice, row: Row) -> tuple[float, float]:
     """The seconds in which it queued for a CPU, if they were a good part of the time in which it wanted to run."""
-    delay = total(row, "run_delay_s")
+    delay = 0.0 if gives_way(row) else total(row, "run_delay_s")
     return (delay if delay >= 0.1 * (delay + total(row, "cpu_seconds")) else 0.0), 0
 
 
@@ -224,8 +246,6 @@ def memory_takers(window: Window, weights: Sequence[float]) -> tuple[list[Taker]
     if whole and free >= shortage.ROOMY * whole:
         group = _crowded(window, weights)
         pagers = Ledger(slices, weights, "pageins", readers=window.readers).rank(None)
-        if not group and pagers and pagers[0].cgroup not in ("", "/"):
-            group = pagers[0].cgroup
         if group:
             bound = next((float(limit["limit"]) for limit in window.limits
                           if limit.get("cgroup") == group and limit.get("limit")

@@ -27,7 +27,7 @@ from rogue_hunter.verdict.causes import (
     use_causes,
 )
 from rogue_hunter.verdict.held import limits, waits
-from rogue_hunter.verdict.model import Cause, Slice, Verdict, Window, number, total
+from rogue_hunter.verdict.model import Cause, Slice, Verdict, Window, gives_way, number, total
 from rogue_hunter.verdict.shortage import Shortage
 
 HALF_S = 10.0
@@ -108,7 +108,8 @@ def stands_out(cause: Cause) -> bool:
     by itself, above the tracking band and without giving way to others. A build or a player is not that."""
     who = cause.who
     return (cause.kind == "use" and cause.resource == "cpu" and who is not None and who.children < 0.5 * who.amount
-            and who.rogue_s >= STEADY_S and who.rate >= STEADY_CORES and who.nice < shortage.NICE)
+            and who.rogue_s >= STEADY_S and who.rate >= STEADY_CORES
+            and not gives_way({"nice": who.nice, "policy": who.policy}))
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------

@@ -206,9 +206,11 @@ credited to a parent that waited for the child that moved them."""
 
 REALTIME = frozenset({"fifo", "rr", "deadline"})
 """Scheduling policies whose processes run before all others (sched(7))."""
+NICE = 10
+"""From this nice value on a process gives way to all others: that it waits is what was asked for."""
 
-_KERNEL = re.compile(r"^(?:ksoftirqd/|kworker/|kswapd|jbd2/|loop\d|kcryptd|dmcrypt|flush-|md\d+_|kcompactd|ksmd|"
-                     r"khugepaged|writeback|xfsaild|btrfs-|z_wr|txg_sync|irq/|migration/|rcu|nvme-)")
+_KERNEL = re.compile(r"^(?:ksoftirqd/|kworker/|kswapd|jbd2/|loop\d|kcryptd|dmcrypt|flush-|md\d+_(?!resync)|kcompactd|"
+                     r"writeback|xfsaild|btrfs-|z_wr|txg_sync|irq/|migration/|rcu|nvme-)")
 SERVERS = frozenset({"tmux: server", "screen", "sshd", "sshd-session", "dockerd", "containerd", "containerd-shim",
                      "conmon", "systemd-journal", "journald", "rsyslogd", "syslog-ng", "dbus-daemon", "Xorg",
                      "gnome-terminal-", "konsole", "xterm"})
@@ -222,6 +224,11 @@ def is_forwarder(row: Row) -> bool:
     if command in SERVERS:
         return True
     return bool(_KERNEL.match(command)) and not row.get("cmdline") and row.get("ppid") in (0, KTHREADD, None)
+
+
+def gives_way(row: Row) -> bool:
+    """True for a process that was told to run only while no other one wants to, by nice(1) or chrt(1) --idle."""
+    return (row.get("nice") or 0) >= NICE or row.get("policy") == "idle"
 
 
 def name_of(row: Row) -> str:

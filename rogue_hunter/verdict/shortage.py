@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rogue_hunter.verdict.model import Row, Slice, Taker, belongs, in_group, number, total, uses
+from rogue_hunter.sampling.units import KTHREADD
+from rogue_hunter.verdict.model import Row, Slice, Taker, belongs, gives_way, in_group, number, total, uses
 from rogue_hunter.verdict.takers import Ledger
 
 DELAY = 0.05
@@ -27,8 +28,6 @@ IDLE = 0.8
 """Part of the CPUs in use below which waiting for a CPU is a matter of a quota, an affinity or a real-time process."""
 IDLE_WAIT = 0.25
 """Waiting that needs that explanation, part of the time."""
-NICE = 10
-"""From this nice value on a process gives way to all others: that it waits is what was asked for."""
 LATE_S = 0.3
 """A beat that is later than this was delayed; the scheduler's own delays stay below 0.1 s on a full machine."""
 MEMORY = 0.03
@@ -55,6 +54,11 @@ FAST_DISK = 300e6
 """Traffic (bytes/s) that counts in full where the kernel does not report who waited; less, if it is usual."""
 UNUSUAL = 5.0
 """How many times the usual is unusual."""
+IDLE_DISK = 0.1
+"""Time that requests to disks took, for each second in which tasks waited for storage, below which the disks are not
+what they waited for."""
+UNSEEN = 0.5
+"""Part of the CPU use that no process explains, from which that is most of it."""
 STEAL = 0.1
 """Part of the CPUs that the hypervisor gave to others, from which that counts."""
 
@@ -136,8 +140,8 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int],
     whole = machine / 1000 * one.seconds if machine is not None else sum(total(row, "run_delay_s") for row in rows)
     if first is None:
         first = next(iter(Ledger([one], [1.0], "cpu", readers=readers).rank(None, 1)), None)
-        if first is not None and first.amount < total(one.machine, "unattributed_cpu_cores") * one.seconds:
-            first = None    # processes that are not seen (hidepid of proc(5), a container) used more
+        if unseen([one], first):
+            first = None
     left, used = whole, total(one.machine, "cpu_busy_cores") * one.seconds
     of_unit = 0.0
     if first is not None:
@@ -151,7 +155,7 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int],
         if belongs(row, first):
             of_rows += total(row, "run_delay_s")
             ended += total(row, "children_cpu_seconds")
-        elif row.get("cgroup") in limited or (row.get("nice") or 0) >= NICE:
+        elif gives_way(row) or any(in_group(row, group) for group in limited):
             left -= total(row, "run_delay_s")
             used -= total(row, "cpu_seconds", "children_cpu_seconds")
     if ended and machine is not None:
@@ -159,6 +163,14 @@ def others_delay(one: Slice, limited: Collection[str], readers: Collection[int],
         left -= min(1.0, ended / max(rest, ended)) * max(0.0, whole - shown)
     left -= max(of_rows, of_unit)
     return max(0.0, left) / one.seconds, max(0.0, used) / one.seconds
+
+
+def unseen(slices: Sequence[Slice], first: Taker | None) -> bool:
+    """Whether most of the CPU use was that of interrupts, or of processes that cannot be seen (hidepid of proc(5), a
+    container): UNSEEN of all, and more than that of the largest process that is seen."""
+    hidden, busy = (sum(total(one.machine, name) * one.seconds for one in slices)
+                    for name in ("unattributed_cpu_cores", "cpu_busy_cores"))
+    return hidden >= UNSEEN * busy > 0 and (first is None or first.amount < hidden)
 
 
 def _cpu(one: Slice, limited: Collection[str], readers: Collection[int],

@@ -41,6 +41,9 @@ ACTIVE = 0.25
 """Part of its highest rate from which a taker counts as active in a slice."""
 FORWARDED = 0.25
 """What the use of a process counts that works for others: it is first only if no other process comes near."""
+INTERRUPTS = 0.5
+"""The same of a kernel thread that handles interrupts: packets of another machine have no sender here, and the program
+that receives them is not to blame for them."""
 PREEMPTS = 3.0
 """What the CPU use of a real-time process counts: nothing else runs where it runs, and the delays are longer than those
 that ordinary processes cause each other."""
@@ -216,9 +219,10 @@ class Ledger:
     # -- groups --------------------------------------------------------------------------------------------------------
 
     def _points(self, node: _Node) -> float:
-        preempts = self.resource == "cpu" and node.row.get("policy") in REALTIME
-        return node.points(self.weights, self._held) * (FORWARDED if is_forwarder(node.row) else
-                                                        PREEMPTS if preempts else 1.0)
+        factor = PREEMPTS if self.resource == "cpu" and node.row.get("policy") in REALTIME else 1.0
+        if is_forwarder(node.row):
+            factor = INTERRUPTS if str(node.row.get("command")).startswith(("ksoftirqd/", "irq/")) else FORWARDED
+        return node.points(self.weights, self._held) * factor
 
     def _starts_jobs(self, at: tuple[str, int]) -> bool | None:
         """Whether the children of a process are its work: not those of an interactive shell or a service manager. None:

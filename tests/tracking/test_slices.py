@@ -268,7 +268,7 @@ def test_any_machine_fits_the_declared_records() -> None:
 
 def test_children_that_are_not_waited_for_are_credited_to_their_parent() -> None:
     """A supervisor that ignores SIGCHLD: its children's CPU time is in no counter, but the kernel reports their exits.
-    A parent that waits has its children's time already, and gets nothing more."""
+    A parent that waits has its children's time already, and gets nothing more. What is credited is attributed."""
     machine = {"unattributed_cpu_cores": 0.8, "cpu_busy_cores": 1.0, "cpus": 2}
     quick = {"pid": 7, "start_ticks": 1, "command": "supervise", "cpu_percent": 5.0, "children_cpu_percent": 0.0,
              "children_exited": 40, "children_failed": 40}
@@ -284,3 +284,4 @@ def test_children_that_are_not_waited_for_are_credited_to_their_parent() -> None
         assert by[7]["children_cpu_seconds"] == pytest.approx(0.8 * by[7]["seconds"], rel=0.01)
         assert by[8]["children_cpu_seconds"] == pytest.approx(0.6 * by[8]["seconds"], rel=0.01)
         assert by[7]["children"] == 160
+        assert [one["unattributed_cpu_cores"] for one in slicer.current() if one["type"] == "machine_slice"] == [0.0]

@@ -131,6 +131,31 @@ def test_a_process_that_gives_way_is_no_victim_of_what_it_gives_way_to() -> None
     assert (state(19), state(0)) == ("use", "found")
 
 
+def test_a_process_of_the_idle_class_is_no_victim_either() -> None:
+    """chrt --idle: it runs while no other process wants to, as it was told to."""
+    rows = [process(7, "encoder", cores=1.9), process(8, "crunch", cores=0.1, delay=0.9, policy="idle")]
+    assert verdict(window(*repeat(3, rows, **PSI))).state == "use"
+    cause = first(verdict(window(*repeat(3, [*rows, VICTIM], **PSI))))
+    assert (cause.kind, [victim.name for victim in cause.victims]) == ("shortage", ["player"])
+
+
+@pytest.mark.parametrize(("receiver", "named_"), [(0.3, "ksoftirqd/0"), (0.9, "server")])
+def test_the_receiver_of_a_flood_from_outside_is_not_to_blame(receiver: float, named_: str) -> None:
+    """Packets of another machine: most of the CPU goes to the thread that handles interrupts."""
+    rows = [process(14, "ksoftirqd/0", ppid=2, cmdline="", cores=0.95), process(7, "server", cores=receiver, ppid=1), VICTIM]
+    assert named(verdict(window(*repeat(3, rows, **PSI))))[:3] == ("found", "cpu", named_)
+
+
+def test_a_program_on_other_cpus_is_not_to_blame() -> None:
+    """A large job fills half of the CPUs and never waits; two programs that share another CPU do."""
+    rows = [process(7, "simulate", cores=16.0, delay=0.02, ppid=1)]
+    rows += [process(50 + n, f"bound{n}", cores=0.5, delay=0.5, ppid=1) for n in range(2)]
+    limit = {"ts": START + 3, "boot_id": BOOT, "kind": "affinity", "pid": 50, "start_ticks": 1050, "limit": 1}
+    cause = first(verdict(window(*repeat(3, rows, **PSI, cpus=32), limits=[limit])))
+    assert (cause.kind, cause.cause, cause.who, cause.takers) == ("shortage", "cpu", None, ())
+    assert {victim.name for victim in cause.victims} == {"bound0", "bound1"}
+
+
 def test_a_make_with_many_compilers_is_one_taker() -> None:
     """Make, its shells and its compilers: the unit, named by its root."""
     compilers = [process(100 + n, "cc1", ppid=60 + n, cores=0.05, unit="make[7]") for n in range(20)]
@@ -239,6 +264,19 @@ def test_a_quota_blames_no_other_process() -> None:
     assert [c.cause for c in own.causes] == ["limit"] and first(own).who is None
 
 
+def test_a_quota_of_a_group_above_is_one() -> None:
+    """A pod with a quota, whose processes are in the groups of its containers: what they wait is their own limit, and the
+    program beside it is not to blame."""
+    rows = [process(7, "encoder", cores=0.2, delay=0.8, cgroup="/pods/a/main", ppid=1),
+            process(9, "sidecar", cores=0.1, delay=0.6, cgroup="/pods/a/side", ppid=1),
+            process(8, "database", cores=0.7, ppid=1)]
+    limits = [{"ts": START + 5 * n + 5, "boot_id": BOOT, "kind": "cpu_quota", "cgroup": "/pods/a", "limit": 0.3,
+               "use": 0.3, "held_back_s": 4.0} for n in range(3)]
+    found = verdict(window(*repeat(3, rows, pressure_cpu_some_ms_per_s=800.0), limits=limits))
+    assert [cause.kind for cause in found.causes if cause.kind != "use"] == ["limit"]
+    assert named(found)[1:3] == ("limit", "encoder")
+
+
 def test_a_limit_of_traffic() -> None:
     """dd in a group that may write 4 MB/s: its own limit."""
     rows = [process(7, "dd", cores=0.02, disk_bytes=20_000_000, cgroup="/io", stuck=0.9, ppid=900),
@@ -319,6 +357,18 @@ def test_who_pushes_the_cache_of_another_out() -> None:
     cause = first(verdict(window(*repeat(3, rows, **PAGING), limits=[limit])))
     assert (cause.kind, cause.who.name if cause.who else "") == ("shortage", "taker")
     assert [v.name for v in cause.victims] == ["reader"]
+
+
+def test_without_a_limit_the_one_that_holds_most_of_a_session_is_not_to_blame() -> None:
+    """A program reads more than the memory can cache, and memory is free: it pages, and not the browser beside it, and no
+    limit of the session is claimed that is not known."""
+    session = "/user.slice/user-1000.slice/session-3.scope"
+    rows = [process(7, "train", cores=0.3, pageins=20_000, disk_bytes=600 * MIB, memory_bytes=300 * MIB, cgroup=session,
+                    stuck=0.7, ppid=1),
+            process(8, "chrome", cores=0.1, memory_bytes=3 * GIB, memory_growth_bytes=0, cgroup=session, ppid=1)]
+    cause = first(verdict(window(*repeat(3, rows, **PAGING))))
+    assert (cause.cause, cause.kind, cause.who.name if cause.who else "") == ("memory", "shortage", "train")
+    assert "cgroup" not in cause.details and "limit" not in cause_words(cause, START + 15)
 
 
 def test_kills_at_a_limit_name_the_group_and_the_victim() -> None:
@@ -917,7 +967,8 @@ def test_most_of_the_cpu_was_used_by_processes_that_are_not_seen() -> None:
     cause = first(verdict(window(*repeat(3, [mine, SHELL], **machine))))
     assert (cause.cause, cause.who, [victim.name for victim in cause.victims]) == ("cpu", None, ["loop"])
     words = cause_words(cause, START + 15)
-    assert "1.7 cores not attributed to any process" in words and "most by processes that cannot be seen: " in words
+    assert cause.details["unseen"] == "yes" and "1.7 cores not attributed to any process" in words
+    assert "most by interrupts or processes that cannot be seen: the highest of the others was loop" in words
     seen = {**machine, "unattributed_cpu_cores": 0.1}
     hog = process(8, "hog", cores=1.6, unit="hog[8]")
     assert named(verdict(window(*repeat(3, [mine, hog], **seen)))) == ("found", "cpu", "hog", 8)
