@@ -99,8 +99,10 @@ def amount_words(cause: Cause, who: Taker, now: float, *, present: bool = False)
             of = "of the limit"     # with swap, a group can hold more than that
         return f"held {size(who.amount)} of memory ({percent(who.share)} {of})"
     if cause.details.get("measure") == "waiting":
-        return f"probably used the disks most: it worked and waited {duration(who.amount)} for storage; its I/O " \
-               "cannot be read without root"
+        did = "waited" if cause.kind == "use" else "probably used the disks most: it waited"
+        of = "for storage" if cause.kind == "use" else \
+            f"of the {duration(cause.numbers['device_requests_s'])} that all requests took"
+        return f"{did} {duration(who.amount)} {of}; its I/O cannot be read without root"
     if cause.resource == "disk":
         speed = f"{size(who.rate)}/s" if who.seconds > 0 else ""
         return f"moved {size(who.amount)}{spent}{since} ({', '.join(one for one in (speed, part) if one)})"
@@ -287,10 +289,14 @@ def _wait(cause: Cause, now: float, present: bool) -> str:
 
 
 def _device(cause: Cause, now: float, present: bool) -> str:
+    victims = f"; {_victims(cause.victims)}" if cause.victims else ""
+    if "idle" in cause.details:
+        part = percent(cause.numbers.get("pressure_io_some_ms_per_s", 0.0) / 1000)
+        return f"tasks waited for storage {part} of the time, and the disks had nothing to do: a network or FUSE " \
+               f"file system, or a device that does not answer; no process is to blame{victims}"
     wait = cause.numbers.get("device_wait_ms")
     took = f": a request took {number(round(wait))} ms" if wait is not None else ""
     traffic = size(cause.numbers.get("disk_bytes_per_s", 0.0))
-    victims = f"; {_victims(cause.victims)}" if cause.victims else ""
     return f"the disk answers slowly by itself{took} at {traffic}/s; no process is to blame{victims}"
 
 

@@ -146,9 +146,10 @@ _VERDICT = (
     _f("pid", int, "", "its process id, or that of the unit's first process; never an identity by itself"),
     _f("start_ticks", int, "host ticks", "when that process started"),
     _f("causes", list, "", "the most likely first: cause, kind, resource, points (0-100), words, at, seconds, lost_s, "
-       "confidence; name, command, pid, start_ticks, unit, user, cgroup, cmdline, processes of the one named; its "
-       "amount (cores, bytes/s, bytes of memory), total and share; who (the highest users, with the same fields), "
-       "victims, and the readings", required=True),
+       "confidence; name, command, pid, start_ticks, unit, user, cgroup, cmdline, processes, members, score of the one "
+       "named; its amount (cores, bytes/s, bytes of memory), total and share, with the children_share of it, or "
+       "waited_s in place of these where its I/O may not be read; used_s; who (the highest users, with the same "
+       "fields), victims, and the readings", required=True),
     _f("victims", list, "", "the processes that waited most, for the first cause: name, pid, start_ticks, waited_s, "
        "pageins"),
     _f("resolution_s", float, "s", "nominal length of the slices of evidence: 5, or 60 for older history"),

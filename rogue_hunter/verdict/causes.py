@@ -44,7 +44,7 @@ UNKNOWN = 0.3
 LATE_S = 0.5
 """A late beat that is reported although nothing explains it."""
 
-CAUSE_OF = {"disk": "io", "growth": "memory"}
+CAUSE_OF = {"disk": "io", "waiting": "io", "growth": "memory"}
 """Resource -> the word of the records, where it differs."""
 USE_CORES, USE_CPU_S = 0.05, 0.3
 """Cores, and CPU seconds, from which use is worth a sentence."""
@@ -324,14 +324,17 @@ def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shorta
                                         / max(float(worst.get("seconds") or window.resolution_s), 1e-3))
     numbers.update(pause_readings(window, "io"))
     inferred = all("disk" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
-    slow = sum(weight for weight, one in zip(weights, judged, strict=True) if one.device)
-    stuck = _victims(window, weights, [who], 0.25, _stuck)
-    if slow > 0.5 * sum(weights):
-        return Cause("device", "disk", "io", 0.0, lost, start, seconds, None, tuple(takers), stuck, "measured",
-                     numbers)
+    slow, idle = (sum(weight for weight, one in zip(weights, judged, strict=True) if getattr(one, name))
+                  > 0.5 * sum(weights) for name in ("device", "idle_disk"))
+    stuck = _victims(window, weights, [None if idle else who], 0.25, _stuck)
+    if slow or idle:
+        return Cause("device", "disk", "io", 0.0, lost, start, seconds, None, () if idle else tuple(takers), stuck,
+                     "measured", numbers, {"idle": "yes"} if idle else {})
     details = {}
     if numbers.get("unreadable", 0) > 0 and (who is None or who.share < 0.5) and sum(one.share for one in takers) < 0.5:
-        who = _unreadable_taker(window, weights)
+        spent_s = _requests_s(window, weights)
+        numbers.update({"device_requests_s": round(spent_s, 3)} if spent_s else {})
+        who = _unreadable_taker(window, weights, spent_s)
         if who is not None:
             takers, inferred, details = [], True, {"measure": "waiting"}
             stuck = _victims(window, weights, [who], 0.25, _stuck)
@@ -339,16 +342,35 @@ def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shorta
                  "inferred" if inferred or (who is not None and who.forwarder) else "measured", numbers, details)
 
 
-def _unreadable_taker(window: Window, weights: Sequence[float]) -> Taker | None:
-    """The process that probably uses the disks, of those whose I/O only root may read: it waits for storage most of
-    all, and works in between, as one that moves much does. A victim waits and hardly works."""
-    def accept(row: Row) -> bool:
-        waited = total(row, "uninterruptible_s")
-        return "disk_bytes" not in row and not is_forwarder(row) and \
-            total(row, "cpu_seconds", "children_cpu_seconds") >= WORKS * waited > 0
+def _requests_s(window: Window, weights: Sequence[float]) -> float:
+    """The time that all requests to the disks took in the slices with weight; 0 where it is not known."""
+    return sum(total(one.machine, "device_requests_s")
+               for one, weight in zip(window.slices, weights, strict=True) if weight > 0)
 
-    first = Ledger(window.slices, weights, "waiting", readers=window.readers, within=accept).rank(None, 1)
-    return next((one for one in first if one.share >= MOST and one.amount >= USE_STUCK * one.seconds), None)
+
+def _unreadable_takers(window: Window, weights: Sequence[float], works: float = 0.0) -> list[Taker]:
+    """The processes whose I/O only root may read, by the time that they waited for storage; with `works` only those
+    that used so much CPU time for each second of it."""
+    return Ledger(window.slices, weights, "waiting", readers=window.readers, within=lambda row: (
+        "disk_bytes" not in row and row.get("ppid") != KTHREADD and
+        total(row, "cpu_seconds", "children_cpu_seconds") >= works * total(row, "uninterruptible_s"))).rank(None)
+
+
+def _unreadable_taker(window: Window, weights: Sequence[float], requests_s: float) -> Taker | None:
+    """The process that probably uses the disks, of those whose I/O only root may read. `requests_s` is the time that
+    all requests to the disks took.
+
+    By Little's law that time is what all together waited for their requests, so the user of the disks waited for at
+    least half of it. A victim that waits for one request at a time does not reach that: those of the user are
+    outstanding all the time, too, whether it waits for them in turn, in many processes or in none. Of several that
+    reach it the one that works more is named, unless one hardly works and waits far longer than all that do.
+    """
+    waiting, working = (_unreadable_takers(window, weights, works) for works in (0.0, WORKS))
+    clear = [one for one in waiting[:1] if one.amount >= CLEAR * sum(
+        other.amount for other in working if not other.keys & one.keys)]
+    low, high = (part * requests_s for part in ITS_REQUESTS)
+    return next((one for one in (*clear, *working[:1]) if one.share >= MOST and low <= one.amount <= high
+                 and one.amount >= USE_STUCK * one.seconds), None)
 
 
 def steal_cause(window: Window, weights: Sequence[float]) -> Cause:
@@ -424,10 +446,11 @@ def use_causes(window: Window, recency: Sequence[float]) -> list[Cause]:
         worst = max(slices, key=lambda one: total(one.machine, "cpu_busy_cores")).machine
         held = resource == "cpu" and taker.rate <= shortage.IDLE * cpus and _held_back(slices)
         numbers = {**readings(worst, "cpu_busy_cores", "cpus"), **({"waiting_while_idle": 1.0} if held else {})}
-        cause = {"waiting": "io"}.get(resource, CAUSE_OF.get(resource, resource))
         weight = FORWARDED if taker.forwarder else 1.0
-        found.append(Cause("use", {"waiting": "disk", "growth": "memory"}.get(resource, resource), cause, 0.0,
-                           weight * amount, start, seconds, taker, (taker,), numbers=numbers))
+        found.append(Cause("use", {"waiting": "disk", "growth": "memory"}.get(resource, resource),
+                           CAUSE_OF.get(resource, resource), 0.0, weight * amount, start, seconds, taker,
+                           () if resource == "waiting" else (taker,), numbers=numbers,
+                           details={"measure": resource} if resource == "waiting" else {}))
 
     def ranked(resource: str) -> list[Taker]:
         ledger = Ledger(slices, recency, resource, readers=window.readers)
@@ -442,6 +465,9 @@ def use_causes(window: Window, recency: Sequence[float]) -> list[Cause]:
         waited = stuck[one.key].amount if one.key in stuck else 0.0
         if (one.rate >= USE_RATE and one.amount >= USE_BYTES) or waited >= 1:
             add("disk", one, 0.5 * max(one.amount / BUSY_DISK, waited))
+    for one in _unreadable_takers(window, recency)[:3]:
+        if max(1.0, USE_STUCK * one.seconds) <= one.amount <= ITS_REQUESTS[1] * _requests_s(window, recency):
+            add("waiting", one, 0.5 * one.amount)
     for one in ranked("growth"):
         if memory and one.amount >= USE_GROWTH * memory:
             add("growth", one, GROWTH_S * one.amount / memory)

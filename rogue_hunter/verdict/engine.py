@@ -73,6 +73,9 @@ def verdict(window: Window) -> Verdict:
     if any(one.kind == "limit" and one.cause == "memory" and one.who is not None for one in found):
         found = [one for one in found if one.cause != "memory" or one.who is not None]
     found += waits(window, found)
+    if any(one.resource in ("disk", "uninterruptible") and one.kind in ("limit", "wait") and not _standing(one)
+           for one in found):
+        found = [one for one in found if "idle" not in one.details]     # that says why they wait for no disk
     found += machine_causes(window, severity)
     found = merge(one for one in found if one.lost_s >= least(window))
     own = _own_cores(slices)

@@ -153,7 +153,8 @@ def waits(window: Window, shortages: Sequence[Cause]) -> list[Cause]:
         alone = kind in EVEN_IF_ALONE and not any(one.get("waiters") for one in these)
         if since < WAIT_S or not (waiting[at] or alone):
             continue
-        if kind == "uninterruptible" and any(cause.resource in ("disk", "memory") for cause in shortages):
+        if kind == "uninterruptible" and any(cause.resource in ("disk", "memory") and "idle" not in cause.details
+                                             for cause in shortages):
             continue
         lost = min(since, max(window.seconds, window.resolution_s)) * min(2.0, 0.5 + 0.5 * len(waiting[at]))
         usual = since > LASTING_S or bool(longest.get("standing"))

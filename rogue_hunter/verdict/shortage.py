@@ -72,14 +72,15 @@ COLUMNS = ("seconds", "cpus", "cpu_busy_cores", "cpu_steal_cores", "memory_total
 class Shortage:
     """One slice: severity by resource (cpu, memory, disk, steal), and what is known about it.
 
-    `idle` waiting for a CPU while CPUs were idle. `device` the disk answered slowly by itself. `inferred` the severity
-    of these resources does not come from processes that were seen to wait. `limited` are the control groups that a CPU
-    quota of their own held back.
+    `idle` waiting for a CPU while CPUs were idle. `device` the disk answered slowly by itself. `idle_disk` tasks waited
+    for storage, and not for a disk. `inferred` the severity of these resources does not come from processes that were
+    seen to wait. `limited` are the control groups that a CPU quota of their own held back.
     """
 
     severity: Mapping[str, float]
     idle: bool = False
     device: bool = False
+    idle_disk: bool = False
     inferred: Collection[str] = ()
     limited: Collection[str] = ()
 
@@ -97,7 +98,7 @@ def judge(one: Slice, usual: Mapping[str, float], limited: Collection[str] = (),
     steal, cpus = number(one.machine, "cpu_steal_cores"), number(one.machine, "cpus")
     stolen = steal / cpus if steal is not None and cpus else 0.0
     severity = {"cpu": cpu, "memory": memory, "disk": disk, "steal": stolen if stolen >= STEAL else 0.0}
-    return Shortage(severity, idle, device, inferred, limited)
+    return Shortage(severity, idle, device, disk > 0 and _idle_disk(one), inferred, limited)
 
 
 def may_be_short(machine: Row) -> bool:
@@ -277,16 +278,31 @@ def _disk(one: Slice, usual: Mapping[str, float], readers: Collection[int], infe
     return 0.0, False
 
 
+def _idle_disk(one: Slice) -> bool:
+    """Tasks waited for storage, but the disks had next to nothing to do: it is a network or FUSE file system, a limit,
+    or a device that does not answer."""
+    machine = one.machine
+    spent = number(machine, "device_requests_s")
+    waited = max(total(machine, "pressure_io_full_ms_per_s"), total(machine, "pressure_io_some_ms_per_s")) / 1000
+    moved = max(total(machine, "device_bytes"), total(machine, "disk_bytes"))
+    return spent is not None and spent < IDLE_DISK * waited * one.seconds and moved < TRAFFIC * one.seconds
+
+
 def knows_waiters(one: Slice) -> bool:
     """Whether the slice has the processes that waited for storage; the history of minutes does not."""
     return "uninterruptible" in one.machine or any("uninterruptible_s" in row for row in one.processes)
 
 
 def waiters(one: Slice, readers: Collection[int] = ()) -> list[Row]:
-    """Processes that waited for storage, but for the one that moved most."""
-    rows = [row for row in one.processes if row.get("pid") not in readers and not row.get("own")]
+    """Processes that waited for storage, but for the one that moved most; and where not all I/O may be read, for the
+    one of unknown I/O that waited most, too."""
+    rows = [row for row in one.processes if row.get("pid") not in readers and not row.get("own")
+            and row.get("ppid") != KTHREADD]
     first = max(rows, key=lambda row: sum(uses(row, "disk")), default=None)
-    return [row for row in rows if row is not first and total(row, "uninterruptible_s") >= STUCK * one.seconds]
+    hidden = max((row for row in rows if "disk_bytes" not in row and one.machine.get("unreadable")),
+                 key=lambda row: total(row, "uninterruptible_s"), default=None)
+    return [row for row in rows if row is not first and row is not hidden
+            and total(row, "uninterruptible_s") >= STUCK * one.seconds]
 
 
 # -- what is usual -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from rogue_hunter.report.sentences import period_words
-from rogue_hunter.report.verdict_text import cause_fields, cause_words, cleared_words
+from rogue_hunter.report.verdict_text import cause_fields, cause_words, cleared_words, taker_fields
+from rogue_hunter.schema import RECORDS
 from rogue_hunter.verdict.engine import verdict
 from rogue_hunter.verdict.model import Window
 from tests.tools.windows import BOOT, GIB, MIB, START, one, process, repeat, window
@@ -184,10 +186,13 @@ def test_storage() -> None:
     assert told(window(*repeat(3, rows, **io, device_bytes=200 * MIB, uninterruptible=2, unreadable=80))) == (
         "all tasks waited for storage 80 % of the time; w (pid 8) waited 7.5s; the I/O of 80 processes cannot be read "
         "without root")
+    many = {**io, "device_bytes": 200 * MIB, "uninterruptible": 2, "unreadable": 80, "device_requests_s": 5.0}
+    assert told(window(*repeat(3, rows, **{**many, "device_requests_s": 50.0}))).endswith(
+        "without root, and no process that waited accounts for most requests")
     busy = [process(9, "dd", cores=0.2, stuck=0.8, ppid=1, cmdline="dd if=/dev/zero"), *rows[1:]]
-    assert told(window(*repeat(3, busy, **io, device_bytes=200 * MIB, uninterruptible=2, unreadable=80))) == (
-        "dd (pid 9) probably used the disks most: it worked and waited 12s for storage; its I/O cannot be read without "
-        "root; all tasks waited for storage 80 % of the time; w (pid 8) waited 7.5s; dd if=/dev/zero")
+    assert told(window(*repeat(3, busy, **many))) == (
+        "dd (pid 9) probably used the disks most: it waited 12s of the 15s that all requests took; its I/O cannot be read "
+        "without root; all tasks waited for storage 80 % of the time; w (pid 8) waited 7.5s; dd if=/dev/zero")
     alone = [process(7, "dd", cores=0.02, disk_bytes=10 * MIB, stuck=0.9, ppid=1)]
     assert told(window(*repeat(3, alone, **io, uninterruptible=1))) == (
         "dd (pid 7) moved 30.0 MiB for 15s from 11:06:40 (2.0 MiB/s, 100 % of what was used); /usr/bin/dd")
@@ -219,6 +224,19 @@ def test_periods() -> None:
     assert period_words(NOW - 86400, NOW, NOW) == "in the last 24 h"
     assert period_words(NOW - 7 * 86400, NOW, NOW) == "in the last 7 days"
     assert period_words(NOW - 90000, NOW - 100, NOW) == "from 2026-11-17 10:16:40 to 2026-11-18 11:15:00"
+
+
+def test_the_schema_names_every_field_of_who_is_behind_a_cause() -> None:
+    """For a family of processes, and for a user of the disks that is inferred."""
+    doc = next(field.doc for field in RECORDS["report_why"] if field.name == "causes")
+    rows = [process(10 + n, "spin", ppid=9, cores=0.9, child_cores=0.1, unit="spin[9]", user="a", cgroup="/a", max_score=60)
+            for n in range(2)]
+    io = {"pressure_io_full_ms_per_s": 800.0, "device_requests_s": 5.0, "uninterruptible": 2, "unreadable": 80}
+    for judged in (window(*repeat(3, rows)), window(*repeat(3, [process(9, "dd", cores=0.2, stuck=0.8)], **io))):
+        first = verdict(judged).first
+        assert first is not None and first.who is not None
+        assert not {name for name in taker_fields(first, first.who) if not re.search(rf"\b{name}\b", doc)}
+    assert "waited_s" in taker_fields(first, first.who)
 
 
 def test_fields_name_one_identity() -> None:

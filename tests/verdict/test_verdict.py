@@ -492,6 +492,9 @@ def test_workers_in_sessions_of_their_own_are_one_taker() -> None:
     assert cause.who.share == pytest.approx(1.0, abs=0.01) and cause.victims == ()
 
 
+UNREADABLE = {**IO, "device_bytes": 200 * MIB, "uninterruptible": 2, "unreadable": 80}
+
+
 @pytest.mark.parametrize(("journal", "second", "named_"), [
     (0.01, {}, "dd"), (0.15, {}, None), (0.01, {"disk_bytes": 0}, "dd"), (0.01, {"disk_bytes": 150 * MIB}, "journal")])
 def test_who_waits_for_storage_and_works_uses_it(journal: float, second: dict[str, Any], named_: str | None) -> None:
@@ -499,11 +502,84 @@ def test_who_waits_for_storage_and_works_uses_it(journal: float, second: dict[st
     and what is known of a process decides."""
     rows = [process(7, "dd", cores=0.2, stuck=0.8, ppid=1),
             process(8, "journal", cores=journal, stuck=0.7, ppid=1, **second)]
-    cause = first(verdict(window(*repeat(3, rows, **{**IO, "device_bytes": 200 * MIB}, uninterruptible=2, unreadable=80))))
+    cause = first(verdict(window(*repeat(3, rows, **UNREADABLE, device_requests_s=7.5))))
     assert (cause.cause, cause.who.name if cause.who else None) == ("io", named_)
     if named_ == "dd":
         assert (cause.confidence, cause.takers) == ("inferred", ())
         assert [victim.name for victim in cause.victims] == ["journal"]
+
+
+@pytest.mark.parametrize(("fields", "named_"), [
+    ({"device_requests_s": 37.0}, "fio"), ({}, None),                   # what the disks did is not known
+    ({"device_requests_s": 160.0}, None),                               # most of it has another user, which never waits
+    ({"device_requests_s": 5.0}, None)])                                # they wait for each other, not for the disk
+def test_who_waits_for_all_that_the_disks_do_uses_them(fields: dict[str, float], named_: str | None) -> None:
+    """Without root: eight readers with direct I/O use 0.04 s of CPU for each second of waiting."""
+    rows = [process(7 + n, "fio", cores=0.035, stuck=0.9, ppid=6, cmdline="fio --numjobs=8") for n in range(8)]
+    rows.append(process(50, "polite", cores=0.01, stuck=0.25, ppid=1))
+    cause = first(verdict(window(*repeat(3, rows, **UNREADABLE, **fields))))
+    assert (cause.cause, cause.who.name if cause.who else None) == ("io", named_)
+    if named_:
+        assert cause.confidence == "inferred" and [victim.name for victim in cause.victims] == ["polite"]
+
+
+@pytest.mark.parametrize(("fio", "requests_s"), [([0.9], 7.0), ([], 100.0), ([], 160.0)])
+def test_a_victim_that_works_is_not_taken_for_the_user_of_the_disks(fio: list[float], requests_s: float) -> None:
+    """Without root: a compiler reads its files and works in between, beside one reader with direct I/O, a database that
+    never waits itself, or the writing back of what a copy has left in the cache."""
+    rows = [process(60, "cc1plus", cores=0.3, stuck=0.5, ppid=1), process(50, "polite", cores=0.01, stuck=0.1, ppid=1)]
+    rows += [process(7 + n, "fio", cores=0.03, stuck=stuck, ppid=1) for n, stuck in enumerate(fio)]
+    cause = first(verdict(window(*repeat(3, rows, **UNREADABLE, device_requests_s=requests_s))))
+    assert (cause.kind, cause.cause, cause.who) == ("shortage", "io", None)
+
+
+def test_a_single_user_of_the_disks_is_use_without_root_too() -> None:
+    """Its I/O is unknown, and nothing else waits: not a shortage for which the waiting one is to blame itself."""
+    rows = [process(7, "dd", cores=0.2, stuck=0.8, ppid=1), process(8, "python3", cores=0.3, disk_bytes=MIB, ppid=1)]
+    found = verdict(window(*repeat(3, rows, **{**UNREADABLE, "uninterruptible": 1}, device_requests_s=6.0)))
+    assert named(found) == ("use", "io", "dd", 7)
+    assert "waited 12s for storage; its I/O cannot be read without root" in cause_words(first(found), START + 15)
+
+
+# -- tasks that wait for storage which is no disk ----------------------------------------------------------------------
+
+NETWORK = {**IO, "device_wait_ms": 1.0, "device_bytes": 200_000, "device_requests_s": 0.02, "uninterruptible": 3}
+
+
+def test_a_file_server_that_does_not_answer_is_no_fault_of_what_writes_a_little() -> None:
+    """The disks are idle: the journal has three quarters of next to nothing, and is not what the others wait for."""
+    rows = [process(3, "systemd-journal", cores=0.01, disk_bytes=150_000, ppid=1),
+            *(process(20 + n, "ls", cores=0.0, disk_bytes=0, stuck=0.95, ppid=900) for n in range(3))]
+    found = verdict(window(*repeat(3, rows, **NETWORK)))
+    cause = first(found)
+    assert (cause.kind, cause.cause, cause.who, cause.takers) == ("device", "io", None, ())
+    assert [victim.name for victim in cause.victims] == ["ls"] * 3
+    assert "a network or FUSE file system" in cause_words(cause, START + 15)
+    busy = first(verdict(window(*repeat(3, rows, **{**NETWORK, "device_requests_s": 4.0}))))
+    assert busy.kind == "shortage"
+
+
+@pytest.mark.parametrize("evidence", ["wait", "limit"])
+def test_what_explains_that_the_disks_are_idle_comes_alone(evidence: str) -> None:
+    """A wait that was seen to last, or a limit of traffic, says more than that the disks were idle."""
+    rows = [process(7, "uploader", cores=0.02, disk_bytes=900_000, stuck=0.9, ppid=1, cgroup="/up"),
+            process(8, "uploader", cores=0.02, disk_bytes=900_000, stuck=0.9, ppid=1, cgroup="/up")]
+    wait = {"ts": START + 14, "boot_id": BOOT, "kind": "uninterruptible", "since_s": 12.0,
+            "waiters": [{"pid": 7, "start_ticks": 1007, "name": "uploader"}]}
+    limits = [{"ts": START + 5 * n + 5, "boot_id": BOOT, "kind": "io", "cgroup": "/up", "limit": 4e5, "use": 4e5}
+              for n in range(3)]
+    more = {"waits": [wait]} if evidence == "wait" else {"limits": limits}
+    found = verdict(window(*repeat(3, rows, **NETWORK), **more))
+    assert [cause.kind for cause in found.causes] == [evidence]
+
+
+def test_a_kernel_thread_with_work_of_its_own_is_named() -> None:
+    """A RAID that is rebuilt reads for itself: the reader that suffers is not the one to name."""
+    rows = [process(60, "md0_resync", ppid=2, cmdline="", cores=0.1, disk_bytes=500 * MIB, stuck=0.7),
+            process(61, "md0_raid5", ppid=2, cmdline="", cores=0.2, disk_bytes=0),
+            process(8, "reader", cores=0.02, disk_bytes=200 * MIB, stuck=0.6, ppid=1)]
+    found = verdict(window(*repeat(3, rows, **IO, uninterruptible=2)))
+    assert named(found) == ("found", "io", "md0_resync", 60) and [v.name for v in first(found).victims] == ["reader"]
 
 
 # -- no process, and rogue-hunter itself --------------------------------------------------------------------------------

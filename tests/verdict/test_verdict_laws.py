@@ -40,7 +40,7 @@ def windows(draw: st.DrawFn) -> Window:
             "pressure_memory_full_ms_per_s": rnd.choice((0.0, 400.0)),
             "pressure_io_full_ms_per_s": rnd.choice((0.0, 700.0)), "device_bytes": rnd.choice((0, GIB)),
             "memory_available_bytes": rnd.choice((GIB // 8, 5 * GIB)), "uninterruptible": rnd.randrange(4),
-            "device_wait_ms": rnd.choice((1.0, 90.0))}
+            "device_wait_ms": rnd.choice((1.0, 90.0)), "device_requests_s": rnd.choice((0.01, 4.0, 90.0))}
         groups = [{"unit": "make[7]", "name": "cc1", "pid": 7, "start_ticks": 1, "processes": rnd.randrange(2, 30),
                    "started": rnd.randrange(90), "cpu_seconds": rnd.random() * 9}] if rnd.random() < 0.5 else []
         made = one(index + rnd.choice((0, 0, 30)), rows, groups, **fields)
