@@ -62,10 +62,10 @@ MOST = 0.6
 """Part of the time that processes of unknown I/O wait, from which one of them is named."""
 CLEAR = 4
 """How many times as long as those that work it must have waited if it hardly works itself."""
-ITS_REQUESTS = (0.5, 2.0)
+ITS_REQUESTS = (0.5, 4.0)
 """Time that it waited, as a part of the time that all requests to the disks took. Who waits for its own requests has
 one or several of them outstanding all that time; less is that of a victim, more is waiting for something else, such as
-a lock."""
+a lock. A loop of fsync waits for the kernel's journal thread in between, and has 1.5 to 3.4."""
 QUEUED = 0.05
 """Run delay for each second of use of a process that competes for a CPU with those that wait for it."""
 USE_STUCK = 0.3
