@@ -192,8 +192,10 @@ def _what(cause: Cause, now: float) -> str:
     elif cause.resource == "memory":
         words.append(_memory(cause))
     elif cause.resource == "disk":
-        if n.get("pressure_io_full_ms_per_s"):
-            words.append(f"all tasks waited for storage {percent(n['pressure_io_full_ms_per_s'] / 1000)} of the time")
+        full, some = (n.get(f"pressure_io_{name}_ms_per_s", 0.0) / 1000 for name in ("full", "some"))
+        if full or some:        # while any task runs, not all of them wait
+            which, part = ("all tasks", full) if full >= 0.5 * some else ("some task", some)
+            words.append(f"{which} waited for storage {percent(part)} of the time")
         elif cause.who is None:
             words.append(f"traffic {size(n.get('disk_bytes_per_s', 0.0))}/s")
     elif cause.resource == "gpu":

@@ -186,6 +186,8 @@ def test_storage() -> None:
     assert told(window(*repeat(3, rows, **io, device_bytes=200 * MIB, uninterruptible=2, unreadable=80))) == (
         "all tasks waited for storage 80 % of the time; w (pid 8) waited 7.5s; the I/O of 80 processes cannot be read "
         "without root")
+    assert told(window(*repeat(3, rows, pressure_io_full_ms_per_s=4.0, pressure_io_some_ms_per_s=700.0, uninterruptible=2,
+                               device_bytes=200 * MIB, unreadable=80))).startswith("some task waited for storage 70 %")
     many = {**io, "device_bytes": 200 * MIB, "uninterruptible": 2, "unreadable": 80, "device_requests_s": 5.0}
     assert told(window(*repeat(3, rows, **{**many, "device_requests_s": 50.0}))).endswith(
         "without root, and no process that waited accounts for most requests")
