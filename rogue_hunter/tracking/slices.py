@@ -327,10 +327,8 @@ class Slicer:
             machine["run_delay_ms_per_s"] = round(1000 * delay / seconds, 2)
         if self._credit_unwaited(done, machine.get("unattributed_cpu_cores") or 0.0):
             machine["unattributed_cpu_cores"] = 0.0
-        made = [record("machine_slice", **{**machine, **head})]
-        made += (self._process(head, key, use) for key, use in self._chosen(done, standing))
-        made += self._groups(done, head)
-        return made
+        listed = [self._process(head, key, use) for key, use in self._chosen(done, standing)]
+        return [record("machine_slice", **{**machine, **head}), *listed, *self._groups(done, head)]
 
     def _credit_unwaited(self, done: Slice, spare_cores: float) -> bool:
         """A parent that ignores SIGCHLD gets no CPU time of its children from the kernel. Processes that lose many
@@ -338,12 +336,11 @@ class Slicer:
         there are any."""
         seconds = done.machine.seconds
         spare = spare_cores * seconds
-        exits = {key: use.exits for key, use in done.uses.items()
-                 if use.exits >= UNWAITED_LEAST * seconds and use.children_cpu < 0.1 * spare}
+        exits = {key: use.exits for key, use in done.uses.items() if spare_cores >= UNWAITED_CORES
+                 and use.exits >= UNWAITED_LEAST * seconds and use.children_cpu < 0.1 * spare}
         for key, use in done.uses.items():
-            known = spare_cores >= UNWAITED_CORES and key in exits
-            use.unwaited = spare * exits[key] / sum(exits.values()) if known else 0.0
-        return spare_cores >= UNWAITED_CORES and bool(exits)
+            use.unwaited = spare * exits[key] / sum(exits.values()) if key in exits else 0.0
+        return bool(exits)
 
     def _chosen(self, done: Slice, standing: bool) -> Iterator[tuple[Key, Use]]:
         """The processes that are listed: the first of each rank, then the second of each, and so on."""

@@ -61,13 +61,12 @@ random reads of 64 KiB 0.04, a journal that syncs 50 times a second 0.02."""
 MOST = 0.6
 """Part of the time that processes of unknown I/O wait, from which one of them is named."""
 CLEAR = 4
-"""How many times as long as those that work it must have waited if it hardly works itself."""
+"""How many times as long as those that work a process must have waited that hardly works itself."""
 ITS_REQUESTS = (0.5, 4.0)
-"""Time that it waited, as a part of the time that all requests to the disks took. Who waits for its own requests has
-one or several of them outstanding all that time; less is that of a victim, more is waiting for something else, such as
-a lock. A loop of fsync waits for the kernel's journal thread in between, and has 1.5 to 3.4."""
+"""Time that the user of the disks waited, as a part of the time that all requests took. Less is that of a victim, more
+is waiting for something else, such as a lock. A loop of fsync waits for the kernel's journal: 1.5 to 3.4."""
 QUEUED = 0.05
-"""Run delay for each second of use of a process that competes for a CPU with those that wait for it."""
+"""Run delay for each second of use of a process that competes for a CPU: one that never queues runs on other CPUs."""
 USE_STUCK = 0.3
 """Part of the time in uninterruptible sleep from which a process uses the disk, however few bytes it moves."""
 BUSY_DISK = 200e6
@@ -111,7 +110,8 @@ def worst_span(window: Window, weights: Sequence[float]) -> tuple[float, float]:
 
 
 def machine_total(slices: Sequence[Slice], weights: Sequence[float], resource: str) -> float | None:
-    """The machine's total of a resource in the slices with weight; None when it is not known."""
+    """The machine's total of a resource in the slices with weight, of `waiting` the time that all requests to the disks
+    took; None when it is not known."""
     used = [one for one, weight in zip(slices, weights, strict=True) if weight > 0]
     if resource == "cpu":
         known = [(number(one.machine, "cpu_busy_cores"), one.seconds) for one in used]
@@ -120,6 +120,8 @@ def machine_total(slices: Sequence[Slice], weights: Sequence[float], resource: s
         if any("device_bytes" in one.machine for one in used):
             return sum(total(one.machine, "device_bytes") for one in used)
         return sum(total(one.machine, "disk_bytes") for one in used) or None
+    if resource == "waiting":
+        return sum(total(one.machine, "device_requests_s") for one in used) or None
     if resource in ("memory", "growth"):
         return max((total(one.machine, "memory_total_bytes") for one in used), default=0.0) or None
     return None
@@ -194,8 +196,7 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
 
 def _competes(spans: Sequence[Slice], who: Taker) -> bool:
     """Whether a taker can have had the CPUs for which others waited while CPUs were idle: it is a real-time process, or
-    queued itself while they ran. That is not known of short-lived children, nor of members that are not listed. A large
-    program that never waits runs on other CPUs than the victims."""
+    queued itself while they ran, which is not known of short-lived children, nor of members that are not listed."""
     used = queued = theirs = 0.0
     for one in spans:
         for row in one.processes:
@@ -332,7 +333,7 @@ def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shorta
                      "measured", numbers, {"idle": "yes"} if idle else {})
     details = {}
     if numbers.get("unreadable", 0) > 0 and (who is None or who.share < 0.5) and sum(one.share for one in takers) < 0.5:
-        spent_s = _requests_s(window, weights)
+        spent_s = machine_total(window.slices, weights, "waiting") or 0.0
         numbers.update({"device_requests_s": round(spent_s, 3)} if spent_s else {})
         who = _unreadable_taker(window, weights, spent_s)
         if who is not None:
@@ -340,12 +341,6 @@ def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shorta
             stuck = _victims(window, weights, [who], 0.25, _stuck)
     return Cause("shortage", "disk", "io", 0.0, lost, start, seconds, who, tuple(takers), stuck,
                  "inferred" if inferred or (who is not None and who.forwarder) else "measured", numbers, details)
-
-
-def _requests_s(window: Window, weights: Sequence[float]) -> float:
-    """The time that all requests to the disks took in the slices with weight; 0 where it is not known."""
-    return sum(total(one.machine, "device_requests_s")
-               for one, weight in zip(window.slices, weights, strict=True) if weight > 0)
 
 
 def _unreadable_takers(window: Window, weights: Sequence[float], works: float = 0.0) -> list[Taker]:
@@ -360,10 +355,9 @@ def _unreadable_taker(window: Window, weights: Sequence[float], requests_s: floa
     """The process that probably uses the disks, of those whose I/O only root may read. `requests_s` is the time that
     all requests to the disks took.
 
-    By Little's law that time is what all together waited for their requests, so the user of the disks waited for at
-    least half of it. A victim that waits for one request at a time does not reach that: those of the user are
-    outstanding all the time, too, whether it waits for them in turn, in many processes or in none. Of several that
-    reach it the one that works more is named, unless one hardly works and waits far longer than all that do.
+    By Little's law that time is what all together waited for their requests, of which the user has at least half. A
+    victim that waits for one request at a time does not reach that: those of the user are outstanding all the time,
+    too, whether it waits for them or not. A process that hardly works must wait far longer than all that do.
     """
     waiting, working = (_unreadable_takers(window, weights, works) for works in (0.0, WORKS))
     clear = [one for one in waiting[:1] if one.amount >= CLEAR * sum(
@@ -459,14 +453,14 @@ def use_causes(window: Window, recency: Sequence[float]) -> list[Cause]:
     for one in ranked("cpu"):
         if one.rate >= USE_CORES and one.amount >= USE_CPU_S:
             add("cpu", one, one.amount / cpus)
-    disk = ranked("disk") if any("disk_bytes" in row for s in slices for row in s.processes) else []
     stuck = {one.key: one for one in ranked("waiting") if one.amount >= USE_STUCK * one.seconds}
-    for one in disk:
+    for one in ranked("disk"):
         waited = stuck[one.key].amount if one.key in stuck else 0.0
         if (one.rate >= USE_RATE and one.amount >= USE_BYTES) or waited >= 1:
             add("disk", one, 0.5 * max(one.amount / BUSY_DISK, waited))
     for one in _unreadable_takers(window, recency)[:3]:
-        if max(1.0, USE_STUCK * one.seconds) <= one.amount <= ITS_REQUESTS[1] * _requests_s(window, recency):
+        most = ITS_REQUESTS[1] * (machine_total(slices, recency, "waiting") or 0.0)
+        if max(1.0, USE_STUCK * one.seconds) <= one.amount <= most:
             add("waiting", one, 0.5 * one.amount)
     for one in ranked("growth"):
         if memory and one.amount >= USE_GROWTH * memory:

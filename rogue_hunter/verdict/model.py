@@ -227,7 +227,7 @@ def is_forwarder(row: Row) -> bool:
 
 
 def gives_way(row: Row) -> bool:
-    """True for a process that was told to run only while no other one wants to, by nice(1) or chrt(1) --idle."""
+    """True for a process that runs only while no other one wants to: by nice(1), or the idle policy of chrt(1)."""
     return (row.get("nice") or 0) >= NICE or row.get("policy") == "idle"
 
 

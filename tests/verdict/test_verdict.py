@@ -132,7 +132,7 @@ def test_a_process_that_gives_way_is_no_victim_of_what_it_gives_way_to() -> None
 
 
 def test_a_process_of_the_idle_class_is_no_victim_either() -> None:
-    """chrt --idle: it runs while no other process wants to, as it was told to."""
+    """chrt --idle: it runs while no other process wants to."""
     rows = [process(7, "encoder", cores=1.9), process(8, "crunch", cores=0.1, delay=0.9, policy="idle")]
     assert verdict(window(*repeat(3, rows, **PSI))).state == "use"
     cause = first(verdict(window(*repeat(3, [*rows, VICTIM], **PSI))))
