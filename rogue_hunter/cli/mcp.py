@@ -33,6 +33,7 @@ def command(db: Path | None, config: Config) -> int:
     from rogue_hunter.report.agent import Answers, server
     from rogue_hunter.report.queries import source
 
+    run.input_open()
     if os.isatty(0):
         raise run.Failure("speaks the Model Context Protocol on standard input: name it in the configuration of an "
                           "agent", run.USAGE)

@@ -97,6 +97,8 @@ class Limits:
         self._killed_before: list[tuple[Key, Row]] = []
         """Those of the last look: kills are counted less often than the processes are read, and may show later."""
         self._oom_kills = 0
+        self._early = 0
+        """Kills that groups counted in the last look, before the machine did."""
         self._then_ns: int | None = None
 
     def __call__(self, tick: Tick) -> Tick:
@@ -200,22 +202,24 @@ class Limits:
         A kill inside of a control group with a limit is already in `found`; its record gets the victim's name. A kill
         for want of the machine's own memory makes a record without a group.
         """
+        inside = [one for one in found if one["kind"] == "oom_kill"]
+        kills = max(0, self._oom_kills - self._early)
+        self._early = max(0, sum(one["count"] for one in inside) - kills)
         if not self._oom_kills:
             return []
-        inside = [one for one in found if one["kind"] == "oom_kill"]
         victims = sorted([*self._killed, *self._killed_before], key=lambda pair: -pair[1].get("memory_bytes", 0))
         for one in inside:
             in_it = [(key, row) for key, row in victims if row.get("cgroup") == one["cgroup"] or
                      any(group.path == one["cgroup"] for group in self._groups.get(key, ()))]
             for key, row in in_it[:1] or [pair for pair in victims if "cgroup" not in pair[1]][:1]:
                 one.update(pid=key[0], start_ticks=key[1], name=_name_of_killed(row, tick))
-        if inside:
+        if inside or not kills:
             return []
         names: Row = {}
         for key, row in victims[:1]:
             names = {"pid": key[0], "start_ticks": key[1], "name": _name_of_killed(row, tick),
                      "use": float(row["memory_bytes"]), "cgroup": row.get("cgroup")}
-        return [record("limit", ts=ts, boot_id=boot, kind="oom_kill", count=self._oom_kills, **names)]
+        return [record("limit", ts=ts, boot_id=boot, kind="oom_kill", count=kills, **names)]
 
     def _affinities(self, tick: Tick, machine: Row, seconds: float) -> list[Record]:
         """Processes that wait for the few CPUs they may use while others idle."""

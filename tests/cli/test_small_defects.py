@@ -56,7 +56,7 @@ def test_a_second_rh_pipe_writes_nothing_to_the_log_of_the_first(rh: Run, spawn:
 
 @pytest.mark.parametrize(("command", "code", "words"), [
     ("score <&-", 74, "standard input is closed"), ("pipe --tee --no-socket --for 1s >&-", 74, "standard output is closed"),
-    ("report diff - x <&-", 65, "holds no tick")])
+    ("report diff - x <&-", 65, "holds no tick"), ("mcp <&-", 74, "standard input is closed")])
 def test_a_closed_standard_stream_is_not_the_next_file_that_is_opened(clean_env: dict[str, str], command: str, code: int,
                                                                      words: str) -> None:
     """The lowest free number is given to the next file: what is read and printed must not be that file's."""

@@ -118,6 +118,17 @@ def test_an_oom_kill_that_is_counted_later_names_no_stranger(scene: Scene) -> No
     assert (one["kind"], one["name"], one["pid"]) == ("oom_kill", "encoder", 7)
 
 
+def test_an_oom_kill_that_the_machine_counts_later_is_one(scene: Scene) -> None:
+    """The group's count is read in one look, that of the machine in the next: no second kill, for want of memory of its own."""
+    heavy = {"cpu_percent": 90.0, "memory_bytes": 500 << 20}
+    scene.look(heavy, **memory(999, 0))
+    scene.look(heavy, **memory(999, 0))
+    assert [one["cgroup"] for one in scene.look(heavy, **memory(10, 9, 1))] == ["/jobs/encoder"]
+    scene.machine["oom_kills"] = 1
+    assert scene.look(None, (KEY,), **memory(10, 9, 1)) == []
+    assert [one.get("count") for one in scene.look(None, (KEY,), **memory(10, 9, 1))] == [1]     # this one is the machine's
+
+
 def test_an_oom_kill_of_the_machine_names_the_largest_that_ended(scene: Scene) -> None:
     """No group has a limit: the machine's own count decides."""
     scene.look({"cpu_percent": 90.0, "memory_bytes": 500 << 20})
