@@ -228,6 +228,9 @@ class Writer:
         except DatabaseError as error:
             self._fail(str(error), False)
             return False
+        except MemoryError:     # what is left of the transaction would refuse every later one
+            self._fail("out of memory", False)
+            return False
         if self.degraded is not None:
             lost = f"; {self.dropped} records were lost" if self.dropped else ""
             self._warn(f"writing again to {self._path}{lost}")

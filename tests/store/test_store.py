@@ -24,6 +24,7 @@ from rogue_hunter.schema.events import EVENT
 from rogue_hunter.scoring.stage import Score
 from rogue_hunter.store.database import DatabaseError, Lock, open_reader, open_writer
 from rogue_hunter.store.migrations import VERSION
+from rogue_hunter.store.rows import WRITES
 from rogue_hunter.store.tables import APPLICATION_ID, TABLES
 from rogue_hunter.store.writer import Store, Writer
 from rogue_hunter.stream.pipeline import chain
@@ -208,6 +209,24 @@ def test_corrupt_file_is_moved_aside(db: Path, clock: Clock, said: list[str], da
     (kept,) = db.parent.glob("x.db.corrupt-*[0-9]")
     assert kept.read_bytes() == bytes(data)
     assert len(said) == 1 and "corrupt" in said[0]
+    assert rows(db, "SELECT count(*) FROM process_events") == [(1,)]
+
+
+def test_a_lack_of_memory_ends_no_later_write(db: Path, clock: Clock, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite asks for memory in the middle of a transaction, which is taken back: records wait as for a full disk."""
+    def write(connection: sqlite3.Connection, each: Record) -> None:
+        if len(said) < 1:
+            raise MemoryError
+        usual(connection, each)
+
+    usual = WRITES["event"]
+    monkeypatch.setitem(WRITES, "event", write)
+    writer = Writer(db, Settings(retry_s=1.0), clock, said.append, clock=clock)
+    for tick in events():
+        writer.take(tick)
+    assert writer.degraded == "out of memory"
+    clock.now += 5
+    assert writer.flush() and writer.close() == 0
     assert rows(db, "SELECT count(*) FROM process_events") == [(1,)]
 
 
