@@ -222,8 +222,8 @@ class Log:
 class Budget:
     """Limits of the CPU use of rh-pipe itself."""
 
-    cpu_percent: float = option(2.0, "of one core, averaged over over_s: three times what 1,000 processes cost; 0: no "
-                                     "limit", 0, 100)
+    cpu_percent: float = option(5.0, "of one core, averaged over over_s: 17 ms a beat at 3 Hz, of which 1,000 idle "
+                                     "processes take 3 to 10; 0: no limit", 0, 100)
     over_s: float = option(60.0, "over the limit for this long: the rate of beats is halved; below half of it for "
                                  "this long: doubled again", 1, 86_400)
     slowest: int = option(8, "the rate is divided by at most this: 8 is one beat in 2.7 s at 3 Hz", 1, 1024)

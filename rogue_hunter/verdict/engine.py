@@ -39,7 +39,7 @@ RECENT_S = 15.0
 STEADY_CORES, STEADY_S = 0.8, 5.0
 """Cores of its own and seconds in the tracking band from which a process that nothing waited for stands out."""
 OWN_CORES = 0.1
-"""CPU use of rogue-hunter itself, over the window, from which it is a cause: ten times its budget."""
+"""CPU use of rogue-hunter itself, over the window, from which it is a cause: twice its budget."""
 
 RESOURCE_OF = {"cpu": "cpu", "memory": "memory", "io": "disk"}
 """Cause of a pause -> the resource that was short."""

@@ -20,7 +20,7 @@ def spend(budget: Budget, settings: Settings, percent: float, seconds: float, st
 
 def test_a_minute_over_the_limit_slows_down_and_a_minute_below_half_of_it_goes_back() -> None:
     """Once each, with a message for both."""
-    budget, settings = Budget(), Settings()
+    budget, settings = Budget(), Settings(cpu_percent=2.0)
     assert spend(budget, settings, 5.0, 58) == []
     (said,) = spend(budget, settings, 5.0, 4)
     assert budget.slowed == 2 and "used 5 %" in said and "2 %" in said and "1/2" in said
@@ -36,12 +36,18 @@ def test_a_minute_over_the_limit_slows_down_and_a_minute_below_half_of_it_goes_b
 
 
 def test_a_short_peak_changes_nothing() -> None:
-    """Ten seconds of 10 % in a quiet minute are 1.7 %."""
+    """Ten seconds of 25 % in a quiet minute are 4.2 %."""
     budget, settings = Budget(), Settings()
     for _ in range(10):
         assert spend(budget, settings, 0.0, 50) == []
-        assert spend(budget, settings, 10.0, 10) == []
+        assert spend(budget, settings, 25.0, 10) == []
     assert budget.slowed == 1 and budget.used_percent is not None
+
+
+def test_the_usual_cost_changes_nothing() -> None:
+    """Where caches are cold after each wait, as in many virtual machines, 1,000 idle processes cost 10 ms a beat, or 3 %."""
+    budget = Budget()
+    assert spend(budget, Settings(), 3.0, 600) == [] and budget.slowed == 1
 
 
 def test_it_is_not_slowed_down_without_end() -> None:
@@ -71,7 +77,7 @@ def test_the_stage_slows_the_rate_down() -> None:
     stage = CpuBudget(Settings(), rate, said.append)
     assert [stage(tick) for tick in ticks] == ticks
     assert len(said) == 1 and (rate.slowed, rate.period_ns) == (2, 666_666_666)
-    assert stage.state() == {"budget": {"limit_percent": 2.0, "used_percent": 6.0, "slowed": 2}}
+    assert stage.state() == {"budget": {"limit_percent": 5.0, "used_percent": 6.0, "slowed": 2}}
     stage.configure(Config(budget=Settings(cpu_percent=0.0)))
     for tick in ticks:
         stage(tick)
