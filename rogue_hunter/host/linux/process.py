@@ -45,9 +45,10 @@ STATUS_MAX = 16384
 """With the numbers of a thousand groups that its user is in; without them it has 1.5 KB."""
 IO_MAX = 512
 
-LIGHT_CORES = 0.005
+LIGHT_CORES = 0.01
 """A process that uses less of a core than this, sleeps, and waits for no disk and no children is light: it is read once
-a second and not at every tick in which it ran. It scores 20 of 100 at most, and could read 5 MB/s at most."""
+a second and not at every tick in which it ran. It scores 23 of 100 at most: 1 % of the 0.8 cores that are busy at least
+where others wait for a CPU is 1.25 fair shares, and pressure counts that four times."""
 LIGHT_DISK_BYTES_PER_S = 1e6
 LIGHT_AGE_S = 3.0
 """A younger one may become another program at any moment."""
