@@ -172,7 +172,8 @@ def open_private(path: Path | str, flags: int, *, dir_fd: int | None = None) -> 
 
 
 def replace(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a file in one step: readers see the old content or the new, and the new is on disk. Raises OSError."""
+    """Write a file in one step: readers see the old content or the new, and the new is on disk. Raises OSError, which
+    names the file."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(FileNotFoundError):
         beside.unlink()  # left by a process of this pid that was killed
@@ -184,9 +185,11 @@ def replace(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             os.fchmod(fd, mode)
             os.fsync(fd)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)      # of a write to an open file
         raise
 
 

@@ -222,6 +222,17 @@ def test_replace_is_one_step(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is noticed at the write, whose error has no name."""
+    def fsync(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="no room") as caught:
+        replace(tmp_path / "no room", b"x")
+    assert caught.value.filename == str(tmp_path / "no room") and list(tmp_path.iterdir()) == []
+
+
 def test_rotation_keeps_the_newest(tmp_path: Path) -> None:
     file = tmp_path / "log"
     for text in "abcd":

@@ -221,7 +221,8 @@ class Matcher:
         todo = tick.changed | self._gone(tick) | self._are_due()
         for key in todo:
             process = processes.get(key)
-            if process is not None and process.get("ended"):    # a last row: there is no process to act on
+            # A last row: there is no process to act on; and no rule is meant for rogue-hunter, whose budget limits it.
+            if process is not None and (process.get("ended") or process.get("own")):
                 self._seen.pop(key, None)
                 self._matched.pop(key, None)
             elif process is not None:

@@ -103,7 +103,12 @@ def _subject(each: Record) -> tuple[Any, ...]:
 Batch = list[Record]
 
 LOOK_S = 1.0
-"""Seconds between two looks at whether the file at the path is the one that is open: a stat(2) takes 2 us."""
+"""Seconds between two looks at whether the files at the path are those that are open: a stat(2) takes 2 us."""
+
+TAILS = ("", "-wal", "-shm")
+"""The database, its write-ahead log, and the index of that log."""
+
+Files = tuple[tuple[int, int] | None, ...]
 
 UNUSABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, sqlite3.IntegrityError)
 """What storing a record raises that lacks a field, or has a value that no column takes."""
@@ -132,7 +137,7 @@ class Writer:
         self._written: dict[str, str] = {}
         """The state as the open database has it: what has not changed is not written again."""
         self._retry_at = self._look_at = self._state_at = -math.inf
-        self._file: tuple[int, int] | None = None
+        self._file: Files | None = None
         self.degraded: str | None = None
         self.alarms: dict[str, str] = {}
         self.dropped = 0
@@ -144,7 +149,7 @@ class Writer:
             with suppress(OSError):     # it may have been deleted with its directory
                 self._path.parent.mkdir(mode=0o700)
         self._connection, moved = self._opener(self._path)
-        self._file = _identity(self._path)
+        self._file = _identities(self._path)
         self._written = {}
         if moved is not None:
             self._warn(f"{self._path} was corrupt; it was renamed to {moved.name} and a new one created")
@@ -253,12 +258,16 @@ class Writer:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Notice that the file was deleted or replaced: what is written to the open one would be lost. The next write
-        opens the file that is at the path now, or a new one."""
-        if self._connection is None or _identity(self._path) == self._file:
+        """Notice that the file, or what SQLite keeps beside it, was deleted or replaced: what is written to the open
+        one would be lost, and no other process could read it. The next write opens the file that is at the path now, or
+        a new one."""
+        now = _identities(self._path)
+        if self._connection is None or self._file is None or all(
+                then in (None, each) for then, each in zip(self._file, now, strict=True)):
             return
-        self._warn(f"{self._path} was {'replaced' if self._path.exists() else 'deleted'} while rh-pipe ran; "
-                   "opening it again")
+        gone = next(tail for tail, then, each in zip(TAILS, self._file, now, strict=True) if then not in (None, each))
+        self._warn(f"{self._path}{gone} was {'deleted' if now[TAILS.index(gone)] is None else 'replaced'} while "
+                   "rh-pipe ran; opening it again")
         with suppress(sqlite3.Error):
             # What is in the log only would be lost to a file that has another name now.
             self._connection.execute("PRAGMA wal_checkpoint")
@@ -327,13 +336,16 @@ class Writer:
         return True
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of the file at a path; None if there is none."""
-    try:
-        info = os.stat(path, follow_symlinks=False)
-    except OSError:
-        return None
-    return info.st_dev, info.st_ino
+def _identities(path: Path) -> Files:
+    """Device and inode of the database at a path, its log and its index; None for a file that is missing."""
+    found: list[tuple[int, int] | None] = []
+    for tail in TAILS:
+        try:
+            info = os.stat(f"{path}{tail}", follow_symlinks=False)
+            found.append((info.st_dev, info.st_ino))
+        except OSError:
+            found.append(None)
+    return tuple(found)
 
 
 def _as_row(snapshot: sqlite3.Row | None) -> Row:

@@ -87,6 +87,15 @@ def test_a_row_left_out_of_a_tick_holds_nothing() -> None:
     assert m.run(200) == []
 
 
+def test_no_rule_is_meant_for_rogue_hunter() -> None:
+    """A rule that notifies or runs a command does so neither for rh-report nor for rh-pipe itself."""
+    m = Machine(rules("cpu_percent_min = 90"), lifetime=False)
+    m.set(1000, cpu_percent=99.0, own=True)
+    assert m.run(90) == []
+    m.set(1001, cpu_percent=99.0)
+    assert {each["pid"] for each in m.run(90)} == {1001}
+
+
 def test_the_match_stops_with_its_cause_and_is_repeated_while_it_lasts() -> None:
     m = Machine(rules("cpu_percent_min = 90"), lifetime=False, repeat_s=60)
     m.set(1000, age_s=5, cpu_percent=99.0)

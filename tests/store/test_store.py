@@ -257,6 +257,26 @@ def test_full_disk_keeps_records_until_there_is_room(db: Path, clock: Clock, sai
     assert rows(db, "SELECT count(*), count(exit_time) FROM process_events") == [(9, 9)]
 
 
+@pytest.mark.parametrize("deed", ["-wal", "-shm"])
+def test_what_sqlite_keeps_beside_the_file_is_deleted(db: Path, clock: Clock, said: list[str], deed: str) -> None:
+    """Other processes could not read the database any more; nothing is lost."""
+    writer = Writer(db, CONFIG.store, clock, said.append, clock=clock)
+    for place, tick in enumerate(events(60, 90)):
+        if place == 30:
+            Path(f"{db}{deed}").unlink()
+        if tick.row:
+            clock.now = tick.row["ts"]
+        writer.take(tick)
+        if place == 40:
+            writer.flush()
+            with closing(open_reader(db)) as reader:
+                assert reader.execute("SELECT count(*) FROM process_events").fetchone()[0] == 1
+    assert len(said) == 1 and f"{db}{deed} was deleted" in said[0]
+    assert writer.close() == 0
+    assert rows(db, "SELECT command, reason FROM process_events") == [("hog", "below_threshold")]
+    assert rows(db, "PRAGMA integrity_check") == [("ok",)]
+
+
 @pytest.mark.parametrize("deed", ["delete", "replace", "rename", "delete directory", "rename directory"])
 def test_a_file_that_is_deleted_or_replaced_is_opened_again(tmp_path: Path, clock: Clock, said: list[str],
                                                            deed: str) -> None:
@@ -400,12 +420,13 @@ def test_corruption_while_running_begins_a_new_file(db: Path, clock: Clock, said
         def close(self) -> None:
             pass
 
-    assert writer._connection is not None
-    writer._connection.close()
+    real = writer._connection
+    assert real is not None
     writer._connection = Broken()  # type: ignore[assignment]
     for tick in ticks[1:]:
         writer.take(tick)
     writer.close()
+    real.close()
     assert len(list(db.parent.glob("x.db.corrupt-*"))) >= 1
     assert rows(db, "SELECT count(*), count(exit_time) FROM process_events") == [(1, 1)]
 
