@@ -121,7 +121,8 @@ def command(dry_run: bool, yes: bool, pids: tuple[int, ...], text: str | None, p
     from rogue_hunter.store.writer import StoreActions
 
     with interrupts.handled(setup.stop.set):
-        kept = StoreActions(options.database_path(db, config), config.store, run.say, must=db is not None)
+        kept = StoreActions(options.database_path(db, config), config.store, run.say, must=db is not None,
+                            run=setup.run)
         done = chain(interrupts.reading(ticks), Reap(setup), kept)
         run.write_ticks(_until(setup.stop, done), out, form, None if tee else lambda found: found["type"] != "match")
     actions = kept.actions

@@ -406,16 +406,19 @@ def _unwaited(rows: Collection[Row]) -> str | None:
 
 
 class StoreActions:
-    """A stage that collects the actions and stores them. The user's own database is written only if it exists and has
-    no other writer, because rh-pipe takes the actions from the audit file; with `must` a failure is raised."""
+    """A stage that collects the actions of `run` and stores them; others come from the input. The user's own database
+    is written only if it exists and has no other writer, because rh-pipe takes the actions from the audit file; with
+    `must` a failure is raised."""
 
-    def __init__(self, database: Path, settings: Settings, warn: Callable[[str], None], *, must: bool) -> None:
+    def __init__(self, database: Path, settings: Settings, warn: Callable[[str], None], *, must: bool,
+                 run: str) -> None:
         self.actions: list[Record] = []
+        self._run = run
         self._database, self._settings, self._warn, self._must = database, settings, warn, must
 
     def __call__(self, tick: Tick) -> Tick:
         """The tick, unchanged. Raises DatabaseError."""
-        new = [each for each in tick.records if each["type"] == "action"]
+        new = [each for each in tick.records if each["type"] == "action" and each.get("run") == self._run]
         self.actions += new
         if new and (self._must or self._database.exists()):
             try:

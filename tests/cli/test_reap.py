@@ -204,3 +204,10 @@ def test_verify_and_rearm_without_anything(rh: Rh, tmp_path: Path) -> None:
     done = rh("reap", "--rearm", HOME=str(tmp_path))
     assert done.returncode == 0 and b"pid 5 survived" in done.stderr and not (state / "disarmed").exists()
     assert b"were not disabled" in rh("reap", "--rearm", HOME=str(tmp_path)).stderr
+
+
+def test_an_action_in_the_input_is_another_run_s(rh: Rh, tmp_path: Path) -> None:
+    """It is passed on, but neither counted nor stored again, and its values are not looked at."""
+    given = b'{"type":"action","v":1,"ts":1.0,"outcome":[],"cpu_recovered_percent":"x","run":"other"}\n'
+    done = rh("reap", "--yes", "--db", tmp_path / "x.db", stdin=given, HOME=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, given, b"") and not (tmp_path / "x.db").exists()
