@@ -25,6 +25,8 @@ from rogue_hunter.commandline import run as cli_run
 from tests.tools import forked
 
 REPO = Path(__file__).resolve().parent.parent
+LAST = 12
+"""How many tests a run of several workers keeps for its end: more than there are `serial` ones."""
 LONG = "RH_LONG" in os.environ
 
 settings.register_profile(
@@ -62,7 +64,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite runs in a worker for each CPU and one more; files that are named run here, as the start of workers costs more.
+    """The whole suite runs in a worker for each CPU and two more, as many tests wait for a process or a clock; a choice by
+    -m, which is the quick form, with one more. Files that are named run here, as the start of workers costs more.
 
     worksteal keeps the tests of a file together, which share what the file prepares. `-n` on the command line comes first.
     """
@@ -71,7 +74,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return      # a worker that began workers would never come to an end of them
     if not option.usepdb and getattr(option, "numprocesses", 0) is None:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        option.numprocesses = cpus + 1      # many tests wait for a process or a clock
+        option.numprocesses = cpus + (1 if option.markexpr else 2)
         option.dist = "worksteal"
 
 
@@ -90,7 +93,7 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each worker begins with long tests, so that none ends with one while others are idle: one with those that wait, the
+    """Each worker begins with long tests, so that none ends with one while others are idle: two with those that wait, the
     others with those that compute. Tests that need the machine for themselves are last."""
     seed = config.getoption("--random-order")
     if seed is not None:
@@ -102,13 +105,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
-    """The tests in the order in which xdist's worksteal deals them: a part of equal length to each worker. The long tests of
-    a file stay together."""
+    """The tests in the order in which xdist's worksteal deals them: a part of equal length to each worker. Of a file,
+    the tests that wait stay together, and so do the others if some are long: they share what the file prepares."""
     parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
-    parts[-1] = [item for item in items if item.get_closest_marker("waits")]
-    slow = [item for item in items if item.get_closest_marker("slow") and not item.get_closest_marker("waits")]
-    for _, group in groupby(slow, lambda item: item.path):
-        min(parts[:-1], key=len).extend(group)
+    waits = [item for item in items if _is(item, "waits")]
+    long = {item.path for item in items if _is(item, "slow") and not _is(item, "waits")}
+    computes = [item for item in items if item.path in long and not _is(item, "waits")]
+    cut = -2 if workers > 3 else -1
+    for hosts, tests in ((parts[cut:], waits), (parts[:cut], computes)):
+        for _, group in groupby(tests, lambda item: item.path):
+            min(hosts, key=lambda part: (sum(_is(item, "slow") for item in part), len(part))).extend(group)
     begun = {id(item) for part in parts for item in part}
     short = [item for item in items if id(item) not in begun]
     for index, part in enumerate(parts):
@@ -117,6 +123,30 @@ def _dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
         part += short[:room]
         del short[:room]
     return [item for part in parts for item in part]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """worksteal, but the last tests, which need the machine for themselves, are given out when no other is left: the other
+    workers would have to come to the end of their files and then to wait."""
+    from xdist.scheduler.worksteal import MIN_PENDING, WorkStealingScheduling
+
+    class SerialLast(WorkStealingScheduling):
+        kept: list[int] | None = None
+
+        def check_schedule(self) -> None:
+            if self.kept is None and self.pending:      # all tests, in their order
+                self.kept, self.pending[-LAST:] = self.pending[-LAST:], []
+            longest = max((len(queue) for node, queue in self.node2pending.items() if not node.shutting_down), default=0)
+            if self.kept and not self.pending and not self.steal_requested_from_node and longest <= MIN_PENDING:
+                self.pending, self.kept = self.kept, []
+            super().check_schedule()
+
+        @property
+        def tests_finished(self) -> bool:
+            return not self.kept and super().tests_finished
+
+    return SerialLast(config, log) if config.option.dist == "worksteal" else None
 
 
 def pytest_collection_finish() -> None:
@@ -168,8 +198,12 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def _is(item: pytest.Item, mark: str) -> bool:
+    return item.get_closest_marker(mark) is not None
+
+
 def _is_serial(item: pytest.Item) -> bool:
-    return item.get_closest_marker("serial") is not None
+    return _is(item, "serial")
 
 
 def _take(file: int, how: int) -> None:
