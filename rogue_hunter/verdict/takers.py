@@ -44,9 +44,10 @@ FORWARDED = 0.25
 INTERRUPTS = 0.5
 """The same of a kernel thread that handles interrupts: packets of another machine have no sender here, and the program
 that receives them is not to blame for them."""
-PREEMPTS = 3.0
-"""What the CPU use of a real-time process counts: nothing else runs where it runs, and the delays are longer than those
-that ordinary processes cause each other."""
+PREEMPTS, PREEMPTS_CORES, PREEMPTS_LATE_S = 3.0, 0.5, 0.3
+"""What the CPU use of a real-time process counts, where it uses so many cores or a beat came so late: nothing else runs
+where it runs, and the delays are longer than those that ordinary processes cause each other. An audio server or a
+control loop that uses a little does not hold up others for long."""
 SERVED = 0.02
 """What a program below a server uses at least, as a part of the server's use, to be the one that it works for."""
 CARRIED_SLICES = 12
@@ -219,10 +220,14 @@ class Ledger:
     # -- groups --------------------------------------------------------------------------------------------------------
 
     def _points(self, node: _Node) -> float:
-        factor = PREEMPTS if self.resource == "cpu" and node.row.get("policy") in REALTIME else 1.0
+        factor, weights = 1.0, self.weights
         if is_forwarder(node.row):
             factor = INTERRUPTS if str(node.row.get("command")).startswith(("ksoftirqd/", "irq/")) else FORWARDED
-        return node.points(self.weights, self._held) * factor
+        elif self.resource == "cpu" and node.row.get("policy") in REALTIME:
+            weights = [weight * (PREEMPTS if node.at(index) >= PREEMPTS_CORES * one.seconds
+                                 or total(one.machine, "late_s") >= PREEMPTS_LATE_S else 1.0)
+                       for index, (weight, one) in enumerate(zip(weights, self.slices, strict=True))]
+        return factor * node.points(weights, self._held)
 
     def _starts_jobs(self, at: tuple[str, int]) -> bool | None:
         """Whether the children of a process are its work: not those of an interactive shell or a service manager. None:

@@ -232,6 +232,14 @@ def test_a_real_time_burst_beside_a_full_machine() -> None:
     assert named(found)[:3] == ("found", "cpu", "rtstorm")
 
 
+def test_a_real_time_process_that_uses_a_little_is_not_to_blame() -> None:
+    """A control loop beside eight programs that fill the machine: none of all these is the cause alone."""
+    rows = [process(7, "control", policy="fifo", cores=0.15, ppid=1)]
+    rows += [process(20 + n, f"job{n}", ppid=1, cores=0.2 + n / 1000, delay=0.6) for n in range(8)]
+    cause = first(verdict(window(*repeat(3, rows, **PSI))))
+    assert (cause.kind, cause.cause) == ("shortage", "cpu") and (cause.who is None or cause.who.name != "control")
+
+
 def test_much_pressure_without_anybody_late_is_use() -> None:
     """Forks: 88 % PSI, and no process waited for more than 2 ms."""
     rows = [process(7, "stress-ng-fork", cores=1.6, delay=0.05), process(50, "player", cores=0.2, delay=0.01)]
