@@ -86,7 +86,7 @@ def _print(batches: Iterator[Batch], count: int | None, out: BinaryIO, types: fr
 
     def written(line: bytes) -> bytes:
         if not people:
-            return line
+            return run.for_output(line)
         words = record_text.line(wire.loads(line))
         made = wrapped(words, shutil.get_terminal_size((100, 24)).columns)
         return f"{made}\n".encode("utf-8", "backslashreplace") if words else b""

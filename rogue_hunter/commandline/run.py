@@ -245,6 +245,13 @@ def emit(data: bytes) -> None:
     out.flush()
 
 
+def for_output(data: bytes) -> bytes:
+    """JSON for standard output: on a terminal, characters that it would obey are escaped."""
+    from rogue_hunter.text.format import visible_json
+
+    return visible_json(data) if os.isatty(1) else data
+
+
 def write_output(data: bytes) -> None:
     """Write all of `data` to standard output, unbuffered; blocks as long as the reader does. For a thread: nothing is
     left to be flushed or locked at exit. Raises BrokenPipeError, and Failure for other errors."""
@@ -297,7 +304,7 @@ def write_ticks(ticks: Iterator[Tick], out: BinaryIO, form: str, keep: Callable[
 
     if form == "ndjson":
         encode = wire.Encoder().tick if keep is None else lambda tick: wire.only_records(tick, keep)
-        wire.write(ticks, out, encode=encode)
+        wire.write(ticks, out, encode=lambda tick: for_output(encode(tick)))
         return
     from rogue_hunter.report.record_text import texts
     from rogue_hunter.report.render import style
@@ -381,8 +388,9 @@ def print_answer(answer: Answer, form: str | None, *, now: float | None = None, 
         answer, form = formatted(answer, template), "table"
     if fields:
         answer = select(answer, fields)
-    made = render(answer, output_form(form), style(sys.stdout, time.time() if now is None else now), epoch=epoch)
+    form = output_form(form)
+    made = render(answer, form, style(sys.stdout, time.time() if now is None else now), epoch=epoch)
     for note in answer.notes:
         say(note)
-    emit(made)
+    emit(for_output(made) if form in ("json", "ndjson") else made)
     return answer.code

@@ -28,6 +28,18 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def visible_json(data: bytes) -> bytes:
+    """JSON in which the same characters are escapes of JSON, for a terminal: it means the same."""
+    return data if data.isascii() and b"\x7f" not in data else _UNSAFE.sub(_json_escape, data.decode()).encode()
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    if found.group() < " ":     # JSON has no others than between its values
+        return found.group()
+    pair = found.group().encode("utf-16-be").hex()
+    return "".join(f"\\u{pair[at:at + 4]}" for at in range(0, len(pair), 4))
+
+
 def clip(text: str, width: int) -> str:
     """`visible(text)` cut to `width` columns, with an ellipsis if something was cut."""
     text = visible(text)

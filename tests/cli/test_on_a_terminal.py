@@ -85,6 +85,12 @@ def test_a_filter_prints_text_on_a_terminal(shown: Shown, args: tuple[str, ...])
         assert "began to hog cpu: score 76" in text
 
 
+def test_records_on_a_terminal_are_harmless_too(shown: Shown) -> None:
+    """JSON escapes no character above the first 32: a terminal obeys some of those."""
+    code, text = shown("score", "--ndjson", stdin=scored(76).replace(b"busy", b"\xc2\x9b31m\xe2\x80\xae"))
+    assert code == 0 and '"command":"\\u009b31m\\u202e\\u001b[2J"' in text and not {"\x9b", "\u202e"} & set(text)
+
+
 def test_a_filter_in_a_pipe_prints_records_in_any_environment(rh: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     """RH_FORMAT is for reports: the next filter needs records."""
     assert rh("score", stdin=scored(76), RH_FORMAT="table").stdout.startswith(b'{"type":"process"')

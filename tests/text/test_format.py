@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rogue_hunter.stream import wire
 from rogue_hunter.text import format
 from rogue_hunter.text.errors import RogueHunterError
 
@@ -75,6 +76,14 @@ def test_clip_fits(name: str, width: int) -> None:
 def test_clip(name: str, width: int, clipped: str) -> None:
     """As much as fits, and an ellipsis where something is missing; a wide character counts two columns."""
     assert format.clip(name, width) == clipped
+
+
+@given(st.text())
+def test_json_for_a_terminal_means_the_same(text: str) -> None:
+    data = wire.dumps({"a": text.encode("utf-8", "ignore").decode()}) + b"\n"
+    shown = format.visible_json(data)
+    assert wire.loads(shown) == wire.loads(data) and shown.endswith(b"\n")
+    assert format.visible(shown.decode()[:-1]) == shown.decode()[:-1]
 
 
 @pytest.mark.parametrize(("name", "text"), [(b"/a/\xff\xc3\xa9", "/a/\\xff\u00e9"), (b"/a\\x41", "/a\\x41"), (b"", "")])
