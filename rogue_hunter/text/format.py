@@ -59,8 +59,9 @@ def cut(text: str, length: int) -> str:
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
-    """A path as text for a record: bytes that are not UTF-8 become escapes."""
-    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A path as text for a record: bytes that are not UTF-8, and half a pair, become escapes."""
+    whole = _HALF.sub(lambda found: f"\\u{ord(found[0]):04x}", os.fspath(path))
+    return whole.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def path_of(text: str) -> str:
@@ -70,6 +71,7 @@ def path_of(text: str) -> str:
     return _BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode()).decode("utf-8", "surrogateescape")
 
 
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 

@@ -94,6 +94,11 @@ def test_a_path_as_text_and_back(name: bytes, text: str) -> None:
     assert str(RogueHunterError(f"{path}: no")) == f"{text}: no"
 
 
+def test_half_a_pair_in_an_error_is_an_escape() -> None:
+    """No path has one; a name in a configuration or a record may."""
+    assert str(RogueHunterError("\ud800 \udcff")) == "\\ud800 \\xff"
+
+
 def test_a_path_that_looks_like_an_escape(tmp_path: Path) -> None:
     """A file of that very name is meant."""
     file = tmp_path / "\\xff"
