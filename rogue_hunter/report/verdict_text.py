@@ -154,7 +154,7 @@ def _shortage(cause: Cause, now: float, present: bool) -> str:
         too = f"{taker_name(equals[0])} used nearly as much ({percent(equals[0].share)})" if equals else ""
         did = f"{taker_name(cause.who)} {amount_words(cause, cause.who, now, present=present)}{through}"
         return "; ".join(part for part in (did, too, what) if part)
-    if cause.resource == "disk" and cause.numbers.get("unreadable"):
+    if "unread" in cause.details:
         most = ", and no process that waited accounts for most requests" \
             if cause.victims and "device_requests_s" in cause.numbers else ""
         return f"{what}; the I/O of {count(int(cause.numbers['unreadable']), 'process')} cannot be read without root" \

@@ -331,8 +331,8 @@ def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shorta
     if slow or idle:
         return Cause("device", "disk", "io", 0.0, lost, start, seconds, None, () if idle else tuple(takers), stuck,
                      "measured", numbers, {"idle": "yes"} if idle else {})
-    details = {}
-    if numbers.get("unreadable", 0) > 0 and (who is None or who.share < 0.5) and sum(one.share for one in takers) < 0.5:
+    details = {"unread": "yes"} if shortage.unread(window.slices, weights) else {}
+    if details:
         spent_s = machine_total(window.slices, weights, "waiting") or 0.0
         numbers.update({"device_requests_s": round(spent_s, 3)} if spent_s else {})
         who = _unreadable_taker(window, weights, spent_s)

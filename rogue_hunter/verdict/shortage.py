@@ -58,7 +58,7 @@ IDLE_DISK = 0.1
 """Time that requests to disks took, for each second in which tasks waited for storage, below which the disks are not
 what they waited for."""
 UNSEEN = 0.5
-"""Part of the CPU use that no process explains, from which that is most of it."""
+"""Part of the CPU use, or of what the disks moved, that no process explains, from which that is most of it."""
 STEAL = 0.1
 """Part of the CPUs that the hypervisor gave to others, from which that counts."""
 
@@ -172,6 +172,15 @@ def unseen(slices: Sequence[Slice], first: Taker | None) -> bool:
     hidden, busy = (sum(total(one.machine, name) * one.seconds for one in slices)
                     for name in ("unattributed_cpu_cores", "cpu_busy_cores"))
     return hidden >= UNSEEN * busy > 0 and (first is None or first.amount < hidden)
+
+
+def unread(slices: Sequence[Slice], weights: Sequence[float]) -> bool:
+    """Whether most of what the disks moved in the slices with weight was not that of processes whose I/O is known."""
+    used = [one for one, weight in zip(slices, weights, strict=True) if weight > 0]
+    moved = sum(total(one.machine, "device_bytes") for one in used)
+    seen = sum(max(total(one.machine, "disk_bytes"), sum(sum(uses(row, "disk")) for row in one.processes))
+               for one in used)
+    return seen <= (1 - UNSEEN) * moved and any(total(one.machine, "unreadable") for one in used)
 
 
 def _cpu(one: Slice, limited: Collection[str], readers: Collection[int],

@@ -500,6 +500,14 @@ def test_workers_in_sessions_of_their_own_are_one_taker() -> None:
     assert cause.who.share == pytest.approx(1.0, abs=0.01) and cause.victims == ()
 
 
+def test_one_unreadable_process_does_not_hide_who_moved_all_of_it() -> None:
+    """Twelve programs write, none much more than the others, and pid 1 may not be read: it could have moved a tenth."""
+    rows = [process(7 + n, f"copy{n}", cores=0.3, stuck=0.4, disk_bytes=15 * MIB, ppid=1) for n in range(12)]
+    cause = first(verdict(window(*repeat(3, rows, **{**IO, "device_bytes": 200 * MIB}, uninterruptible=12, unreadable=1))))
+    assert cause.cause == "io" and "unread" not in cause.details and "cannot be read" not in cause_words(cause, START + 15)
+    assert cause.who is None and cause.takers[0].name.startswith("copy")
+
+
 UNREADABLE = {**IO, "device_bytes": 200 * MIB, "uninterruptible": 2, "unreadable": 80}
 
 
