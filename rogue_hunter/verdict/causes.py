@@ -165,7 +165,7 @@ def cpu_cause(window: Window, weights: Sequence[float], judged: Sequence[Shortag
     lost = lost_s(window, weights)
     whole = machine_total(window.slices, weights, "cpu")
     spans = [one for one, weight in zip(window.slices, weights, strict=True) if weight > 0]
-    idle = sum(weight for weight, one in zip(weights, judged, strict=True) if one.idle) > 0.5 * sum(weights)
+    idle = shortage.mostly(judged, weights, "idle")
     takers = Ledger(window.slices, weights, "cpu", readers=window.readers).rank(whole)
     unseen = shortage.unseen(spans, takers[0] if takers else None)
     who = None if unseen else nameable(takers)
@@ -325,8 +325,7 @@ def disk_cause(window: Window, weights: Sequence[float], judged: Sequence[Shorta
                                         / max(float(worst.get("seconds") or window.resolution_s), 1e-3))
     numbers.update(pause_readings(window, "io"))
     inferred = all("disk" in one.inferred for one, weight in zip(judged, weights, strict=True) if weight > 0)
-    slow, idle = (sum(weight for weight, one in zip(weights, judged, strict=True) if getattr(one, name))
-                  > 0.5 * sum(weights) for name in ("device", "idle_disk"))
+    slow, idle = (shortage.mostly(judged, weights, name) for name in ("device", "idle_disk"))
     stuck = _victims(window, weights, [None if idle else who], 0.25, _stuck)
     if slow or idle:
         return Cause("device", "disk", "io", 0.0, lost, start, seconds, None, () if idle else tuple(takers), stuck,

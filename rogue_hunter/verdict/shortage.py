@@ -85,6 +85,11 @@ class Shortage:
     limited: Collection[str] = ()
 
 
+def mostly(judged: Sequence[Shortage], weights: Sequence[float], name: str) -> bool:
+    """Whether the slices of which this field holds have more than half of the weight."""
+    return sum(weight for weight, one in zip(weights, judged, strict=True) if getattr(one, name)) > 0.5 * sum(weights)
+
+
 def judge(one: Slice, usual: Mapping[str, float], limited: Collection[str] = (),
           readers: Collection[int] = (), crowded: Collection[str] = ()) -> Shortage:
     """What was short in a slice. `limited` are control groups that a CPU quota of their own held back then: their
