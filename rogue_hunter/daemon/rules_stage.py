@@ -313,7 +313,6 @@ class Recorded:
         self._worker: Worker[float, list[Record]] = Worker("rh-recorded", read, limit=2)
         self._clock = clock
         self._due = clock()
-        self._since: float | None = None
         self._seen: set[tuple[object, ...]] = set()
 
     def __call__(self, tick: Tick) -> Tick:

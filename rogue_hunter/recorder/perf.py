@@ -353,7 +353,7 @@ def dump_job(job: Job) -> bytes:
 
 
 def load_job(source: BinaryIO) -> Job:
-    """The job that `dump` wrote. Raises ValueError, KeyError or TypeError for other bytes."""
+    """The job that `dump_job` wrote. Raises ValueError, KeyError or TypeError for other bytes."""
     head = wire.loads(source.readline())
     rings = tuple(Copy(cpu, chains, source.read(size)) for cpu, chains, size in head.pop("rings"))
     processes = {pid: (start, name, exe) for pid, start, name, exe in head.pop("processes")}

@@ -261,13 +261,15 @@ class Writer:
         """Notice that the file, or what SQLite keeps beside it, was deleted or replaced: what is written to the open
         one would be lost, and no other process could read it. The next write opens the file that is at the path now, or
         a new one."""
-        now = _identities(self._path)
-        if self._connection is None or self._file is None or all(
-                then in (None, each) for then, each in zip(self._file, now, strict=True)):
+        if self._connection is None or self._file is None:
             return
-        gone = next(tail for tail, then, each in zip(TAILS, self._file, now, strict=True) if then not in (None, each))
-        self._warn(f"{self._path}{gone} was {'deleted' if now[TAILS.index(gone)] is None else 'replaced'} while "
-                   "rh-pipe ran; opening it again")
+        gone = next(((tail, now) for tail, then, now in zip(TAILS, self._file, _identities(self._path), strict=True)
+                     if then not in (None, now)), None)
+        if gone is None:
+            return
+        tail, now = gone
+        self._warn(f"{self._path}{tail} was {'deleted' if now is None else 'replaced'} while rh-pipe ran; "
+                   "opening it again")
         with suppress(sqlite3.Error):
             # What is in the log only would be lost to a file that has another name now.
             self._connection.execute("PRAGMA wal_checkpoint")

@@ -154,15 +154,15 @@ class Cgroups:
 
     def groups(self, pid: int) -> list[Group]:
         """The groups of a process and all their ancestors but the roots, those of the process first."""
-        found = []
+        found: list[Group] = []
         for controller, path in parse_cgroup(_read(self._root / str(pid) / "cgroup")).items():
             place = self._mounts.get(controller)
             parts = [part for part in path.split("/") if part]
             if place is None or ".." in parts:
                 continue
-            for depth in range(len(parts), 0, -1):
-                own = "/".join(parts[:depth])
-                found.append(Group(place / own, controller, "/" + own))
+            if parts:
+                own = "/".join(parts)
+                found += Group(place / own, controller, "/" + own).line
         return found
 
     def cpu(self, group: Group) -> CpuLimit | None:

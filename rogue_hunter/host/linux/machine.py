@@ -100,11 +100,11 @@ class Machine:
         if data is None:
             return None
         if name in IN_PIECES and (fd := self._fds.get(name)) is not None:
-            pieces = [data]
             with suppress(OSError):
-                while pieces[-1] and len(pieces) < PIECES_MAX:
-                    pieces.append(os.pread(fd, _FILES[name], sum(map(len, pieces))))
-            data = b"".join(pieces)
+                for _ in range(1, PIECES_MAX):
+                    if not (more := os.pread(fd, _FILES[name], len(data))):
+                        break
+                    data += more
         before, made = self._parsed.get(name, (None, None))
         if data != before:
             try:
